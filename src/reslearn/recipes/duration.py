@@ -1,0 +1,55 @@
+"""Lengths of training with their unit: `64000 steps` or `20 epochs`, never a bare number.
+
+A step is one update of the weights on one full batch; an epoch is one pass over the training images. Batches cross the
+border of an epoch, so that an epoch of 50,000 images at batch 128 is 390.625 steps.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?)")
+
+
+@dataclass(frozen=True)
+class Length:
+    """An amount of training: `amount` of `unit` ("steps" or "epochs")."""
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Length":
+        """Read "64000 steps", "20 epochs" or "0.5 epochs"; ValueError on anything else."""
+        match = _PATTERN.fullmatch(text.strip())
+        if match is None:
+            raise ValueError('a number with its unit is needed, as in "64000 steps" or "20 epochs"')
+        length = cls(float(match[1]), match[2].rstrip("s") + "s")
+        if length.amount <= 0 or (length.unit == "steps" and length.amount != int(length.amount)):
+            raise ValueError('more than nothing, and whole steps, as in "64000 steps" or "0.5 epochs"')
+        return length
+
+    def steps(self, *, num_images: int, batch_size: int) -> int:
+        """This length in steps, rounded to the nearest whole one, at least 1."""
+        if self.unit == "steps":
+            return int(self.amount)
+        return max(1, round(self.amount * num_images / batch_size))
+
+    def __str__(self) -> str:
+        amount = int(self.amount) if self.amount == int(self.amount) else self.amount
+        return f"{amount} {self.unit}"
+
+
+def _read(value: Any) -> Length:
+    if isinstance(value, Length):
+        return value
+    if isinstance(value, str):
+        return Length.parse(value)
+    raise ValueError('a text with its unit is needed, as in "64000 steps" or "20 epochs"')
+
+
+Duration = Annotated[
+    Length, BeforeValidator(_read), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": _PATTERN.pattern})
+]

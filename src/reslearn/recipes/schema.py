@@ -1,0 +1,147 @@
+"""What a run should be: every value that decides the outcome of a training, typed, with the paper's value as the default.
+
+Frozen and keyword-only; unknown keys are refused. The comments say `Paper:` where the paper gives the number and
+`Deviates:` where we leave it. Where the paper is silent the default is the first choice of the field (docs/paper-map.md).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from reslearn.recipes.duration import Duration, Length
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Model(_Part):
+    """Arguments of `reslearn.models.build`; None takes the default of the family or what the data say."""
+
+    name: str = "resnet20"
+    num_classes: int | None = Field(None, ge=2)
+    in_channels: int | None = Field(None, ge=1)
+    shortcut: Literal["A", "B", "C"] | None = None
+    zero_pad: Literal["append", "split"] = "append"
+    subsample: Literal["slice", "average"] = "slice"
+    stride_in: Literal["1x1", "3x3"] = "1x1"  # Paper: the first 1x1, told by its FLOPs (Table 1).
+    init: Literal["he_fan_out", "he_fan_in", "normal_0.01"] = "he_fan_out"
+    zero_init: bool = False
+    normalize: bool = True
+    checkpoint_activations: bool = False
+
+
+class Data(_Part):
+    """Which images, and what is done to them before the network sees them (Sec. 4.2)."""
+
+    name: str = "cifar10"
+    size_px: int | None = Field(None, ge=2, le=1024)
+    validation_images: int = Field(0, ge=0)  # Paper: 5,000 to choose the schedule, none for the final numbers.
+    train_images: int | None = Field(None, ge=1)  # the first so many; None takes all
+    crop: bool = True
+    pad_px: int = Field(4, ge=0, le=64)  # Paper: 4 pixels on each side.
+    flip: bool = True
+    mean: Literal["per-pixel", "per-channel", "none"] = "per-pixel"  # Paper: per-pixel mean subtracted.
+    std: Literal["scalar", "per-channel", "none"] = "scalar"  # Deviates: the paper names no scale; one number keeps its geometry.
+    padding: Literal["after-mean", "black"] = "after-mean"
+
+
+class Optimizer(_Part):
+    """Stochastic gradient descent with momentum (Sec. 3.4)."""
+
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0)
+    decay: Literal["all", "weights"] = "all"  # weights: convolutions and fc only
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Optimizer":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov = true needs a momentum above 0")
+        return self
+
+
+class _Schedule(_Part):
+    duration: Duration
+    # Paper: 110 layers start at 0.01 until the training error is below 80 % (Sec. 4.2); None: no warm-up.
+    warm_up_lr: float | None = Field(None, gt=0)
+    warm_up_error_pct: float = Field(80.0, gt=0, le=100)
+
+
+class Constant(_Schedule):
+    """One learning rate throughout."""
+
+    kind: Literal["constant"]
+
+
+class Stepwise(_Schedule):
+    """The learning rate is multiplied by `factor` at each milestone."""
+
+    kind: Literal["step"]
+    milestones: tuple[Duration, ...] = Field((Length(32000, "steps"), Length(48000, "steps")), validate_default=True)
+    factor: float = Field(0.1, gt=0, lt=1)
+
+
+class Triangular(_Schedule):
+    """Linear rise over the first `rise` of the training, then linear fall to `floor` times the peak."""
+
+    kind: Literal["triangular"]
+    rise: float = Field(0.2, ge=0, lt=1)
+    floor: float = Field(0.0, ge=0, le=1)
+
+
+class Cosine(_Schedule):
+    """Linear rise over the first `rise` of the training, then half a cosine down to zero."""
+
+    kind: Literal["cosine"]
+    rise: float = Field(0.0, ge=0, lt=1)
+
+
+Schedule = Annotated[Constant | Stepwise | Triangular | Cosine, Field(discriminator="kind")]
+
+
+class Train(_Part):
+    """How a step is made of a batch, and how often the record is written."""
+
+    batch_size: int = Field(128, ge=1)  # Paper: 128.
+    accumulate: int = Field(1, ge=1)  # parts of a batch that pass one after another; batch norm sees one part (2: the paper's two GPUs)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float | None = Field(None, gt=0, lt=1)  # decay of an average of the weights, which is then what is evaluated and kept
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    read_every_steps: int = Field(50, ge=1)
+    checkpoint_every_seconds: float = Field(60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> "Train":
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size = {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal parts")
+        return self
+
+
+class Evaluation(_Part):
+    """What is measured, and when. No decision ever reads the test set."""
+
+    every: Duration = Field(Length(1, "epochs"), validate_default=True)
+    test_curve: bool = False  # record the test error over training, as the paper's figures do; write-only
+    recompute_images: int = Field(10_000, ge=0)  # training images on which batch-norm statistics are recomputed to judge training; 0: not
+    batch_norm: Literal["moving", "exact"] = "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
+
+
+class Recipe(_Part):
+    """A run, whole. `to_dict()` is what recipe.json holds; `build(**recipe["model"])` rebuilds the network."""
+
+    name: str = "unnamed"
+    seed: int = Field(0, ge=0, lt=2**31)
+    model: Model = Model()
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+    overrides: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, every default filled in."""
+        return self.model_dump(mode="json")

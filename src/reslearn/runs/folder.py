@@ -1,0 +1,177 @@
+"""The run folder, format 1: the waist of the system. Training writes it, everything else reads it (ARCHITECTURE.md).
+
+Every file but metrics.jsonl is written aside, synced and renamed, so that a crash or a full disk leaves the old one whole.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+FORMAT = 1
+
+
+class RunError(ValueError):
+    """A folder that is no run, is in use, or holds what we cannot read; the text names it and says what to do."""
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` on a file beside `path`, sync, and rename: `path` holds the old bytes or the new ones, never a part.
+
+    Raises OSError (a full disk, say) with `path` untouched and nothing left beside it.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name too must survive a power cut
+    finally:
+        os.close(folder)
+
+
+class RunFolder:
+    """One run on disk. Made by `create`, opened by `open`; all paths and JSON of the format are known only here."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str, recipe: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunFolder":
+        """A new run in an empty or absent folder. RunError where the folder holds something else."""
+        folder = cls(Path(path))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        foreign = [entry.name for entry in folder.path.iterdir() if entry.name not in (".lock", "train.log") and not entry.name.endswith(".part")]
+        if foreign:
+            raise RunError(f"{path} is not empty (it holds {foreign[0]}) and is no run: choose another --out")
+        (folder.path / "checkpoints").mkdir()
+        folder.write_json("environment.json", environment)
+        folder.write_json("recipe.json", recipe)  # last: its presence makes the folder a run
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        """An existing run; RunError where there is none."""
+        folder = cls(Path(path))
+        if not folder.exists():
+            raise RunError(f"{path} is no run folder: it has no recipe.json")
+        folder._read_json("recipe.json")
+        return folder
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "recipe.json").is_file()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run ended: result.json is written last."""
+        return (self.path / "result.json").is_file()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All values of the recipe, defaults filled in."""
+        return self._read_json("recipe.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device, commit, command, chosen numerics, data fingerprint."""
+        return self._read_json("environment.json")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The run's results; RunError while the run is not complete."""
+        if not self.is_complete:
+            raise RunError(f"{self.path} is not complete: reslearn train --resume --out {self.path}")
+        return self._read_json("result.json")
+
+    @property
+    def metrics_path(self) -> Path:
+        """metrics.jsonl, which may not exist yet."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def bundle_path(self) -> Path:
+        """model.safetensors, which exists once the run is complete (and may have been left out of a committed run)."""
+        return self.path / "model.safetensors"
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind or all; a last line that was cut in the middle is left out."""
+        if not self.metrics_path.exists():
+            return []
+        records = []
+        with self.metrics_path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith("\n"):
+                    break
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    raise RunError(f"{self.metrics_path}, line {number}: not JSON") from None
+                if kind is None or record.get("kind") == kind:
+                    records.append(record)
+        return records
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """One line more. Non-finite numbers are refused: they are not JSON."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl so far; kept in a checkpoint so that a resumed run can cut back to it."""
+        return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+
+    def truncate_metrics(self, num_bytes: int) -> None:
+        """Cut metrics.jsonl back to `num_bytes`: what was logged after the checkpoint will be logged again."""
+        if num_bytes > self.metrics_size():
+            raise RunError(f"{self.metrics_path} is shorter than at the last checkpoint: it was changed by hand; start again in another folder")
+        if self.metrics_path.exists():
+            os.truncate(self.metrics_path, num_bytes)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one of the format's JSON files atomically."""
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+    def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2) -> Path:
+        """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`."""
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        path = self.path / "checkpoints" / f"step-{step:08d}.pt"
+        write_atomically(path, write)
+        for old in self.checkpoints()[:-keep]:
+            old.unlink()
+        return path
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one process; RunError where another has it. The lock ends with the process, however it ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.path} is in use by another process: two runs cannot share a folder") from None
+            yield
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"{path}: {type(error).__name__}: {error}") from None
+        if not isinstance(value, dict):
+            raise RunError(f"{path}: a table is expected")
+        return value
