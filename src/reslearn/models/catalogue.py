@@ -1,0 +1,127 @@
+"""Names to networks: `build("resnet56", num_classes=10)` and all switches at which re-implementations of the paper differ."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from typing import TypeVar, get_args
+
+from reslearn.models.bodies import StrideIn
+from reslearn.models.families import CIFAR_DEPTHS, IMAGENET_BLOCKS, KINDS, Layout, Spec, layout_of, make_head, make_stages, make_stem
+from reslearn.models.initialisation import Init, initialise
+from reslearn.models.network import Network
+from reslearn.models.shortcuts import ShortcutOption, Subsample, ZeroPad
+
+Value = TypeVar("Value")
+
+
+class UnknownModel(ValueError):
+    """A name that stands for no network; the message says which was perhaps meant."""
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of the paper's networks that match a shell pattern, by kind and depth. Any 6n+2 from 8 on can be built besides."""
+    depths = sorted({*CIFAR_DEPTHS, *IMAGENET_BLOCKS})
+    return [name for kind in KINDS for depth in depths if fnmatchcase(name := f"{kind}{depth}", pattern)]
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    shortcut: ShortcutOption | None = None,
+    zero_pad: ZeroPad = "append",
+    subsample: Subsample = "slice",
+    stride_in: StrideIn = "1x1",
+    init: Init = "he_fan_out",
+    zero_init: bool = False,
+    normalize: bool = True,
+    checkpoint_activations: bool = False,
+) -> Network:
+    """The named network with fresh weights. Paper: every default, where the paper says (Sec. 3.3, 3.4, 4.1, 4.2).
+
+    name: "plain" or "resnet" and the number of layers: 18, 34, 50, 101, 152 of ImageNet, any 6n+2 of CIFAR ("resnet50-cifar" and
+    "resnet152-cifar" where both families have one). shortcut: option A, B or C; None takes the family's, B for bottleneck networks
+    and A for all others. zero_pad, subsample: how option A fills new channels and halves maps. stride_in: where a bottleneck strides.
+    init, zero_init: see `initialise`. normalize=False: no batch norm, convolutions get biases. checkpoint_activations: trade a
+    forward pass for memory. Under `with torch.device("meta")` no weights are allocated.
+    Raises UnknownModel, and ValueError for a value that is not allowed. Warns of a setting without effect and leaves it out of `spec`.
+    """
+    layout = _layout_or_raise(name)
+    spec = Spec(
+        name=name,
+        num_classes=_positive("num_classes", num_classes),
+        in_channels=_positive("in_channels", in_channels),
+        shortcut=shortcut if shortcut is None else _one_of("shortcut", shortcut, ShortcutOption),
+        zero_pad=_one_of("zero_pad", zero_pad, ZeroPad),
+        subsample=_one_of("subsample", subsample, Subsample),
+        stride_in=_one_of("stride_in", stride_in, StrideIn),
+        init=_one_of("init", init, Init),
+        zero_init=bool(zero_init),
+        normalize=bool(normalize),
+        checkpoint_activations=bool(checkpoint_activations),
+    )
+    spec = _effective(spec, layout)
+    net = Network(stem=make_stem(layout, spec), stages=make_stages(layout, spec), head=make_head(layout, spec), spec=asdict(spec))
+    initialise(net, spec.init, zero_init=spec.zero_init)
+    return net
+
+
+def _effective(spec: Spec, layout: Layout) -> Spec:
+    """The spec with the family's shortcut filled in and settings without effect at their defaults, each with a warning."""
+    if spec.zero_init and layout.plain:
+        raise ValueError(f"zero_init=True: {spec.name} has no shortcuts, so its blocks would pass nothing on")
+    if spec.zero_init and not spec.normalize:
+        raise ValueError("zero_init=True sets the last batch norm of each block to zero, so normalize must be True")
+    option = None if layout.plain else spec.shortcut or layout.default_shortcut
+    effective = replace(spec, shortcut=option)
+    if option != "A":
+        effective = replace(effective, zero_pad="append", subsample="slice")
+    if layout.body == "basic":
+        effective = replace(effective, stride_in="1x1")
+    taken = asdict(effective)
+    for key, value in asdict(spec).items():
+        if value is not None and value != taken[key]:
+            warnings.warn(f"{key}={value!r} has no effect in {spec.name} with shortcut={option!r}", stacklevel=3)
+    return effective
+
+
+def _layout_or_raise(name: str) -> Layout:
+    layout = layout_of(name) if isinstance(name, str) else None
+    if layout is not None:
+        return layout
+    nearest = _nearest(str(name))
+    meant = f"did you mean {nearest!r}? " if nearest else ""
+    imagenet = ", ".join(map(str, IMAGENET_BLOCKS))
+    raise UnknownModel(
+        f"unknown model {name!r}: {meant}known are plain and resnet with {imagenet} (ImageNet) or any 6n+2 = 8, 14, 20, ... (CIFAR) layers"
+    )
+
+
+def _nearest(name: str) -> str | None:
+    """resnet21 to resnet20, ResNet-56 to resnet56, plian18 to plain18; a depth that can be built is kept."""
+    plain_text = re.sub(r"[\s_-]", "", name.lower())
+    match = re.fullmatch(r"([a-z]*?)(\d+)[a-z]*", plain_text)
+    kind = difflib.get_close_matches(match[1], KINDS, n=1) if match else []
+    if match is None or not kind:
+        return next(iter(difflib.get_close_matches(plain_text, names(), n=1)), None)
+    depth = min(int(match[2]), CIFAR_DEPTHS[-1])
+    near = (6 * max(1, round((depth - 2) / 6)) + 2, *IMAGENET_BLOCKS)
+    return f"{kind[0]}{min(near, key=lambda known: abs(known - depth))}"
+
+
+def _one_of(key: str, value: Value, options: object) -> Value:
+    allowed = get_args(options)
+    if value not in allowed:
+        raise ValueError(f"{key}={value!r}: allowed are {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _positive(key: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{key}={value!r}: must be a whole number from 1 on")
+    return value

@@ -1,0 +1,74 @@
+"""A network of the paper, plain or residual: a stem, stages of blocks, a head (Table 1; Sec. 4.2 for CIFAR).
+
+The order of its parts is the order of the computation and of its names: stem, stage1.0.body.conv1, ..., head.fc.
+Shapes: x [B, C, H, W] to logits [B, num_classes].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from reslearn.models.residual import Residual
+
+
+@final
+class Network(nn.Module):
+    """stem, stage1, stage2, ..., head, one after the other; `spec` is plain JSON and `build(**spec)` makes the same network.
+
+    Each stage is a sequence of `Residual` blocks; a plain network's have no shortcut.
+    """
+
+    def __init__(self, *, stem: nn.Module, stages: Sequence[Sequence[Residual]], head: nn.Module, spec: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.stem = stem
+        for number, blocks in enumerate(stages, start=1):
+            self.add_module(f"stage{number}", nn.Sequential(*blocks))
+        self.head = head
+        self.spec: dict[str, Any] = dict(spec)
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.spec["num_classes"])
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        for part in self.children():
+            x = part(x)
+        return x
+
+    def stages(self, x: Float[Tensor, "B C H W"]) -> dict[str, Float[Tensor, "B D h w"]]:
+        """The outputs of "stem", "stage1", ..., after the activation, in order; the head is not computed. No hooks."""
+        outputs: dict[str, Tensor] = {}
+        for name, part in self.named_children():
+            if part is not self.head:
+                x = outputs[name] = part(x)
+        return outputs
+
+    def blocks(self) -> list[tuple[str, Residual]]:
+        """("stage1.0", block), ... in the order of the computation."""
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, Residual)]
+
+    def response_layers(self) -> list[tuple[str, nn.Module]]:
+        """("stage1.0.body.conv1", module) for the stem's and the bodies' convolutions, in order; projections are left out.
+
+        The module's output is the layer's response of Fig. 7: after batch norm, before ReLU and addition (the batch norm's own
+        output; the convolution's in a network without). A ReLU overwrites it right afterwards: a forward hook must reduce or clone it.
+        """
+        found: dict[str, nn.Module] = {}
+        convolution = ""
+        for name, module in self.named_modules():
+            if ".shortcut" in name:
+                continue
+            if isinstance(module, nn.Conv2d):
+                convolution = name
+                found[convolution] = module
+            elif isinstance(module, nn.BatchNorm2d):
+                found[convolution] = module
+        return list(found.items())

@@ -1,0 +1,76 @@
+"""Residual learning itself (paper Sec. 3.1 to 3.2, Eq. 1 and 2, Fig. 2): y = activation(F(x) + shortcut(x)).
+
+`Residual` wraps any `nn.Module`: it knows nothing about images, convolutions or depth. Every network of the paper, residual or
+plain, is this one class put together from a table. With `shortcut=None` it is the plain counterpart, y = activation(F(x)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+@final
+class Residual(nn.Module):
+    """activation(body(x) + shortcut(x)); with shortcut=None the plain activation(body(x)).
+
+    body: F of Eq. 1, any module. shortcut: `nn.Identity()` for Eq. 1, a projection for Eq. 2, None for a plain block.
+    activation: the second non-linearity, after the addition; `nn.Identity()` for pre-activation and pre-norm blocks.
+    checkpoint_activations: keep only the block's input for the backward pass and compute the rest again there.
+    The result equals, batch norm statistics included, that of the block without it; it costs one more forward pass.
+    Raises ValueError where body and shortcut differ in shape: broadcasting would hide the mistake.
+    """
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None, activation: nn.Module, *, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+        self.activation = activation
+        self.checkpoint_activations = checkpoint_activations
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.checkpoint_activations and self.training and torch.is_grad_enabled()):
+            return self._compute(x)
+        if torch.compiler.is_compiling():  # the compiler writes each statistic once, at the end of its forward graph
+            return _tensor(checkpoint(self._compute, x, use_reentrant=False))
+        return _tensor(checkpoint(self._compute, x, use_reentrant=False, context_fn=self._first_and_second_time))
+
+    def _compute(self, x: Tensor) -> Tensor:
+        if self.shortcut is None:
+            return _tensor(self.activation(self.body(x)))
+        response, carried = self.body(x), self.shortcut(x)
+        if response.shape != carried.shape:
+            raise ValueError(
+                f"Residual: body gives {tuple(response.shape)}, shortcut gives {tuple(carried.shape)} "
+                f"for an input {tuple(x.shape)}; they must be equal to be added (Eq. 1), else the shortcut must project (Eq. 2)"
+            )
+        return _tensor(self.activation(response + carried))
+
+    def _first_and_second_time(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_kept(self)
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Normalise by batch statistics as in training, but leave running statistics alone: they were updated the first time."""
+    tracking = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
+    _track(tracking, False)
+    try:
+        yield
+    finally:
+        _track(tracking, True)
+
+
+def _track(parts: list[nn.Module], tracked: bool) -> None:
+    for part in parts:
+        setattr(part, "track_running_stats", tracked)  # noqa: B010 (batch and instance norm share no public type that declares it)
+
+
+def _tensor(value: object) -> Tensor:
+    assert isinstance(value, Tensor), f"a module gave {type(value).__name__}, not a Tensor"
+    return value
