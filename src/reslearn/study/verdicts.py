@@ -1,0 +1,151 @@
+"""Does training error degrade with depth? The decision rule, written down before any data (claims C1, C7, C8; Sec. 1, Fig. 1).
+
+The rule is `degradation_verdict`'s docstring; the code below it does just that. It serves plain and residual series alike.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from reslearn.study.statistics import CONFIDENCE, Comparison, Summary, compare, summary
+
+Answer = Literal["yes", "no", "undecided"]
+
+
+class DepthRow(NamedTuple):
+    """One run: layers, seed, training error in per cent (nan for a run that diverged)."""
+
+    depth: int
+    seed: int
+    training_error_pct: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationVerdict:
+    """The answer and all it rests on. Differences are deepest minus shallower, in per cent points of training error."""
+
+    answer: Answer
+    reason: str
+    margin_pct: float
+    deepest: int
+    reference_depth: int | None
+    difference_pct: float | None
+    interval_low_pct: float | None
+    """Lower end of the simultaneous interval: the one "yes" is decided by."""
+    interval_high_pct: float | None
+    """Upper end of the simultaneous interval against the reference depth."""
+    highest_pct: float | None
+    """Greatest upper end of the plain 95 % intervals over all shallower depths: the one "no" is decided by."""
+    num_diverged: int
+    depths: tuple[tuple[int, Summary], ...]
+    comparisons: tuple[tuple[int, Comparison], ...]
+    """Every shallower depth against the deepest, with its simultaneous interval, paired by seed."""
+    rows: tuple[DepthRow, ...]
+
+
+def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: float) -> DegradationVerdict:
+    """Is the deepest net harder to train than a shallower one? `rows` are (depth, seed, training error in per cent).
+
+    The rule. Let D be the greatest depth and k the number of shallower depths. For each shallower depth d take the differences
+    error(D, seed) - error(d, seed) over the seeds that both have: runs of one seed share the order of images and their augmentation.
+    The reference is the shallower depth with the lowest mean training error among those pairs (ties: the shallowest), out of the
+    depths with at least two pairs.
+
+    - "yes": the mean difference to the reference is more than `margin_pct`, and its interval lies above 0. The reference is picked from
+      the same data, which favours a lucky depth; so this interval is simultaneous, t at a confidence of 1 - 0.05 / k
+      (Bonferroni): with 95 % it holds for all k differences at once, whichever is picked.
+    - "no": for every shallower depth the upper end of the plain 95 % interval is below `margin_pct`. All k must pass, and a wrong "no"
+      needs the worst of them to pass by luck, so that no correction is due (intersection-union test). A deepest net that is
+      better, or worse by less than the margin, is a "no".
+    - "undecided": anything else, fewer than two depths, or fewer than two seeds in common.
+
+    Diverged runs (not finite) are left out of differences, counted and shown, and may not help the answer that leaving them out
+    favours: one at depth D rules out "no", one at the reference depth rules out "yes".
+
+    A study makes one such test a series; families of series are the caller's to correct. ValueError for no rows, a row given twice, or
+    an error outside 0 to 100.
+    """
+    given = _checked(rows, margin_pct)
+    errors = {depth: {row.seed: row.training_error_pct for row in given if row.depth == depth} for depth in sorted({row.depth for row in given})}
+    deepest = max(errors)
+    shallower = [depth for depth in errors if depth != deepest]
+    simultaneous = 1 - (1 - CONFIDENCE) / max(1, len(shallower))
+    pairs = {depth: sorted(errors[depth].keys() & errors[deepest].keys()) for depth in shallower}
+    sides = {d: ([errors[deepest][s] for s in pairs[d]], [errors[d][s] for s in pairs[d]]) for d in shallower if pairs[d]}
+    comparisons = {depth: compare(*both, paired=True, confidence=simultaneous) for depth, both in sides.items()}
+    plain = {depth: compare(*both, paired=True) for depth, both in sides.items()}
+    testable = bool(shallower) and all(depth in plain and plain[depth].interval is not None for depth in shallower)
+    reference = _reference({depth: both for depth, both in sides.items() if plain[depth].interval is not None})
+    chosen = None if reference is None else comparisons[reference]
+    highest = max((c.interval_high for c in plain.values() if c.interval_high is not None), default=None)
+    diverged = {depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors}
+    answer, reason = _decide(deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower)
+    return DegradationVerdict(
+        answer=answer,
+        reason=reason,
+        margin_pct=margin_pct,
+        deepest=deepest,
+        reference_depth=reference,
+        difference_pct=None if chosen is None else chosen.difference,
+        interval_low_pct=None if chosen is None else chosen.interval_low,
+        interval_high_pct=None if chosen is None else chosen.interval_high,
+        highest_pct=highest if testable else None,
+        num_diverged=sum(diverged.values()),
+        depths=tuple((depth, summary(list(errors[depth].values()))) for depth in errors),
+        comparisons=tuple(comparisons.items()),
+        rows=tuple(sorted(given)),
+    )
+
+
+def _decide(
+    deepest: int,
+    reference: int | None,
+    chosen: Comparison | None,
+    highest: float | None,
+    margin_pct: float,
+    diverged: dict[int, int],
+    shallower: Sequence[int],
+) -> tuple[Answer, str]:
+    if not shallower:
+        return "undecided", f"only depth {deepest} has finished runs: at least two depths are needed"
+    if reference is None or chosen is None or chosen.interval is None:
+        lost = f" ({sum(diverged.values())} run(s) diverged)" if any(diverged.values()) else ""
+        return "undecided", f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}"
+    low, high = chosen.interval
+    found = f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error, interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
+    if chosen.difference > margin_pct and low > 0:
+        if diverged[reference]:
+            return "undecided", f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst"
+        return "yes", f"{found}: above 0, and more than {margin_pct:g}"
+    if highest is not None and highest < margin_pct:
+        if diverged[deepest]:
+            return "undecided", f"{found}; but {diverged[deepest]} run(s) of depth {deepest} diverged and could have been the worst"
+        return "no", f"{found}; no shallower depth is better by {margin_pct:g} (95 % intervals end at {highest:+.2f})"
+    return "undecided", f"{found}: neither above 0 and more than {margin_pct:g}, nor below {margin_pct:g} for certain"
+
+
+def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:
+    """The depth of lowest mean training error over finite pairs."""
+    means: dict[int, float] = {}
+    for depth, (deep, shallow) in sides.items():
+        finite = [right for left, right in zip(deep, shallow, strict=True) if math.isfinite(left) and math.isfinite(right)]
+        if finite:
+            means[depth] = math.fsum(finite) / len(finite)
+    return min(means, key=lambda depth: (means[depth], depth), default=None)
+
+
+def _checked(rows: Iterable[tuple[int, int, float]], margin_pct: float) -> list[DepthRow]:
+    if not (math.isfinite(margin_pct) and margin_pct >= 0):
+        raise ValueError(f"margin_pct = {margin_pct}: a finite number of per cent points from 0 is needed")
+    given = [DepthRow(*row) for row in rows]
+    if not given:
+        raise ValueError("no rows of (depth, seed, training error in per cent): no verdict")
+    seen: set[tuple[int, int]] = set()
+    for row in given:
+        if math.isfinite(row.training_error_pct) and not 0 <= row.training_error_pct <= 100:
+            raise ValueError(f"training error {row.training_error_pct} at depth {row.depth}, seed {row.seed}: per cent, 0 to 100, are needed")
+        if (row.depth, row.seed) in seen:
+            raise ValueError(f"depth {row.depth}, seed {row.seed} is given twice: one run of one recipe for each")
+        seen.add((row.depth, row.seed))
+    return given
