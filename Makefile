@@ -1,0 +1,60 @@
+# Everything a newcomer types. Each target makes .venv when it is absent, and again what changed in pyproject.toml or
+# constraints.txt asks for. No Python but the standard library is needed beforehand.
+#
+#   make demo         the paper's claims on real images, minutes on a CPU (core dependencies only)
+#   make test         lint, types, architecture and the tests
+#   make check        lint, types and architecture only: seconds
+#   make venv         everything, all extras
+#
+# PYTHON chooses the interpreter (3.11 or later), TORCH_INDEX a further index that torch may come from, for example
+#   make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu      (or .../cu130; in an existing .venv: make clean first)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+# A build from TORCH_INDEX carries a local version (2.13.0+cu130), which pip prefers to the plain 2.13.0.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check lint venv clean
+
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+
+demo: .venv/core.stamp
+	$(BIN)/reslearn demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/full.stamp
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+check: lint
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+lint: .venv/full.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+venv: .venv/full.stamp
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A stamp of its own, because a venv that broke off half-way has a python but no pip.
+.venv/created.stamp:
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/core.stamp: pyproject.toml constraints.txt | .venv/created.stamp
+	@echo "Installing the core dependencies into .venv (once; torch is large)"
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/full.stamp: pyproject.toml constraints.txt | .venv/created.stamp
+	@echo "Installing everything into .venv (once; torch is large)"
+	$(INSTALL) --editable ".[all,test]"
+	@touch .venv/core.stamp $@

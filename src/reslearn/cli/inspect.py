@@ -1,0 +1,90 @@
+"""`reslearn inspect MODEL`: layers, parameters and multiply-adds of a network, without weights, data or a forward pass (Tables 1, 6)."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reslearn.models import Complexity
+
+EXAMPLES = ("reslearn inspect resnet56", "reslearn inspect resnet34 --shortcut C", "reslearn inspect resnet50 --stride-in 3x3 --json")
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="A name, such as resnet56; see `reslearn list models`.")],
+    shortcut: Annotated[str | None, typer.Option(help="A, B or C; by default the family's: B for bottleneck nets, else A.")] = None,
+    zero_pad: Annotated[str, typer.Option(help="Where option A puts zeros: append or split.")] = "append",
+    subsample: Annotated[str, typer.Option(help="How option A halves maps: slice or average.")] = "slice",
+    stride_in: Annotated[str, typer.Option(help="Which convolution of a bottleneck strides: 1x1 or 3x3.")] = "1x1",
+    normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="With batch normalisation, or with biases.")] = True,
+    num_classes: Annotated[int | None, typer.Option(help="By default 10 for CIFAR nets, 1000 for ImageNet nets.")] = None,
+    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
+    size_px: Annotated[int | None, typer.Option(help="Side of an image; by default 32 for CIFAR nets, 224 for ImageNet nets.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show the layers of a network with their output shapes, parameters and multiply-adds.
+
+    Counted for one image on torch's meta device, so even resnet1202 takes no memory. Multiply-adds (MACs, the paper's
+    "FLOPs") are those of convolutions and fully connected layers.
+    """
+    from reslearn.models import complexity
+    from reslearn.models.families import layout_of
+
+    layout = layout_of(model)
+    imagenet = layout is not None and layout.stem == "imagenet"
+    size_px = size_px or (224 if imagenet else 32)
+    switches: dict[str, Any] = {
+        "num_classes": num_classes if num_classes is not None else (1000 if imagenet else 10),
+        "in_channels": in_channels,
+        "shortcut": shortcut,
+        "zero_pad": zero_pad,
+        "subsample": subsample,
+        "stride_in": stride_in,
+        "normalize": normalize,
+    }
+    net, spec = _build_without_weights(model, switches)
+    counted = complexity(net, (in_channels, size_px, size_px))
+    if json:
+        _print_json(spec, counted, size_px)
+    else:
+        _print_table(spec, counted, size_px)
+
+
+def _build_without_weights(model: str, switches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    from reslearn.models import build
+
+    with torch.device("meta"):
+        net = build(model, **switches)
+    return net, dict(net.spec)
+
+
+def _print_json(spec: dict[str, Any], counted: "Complexity", size_px: int) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    typer.echo(dumps({"model": spec, "size_px": size_px, **asdict(counted)}, indent=2))
+
+
+def _print_table(spec: dict[str, Any], counted: "Complexity", size_px: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("layer", "kind", "output shape"):
+        table.add_column(heading)
+    for heading in ("parameters", "MACs"):
+        table.add_column(heading, justify="right")
+    for layer in counted.layers:
+        shape = " x ".join(map(str, layer.output_shape))
+        table.add_row(layer.name, layer.kind, shape, _count(layer.parameters), _count(layer.macs))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    shortcut = f", shortcut {spec['shortcut']}" if spec["shortcut"] else ""
+    console.print(f"\n{spec['name']}{shortcut}, {spec['num_classes']} classes, images of {spec['in_channels']} x {size_px} x {size_px}")
+    console.print(f"{counted.parameters:,} parameters, {counted.macs:,} MACs, {counted.activations:,} activations")
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""

@@ -1,0 +1,77 @@
+"""`reslearn train`: one recipe, one run folder."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "reslearn train digits --model resnet20 --out runs/digits",
+    "reslearn train cifar10 --model resnet56 --recipe cifar-paper --set schedule.warm_up_lr=0.01",
+    "reslearn train --resume --out runs/digits",
+)
+
+
+def train(
+    data: Annotated[str | None, typer.Argument(help="digits, cifar10, cifar100 or a folder of images; default: the recipe's.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name of `reslearn list models`.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A name of `reslearn list recipes`, or a .toml file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A value of the recipe, as in optimizer.lr=0.2; may be repeated.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Short for --set schedule.duration='N epochs'.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Short for --set train.batch_size=N.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=X.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/NAME, from model, data and recipe.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the folder stopped; start where there is nothing yet.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it is absent.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train one network and write a run folder that can be resumed, evaluated and reported."""
+    _huge_pages()
+    import json
+    import shlex
+
+    from reslearn import recipes
+    from reslearn.runs import RunFolder
+    from reslearn.train import Interrupted, train_recipe
+
+    short = {
+        "data.name": data, "model.name": model, "schedule.duration": None if epochs is None else f'"{epochs:g} epochs"',
+        "train.batch_size": batch_size, "optimizer.lr": lr, "seed": seed,
+    }  # fmt: skip
+    overrides = [f"{key}={value}" for key, value in short.items() if value is not None] + (set_ or [])
+    folder = RunFolder(out) if out is not None else None
+    if resume and folder is not None and folder.exists() and recipe is None and not overrides:
+        chosen = recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
+    else:
+        chosen = recipes.load(recipe or ("digits" if data == "digits" else "cifar-paper"), overrides=overrides)
+    if out is None:
+        out = Path("runs") / f"{chosen.model.name}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
+    try:
+        result = train_recipe(
+            chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download,
+            command=["reslearn", *sys.argv[1:]],
+        )  # fmt: skip
+    except Interrupted as stop:
+        print(f"\nreslearn: {stop}", file=sys.stderr)
+        raise typer.Exit(stop.exit_status) from None
+    if as_json:
+        print(json.dumps({"out": str(out), **result}))
+        return
+    print(
+        f"test error {result['test_top1_error_pct']:.2f} %, training error {result['train_top1_error_pct']:.2f} % "
+        f"(clean images) after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s\n{out}\n"
+        f"a page of it: reslearn report {shlex.quote(str(out))}"
+    )
+
+
+def _huge_pages() -> None:
+    """Start over with huge pages for glibc's malloc, which reads its settings at start-up only (worth: LOG.md)."""
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ and "torch" not in sys.modules:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, "-m", "reslearn", *sys.argv[1:]])
