@@ -1,6 +1,7 @@
 """Parameters, multiply-adds and activation sizes of a network, layer by layer (Table 1, Table 6; claim C12).
 
-Derived by running the network's own forward on the meta device: shapes without memory, so that even resnet1202 takes two seconds. What the paper calls FLOPs are multiply-adds (MACs) of convolutions and fully connected layers.
+Derived by running the network's own forward on the meta device: shapes without memory, so that even resnet1202
+takes two seconds. What the paper calls FLOPs are multiply-adds (MACs) of convolutions and fully connected layers.
 """
 
 from __future__ import annotations

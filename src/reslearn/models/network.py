@@ -43,7 +43,7 @@ class Network(nn.Module):
             x = part(x)
         return x
 
-    def stages(self, x: Float[Tensor, "B C H W"]) -> dict[str, Float[Tensor, "B D h w"]]:
+    def stages(self, x: Float[Tensor, "B C H W"]) -> dict[str, Float[Tensor, "B _ _ _"]]:
         """The outputs of "stem", "stage1", ..., after the activation, in order; the head is not computed. No hooks."""
         outputs: dict[str, Tensor] = {}
         for name, part in self.named_children():

@@ -57,18 +57,19 @@ class Residual(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Normalise by batch statistics as in training, but leave running statistics alone: they were updated the first time."""
+    """Normalise by batch statistics as in training, but leave running statistics alone: they were updated the first time.
+
+    Copies are updated instead. Switching the tracking off would do less work, but changes which tensors are saved.
+    """
     tracking = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
-    _track(tracking, False)
+    kept = [(part, name, buffer) for part in tracking for name, buffer in part.named_buffers(recurse=False)]
+    for part, name, buffer in kept:
+        setattr(part, name, buffer.clone())
     try:
         yield
     finally:
-        _track(tracking, True)
-
-
-def _track(parts: list[nn.Module], tracked: bool) -> None:
-    for part in parts:
-        setattr(part, "track_running_stats", tracked)  # noqa: B010 (batch and instance norm share no public type that declares it)
+        for part, name, buffer in kept:
+            setattr(part, name, buffer)
 
 
 def _tensor(value: object) -> Tensor:
