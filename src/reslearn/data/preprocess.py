@@ -1,0 +1,131 @@
+"""The one object that turns stored pixels into what a network sees: subtract a mean, divide by a scale (Sec. 4.2: per-pixel mean).
+
+Fitted on training images, kept in the bundle, used by training, evaluation, prediction and export alike: y = (x - mean) / scale, mean and
+scale in 8-bit pixel units (0 ... 255). Without a standard deviation the scale is 255. Deviates: the paper names no scale.
+Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out; mean [H, W, C] or [C], scale [C].
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from reslearn.data.errors import DataError
+from reslearn.data.images import Images
+
+Mean = Literal["per-pixel", "per-channel", "none"]
+Std = Literal["scalar", "per-channel", "none"]
+Padding = Literal["after-mean", "black"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Preprocess:
+    """Built by `fit` or `from_json`. `padding` says whether augmentation pads with zeros after the mean is subtracted (the paper's
+    order: padding is then exactly 0) or with black pixels before."""
+
+    size_px: int
+    channels: int
+    mean: Float32[Tensor, "*h_w c"]
+    scale: Float32[Tensor, "c"]
+    padding: Padding = "after-mean"
+
+    def __post_init__(self) -> None:
+        allowed = ((self.size_px, self.size_px, self.channels), (self.channels,))
+        if tuple(self.mean.shape) not in allowed or tuple(self.scale.shape) != allowed[1]:
+            found = f"mean {tuple(self.mean.shape)}, scale {tuple(self.scale.shape)}"
+            raise DataError(f"preprocess: {found}; allowed are mean {allowed[0]} or {allowed[1]}, scale {allowed[1]}")
+        if not (self.mean.isfinite().all() and self.scale.isfinite().all() and (self.scale > 0).all()):
+            raise DataError("preprocess: mean and scale must be finite, scale above 0")
+        _check_choice("padding", self.padding, Padding)
+
+    @classmethod
+    def fit(cls, images: Images, *, mean: Mean = "per-pixel", std: Std = "scalar", padding: Padding = "after-mean") -> Self:
+        """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
+
+        The standard deviation is that of the images about the mean (where `mean` is "none": about the channel's), per channel or pooled.
+        """
+        _check_choice("mean", mean, Mean)
+        _check_choice("std", std, Std)
+        _, height, _, channels = images.pixels.shape
+        pixel_mean, pixel_square = _moments(images.pixels)
+        channel_mean = pixel_mean.mean(dim=(0, 1))
+        centre = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
+        scale = torch.full((channels,), 255.0, dtype=torch.float64)
+        if std != "none":
+            variance = (pixel_square - centre.square()).mean(dim=(0, 1))
+            pooled = variance if std == "per-channel" else variance.mean().expand(channels)
+            scale = pooled.clamp(min=1.0).sqrt()  # one grey level at least: images without contrast must not divide by zero
+        subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, "none": torch.zeros(channels)}[mean]
+        return cls(size_px=height, channels=channels, mean=subtracted.float(), scale=scale.float(), padding=padding)
+
+    def normalise(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
+        """(pixels - mean) / scale, on the device of the pixels, channels last in shape as in memory."""
+        expected = (self.size_px, self.size_px, self.channels)
+        if tuple(pixels.shape[-3:]) != expected or pixels.dtype != torch.uint8:
+            raise DataError(f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; this preprocessing takes {expected} torch.uint8")
+        # scale is a vector even where it is one number: some devices turn a division by a scalar into a product, rounded otherwise
+        return pixels.to(torch.float32).sub_(self.mean.to(pixels.device)).div_(self.scale.to(pixels.device))
+
+    def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> Float32[Tensor, "b c h w"]:
+        """A batch as the network takes it: float32 [B, C, H, W], channels_last."""
+        return self.normalise(pixels).permute(0, 3, 1, 2)
+
+    def to(self, device: torch.device | str) -> "Preprocess":
+        return replace(self, mean=self.mean.to(device), scale=self.scale.to(device))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Preprocess) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def to_json(self) -> str:
+        """A JSON text that gives back every bit; a per-pixel mean as base64 of little-endian float32."""
+        mean: list[float] | str = self.mean.tolist()
+        if self.mean.ndim == 3:
+            mean = base64.b64encode(self.mean.cpu().numpy().astype("<f4").tobytes()).decode()
+        value = {"size_px": self.size_px, "channels": self.channels, "mean": mean, "scale": self.scale.tolist(), "padding": self.padding}
+        return json.dumps(value)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: where the text is no preprocessing.
+        """
+        try:
+            value = json.loads(text)
+            size_px, channels, mean = int(value["size_px"]), int(value["channels"]), value["mean"]
+            if isinstance(mean, str):
+                array = np.frombuffer(base64.b64decode(mean, validate=True), dtype="<f4").astype(np.float32)
+                mean = torch.from_numpy(array).view(size_px, size_px, channels)
+            mean, scale = torch.as_tensor(mean, dtype=torch.float32), torch.tensor(value["scale"], dtype=torch.float32)
+            return cls(size_px=size_px, channels=channels, mean=mean, scale=scale, padding=value["padding"])
+        except DataError:
+            raise
+        except (ValueError, KeyError, TypeError, RuntimeError, binascii.Error) as error:
+            raise DataError(f"not a preprocessing in JSON: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+
+
+def _check_choice(name: str, value: str, choices: object) -> None:
+    if value not in get_args(choices):
+        raise DataError(f"{name} = {value!r}: allowed are {', '.join(get_args(choices))}")
+
+
+def _moments(pixels: UInt8[Tensor, "n h w c"]) -> tuple[Tensor, Tensor]:
+    """Mean and mean square of each pixel over the images, float64 [H, W, C], exact: at most 256 squares of 255 stay below 2^24, so
+    float32 sums a chunk without rounding, in any order, and float64 the chunks."""
+    sums = np.zeros((2, *pixels.shape[1:]))
+    for start in range(0, len(pixels), 256):
+        chunk = pixels[start : start + 256].numpy().astype(np.float32)
+        sums[0] += chunk.sum(axis=0)
+        sums[1] += np.square(chunk, out=chunk).sum(axis=0)
+    mean, mean_square = torch.from_numpy(sums / len(pixels))
+    return mean, mean_square
