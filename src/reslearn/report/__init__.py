@@ -1,0 +1,21 @@
+"""Reports: figures, tables and one-file HTML pages from plain data. Knows nothing of torch; matplotlib is imported when drawn."""
+
+from reslearn.report.content import Code, Column, Facts, Figure, Number, Page, Panels, Section, Series, Table, Verdict
+from reslearn.report.markup import render_html
+from reslearn.report.write import write_page
+
+__all__ = [
+    "Code",
+    "Column",
+    "Facts",
+    "Figure",
+    "Number",
+    "Page",
+    "Panels",
+    "Section",
+    "Series",
+    "Table",
+    "Verdict",
+    "render_html",
+    "write_page",
+]

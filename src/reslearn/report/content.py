@@ -1,0 +1,211 @@
+"""What a page is made of: plain frozen values, no drawing and no HTML.
+
+Place in the paper: figures 1, 4 and 6 are curves with thin dashed training error and bold test error, figure 7 is lines
+over layers, tables 2 to 6 are conditions with errors. A `Figure` and a `Table` say just that; `markup`, `svg` and `png`
+draw them.
+Legend: a series has N points, x and y of length N; a NaN or infinite value is a gap, never a zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Style = Literal["line", "dashed", "thin"]
+Outcome = Literal["shown", "not shown", "undecided", "not testable here"]
+
+FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def _numbers(values: Iterable[float | None], where: str) -> tuple[float, ...]:
+    try:
+        return tuple(math.nan if value is None else float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: every value must be a number or None ({error})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One curve. `style`: "line" is bold (the paper's test error), "dashed" thin and dashed (training error), "thin" one of
+    several runs behind their mean. Series of one `group` (default: the name) share a colour, a marker and a legend entry.
+    `low` and `high` bound an interval drawn as a band. Raises ValueError where lengths differ.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    style: Style = "line"
+    group: str = ""
+    low: Sequence[float | None] | None = None
+    high: Sequence[float | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.style not in get_args(Style):
+            raise ValueError(f"series {self.name!r}: style {self.style!r} is not one of {', '.join(get_args(Style))}")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"series {self.name!r}: low and high belong together, only one was given")
+        for key in ("x", "y", "low", "high"):
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, _numbers(getattr(self, key), f"series {self.name!r}, {key}"))
+        for key in ("y", "low", "high"):
+            values = getattr(self, key)
+            if values is not None and len(values) != len(self.x):
+                raise ValueError(f"series {self.name!r}: {len(self.x)} x values but {len(values)} of {key}")
+        if not self.group:
+            object.__setattr__(self, "group", self.name)
+
+    def points(self) -> list[tuple[float, float, float, float]]:
+        """(x, y, low, high) a point, NaN where there is nothing. Numbers only: what the drawings and the CSV are made from."""
+        nothing = (math.nan,) * len(self.x)
+        return list(zip(self.x, self.y, self.low or nothing, self.high or nothing, strict=True))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Curves over one pair of axes. `name` becomes figures/NAME.png and .csv, so only a-z, 0-9, - and _ are allowed.
+    `styles` says what a style stands for here, e.g. {"line": "test error", "dashed": "training error"}; it makes a key
+    that switches all series of a style on and off. `y_limits` cuts, it does not rescale the numbers.
+    """
+
+    name: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    y_log: bool = False
+    y_limits: tuple[float, float] | None = None
+    styles: Mapping[Style, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not FILE_NAME.fullmatch(self.name):
+            raise ValueError(f"figure name {self.name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+        if self.y_limits is not None:
+            low, high = self.y_limits
+            if not low < high or (self.y_log and low <= 0):
+                raise ValueError(f"figure {self.name!r}: y_limits {self.y_limits} must rise" + (" and be above 0" if self.y_log else ""))
+
+    def groups(self) -> list[str]:
+        """Groups in order of first appearance: the n-th has the n-th colour and marker, in the page and in the PNG."""
+        return list(dict.fromkeys(series.group for series in self.series))
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Figures side by side where there is room, as in the paper's figures 1, 4 and 6; below each other on a phone."""
+
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of an experiment as a table cell: a symbol, a word and a colour, so that no reader needs the colour."""
+
+    outcome: Outcome
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in get_args(Outcome):
+            raise ValueError(f"verdict {self.outcome!r} is not one of: {', '.join(get_args(Outcome))}")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number with a format of its own, where the column's does not do."""
+
+    value: float
+    format: str
+
+
+Cell = str | int | float | None | Verdict | Number
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's head. `format` is a format specification for its numbers (".2f"); `numeric` aligns text such as
+    "8.75 ± 0.16" to the right as numbers are, default: when every cell is a number."""
+
+    name: str
+    format: str = ""
+    numeric: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under columns; the first cell of a row names it. Columns may be given as plain names. Raises ValueError where
+    a row has not one cell a column."""
+
+    caption: str
+    columns: Sequence[Column | str]
+    rows: Sequence[Sequence[Cell]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(row)} cells: {list(row)!r}")
+
+    def heads(self) -> list[Column]:
+        """Every column as a `Column`, with `numeric` decided."""
+        heads = [column if isinstance(column, Column) else Column(column) for column in self.columns]
+        cells = list(zip(*self.rows, strict=True)) or [()] * len(heads)
+        return [
+            Column(head.name, head.format, _all_numbers(column) if head.numeric is None else head.numeric)
+            for head, column in zip(heads, cells, strict=True)
+        ]
+
+
+def _all_numbers(cells: Sequence[Cell]) -> bool:
+    present = [cell for cell in cells if cell is not None]
+    return bool(present) and all(isinstance(cell, int | float | Number) for cell in present)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Short label and value pairs (device, time, seeds), set as a list of definitions."""
+
+    rows: Mapping[str, str]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Commands or a file, word for word, in a box that scrolls."""
+
+    text: str
+    caption: str = ""
+
+
+Item = str | Figure | Panels | Table | Facts | Code
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A headed part of a page: text (blank lines part paragraphs, `backticks` set code), then its items in order."""
+
+    title: str
+    text: str = ""
+    items: Sequence[Item] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole page. `facts` stand under the title: the circumstances a reader needs before any number."""
+
+    title: str
+    subtitle: str = ""
+    sections: Sequence[Section] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def figures(self) -> list[Figure]:
+        """All figures in order. Raises ValueError where two would write the same files."""
+        found: list[Figure] = []
+        for item in (item for section in self.sections for item in section.items):
+            found += [item] if isinstance(item, Figure) else list(item.figures) if isinstance(item, Panels) else []
+        names = [figure.name for figure in found]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"page {self.title!r}: two figures named {', '.join(twice)} would write the same files")
+        return found

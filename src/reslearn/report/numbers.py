@@ -1,0 +1,30 @@
+"""A figure's numbers as CSV: every point at full precision, one a row, so that any tool can draw the figure again.
+
+Place in the paper: beside each of its figures. Columns: series, group, style, x, y, low, high, the axes' names in x and y.
+A gap is an empty cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+from reslearn.report.content import Figure
+
+
+def figure_csv(figure: Figure) -> str:
+    """The numbers of `figure`, unthinned and uncut; the head names the axes."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["series", "group", "style", figure.x_label, figure.y_label, "low", "high"])
+    for series in figure.series:
+        for point in series.points():
+            writer.writerow([series.name, series.group, series.style, *(_exact(value) for value in point)])
+    return buffer.getvalue()
+
+
+def _exact(value: float) -> str:
+    if not math.isfinite(value):
+        return ""
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)

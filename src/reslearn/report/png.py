@@ -1,0 +1,124 @@
+"""A figure as PNG, by matplotlib without a display, in the manner of the paper's figures 1, 6 and 7.
+
+Thin and dashed is training error, bold is test error, single runs are pale lines behind their bold mean, a band is an
+interval. Ticks, colours, markers and end labels are those of the page. matplotlib is imported here and only when drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from reslearn.report.axes import Axis, x_axis, y_axis
+from reslearn.report.content import Figure, Series
+from reslearn.report.palette import LIGHT, MARKS, NUM_COLOURS
+from reslearn.report.svg import end_labels, marked
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#22262b"
+DASHES: tuple[float, tuple[float, float]] = (0, (5, 2.2))
+WIDTH_OF = {"line": 2.2, "dashed": 1.1, "thin": 0.8}
+SETTINGS: Any = {
+    "font.size": 10.5,
+    "text.parse_math": False,  # names are data: a dollar sign in one is no formula
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def figure_png(figure: Figure, *, width_inches: float = 7.2, height_inches: float = 4.2, dots_per_inch: int = 150) -> bytes:
+    """PNG of `figure` on white, 1080 x 630 pixels by default."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    buffer = io.BytesIO()
+    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box for a rare letter is no reason to lose the figure
+        canvas = Canvas(figsize=(width_inches, height_inches), layout="constrained")
+        FigureCanvasAgg(canvas)
+        _plot(figure, canvas.add_subplot())
+        canvas.savefig(buffer, dpi=dots_per_inch, metadata={"Title": figure.title, "Software": "reslearn"})
+    return buffer.getvalue()
+
+
+def _plot(figure: Figure, axes: Axes) -> None:
+    across, up = x_axis(figure), y_axis(figure)
+    groups = figure.groups()
+    for series in figure.series:
+        _curve(series, groups.index(series.group), axes)
+    _scale(axes, across, up)
+    axes.set_title(figure.title, loc="left", fontsize=11.5, pad=10)
+    axes.set_xlabel(figure.x_label)
+    axes.set_ylabel(figure.y_label)
+    labels = end_labels(figure, up)
+    for label in labels:
+        axes.annotate(
+            label.group,
+            (1.0, label.y),
+            xycoords="axes fraction",
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=LIGHT[label.index % NUM_COLOURS],
+            annotation_clip=False,
+        )
+    _legend(figure, groups, bool(labels), axes)
+
+
+def _curve(series: Series, group: int, axes: Axes) -> None:
+    colour, points = LIGHT[group % NUM_COLOURS], series.points()
+    x, y, low, high = ([point[i] if math.isfinite(point[i]) else math.nan for point in points] for i in range(4))
+    order = {"thin": 2.0, "dashed": 2.2, "line": 2.4}[series.style]
+    axes.plot(
+        x,
+        y,
+        color=colour,
+        linewidth=WIDTH_OF[series.style],
+        linestyle=DASHES if series.style == "dashed" else "solid",
+        alpha=0.4 if series.style == "thin" else 1.0,
+        zorder=order,
+        solid_capstyle="round",
+    )
+    if series.low is not None:
+        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
+    marks = marked(series, points)
+    if marks:
+        shape = MARKS[group % len(MARKS)][2]
+        axes.plot([p[0] for p in marks], [p[1] for p in marks], shape, color=colour, markersize=5.5, zorder=order + 0.1)
+
+
+def _scale(axes: Axes, across: Axis, up: Axis) -> None:
+    if up.log:
+        axes.set_yscale("log")
+    axes.set_xlim(across.low, across.high)
+    axes.set_ylim(up.low, up.high)
+    axes.set_xticks(across.ticks, across.labels)
+    axes.set_yticks(up.ticks, up.labels)
+    axes.minorticks_off()
+    axes.grid(axis="y", color="#e4e2dc", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, groups: list[str], named_at_ends: bool, axes: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    if not named_at_ends and len(groups) > 1:
+        for index, group in enumerate(groups):
+            handles.append(Line2D([], [], color=LIGHT[index % NUM_COLOURS], marker=MARKS[index % len(MARKS)][2], linewidth=2, label=group))
+    for style, meaning in figure.styles.items():
+        alpha = 0.5 if style == "thin" else 1.0
+        dash: Any = DASHES if style == "dashed" else "solid"
+        handles.append(Line2D([], [], color=INK, linewidth=WIDTH_OF[style], linestyle=dash, alpha=alpha, label=meaning))
+    if handles:
+        axes.legend(handles=handles, frameon=False, fontsize=9, loc="best", ncols=2 if len(handles) > 5 else 1)
