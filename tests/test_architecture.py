@@ -145,7 +145,7 @@ def test_torch_only_where_the_table_says(path: Path) -> None:
 
 
 def test_command_files_import_only_inside_functions() -> None:
-    """Or `reslearn --help` would be slow; tests/cli/test_app.py holds what this means at run time."""
+    """Or `reslearn --help` would be slow; tests/cli/test_commands.py holds what this means at run time."""
     wrong = [
         where(path, imported)
         for path in MODULES

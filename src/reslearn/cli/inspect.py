@@ -32,7 +32,9 @@ def inspect(
 
     layout = layout_of(model)
     imagenet = layout is not None and layout.stem == "imagenet"
-    size_px = size_px or (224 if imagenet else 32)
+    size_px = size_px if size_px is not None else (224 if imagenet else 32)
+    if size_px < 1:
+        raise ValueError(f"size_px={size_px}: an image has a side of at least 1 pixel")
     switches: dict[str, Any] = {
         "num_classes": num_classes if num_classes is not None else (1000 if imagenet else 10),
         "in_channels": in_channels,

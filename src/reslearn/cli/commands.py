@@ -1,7 +1,7 @@
 """Puts the commands together, and turns what goes wrong into one line and an exit status.
 
 A command is a function in `reslearn/cli/<command>.py` with an `EXAMPLES` beside it, and one line in this file. Command files import
-other rooms inside functions only, so that `reslearn --help` needs neither torch nor numpy (tests/cli/test_app.py).
+other rooms inside functions only, so that `reslearn --help` needs neither torch nor numpy (tests/cli/test_commands.py).
 Exit status: 0 done, 1 a result that is a "no", 2 wrong use or bad input, 130 interrupted.
 """
 
@@ -21,6 +21,8 @@ from reslearn.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
 from reslearn.cli.inspect import inspect
 from reslearn.cli.list import EXAMPLES as LIST_EXAMPLES
 from reslearn.cli.list import list_names
+from reslearn.cli.train import EXAMPLES as TRAIN_EXAMPLES
+from reslearn.cli.train import train
 
 # Plain help: rendering it with rich takes as long again as all the rest (0.24 s against 0.12 s).
 app = typer.Typer(name="reslearn", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
@@ -38,6 +40,7 @@ def add(name: str, function: Callable[..., None], examples: tuple[str, ...]) -> 
 
 add("inspect", inspect, INSPECT_EXAMPLES)
 add("list", list_names, LIST_EXAMPLES)
+add("train", train, TRAIN_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,11 +70,11 @@ def main() -> NoReturn:
         status = app(prog_name="reslearn", standalone_mode=False)
         sys.stdout.flush()
     except TyperException as error:
-        _stop(_usage_hint(error, error.format_message()), status=error.exit_code)
+        _stop(_usage_error(error), status=error.exit_code)
     except BrokenPipeError:
-        # The reader went away (`reslearn list models | head -1`), which is no error. Nothing may be flushed into the pipe any more.
+        # The reader went away (`reslearn list models | head -1`). Nothing may be flushed into the pipe any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = 1
     except KeyboardInterrupt:
         status = 130
     except (ValueError, OSError) as error:
@@ -90,10 +93,14 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _usage_hint(error: TyperException, message: str) -> str:
-    """A wrong option or argument: the message and where the help is, in one line."""
+def _usage_error(error: TyperException) -> str:
+    """A wrong option or argument: the message, the value where the message lacks it, and where the help is."""
+    line = " ".join(error.format_message().split())
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic, with which typer reads values
+    given = ", ".join(repr(detail["input"]) for detail in details)
+    if given and given not in line:
+        line = f"{line}, not {given}"
     context: Any = getattr(error, "ctx", None)
-    line = " ".join(message.split())
     return f"{line} (see {context.command_path} --help)" if context is not None else line
 
 
@@ -102,6 +109,8 @@ def _stop(message: str, *, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: object = None) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: object = None
+) -> None:
     """A warning of ours is for the user (a setting without effect); the source line that Python adds tells them nothing."""
     print(f"reslearn: warning: {' '.join(str(message).split())}", file=sys.stderr)
