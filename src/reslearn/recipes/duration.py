@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?)")
 
@@ -22,20 +22,20 @@ class Length:
 
     @classmethod
     def parse(cls, text: str) -> "Length":
-        """Read "64000 steps", "20 epochs" or "0.5 epochs"; ValueError on anything else."""
+        """Read "64000 steps", "20 epochs", "0.5 epochs" or "0 steps"; ValueError on anything else."""
         match = _PATTERN.fullmatch(text.strip())
         if match is None:
             raise ValueError('a number with its unit is needed, as in "64000 steps" or "20 epochs"')
         length = cls(float(match[1]), match[2].rstrip("s") + "s")
-        if length.amount <= 0 or (length.unit == "steps" and length.amount != int(length.amount)):
-            raise ValueError('more than nothing, and whole steps, as in "64000 steps" or "0.5 epochs"')
+        if length.unit == "steps" and length.amount != int(length.amount):
+            raise ValueError('whole steps are needed, as in "64000 steps"; epochs may be parts, as in "0.5 epochs"')
         return length
 
     def steps(self, *, num_images: int, batch_size: int) -> int:
-        """This length in steps, rounded to the nearest whole one, at least 1."""
+        """This length in steps, rounded to the nearest whole one; at least 1 unless it is nothing."""
         if self.unit == "steps":
             return int(self.amount)
-        return max(1, round(self.amount * num_images / batch_size))
+        return max(1 if self.amount else 0, round(self.amount * num_images / batch_size))
 
     def __str__(self) -> str:
         amount = int(self.amount) if self.amount == int(self.amount) else self.amount
@@ -50,6 +50,14 @@ def _read(value: Any) -> Length:
     raise ValueError('a text with its unit is needed, as in "64000 steps" or "20 epochs"')
 
 
-Duration = Annotated[
+def _more_than_nothing(length: Length) -> Length:
+    if length.amount == 0:
+        raise ValueError("more than nothing is needed")
+    return length
+
+
+Moment = Annotated[
     Length, BeforeValidator(_read), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": _PATTERN.pattern})
 ]
+# A moment of a training may be its very beginning; a duration lasts.
+Duration = Annotated[Moment, AfterValidator(_more_than_nothing)]

@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 def text(name: str) -> str:
     """The TOML of a shipped recipe, comments and all."""
-    return (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
+    return str((_shipped() / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reslearn.recipes.duration import Duration, Length
+from reslearn.recipes.duration import Duration, Length, Moment
 
 
 class _Part(BaseModel):
@@ -37,7 +37,7 @@ class Data(_Part):
     name: str = "cifar10"
     size_px: int | None = Field(None, ge=2, le=1024)
     validation_images: int = Field(0, ge=0)  # Paper: 5,000 to choose the schedule, none for the final numbers.
-    train_images: int | None = Field(None, ge=1)  # the first so many; None takes all
+    train_images: int | None = Field(None, ge=1)  # so many, evenly spaced over their order; None takes all
     crop: bool = True
     pad_px: int = Field(4, ge=0, le=64)  # Paper: 4 pixels on each side.
     flip: bool = True
@@ -125,6 +125,7 @@ class Evaluation(_Part):
 
     every: Duration = Field(Length(1, "epochs"), validate_default=True)
     test_curve: bool = False  # record the test error over training, as the paper's figures do; write-only
+    snapshots: tuple[Moment, ...] = ()  # moments at which the network is kept as snapshots/step-*.safetensors, for analysis over time
     recompute_images: int = Field(10_000, ge=0)  # training images on which batch-norm statistics are recomputed to judge training; 0: not
     batch_norm: Literal["moving", "exact"] = "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
 

@@ -51,7 +51,8 @@ class RunFolder:
         """A new run in an empty or absent folder. RunError where the folder holds something else."""
         folder = cls(Path(path))
         folder.path.mkdir(parents=True, exist_ok=True)
-        foreign = [entry.name for entry in folder.path.iterdir() if entry.name not in (".lock", "train.log") and not entry.name.endswith(".part")]
+        ours = (".lock", "train.log")
+        foreign = [entry.name for entry in folder.path.iterdir() if entry.name not in ours and not entry.name.endswith(".part")]
         if foreign:
             raise RunError(f"{path} is not empty (it holds {foreign[0]}) and is no run: choose another --out")
         (folder.path / "checkpoints").mkdir()
@@ -104,6 +105,14 @@ class RunFolder:
         """model.safetensors, which exists once the run is complete (and may have been left out of a committed run)."""
         return self.path / "model.safetensors"
 
+    def snapshot_path(self, step: int) -> Path:
+        """snapshots/step-STEP.safetensors: a bundle of the network as it was after that step, where the recipe asks for it."""
+        return self.path / "snapshots" / f"step-{step:08d}.safetensors"
+
+    def snapshots(self) -> dict[int, Path]:
+        """The snapshots that are there, by step."""
+        return {int(path.stem.removeprefix("step-")): path for path in sorted((self.path / "snapshots").glob("step-*.safetensors"))}
+
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one kind or all; a last line that was cut in the middle is left out."""
         if not self.metrics_path.exists():
@@ -133,7 +142,7 @@ class RunFolder:
     def truncate_metrics(self, num_bytes: int) -> None:
         """Cut metrics.jsonl back to `num_bytes`: what was logged after the checkpoint will be logged again."""
         if num_bytes > self.metrics_size():
-            raise RunError(f"{self.metrics_path} is shorter than at the last checkpoint: it was changed by hand; start again in another folder")
+            raise RunError(f"{self.metrics_path} is shorter than at the last checkpoint: it was changed by hand; start anew elsewhere")
         if self.metrics_path.exists():
             os.truncate(self.metrics_path, num_bytes)
 

@@ -1,0 +1,60 @@
+"""Loss and error of a network on batches, each image counted once (Sec. 4.2: the single original view).
+
+Shapes: B images a batch, K classes. Errors in per cent, as the paper speaks.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Means over `num_images` images; top-5 is None where there are fewer than six classes."""
+
+    loss: float
+    top1_error_pct: float
+    top5_error_pct: float | None
+    num_images: int
+
+
+@torch.inference_mode()
+def evaluate(
+    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, autocast: AbstractContextManager[object] | None = None
+) -> Metrics:
+    """Cross entropy (nats) and errors of `net` in evaluation mode; its mode is put back afterwards.
+
+    `batches` yields (float [B, C, H, W], int64 [B]). Sums are kept on the device in float64, so that neither the size of a
+    batch nor a short last one moves the mean. ValueError where there is no image.
+    """
+    was_training = net.training
+    net.eval()
+    totals: Tensor | None = None
+    num_images = num_classes = 0
+    try:
+        for x, y in batches:
+            with autocast or nullcontext():
+                logits = net(x)
+            logits = logits.float()
+            num_images, num_classes = num_images + len(y), logits.shape[1]
+            top = logits.topk(min(5, num_classes)).indices
+            hits = top == y[:, None]
+            part = torch.stack([
+                functional.cross_entropy(logits, y, reduction="sum").double(), hits[:, 0].sum().double(), hits.any(1).sum().double(),
+            ])  # fmt: skip
+            totals = part if totals is None else totals + part
+    finally:
+        net.train(was_training)
+    if totals is None:
+        raise ValueError("no image to evaluate on")
+    loss, top1, top5 = (totals / num_images).tolist()
+    return Metrics(
+        loss=loss,
+        top1_error_pct=100 * (1 - top1),
+        top5_error_pct=100 * (1 - top5) if num_classes > 5 else None,
+        num_images=num_images,
+    )

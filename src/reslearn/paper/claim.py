@@ -1,0 +1,78 @@
+"""What a claim of the paper is to us: its words, a decision rule written before the data, the runs it rests on, and a finding.
+
+A claim module gives `CLAIM`, `conditions(budget)` (the runs it needs; shared between claims, trained once) and
+`judge(evidence) -> Finding` (reads finished run folders, never trains a recipe itself).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from reslearn.report import Figure
+from reslearn.runs import RunFolder
+
+Outcome = Literal["shown", "not shown", "undecided", "not testable here"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """`identifier` is C1 to C14; `rule` says in words what `judge` applies, margins included."""
+
+    identifier: str
+    text: str
+    section: str
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One run that a claim needs: a model, a seed and values that differ from the budget's recipe."""
+
+    model: str
+    seed: int
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is spent: depths, learning rates to choose among, seeds to choose on and seeds to judge on (never the same)."""
+
+    name: Literal["demo", "smoke", "short", "full"]
+    data: str
+    recipe: str
+    overrides: tuple[str, ...]
+    depths: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    choice_seeds: tuple[int, ...]
+    judge_seeds: tuple[int, ...]
+
+
+class Fit(Protocol):
+    """`reslearn.train.fit`, handed in by the command line: `paper` does not import `train`."""
+
+    def __call__(self, model: Any, batches: Any, loss: Any, optimizer: Any, *, steps: int) -> list[Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What `judge` may look at: finished runs by condition, a place for its own files, and `fit` for small fits of its own (C11)."""
+
+    budget: Budget
+    runs: Mapping[Condition, RunFolder]
+    folder: Path
+    fit: Fit
+    data_dir: Path | None = None
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A verdict with what it rests on. `measured` is one line for the table; `numbers` is plain JSON."""
+
+    claim: Claim
+    outcome: Outcome
+    measured: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
+    rests_on: tuple[str, ...] = ()

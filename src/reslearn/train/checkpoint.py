@@ -1,0 +1,77 @@
+"""Everything needed to go on bit for bit, in one file, written aside and renamed; read back with weights_only."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from reslearn.runs import RunError, RunFolder
+from reslearn.train.average import Average, NoAverage
+from reslearn.train.loop import NonFiniteLossError, State
+from reslearn.train.meter import Meter
+
+
+@dataclass(kw_only=True)
+class Training:
+    """All that changes while a network trains, and so must survive."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | NoAverage
+    meter: Meter
+    state: State
+
+    @property
+    def network(self) -> nn.Module:
+        """What is evaluated and kept: the average of the weights where there is one."""
+        return self.average.network if isinstance(self.average, Average) else self.model
+
+
+def save(folder: RunFolder, training: Training, *, seconds: float) -> Path:
+    """Write the checkpoint of `state.step`. NonFiniteLossError instead of a checkpoint that could not be trained from."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in training.model.parameters()):
+        raise NonFiniteLossError(f"a weight is no finite number after step {training.state.step}")
+    average = None
+    if isinstance(training.average, Average):
+        average = {"network": training.average.network.state_dict(), "num_updates": training.average.num_updates}
+    buffer = io.BytesIO()  # torch turns a full disk into an error of its own; so its bytes are made first, and written by us
+    torch.save(
+        {
+            "model": training.model.state_dict(),
+            "optimizer": training.optimizer.state_dict(),
+            "average": average,
+            "meter": training.meter.state_dict(),
+            "step": training.state.step,
+            "warmed_up_at_step": training.state.warmed_up_at_step,
+            "seconds": seconds,
+            "metrics_bytes": folder.metrics_size(),
+        },
+        buffer,
+    )
+    return folder.write_checkpoint(training.state.step, lambda file: file.write(buffer.getbuffer()))
+
+
+def read(path: Path, *, device: str) -> dict[str, Any]:
+    """The content of a checkpoint; RunError in one line for a truncated or foreign file."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        missing = {"model", "optimizer", "average", "meter", "step", "metrics_bytes"} - content.keys()
+    except Exception as error:  # torch raises whatever its readers run into: RuntimeError, UnpicklingError, EOFError, ...
+        raise RunError(f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); remove it to go on from an older one") from None
+    if missing:
+        raise RunError(f"{path}: a checkpoint without {', '.join(sorted(missing))}; remove it to go on from an older one")
+    return dict(content)
+
+
+def restore(content: dict[str, Any], training: Training) -> None:
+    """Put everything but the metrics file back to where `content` was saved."""
+    training.model.load_state_dict(content["model"])
+    training.optimizer.load_state_dict(content["optimizer"])
+    if isinstance(training.average, Average):
+        training.average.network.load_state_dict(content["average"]["network"])
+        training.average.num_updates = content["average"]["num_updates"]
+    training.meter.load_state_dict(content["meter"])
+    training.state.step, training.state.warmed_up_at_step = content["step"], content["warmed_up_at_step"]

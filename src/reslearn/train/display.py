@@ -1,0 +1,57 @@
+"""What a person sees of a training: a bar on a terminal, plain lines elsewhere, nothing under RESLEARN_PROGRESS=off."""
+
+import os
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+class Display:
+    """Shows epoch, loss, error, images per second and time left; a context manager."""
+
+    def __init__(self, *, title: str, num_steps: int, images_per_step: int, steps_per_epoch: float) -> None:
+        self._title, self._num_steps, self._images_per_step, self._steps_per_epoch = title, num_steps, images_per_step, steps_per_epoch
+        self._console = Console(stderr=True)
+        self._on = os.environ.get("RESLEARN_PROGRESS", "on") != "off"
+        self._progress: Progress | None = None
+        self._last = self._line_at = time.monotonic()
+        self._last_step: int | None = None
+
+    def __enter__(self) -> "Display":
+        if self._on and self._console.is_terminal:
+            state = TextColumn("{task.fields[state]}")
+            self._progress = Progress(
+                TextColumn(self._title), BarColumn(), TaskProgressColumn(), state, TimeRemainingColumn(), console=self._console
+            )
+            self._task = self._progress.add_task("", total=self._num_steps, state="")
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
+        """One reading."""
+        now = time.monotonic()
+        speed = (step - self._last_step) * self._images_per_step / (now - self._last) if self._last_step is not None else 0.0
+        self._last, self._last_step = now, step
+        epoch = step / self._steps_per_epoch
+        state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %  {speed:,.0f} images/s"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, state=state)
+        elif self._on and (now - self._line_at >= _LINE_EVERY_SECONDS or step == self._num_steps):
+            self._line_at = now
+            print(f"{self._title}  step {step}/{self._num_steps}  {state}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._progress is not None:
+            self._progress.console.print(text, highlight=False, markup=False)
+        elif self._on:
+            print(text, file=sys.stderr, flush=True)

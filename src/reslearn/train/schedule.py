@@ -1,0 +1,41 @@
+"""Learning rates as values: step in, factor out; and the paper's warm-up, which waits for the training error (Sec. 4.2)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reslearn.recipes import Constant, Cosine, Length, Schedule, Stepwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """Train at `lr` until the training error read from the loop is below `error_pct` (paper: 0.01 and 80 %)."""
+
+    lr: float
+    error_pct: float
+
+
+def factor(schedule: Schedule, *, num_images: int, batch_size: int) -> Callable[[int], float]:
+    """A function from the step about to be made (from 0) to the multiple of the base learning rate."""
+
+    def in_steps(length: Length) -> int:
+        return length.steps(num_images=num_images, batch_size=batch_size)
+
+    total = in_steps(schedule.duration)
+    if isinstance(schedule, Constant):
+        return lambda step: 1.0
+    if isinstance(schedule, Stepwise):
+        milestones = [in_steps(milestone) for milestone in schedule.milestones]
+        return lambda step: schedule.factor ** sum(step >= milestone for milestone in milestones)
+    rise = schedule.rise * total
+
+    def risen(step: int) -> float:
+        # (step + 1): the first step is made at a small rate, not at none
+        return min(1.0, (step + 1) / rise) if rise else 1.0
+
+    def fallen(step: int) -> float:
+        return max(0.0, (step - rise) / (total - rise))
+
+    if isinstance(schedule, Cosine):
+        return lambda step: risen(step) * (1 + math.cos(math.pi * fallen(step))) / 2
+    return lambda step: risen(step) * (1 - (1 - schedule.floor) * fallen(step))
