@@ -16,7 +16,7 @@ def test_the_first_record_at_or_below_the_threshold_counts() -> None:
     assert steps_to_threshold(records, threshold=0.5) == Steps(100, True)
     assert steps_to_threshold(records, threshold=0.1) == Steps(150, False)
     assert steps_to_threshold([{"step": 50, "loss": math.nan}, {"step": 60}], threshold=9.0) == Steps(60, False)
-    with pytest.raises(ValueError, match="^no records"):
+    with pytest.raises(ValueError, match=r"^no records"):
         steps_to_threshold([], threshold=1.0)
 
 
@@ -38,7 +38,8 @@ def test_clear_separation_is_found_and_three_seeds_claim_no_more_than_they_can()
     found = compare_steps(fast, slow)
     assert found.difference < 0
     assert (found.num_reached_a, found.num_reached_b, found.n_a, found.n_b) == (3, 1, 3, 3)
-    assert found.p is not None and found.p < 0.05
+    assert found.p is not None
+    assert found.p < 0.05
     assert found.p_exact == pytest.approx(2 / 20)
     five = compare_steps([Steps(100 + i, True) for i in range(5)], [Steps(400, False)] * 5)
     assert five.p_exact == pytest.approx(2 / 252)
@@ -52,7 +53,9 @@ def test_censored_runs_are_not_missing() -> None:
 
 def test_nobody_arriving_is_no_test() -> None:
     found = compare_steps([Steps(100, False)] * 3, [Steps(100, False)] * 3)
-    assert found.p is None and found.p_exact is None and found.difference == 0
+    assert found.p is None
+    assert found.p_exact is None
+    assert found.difference == 0
 
 
 @given(runs, runs)
@@ -65,7 +68,7 @@ def test_any_pair_of_groups_has_an_answer_that_swaps(a: list[Steps], b: list[Ste
 
 
 def test_misuse_is_one_line() -> None:
-    with pytest.raises(ValueError, match="^no runs in group b"):
+    with pytest.raises(ValueError, match=r"^no runs in group b"):
         compare_steps([Steps(1, True)], [])
-    with pytest.raises(ValueError, match="^steps = nan in group a"):
+    with pytest.raises(ValueError, match=r"^steps = nan in group a"):
         compare_steps([Steps(math.nan, True)], [Steps(1, True)])

@@ -67,7 +67,9 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
     an error outside 0 to 100.
     """
     given = _checked(rows, margin_pct)
-    errors = {depth: {row.seed: row.training_error_pct for row in given if row.depth == depth} for depth in sorted({row.depth for row in given})}
+    errors: dict[int, dict[int, float]] = {depth: {} for depth in sorted({row.depth for row in given})}
+    for row in given:
+        errors[row.depth][row.seed] = row.training_error_pct
     deepest = max(errors)
     shallower = [depth for depth in errors if depth != deepest]
     simultaneous = 1 - (1 - CONFIDENCE) / max(1, len(shallower))
@@ -113,7 +115,8 @@ def _decide(
         lost = f" ({sum(diverged.values())} run(s) diverged)" if any(diverged.values()) else ""
         return "undecided", f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}"
     low, high = chosen.interval
-    found = f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error, interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
+    found = f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error"
+    found += f", interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
     if chosen.difference > margin_pct and low > 0:
         if diverged[reference]:
             return "undecided", f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst"
@@ -144,7 +147,7 @@ def _checked(rows: Iterable[tuple[int, int, float]], margin_pct: float) -> list[
     seen: set[tuple[int, int]] = set()
     for row in given:
         if math.isfinite(row.training_error_pct) and not 0 <= row.training_error_pct <= 100:
-            raise ValueError(f"training error {row.training_error_pct} at depth {row.depth}, seed {row.seed}: per cent, 0 to 100, are needed")
+            raise ValueError(f"error {row.training_error_pct} at depth {row.depth}, seed {row.seed}: 0 to 100 per cent is allowed")
         if (row.depth, row.seed) in seen:
             raise ValueError(f"depth {row.depth}, seed {row.seed} is given twice: one run of one recipe for each")
         seen.add((row.depth, row.seed))

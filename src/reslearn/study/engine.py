@@ -1,0 +1,204 @@
+"""Runs the jobs of a study. An engine has one method, so that another (a cluster's) can take this one's place.
+
+The local engine gives each run a process and its own cores: on a small net two processes of one thread do more than one of two. What
+a run says goes to train.log in its folder; what becomes of it is told by its folder, so that nothing is lost with the engine.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+from reslearn.study.collect import last_line
+from reslearn.study.grid import Job
+from reslearn.study.progress import Display, display_for
+
+_POLL_SECONDS = 0.1
+_TETHER = Path(__file__).with_name("tether.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a job. "skipped": complete before; "interrupted": stopped on request, or not begun because of one."""
+
+    job: Job
+    status: Literal["complete", "skipped", "failed", "interrupted"]
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Engine(Protocol):
+    """Whatever can bring jobs to an end."""
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Run the jobs, in any order; returns one outcome a job. A run that fails is an outcome, no exception."""
+        ...
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class _Child:
+    job: Job
+    process: subprocess.Popen[bytes]
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+class LocalEngine:
+    """One process a run, at most `jobs` at once (default: one a core), longest first.
+
+    Ctrl-C and SIGTERM are passed to the runs as SIGTERM, their checkpoints are waited for, and the rest is not begun; a second one
+    kills. `command` is what the arguments of a job are given to.
+    """
+
+    def __init__(self, *, jobs: int | None = None, command: Sequence[str] = (sys.executable, "-m", "reslearn")) -> None:
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"jobs = {jobs}: at least 1 is needed")
+        self._jobs = jobs or available_cores()
+        self._cores = max(self._jobs, available_cores())
+        self._command = tuple(command)
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Run them all; outcomes in the order in which they ended."""
+        waiting = sorted(jobs, key=lambda job: -job.cost)
+        running: list[_Child] = []
+        outcomes: list[Outcome] = []
+        with _signals() as received, display_for(jobs) as display:
+            passed_on = 0
+            try:
+                while running or (waiting and not received):
+                    if len(received) > passed_on:
+                        _pass_on(running, again=passed_on > 0)
+                        display.stopping(running=len(running), again=passed_on > 0)
+                        passed_on = len(received)
+                    while not received and (job := self._next(waiting, running)) is not None:
+                        waiting.remove(job)
+                        self._begin(job, running, outcomes, display)
+                    _reap(running, outcomes, display, stopping=bool(received))
+                    display.refresh([child.job for child in running])
+                    time.sleep(_POLL_SECONDS)
+            finally:
+                _end(running)
+        return outcomes + [Outcome(job=job, status="interrupted", reason="not begun") for job in waiting]
+
+    def _next(self, waiting: Sequence[Job], running: Sequence[_Child]) -> Job | None:
+        """The longest job that fits beside those that run; one that never fits runs alone."""
+        if not running:
+            return waiting[0] if waiting else None
+        free = self._cores - sum(child.job.cores for child in running) if len(running) < self._jobs else 0
+        return next((job for job in waiting if job.cores <= free), None)
+
+    def _begin(self, job: Job, running: list[_Child], outcomes: list[Outcome], display: Display) -> None:
+        try:
+            running.append(self._start(job))
+            display.begun(job)
+        except OSError as error:  # a folder that cannot be made, a full disk, no process left: the rest may still run
+            outcomes.append(Outcome(job=job, status="failed", reason=str(error)))
+            display.failed(job, str(error))
+
+    def _start(self, job: Job) -> _Child:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with (job.folder / "train.log").open("ab") as log:
+            log.write(f"$ {job.command}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *self._command, *job.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(os.environ, job.cores),
+                # A terminal sends Ctrl-C to its whole group; runs are told by us alone, once.
+                start_new_session=True,
+                # The one inheritable file is the study's lock: it stays held until the last run has ended, however we end.
+                close_fds=False,
+            )
+        return _Child(job, process, time.monotonic())
+
+
+def _environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
+    """One thread a core; and blocks of memory in huge pages, which the allocator otherwise faults in again at every step."""
+    tunables = given.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc.hugetlb" not in tunables:
+        tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
+    return {**given, "OMP_NUM_THREADS": str(cores), "GLIBC_TUNABLES": tunables}
+
+
+def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool) -> None:
+    """Take the runs that have ended out of `running`, and say what became of them."""
+    for child in [child for child in running if child.process.poll() is not None]:
+        running.remove(child)
+        if child.job.is_complete:
+            outcomes.append(Outcome(job=child.job, status="complete", seconds=child.seconds))
+            display.complete(child.job, child.seconds)
+        elif stopping:
+            outcomes.append(Outcome(job=child.job, status="interrupted", seconds=child.seconds, reason="stopped on request"))
+        else:
+            reason = _reason(child)
+            outcomes.append(Outcome(job=child.job, status="failed", seconds=child.seconds, reason=reason))
+            display.failed(child.job, reason)
+
+
+def _reason(child: _Child) -> str:
+    """The last line of the log, or how the process ended."""
+    status = child.process.returncode
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"ended by {name}{hint}; see {child.job.folder / 'train.log'}"
+    if status == 0:
+        return f"ended without a result; see {child.job.folder / 'train.log'}"
+    return last_line(child.job.folder / "train.log") or f"ended with status {status} and said nothing"
+
+
+def _pass_on(running: Sequence[_Child], *, again: bool) -> None:
+    for child in running:
+        with contextlib.suppress(ProcessLookupError):
+            if again:
+                os.killpg(child.process.pid, signal.SIGKILL)
+            else:
+                child.process.terminate()
+
+
+def _end(running: Sequence[_Child]) -> None:
+    """Whatever broke the loop, no run stays behind."""
+    _pass_on(running, again=False)
+    for child in running:
+        child.process.wait()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them. Elsewhere than in the main thread they are somebody else's."""
+    received: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:
+        pass
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,216 @@
+"""What a person sees of a study: one display on a terminal, plain lines where there is none, nothing under RESLEARN_PROGRESS=off.
+
+It reads the metrics.jsonl that the runs append to; the runs know nothing of it.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+from reslearn.study.grid import Job
+
+_REFRESH_SECONDS = 0.5
+_LINE_EVERY_SECONDS = 60.0
+
+
+class Display(Protocol):
+    """What an engine tells while it works. `refresh` may be called as often as one likes."""
+
+    def begun(self, job: Job) -> None: ...
+    def complete(self, job: Job, seconds: float) -> None: ...
+    def failed(self, job: Job, reason: str) -> None: ...
+    def stopping(self, *, running: int, again: bool) -> None: ...
+    def refresh(self, running: Sequence[Job]) -> None: ...
+
+
+@contextlib.contextmanager
+def display_for(jobs: Sequence[Job]) -> Iterator[Display]:
+    """The display that suits the place: by RESLEARN_PROGRESS, and by whether stderr is a terminal."""
+    console = Console(stderr=True)
+    if os.environ.get("RESLEARN_PROGRESS", "on") == "off":
+        yield _Silent()
+    elif not console.is_terminal:
+        yield _Lines(jobs)
+    else:
+        # We draw when we poll; a second thread that draws has no place beside one that starts processes.
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.fields[state]}"),
+            console=console, auto_refresh=False, transient=True,
+        ) as progress:  # fmt: skip
+            yield _Bars(jobs, progress)
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    """The newest whole line of kind "train" near the end of a metrics.jsonl; empty where there is none yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return {}
+    for line in reversed(lines[:-1]):  # what follows the last line end is still being written
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and record.get("kind") == "train":
+                return record
+    return {}
+
+
+def fraction_done(recipe: Recipe, record: Mapping[str, Any]) -> float:
+    """How far a run is, 0 to 1, in the unit in which its recipe gives the duration."""
+    duration = recipe.schedule.duration
+    done = record.get("step" if duration.unit == "steps" else "epoch", 0)
+    return min(1.0, float(done) / duration.amount)
+
+
+class _Account:
+    """Work done and left, in the unit of the jobs' cost. What was done before a run was resumed says nothing about its speed."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.total = sum(job.cost for job in jobs) or 1.0
+        self.num_jobs, self.num_ended = len(jobs), 0
+        self.ended = 0.0
+        self._before: dict[Path, float] = {}
+        self._worked = 0.0
+        self._started = time.monotonic()
+
+    def begin(self, job: Job) -> None:
+        """Remember how far the run was."""
+        self._before[job.folder] = self.fraction(job)
+
+    def end(self, job: Job) -> None:
+        """The run has ended, one way or another."""
+        self.num_ended += 1
+        self.ended += job.cost
+        self._worked += job.cost * (1 - self._before.get(job.folder, 0.0))
+
+    @staticmethod
+    def fraction(job: Job) -> float:
+        """How far one run is."""
+        return fraction_done(job.recipe, last_record(RunFolder(job.folder).metrics_path))
+
+    def overall(self, running: Sequence[Job]) -> tuple[float, str]:
+        """The study's fraction, and the time left in words (empty while it cannot be told)."""
+        fractions = {job.folder: self.fraction(job) for job in running}
+        done = self.ended + sum(job.cost * fractions[job.folder] for job in running)
+        worked = self._worked + sum(job.cost * max(0.0, fractions[job.folder] - self._before.get(job.folder, 0.0)) for job in running)
+        elapsed = time.monotonic() - self._started
+        left = _duration((self.total - done) * elapsed / worked) + " left" if worked > 0 and elapsed > 5 else ""
+        return done / self.total, left
+
+
+class _Silent:
+    def begun(self, job: Job) -> None: ...
+    def complete(self, job: Job, seconds: float) -> None: ...
+    def failed(self, job: Job, reason: str) -> None: ...
+    def stopping(self, *, running: int, again: bool) -> None: ...
+    def refresh(self, running: Sequence[Job]) -> None: ...
+
+
+class _Lines:
+    """A line when a run begins or ends, and one a minute in between."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._account = _Account(jobs)
+        self._line_at = time.monotonic()
+
+    def begun(self, job: Job) -> None:
+        self._account.begin(job)
+        self._say(f"{job.name}: begun{_from(self._account.fraction(job))}")
+
+    def complete(self, job: Job, seconds: float) -> None:
+        self._account.end(job)
+        self._say(f"{job.name}: complete after {_duration(seconds)}, {_state(job)}")
+
+    def failed(self, job: Job, reason: str) -> None:
+        self._account.end(job)
+        self._say(f"{job.name}: failed: {reason}")
+
+    def stopping(self, *, running: int, again: bool) -> None:
+        self._say(_stopping(running, again))
+
+    def refresh(self, running: Sequence[Job]) -> None:
+        if time.monotonic() - self._line_at < _LINE_EVERY_SECONDS:
+            return
+        fraction, left = self._account.overall(running)
+        self._say("; ".join([f"{fraction:.0%} {left}".strip(), *(f"{job.name} {_state(job)}" for job in running)]))
+
+    def _say(self, text: str) -> None:
+        self._line_at = time.monotonic()
+        print(f"[{self._account.num_ended}/{self._account.num_jobs}] {text}", file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """A bar for the study and one for each run at work."""
+
+    def __init__(self, jobs: Sequence[Job], progress: Progress) -> None:
+        self._account, self._progress = _Account(jobs), progress
+        self._study = progress.add_task("study", total=1.0, state="")
+        self._tasks: dict[Path, TaskID] = {}
+        self._drawn_at = 0.0
+
+    def begun(self, job: Job) -> None:
+        self._account.begin(job)
+        self._tasks[job.folder] = self._progress.add_task(job.name, total=1.0, state="")
+
+    def complete(self, job: Job, seconds: float) -> None:
+        self._ended(job, f"{job.name}: complete after {_duration(seconds)}, {_state(job)}")
+
+    def failed(self, job: Job, reason: str) -> None:
+        self._ended(job, f"{job.name}: failed: {reason}")
+
+    def stopping(self, *, running: int, again: bool) -> None:
+        self._progress.console.print(_stopping(running, again), highlight=False, markup=False)
+
+    def refresh(self, running: Sequence[Job]) -> None:
+        if time.monotonic() - self._drawn_at < _REFRESH_SECONDS:
+            return
+        self._drawn_at = time.monotonic()
+        fraction, left = self._account.overall(running)
+        self._progress.update(self._study, completed=fraction, state=f"{self._account.num_ended}/{self._account.num_jobs} runs  {left}")
+        for job in running:
+            self._progress.update(self._tasks[job.folder], completed=self._account.fraction(job), state=_state(job))
+        self._progress.refresh()
+
+    def _ended(self, job: Job, text: str) -> None:
+        self._account.end(job)
+        if job.folder in self._tasks:
+            self._progress.remove_task(self._tasks.pop(job.folder))
+        self._progress.console.print(text, highlight=False, markup=False)
+
+
+def _state(job: Job) -> str:
+    """step 1200 of 64000, loss 0.53, error 18.2 %; or what can be told yet."""
+    record, duration = last_record(RunFolder(job.folder).metrics_path), job.recipe.schedule.duration
+    if not record:
+        return "starting"
+    total = f" of {duration.amount:g}" if duration.unit == "steps" else f", epoch {record.get('epoch', 0):.1f} of {duration.amount:g}"
+    numbers = [f"{name} {record[key]:.4g}{unit}" for name, key, unit in _SHOWN if isinstance(record.get(key), float | int)]
+    return ", ".join([f"step {record.get('step', 0)}{total}", *numbers])
+
+
+_SHOWN = (("loss", "loss", ""), ("error", "top1_error_pct", " %"))
+
+
+def _stopping(running: int, again: bool) -> str:
+    return "killed" if again else f"stopping: {running} run(s) write their checkpoints (once more to kill them)"
+
+
+def _from(fraction: float) -> str:
+    return f" again at {fraction:.0%}" if fraction > 0 else ""
+
+
+def _duration(seconds: float) -> str:
+    """0:00:07, 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,93 @@
+"""A study from beginning to end: its folder held, what is complete skipped, the rest handed to an engine, and what remains said."""
+
+import contextlib
+import fcntl
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslearn.study.engine import Engine, LocalEngine, Outcome
+from reslearn.study.grid import Job
+
+
+class StudyInUseError(ValueError):
+    """Another study works in the folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """What became of each job, in the order of the grid, and the command that goes on where something remains."""
+
+    outcomes: tuple[Outcome, ...]
+    continue_command: str
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """Runs that ended without a result."""
+        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the study was stopped by a signal."""
+        return any(outcome.status == "interrupted" for outcome in self.outcomes)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run has its result."""
+        return all(outcome.status in ("complete", "skipped") for outcome in self.outcomes)
+
+    def lines(self) -> list[str]:
+        """The end of a study in words: counts, failures with their reasons, and how to go on."""
+        count = Counter(outcome.status for outcome in self.outcomes)
+        counts = [f"{count['complete'] + count['skipped']} of {len(self.outcomes)} runs complete"]
+        counts += [f"{count['skipped']} of them before"] if count["skipped"] else []
+        counts += [f"{count[status]} {status}" for status in ("failed", "interrupted") if count[status]]
+        lines = [", ".join(counts), *(f"{outcome.job.name}: failed: {outcome.reason}" for outcome in self.failed)]
+        return lines if self.is_complete else [*lines, f"go on with: {self.continue_command}"]
+
+
+def run_study(jobs: Sequence[Job], folder: Path | str, *, engine: Engine | None = None, continue_command: str | None = None) -> StudyReport:
+    """Bring every job to its end, as far as that goes; called again, it does what is left.
+
+    `continue_command` defaults to the command that is running. Raises StudyInUseError, in one line, where another process has the
+    folder. A failed run is no exception: see `StudyReport.failed`.
+    """
+    folder = Path(folder)
+    for place, number in Counter(job.folder for job in jobs).items():
+        if number > 1:
+            raise ValueError(f"{place} is the folder of {number} jobs: each needs its own")
+    with _lock(folder):
+        done = [job for job in jobs if job.is_complete]
+        left = [job for job in jobs if not job.is_complete]
+        outcomes = [Outcome(job=job, status="skipped") for job in done]
+        if left:
+            outcomes += (engine or LocalEngine()).run(left)
+    by_folder = {outcome.job.folder: outcome for outcome in outcomes}
+    return StudyReport(
+        outcomes=tuple(by_folder[job.folder] for job in jobs),
+        continue_command=continue_command or shlex.join(["reslearn", *sys.argv[1:]]),
+    )
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder. The runs inherit the lock, so that a study that was killed holds it until they have written their checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".study.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise StudyInUseError(
+                f"{folder} is in use by another study (process {owner}, or runs of it that are writing their checkpoints)"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        os.set_inheritable(file.fileno(), True)
+        yield
