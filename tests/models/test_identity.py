@@ -42,7 +42,7 @@ def test_deeper_networks_of_dirac_kernels_agree_up_to_rounding(name: str, deep: 
 def test_the_added_layers_are_needed() -> None:
     net = trained("plain8")
     deeper = deepen(net, 2)
-    deeper.stage2[1].body.conv1.weight.data.mul_(2)  # type: ignore[index, union-attr]
+    deeper.stage2[1].body.conv1.weight.data.mul_(2)
     x = torch.randn(4, 3, 16, 16)
     assert not torch.allclose(deeper(x), net(x), atol=1e-2)
 
@@ -58,7 +58,7 @@ def test_the_deeper_network_can_be_trained_further() -> None:
     deeper = deepen(trained("resnet8").train(), "resnet14")
     assert deeper.training
     deeper(torch.randn(4, 3, 16, 16)).sum().backward()
-    gamma = deeper.stage1[1].body.bn2.weight  # type: ignore[index, union-attr]
+    gamma = deeper.stage1[1].body.bn2.weight
     assert gamma.grad is not None and gamma.grad.any()
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from beartype import beartype
+from jaxtyping import TypeCheckError, jaxtyped
 from torch import nn
 
-from reslearn.models import Network, build
+from reslearn.models import Network, ZeroPadShortcut, build
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_stages_are_those_of_the_forward_pass(net: Network) -> None:
     }
     kept = {name: output.clone() for name, output in outputs.items()}
     assert torch.equal(net.head(outputs["stage3"]), net(x))
-    assert torch.equal(net.stage2(outputs["stage1"]), outputs["stage2"])  # type: ignore[operator]
+    assert torch.equal(net.stage2(outputs["stage1"]), outputs["stage2"])
     assert all(torch.equal(outputs[name], kept[name]) for name in kept), "later stages work in place on none of them"
 
 
@@ -73,7 +75,7 @@ def test_channels_last_goes_all_the_way(name: str) -> None:
 
 @pytest.mark.parametrize("switches", [{}, {"shortcut": "C"}, {"subsample": "average"}, {"checkpoint_activations": True}])
 def test_the_forward_pass_compiles_as_one_graph(switches: dict[str, object]) -> None:
-    net = build("resnet8", num_classes=10, **switches)  # type: ignore[arg-type]
+    net = build("resnet8", num_classes=10, **switches)
     torch._dynamo.reset()
     graphs = []
 
@@ -89,3 +91,15 @@ def test_gradients_reach_every_parameter(net: Network) -> None:
     net.train()
     net(torch.randn(2, 3, 16, 16)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+def test_the_shapes_in_the_annotations_are_true(net: Network) -> None:
+    forward = jaxtyped(Network.forward, typechecker=beartype)
+    stages = jaxtyped(Network.stages, typechecker=beartype)
+    shortcut = jaxtyped(ZeroPadShortcut.forward, typechecker=beartype)
+    x = torch.randn(2, 3, 16, 16)
+    forward(net, x)
+    stages(net, x)
+    shortcut(ZeroPadShortcut(3, 6, stride=2, zero_pad="append", subsample="slice"), x)
+    with pytest.raises(TypeCheckError):
+        forward(net, x[0])

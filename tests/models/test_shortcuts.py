@@ -40,7 +40,7 @@ def test_option_a_keeps_the_memory_format(subsample: Subsample, memory_format: t
 
 def test_where_each_option_projects() -> None:
     def projections(option: str) -> list[str]:
-        net = build("resnet14", num_classes=10, shortcut=option)  # type: ignore[arg-type]
+        net = build("resnet14", num_classes=10, shortcut=option)
         return [name for name, block in net.blocks() if isinstance(block.shortcut, nn.Sequential)]
 
     assert projections("A") == []
