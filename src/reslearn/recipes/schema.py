@@ -49,11 +49,21 @@ class Data(_Part):
 class Optimizer(_Part):
     """Stochastic gradient descent with momentum (Sec. 3.4)."""
 
+    name: Literal["sgd", "muon"] = "sgd"
     lr: float = Field(0.1, gt=0)
+    filter_lr: float | None = Field(None, gt=0)  # muon: the step of convolutions, as a part of their norm
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(1e-4, ge=0)
     decay: Literal["all", "weights"] = "all"  # weights: convolutions and fc only
+
+    @model_validator(mode="after")
+    def _filter_lr_goes_with_muon(self) -> "Optimizer":
+        if (self.name == "muon") != (self.filter_lr is not None):
+            raise ValueError('filter_lr goes with name = "muon", and with no other')
+        if self.name == "muon" and (self.decay == "all" or not self.nesterov):
+            raise ValueError('name = "muon" is defined with nesterov = true and decay = "weights"')
+        return self
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> "Optimizer":
