@@ -43,7 +43,7 @@ class Images:
         return Images(self.pixels[start:stop], self.labels[start:stop])
 
     def spread(self, num_images: int) -> "Images":
-        """`num_images` of these, evenly spaced over their order (all, where there are no more), so that sorted classes keep their shares."""
+        """`num_images` of these (all, where there are no more), evenly spaced, so that sorted classes keep their shares."""
         if num_images >= len(self):
             return self
         if num_images < 1:

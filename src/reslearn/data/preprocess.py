@@ -6,10 +6,10 @@ Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out;
 """
 
 import base64
-import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Preprocess:
         _check_choice("padding", self.padding, Padding)
 
     @classmethod
-    def fit(cls, images: Images, *, mean: Mean = "per-pixel", std: Std = "scalar", padding: Padding = "after-mean") -> Self:
+    def fit(cls, images: Images, *, mean: Mean = "per-pixel", std: Std = "scalar", padding: Padding = "after-mean") -> "Preprocess":
         """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
 
         The standard deviation is that of the images about the mean (where `mean` is "none": about the channel's), per channel or pooled.
@@ -83,35 +83,33 @@ class Preprocess:
         return isinstance(other, Preprocess) and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
-        return hash(self.to_json())
+        return hash(json.dumps(self.to_json()))
 
-    def to_json(self) -> str:
-        """A JSON text that gives back every bit; a per-pixel mean as base64 of little-endian float32."""
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that gives back every bit; a per-pixel mean as base64 of little-endian float32."""
         mean: list[float] | str = self.mean.tolist()
         if self.mean.ndim == 3:
             mean = base64.b64encode(self.mean.cpu().numpy().astype("<f4").tobytes()).decode()
-        value = {"size_px": self.size_px, "channels": self.channels, "mean": mean, "scale": self.scale.tolist(), "padding": self.padding}
-        return json.dumps(value)
+        return {"size_px": self.size_px, "channels": self.channels, "mean": mean, "scale": self.scale.tolist(), "padding": self.padding}
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, value: Mapping[str, Any]) -> "Preprocess":
         """The inverse of `to_json`.
 
         Raises:
-            DataError: where the text is no preprocessing.
+            DataError: where the value is no preprocessing.
         """
         try:
-            value = json.loads(text)
             size_px, channels, mean = int(value["size_px"]), int(value["channels"]), value["mean"]
             if isinstance(mean, str):
                 array = np.frombuffer(base64.b64decode(mean, validate=True), dtype="<f4").astype(np.float32)
-                mean = torch.from_numpy(array).view(size_px, size_px, channels)
-            mean, scale = torch.as_tensor(mean, dtype=torch.float32), torch.tensor(value["scale"], dtype=torch.float32)
+                mean = array.reshape(size_px, size_px, channels)
+            mean, scale = torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(value["scale"], dtype=torch.float32)
             return cls(size_px=size_px, channels=channels, mean=mean, scale=scale, padding=value["padding"])
         except DataError:
             raise
-        except (ValueError, KeyError, TypeError, RuntimeError, binascii.Error) as error:
-            raise DataError(f"not a preprocessing in JSON: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise DataError(f"not a preprocessing: {type(error).__name__}: {str(error).splitlines()[0]}") from None
 
 
 def _check_choice(name: str, value: str, choices: object) -> None:

@@ -1,0 +1,87 @@
+"""The counter hash: equal to SplitMix64's finaliser in plain integers, even, and never tied."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from reslearn.data.counter import Stream, below, draw, held_out, permutation
+
+_MASK = 2**64 - 1
+
+
+def _finalise(word: int) -> int:
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
+    return word ^ (word >> 31)
+
+
+def _reference(seed: int, stream: int, epoch: int, index: int) -> int:
+    golden, state = 0x9E3779B97F4A7C15, 0
+    for word in (seed, stream, epoch):
+        state = _finalise(((state + golden) & _MASK) ^ (word & _MASK))
+    return _finalise(((state + index) & _MASK) ^ golden)
+
+
+@given(
+    seed=st.integers(-(2**70), 2**70),
+    stream=st.sampled_from(Stream),
+    epoch=st.integers(0, 2**40),
+    index=st.integers(0, 2**62),
+)
+def test_draw_is_the_same_hash_in_unbounded_integers(seed: int, stream: Stream, epoch: int, index: int) -> None:
+    assert int(draw(seed, stream, epoch, torch.tensor([index]))) & _MASK == _reference(seed, stream, epoch, index)
+
+
+def test_finaliser_is_that_of_splitmix64() -> None:
+    # first outputs of the published generator from state 0: finalise(golden), finalise(2 golden)
+    assert _finalise(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
+    assert _finalise(2 * 0x9E3779B97F4A7C15 & _MASK) == 0x6E789E6AA1B965F4
+
+
+@pytest.mark.parametrize("limit", [2, 3, 9])
+@pytest.mark.parametrize("stream", list(Stream))
+def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) -> None:
+    over_images = below(limit, draw(3, stream, 5, torch.arange(20_000)))
+    over_epochs = torch.tensor([int(below(limit, draw(3, stream, epoch, torch.tensor([7])))[0]) for epoch in range(1000)])
+    for values in (over_images, over_epochs):
+        assert int(values.min()) >= 0
+        assert stats.chisquare(torch.bincount(values, minlength=limit).numpy()).pvalue > 1e-4
+        assert len(torch.bincount(values)) == limit
+
+
+def test_streams_seeds_epochs_and_neighbours_are_independent() -> None:
+    index = torch.arange(20_000)
+    base = below(9, draw(0, Stream.ROW, 0, index))
+    others = [
+        draw(0, Stream.COLUMN, 0, index),
+        draw(1, Stream.ROW, 0, index),
+        draw(0, Stream.ROW, 1, index),
+        draw(0, Stream.ROW, 0, index + 1),
+    ]
+    for other in others:
+        table = torch.bincount(base * 9 + below(9, other), minlength=81).view(9, 9)
+        assert stats.chi2_contingency(table.numpy()).pvalue > 1e-4
+
+
+@given(seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 500), num_images=st.integers(1, 3000))
+def test_permutation_holds_each_image_once_and_is_repeatable(seed: int, epoch: int, num_images: int) -> None:
+    order = permutation(seed, epoch, num_images)
+    assert torch.equal(order.sort().values, torch.arange(num_images))
+    assert torch.equal(order, permutation(seed, epoch, num_images))
+
+
+def test_permutations_are_even() -> None:
+    first = torch.tensor([int(permutation(0, epoch, 6)[0]) for epoch in range(3000)])
+    assert stats.chisquare(torch.bincount(first, minlength=6).numpy()).pvalue > 1e-4
+    order = permutation(0, 0, 50_000)
+    assert abs(stats.spearmanr(order.numpy(), range(50_000)).statistic) < 0.02
+
+
+def test_held_out_is_a_fixed_share_of_every_class() -> None:
+    labels = torch.arange(1000) % 7
+    mask = held_out(labels, every=5)
+    assert int(mask.sum()) == 200
+    assert all(abs(int(mask[labels == label].sum()) - int((labels == label).sum()) / 5) < 1 for label in range(7))
+    assert torch.equal(mask, held_out(labels, every=5))

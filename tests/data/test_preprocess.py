@@ -1,0 +1,97 @@
+"""`Preprocess`: what it computes, and that JSON gives it back to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reslearn.data import DataError, Images, Preprocess
+from reslearn.data.preprocess import Mean, Padding, Std
+
+
+def images_of(pixels: np.ndarray) -> Images:
+    return Images(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    levels = np.random.default_rng(0).integers(0, 256, (600, 5, 5, 3))
+    return images_of((levels * [0.3, 0.6, 1.0]).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mean", ["per-pixel", "per-channel", "none"])
+@pytest.mark.parametrize("std", ["scalar", "per-channel", "none"])
+def test_mean_and_scale_are_those_of_numpy(images: Images, mean: Mean, std: Std) -> None:
+    pixels = images.pixels.numpy().astype(np.float64)
+    expected_mean = {"per-pixel": pixels.mean(0), "per-channel": pixels.mean((0, 1, 2)), "none": np.zeros(3)}[mean]
+    centred = pixels - (pixels.mean(0) if mean == "per-pixel" else pixels.mean((0, 1, 2)))
+    deviation = {"scalar": np.full(3, centred.std()), "per-channel": centred.std((0, 1, 2)), "none": np.full(3, 255.0)}[std]
+    preprocess = Preprocess.fit(images, mean=mean, std=std)
+    np.testing.assert_allclose(preprocess.mean, expected_mean, rtol=1e-6)
+    np.testing.assert_allclose(preprocess.scale, deviation, rtol=1e-6)
+    x = preprocess(images.pixels)
+    np.testing.assert_allclose(x.permute(0, 2, 3, 1), (pixels - expected_mean) / deviation, atol=1e-5)
+
+
+def test_sums_are_exact_over_many_white_images() -> None:
+    preprocess = Preprocess.fit(images_of(np.full((3000, 2, 2, 1), 255, np.uint8)), std="none")
+    assert preprocess.mean.flatten().tolist() == [255.0] * 4
+
+
+def test_images_without_contrast_do_not_divide_by_zero() -> None:
+    preprocess = Preprocess.fit(images_of(np.full((3, 2, 2, 1), 9, np.uint8)))
+    assert preprocess(torch.full((1, 2, 2, 1), 9, dtype=torch.uint8)).tolist() == [[[[0.0, 0.0], [0.0, 0.0]]]]
+
+
+@given(
+    seed=st.integers(0, 1000),
+    mean=st.sampled_from(["per-pixel", "per-channel", "none"]),
+    std=st.sampled_from(["scalar", "per-channel", "none"]),
+    padding=st.sampled_from(["after-mean", "black"]),
+)
+def test_json_gives_back_every_bit(seed: int, mean: Mean, std: Std, padding: Padding) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (7, 3, 3, 3), dtype=np.uint8)
+    preprocess = Preprocess.fit(images_of(pixels), mean=mean, std=std, padding=padding)
+    again = Preprocess.from_json(json.loads(json.dumps(preprocess.to_json())))
+    assert again == preprocess
+    assert hash(again) == hash(preprocess)
+    assert again.padding == padding
+    assert torch.equal(again.mean.view(torch.int32), preprocess.mean.view(torch.int32))
+    assert torch.equal(again.scale.view(torch.int32), preprocess.scale.view(torch.int32))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": "not base64"},
+        {"mean": "AAAA"},
+        {"mean": [1.0, float("nan"), 0.0]},
+        {"scale": [0.0, 1.0, 1.0]},
+        {"scale": [1.0]},
+        {"scale": None},
+        {"padding": "white"},
+        {"size_px": "five"},
+    ],
+)
+def test_damaged_json_is_refused_in_one_line(images: Images, change: dict[str, object]) -> None:
+    value = Preprocess.fit(images).to_json() | change
+    with pytest.raises(DataError) as caught:
+        Preprocess.from_json(value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_keys_and_unknown_choices_are_refused(images: Images) -> None:
+    with pytest.raises(DataError, match="KeyError"):
+        Preprocess.from_json({})
+    with pytest.raises(DataError, match=r"mean = 'imagenet': allowed are per-pixel, per-channel, none"):
+        Preprocess.fit(images, mean="imagenet")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"std = 'pixel': allowed"):
+        Preprocess.fit(images, std="pixel")  # type: ignore[arg-type]
+
+
+def test_other_shapes_are_refused(images: Images) -> None:
+    with pytest.raises(DataError, match=r"\(4, 4, 3\).*takes \(5, 5, 3\)"):
+        Preprocess.fit(images)(torch.zeros(1, 4, 4, 3, dtype=torch.uint8))

@@ -1,0 +1,66 @@
+"""The registry, the embedded digits, and what every data set must be; splitting off validation images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslearn.data import DataError, Dataset, UnknownData, load, names, split
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def test_digits(digits: Dataset) -> None:
+    assert (len(digits.train), len(digits.test), digits.validation) == (1437, 360, None)
+    assert (digits.size_px, digits.channels, digits.classes) == (8, 1, tuple("0123456789"))
+    assert int(digits.train.pixels.max()) == 255
+    assert len(digits.train.pixels.unique()) == 17
+    assert int(torch.bincount(digits.test.labels).min()) >= 34
+    assert digits.fingerprint == "20f5b98c2b728826"  # the split is for ever: results rest on it
+
+
+def test_smaller_digits() -> None:
+    assert load("digits", size_px=4).size_px == 4
+    with pytest.raises(DataError, match=r"size_px = 16: digits has 8 x 8 pixels; allowed are 8, 4, 2"):
+        load("digits", size_px=16)
+
+
+def test_split_takes_the_last_training_images(digits: Dataset) -> None:
+    parts = split(digits, 200)
+    assert parts.validation is not None
+    assert torch.equal(torch.cat([parts.train.pixels, parts.validation.pixels]), digits.train.pixels)
+    assert len(parts.validation) == 200
+    assert parts.fingerprint == digits.fingerprint
+    assert parts.test is digits.test
+    for wrong in (-1, 1437):
+        with pytest.raises(DataError, match=f"validation_images = {wrong}: .*allowed are 0 to 1436"):
+            split(digits, wrong)
+
+
+def test_spread_is_even_and_at_most_all(digits: Dataset) -> None:
+    assert digits.train.spread(5000) is digits.train
+    assert torch.equal(digits.train.spread(3).labels, digits.train.labels[[0, 479, 958]])
+    with pytest.raises(DataError, match="0 images were asked for"):
+        digits.train.spread(0)
+
+
+def test_names_have_a_line_each() -> None:
+    assert list(names()) == ["digits", "cifar10", "cifar100"]
+    assert all(line and "\n" not in line for line in names().values())
+
+
+@pytest.mark.parametrize(("name", "hint"), [("CIFAR-10", "'cifar10'"), ("digit", "'digits'"), ("cifar1000", "'cifar100'")])
+def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(UnknownData, match=f"no data called '{name}', did you mean {hint}"):
+        load(name)
+
+
+def test_what_is_neither_source_nor_folder(tmp_path: Path) -> None:
+    with pytest.raises(UnknownData, match=r"no data called 'imagenet': there are digits, cifar10, cifar100, or any folder of images"):
+        load("imagenet")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="is a file; allowed are"):
+        load(tmp_path / "file")
