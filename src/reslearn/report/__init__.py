@@ -2,6 +2,8 @@
 
 from reslearn.report.content import Code, Column, Facts, Figure, Number, Page, Panels, Section, Series, Table, Verdict
 from reslearn.report.markup import render_html
+from reslearn.report.run import run_page
+from reslearn.report.study import study_page
 from reslearn.report.write import write_page
 
 __all__ = [
@@ -17,5 +19,7 @@ __all__ = [
     "Table",
     "Verdict",
     "render_html",
+    "run_page",
+    "study_page",
     "write_page",
 ]

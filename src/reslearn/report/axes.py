@@ -38,7 +38,7 @@ class Axis:
 
 
 def x_axis(figure: Figure) -> Axis:
-    """From the first to the last x; where all points are marked, with a little room and, where they fit, ticks at the points."""
+    """From the first to the last x (from 0 where that is near); short series get a little room and, where they fit, ticks at the points."""
     values = sorted({x for series in figure.series for x in series.x if math.isfinite(x)})
     low, high = _span(values)
     marked = all(len(series.x) <= NUM_MARKED_POINTS for series in figure.series)
@@ -48,12 +48,14 @@ def x_axis(figure: Figure) -> Axis:
         gaps = [b - a for a, b in itertools.pairwise(values)]
         if 0 < len(values) <= 10 and all(gap >= 0.07 * (high - low) for gap in gaps):
             return Axis(low, high, tuple(values), _labels(values))
+    elif 0 < low <= 0.1 * high:
+        low = 0.0
     ticks = [tick for tick in _nice_ticks(low, high) if low <= tick <= high]
     return Axis(low, high, tuple(ticks), _labels(ticks))
 
 
 def y_axis(figure: Figure) -> Axis:
-    """Whole ticks around all values and bands, from zero where that wastes no room; cut to `y_limits` where given."""
+    """Around all values and bands with a little room, from zero where that wastes none; cut to `y_limits` where given."""
     values = [v for series in figure.series for _, *ys in series.points() for v in ys if math.isfinite(v)]
     if figure.y_log:
         return _log_axis(figure, [v for v in values if v > 0])
@@ -61,12 +63,10 @@ def y_axis(figure: Figure) -> Axis:
         low, high = figure.y_limits
     else:
         low, high = _span(values)
-        if 0 < low <= 0.45 * high:
-            low = 0.0
-    ticks = _nice_ticks(low, high)
-    if figure.y_limits is None:
-        low, high = ticks[0], ticks[-1]
-    ticks = [tick for tick in ticks if low <= tick <= high]
+        from_zero = 0 <= low <= 0.45 * high
+        room = 0.04 * (high - low)
+        low, high = 0.0 if from_zero else low - room, high + room
+    ticks = [tick for tick in _nice_ticks(low, high) if low <= tick <= high]
     return Axis(low, high, tuple(ticks), _labels(ticks))
 
 

@@ -86,11 +86,11 @@ class _Numbering:
 
 def _cell(cell: Cell, head: Column) -> dict[str, Any]:
     if isinstance(cell, Verdict):
-        return {"outcome": cell.outcome, "note": cell.note, "long": False}
+        return {"outcome": cell.outcome, "note": cell.note, "long": False, "short": False}
     if isinstance(cell, str):
-        return {"outcome": "", "text": cell, "long": len(cell) > 28}
+        return {"outcome": "", "text": cell, "long": len(cell) > 28, "short": len(cell) <= 20}
     value, specification = (cell.value, cell.format) if isinstance(cell, Number) else (cell, head.format)
-    return {"outcome": "", "text": _number_text(value, specification), "long": False}
+    return {"outcome": "", "text": _number_text(value, specification), "long": False, "short": True}
 
 
 def _number_text(value: float | None, specification: str) -> str:

@@ -1,0 +1,208 @@
+"""A study as a page: conditions with mean, spread and interval, curves of training and test error, error against depth, verdicts.
+
+Place in the paper: table 6 and figures 1 and 6, with several seeds instead of one. All numbers come from `study`; here they are
+only set and drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Page, Panels, Section, Series, Style, Table
+from reslearn.report.curves import Curve, curve, seeds_series
+from reslearn.report.run import circumstances, device, duration
+from reslearn.runs import RunFolder
+from reslearn.study import Summary, degradation_verdict, summary
+from reslearn.study.collect import Collection, Group, Kind, Row, StudyTable, depth_rows, table
+
+TRAINING = "train_recomputed_top1_error_pct"
+TEST = "test_top1_error_pct"
+MARGIN_PCT = 1.0
+"""Points of training error below which a difference between depths does not count, unless a study says otherwise."""
+
+
+def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", margin_pct: float = MARGIN_PCT) -> Page:
+    """The page of all runs `found` by `reslearn.study.collect`. `margin_pct` is the degradation rule's margin.
+
+    Raises ValueError where there is no complete run, RunError where a run cannot be read.
+    """
+    if not found.rows:
+        raise ValueError("no complete run was found: a page of a study needs at least one" + _first_reason(found))
+    training = TRAINING if all(row.result.get(TRAINING) is not None for row in found.rows) else "train_top1_error_pct"
+    conditions = table(found.rows, fields=(training, "validation_top1_error_pct", TEST), incomplete=found.incomplete)
+    names = _names(conditions.groups)
+    sections = [
+        Section("Conditions", "", [_conditions(conditions, names, found.rows, training), *conditions.notes]),
+        Section("Does training error degrade with depth?", "", _verdicts(found.rows, training, margin_pct)),
+        Section("Error against depth", "", _depth_figure(conditions, training)),
+        Section("Training", "", _curve_figures(conditions, names, found.rows)),
+        Section("How to repeat it", "", _repeat(found.rows)),
+    ]
+    return Page(title, subtitle or _subtitle(conditions), [s for s in sections if s.items], _facts(found))
+
+
+def _first_reason(found: Collection) -> str:
+    return f" ({found.incomplete[0].folder}: {found.incomplete[0].reason})" if found.incomplete else ""
+
+
+def _names(groups: Sequence[Group]) -> dict[tuple[str, str], str]:
+    """A name for each group: its model, and its recipe's hash where a model was run by several."""
+    models = Counter(group.model for group in groups)
+    return {(g.model, g.protocol): g.model if models[g.model] == 1 else f"{g.model} {g.protocol[:6]}" for g in groups}
+
+
+def _subtitle(conditions: StudyTable) -> str:
+    numbers = sorted({len(group.seeds) for group in conditions.groups})
+    seeds = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    plural = "" if numbers == [1] else "s"
+    return f"{len(conditions.groups)} conditions, {seeds} seed{plural} each. Errors are top-1, in per cent, at the last epoch."
+
+
+def _facts(found: Collection) -> dict[str, str]:
+    environments = [RunFolder.open(row.folder).environment for row in found.rows]
+    seconds = sum(row.result.get("seconds") or 0.0 for row in found.rows)
+    return {
+        "data": ", ".join(sorted({str(row.recipe.get("data", {}).get("name", "")) for row in found.rows})),
+        "recipe": ", ".join(sorted({str(row.recipe.get("name", "")) for row in found.rows})),
+        "runs": f"{len(found.rows)} complete" + (f", {len(found.incomplete)} not" if found.incomplete else ""),
+        "time of all runs": duration(seconds),
+        "device": "; ".join(sorted({device(environment) for environment in environments})),
+    }
+
+
+def _conditions(conditions: StudyTable, names: dict[tuple[str, str], str], rows: Sequence[Row], training: str) -> Table:
+    parameters = {(row.model, row.protocol): row.result.get("parameters") for row in rows}
+    measured = [f for f in (training, "validation_top1_error_pct", TEST) if any(f in g.summaries for g in conditions.groups)]
+    said = {training: "training", "validation_top1_error_pct": "validation", TEST: "test"}
+    columns: list[Column | str] = ["network", Column("parameters", ",", numeric=True), "n"]
+    for field in measured:
+        columns += [Column(said[field], ".2f", True), Column("sd", ".2f", True), Column("95 % interval", numeric=True)]
+    body = []
+    for group in conditions.groups:
+        cells: list[Cell] = [names[group.model, group.protocol], parameters[group.model, group.protocol], len(group.seeds)]
+        for field in measured:
+            cells += _summary_cells(group.summaries.get(field))
+        body.append(cells)
+    clean = ", batch-norm statistics recomputed" if training == TRAINING else ""
+    caption = f"Top-1 error in per cent over n seeds: mean, standard deviation, t interval. Training error on clean images{clean}."
+    return Table(caption, columns, body)
+
+
+def _summary_cells(numbers: Summary | None) -> list[Cell]:
+    if numbers is None:
+        return [None, None, None]
+    mean: Cell = numbers.mean
+    if numbers.num_diverged:
+        mean = f"{numbers.mean:.2f} ({numbers.num_diverged} diverged)" if numbers.n else f"{numbers.num_diverged} diverged"
+    interval = f"{numbers.interval_low:.2f} to {numbers.interval_high:.2f}" if numbers.interval else None
+    return [mean, numbers.standard_deviation, interval]
+
+
+def _verdicts(rows: Sequence[Row], training: str, margin_pct: float) -> list[Item]:
+    body: list[Sequence[Cell]] = []
+    kinds: tuple[Kind, ...] = ("plain", "residual")
+    for kind in kinds:
+        depths = {row.depth for row in rows if row.kind == kind}
+        if len(depths) < 2:
+            continue
+        try:
+            verdict = degradation_verdict(depth_rows(rows, kind=kind, field=training), margin_pct=margin_pct)
+        except ValueError as error:  # two recipes at one depth, say: the table stands, the verdict does not
+            body.append((kind, "no verdict", str(error)))
+        else:
+            body.append((kind, verdict.answer, verdict.reason))
+    if not body:
+        return []
+    caption = f"The rule was fixed before the data: yes, no or undecided, with a margin of {margin_pct:g} points of training error."
+    return [Table(caption, ["networks", "answer", "because"], body)]
+
+
+def _depth_figure(conditions: StudyTable, training: str) -> list[Item]:
+    groups = [group for group in conditions.groups if group.kind is not None]
+    if len({group.depth for group in groups}) < 2:
+        return []
+    one_recipe = max(Counter((group.kind, group.depth) for group in groups).values()) == 1
+    series = []
+    for name, members in groupby(sorted(groups, key=lambda g: _line(g, one_recipe)), key=lambda g: _line(g, one_recipe)):
+        line = sorted(members, key=lambda group: group.depth or 0)
+        series.append(_depth_series(f"{name}, training", name, line, training, "dashed"))
+        series.append(_depth_series(f"{name}, test", name, line, TEST, "line"))
+    styles: dict[Style, str] = {"dashed": "training error", "line": "test error"}
+    caption = "Means over seeds; the bands are 95 % intervals. Training error is on clean images."
+    return [Figure("error-against-depth", "Error against depth", caption, "layers", "top-1 error (%)", series, styles=styles)]
+
+
+def _line(group: Group, one_recipe: bool) -> str:
+    return f"{group.kind}" if one_recipe else f"{group.kind} {group.protocol[:6]}"
+
+
+def _depth_series(name: str, group: str, line: Sequence[Group], field: str, style: Style) -> Series:
+    numbers = [member.summaries.get(field) for member in line]
+    means = [math.nan if one is None else one.mean for one in numbers]
+    low = [None if one is None else one.interval_low for one in numbers]
+    high = [None if one is None else one.interval_high for one in numbers]
+    # An interval of two seeds can be wider than all errors are: a band stays within what an error can be.
+    low, high = [None if v is None else max(0.0, v) for v in low], [None if v is None else min(100.0, v) for v in high]
+    return Series(name, [member.depth or 0 for member in line], means, style, group, low, high)
+
+
+def _curve_figures(conditions: StudyTable, names: dict[tuple[str, str], str], rows: Sequence[Row]) -> list[Item]:
+    records = {row.folder: RunFolder.open(row.folder).metrics() for row in rows}
+    kind = _evaluated(records.values())
+    by_kind: dict[str, list[Series]] = {}
+    for group in conditions.groups:
+        own = {r.seed: records[r.folder] for r in rows if (r.model, r.protocol) == (group.model, group.protocol)}
+        name = names[group.model, group.protocol]
+        training: dict[int, Curve] = {seed: curve(lines, "train", "top1_error_pct") for seed, lines in own.items()}
+        evaluated: dict[int, Curve] = {seed: curve(lines, kind, "top1_error_pct") for seed, lines in own.items()}
+        series = seeds_series(f"{name}, training", training, group=name, dashed=True, single=False)
+        series += seeds_series(f"{name}, {kind}", evaluated, group=name, interval=_interval)
+        by_kind.setdefault(group.kind or "other", []).extend(series)
+    styles: dict[Style, str] = {"dashed": "training error", "line": f"{kind} error, mean"}
+    if any(len(group.seeds) > 1 for group in conditions.groups):
+        styles["thin"] = f"{kind} error, each seed"
+    top = _common_top(by_kind.values())
+    titles = {"plain": "Plain networks", "residual": "Residual networks", "other": "Networks"}
+    caption = "Training error is of the running, augmented batches, as in the paper's figure 6."
+    return [
+        Panels(
+            [
+                Figure(f"curves-{kind}", titles[kind], caption, "iteration", "top-1 error (%)", series, y_limits=(0.0, top), styles=styles)
+                for kind, series in by_kind.items()
+                if series
+            ]
+        )
+    ]
+
+
+def _evaluated(runs: Iterable[list[dict[str, Any]]]) -> str:
+    """ "test" where the runs recorded a curve of it; else "validation" where they have that; else "test" for its one last point."""
+    counts = [Counter(record.get("kind") for record in lines) for lines in runs]
+    return "validation" if all(count["test"] < 2 <= count["validation"] for count in counts) else "test"
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    found = summary(values).interval
+    return (max(0.0, found.low), min(100.0, found.high)) if found else None
+
+
+def _common_top(figures: Iterable[list[Series]]) -> float:
+    """One height for all panels, so that they can be compared: the highest error after the first tenth of training, rounded up."""
+    highest = 1.0
+    for series in (one for figure in figures for one in figure):
+        points = series.points()
+        highest = max([highest, *(y for _, y, _, _ in points[len(points) // 10 :] if math.isfinite(y))])
+    step = 5.0 if highest > 20 else 1.0
+    return min(100.0, step * math.ceil(highest * 1.02 / step))
+
+
+def _repeat(rows: Sequence[Row]) -> list[Item]:
+    environments = [RunFolder.open(row.folder).environment for row in rows]
+    commands = dict.fromkeys(shlex.join(map(str, one["command"])) for one in environments if one.get("command"))
+    items: list[Item] = [Code("\n".join(commands), "Commands of the runs")] if commands else []
+    return [*items, Facts(circumstances(environments[0]), "Circumstances of the first run")]
