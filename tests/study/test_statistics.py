@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import scipy.stats
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reslearn.study import bootstrap, compare, equivalence, slope, summary
@@ -15,6 +15,7 @@ errors_pct = st.integers(0, 10_000).map(lambda hundredths: hundredths / 100)
 samples = st.lists(errors_pct, min_size=2, max_size=8).filter(lambda values: len(set(values)) > 1)
 
 
+@settings(max_examples=40)
 @given(samples)
 def test_summary_is_scipys_t_interval(values: list[float]) -> None:
     ours = summary(values)
@@ -25,6 +26,7 @@ def test_summary_is_scipys_t_interval(values: list[float]) -> None:
     assert ours.interval == pytest.approx((theirs.low, theirs.high), rel=1e-8, abs=1e-8)
 
 
+@settings(max_examples=40)
 @given(samples, samples)
 def test_compare_is_scipys_welch(a: list[float], b: list[float]) -> None:
     ours = compare(a, b)
@@ -34,6 +36,7 @@ def test_compare_is_scipys_welch(a: list[float], b: list[float]) -> None:
     assert ours.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-7, abs=1e-7)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(errors_pct, errors_pct), min_size=2, max_size=8))
 def test_paired_compare_is_scipys_paired_t(pairs: list[tuple[float, float]]) -> None:
     a, b = [left for left, _ in pairs], [right for _, right in pairs]
@@ -44,6 +47,7 @@ def test_paired_compare_is_scipys_paired_t(pairs: list[tuple[float, float]]) -> 
     assert ours.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-6, abs=1e-7)
 
 
+@settings(max_examples=40)
 @given(samples, samples)
 def test_the_sides_of_a_comparison_can_be_swapped(a: list[float], b: list[float]) -> None:
     forth, back = compare(a, b), compare(b, a)
@@ -130,6 +134,7 @@ def test_misuse_is_one_line() -> None:
         slope([20, 56], [[1.0]])
 
 
+@settings(max_examples=40)
 @given(samples, samples, st.sampled_from([0.5, 5.0, 50.0]))
 def test_equivalence_is_two_one_sided_tests(a: list[float], b: list[float], margin: float) -> None:
     ours = equivalence(a, b, margin=margin)
@@ -148,6 +153,7 @@ def test_equivalence_needs_evidence_and_not_its_absence() -> None:
     assert not equivalence([8.0, 8.0], [9.0, 9.0], margin=1.0).equivalent
 
 
+@settings(max_examples=40)
 @given(samples.filter(lambda values: len(values) > 2), st.floats(-5, 5))
 def test_slopes_are_least_squares_and_the_interval_is_over_seeds(heights: list[float], tilt: float) -> None:
     x = [float(depth) for depth in range(8, 8 + len(heights))]

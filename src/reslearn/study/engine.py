@@ -130,11 +130,13 @@ class LocalEngine:
 
 
 def _environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
-    """One thread a core; and blocks of memory in huge pages, which the allocator otherwise faults in again at every step."""
+    """One thread a core; blocks of memory in huge pages, which the allocator otherwise faults in again at every step; and a log in the
+    order in which things were said, so that its last line is what went wrong.
+    """
     tunables = given.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" not in tunables:
         tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
-    return {**given, "OMP_NUM_THREADS": str(cores), "GLIBC_TUNABLES": tunables}
+    return {**given, "OMP_NUM_THREADS": str(cores), "GLIBC_TUNABLES": tunables, "PYTHONUNBUFFERED": "1"}
 
 
 def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool) -> None:

@@ -1,14 +1,4 @@
-"""A study as a small TOML file, for `reslearn study FILE`:
-
-    # reslearn study degradation.toml
-    models = ["plain20", "plain56", "resnet20", "resnet56"]
-    seeds = [0, 1, 2]                          # or a number of seeds
-    recipe = "cifar-fast"                      # a name, or a .toml beside this file
-    data = "cifar10"                           # optional: in place of the recipe's
-    set = ["schedule.duration=8 epochs"]       # optional: for all runs
-    [vary]                                     # optional: every combination is run
-    "optimizer.lr" = [0.1, 0.05]
-"""
+"""A study as a small TOML file, for `reslearn study FILE`; `StudyFile` shows its keys. Errors name file, key, value and what is allowed."""
 
 import json
 import tomllib
@@ -40,7 +30,18 @@ Value = bool | int | float | str
 
 
 class StudyFile(BaseModel):
-    """The keys of a study file. Frozen; unknown keys are refused."""
+    """The keys of a study file. Frozen; unknown keys are refused.
+
+    ```toml
+    models = ["plain20", "plain56", "resnet20", "resnet56"]
+    seeds = [0, 1, 2]                     # or a number of seeds; one without it
+    recipe = "cifar-fast"                 # a name, or a .toml beside this file
+    data = "cifar10"                      # optional: in place of the recipe's
+    set = ["schedule.duration=8 epochs"]  # optional: for all runs
+    [vary]                                # optional: every combination is run
+    "optimizer.lr" = [0.1, 0.05]
+    ```
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -62,7 +62,7 @@ def run_study(jobs: Sequence[Job], folder: Path | str, *, engine: Engine | None 
             raise ValueError(f"{place} is the folder of {number} jobs: each needs its own")
     with _lock(folder):
         done = [job for job in jobs if job.is_complete]
-        left = [job for job in jobs if not job.is_complete]
+        left = [job for job in jobs if job not in done]
         outcomes = [Outcome(job=job, status="skipped") for job in done]
         if left:
             outcomes += (engine or LocalEngine()).run(left)

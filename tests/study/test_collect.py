@@ -1,0 +1,105 @@
+"""Run folders to rows and a table: what is averaged with what, and what is said of the rest."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslearn import recipes
+from reslearn.runs import RunFolder
+from reslearn.study import collect, degradation_verdict, depth_rows, table
+
+
+def write(folder: Path, model: str, seed: int, error: float | None, *overrides: str) -> None:
+    recipe = recipes.load("digits", overrides=[f"model.name={model}", f"seed={seed}", *overrides])
+    run = RunFolder.create(folder / f"{model}-{seed}-{recipes.recipe_hash(recipe.to_dict())}", recipe.to_dict(), {})
+    run.append_metrics({"kind": "train", "step": 50, "epoch": 1.0, "loss": 2.0})
+    if error is not None:
+        result: dict[str, Any] = {"train_recomputed_top1_error_pct": error, "test_top1_error_pct": error + 1}
+        run.write_json("result.json", {**result, "validation_top1_error_pct": None})
+
+
+def test_a_row_says_what_ran(tmp_path: Path) -> None:
+    write(tmp_path, "plain56", 3, 12.5)
+    row = collect(tmp_path).rows[0]
+    assert (row.model, row.depth, row.kind, row.seed) == ("plain56", 56, "plain", 3)
+    assert row.result["test_top1_error_pct"] == 13.5
+    assert row.recipe["data"]["name"] == "digits"
+
+
+def test_seeds_are_averaged_and_models_are_not(tmp_path: Path) -> None:
+    for seed, error in enumerate([10.0, 12.0]):
+        write(tmp_path, "resnet56", seed, error / 10)
+        write(tmp_path, "plain56", seed, error * 2)
+        write(tmp_path, "plain20", seed, error)
+    made = table(collect(tmp_path).rows)
+    assert [group.model for group in made.groups] == ["plain20", "plain56", "resnet56"]
+    first = made.groups[0]
+    assert first.seeds == (0, 1)
+    assert first.summaries["train_recomputed_top1_error_pct"].mean == 11.0
+    assert first.summaries["test_top1_error_pct"].n == 2
+    assert "validation_top1_error_pct" not in first.summaries
+    assert len({group.protocol for group in made.groups}) == 1
+    assert made.notes == ()
+
+
+def test_other_recipes_are_kept_apart_and_named(tmp_path: Path) -> None:
+    write(tmp_path, "plain20", 0, 10.0)
+    write(tmp_path, "plain56", 0, 30.0)
+    write(tmp_path, "plain20", 1, 20.0, "optimizer.lr=0.05")
+    made = table(collect(tmp_path).rows)
+    assert [group.summaries["train_recomputed_top1_error_pct"].n for group in made.groups] == [1, 1, 1]
+    assert made.notes[0].startswith("2 recipes, which are not averaged")
+    assert made.notes[1].endswith("(plain20): optimizer.lr: 0.1 -> 0.05")
+    with pytest.raises(ValueError, match=r"plain20 follow 2 recipes"):
+        depth_rows(collect(tmp_path).rows, kind="plain")
+
+
+def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_not(tmp_path: Path) -> None:
+    write(tmp_path, "resnet20", 0, 10.0)
+    write(tmp_path, "resnet20", 1, 11.0, "train.checkpoint_every_seconds=5")
+    write(tmp_path, "resnet20", 2, 12.0, "model.shortcut=C")
+    assert sorted(group.seeds for group in table(collect(tmp_path).rows).groups) == [(0, 1), (2,)]
+
+
+def test_incomplete_runs_are_listed_and_never_averaged(tmp_path: Path) -> None:
+    write(tmp_path, "plain20", 0, 10.0)
+    write(tmp_path, "plain20", 1, None)
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "train.log").write_text("$ reslearn train\nTraceback\nMemoryError: no memory\n")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "recipe.json").write_text("{")
+    found = collect(tmp_path)
+    assert len(found.rows) == 1
+    reasons = {run.name.partition("-")[0]: (run.last_step, run.reason) for run in found.incomplete}
+    assert reasons["plain20"] == (50, "stopped after step 50")
+    assert reasons["failed"] == (None, "MemoryError: no memory")
+    assert "recipe.json" in reasons["damaged"][1]
+    made = table(found.rows, incomplete=found.incomplete)
+    assert made.groups[0].summaries["test_top1_error_pct"].n == 1
+    assert sum("is not averaged" in note for note in made.notes) == 3
+
+
+def test_a_copied_run_counts_once(tmp_path: Path) -> None:
+    write(tmp_path / "a", "plain20", 0, 10.0)
+    write(tmp_path / "b", "plain20", 0, 10.0)
+    made = table(collect(tmp_path / "a", tmp_path / "b").rows)
+    assert made.groups[0].summaries["test_top1_error_pct"].n == 1
+    assert "a copy of the run in" in made.notes[0]
+
+
+def test_from_folders_to_a_verdict(tmp_path: Path) -> None:
+    for seed in range(3):
+        for model, error in (("plain8", 20.0), ("plain20", 9.0), ("plain56", 80.0), ("resnet20", 1.0), ("resnet56", 0.5)):
+            write(tmp_path, model, seed, error + 0.1 * seed)
+    rows = collect(tmp_path).rows
+    assert degradation_verdict(depth_rows(rows, kind="plain"), margin_pct=1).answer == "yes"
+    assert degradation_verdict(depth_rows(rows, kind="residual"), margin_pct=1).answer == "no"
+    with pytest.raises(ValueError, match=r"has no train_loss in its result.json"):
+        depth_rows(rows, kind="plain", field="train_loss")
+
+
+def test_no_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no such folder"):
+        collect(tmp_path / "absent")
+    assert table(collect(tmp_path).rows).groups == ()

@@ -1,0 +1,269 @@
+"""The local engine with real processes: a small script stands in for `reslearn train`; it is killed, fails, resumes and is stopped."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from reslearn.study import Job, LocalEngine, Outcome, StudyInUseError, grid, run_study
+
+# The name of the model says what the stand-in does. It counts steps as a training would, checkpoints on SIGTERM, and resumes.
+TRAIN = r"""
+import json, os, signal, sys, time
+from pathlib import Path
+
+arguments = sys.argv[1:]
+folder, model = Path(arguments[arguments.index("--out") + 1]), arguments[arguments.index("--model") + 1]
+with (folder.parent / "events").open("a") as events:
+    events.write(f"begin {folder.name}\n")
+if model == "broken":
+    print("reading images")
+    print("ValueError: no images", file=sys.stderr)
+    print()
+    sys.exit(2)
+if model == "silent":
+    sys.exit(3)
+if model == "without":
+    sys.exit(0)
+if model == "crashing":
+    os.kill(os.getpid(), signal.SIGKILL)
+total = {"long": 300, "stubborn": 1000}.get(model, 30 if model.startswith("wait") else 3)
+checkpoint, metrics = folder / "checkpoint", folder / "metrics.jsonl"
+step = int(checkpoint.read_text()) if checkpoint.exists() else 0
+
+def stop(number, frame):
+    if model == "stubborn":
+        return
+    time.sleep(0.6)
+    checkpoint.write_text(str(step))
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+(folder / "recipe.json").write_text("{}")
+resumed_at = step
+while step < total:
+    step += 1
+    with metrics.open("a") as file:
+        file.write(json.dumps({"kind": "train", "step": step, "epoch": 20 * step / total, "loss": 1 / step, "top1_error_pct": 50}) + "\n")
+    time.sleep(0.01)
+kept = {key: os.environ.get(key) for key in ("OMP_NUM_THREADS", "GLIBC_TUNABLES")}
+(folder / "result.json").write_text(json.dumps({"resumed_at": resumed_at, "environment": kept, "arguments": arguments}))
+with (folder.parent / "events").open("a") as events:
+    events.write(f"end {folder.name}\n")
+"""
+
+# The whole study as a process of its own, so that it can be killed: STUDY FOLDER MODELS
+STUDY = r"""
+import sys
+from test_engine import engine, jobs_for
+from reslearn.study import run_study
+
+folder = sys.argv[1]
+report = run_study(jobs_for(folder, *sys.argv[2:]), folder, engine=engine(folder), continue_command="reslearn study again.toml")
+print("\n".join(report.lines()))
+sys.exit(130 if report.is_interrupted else 0)
+"""
+
+
+def engine(folder: Path | str, jobs: int = 2) -> LocalEngine:
+    script = Path(folder) / "train.py"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(TRAIN)
+    return LocalEngine(jobs=jobs, command=(sys.executable, "-S", str(script)))
+
+
+def jobs_for(folder: Path | str, *models: str, costs: Sequence[float] = ()) -> list[Job]:
+    cost = dict(zip(models, costs, strict=False))
+    return grid(models=models, seeds=[0], recipe="digits", folder=folder, cost=lambda recipe: cost.get(recipe.model.name, 1.0))
+
+
+def result(job: Job) -> dict[str, object]:
+    value: dict[str, object] = json.loads((job.folder / "result.json").read_text())
+    return value
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def has_steps(job: Job) -> bool:
+    path = job.folder / "metrics.jsonl"
+    return path.exists() and path.stat().st_size > 0
+
+
+def is_locked(folder: Path) -> bool:
+    try:
+        run_study([], folder)
+    except StudyInUseError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def study_process(folder: Path, *models: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUDY, str(folder), *models], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESLEARN_PROGRESS", "off")
+
+
+def test_all_runs_end_and_a_second_call_does_nothing(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path, "a", "b", "c")
+    report = run_study(jobs, tmp_path, engine=engine(tmp_path))
+    assert report.is_complete
+    assert [outcome.job for outcome in report.outcomes] == jobs
+    assert report.lines() == ["3 of 3 runs complete"]
+    again = run_study(jobs, tmp_path, engine=engine(tmp_path))
+    assert [outcome.status for outcome in again.outcomes] == ["skipped"] * 3
+    assert again.lines() == ["3 of 3 runs complete, 3 of them before"]
+    assert (tmp_path / "events").read_text().count("begin") == 3
+
+
+def test_a_run_gets_its_arguments_and_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    (job,) = jobs_for(tmp_path, "a")
+    run_study([job], tmp_path, engine=engine(tmp_path))
+    assert result(job)["arguments"] == list(job.arguments)
+    assert result(job)["environment"] == {"OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
+    assert (job.folder / "train.log").read_text() == f"$ {job.command}\n"
+
+
+def test_longest_first_and_never_more_than_asked_for(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path, "a", "b", "c", "d", costs=[1, 3, 2, 4])
+    run_study(jobs, tmp_path, engine=engine(tmp_path, jobs=1))
+    events = (tmp_path / "events").read_text().split()
+    assert [name.partition("-")[0] for name in events[1::4]] == ["d", "b", "c", "a"]
+    assert events[::2] == ["begin", "end"] * 4
+
+
+def test_two_at_once_where_two_may(tmp_path: Path) -> None:
+    run_study(jobs_for(tmp_path, "wait1", "wait2", "wait3"), tmp_path, engine=engine(tmp_path, jobs=2))
+    running, most = 0, 0
+    for line in (tmp_path / "events").read_text().splitlines():
+        running += 1 if line.startswith("begin") else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_a_failed_run_says_why_and_the_rest_goes_on(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path, "broken", "silent", "without", "crashing", "a")
+    report = run_study(jobs, tmp_path, engine=engine(tmp_path), continue_command="reslearn study x.toml")
+    reasons = {outcome.job.recipe.model.name: outcome.reason for outcome in report.failed}
+    assert reasons["broken"] == "ValueError: no images"
+    assert reasons["silent"] == "ended with status 3 and said nothing"
+    assert reasons["without"].startswith("ended without a result; see ")
+    assert reasons["crashing"].startswith("ended by SIGKILL (out of memory?); see ")
+    assert report.outcomes[-1].status == "complete"
+    assert report.lines()[0] == "1 of 5 runs complete, 4 failed"
+    assert report.lines()[-1] == "go on with: reslearn study x.toml"
+    assert not report.is_interrupted
+
+
+def test_a_folder_that_cannot_be_made_fails_one_run_only(tmp_path: Path) -> None:
+    bad, good = jobs_for(tmp_path, "b", "a")
+    bad.folder.write_text("a file is in the way")
+    report = run_study([bad, good], tmp_path, engine=engine(tmp_path))
+    assert [outcome.status for outcome in report.outcomes] == ["failed", "complete"]
+    assert "File exists" in report.failed[0].reason
+
+
+def test_a_study_killed_outright_leaves_nothing_running_and_continues(tmp_path: Path) -> None:
+    short, long = jobs_for(tmp_path, "a", "long")
+    with study_process(tmp_path, "a", "long") as process:
+        wait_for(lambda: short.is_complete and has_steps(long))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with pytest.raises(StudyInUseError):  # the run is writing its checkpoint, and keeps the folder until it has
+        run_study([short, long], tmp_path)
+    wait_for(lambda: not is_locked(tmp_path))
+    assert int((long.folder / "checkpoint").read_text()) > 0
+    report = run_study([short, long], tmp_path, engine=engine(tmp_path))
+    assert [outcome.status for outcome in report.outcomes] == ["skipped", "complete"]
+    assert result(long)["resumed_at"] == int((long.folder / "checkpoint").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_stopped_waits_for_checkpoints_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    first, second, third = jobs_for(tmp_path, "long", "a", "b", costs=[3, 2, 1])
+    with study_process(tmp_path, "long", "stubborn") as process:
+        wait_for(lambda: has_steps(first))
+        with pytest.raises(StudyInUseError, match=rf"is in use by another study \(process {process.pid}, "):
+            run_study([second, third], tmp_path)
+        wait_for(lambda: (tmp_path / "events").read_text().count("begin") == 2)
+        process.send_signal(number)
+        wait_for((first.folder / "checkpoint").exists)
+        process.send_signal(number)  # the stubborn one only yields to a second
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out.splitlines() == ["0 of 2 runs complete, 2 interrupted", "go on with: reslearn study again.toml"]
+    assert not is_locked(tmp_path)
+    assert int((first.folder / "checkpoint").read_text()) > 0
+
+
+def test_runs_not_begun_are_not_begun_after_a_stop(tmp_path: Path) -> None:
+    models = ["long", "a", "b", "c"]
+    jobs = jobs_for(tmp_path, *models, costs=[4, 3, 2, 1])
+    timer = subprocess.Popen(["sh", "-c", f"sleep 0.7; kill -INT {os.getpid()}"])
+    report = run_study(jobs, tmp_path, engine=engine(tmp_path, jobs=1))
+    timer.wait()
+    assert report.is_interrupted
+    assert [outcome.reason for outcome in report.outcomes] == ["stopped on request", "not begun", "not begun", "not begun"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_engine_can_take_the_place(tmp_path: Path) -> None:
+    class Refusing:
+        def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+            return [Outcome(job=job, status="failed", reason="not today") for job in jobs]
+
+    report = run_study(jobs_for(tmp_path, "a"), tmp_path, engine=Refusing(), continue_command="x")
+    assert report.lines() == ["0 of 1 runs complete, 1 failed", "a-seed0: failed: not today", "go on with: x"]
+
+
+def test_misuse_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^jobs = 0: at least 1 is needed$"):
+        LocalEngine(jobs=0)
+    (job,) = jobs_for(tmp_path, "a")
+    with pytest.raises(ValueError, match=r"is the folder of 2 jobs"):
+        run_study([job, job], tmp_path)
+
+
+def test_what_a_person_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def seen(place: Path, **environment: str) -> str:
+        with monkeypatch.context() as changed:
+            for key, value in environment.items():
+                changed.setenv(key, value)
+            run_study(jobs_for(place, "a", "broken"), place, engine=engine(place, jobs=1))
+        out, error = capfd.readouterr()
+        assert out == ""
+        return error
+
+    assert seen(tmp_path / "off", RESLEARN_PROGRESS="off") == ""
+    lines = seen(tmp_path / "lines", RESLEARN_PROGRESS="on").splitlines()
+    assert lines[0] == "[0/2] a-seed0: begun"
+    assert lines[1].startswith("[1/2] a-seed0: complete after 0:00:0")
+    assert lines[1].endswith("step 3, epoch 20.0 of 20, loss 0.3333, error 50 %")
+    assert lines[2:] == ["[1/2] broken-seed0: begun", "[2/2] broken-seed0: failed: ValueError: no images"]
+    bars = seen(tmp_path / "bars", RESLEARN_PROGRESS="on", FORCE_COLOR="1")
+    assert "study" in bars
+    assert "broken-seed0: failed: ValueError: no images" in bars
