@@ -55,14 +55,20 @@ def x_axis(figure: Figure) -> Axis:
 
 
 def y_axis(figure: Figure) -> Axis:
-    """Around all values and bands with a little room, from zero where that wastes none; cut to `y_limits` where given."""
-    values = [v for series in figure.series for _, *ys in series.points() for v in ys if math.isfinite(v)]
+    """Around all values and most of the bands, from zero where that wastes no room; cut to `y_limits` where given."""
+    points = [point for series in figure.series for point in series.points()]
+    values = [y for _, y, _, _ in points if math.isfinite(y)]
+    bounds = [bound for _, _, low, high in points for bound in (low, high) if math.isfinite(bound)]
     if figure.y_log:
-        return _log_axis(figure, [v for v in values if v > 0])
+        return _log_axis(figure, [v for v in values + bounds if v > 0])
     if figure.y_limits is not None:
         low, high = figure.y_limits
     else:
         low, high = _span(values)
+        # The interval of two seeds can be wider than the whole figure: bands widen the axis, but never flatten the curves.
+        reach = 0.5 * (high - low)
+        low, high = max(min([low, *bounds]), low - reach), min(max([high, *bounds]), high + reach)
+        low = max(low, 0.0) if min(values, default=0.0) >= 0 else low
         from_zero = 0 <= low <= 0.45 * high
         room = 0.04 * (high - low)
         low, high = 0.0 if from_zero else low - room, high + room

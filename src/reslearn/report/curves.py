@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reslearn.report.content import Series
@@ -42,11 +42,10 @@ def seeds_series(
     group: str,
     dashed: bool = False,
     single: bool = True,
-    interval: Callable[[Sequence[float]], tuple[float, float] | None] | None = None,
 ) -> list[Series]:
     """Curves by seed as series: each seed thin (`single`), their mean bold or dashed at the steps that all have.
 
-    `interval` makes the band from the seeds' values at one step (None: no band there). One seed is its own mean.
+    One seed is its own mean. No band: an interval at every step of a curve says more than a few correlated points know.
     """
     present = {seed: points for seed, points in curves.items() if points}
     if not present:
@@ -58,13 +57,8 @@ def seeds_series(
     if single and len(present) > 1:
         for seed, points in sorted(present.items()):
             made.append(Series(f"{name}, seed {seed}", [s for s, _ in points], [v for _, v in points], "thin", group))
-    low: list[float] | None = None
-    high: list[float] | None = None
-    if interval is not None and len(present) > 1:
-        bounds = [interval(at) or (math.nan, math.nan) for at in values]
-        low, high = [bound[0] for bound in bounds], [bound[1] for bound in bounds]
     label = f"{name}, mean of {len(present)} seeds" if len(present) > 1 else name
-    made.append(Series(label, common, [statistics.fmean(at) for at in values], "dashed" if dashed else "line", group, low, high))
+    made.append(Series(label, common, [statistics.fmean(at) for at in values], "dashed" if dashed else "line", group))
     return made
 
 

@@ -88,7 +88,7 @@ def _cell(cell: Cell, head: Column) -> dict[str, Any]:
     if isinstance(cell, Verdict):
         return {"outcome": cell.outcome, "note": cell.note, "long": False, "short": False}
     if isinstance(cell, str):
-        return {"outcome": "", "text": cell, "long": len(cell) > 28, "short": len(cell) <= 20}
+        return {"outcome": "", "text": cell, "long": len(cell) > 28, "short": len(cell) <= 24}
     value, specification = (cell.value, cell.format) if isinstance(cell, Number) else (cell, head.format)
     return {"outcome": "", "text": _number_text(value, specification), "long": False, "short": True}
 

@@ -103,7 +103,9 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
     marks = marked(series, points)
     if marks:
         shape = MARKS[group % len(MARKS)][2]
-        axes.plot([p[0] for p in marks], [p[1] for p in marks], shape, color=colour, markersize=5.5, zorder=order + 0.1)
+        face = "white" if series.style == "dashed" else colour
+        at = [point[0] for point in marks], [point[1] for point in marks]
+        axes.plot(*at, shape, color=colour, markerfacecolor=face, markersize=5.5, zorder=order + 0.1)
 
 
 def _scale(axes: Axes, across: Axis, up: Axis) -> None:

@@ -17,10 +17,10 @@ from reslearn.report.curves import curve
 from reslearn.runs import RunFolder
 
 SETS = (
-    ("training images, as they are", "train", "the network as saved"),
-    ("training images, as they are", "train_recomputed", "batch-norm statistics recomputed on training images"),
-    ("validation images", "validation", "the network as saved"),
-    ("test images", "test", "the network as saved"),
+    ("training, clean", "train", "the network as saved"),
+    ("training, clean", "train_recomputed", "batch-norm statistics recomputed on training images"),
+    ("validation", "validation", "the network as saved"),
+    ("test", "test", "the network as saved"),
 )
 
 
@@ -75,7 +75,7 @@ def _results(result: Mapping[str, Any]) -> Table:
     touched = result.get("test_touched")
     times = "once" if touched == 1 else f"{touched} times"
     test = f" The test images were looked at {times}; no decision read them." if touched is not None else ""
-    columns: list[Column | str] = ["images", "evaluated with", Column("top-1 error (%)", ".2f", numeric=True), Column("loss", ".4f", numeric=True)]
+    columns = [Column("images"), Column("evaluated with"), Column("top-1 error (%)", ".2f", True), Column("loss", ".4f", True)]
     return Table(f"Results at the last epoch.{test}", columns, rows)
 
 
@@ -117,12 +117,12 @@ def _curves(records: list[dict[str, Any]], key: str) -> list[Series]:
 def _recipe(recipe: Mapping[str, Any]) -> Table:
     overridden = {str(text).partition("=")[0].strip() for text in recipe.get("overrides", [])}
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), "set for this run" if key in overridden else "")
+        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), "yes" if key in overridden else "")
         for key, value in recipes.flatten(recipe).items()
         if key != "overrides"
     ]
     name = recipes.recipe_hash(recipe)
-    return Table(f"All values of the recipe, defaults filled in. Its hash is `{name}`.", ["key", "value", ""], rows)
+    return Table(f"All values of the recipe, defaults filled in. Its hash is `{name}`.", ["key", "value", "set for this run"], rows)
 
 
 def _repeat(environment: Mapping[str, Any], path: Path) -> list[Item]:

@@ -17,7 +17,7 @@ from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Pag
 from reslearn.report.curves import Curve, curve, seeds_series
 from reslearn.report.run import circumstances, device, duration
 from reslearn.runs import RunFolder
-from reslearn.study import Summary, degradation_verdict, summary
+from reslearn.study import Summary, degradation_verdict
 from reslearn.study.collect import Collection, Group, Kind, Row, StudyTable, depth_rows, table
 
 TRAINING = "train_recomputed_top1_error_pct"
@@ -99,7 +99,7 @@ def _summary_cells(numbers: Summary | None) -> list[Cell]:
     mean: Cell = numbers.mean
     if numbers.num_diverged:
         mean = f"{numbers.mean:.2f} ({numbers.num_diverged} diverged)" if numbers.n else f"{numbers.num_diverged} diverged"
-    interval = f"{numbers.interval_low:.2f} to {numbers.interval_high:.2f}" if numbers.interval else None
+    interval = f"{numbers.interval_low:.2f} to {numbers.interval_high:.2f}".replace("-", "\N{MINUS SIGN}") if numbers.interval else None
     return [mean, numbers.standard_deviation, interval]
 
 
@@ -118,7 +118,7 @@ def _verdicts(rows: Sequence[Row], training: str, margin_pct: float) -> list[Ite
             body.append((kind, verdict.answer, verdict.reason))
     if not body:
         return []
-    caption = f"The rule was fixed before the data: yes, no or undecided, with a margin of {margin_pct:g} points of training error."
+    caption = f"Yes, no or undecided, by a rule fixed before the data were looked at. Margin in points of training error: {margin_pct:g}."
     return [Table(caption, ["networks", "answer", "because"], body)]
 
 
@@ -133,7 +133,7 @@ def _depth_figure(conditions: StudyTable, training: str) -> list[Item]:
         series.append(_depth_series(f"{name}, training", name, line, training, "dashed"))
         series.append(_depth_series(f"{name}, test", name, line, TEST, "line"))
     styles: dict[Style, str] = {"dashed": "training error", "line": "test error"}
-    caption = "Means over seeds; the bands are 95 % intervals. Training error is on clean images."
+    caption = "Means over seeds; the bands are 95 % intervals, cut where they leave the axis. Training error is on clean images."
     return [Figure("error-against-depth", "Error against depth", caption, "layers", "top-1 error (%)", series, styles=styles)]
 
 
@@ -146,8 +146,6 @@ def _depth_series(name: str, group: str, line: Sequence[Group], field: str, styl
     means = [math.nan if one is None else one.mean for one in numbers]
     low = [None if one is None else one.interval_low for one in numbers]
     high = [None if one is None else one.interval_high for one in numbers]
-    # An interval of two seeds can be wider than all errors are: a band stays within what an error can be.
-    low, high = [None if v is None else max(0.0, v) for v in low], [None if v is None else min(100.0, v) for v in high]
     return Series(name, [member.depth or 0 for member in line], means, style, group, low, high)
 
 
@@ -161,7 +159,7 @@ def _curve_figures(conditions: StudyTable, names: dict[tuple[str, str], str], ro
         training: dict[int, Curve] = {seed: curve(lines, "train", "top1_error_pct") for seed, lines in own.items()}
         evaluated: dict[int, Curve] = {seed: curve(lines, kind, "top1_error_pct") for seed, lines in own.items()}
         series = seeds_series(f"{name}, training", training, group=name, dashed=True, single=False)
-        series += seeds_series(f"{name}, {kind}", evaluated, group=name, interval=_interval)
+        series += seeds_series(f"{name}, {kind}", evaluated, group=name)
         by_kind.setdefault(group.kind or "other", []).extend(series)
     styles: dict[Style, str] = {"dashed": "training error", "line": f"{kind} error, mean"}
     if any(len(group.seeds) > 1 for group in conditions.groups):
@@ -184,11 +182,6 @@ def _evaluated(runs: Iterable[list[dict[str, Any]]]) -> str:
     """ "test" where the runs recorded a curve of it; else "validation" where they have that; else "test" for its one last point."""
     counts = [Counter(record.get("kind") for record in lines) for lines in runs]
     return "validation" if all(count["test"] < 2 <= count["validation"] for count in counts) else "test"
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float] | None:
-    found = summary(values).interval
-    return (max(0.0, found.low), min(100.0, found.high)) if found else None
 
 
 def _common_top(figures: Iterable[list[Series]]) -> float:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from reslearn.report.axes import NUM_MARKED_POINTS, Axis, x_axis, y_axis
-from reslearn.report.content import Figure, Series
+from reslearn.report.content import Figure, Series, Style
 from reslearn.report.palette import MARKS, NUM_COLOURS
 
 SIDE = 4000
+STYLES: tuple[Style, ...] = ("thin", "dashed", "line")
+"""From the back to the front."""
 MIN_LABEL_GAP = 0.062
 """Least distance of two end labels, as a fraction of the plot's height (16 of 260 px)."""
 
@@ -32,6 +34,8 @@ class Drawing:
     svg: Markup
     data: dict[str, object]
     num_label_characters: int
+    group_styles: list[Style]
+    """The boldest style of each group: how its legend entry is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def draw(figure: Figure, max_points: int = 400) -> Drawing:
     across, up = x_axis(figure), y_axis(figure)
     groups = figure.groups()
     thinned = [thin(series.points(), max_points) for series in figure.series]
-    order = sorted(range(len(thinned)), key=lambda i: ("thin", "dashed", "line").index(figure.series[i].style))
+    order = sorted(range(len(thinned)), key=lambda i: STYLES.index(figure.series[i].style))
     labels = end_labels(figure, up)
     parts = [
         _grid(across, up),
@@ -63,7 +67,9 @@ def draw(figure: Figure, max_points: int = 400) -> Drawing:
         "y": {"label": figure.y_label, "low": up.low, "high": up.high, "log": up.log},
         "series": [_hover(series, groups, points) for series, points in zip(figure.series, thinned, strict=True)],
     }
-    return Drawing(Markup("").join(parts), data, max((len(label.group) for label in labels), default=0))
+    ranks: dict[str, list[Style]] = {group: [series.style for series in figure.series if series.group == group] for group in groups}
+    boldest = [max(styles, key=STYLES.index) for styles in ranks.values()]
+    return Drawing(Markup("").join(parts), data, max((len(label.group) for label in labels), default=0), boldest)
 
 
 def thin(points: Sequence[Point], max_points: int) -> list[Point]:

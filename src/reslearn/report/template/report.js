@@ -38,7 +38,7 @@ function chart(figure) {
     };
     const name = document.createElement("b");
     name.textContent = one.name;
-    const interval = point.low == null || point.high == null ? "" : `  (${text(point.low, 4)} to ${text(point.high, 4)})`;
+    const interval = point.low == null || point.high == null ? "" : ` (${text(point.low, 4)}\u00a0to\u00a0${text(point.high, 4)})`;
     tip.replaceChildren(name, line(data.x.label, text(point.x, 7)), line(data.y.label, text(point.y, 4), interval));
     tip.hidden = false;
     const box = plot.getBoundingClientRect(), x = point.right * box.width, y = point.down * box.height, room = 14;
