@@ -17,10 +17,16 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
+from reslearn.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
+from reslearn.cli.evaluate import evaluate
 from reslearn.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
 from reslearn.cli.inspect import inspect
 from reslearn.cli.list import EXAMPLES as LIST_EXAMPLES
 from reslearn.cli.list import list_names
+from reslearn.cli.report import EXAMPLES as REPORT_EXAMPLES
+from reslearn.cli.report import report
+from reslearn.cli.study import EXAMPLES as STUDY_EXAMPLES
+from reslearn.cli.study import study
 from reslearn.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from reslearn.cli.train import train
 
@@ -41,6 +47,9 @@ def add(name: str, function: Callable[..., None], examples: tuple[str, ...]) -> 
 add("inspect", inspect, INSPECT_EXAMPLES)
 add("list", list_names, LIST_EXAMPLES)
 add("train", train, TRAIN_EXAMPLES)
+add("evaluate", evaluate, EVALUATE_EXAMPLES)
+add("study", study, STUDY_EXAMPLES)
+add("report", report, REPORT_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

@@ -39,10 +39,12 @@ class Display:
     def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
         """One reading."""
         now = time.monotonic()
-        speed = (step - self._last_step) * self._images_per_step / (now - self._last) if self._last_step is not None else 0.0
+        speed = ""  # of the first reading none: compilation is in it
+        if self._last_step is not None:
+            speed = f"  {(step - self._last_step) * self._images_per_step / (now - self._last):,.0f} images/s"
         self._last, self._last_step = now, step
         epoch = step / self._steps_per_epoch
-        state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %  {speed:,.0f} images/s"
+        state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %{speed}"
         if self._progress is not None:
             self._progress.update(self._task, completed=step, state=state)
         elif self._on and (now - self._line_at >= _LINE_EVERY_SECONDS or step == self._num_steps):
