@@ -69,8 +69,14 @@ def run_study(jobs: Sequence[Job], folder: Path | str, *, engine: Engine | None 
     by_folder = {outcome.job.folder: outcome for outcome in outcomes}
     return StudyReport(
         outcomes=tuple(by_folder[job.folder] for job in jobs),
-        continue_command=continue_command or shlex.join(["reslearn", *sys.argv[1:]]),
+        continue_command=continue_command or _this_command(),
     )
+
+
+def _this_command() -> str:
+    """What was typed to get here: `reslearn ...`, or a script of the user's own."""
+    is_ours = Path(sys.argv[0]).name in ("reslearn", "__main__.py")
+    return shlex.join(["reslearn", *sys.argv[1:]] if is_ours else [Path(sys.executable).name, *sys.argv])
 
 
 @contextlib.contextmanager
