@@ -106,7 +106,7 @@ def test_a_later_call_goes_on_too_and_a_whole_part_is_recognised(site: Site, tmp
     part = tmp_path / "archive.tar.gz.part"
     for have in (1000, len(site.body)):
         part.write_bytes(site.body[:have])
-        fetch(site.address, archive, md5=md5(site.body), pause_seconds=0)
+        fetch(site.address, archive, md5=md5(site.body), pause_seconds=0.0)
         assert archive.read_bytes() == site.body
         assert site.requested.pop() == f"bytes={have}-"
         assert not part.exists()
@@ -114,7 +114,7 @@ def test_a_later_call_goes_on_too_and_a_whole_part_is_recognised(site: Site, tmp
 
 def test_a_server_without_ranges_sends_all_anew(site: Site, tmp_path: Path) -> None:
     site.ranges, site.cuts, site.cut_after = False, 1, 500
-    fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0)
+    fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     assert (tmp_path / "archive").read_bytes() == site.body
 
 
@@ -127,10 +127,10 @@ def test_a_wrong_md5_is_refused_and_nothing_kept(site: Site, tmp_path: Path) -> 
 def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(site: Site, tmp_path: Path) -> None:
     site.cuts, site.cut_after = 100, 0
     with pytest.raises(DataError, match=f"cannot download {site.address} .*put archive from there into {tmp_path}"):
-        fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0)
+        fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     site.close()
     with pytest.raises(DataError, match=r"cannot download .*refused"):
-        fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0)
+        fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     site.__init__(b"x")  # type: ignore[misc]  # the fixture closes it
 
 

@@ -69,9 +69,12 @@ def load_cifar(cifar: Cifar, folders: Sequence[Path], *, download: bool, size_px
     if missing:
         raise DataError(f"{folder} lacks {', '.join(missing)}: they are in {layout.address}")
     check_size(SIZE_PX, size_px, name=cifar.name)
-    train = _images([layout.read(folder / name, cifar.num_classes) for name in layout.train], size_px, cifar.name)
-    test = _images([layout.read(folder / layout.test, cifar.num_classes)], size_px, cifar.name)
-    classes = tuple(layout.read_classes(folder / layout.classes))
+    try:
+        train = _images([layout.read(folder / name, cifar.num_classes) for name in layout.train], size_px, cifar.name)
+        test = _images([layout.read(folder / layout.test, cifar.num_classes)], size_px, cifar.name)
+        classes = tuple(layout.read_classes(folder / layout.classes))
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from None
     if len(classes) != cifar.num_classes:
         raise DataError(f"{folder / layout.classes} names {len(classes)} classes; {cifar.name} has {cifar.num_classes}")
     return Dataset(name=cifar.name, classes=classes, train=train, test=test, fingerprint=fingerprint((train, test)))
@@ -134,11 +137,11 @@ def _python(label_key: str) -> Callable[[Path, int], Part]:
     def read(path: Path, num_classes: int) -> Part:
         batch = read_pickle(path)
         data, labels = batch.get("data"), batch.get(label_key)
-        if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == _PIXELS and len(data)):
+        if not (isinstance(data, np.ndarray) and data.ndim == 2 and data.shape[1] == _PIXELS and len(data)):
             raise DataError(f"{path} is no published data file: `data` is not uint8 [images, {_PIXELS}]")
         if not (isinstance(labels, list) and len(labels) == len(data) and all(type(label) is int for label in labels)):
             raise DataError(f"{path} is no published data file: `{label_key}` is not a list of {len(data)} numbers")
-        return _checked(path, np.require(data, requirements=("C", "W")), labels, num_classes)
+        return _checked(path, np.ascontiguousarray(data), labels, num_classes)
 
     return read
 

@@ -6,7 +6,7 @@ object with `len` and `[index] -> (uint8 [H, W, C], label)` is a source; `Images
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from reslearn.data.views import PAPER_AUGMENT, Augment, ViewSequence
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Images that are read one by one."""
 

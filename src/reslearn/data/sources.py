@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reslearn.data.cifar import CIFAR10, CIFAR100, Cifar, find, load_cifar
 from reslearn.data.digits import load_digits
@@ -18,6 +18,7 @@ from reslearn.data.folder import load_folder
 from reslearn.data.images import Dataset
 
 
+@runtime_checkable
 class Load(Protocol):
     """How a source is loaded: where to look (first the folder that a download goes to), whether to download, the size wanted."""
 

@@ -1,36 +1,63 @@
 """Pickles that are a published data format (CIFAR), read without letting them run anything.
 
-A pickle may name any function to be called; here it can name the five that arrays are made of, and no arrays of objects.
+A pickle may name any function to be called. Here it can name the four that numpy's arrays of bytes are written with, and what it gets are
+stand-ins: numpy's own would let a crafted file set the flags of a data type, which is memory corruption.
 """
 
-import _codecs
 import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reslearn.data.errors import DataError
 
-_LARGEST_BYTES = 400_000_000  # the largest published batch (CIFAR-100's `train`) has 155 MB
+_LARGEST_BYTES = 400_000_000  # the largest published file (CIFAR-100's `train`) has 155 MB
 
 
-def _dtype(code: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
-    """`numpy.dtype` for plain numbers; published pickles say 0 and 1 where numpy now wants False and True."""
-    dtype: np.dtype[Any] = np.dtype(code, align=bool(align), copy=bool(copy))
-    if dtype.kind not in "buif":
-        raise pickle.UnpicklingError(f"an array of {dtype}")
-    return dtype
+class _DType:
+    """`numpy.dtype`, as far as it is uint8."""
+
+    def __init__(self, code: Any, align: Any = 0, copy: Any = 1) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of bytes")
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like: nothing to know about bytes."""
 
 
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+class _Array:
+    """`numpy.ndarray` of uint8, without a copy of what the pickle holds."""
+
+    values: npt.NDArray[np.uint8]
+
+    def __setstate__(self, state: tuple[Any, Any, Any, Any, Any]) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if not (isinstance(dtype, _DType) and isinstance(content, bytes)):
+            raise pickle.UnpicklingError("it holds an array that is not of bytes")
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
+    """`numpy.core.multiarray._reconstruct`: an array that is still empty."""
+    return _Array()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """`_codecs.encode`, as which Python 3 writes bytes in Python 2's protocol."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes as {encoding!r}")
+    return text.encode("latin-1")
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _codecs.encode,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _encode,
 }
 
 
@@ -42,18 +69,23 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary in a published pickle, keys as text (Python 2 wrote bytes).
+    """The dictionary in a published pickle, keys as text (Python 2 wrote bytes); its arrays are uint8 and read-only.
 
     Raises:
-        DataError: where the file is truncated, foreign, or asks for anything but arrays, lists, numbers and strings.
+        DataError: where the file is truncated, foreign, or asks for anything but arrays of bytes, lists, numbers and strings.
     """
     if path.stat().st_size > _LARGEST_BYTES:
         raise DataError(f"{path} has {path.stat().st_size} bytes; no published file has more than {_LARGEST_BYTES}")
     try:
         value = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except Exception as error:  # foreign bytes make the unpickler raise anything, whatever it is they are not what was asked for
+        if not isinstance(value, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, not a dictionary")
+        entries = {_text(key): entry.values if isinstance(entry, _Array) else entry for key, entry in value.items()}
+    except Exception as error:  # foreign bytes make the unpickler raise anything; whatever it is, they are not what was asked for
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is truncated or no published data file: {reason}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is no published data file: it holds a {type(value).__name__}, not a dictionary")
-    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): entry for key, entry in value.items()}
+    return entries
+
+
+def _text(key: object) -> str:
+    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
