@@ -1,0 +1,110 @@
+"""What an analysis looks at: a finished run's network at any step that was kept, and the images that it saw.
+
+Everything is read from the run folder and computed in float32 on the CPU, whatever the run was trained on. A random net of the
+same shape (the start of the run) can be had even where the recipe kept no snapshot of step 0: it follows from recipe and seed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from reslearn import data, models
+from reslearn.interop import read_bundle
+from reslearn.runs import RunError, RunFolder
+
+Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
+
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A run with its data. `train` are the images that the run was trained on, not those it set aside."""
+
+    folder: RunFolder
+    recipe: Mapping[str, Any]
+    preprocess: data.Preprocess
+    train: data.Images
+    test: data.Images
+
+    @classmethod
+    def open(cls, folder: RunFolder | Path | str, *, data_dir: Path | None = None) -> "Subject":
+        """RunError where `folder` is no complete run or its weights were left out; DataError where its images are not to be had."""
+        run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+        if not run.is_complete:
+            raise RunError(f"{run.path} is not complete: reslearn train --resume --out {run.path}")
+        if not run.bundle_path.is_file():
+            raise RunError(f"{run.path} has no model.safetensors: the weights of this run were not kept")
+        recipe = run.recipe
+        options = recipe["data"]
+        images = data.load(options["name"], data_dir=data_dir, size_px=options["size_px"])
+        fingerprint = run.environment.get("data", {}).get("fingerprint", images.fingerprint)
+        if fingerprint != images.fingerprint:
+            raise RunError(f"{run.path} was trained on other images than {options['name']} holds now")
+        images = data.split(images, options["validation_images"])
+        if options["train_images"] is not None:
+            images = replace(images, train=images.train.spread(options["train_images"]))
+        preprocess = read_bundle(run.bundle_path).preprocess
+        return cls(folder=run, recipe=recipe, preprocess=preprocess, train=images.train, test=images.test)
+
+    def network(self, step: int | None = None) -> models.Network:
+        """The network after `step`, the trained one where None, in evaluation mode.
+
+        Step 0 is rebuilt where no snapshot holds it. ValueError for a step that was not kept.
+        """
+        kept = self.folder.snapshots()
+        if step is None:
+            return read_bundle(self.folder.bundle_path).network
+        if step in kept:
+            return read_bundle(kept[step]).network
+        if step == 0:
+            return self.untrained()
+        raise ValueError(f"step {step}: {self.folder.path} keeps {', '.join(map(str, sorted({0, *kept})))} and the trained network")
+
+    def untrained(self) -> models.Network:
+        """A network as the run's was before its first step: same recipe, same seed. The global generator is put back."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe["seed"])
+            return models.build(**self.recipe["model"]).eval()
+
+    def moments(self) -> list[int | None]:
+        """Steps at which the network can be had: 0, the snapshots, and None for the trained network."""
+        last = int(self.folder.result["steps"])
+        return [*sorted({0, *self.folder.snapshots()} - {last}), None]
+
+    def step_of(self, moment: int | None) -> int:
+        """The number of the step of a moment: that of the last for None."""
+        return int(self.folder.result["steps"]) if moment is None else moment
+
+    def batches(self, images: data.Images) -> Iterator[Batch]:
+        """Every image once, in order, as evaluation sees it."""
+        return data.eval_batches(images, self.preprocess, batch_size=_EVALUATION_BATCH)
+
+    def training_batch(self, num_images: int) -> Batch:
+        """One fixed batch of clean training images, evenly spaced over all (x [B, C, H, W], y [B])."""
+        images = self.train.spread(num_images)
+        return self.preprocess(images.pixels), images.labels
+
+
+def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:
+    """Write `analysis/NAME.json` into the run, atomically; values that are not finite become null. Returns its path."""
+    (folder.path / "analysis").mkdir(exist_ok=True)
+    folder.write_json(f"analysis/{name}.json", plain(value))
+    return folder.path / "analysis" / f"{name}.json"
+
+
+def plain(value: Any) -> Any:
+    """JSON values: tuples become lists, and numbers that are not finite, which JSON does not know, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,30 @@
+"""Chains that are fitted to y = x (claim C11)."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from reslearn.analysis import chain, identity_loss, inputs
+from reslearn.train import fit
+
+
+def test_both_kinds_start_from_the_same_weights() -> None:
+    with_shortcuts = chain(num_blocks=3, width=8, with_shortcuts=True, seed=1).state_dict()
+    without = chain(num_blocks=3, width=8, with_shortcuts=False, seed=1).state_dict()
+    assert all(torch.equal(with_shortcuts[key], without[key]) for key in without)
+
+
+def test_the_loss_is_in_units_of_the_input() -> None:
+    x = inputs(num_inputs=500, width=8, seed=0)
+    assert bool((x >= 0).all())
+    assert identity_loss(torch.nn.Identity(), x) == 0
+    zero = chain(num_blocks=1, width=8, with_shortcuts=False, seed=0)
+    torch.nn.init.zeros_(zero[0].body[2].weight)
+    assert identity_loss(zero, x) == pytest.approx(1)
+
+
+def test_a_chain_can_be_fitted() -> None:
+    net, x = chain(num_blocks=2, width=8, with_shortcuts=True, seed=0), inputs(num_inputs=64, width=8, seed=0)
+    before = identity_loss(net, x)
+    fit(net, [(x, x)], functional.mse_loss, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9), steps=30)
+    assert identity_loss(net, x) < 0.5 * before

@@ -1,0 +1,69 @@
+"""A run opened for analysis: networks by step, images, and what is refused."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslearn.analysis import Subject, plain, write_analysis
+from reslearn.runs import RunError, RunFolder
+
+
+def test_step_0_is_rebuilt_bit_for_bit_where_no_snapshot_holds_it(tiny_run: RunFolder) -> None:
+    subject = Subject.open(tiny_run)
+    before = torch.random.get_rng_state()
+    rebuilt, kept = subject.untrained().state_dict(), subject.network(0).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert rebuilt.keys() == kept.keys()
+    assert all(torch.equal(rebuilt[name], kept[name]) for name in kept)
+
+
+def test_moments_are_the_snapshots_and_the_end(tiny_run: RunFolder) -> None:
+    subject = Subject.open(tiny_run)
+    assert subject.moments() == [0, 10, None]
+    assert [subject.step_of(moment) for moment in subject.moments()] == [0, 10, 20]
+    nets = [subject.network(moment).get_parameter("stem.conv.weight") for moment in subject.moments()]
+    assert not torch.equal(nets[0], nets[1]) and not torch.equal(nets[1], nets[2])
+    with pytest.raises(ValueError, match=r"step 7: .* keeps 0, 10 and the trained"):
+        subject.network(7)
+
+
+def test_training_images_are_those_of_the_run(tiny_run: RunFolder) -> None:
+    subject = Subject.open(tiny_run)
+    assert len(subject.train) == 300
+    x, y = subject.training_batch(30)
+    assert x.shape == (30, 1, 8, 8)
+    assert y.shape == (30,)
+    assert sum(len(labels) for _, labels in subject.batches(subject.test)) == len(subject.test)
+
+
+def test_what_is_no_finished_run_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run folder"):
+        Subject.open(tmp_path)
+    copy = Path(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(RunError, match="weights of this run were not kept"):
+        Subject.open(copy)
+    (copy / "result.json").unlink()
+    with pytest.raises(RunError, match="not complete"):
+        Subject.open(copy)
+
+
+def test_other_images_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder.open(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    environment = copy.environment
+    environment["data"]["fingerprint"] = "0" * 16
+    copy.write_json("environment.json", environment)
+    with pytest.raises(RunError, match="other images"):
+        Subject.open(copy)
+
+
+def test_a_record_is_json_even_with_values_that_are_not(tiny_run: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    path = write_analysis(folder, "gradients", {"ratio": math.inf, "layers": ({"norm": math.nan}, 1.5)})
+    assert path == tmp_path / "analysis" / "gradients.json"
+    assert json.loads(path.read_text()) == {"ratio": None, "layers": [{"norm": None}, 1.5]}
+    assert plain({1: (2, -math.inf)}) == {"1": [2, None]}
