@@ -17,6 +17,9 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
+from reslearn.cli import bench
+from reslearn.cli.analyse import EXAMPLES as ANALYSE_EXAMPLES
+from reslearn.cli.analyse import analyse
 from reslearn.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from reslearn.cli.evaluate import evaluate
 from reslearn.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
@@ -39,9 +42,9 @@ def examples_epilog(examples: tuple[str, ...]) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples)))
 
 
-def add(name: str, function: Callable[..., None], examples: tuple[str, ...]) -> None:
-    """Make `function` the command `reslearn NAME`; its docstring is the help."""
-    app.command(name, epilog=examples_epilog(examples))(function)
+def add(name: str, function: Callable[..., None], examples: tuple[str, ...], *, to: typer.Typer = app) -> None:
+    """Make `function` the command `reslearn NAME`, or one of a group; its docstring is the help."""
+    to.command(name, epilog=examples_epilog(examples))(function)
 
 
 add("inspect", inspect, INSPECT_EXAMPLES)
@@ -50,6 +53,12 @@ add("train", train, TRAIN_EXAMPLES)
 add("evaluate", evaluate, EVALUATE_EXAMPLES)
 add("study", study, STUDY_EXAMPLES)
 add("report", report, REPORT_EXAMPLES)
+
+bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training and loading are on the machine at hand.")
+app.add_typer(bench_group, name="bench")
+add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
+add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
+add("analyse", analyse, ANALYSE_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
