@@ -1,6 +1,6 @@
 """Images to batches: sources, order and augmentation as pure functions of (seed, epoch, index), one `Preprocess` object, loaders."""
 
-from reslearn.data.batches import eval_batches, train_batches
+from reslearn.data.batches import Batch, eval_batches, train_batches
 from reslearn.data.errors import DataError, UnknownData
 from reslearn.data.folder import read_picture
 from reslearn.data.images import Dataset, Images, split
@@ -11,6 +11,7 @@ from reslearn.data.views import Augment
 
 __all__ = [
     "Augment",
+    "Batch",
     "DataError",
     "Dataset",
     "Images",
