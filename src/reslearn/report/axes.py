@@ -81,12 +81,12 @@ def _log_axis(figure: Figure, values: list[float]) -> Axis:
     if figure.y_limits is None:
         low, high = low / 1.15, high * 1.15
     num_decades = math.log10(high / low)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil(num_decades / NUM_TICKS))
+    first, last = math.floor(math.log10(low) / every) * every, math.ceil(math.log10(high))
     factors = (1, 2, 5) if num_decades < 3 else (1,)
     ticks = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
     ticks = [tick for tick in ticks if low <= tick <= high] or [low, high]
-    return Axis(low, high, tuple(ticks), tuple(_log_label(tick) for tick in ticks), log=True)
+    return Axis(low, high, tuple(ticks), _log_labels(ticks), log=True)
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:
@@ -120,9 +120,15 @@ def _labels(ticks: Iterable[float]) -> tuple[str, ...]:
     return tuple(("0" if float(text.rstrip("kM")) == 0 else text).replace("-", "\N{MINUS SIGN}") for text in texts)
 
 
-def _log_label(value: float) -> str:
-    if 1e-3 <= value < 1e5:
-        return f"{value:.10g}"
+def _log_labels(ticks: list[float]) -> tuple[str, ...]:
+    if min(ticks) >= 1e-3 and max(ticks) < 1e5:
+        return tuple(f"{value:.4g}" for value in ticks)
+    return tuple(_power(value) for value in ticks)
+
+
+def _power(value: float) -> str:
+    if value == 1:
+        return "1"
     superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     exponent = math.floor(math.log10(value) + 1e-9)
     factor = round(value / 10.0**exponent)

@@ -63,9 +63,9 @@ def _in_few_colours(drawn: io.BytesIO) -> bytes:
 def _plot(figure: Figure, axes: Axes) -> None:
     across, up = x_axis(figure), y_axis(figure)
     groups = figure.groups()
+    _scale(axes, across, up)
     for series in figure.series:
         _curve(series, groups.index(series.group), axes)
-    _scale(axes, across, up)
     axes.set_title(figure.title, loc="left", fontsize=11.5, pad=10)
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(figure.y_label)
