@@ -61,6 +61,8 @@ def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
 def test_what_is_neither_source_nor_folder(tmp_path: Path) -> None:
     with pytest.raises(UnknownData, match=r"no data called 'imagenet': there are digits, cifar10, cifar100, or any folder of images"):
         load("imagenet")
+    with pytest.raises(UnknownData, match=f"no folder {tmp_path}/absent; allowed are"):
+        load(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file; allowed are"):
         load(tmp_path / "file")

@@ -73,6 +73,8 @@ def load(name_or_folder: str | Path, *, data_dir: Path | None = None, download: 
         return load_folder(folder, size_px=size_px)
     if folder.exists():
         raise DataError(f"{name} is a file; allowed are a folder of images or one of {', '.join(SOURCES)}")
+    if os.sep in name:
+        raise UnknownData(f"no folder {name}; allowed are a folder of images or one of {', '.join(SOURCES)}")
     close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ":"
     raise UnknownData(f"no data called {name!r}{hint} there are {', '.join(SOURCES)}, or any folder of images")
