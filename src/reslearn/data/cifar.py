@@ -100,7 +100,7 @@ def _obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[L
     layout, folder = cifar.layouts[0], folders[0]
     if not download:
         looked = " or ".join(str(place) for place in dict.fromkeys(folders))
-        raise DataError(f"{cifar.name} is not in {looked}: put {layout.address} (packed or unpacked) into {folder}, or let it be downloaded (--download)")
+        raise DataError(f"{cifar.name} is not in {looked}: put {layout.address} (packed or unpacked) into {folder}, or use --download")
     return _unpacked(cifar, layout, folder, download=True)
 
 
