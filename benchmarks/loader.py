@@ -2,15 +2,13 @@
 
 Rows: the in-memory loader and the per-image path, on made images of CIFAR's shape (the cost does not depend on what they show).
 Loader and step are timed in turn, round by round, so that whatever else the machine does falls on both; medians are reported. Needs
-no data. `python benchmarks/loader.py [--threads 1,2] [--batch-size 128] [--json]`.
+no data (`reslearn bench load`). The share in the step that trainings run, compiled and in bf16: `reslearn bench train --parts`.
 """
 
-import argparse
-import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -68,11 +66,11 @@ def measure(*, threads: int, batch_size: int = 128, size_px: int = 32, rounds: i
 
 def _step_of_resnet20(batch: tuple[torch.Tensor, torch.Tensor]) -> Callable[[], None]:
     x, y = batch
-    network = models.build("resnet20", num_classes=10).to(x.device, memory_format=torch.channels_last)
+    network = models.build("resnet20", num_classes=10).to(x.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 
     def step() -> None:
-        F.cross_entropy(network(x), y).backward()
+        torch.autograd.backward(F.cross_entropy(network(x), y))
         optimizer.step()
         optimizer.zero_grad()
 
@@ -87,23 +85,11 @@ def _seconds(action: Callable[[], object], device: str) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    """Print a line a row."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    counts = [int(count) for count in arguments.threads.split(",")]
-    rows = [row for count in counts for row in measure(threads=count, batch_size=arguments.batch_size, device=arguments.device)]
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in rows]))
-        return
+def table(rows: Sequence[Row]) -> str:
+    """A line a row."""
+    lines = []
     for row in rows:
         cost = f"{row.milliseconds:7.2f} ms a batch of {row.batch_size}, {row.share_pct:5.2f} % of a step ({row.step_milliseconds:.0f} ms)"
-        print(f"{row.loader:9} {row.threads} thread{'s' * (row.threads > 1)}: {cost}, {row.images_per_second:,.0f} images/s")
-
-
-if __name__ == "__main__":
-    main()
+        threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
+        lines.append(f"{row.loader:9} {threads}: {cost}, {row.images_per_second:,.0f} images/s")
+    return "\n".join(lines)

@@ -53,12 +53,12 @@ add("train", train, TRAIN_EXAMPLES)
 add("evaluate", evaluate, EVALUATE_EXAMPLES)
 add("study", study, STUDY_EXAMPLES)
 add("report", report, REPORT_EXAMPLES)
+add("analyse", analyse, ANALYSE_EXAMPLES)
 
 bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training and loading are on the machine at hand.")
 app.add_typer(bench_group, name="bench")
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
 add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
-add("analyse", analyse, ANALYSE_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,6 +12,8 @@ EXAMPLES = (
     "reslearn train cifar10 --model resnet56 --recipe cifar-paper --set schedule.warm_up_lr=0.01",
     "reslearn train --resume --out runs/digits",
 )
+# glibc's malloc reads its settings at start-up only (worth: LOG.md).
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def train(
@@ -71,7 +73,7 @@ def train(
 
 
 def _huge_pages() -> None:
-    """Start over with huge pages for glibc's malloc, which reads its settings at start-up only (worth: LOG.md)."""
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ and "torch" not in sys.modules:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    """Start over with huge pages for malloc, unless the user has settings of their own."""
+    if sys.platform == "linux" and not HUGE_PAGES.keys() & os.environ.keys() and "torch" not in sys.modules:
+        os.environ.update(HUGE_PAGES)
         os.execv(sys.executable, [sys.executable, "-m", "reslearn", *sys.argv[1:]])

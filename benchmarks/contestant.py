@@ -1,0 +1,105 @@
+"""One loop in a process of its own, that trains when it is told to and says how far it came.
+
+A process each, since the settings of the memory allocator hold for a whole process. Talks by lines of JSON: tells on standard output
+what it is once it is warm, then answers each line {"seconds": S} with what it did in S seconds.
+`python -m benchmarks.contestant --loop ours --model resnet20 --threads 2`: for benchmarks/train.py, not for people.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+NUM_WARM_STEPS = 4
+
+
+def matrix_product_flops(dtype: torch.dtype, *, device: str, seconds: float) -> float:
+    """Floating-point operations a second (two a multiply-add) of square matrix products, over at least `seconds`."""
+    size = 8192 if device.startswith("cuda") else 2048
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.mm(a, b)
+    num, started = 0, _now(device)
+    while not num or _now(device) - started < seconds:
+        torch.mm(a, b, out=out)
+        num += 1
+    return 2 * size**3 * num / (_now(device) - started)
+
+
+def serve(steps: Iterator[object], *, about: dict[str, Any], batch_size: int, device: str) -> None:
+    """Warm up, tell `about` and the seconds it took, then take turns until standard input ends."""
+    started = _now(device)
+    for _ in range(NUM_WARM_STEPS):
+        next(steps)
+    dtype = torch.bfloat16 if about["precision"] == "bf16" else torch.float32
+    _say({**about, "warm_up_seconds": _now(device) - started})
+    for line in sys.stdin:
+        seconds = json.loads(line)["seconds"]
+        flops = matrix_product_flops(dtype, device=device, seconds=seconds / 10)
+        num, started = 0, _now(device)
+        while not num or _now(device) - started < seconds:
+            loss = next(steps)
+            num += 1
+        elapsed = _now(device) - started
+        assert not isinstance(loss, float) or math.isfinite(loss), "the plain loop diverged"
+        _say({"images": num * batch_size, "seconds": elapsed, "matrix_product_flops": flops})
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _say(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def made_up_images(*, size_px: int, num_images: int, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """uint8 [N, H, W, 3] and int64 [N]: what images show costs nothing. Every class occurs."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (num_images, size_px, size_px, 3), dtype=np.uint8)
+    labels = generator.integers(0, num_classes, num_images)
+    labels[-1] = num_classes - 1
+    return pixels, labels
+
+
+def main() -> None:
+    """Build the loop that is asked for, and serve it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--loop", choices=["ours", "plain"], required=True)
+    parser.add_argument("--without", default=None)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--size-px", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--num-images", type=int, required=True)
+    parser.add_argument("--num-classes", type=int, required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    pixels, labels = made_up_images(size_px=given.size_px, num_images=given.num_images, num_classes=given.num_classes)
+    if given.loop == "plain":
+        from benchmarks.plain_loop import plain_loop
+
+        steps: Iterator[object] = plain_loop(given.model, pixels, labels, batch_size=given.batch_size, device=given.device)
+        about: dict[str, Any] = {"precision": "fp32", "compiled": False}
+    else:
+        from benchmarks.our_loop import Part, our_loop
+
+        ours = our_loop(
+            given.model, pixels, labels, batch_size=given.batch_size, device=given.device, threads=given.threads,
+            without=Part(given.without) if given.without else None,
+        )  # fmt: skip
+        steps, about = ours.steps, ours.numerics.to_dict()
+    serve(steps, about=about, batch_size=given.batch_size, device=given.device)
+
+
+if __name__ == "__main__":
+    main()

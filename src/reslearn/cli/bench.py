@@ -1,0 +1,84 @@
+"""`reslearn bench`: how fast training and loading are on the machine at hand. Runs what lies in benchmarks/ of a source checkout."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+TRAIN_EXAMPLES = (
+    "reslearn bench train",
+    "reslearn bench train --models resnet20 --repeats 9 --json",
+    "reslearn bench train --models resnet20 --parts",
+)
+LOAD_EXAMPLES = ("reslearn bench load", "reslearn bench load --threads 1,2 --json")
+
+
+def train(
+    models: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "resnet20,resnet56,resnet50",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds in which each loop trains for three seconds.")] = 7,
+    parts: Annotated[bool, typer.Option("--parts", help="Also our step without bf16, without compilation, and so on.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Time our training step against the plainest PyTorch loop.
+
+    Images per second of the step that `reslearn train` runs and of a float32, NCHW loop with torch's DataLoader and PIL, in turns on
+    images made up: CIFAR's shape and batches of 128, for resnet50 ImageNet's and 32. Takes about five minutes, compilation included.
+    """
+    bench = _benchmark("train")
+    from dataclasses import asdict
+    from json import dumps
+
+    import torch
+
+    from reslearn.train.numerics import choose_device
+
+    tasks = [bench.task_of(name) for name in models.split(",")]
+    used = bench.Part if parts else ()
+    where = {"threads": threads or torch.get_num_threads(), "device": choose_device(device)}
+    rows = [row for task in tasks for row in bench.measure(task, rounds=repeats, parts=used, say=_say, **where)]
+    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+
+
+def load(
+    threads: Annotated[str | None, typer.Option(help="Numbers of CPU threads, separated by commas; default: all cores.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 128,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Time the loaders, and their share of a step of resnet20."""
+    bench = _benchmark("loader")
+    from dataclasses import asdict
+    from json import dumps
+
+    import torch
+
+    counts = [_count(word) for word in threads.split(",")] if threads is not None else [torch.get_num_threads()]
+    rows = [row for count in counts for row in bench.measure(threads=count, batch_size=batch_size)]
+    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+
+
+def _benchmark(name: str) -> Any:
+    """A module of benchmarks/, which lies beside src/ and is not installed."""
+    import reslearn
+
+    root = Path(reslearn.__file__).resolve().parents[2]
+    if not (root / "benchmarks" / f"{name}.py").is_file():
+        raise ValueError("reslearn bench needs a source checkout of reslearn: its folder benchmarks/ is not part of the installed package")
+    sys.path.insert(0, str(root))
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise ValueError(f"--threads {word}: numbers of threads separated by commas are needed, as in 1,2")
+    return int(word)
+
+
+def _say(line: str) -> None:
+    import os
+
+    if os.environ.get("RESLEARN_PROGRESS") != "off":
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,145 @@
+"""`reslearn bench`: what is measured and how it is put together. Nothing here asserts a time."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import loader, train
+from benchmarks.contestant import made_up_images, matrix_product_flops
+from benchmarks.our_loop import Part, environment, our_loop
+from typer.testing import CliRunner
+
+import reslearn
+from reslearn.cli import app
+from reslearn.cli.train import HUGE_PAGES
+
+SMALL = train.Task(model="resnet8", batch_size=16, num_images=64)
+ABOUT = {"precision": "bf16", "compiled": True, "warm_up_seconds": 20.0}
+
+
+def turn(images: int, seconds: float, gflops: float) -> dict[str, float]:
+    return {"images": images, "seconds": seconds, "matrix_product_flops": 1e9 * gflops}
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    mine = [turn(300, 1.0, 100), turn(800, 2.0, 200), turn(900, 3.0, 100)]  # 300, 400, 300 a second
+    base = [turn(100, 1.0, 50), turn(100, 2.0, 50), turn(150, 1.0, 50)]  # 100, 50, 150 a second
+    row = train._row(SMALL, "ours", ABOUT, mine, threads=2, ratio_to="plain", base=base)
+    assert row.images_per_second == train.Spread(median=300, low=300, high=400)
+    assert row.ratio == train.Spread(median=3, low=2, high=8)
+    macs = reslearn_macs("resnet8")
+    assert row.share_pct.high == pytest.approx(100 * 3 * 2 * macs * 300 / 100e9)
+    assert row.share_pct.low == pytest.approx(100 * 3 * 2 * macs * 400 / 200e9)
+    assert (row.rounds, row.threads, row.compiled, row.warm_up_seconds) == (3, 2, True, 20.0)
+
+
+def reslearn_macs(name: str) -> int:
+    from reslearn.models import build, complexity
+
+    return complexity(build(name, num_classes=10), (3, 32, 32)).macs
+
+
+def test_table_names_loops_ratio_and_threads() -> None:
+    turns = [turn(300, 1.0, 100)]
+    plain = train._row(SMALL, "plain", {**ABOUT, "precision": "fp32", "compiled": False}, turns, threads=1, ratio_to=None, base=turns)
+    ours = train._row(SMALL, "ours", ABOUT, [turn(600, 1.0, 400)], threads=1, ratio_to="plain", base=turns)
+    lines = train.table([plain, ours]).splitlines()
+    assert re.match(r"resnet8 +plain +fp32 +300 \[300 to 300\] +\d+ % of 100 GFLOP/s$", lines[1])
+    assert re.match(r"resnet8 +ours +bf16, compiled +600 \[600 to 600\] +2.00 \[2.00 to 2.00\] of plain +\d+ % of 400 GFLOP/s$", lines[2])
+    assert "1 thread, 1 round in turns" in lines[3]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch.compile imports it
+def test_each_part_is_left_out() -> None:
+    pixels, labels = made_up_images(size_px=32, num_images=32, num_classes=10)
+    chosen = {
+        without: our_loop("resnet20", pixels, labels, batch_size=16, device="cpu", threads=1, without=without).numerics
+        for without in (None, Part.bf16, Part.compile)
+    }
+    assert chosen[None].compiled
+    assert chosen[Part.bf16].precision == "fp32" and chosen[Part.bf16].compiled
+    assert not chosen[Part.compile].compiled and chosen[Part.compile].precision == chosen[None].precision
+    assert environment(None).items() >= HUGE_PAGES.items()
+    assert not environment(Part.huge_pages).keys() & HUGE_PAGES.keys()
+
+
+@pytest.mark.parametrize("without", [Part.kept_memory, Part.fused_optimizer, Part.loader])
+def test_the_loop_runs_without(without: Part) -> None:
+    pixels, labels = made_up_images(size_px=8, num_images=32, num_classes=10)
+    steps = our_loop("resnet8", pixels, labels, batch_size=8, device="cpu", threads=1, without=without).steps
+    assert [next(steps) for _ in range(2)] == [None, None]  # no reading has arrived yet
+
+
+def test_made_up_images_have_every_class() -> None:
+    pixels, labels = made_up_images(size_px=4, num_images=8, num_classes=1000)
+    assert pixels.shape == (8, 4, 4, 3) and pixels.dtype == np.uint8
+    assert labels.max() == 999 and labels.dtype == np.int64
+
+
+def test_rate_of_matrix_products_is_measured_at_least_once() -> None:
+    assert matrix_product_flops(torch.float32, device="cpu", seconds=0.0) > 0
+
+
+def test_tasks_have_the_shapes_of_cifar_and_imagenet() -> None:
+    small, large = train.task_of("resnet56"), train.task_of("resnet50")
+    assert (small.size_px, small.batch_size, small.num_classes) == (32, 128, 10)
+    assert (large.size_px, large.batch_size, large.num_classes) == (224, 32, 1000)
+
+
+def test_command_runs_both_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[str] = []
+    turn_of = train.Contestant.turn
+    monkeypatch.setattr(train, "task_of", lambda name: SMALL)
+    monkeypatch.setattr(train, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(train.Contestant, "turn", lambda self, seconds: [rounds.append(self.name), turn_of(self, seconds)][1])
+    shown = CliRunner().invoke(
+        app, ["bench", "train", "--models", "resnet8", "--repeats", "2", "--threads", "1", "--device", "cpu", "--json"]
+    )
+    assert shown.exit_code == 0, shown.output
+    rows: list[dict[str, Any]] = json.loads(shown.stdout)
+    assert rounds == ["plain on resnet8", "ours on resnet8", "ours on resnet8", "plain on resnet8"]
+    assert [(row["model"], row["loop"], row["ratio_to"], row["rounds"]) for row in rows] == [
+        ("resnet8", "plain", None, 2),
+        ("resnet8", "ours", "plain", 2),
+    ]
+    assert rows[0]["precision"] == "fp32"
+    assert rows[1]["ratio"]["low"] > 0
+
+
+def test_a_loop_that_dies_is_one_line() -> None:
+    with pytest.raises(OSError, match="the loop plain on resnet8 ended with status 2"), train.contestant(
+        SMALL, "plain", threads="many", device="cpu", without=None  # type: ignore[arg-type]
+    ):  # fmt: skip
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tells"),
+    [
+        (["train", "--models", "resnet20,vgg16"], "--models vgg16"),
+        (["train", "--device", "abacus"], "--device abacus"),
+        (["load", "--threads", "1,two"], "--threads two"),
+    ],
+)
+def test_wrong_values_are_one_line(arguments: list[str], tells: str) -> None:
+    error = CliRunner().invoke(app, ["bench", *arguments]).exception
+    assert isinstance(error, ValueError)
+    assert str(error).startswith(tells) and "\n" not in str(error)
+
+
+def test_without_a_checkout_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(reslearn, "__file__", str(tmp_path / "site-packages" / "reslearn" / "__init__.py"))
+    error = CliRunner().invoke(app, ["bench", "train"]).exception
+    assert isinstance(error, ValueError)
+    assert "source checkout" in str(error)
+
+
+def test_loaders_are_timed_beside_the_step() -> None:
+    rows = loader.measure(threads=1, batch_size=4, size_px=8, rounds=1)
+    assert [row.loader for row in rows] == ["in memory", "per image"]
+    assert all(0 < row.share_pct < 100 for row in rows)
+    assert len(loader.table(rows).splitlines()) == 2
