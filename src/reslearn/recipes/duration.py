@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?)")
 
+_MOST = 10**9  # a whole number to a float, and more than anybody can wait for
+
 
 @dataclass(frozen=True)
 class Length:
@@ -27,6 +29,8 @@ class Length:
         if match is None:
             raise ValueError('a number with its unit is needed, as in "64000 steps" or "20 epochs"')
         length = cls(float(match[1]), match[2].rstrip("s") + "s")
+        if length.amount > _MOST:
+            raise ValueError(f"at most {_MOST:,} are allowed")
         if length.unit == "steps" and length.amount != int(length.amount):
             raise ValueError('whole steps are needed, as in "64000 steps"; epochs may be parts, as in "0.5 epochs"')
         return length

@@ -7,14 +7,32 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from reslearn.recipes.schema import Recipe
+from reslearn.recipes.schema import Constant, Cosine, Recipe, Stepwise, Triangular
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # What does not change the run that a recipe stands for: how it was written down, and what follows from the data.
 _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
+# TOML has no word for nothing; data.mean and data.std have a "none" of their own.
+_MAY_BE_NONE = ("data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema")
+# What pydantic says in the words of a programmer.
+_ALLOWED = {
+    "bool_type": "true or false is needed",
+    "float_type": "a number is needed",
+    "int_type": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "dict_type": "a table of keys is needed",
+    "model_type": "a table of keys is needed",
+    "model_attributes_type": "a table of keys is needed",
+    "string_type": "a text is needed",
+    "tuple_type": "a list is needed",
+}
+_SCHEDULES: dict[str, type[BaseModel]] = {"constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine}
 _OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct"}
 
 
@@ -43,8 +61,8 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
         source, content = name_or_path, _read(Path(name_or_path))
     else:
         near = difflib.get_close_matches(name_or_path, names(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise RecipeError(f"no recipe {name_or_path!r}{hint} There are {', '.join(names())}, or give a .toml file")
+        hint = f", did you mean {near[0]!r}?" if near else ":"
+        raise RecipeError(f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, or any .toml file")
     try:
         values = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
@@ -53,15 +71,15 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(values, override)
     values["overrides"] = list(overrides)
-    return from_dict(values, source=source)
+    return _validate(values, source=source, overrides=overrides)
 
 
 def from_dict(values: Mapping[str, Any], *, source: str) -> Recipe:
-    """Validate plain values; `source` opens the line of a RecipeError."""
-    try:
-        return Recipe.model_validate(dict(values))
-    except ValidationError as error:
-        raise RecipeError(f"{source}: {_explain(error)}") from None
+    """Validate plain values; `source` opens the line of a RecipeError.
+
+    As JSON, and strictly: a text is no number and a number no truth value, while a list may stand for a tuple.
+    """
+    return _validate(values, source=source, overrides=())
 
 
 def json_schema() -> dict[str, Any]:
@@ -109,7 +127,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value: Any = tomllib.loads(f"value = {written.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = written.strip()  # bare words are texts, so that --set model.name=resnet56 needs no quotes
-    if value == "none" and key.strip() in ("data.size_px", "data.train_images", "train.ema", "model.shortcut", "schedule.warm_up_lr"):
+        value = {"true": True, "false": False}.get(value.lower(), value)  # as Python writes them
+    if value == "none" and key.strip() in _MAY_BE_NONE:
         value = None
     *tables, last = key.strip().split(".")
     table = values
@@ -123,41 +142,53 @@ def _apply(values: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        # pydantic puts the tag of a union into the path: schedule.step.factor is schedule.factor to the user
-        path = [str(part) for part in problem["loc"]]
-        if path[:1] == ["schedule"] and len(path) > 1 and path[1] in ("constant", "step", "triangular", "cosine"):
-            del path[1]
-        key = ".".join(path)
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], _keys_beside(path), n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; allowed here: {', '.join(_keys_beside(path))}"
-            lines.append(f"unknown key {key} = {_show(problem['input'])}{hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{key} is missing")
-        elif problem["type"] == "union_tag_invalid":
-            lines.append(f"{key}.kind = {_show(problem['ctx']['tag'])}: allowed are {problem['ctx']['expected_tags']}")
-        elif problem["type"] == "union_tag_not_found":
-            lines.append(f"{key}.kind is missing: constant, step, triangular or cosine")
-        elif problem["type"] == "value_error":
-            shown = f" = {_show(problem['input'])}" if not isinstance(problem["input"], Mapping) else ""
-            lines.append(f"{key}{shown}: {problem['ctx']['error']}")
-        else:
-            lines.append(f"{key} = {_show(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
-    return "; ".join(lines)
+def _validate(values: Mapping[str, Any], *, source: str, overrides: Sequence[str]) -> Recipe:
+    try:
+        return Recipe.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem, overrides) for problem in error.errors(include_url=False))
+        raise RecipeError(f"{source}: {problems}") from None
 
 
-def _keys_beside(path: Sequence[str]) -> list[str]:
-    """The keys that the schema allows in the table in which `path` ends."""
-    if len(path) == 1:
-        return sorted(Recipe.model_fields)
-    annotation = Recipe.model_fields[path[0]].annotation
-    fields = getattr(annotation, "model_fields", None)
-    if fields is None:  # the union of schedules
-        fields = {key for kind in getattr(annotation, "__args__", ()) for key in kind.model_fields}
-    return sorted(fields)
+def _explain(problem: "ErrorDetails", overrides: Sequence[str]) -> str:
+    """key = value, what is allowed, and the flag it came from if it did."""
+    path, allowed = [str(part) for part in problem["loc"]], _keys_beside(problem["loc"])
+    if path[:1] == ["schedule"] and len(path) > 1 and path[1] in _SCHEDULES:
+        del path[1]  # pydantic puts the tag of a union into the path: schedule.step.factor is schedule.factor to the user
+    key, given = ".".join(path), problem["input"]
+    flags = [text for text in overrides if f"{key}.".startswith(f"{text.partition('=')[0].strip()}.")]
+    origin = f" (from --set {flags[-1]})" if flags else ""
+    equation = f"{key} = {_show(given)}"
+    match problem["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(path[-1], allowed, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(allowed)}"
+            return f"unknown key {equation}; {hint}{origin}"
+        case "missing":
+            return f"{key} is missing"
+        case "union_tag_invalid":
+            return f"{key}.kind = {_show(problem['ctx']['tag'])}: allowed are {', '.join(_SCHEDULES)}{origin}"
+        case "union_tag_not_found":
+            return f"{key}.kind is missing: {', '.join(_SCHEDULES)}"
+        case "value_error":
+            # of a whole table, whose content would only distract
+            opening = "" if not key else f"{key}: " if isinstance(given, Mapping) else f"{equation}: "
+            return f"{opening}{problem['ctx']['error']}{origin}"
+        case kind:
+            return f"{equation}: {_ALLOWED.get(kind) or problem['msg'][0].lower() + problem['msg'][1:]}{origin}"
+
+
+def _keys_beside(location: Sequence[str | int]) -> list[str]:
+    """The keys that the schema allows in the table in which a location of pydantic's ends."""
+    match location:
+        case (_,):
+            return sorted(Recipe.model_fields)
+        case ("schedule", str(kind), _):
+            return sorted(_SCHEDULES[kind].model_fields)
+        case (str(table), _):
+            return sorted(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))
+        case _:
+            return []
 
 
 def _show(value: Any) -> str:

@@ -12,7 +12,7 @@ from reslearn.recipes.duration import Duration, Length, Moment
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Model(_Part):
@@ -152,6 +152,12 @@ class Recipe(_Part):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
     overrides: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _muon_holds_norms(self) -> "Recipe":
+        if self.optimizer.name == "muon" and (not self.model.normalize or self.schedule.warm_up_lr is not None):
+            raise ValueError('optimizer.name = "muon" needs model.normalize = true, and knows no schedule.warm_up_lr')
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every default filled in."""

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -50,12 +51,8 @@ class RunFolder:
     def create(cls, path: Path | str, recipe: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunFolder":
         """A new run in an empty or absent folder. RunError where the folder holds something else."""
         folder = cls(Path(path))
+        folder.check_free()
         folder.path.mkdir(parents=True, exist_ok=True)
-        ours = (".lock", "train.log")
-        foreign = [entry.name for entry in folder.path.iterdir() if entry.name not in ours and not entry.name.endswith(".part")]
-        if foreign:
-            raise RunError(f"{path} is not empty (it holds {foreign[0]}) and is no run: choose another --out")
-        (folder.path / "checkpoints").mkdir()
         folder.write_json("environment.json", environment)
         folder.write_json("recipe.json", recipe)  # last: its presence makes the folder a run
         return folder
@@ -68,6 +65,17 @@ class RunFolder:
             raise RunError(f"{path} is no run folder: it has no recipe.json")
         folder._read_json("recipe.json")
         return folder
+
+    def check_free(self) -> None:
+        """RunError unless a run can be begun here: the folder is absent, or holds nothing but what a begin that was cut off left."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path} is a file: choose another --out")
+        ours = (".lock", "train.log", "environment.json")
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours and not entry.name.endswith(".part"))
+        if foreign:
+            raise RunError(f"{self.path} is not empty (it holds {foreign[0]}) and is no run: choose another --out")
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -92,7 +100,7 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         """The run's results; RunError while the run is not complete."""
         if not self.is_complete:
-            raise RunError(f"{self.path} is not complete: reslearn train --resume --out {self.path}")
+            raise RunError(f"{self.path} is not complete: reslearn train --resume --out {shlex.quote(str(self.path))}")
         return self._read_json("result.json")
 
     @property
@@ -118,14 +126,16 @@ class RunFolder:
         if not self.metrics_path.exists():
             return []
         records = []
-        with self.metrics_path.open(encoding="utf-8") as lines:
+        with self.metrics_path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     break
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError:
-                    raise RunError(f"{self.metrics_path}, line {number}: not JSON") from None
+                except (UnicodeDecodeError, json.JSONDecodeError):
+                    record = None
+                if not isinstance(record, dict):
+                    raise RunError(f"{self.metrics_path}, line {number}: not one of our records")
                 if kind is None or record.get("kind") == kind:
                     records.append(record)
         return records
@@ -136,8 +146,12 @@ class RunFolder:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl so far; kept in a checkpoint so that a resumed run can cut back to it."""
-        return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        """Bytes of metrics.jsonl so far, synced: a checkpoint holds them, so that a resumed run can cut back to what survived."""
+        if not self.metrics_path.exists():
+            return 0
+        with self.metrics_path.open("rb") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
 
     def truncate_metrics(self, num_bytes: int) -> None:
         """Cut metrics.jsonl back to `num_bytes`: what was logged after the checkpoint will be logged again."""
@@ -157,8 +171,8 @@ class RunFolder:
 
     def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2) -> Path:
         """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`."""
-        (self.path / "checkpoints").mkdir(exist_ok=True)
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
+        path.parent.mkdir(exist_ok=True)
         write_atomically(path, write)
         for old in self.checkpoints()[:-keep]:
             old.unlink()
@@ -171,8 +185,10 @@ class RunFolder:
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise RunError(f"{self.path} is in use by another process: two runs cannot share a folder") from None
+            for left in self.path.glob("**/.*.part"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             yield
 
     def _read_json(self, name: str) -> dict[str, Any]:
