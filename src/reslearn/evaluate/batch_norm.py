@@ -19,22 +19,30 @@ def recompute_batch_norm(
 ) -> None:
     """Set every running mean and variance of `net`, in place, to the plain average over `batches` of the batch statistics.
 
-    Batches should be of one size. Without batch norm nothing happens, and no batch is drawn.
+    All else in the net is in evaluation mode meanwhile. Batches smaller than the first are left out, since they would count as much
+    as a full one. Without batch norm nothing happens, and no batch is drawn. ValueError where there is no batch.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return
-    was_training = net.training
+    modes = {module: module.training for module in net.modules()}
     momenta = [norm.momentum for norm in norms]
     try:
+        net.eval()
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch's word for a plain average over all batches seen
-        net.train()
+            norm.train()
+        full = 0
         for x, _ in batches:
-            with autocast or nullcontext():
-                net(x)
+            full = full or len(x)
+            if len(x) >= full:
+                with autocast or nullcontext():
+                    net(x)
+        if not full:
+            raise ValueError("no batch to compute batch-norm statistics on")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        net.train(was_training)
+        for module, training in modes.items():
+            module.training = training

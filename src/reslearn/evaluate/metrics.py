@@ -31,7 +31,7 @@ def evaluate(
     `batches` yields (float [B, C, H, W], int64 [B]). Sums are kept on the device in float64, so that neither the size of a
     batch nor a short last one moves the mean. ValueError where there is no image.
     """
-    was_training = net.training
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     totals: Tensor | None = None
     num_images = num_classes = 0
@@ -41,20 +41,19 @@ def evaluate(
                 logits = net(x)
             logits = logits.float()
             num_images, num_classes = num_images + len(y), logits.shape[1]
-            top = logits.topk(min(5, num_classes)).indices
-            hits = top == y[:, None]
-            part = torch.stack([
-                functional.cross_entropy(logits, y, reduction="sum").double(), hits[:, 0].sum().double(), hits.any(1).sum().double(),
-            ])  # fmt: skip
+            misses = logits.topk(min(5, num_classes)).indices != y[:, None]
+            losses = functional.cross_entropy(logits, y, reduction="none")
+            part = torch.stack([losses.double().sum(), misses[:, 0].double().sum(), misses.all(1).double().sum()])
             totals = part if totals is None else totals + part
     finally:
-        net.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     if totals is None:
         raise ValueError("no image to evaluate on")
-    loss, top1, top5 = (totals / num_images).tolist()
+    loss, top1_errors, top5_errors = totals.tolist()
     return Metrics(
-        loss=loss,
-        top1_error_pct=100 * (1 - top1),
-        top5_error_pct=100 * (1 - top5) if num_classes > 5 else None,
+        loss=loss / num_images,
+        top1_error_pct=100 * top1_errors / num_images,
+        top5_error_pct=100 * top5_errors / num_images if num_classes > 5 else None,
         num_images=num_images,
     )

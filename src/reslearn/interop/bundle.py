@@ -5,6 +5,7 @@ hash of the recipe.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reslearn import models
 from reslearn.data import Preprocess
@@ -69,15 +70,33 @@ def read_bundle(path: Path | str) -> Bundle:
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: no bundle: {error}") from None
     try:
-        with torch.device("meta"):
-            network = models.build(**json.loads(metadata["model"]))
-        network.load_state_dict(tensors, assign=True)
-        return Bundle(
-            network=network.eval(),
-            classes=tuple(json.loads(metadata["classes"])),
-            preprocess=Preprocess.from_json(json.loads(metadata["preprocess"])),
-            metrics=json.loads(metadata["metrics"]),
-            recipe_hash=metadata["recipe_hash"],
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: a damaged bundle: {str(error).splitlines()[0]}") from None
+        return _assemble(metadata, tensors)
+    except KeyError as error:
+        raise BundleError(f"{path}: a damaged bundle: it lacks {error}") from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{path}: a damaged bundle: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+
+
+def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle:
+    """Build what the metadata name and give it the tensors. KeyError, TypeError, ValueError or RuntimeError where they do not fit."""
+    spec, classes, metrics = (json.loads(metadata[key]) for key in ("model", "classes", "metrics"))
+    if not (isinstance(spec, dict) and isinstance(spec.get("name"), str) and isinstance(metrics, dict)):
+        raise ValueError("model and metrics must be tables, and the model must have a name")
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise ValueError("classes must be a list of names")
+    # A number of layers is the one part of a spec that costs time: a file of a few bytes may not ask for a million of them.
+    if any(int(digits) > 4 * len(tensors) for digits in re.findall(r"[0-9]+", spec["name"])):
+        raise ValueError(f"{len(tensors)} tensors are not enough for {spec['name']}")
+    with torch.device("meta"):
+        network = models.build(**spec)
+    wanted = network.state_dict()
+    foreign = [name for name, tensor in tensors.items() if name in wanted and tensor.dtype != wanted[name].dtype]
+    if foreign:
+        raise ValueError(f"{foreign[0]} is {tensors[foreign[0]].dtype}, not {wanted[foreign[0]].dtype}")
+    network.load_state_dict(tensors, assign=True)
+    preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
+    if len(classes) != network.num_classes or preprocess.channels != network.spec["in_channels"]:
+        raise ValueError("the network fits neither the class names nor the preprocessing beside it")
+    return Bundle(
+        network=network.eval(), classes=tuple(classes), preprocess=preprocess, metrics=metrics, recipe_hash=metadata["recipe_hash"]
+    )
