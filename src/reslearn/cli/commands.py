@@ -17,9 +17,11 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
-from reslearn.cli import bench
+from reslearn.cli import bench, paper
 from reslearn.cli.analyse import EXAMPLES as ANALYSE_EXAMPLES
 from reslearn.cli.analyse import analyse
+from reslearn.cli.demo import EXAMPLES as DEMO_EXAMPLES
+from reslearn.cli.demo import demo
 from reslearn.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from reslearn.cli.evaluate import evaluate
 from reslearn.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
@@ -47,6 +49,7 @@ def add(name: str, function: Callable[..., None], examples: tuple[str, ...], *, 
     to.command(name, epilog=examples_epilog(examples))(function)
 
 
+add("demo", demo, DEMO_EXAMPLES)
 add("inspect", inspect, INSPECT_EXAMPLES)
 add("list", list_names, LIST_EXAMPLES)
 add("train", train, TRAIN_EXAMPLES)
@@ -58,6 +61,11 @@ add("analyse", analyse, ANALYSE_EXAMPLES)
 bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training and loading are on the machine at hand.")
 app.add_typer(bench_group, name="bench")
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
+
+paper_group = typer.Typer(rich_markup_mode=None, help="The paper as an executable: its claims, each with a rule and a verdict.")
+app.add_typer(paper_group, name="paper")
+add("list", paper.list_claims, paper.LIST_EXAMPLES, to=paper_group)
+add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
 add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
 
 

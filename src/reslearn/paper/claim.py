@@ -1,7 +1,9 @@
 """What a claim of the paper is to us: its words, a decision rule written before the data, the runs it rests on, and a finding.
 
-A claim module gives `CLAIM`, `conditions(budget)` (the runs it needs; shared between claims, trained once) and
-`judge(evidence) -> Finding` (reads finished run folders, never trains a recipe itself).
+A claim module (paper/claims/cNN.py) gives `CLAIM`, `conditions(budget)` (the runs it needs; shared between claims, trained once) and
+`judge(evidence) -> Finding` (reads finished run folders, never trains a recipe itself). It may give `judged_conditions(evidence)`:
+runs that are known only after the first, trained next; most want `protocol.judged_conditions`, each net at its chosen learning rate.
+A run that diverged is missing in `evidence.runs`; `protocol.judged_run(evidence, "plain56", seed)` finds the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,16 +29,20 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One run that a claim needs: a model, a seed and values that differ from the budget's recipe."""
+    """One run that a claim needs: a model, a seed and values that differ from the budget's recipe. `why` is shown while it trains."""
 
     model: str
     seed: int
     overrides: tuple[str, ...] = ()
+    why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is spent: depths, learning rates to choose among, seeds to choose on and seeds to judge on (never the same)."""
+    """How much is spent: depths, learning rates to choose among, seeds to choose on and seeds to judge on (never the same).
+
+    `extra_residual_depths`: beyond the depths at which both families are compared, as the paper's ResNet-110.
+    """
 
     name: Literal["demo", "smoke", "short", "full"]
     data: str
@@ -46,6 +52,16 @@ class Budget:
     learning_rates: tuple[float, ...]
     choice_seeds: tuple[int, ...]
     judge_seeds: tuple[int, ...]
+    extra_residual_depths: tuple[int, ...] = ()
+
+
+class ClaimModule(Protocol):
+    """What every module in paper/claims is."""
+
+    CLAIM: Claim
+
+    def conditions(self, budget: Budget) -> "list[Condition]": ...
+    def judge(self, evidence: "Evidence") -> "Finding": ...
 
 
 class Fit(Protocol):

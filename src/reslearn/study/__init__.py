@@ -8,11 +8,12 @@ from reslearn.study.run import StudyInUseError, StudyReport, run_study
 from reslearn.study.statistics import Comparison, Equivalence, Interval, Slope, Summary, bootstrap, compare, equivalence, slope, summary
 from reslearn.study.survival import Steps, StepsComparison, compare_steps, restricted_mean, steps_to_threshold
 from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_verdict
+from reslearn.study.warm import WarmStart
 
 __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
     "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
-    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "available_cores", "bootstrap", "collect", "compare", "compare_steps",
+    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare", "compare_steps",
     "degradation_verdict", "depth_rows", "equivalence", "grid", "load_study", "restricted_mean", "run_study", "slope",
     "steps_to_threshold", "study_from", "summary", "table", "vary",
 ]  # fmt: skip

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
@@ -47,10 +48,25 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Process(Protocol):
+    """What the engine needs of a process, under the names of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def wait(self) -> int: ...
+
+
+Launch = Callable[[Job, dict[str, str]], Process]
+
+
 @dataclass
 class _Child:
     job: Job
-    process: subprocess.Popen[bytes]
+    process: Process
     started: float
 
     @property
@@ -62,15 +78,17 @@ class LocalEngine:
     """One process a run, at most `jobs` at once (default: one a core), longest first.
 
     Ctrl-C and SIGTERM are passed to the runs as SIGTERM, their checkpoints are waited for, and the rest is not begun; a second one
-    kills. `command` is what the arguments of a job are given to.
+    kills. `command` is what the arguments of a job are given to; `launch` starts a run in another way (`WarmStart`).
     """
 
-    def __init__(self, *, jobs: int | None = None, command: Sequence[str] = (sys.executable, "-m", "reslearn")) -> None:
+    def __init__(
+        self, *, jobs: int | None = None, command: Sequence[str] = (sys.executable, "-m", "reslearn"), launch: Launch | None = None
+    ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs = {jobs}: at least 1 is needed")
         self._jobs = jobs or available_cores()
         self._cores = max(self._jobs, available_cores())
-        self._command = tuple(command)
+        self._launch = launch or partial(_launch_command, tuple(command))
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run them all; outcomes in the order in which they ended."""
@@ -114,19 +132,22 @@ class LocalEngine:
         job.folder.mkdir(parents=True, exist_ok=True)
         with (job.folder / "train.log").open("ab") as log:
             log.write(f"$ {job.command}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *self._command, *job.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(os.environ, job.cores),
-                # A terminal sends Ctrl-C to its whole group; runs are told by us alone, once.
-                start_new_session=True,
-                # The one inheritable file is the study's lock: it stays held until the last run has ended, however we end.
-                close_fds=False,
-            )
-        return _Child(job, process, time.monotonic())
+        return _Child(job, self._launch(job, _environment(os.environ, job.cores)), time.monotonic())
+
+
+def _launch_command(command: Sequence[str], job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with (job.folder / "train.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command, *job.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            # A terminal sends Ctrl-C to its whole group; runs are told by us alone, once.
+            start_new_session=True,
+            # The one inheritable file is the study's lock: it stays held until the last run has ended, however we end.
+            close_fds=False,
+        )
 
 
 def _environment(given: Mapping[str, str], cores: int) -> dict[str, str]:

@@ -1,0 +1,109 @@
+"""`reslearn paper list` and `reslearn paper claims`: the paper as an executable, on data and at a budget of one's choice."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reslearn.paper import Budget, ClaimsReport
+
+LIST_EXAMPLES = ("reslearn paper list",)
+CLAIMS_EXAMPLES = (
+    "reslearn paper claims --data cifar10 --budget smoke",
+    "reslearn paper claims --data cifar10 --budget short --only C1,C8",
+)
+
+# What every run imports; the fork server imports it once.
+_PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets")
+_STYLES = {"shown": "green", "not shown": "red", "undecided": "yellow", "not testable here": "dim"}
+
+
+def list_claims() -> None:
+    """List the claims: identifier, words, and where the paper makes them."""
+    from reslearn.paper import load_claims
+
+    claims = [module.CLAIM for module in load_claims()]
+    width = max(len(claim.text) for claim in claims)
+    for claim in claims:
+        typer.echo(f"{claim.identifier:4} {claim.text:{width}}  {claim.section}")
+
+
+def claims(
+    data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")] = "cifar10",
+    budget: Annotated[str, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's 64k steps).")] = "short",
+    only: Annotated[str | None, typer.Option(help="Some claims, as in C1,C8; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a claim is not shown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Train what the paper's claims rest on, and judge each by its rule: shown, not shown, undecided, or not testable here.
+
+    Stopped, it goes on when it is called again with the same --out.
+    """
+    from reslearn import paper
+
+    wanted = tuple(name.strip().upper() for name in only.split(",") if name.strip()) if only is not None else ()
+    chosen = paper.paper_budget(budget, data)
+    out = out or Path("claims") / f"{Path(data).name}-{budget}"
+    run_and_tell(chosen, wanted, out=out, jobs=jobs, data_dir=data_dir, check=check, as_json=as_json)
+
+
+def run_and_tell(
+    budget: "Budget", only: tuple[str, ...], *, out: Path, jobs: int | None, data_dir: Path | None, check: bool, as_json: bool
+) -> None:
+    """Run the claims, write the page, print the table or JSON."""
+    import json
+    import os
+
+    from rich.console import Console
+
+    from reslearn import paper
+    from reslearn.cli.commands import main
+    from reslearn.report import write_page
+    from reslearn.runs import write_atomically
+    from reslearn.study import LocalEngine, WarmStart
+
+    modules = paper.load_claims(only)
+    aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
+    try:
+        report = paper.run_claims(
+            modules, budget, out, engine=LocalEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD)), fit=_fit, data_dir=data_dir,
+            say=lambda text: aloud.print(text, style="bold", markup=False),
+        )  # fmt: skip
+    except paper.StudyStopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+    page = write_page(paper.claims_page(report, command=["reslearn", *sys.argv[1:]]), out)
+    findings = {**paper.as_json(report), "page": str(page)}
+    write_atomically(out / "claims.json", lambda file: file.write(json.dumps(findings, indent=1, allow_nan=False).encode()))
+    if as_json:
+        typer.echo(json.dumps(findings, allow_nan=False))
+    else:
+        _print(report, page)
+    if check and any(finding.outcome == "not shown" for finding in report.findings):
+        raise typer.Exit(1)
+
+
+def _print(report: "ClaimsReport", page: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "claim", "measured", "verdict", show_lines=True)
+    for finding in report.findings:
+        verdict = Text(finding.outcome, style=_STYLES[finding.outcome])
+        table.add_row(finding.claim.identifier, Text(finding.claim.text), Text(finding.measured), verdict)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{report.num_runs} runs, {report.seconds:.0f} s. Page: {page}", markup=False)
+
+
+def _fit(*arguments: Any, **named: Any) -> Any:
+    """`reslearn.train.fit`, imported when a claim makes a small fit of its own."""
+    from reslearn.train import fit
+
+    return fit(*arguments, **named)

@@ -1,0 +1,67 @@
+"""How much is spent on the claims: `demo` on digits in minutes, and smoke, short and full on CIFAR-10 (or other data of its kind).
+
+`full` is the paper's own: its 64k steps, its depths, ResNet-110 with its warm-up, five seeds. The seeds on which learning rates are
+chosen are never those on which a claim is judged.
+"""
+
+from pathlib import Path
+
+from reslearn.paper.claim import Budget
+
+_DEMO_STEPS = (
+    'schedule.duration="12 epochs"',
+    'schedule.milestones=["6 epochs", "9 epochs"]',
+    'evaluation.every="1 epochs"',
+    "evaluation.test_curve=true",
+    'evaluation.snapshots=["0 steps", "1 epochs", "6 epochs"]',
+)
+_SMOKE_STEPS = (
+    "data.size_px=16",
+    "data.train_images=1000",
+    'schedule.duration="60 steps"',
+    'schedule.milestones=["30 steps", "45 steps"]',
+    'evaluation.every="30 steps"',
+    'evaluation.snapshots=["0 steps", "20 steps"]',
+    "train.batch_size=32",
+    "train.read_every_steps=10",
+)
+_SHORT_STEPS = (
+    'schedule.duration="4 epochs"',
+    'schedule.milestones=["2 epochs", "3 epochs"]',
+    'evaluation.snapshots=["0 steps", "400 steps", "2 epochs"]',
+)
+_FULL_STEPS = (
+    'evaluation.every="2 epochs"',
+    "evaluation.test_curve=true",
+    'evaluation.snapshots=["0 steps", "400 steps", "32000 steps"]',
+)
+
+
+def demo() -> Budget:
+    """Digits: real scans of 8 x 8 pixels, 1,437 to train on; about five minutes on two cores for all claims."""
+    return Budget(
+        name="demo", data="digits", recipe="digits", overrides=_DEMO_STEPS, depths=(8, 14, 20, 32, 56),
+        learning_rates=(0.01, 0.03, 0.1), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3),
+    )  # fmt: skip
+
+
+def paper_budget(name: str, data: str) -> Budget:
+    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, days of a GPU. ValueError for another."""
+    digits = Path(data).name == "digits"
+    if name == "smoke":
+        steps = tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data.")))
+        return Budget(
+            name="smoke", data=data, recipe="digits" if digits else "cifar-short", overrides=steps, depths=(8, 20),
+            learning_rates=(0.05, 0.1), choice_seeds=(100,), judge_seeds=(0, 1),
+        )  # fmt: skip
+    if name == "short":
+        return Budget(
+            name="short", data=data, recipe="digits" if digits else "cifar-short", overrides=_SHORT_STEPS, depths=(8, 14, 20, 32, 56),
+            learning_rates=(0.03, 0.1), choice_seeds=(100,), judge_seeds=(0, 1, 2),
+        )  # fmt: skip
+    if name == "full":
+        return Budget(
+            name="full", data=data, recipe="cifar-paper", overrides=_FULL_STEPS, depths=(8, 14, 20, 32, 44, 56),
+            learning_rates=(0.03, 0.1, 0.3), choice_seeds=(100, 101), judge_seeds=(0, 1, 2, 3, 4), extra_residual_depths=(110,),
+        )  # fmt: skip
+    raise ValueError(f"--budget {name}: allowed are smoke, short and full")

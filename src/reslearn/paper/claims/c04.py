@@ -1,0 +1,96 @@
+"""C4: residual networks are easier to optimise (Sec. 1; Sec. 4.1, "converges faster at the early stage").
+
+The rule, before any data: the steps until the training loss, as trained, is at or below half of that of guessing, ln(K) / 2 for K
+classes. Runs that never get there are censored at their last step, diverged ones at their first. All depths that both families
+have are pooled, as many runs of each in either group. "shown" where the log-rank test has p < 0.05 and the restricted mean of the
+residual nets is smaller; "not shown" where p < 0.05 and it is larger, or where all runs arrive and p is above 0.5; else "undecided".
+"""
+
+import math
+from collections.abc import Sequence
+
+from reslearn.paper import protocol
+from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.protocol import model_name
+from reslearn.report import Figure, Series
+from reslearn.study import Steps, StepsComparison, compare_steps, restricted_mean, steps_to_threshold
+from reslearn.study.collect import Kind
+
+SIGNIFICANCE = 0.05
+CLEARLY_ALIKE = 0.5
+
+CLAIM = Claim(
+    identifier="C4",
+    text="Residual networks are easier to optimise",
+    section="Sec. 1 and 4.1",
+    rule=(
+        "Steps until the training loss is half that of guessing; runs that never arrive count as censored, not as missing. Same depths, same "
+        "parameters. Shown: log-rank p < 0.05 and residual nets arrive sooner. Not shown: p < 0.05 the other way, or all arrive and p > 0.5."
+    ),
+)
+
+
+def conditions(budget: Budget) -> list[Condition]:
+    """Both families at all depths, to choose their learning rates."""
+    return protocol.choice_conditions(budget)
+
+
+def judged_conditions(evidence: Evidence) -> list[Condition]:
+    """Both families at the learning rates chosen."""
+    return protocol.judged_conditions(evidence)
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Apply the rule."""
+    by_kind = {kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths} for kind in protocol.BOTH}
+    pooled = {kind: [run for runs in by_depth.values() for run in runs] for kind, by_depth in by_kind.items()}
+    outcome, found = decide(pooled["residual"], pooled["plain"])
+    measured = (
+        f"residual nets reach half the loss of guessing after {found.restricted_mean_a:.0f} steps ({found.num_reached_a} of {found.n_a} runs), "
+        f"plain after {found.restricted_mean_b:.0f} ({found.num_reached_b} of {found.n_b}), cut at {found.horizon:.0f}"
+    )
+    p = _p(found)
+    measured += "; no run arrived" if p is None else f"; log-rank p = {p:.2g}"
+    numbers = {kind: {str(depth): [list(run) for run in runs] for depth, runs in one.items()} for kind, one in by_kind.items()}
+    return Finding(
+        claim=CLAIM, outcome=outcome, measured=measured, numbers={"steps_reached": numbers, "p": p},
+        figures=(_figure(by_kind, found.horizon),), rests_on=tuple(protocol.models(evidence.budget)),
+    )  # fmt: skip
+
+
+def decide(residual: Sequence[Steps], plain: Sequence[Steps]) -> tuple[Outcome, StepsComparison]:
+    """The rule of this module, on the runs of both families."""
+    found = compare_steps(residual, plain)
+    p = _p(found)
+    if p is None:
+        return "undecided", found
+    if p < SIGNIFICANCE and found.difference != 0:
+        return ("shown" if found.difference < 0 else "not shown"), found
+    everyone = found.num_reached_a == found.n_a and found.num_reached_b == found.n_b
+    return ("not shown" if everyone and p > CLEARLY_ALIKE else "undecided"), found
+
+
+def _p(found: StepsComparison) -> float | None:
+    return found.p if found.p_exact is None else found.p_exact
+
+
+def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps]:
+    """One a judged seed."""
+    runs = [protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds]
+    found = []
+    for run in runs:
+        if run is None:
+            found.append(Steps(0.0, False))
+        else:
+            threshold = math.log(run.recipe["model"]["num_classes"]) / 2
+            found.append(steps_to_threshold(run.metrics("train"), threshold=threshold))
+    return found
+
+
+def _figure(by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float) -> Figure:
+    series = []
+    for kind, by_depth in by_kind.items():
+        means = [restricted_mean(runs, horizon) for runs in by_depth.values()]
+        series.append(Series(kind, list(by_depth), means))
+    caption = f"Mean steps until the training loss is half that of guessing; a run that never gets there counts as {horizon:.0f} or more."
+    return Figure("steps-to-half-loss", "How soon training gets somewhere", caption, "layers", "steps", series)

@@ -1,0 +1,135 @@
+"""C9: nor is degradation due to vanishing gradients, with batch norm (Sec. 4.1: "healthy norms"). Measured from both sides."""
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+from reslearn.paper import protocol
+from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.subjects import judged_subjects, rests_on
+from reslearn.report import Figure, Series
+
+if TYPE_CHECKING:
+    from reslearn.analysis import Gradients
+
+_BOUND = 100.0
+_NUM_IMAGES = 256  # one batch, large enough that its mean gradient is not noise
+
+CLAIM = Claim(
+    identifier="C9",
+    text="Nor is it vanishing gradients: with batch norm their norms are healthy",
+    section="Sec. 4.1",
+    rule="The deepest plain net, at its start, at each snapshot and at the end, on one fixed batch: the ratio of gradient norms, median of the "
+    "first third of layers over median of the last third, both by weights and by the outputs of blocks (the backward propagated signal). "
+    f"Healthy is a ratio from 1/{_BOUND:g} to {_BOUND:g}: two powers of ten are about what learning rates differ by in practice, so that one rate "
+    "for all layers can still serve them, while signals that vanish or explode do so exponentially in depth and leave that range far behind. "
+    "Shown if every ratio of every judged seed is healthy and the control, the same net at its start with N(0, 0.01) weights and no batch norm, is "
+    "not (else the measure would be blind). Not shown if at some moment the geometric mean over seeds of a ratio is not healthy, to either side. "
+    "Undecided otherwise.",
+)
+
+_CONTROLS = {"N(0, 0.01), no batch norm": {"init": "normal_0.01", "normalize": False}, "He, no batch norm": {"normalize": False}}
+
+
+def conditions(budget: Budget) -> list[Condition]:
+    """The runs that choose the learning rates of plain nets."""
+    return protocol.choice_conditions(budget, ["plain"])
+
+
+def judged_conditions(evidence: Evidence) -> list[Condition]:
+    """Plain nets at their learning rates."""
+    return protocol.judged_conditions(evidence, ["plain"])
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Every moment of the deepest plain net, every seed; controls at the start of the first."""
+    from dataclasses import asdict
+
+    from reslearn.analysis import gradients, gradients_by_moment
+
+    name = protocol.model_name("plain", max(evidence.budget.depths))
+    subjects = judged_subjects(evidence, name)
+    if not subjects:
+        return Finding(claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end")
+    by_seed = {seed: gradients_by_moment(subject, num_images=_NUM_IMAGES) for seed, subject in subjects.items()}
+    first = next(iter(subjects.values()))
+    batch = first.training_batch(_NUM_IMAGES)
+    controls = {kind: gradients(first.untrained(**switches), *batch) for kind, switches in _CONTROLS.items()}
+    means = _means(list(by_seed.values()))
+    ratios = [ratio for moments in by_seed.values() for moment in moments for ratio in (moment.weights_ratio, moment.signal_ratio)]
+    sees = not _is_healthy(next(iter(controls.values())).signal_ratio)
+    return Finding(
+        claim=CLAIM,
+        outcome=_outcome(ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees),
+        measured=_sentence(name, means, next(iter(controls.values())), len(by_seed)),
+        numbers={
+            "model": name,
+            "mean_ratios_by_step": means,
+            "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
+            "controls": {kind: asdict(control) for kind, control in controls.items()},
+        },
+        figures=(_figure(name, next(iter(by_seed.values())), controls, "weights"), _figure(name, next(iter(by_seed.values())), controls, "signal")),
+        rests_on=rests_on(list(subjects.values())),
+    )
+
+
+def _outcome(ratios: list[float], means: list[float], *, sees: bool) -> Outcome:
+    if any(not _is_healthy(mean) for mean in means):
+        return "not shown"
+    return "shown" if sees and all(map(_is_healthy, ratios)) else "undecided"
+
+
+def _is_healthy(ratio: float) -> bool:
+    return 1 / _BOUND <= ratio <= _BOUND  # NaN is not
+
+
+def _means(runs: "list[list[Gradients]]") -> dict[int, dict[str, float]]:
+    """{step: {"weights": ..., "signal": ...}}: geometric means over seeds."""
+    return {
+        moments[0].step: {
+            "weights": _geometric([moment.weights_ratio for moment in moments]),
+            "signal": _geometric([moment.signal_ratio for moment in moments]),
+        }
+        for moments in zip(*runs, strict=True)
+    }
+
+
+def _geometric(ratios: list[float]) -> float:
+    if any(math.isnan(ratio) for ratio in ratios):
+        return math.nan
+    if 0 in ratios or math.inf in ratios:
+        return math.nan if 0 in ratios and math.inf in ratios else (0.0 if 0 in ratios else math.inf)
+    return statistics.geometric_mean(ratios)
+
+
+def _sentence(name: str, means: dict[int, dict[str, float]], control: "Gradients", num_seeds: int) -> str:
+    moments = ", ".join(f"step {step} {mean['weights']:.2g} / {mean['signal']:.2g}" for step, mean in means.items())
+    worst = max((ratio for mean in means.values() for ratio in mean.values()), key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
+    verdict = "healthy" if _is_healthy(worst) else ("exploding towards the first layers" if worst > 1 else "vanishing")
+    return (
+        f"{name}, first layers over last, weights / signal: {moments} (n={num_seeds}): {verdict}; "
+        f"control without batch norm {control.signal_ratio:.1g}"
+    )
+
+
+def _figure(name: str, moments: "list[Gradients]", controls: "dict[str, Gradients]", kind: str) -> Figure:
+    def series(title: str, found: "Gradients", style: str) -> Series:
+        norms = [layer.norm for layer in (found.weights if kind == "weights" else found.signal)]
+        return Series(
+            name=title, x=range(1, len(norms) + 1), y=[norm if norm > 0 else None for norm in norms], style="dashed" if style else "line"
+        )
+
+    what = {"weights": ("weights of each convolution", "convolution"), "signal": ("output of each block", "block")}[kind]
+    return Figure(
+        name=f"c9-gradients-{kind}",
+        title=f"Gradients of {name} by {what[0]}",
+        caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. "
+        "Dashed: the same net at its start without batch norm. A curve that rises to the right vanishes on its way back.",
+        x_label=what[1],
+        y_label="gradient norm",
+        series=[
+            *(series(f"step {moment.step}", moment, "") for moment in moments),
+            *(series(title, found, "dashed") for title, found in controls.items()),
+        ],
+        y_log=True,
+    )

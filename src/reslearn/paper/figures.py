@@ -1,0 +1,86 @@
+"""Figures in the manner of the paper's 1 and 6, from the judged runs: error over iterations, and error against depth.
+
+Thin dashed lines are training error on augmented batches, bold lines test error, as there; seeds are averaged.
+"""
+
+import math
+from collections.abc import Sequence
+
+from reslearn.paper import protocol
+from reslearn.paper.claim import Evidence
+from reslearn.paper.protocol import model_name
+from reslearn.report import Figure, Panels, Series
+from reslearn.report.curves import Curve, curve, seeds_series
+from reslearn.study import summary
+from reslearn.study.collect import Kind
+
+
+def paper_figures(evidence: Evidence) -> list[Panels | Figure]:
+    """Figure 1, figure 6 and error against depth, as far as the runs for them are there."""
+    trained = {kind: _trained(evidence, kind) for kind in protocol.BOTH}
+    figures: list[Panels | Figure] = []
+    if len(trained["plain"]) > 1:
+        figures.append(Panels(_figure_1(evidence, trained["plain"])))
+    if any(trained.values()):
+        figures.append(Panels([_figure_6(evidence, kind, at) for kind, at in trained.items() if at]))
+        figures.append(_against_depth(evidence, trained))
+    return figures
+
+
+def _trained(evidence: Evidence, kind: Kind) -> list[int]:
+    """Depths of which a judged run is there."""
+    seeds = evidence.budget.judge_seeds
+    return [d for d in protocol.depths(evidence.budget, kind) if any(protocol.judged_run(evidence, model_name(kind, d), s) for s in seeds)]
+
+
+def _figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
+    """The deepest plain net against the paper's 20 layers, or the depth nearest to that: training error left, test error right."""
+    shallow = min((depth for depth in at if depth != max(at)), key=lambda depth: abs(depth - 20))
+    figures = []
+    for name, said in (("train", "training"), ("test", "test")):
+        series: list[Series] = []
+        for depth in (shallow, max(at)):
+            series += seeds_series(f"plain-{depth}", _curves(evidence, "plain", depth, name), group=f"plain-{depth}")
+        title = f"Figure 1, {'left' if name == 'train' else 'right'}: {said} error, plain-{shallow} and plain-{max(at)}"
+        caption = "The deeper plain net is worse on the images it trains on. Bold: mean over seeds; thin: single seeds."
+        if name == "test":
+            caption = "And therefore on images it never saw. Bold: mean over seeds; thin: single seeds."
+        figures.append(Figure(f"figure-1-{said}", title, caption, "iteration", f"{said} error (%)", series, y_limits=(0.0, 100.0)))
+    return figures
+
+
+def _figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
+    series: list[Series] = []
+    label = "plain" if kind == "plain" else "ResNet"
+    for depth in at:
+        name = f"{label}-{depth}"
+        series += seeds_series(f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True, single=False)
+        series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name, single=False)
+    return Figure(
+        f"figure-6-{kind}", f"Figure 6: {'plain' if kind == 'plain' else 'residual'} networks",
+        "Means over seeds. Training error is of the running, augmented batches, as in the paper.",
+        "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles={"dashed": "training error", "line": "test error"},
+    )  # fmt: skip
+
+
+def _against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
+    series = []
+    for kind, at in trained.items():
+        for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):
+            curves = protocol.by_depth(evidence, kind, field, at)
+            numbers = [summary([one[index] for one in curves]) for index in range(len(at))]
+            low = [None if one.interval is None else max(0.0, one.interval.low) for one in numbers]
+            high = [None if one.interval is None else min(100.0, one.interval.high) for one in numbers]
+            style = "dashed" if said == "training" else "line"
+            means = [one.mean if math.isfinite(one.mean) else None for one in numbers]
+            series.append(Series(f"{kind}, {said}", at, means, style, kind, low, high))  # type: ignore[arg-type]
+    return Figure(
+        "error-against-depth", "Error against depth", "At the end of training: means over seeds and 95 % intervals. Training error is on clean "
+        "images with batch-norm statistics recomputed.", "layers", "error (%)", series, y_limits=(0.0, 100.0),
+        styles={"dashed": "training error", "line": "test error"},
+    )  # fmt: skip
+
+
+def _curves(evidence: Evidence, kind: Kind, depth: int, records: str) -> dict[int, Curve]:
+    runs = {seed: protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds}
+    return {seed: curve(run.metrics(), records, "top1_error_pct") for seed, run in runs.items() if run is not None}

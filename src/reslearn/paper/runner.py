@@ -1,0 +1,133 @@
+"""From claims to findings: the runs of all claims gathered, each trained once, then every claim judged.
+
+Two stages of training: the runs that choose learning rates, and those that depend on the choice (`protocol`). Called again in the
+same folder it goes on where it stopped: what is complete stays.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reslearn.paper.claim import Budget, ClaimModule, Condition, Evidence, Finding, Fit
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+from reslearn.study import Engine, Job, StudyReport, grid, run_study
+
+# What a training says of a loss that is not finite, in the last line of its log (reslearn.train.loop).
+_DIVERGED = "the loss is "
+
+
+class StudyStopped(Exception):
+    """A signal stopped the training; the text says how to go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsReport:
+    """The findings in the order of the claims, with all they rest on."""
+
+    findings: tuple[Finding, ...]
+    evidence: Evidence
+    seconds: float
+    num_runs: int
+    num_diverged: int
+
+
+class _Stages:
+    """Trains conditions, remembers which runs there are, which diverged and which failed for another reason."""
+
+    def __init__(self, budget: Budget, folder: Path, engine: Engine, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+        self._budget, self._folder, self._engine, self._arguments, self._say = budget, folder, engine, tuple(arguments), say
+        self.runs: dict[Condition, RunFolder] = {}
+        self.failures: dict[Condition, str] = {}
+        self.num_diverged = 0
+
+    def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
+        """Bring the conditions that are new to their end. Raises StudyStopped."""
+        new = [condition for condition in dict.fromkeys(conditions) if condition not in self.runs and condition not in self.failures]
+        jobs: dict[Condition, Job] = {condition: self._job(condition) for condition in new}
+        if not jobs:
+            return
+        left = sum(not job.is_complete for job in jobs.values())
+        self._say(f"{what}: {len(jobs)} runs" + (f", {len(jobs) - left} of them complete already" if left < len(jobs) else ""))
+        unique = {job.folder: job for job in jobs.values()}
+        report = run_study(list(unique.values()), self._folder, engine=self._engine, continue_command=continue_command)
+        if report.is_interrupted:
+            raise StudyStopped("\n".join(report.lines()))
+        self._remember(jobs, report)
+
+    def _job(self, condition: Condition) -> Job:
+        job, = grid(
+            models=[condition.model], seeds=[condition.seed], recipe=self._budget.recipe, folder=self._folder, data=self._budget.data,
+            overrides=[(*self._budget.overrides, *condition.overrides)], cost=_cost, arguments=self._arguments,
+        )  # fmt: skip
+        switches = " ".join(switch.partition("=")[0].rpartition(".")[2] + "=" + switch.partition("=")[2] for switch in condition.overrides)
+        return replace(job, name=f"{condition.model} {switches} seed {condition.seed} {condition.why}".replace("  ", " ").strip())
+
+    def _remember(self, jobs: dict[Condition, Job], report: StudyReport) -> None:
+        reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
+        for condition, job in jobs.items():
+            if job.is_complete:
+                self.runs[condition] = RunFolder(job.folder)
+                continue
+            reason = reasons.get(job.folder, "no result")
+            if _DIVERGED in reason:
+                self.num_diverged += 1
+            self.failures[condition] = reason
+
+
+def run_claims(
+    claims: Sequence[ClaimModule],
+    budget: Budget,
+    folder: Path | str,
+    *,
+    engine: Engine,
+    fit: Fit,
+    data_dir: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    continue_command: str | None = None,
+) -> ClaimsReport:
+    """Train what the claims need below `folder`/runs and judge them. StudyStopped where a signal ended the training.
+
+    A run that diverged is evidence; one that failed otherwise (no memory, a full disk) leaves the claims that need it undecided.
+    """
+    started, folder = time.monotonic(), Path(folder)
+    stages = _Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
+    evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say)
+    first = {claim.CLAIM.identifier: claim.conditions(budget) for claim in claims}
+    stages.train((condition for needed in first.values() for condition in needed), "choosing learning rates", continue_command)
+    then = {claim.CLAIM.identifier: _judged_conditions(claim, evidence) for claim in claims}
+    stages.train((condition for needed in then.values() for condition in needed), "each net at its learning rate", continue_command)
+    findings = []
+    for claim in claims:
+        identifier = claim.CLAIM.identifier
+        say(f"judging {identifier}: {claim.CLAIM.text}")
+        failed = {c: stages.failures[c] for c in (*first[identifier], *then[identifier]) if c in stages.failures}
+        findings.append(_judge(claim, evidence, {c: reason for c, reason in failed.items() if _DIVERGED not in reason}))
+    return ClaimsReport(
+        findings=tuple(findings),
+        evidence=evidence,
+        seconds=time.monotonic() - started,
+        num_runs=len(stages.runs),
+        num_diverged=stages.num_diverged,
+    )
+
+
+def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition]:
+    needed: Callable[[Evidence], list[Condition]] | None = getattr(claim, "judged_conditions", None)
+    return [] if needed is None else needed(evidence)
+
+
+def _judge(claim: ClaimModule, evidence: Evidence, failed: dict[Condition, str]) -> Finding:
+    if failed:
+        condition, reason = next(iter(failed.items()))
+        return Finding(claim=claim.CLAIM, outcome="undecided", measured=f"run {condition.model}, seed {condition.seed} failed: {reason}")
+    return claim.judge(evidence)
+
+
+def _cost(recipe: Recipe) -> float:
+    """Layers x images, near enough to start the longest first; no torch is needed for it."""
+    layers = int(re.sub(r"\D", "", recipe.model.name) or 1)
+    steps = recipe.schedule.duration.steps(num_images=recipe.data.train_images or 50_000, batch_size=recipe.train.batch_size)
+    return float(layers * steps * recipe.train.batch_size)

@@ -1,0 +1,94 @@
+"""Starts runs as forks of one process that has imported what they need: a study of many short runs then pays for its imports once.
+
+Importing torch, its optimisers and scikit-learn takes three to four seconds of a core, as much as a small net takes to train on
+digits. The forking is the standard library's fork server; the run itself is the same command line as everywhere.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reslearn.runs import RunError, RunFolder
+from reslearn.study.grid import Job
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_WAIT_FOR_LOCK_SECONDS = 60.0
+
+
+class ForkedProcess:
+    """One run, seen as the engine sees any process (`subprocess.Popen`'s names)."""
+
+    def __init__(self, process: "multiprocessing.process.BaseProcess") -> None:
+        assert process.pid is not None
+        self._process, self.pid = process, process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, minus the number of a signal that ended it, or None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Wait until it has ended."""
+        self._process.join()
+        return self._process.exitcode or 0
+
+
+class WarmStart:
+    """`LocalEngine(launch=WarmStart(entry, preload=...))`: `entry` reads `sys.argv` as a command line does; `preload` are modules."""
+
+    def __init__(self, entry: Callable[[], object], *, preload: Sequence[str]) -> None:
+        self._entry = entry
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(preload))
+
+    def __call__(self, job: Job, environment: dict[str, str]) -> ForkedProcess:
+        """Begin a run; its words are appended to train.log in its folder. OSError where no process can be had."""
+        process = self._context.Process(target=_run, args=(self._entry, job.arguments, job.folder), name=job.name)
+        before = dict(os.environ)
+        os.environ.update(environment)  # the fork server is started by the first run, and hands its environment on
+        try:
+            process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return ForkedProcess(process)
+
+
+def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path) -> None:
+    """In the fork: a session, a log and a command line of its own; stopped when the fork server goes, which goes with the study."""
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    _wait_for_lock(RunFolder(folder))
+    sys.argv = ["reslearn", *arguments]
+    entry()
+
+
+def _wait_for_lock(folder: RunFolder) -> None:
+    """A study that was killed outright leaves runs that are still writing their checkpoints."""
+    until = time.monotonic() + _WAIT_FOR_LOCK_SECONDS
+    while True:
+        try:
+            with folder.lock():
+                return
+        except RunError:
+            if time.monotonic() > until:
+                return  # the run itself says whose folder it is
+            time.sleep(0.2)
