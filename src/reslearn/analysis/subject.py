@@ -67,11 +67,14 @@ class Subject:
             return self.untrained()
         raise ValueError(f"step {step}: {self.folder.path} keeps {', '.join(map(str, sorted({0, *kept})))} and the trained network")
 
-    def untrained(self) -> models.Network:
-        """A network as the run's was before its first step: same recipe, same seed. The global generator is put back."""
+    def untrained(self, **switches: Any) -> models.Network:
+        """The network as it was before the first step, from recipe and seed; `switches` of `build` make it another, as a control.
+
+        The global generator is put back.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe["seed"])
-            return models.build(**self.recipe["model"]).eval()
+            return models.build(**{**self.recipe["model"], **switches}).eval()
 
     def moments(self) -> list[int | None]:
         """Steps at which the network can be had: 0, the snapshots, and None for the trained network."""

@@ -1,17 +1,21 @@
 """C3: layers learn a residual with reference to their input, H(x) = F(x) + x (Sec. 3.1, Eq. 1 and 2). Exact, so nothing is trained."""
 
+from typing import Literal
+
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding
 
 CLAIM = Claim(
     identifier="C3",
     text="Layers learn a residual with reference to their input: H(x) = F(x) + x",
     section="Sec. 3.1, Eq. 1 and 2",
-    rule="Shown if every block of ResNets with options A, B and C and of a bottleneck ResNet gives ReLU(F(x) + shortcut(x)) in every bit, in "
-    "training and in evaluation mode, and, with gamma and beta of F's last batch norm at zero, every block with an identity shortcut gives "
-    "its input (>= 0) back in every bit. No margin. Not shown if one block fails.",
+    rule="Shown if every block of ResNets with options A, B and C and of a bottleneck ResNet gives ReLU(F(x) + shortcut(x)) in every "
+    "bit, in training and in evaluation mode, and, with gamma and beta of F's last batch norm at zero, every block with an "
+    "identity shortcut gives its input (>= 0) back in every bit. No margin. Not shown if one block fails.",
 )
 
-_NETS = (("resnet20", "A"), ("resnet20", "B"), ("resnet20", "C"), ("resnet56", "A"), ("resnet50", "B"))
+_NETS: tuple[tuple[str, Literal["A", "B", "C"]], ...] = (
+    ("resnet20", "A"), ("resnet20", "B"), ("resnet20", "C"), ("resnet56", "A"), ("resnet50", "B"),
+)  # fmt: skip
 
 
 def conditions(budget: Budget) -> list[Condition]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
@@ -19,16 +19,19 @@ CLAIM = Claim(
     identifier="C9",
     text="Nor is it vanishing gradients: with batch norm their norms are healthy",
     section="Sec. 4.1",
-    rule="The deepest plain net, at its start, at each snapshot and at the end, on one fixed batch: the ratio of gradient norms, median of the "
-    "first third of layers over median of the last third, both by weights and by the outputs of blocks (the backward propagated signal). "
-    f"Healthy is a ratio from 1/{_BOUND:g} to {_BOUND:g}: two powers of ten are about what learning rates differ by in practice, so that one rate "
-    "for all layers can still serve them, while signals that vanish or explode do so exponentially in depth and leave that range far behind. "
-    "Shown if every ratio of every judged seed is healthy and the control, the same net at its start with N(0, 0.01) weights and no batch norm, is "
-    "not (else the measure would be blind). Not shown if at some moment the geometric mean over seeds of a ratio is not healthy, to either side. "
-    "Undecided otherwise.",
+    rule="The deepest plain net, at its start, at each snapshot and at the end, on one fixed batch: the ratio of gradient norms, "
+    "median of the first third of layers over median of the last third, both by weights and by the outputs of blocks (the "
+    f"backward propagated signal). Healthy is a ratio from 1/{_BOUND:g} to {_BOUND:g}: two powers of ten are about what learning "
+    "rates differ by in practice, so that one rate for all layers can still serve them, while signals that vanish or explode do "
+    "so exponentially in depth and leave that range far behind. Shown if every ratio of every judged seed is healthy and the "
+    "control, the same net at its start with N(0, 0.01) weights and no batch norm, is not (else the measure would be blind). "
+    "Not shown if at some moment the geometric mean over seeds of a ratio is not healthy, to either side. Undecided otherwise.",
 )
 
-_CONTROLS = {"N(0, 0.01), no batch norm": {"init": "normal_0.01", "normalize": False}, "He, no batch norm": {"normalize": False}}
+_CONTROLS: dict[str, dict[str, Any]] = {
+    "N(0, 0.01), no batch norm": {"init": "normal_0.01", "normalize": False},
+    "He, no batch norm": {"normalize": False},
+}
 
 
 def conditions(budget: Budget) -> list[Condition]:
@@ -45,7 +48,7 @@ def judge(evidence: Evidence) -> Finding:
     """Every moment of the deepest plain net, every seed; controls at the start of the first."""
     from dataclasses import asdict
 
-    from reslearn.analysis import gradients, gradients_by_moment
+    from reslearn.analysis import gradients, gradients_by_moment, plain
 
     name = protocol.model_name("plain", max(evidence.budget.depths))
     subjects = judged_subjects(evidence, name)
@@ -62,13 +65,15 @@ def judge(evidence: Evidence) -> Finding:
         claim=CLAIM,
         outcome=_outcome(ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees),
         measured=_sentence(name, means, next(iter(controls.values())), len(by_seed)),
-        numbers={
-            "model": name,
-            "mean_ratios_by_step": means,
-            "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
-            "controls": {kind: asdict(control) for kind, control in controls.items()},
-        },
-        figures=(_figure(name, next(iter(by_seed.values())), controls, "weights"), _figure(name, next(iter(by_seed.values())), controls, "signal")),
+        numbers=plain(
+            {
+                "model": name,
+                "mean_ratios_by_step": means,
+                "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
+                "controls": {kind: asdict(control) for kind, control in controls.items()},
+            }
+        ),
+        figures=tuple(_figure(name, next(iter(by_seed.values())), controls, kind) for kind in ("weights", "signal")),
         rests_on=rests_on(list(subjects.values())),
     )
 
@@ -104,7 +109,8 @@ def _geometric(ratios: list[float]) -> float:
 
 def _sentence(name: str, means: dict[int, dict[str, float]], control: "Gradients", num_seeds: int) -> str:
     moments = ", ".join(f"step {step} {mean['weights']:.2g} / {mean['signal']:.2g}" for step, mean in means.items())
-    worst = max((ratio for mean in means.values() for ratio in mean.values()), key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
+    ratios = [ratio for mean in means.values() for ratio in mean.values()]
+    worst = max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
     verdict = "healthy" if _is_healthy(worst) else ("exploding towards the first layers" if worst > 1 else "vanishing")
     return (
         f"{name}, first layers over last, weights / signal: {moments} (n={num_seeds}): {verdict}; "

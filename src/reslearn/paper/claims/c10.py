@@ -14,11 +14,12 @@ CLAIM = Claim(
     identifier="C10",
     text="A deeper plain net as good as the shallow one exists by construction, yet the optimiser does not find it",
     section="Sec. 1",
-    rule="For each judged seed the trained plain net of the middle depth is deepened by identity layers to the greatest depth. Shown if its function "
-    "is unchanged for every seed (logits within 1e-4 of the greatest) and the training loss of the trained deepest plain net minus that of the "
-    f"constructed one, paired by seed, has a 95 % interval above 0 and a mean above {_MARGIN} nats. Not shown if that interval ends below {_MARGIN}. "
-    "Undecided otherwise, or with fewer than two pairs. The constructed net keeps its batch norm statistics; of the trained one the "
-    "lower loss counts, with its statistics as saved or recomputed, which favours it.",
+    rule="For each judged seed the trained plain net of the middle depth is deepened by identity layers to the greatest depth. Shown "
+    "if its function is unchanged for every seed (logits within 1e-4 of the greatest) and the training loss of the trained "
+    "deepest plain net minus that of the constructed one, paired by seed, has a 95 % interval above 0 and a mean above "
+    f"{_MARGIN} nats. Not shown if that interval ends below {_MARGIN}. Undecided otherwise, or with fewer than two pairs. The "
+    "constructed net keeps its batch norm statistics; of the trained one the lower loss counts, with its statistics as saved or "
+    "recomputed, which favours it.",
 )
 
 

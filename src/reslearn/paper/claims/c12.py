@@ -8,9 +8,9 @@ CLAIM = Claim(
     identifier="C12",
     text="Identity shortcuts add neither parameters nor computation worth counting",
     section="Sec. 3.2, 3.3, Tables 1 and 6",
-    rule="Shown if at each of the paper's depths (18 and 34 of ImageNet, 20 to 110 of CIFAR) the plain and the residual net with option A have the "
-    "same number of parameters and of multiply-adds, to the unit, and the additions, one a number that leaves a block, are below 1 % of "
-    "the multiply-adds. Not shown otherwise.",
+    rule="Shown if at each of the paper's depths (18 and 34 of ImageNet, 20 to 110 of CIFAR) the plain and the residual net with "
+    "option A have the same number of parameters and of multiply-adds, to the unit, and the additions, one a number that leaves "
+    "a block, are below 1 % of the multiply-adds. Not shown otherwise.",
 )
 
 _LARGEST_SHARE_PCT = 1.0
@@ -29,11 +29,11 @@ def judge(evidence: Evidence) -> Finding:
     share = max(row["additions_pct"] for row in rows)
     last = rows[-1]
     same = "the same parameters and MACs, to the unit" if equal else "different parameters or MACs"
+    deepest = f"{last['parameters']:,} and {last['macs']:,} at {last['depth']} layers"
     return Finding(
         claim=CLAIM,
         outcome="shown" if equal and share < _LARGEST_SHARE_PCT else "not shown",
-        measured=f"{len(rows)} depths: plain and residual have {same} ({last['parameters']:,} and {last['macs']:,} at {last['depth']} layers); "
-        f"the additions are at most {share:.2f} % of the MACs",
+        measured=f"{len(rows)} depths: plain and residual have {same} ({deepest}); the additions are at most {share:.2f} % of the MACs",
         numbers={"rows": rows},
     )
 
