@@ -7,6 +7,6 @@ from reslearn.paper.page import as_json, claims_page
 from reslearn.paper.runner import ClaimsReport, StudyStopped, run_claims
 
 __all__ = [
-    "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "Finding", "Fit", "StudyStopped", "as_json", "claims_page", "demo",
-    "load_claims", "paper_budget", "run_claims",
+    "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "Finding", "Fit", "StudyStopped", "as_json", "claims_page",
+    "demo", "load_claims", "paper_budget", "run_claims",
 ]  # fmt: skip

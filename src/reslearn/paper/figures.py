@@ -75,8 +75,8 @@ def _against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure
             means = [one.mean if math.isfinite(one.mean) else None for one in numbers]
             series.append(Series(f"{kind}, {said}", at, means, style, kind, low, high))  # type: ignore[arg-type]
     return Figure(
-        "error-against-depth", "Error against depth", "At the end of training: means over seeds and 95 % intervals. Training error is on clean "
-        "images with batch-norm statistics recomputed.", "layers", "error (%)", series, y_limits=(0.0, 100.0),
+        "error-against-depth", "Error against depth", "At the end of training: means over seeds and 95 % intervals. Training error is on "
+        "clean images with batch-norm statistics recomputed.", "layers", "error (%)", series, y_limits=(0.0, 100.0),
         styles={"dashed": "training error", "line": "test error"},
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Evidence, Finding
+from reslearn.paper.claim import Evidence, Finding, Outcome
 from reslearn.paper.figures import paper_figures
 from reslearn.paper.protocol import model_name
 from reslearn.paper.runner import ClaimsReport
@@ -16,7 +16,7 @@ from reslearn.report import Code, Facts, Figure, Page, Panels, Section, Table, V
 from reslearn.report.run import circumstances, duration
 from reslearn.study.collect import Kind
 
-OUTCOMES = ("shown", "not shown", "undecided", "not testable here")
+OUTCOMES: tuple[Outcome, ...] = ("shown", "not shown", "undecided", "not testable here")
 _DATA_WORDS = {
     "digits": "1,437 scans of handwritten digits (8 x 8 pixels), and 360 more to test on",
     "cifar10": "CIFAR-10, small colour photographs of ten kinds of things",
@@ -40,7 +40,7 @@ def claims_page(report: ClaimsReport, *, command: Sequence[str]) -> Page:
     return Page(
         "Deep residual learning, claim by claim",
         "What the first page of He, Zhang, Ren and Sun (2015) claims, and what this machine measured.",
-        [section for section in sections if section.items or section.text and section.title == "What was found"],
+        [section for section in sections if section.items or section.title == "What was found"],
         _facts(report),
     )
 

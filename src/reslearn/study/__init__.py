@@ -13,7 +13,7 @@ from reslearn.study.warm import WarmStart
 __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
     "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
-    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare", "compare_steps",
-    "degradation_verdict", "depth_rows", "equivalence", "grid", "load_study", "restricted_mean", "run_study", "slope",
+    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare",
+    "compare_steps", "degradation_verdict", "depth_rows", "equivalence", "grid", "load_study", "restricted_mean", "run_study", "slope",
     "steps_to_threshold", "study_from", "summary", "table", "vary",
 ]  # fmt: skip

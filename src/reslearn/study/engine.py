@@ -177,7 +177,7 @@ def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, s
 
 def _reason(child: _Child) -> str:
     """The last line of the log, or how the process ended."""
-    status = child.process.returncode
+    status = child.process.returncode or 0
     if status < 0:
         try:
             name = signal.Signals(-status).name

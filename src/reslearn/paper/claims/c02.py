@@ -2,7 +2,8 @@
 
 The rule, before any data: for each judged seed the slope of training error over depth of the plain nets minus that of the residual
 nets, at the depths that both have. "shown" where the 95 % interval of these differences lies above 0 and the mean difference over the
-whole range of depths is more than 1 point; "not shown" where the interval's upper end over the whole range is below 1 point; else "undecided".
+whole range of depths is more than 1 point; "not shown" where the interval's upper end over the whole range is below 1 point; else
+"undecided".
 """
 
 import math

@@ -24,8 +24,9 @@ CLAIM = Claim(
     text="Residual networks are easier to optimise",
     section="Sec. 1 and 4.1",
     rule=(
-        "Steps until the training loss is half that of guessing; runs that never arrive count as censored, not as missing. Same depths, same "
-        "parameters. Shown: log-rank p < 0.05 and residual nets arrive sooner. Not shown: p < 0.05 the other way, or all arrive and p > 0.5."
+        "Steps until the training loss is half that of guessing; runs that never arrive count as censored, not as missing. Same depths, "
+        "same parameters. Shown: log-rank p < 0.05 and residual nets arrive sooner. Not shown: p < 0.05 the other way, or all arrive and "
+        "p > 0.5."
     ),
 )
 
@@ -46,8 +47,9 @@ def judge(evidence: Evidence) -> Finding:
     pooled = {kind: [run for runs in by_depth.values() for run in runs] for kind, by_depth in by_kind.items()}
     outcome, found = decide(pooled["residual"], pooled["plain"])
     measured = (
-        f"residual nets reach half the loss of guessing after {found.restricted_mean_a:.0f} steps ({found.num_reached_a} of {found.n_a} runs), "
-        f"plain after {found.restricted_mean_b:.0f} ({found.num_reached_b} of {found.n_b}), cut at {found.horizon:.0f}"
+        f"residual nets reach half the loss of guessing after {found.restricted_mean_a:.0f} steps "
+        f"({found.num_reached_a} of {found.n_a} runs), plain after {found.restricted_mean_b:.0f} "
+        f"({found.num_reached_b} of {found.n_b}), cut at {found.horizon:.0f}"
     )
     p = _p(found)
     measured += "; no run arrived" if p is None else f"; log-rank p = {p:.2g}"

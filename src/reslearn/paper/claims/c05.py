@@ -20,8 +20,8 @@ CLAIM = Claim(
     text="Residual networks gain accuracy from considerably increased depth",
     section="Abstract, Table 6",
     rule=(
-        "Slope of test error over log2(depth) of residual nets, one a seed. Shown: the 95 % interval lies below 0 and the deepest net gains "
-        "more than half a point on the shallowest. Not shown: the interval allows no gain of half a point."
+        "Slope of test error over log2(depth) of residual nets, one a seed. Shown: the 95 % interval lies below 0 and the deepest net "
+        "gains more than half a point on the shallowest. Not shown: the interval allows no gain of half a point."
     ),
 )
 

@@ -21,8 +21,8 @@ CLAIM = Claim(
     section="Sec. 1, Fig. 1",
     rule=(
         "Test error of plain nets. Early slope: between the two shallowest depths; late: from the second to the deepest. Shown: the 95 % "
-        "intervals of the late rise (more than 1 point) and of late minus early slope lie above 0. Not shown: the late rise ends below 1 point, "
-        "or late minus early slope below 0."
+        "intervals of the late rise (more than 1 point) and of late minus early slope lie above 0. Not shown: the late rise ends "
+        "below 1 point, or late minus early slope below 0."
     ),
 )
 

@@ -21,8 +21,8 @@ CLAIM = Claim(
     text="Trained end to end by SGD with backpropagation, no change to the solver",
     section="Sec. 1 and 3.2",
     rule=(
-        "The record of every judged run: SGD with momentum, one loss, no averaging, no warm-up below 110 layers; every layer's weights moved; and the "
-        "95 % interval of residual training error ends below half that of guessing at every depth."
+        "The record of every judged run: SGD with momentum, one loss, no averaging, no warm-up below 110 layers; every layer's weights "
+        "moved; and the 95 % interval of residual training error ends below half that of guessing at every depth."
     ),
 )
 
