@@ -56,7 +56,8 @@ def steps(*values: float, censored: int = 0) -> list[Steps]:
 @pytest.mark.parametrize(
     ("residual", "plain", "outcome"),
     [
-        (steps(20, 40, 40, 60, 60), steps(200, 300, censored=3), "shown"), (steps(200, 300, censored=3), steps(20, 40, 40, 60, 60), "not shown"),
+        (steps(20, 40, 40, 60, 60), steps(200, 300, censored=3), "shown"),
+        (steps(200, 300, censored=3), steps(20, 40, 40, 60, 60), "not shown"),
         (steps(20, 40, 60, 80), steps(20, 40, 60, 80), "not shown"), (steps(20, 40), steps(200, 300), "undecided"),
         (steps(censored=4), steps(censored=4), "undecided"), (steps(20, 40, 60, 80), steps(20, 40, 60, censored=1), "undecided"),
     ],
@@ -107,7 +108,8 @@ def test_c8_tells_degradation_from_overfitting(training: list[list[float]], test
 @pytest.mark.parametrize(
     ("changes", "errors", "outcome"),
     [
-        ([], {8: [1, 2, 1], 56: [3, 4, 5]}, "shown"), (["nesterov"], {8: [1, 2, 1]}, "not shown"), ([], {8: [1, 2, 1], 56: [80, 81, 82]}, "not shown"),
+        ([], {8: [1, 2, 1], 56: [3, 4, 5]}, "shown"), (["nesterov"], {8: [1, 2, 1]}, "not shown"),
+        ([], {8: [1, 2, 1], 56: [80, 81, 82]}, "not shown"),
         ([], {8: [1, 2, 1], 56: [3, 80, 5]}, "undecided"), ([], {8: [1, 2, NAN]}, "undecided"), ([], {8: [1]}, "undecided"),
     ],
 )  # fmt: skip
@@ -117,7 +119,8 @@ def test_c13_wants_the_solver_unchanged_and_the_nets_trained(changes: list[str],
 
 def test_c13_names_what_was_changed() -> None:
     recipe = {
-        "model": {"name": "resnet56"}, "optimizer": {"name": "sgd", "nesterov": False}, "schedule": {"warm_up_lr": None}, "train": {"ema": None},
+        "model": {"name": "resnet56"}, "optimizer": {"name": "sgd", "nesterov": False}, "schedule": {"warm_up_lr": None},
+        "train": {"ema": None},
     }  # fmt: skip
     assert c13.changes_to_the_solver(recipe) == []
     assert c13.changes_to_the_solver({**recipe, "optimizer": {"name": "muon", "nesterov": True}}) == [

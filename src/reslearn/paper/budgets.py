@@ -9,11 +9,11 @@ from pathlib import Path
 from reslearn.paper.claim import Budget
 
 _DEMO_STEPS = (
-    'schedule.duration="12 epochs"',
-    'schedule.milestones=["6 epochs", "9 epochs"]',
+    'schedule.duration="9 epochs"',
+    'schedule.milestones=["4.5 epochs", "6.75 epochs"]',
     'evaluation.every="1 epochs"',
     "evaluation.test_curve=true",
-    'evaluation.snapshots=["0 steps", "1 epochs", "6 epochs"]',
+    'evaluation.snapshots=["0 steps", "1 epochs", "4.5 epochs"]',
 )
 _SMOKE_STEPS = (
     "data.size_px=16",
@@ -41,7 +41,7 @@ def demo() -> Budget:
     """Digits: real scans of 8 x 8 pixels, 1,437 to train on; about five minutes on two cores for all claims."""
     return Budget(
         name="demo", data="digits", recipe="digits", overrides=_DEMO_STEPS, depths=(8, 14, 20, 32, 56),
-        learning_rates=(0.01, 0.03, 0.1), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3),
+        learning_rates=(0.005, 0.02, 0.08), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3),
     )  # fmt: skip
 
 

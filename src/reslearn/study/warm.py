@@ -4,11 +4,11 @@ Importing torch, its optimisers and scikit-learn takes three to four seconds of 
 digits. The forking is the standard library's fork server; the run itself is the same command line as everywhere.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,6 @@ from pathlib import Path
 from reslearn.runs import RunError, RunFolder
 from reslearn.study.grid import Job
 
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _WAIT_FOR_LOCK_SECONDS = 60.0
 
 
@@ -68,10 +67,9 @@ class WarmStart:
 
 
 def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path) -> None:
-    """In the fork: a session, a log and a command line of its own; stopped when the fork server goes, which goes with the study."""
+    """In the fork: a session, a log and a command line of its own."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    threading.Thread(target=_stop_with_the_study, daemon=True).start()
     log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -79,6 +77,14 @@ def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path) ->
     _wait_for_lock(RunFolder(folder))
     sys.argv = ["reslearn", *arguments]
     entry()
+
+
+def _stop_with_the_study() -> None:
+    """The fork server outlives a study that is killed outright; its runs shall not go on unseen."""
+    study = multiprocessing.parent_process()
+    assert study is not None
+    study.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait_for_lock(folder: RunFolder) -> None:

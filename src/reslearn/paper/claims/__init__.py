@@ -1,6 +1,5 @@
 """The claims that a reader of the paper's first page takes away, one module each: c01 to c14."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ def load_claims(only: Sequence[str] = ()) -> list[ClaimModule]:
     modules = {f"C{int(name[1:])}": name for name in names}
     for wanted in only:
         if wanted not in modules:
-            near = difflib.get_close_matches(wanted.upper(), modules, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"no claim {wanted!r}{hint} There are {', '.join(modules)}")
+            raise ValueError(f"no claim {wanted!r}: there are {', '.join(modules)}")
     chosen = [name for identifier, name in modules.items() if not only or identifier in only]
     return [cast(ClaimModule, importlib.import_module(f"{__name__}.{name}")) for name in chosen]

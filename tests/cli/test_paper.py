@@ -1,0 +1,51 @@
+"""`reslearn paper` and `reslearn demo` as a user calls them; one small study is trained for real."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reslearn.cli import app
+
+SMOKE = ("paper", "claims", "--data", "digits", "--budget", "smoke", "--only", "C5,C12", "--json")
+
+
+def reslearn(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "reslearn", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_all_fourteen_claims_are_listed() -> None:
+    lines = CliRunner().invoke(app, ["paper", "list"]).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [f"C{number}" for number in range(1, 15)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "C15"], "no claim 'C15': there are C1, C2"), (["--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_anything_is_trained(arguments: list[str], words: str, tmp_path: Path) -> None:
+    error = CliRunner().invoke(app, ["paper", "claims", "--out", str(tmp_path / "out"), *arguments]).exception
+    assert isinstance(error, ValueError)
+    assert words in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_claims_from_the_command_line_to_the_page_and_again(tmp_path: Path) -> None:
+    first = reslearn(*SMOKE, "--out", str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert [claim["claim"] for claim in told["claims"]] == ["C5", "C12"]
+    assert told["runs"] == 2 * 2 + 2 * 2  # two depths: two learning rates on one seed, then two seeds
+    assert {claim["outcome"] for claim in told["claims"]} <= {"shown", "not shown", "undecided", "not testable here"}
+    assert Path(told["page"]).read_text().startswith("<!doctype html>")
+    assert (tmp_path / "figures" / "figure-6-residual.png").is_file()
+    results = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    again = json.loads(reslearn(*SMOKE, "--out", str(tmp_path)).stdout)
+    assert again["claims"] == told["claims"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == results

@@ -1,0 +1,97 @@
+"""Runs forked from one warm process: what a small script does in place of `reslearn train` is seen as the engine sees any process."""
+
+import functools
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reslearn.study import Job, LocalEngine, WarmStart, grid, run_study
+
+# The name of the model says what the stand-in does.
+TRAIN = r"""
+import json, os, signal, sys, time
+from pathlib import Path
+
+arguments = sys.argv[1:]
+folder, model = Path(arguments[arguments.index("--out") + 1]), arguments[arguments.index("--model") + 1]
+print("a word", flush=True)
+if model == "broken":
+    print("no images", file=sys.stderr)
+    sys.exit(2)
+if model == "crashing":
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def stop(number, frame):
+    (folder / "checkpoint").write_text("kept")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+(folder / "begun").write_text("")
+for _ in range(1000 if model == "long" else 1):
+    time.sleep(0.02)
+kept = {"environment": os.environ.get("OMP_NUM_THREADS"), "preloaded": "colorsys" in sys.modules, "session": os.getsid(0) == os.getpid()}
+(folder / "result.json").write_text(json.dumps(kept))
+"""
+
+STUDY = r"""
+import sys
+from test_warm import jobs_for, warm
+from reslearn.study import LocalEngine, run_study
+
+if __name__ == "__main__":
+    run_study(jobs_for(sys.argv[1], "long"), sys.argv[1], engine=LocalEngine(jobs=1, launch=warm(sys.argv[1])))
+"""
+
+
+def warm(folder: Path | str) -> WarmStart:
+    script = Path(folder) / "train.py"
+    script.write_text(TRAIN)
+    return WarmStart(functools.partial(runpy.run_path, str(script), run_name="__main__"), preload=["colorsys"])
+
+
+def jobs_for(folder: Path | str, *models: str) -> list[Job]:
+    return grid(models=models, seeds=[0], recipe="digits", folder=folder)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESLEARN_PROGRESS", "off")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_runs_end_as_they_do_in_processes_of_their_own(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path, "good", "broken", "crashing", "fine")
+    report = run_study(jobs, tmp_path, engine=LocalEngine(jobs=2, launch=warm(tmp_path)))
+    assert [outcome.status for outcome in report.outcomes] == ["complete", "failed", "failed", "complete"]
+    assert report.outcomes[1].reason == "no images"
+    assert "SIGKILL" in report.outcomes[2].reason
+    for job in (jobs[0], jobs[3]):
+        assert json.loads((job.folder / "result.json").read_text()) == {"environment": "1", "preloaded": True, "session": True}
+        assert (job.folder / "train.log").read_text().splitlines()[1:] == ["a word"]
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_a_study_that_is_killed_outright_takes_its_runs_along(tmp_path: Path) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(STUDY)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    (job,) = jobs_for(tmp_path, "long")
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as process:
+        wait_for((job.folder / "begun").exists)
+        process.kill()
+    wait_for((job.folder / "checkpoint").exists)
+    assert not job.is_complete
