@@ -21,6 +21,7 @@ _SMOKE_STEPS = (
     'schedule.duration="60 steps"',
     'schedule.milestones=["30 steps", "45 steps"]',
     'evaluation.every="30 steps"',
+    "evaluation.test_curve=true",
     'evaluation.snapshots=["0 steps", "20 steps"]',
     "train.batch_size=32",
     "train.read_every_steps=10",
@@ -28,6 +29,7 @@ _SMOKE_STEPS = (
 _SHORT_STEPS = (
     'schedule.duration="4 epochs"',
     'schedule.milestones=["2 epochs", "3 epochs"]',
+    "evaluation.test_curve=true",
     'evaluation.snapshots=["0 steps", "400 steps", "2 epochs"]',
 )
 _FULL_STEPS = (

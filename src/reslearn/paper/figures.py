@@ -41,10 +41,8 @@ def _figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
         series: list[Series] = []
         for depth in (shallow, max(at)):
             series += seeds_series(f"plain-{depth}", _curves(evidence, "plain", depth, name), group=f"plain-{depth}")
-        title = f"Figure 1, {'left' if name == 'train' else 'right'}: {said} error, plain-{shallow} and plain-{max(at)}"
-        caption = "The deeper plain net is worse on the images it trains on. Bold: mean over seeds; thin: single seeds."
-        if name == "test":
-            caption = "And therefore on images it never saw. Bold: mean over seeds; thin: single seeds."
+        title = f"{said.capitalize()} error of plain-{shallow} and plain-{max(at)}"
+        caption = f"As the paper's figure 1, {'left' if name == 'train' else 'right'}. Bold: mean over seeds; thin: single seeds."
         figures.append(Figure(f"figure-1-{said}", title, caption, "iteration", f"{said} error (%)", series, y_limits=(0.0, 100.0)))
     return figures
 
@@ -57,8 +55,8 @@ def _figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
         series += seeds_series(f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True, single=False)
         series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name, single=False)
     return Figure(
-        f"figure-6-{kind}", f"Figure 6: {'plain' if kind == 'plain' else 'residual'} networks",
-        "Means over seeds. Training error is of the running, augmented batches, as in the paper.",
+        f"figure-6-{kind}", f"{kind.capitalize()} networks",
+        "As the paper's figure 6: means over seeds. Training error is of the running, augmented batches, as there.",
         "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles={"dashed": "training error", "line": "test error"},
     )  # fmt: skip
 

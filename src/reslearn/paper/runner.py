@@ -62,8 +62,7 @@ class _Stages:
             models=[condition.model], seeds=[condition.seed], recipe=self._budget.recipe, folder=self._folder, data=self._budget.data,
             overrides=[(*self._budget.overrides, *condition.overrides)], cost=_cost, arguments=self._arguments,
         )  # fmt: skip
-        switches = " ".join(switch.partition("=")[0].rpartition(".")[2] + "=" + switch.partition("=")[2] for switch in condition.overrides)
-        return replace(job, name=f"{condition.model} {switches} seed {condition.seed} {condition.why}".replace("  ", " ").strip())
+        return replace(job, name=_name(condition))
 
     def _remember(self, jobs: dict[Condition, Job], report: StudyReport) -> None:
         reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
@@ -112,6 +111,13 @@ def run_claims(
         num_runs=len(stages.runs),
         num_diverged=stages.num_diverged,
     )
+
+
+def _name(condition: Condition) -> str:
+    """What is trained and why, for the display: of the settings only those that a reader tells runs apart by."""
+    settings = [switch.partition("=") for switch in condition.overrides if switch.startswith(("optimizer.lr=", "model."))]
+    told = [f"{key.rpartition('.')[2]}={value}" for key, _, value in settings]
+    return " ".join(filter(None, (condition.model, *told, f"seed {condition.seed}", condition.why)))
 
 
 def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BLOCKS, _WIDTH, _STEPS, _BATCH, _NUM_BATCHES = 4, 32, 400, 128, 32
 _LEARNING_RATES = (0.3, 0.1)
-_CHOICE_SEED, _NUM_JUDGED = 100_000, 4
+_CHOICE_SEED, _NUM_JUDGED = 100_000, 3
 _TIMES = 2.0
 _FLOOR = 1e-6  # losses below it count as equal: rounding, not fitting
 _NUM_IMAGES = 512  # of the training images: 8,000 values a layer at the least

@@ -54,7 +54,7 @@ def judge(evidence: Evidence) -> Finding:
     measured = f"{len(runs)} runs, {len(changes)} with another solver, {len(untouched)} layers untouched"
     measured += f" ({', '.join(map(str, warm))} layers warmed up, as the paper's)" if warm else ""
     worst = max(by_depth, key=lambda depth: by_depth[depth].mean if by_depth[depth].n else math.inf)
-    measured += f"; residual training error at most {by_depth[worst]} % (at {worst} layers; guessing: {guessing:.0f} %)"
+    measured += f"; residual training error at most {by_depth[worst].mean:.1f} % (at {worst} layers; guessing: {guessing:.0f} %)"
     numbers = {"changes": changes, "untouched": untouched, "depths": list(at), "residual_training_error_pct": curves}
     return Finding(claim=CLAIM, outcome=outcome, measured=measured, numbers=numbers, rests_on=tuple(protocol.models(evidence.budget)))
 
