@@ -3,9 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from reslearn.recipes import Recipe
+    from reslearn.train import Plan
 
 EXAMPLES = (
     "reslearn train digits --model resnet20 --out runs/digits",
@@ -31,6 +35,8 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it is absent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, in memory and minutes, and write nothing.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files into the run folder too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train one network and write a run folder that can be resumed, evaluated and reported."""
@@ -39,25 +45,26 @@ def train(
     import shlex
 
     from reslearn import recipes
-    from reslearn.runs import RunFolder
-    from reslearn.train import Interrupted, train_recipe
+    from reslearn.train import Interrupted, plan, train_recipe
 
+    duration = None if epochs is None else f"{epochs:.10g} epochs"
     short = {
-        "data.name": data, "model.name": model, "schedule.duration": None if epochs is None else f'"{epochs:g} epochs"',
+        "data.name": _quoted(data), "model.name": _quoted(model), "schedule.duration": _quoted(duration),
         "train.batch_size": batch_size, "optimizer.lr": lr, "seed": seed,
     }  # fmt: skip
     overrides = [f"{key}={value}" for key, value in short.items() if value is not None] + (set_ or [])
-    folder = RunFolder(out) if out is not None else None
-    if resume and folder is not None and folder.exists() and recipe is None and not overrides:
-        chosen = recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
-    else:
-        chosen = recipes.load(recipe or ("digits" if data == "digits" else "cifar-paper"), overrides=overrides)
+    chosen = _recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)
     if out is None:
         out = Path("runs") / f"{chosen.model.name}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
+    if dry_run:
+        _print_plan(
+            plan(chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download), as_json=as_json
+        )  # fmt: skip
+        return
     try:
         result = train_recipe(
             chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download,
-            command=["reslearn", *sys.argv[1:]],
+            tensorboard_files=tensorboard, command=["reslearn", *sys.argv[1:]],
         )  # fmt: skip
     except Interrupted as stop:
         print(f"\nreslearn: {stop}", file=sys.stderr)
@@ -72,8 +79,52 @@ def train(
     )
 
 
+def _recipe(out: Path | None, *, data: str | None, recipe: str | None, overrides: list[str], resume: bool) -> "Recipe":
+    """The folder's own recipe where nothing but the folder is named, else the recipe that the flags make."""
+    from reslearn import recipes
+    from reslearn.runs import RunFolder
+
+    folder = RunFolder(out) if out is not None else None
+    if resume and folder is not None and recipe is None and not overrides:
+        if not folder.exists():
+            raise ValueError(f"{out} holds nothing to resume: name the data to start with, as in: reslearn train digits --resume --out ...")
+        return recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
+    return recipes.load(recipe or ("digits" if data == "digits" else "cifar-paper"), overrides=overrides)
+
+
+def _quoted(text: str | None) -> str | None:
+    """A text as TOML writes it, so that a folder called 2015 is no number."""
+    import json
+
+    return None if text is None else json.dumps(text, ensure_ascii=False)
+
+
+def _print_plan(planned: "Plan", *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    if as_json:
+        print(json.dumps(asdict(planned)))
+        return
+    begin = "begin" if not planned.begins_at_step else f"go on at step {planned.begins_at_step:,}"
+    compiled = ", without the compilation that this run would get" if planned.numerics.compiled else ""
+    timed = "not timed, since a step needs more memory than is free" if planned.minutes is None else _spoken(planned.minutes)
+    print(
+        f"would {begin} in {planned.out}: {planned.steps:,} steps, {planned.epochs:.4g} epochs\n"
+        f"{planned.parameters:,} parameters, {planned.macs:,} multiply-adds an image\n"
+        f"memory, beside torch itself: {planned.memory_mib:,.0f} MiB (weights, gradients, momentum {planned.weights_mib:,.0f}; "
+        f"activations {planned.activations_mib:,.0f}; images {planned.images_mib:,.0f})\n"
+        f"time: {timed} ({planned.numerics.device}, {planned.numerics.precision}, {planned.numerics.threads} threads{compiled})\n"
+        "nothing was written"
+    )
+
+
+def _spoken(minutes: float) -> str:
+    return f"about {minutes:.1f} minutes" if minutes < 60 else f"about {minutes / 60:,.1f} hours"
+
+
 def _huge_pages() -> None:
     """Start over with huge pages for malloc, unless the user has settings of their own."""
     if sys.platform == "linux" and not HUGE_PAGES.keys() & os.environ.keys() and "torch" not in sys.modules:
         os.environ.update(HUGE_PAGES)
-        os.execv(sys.executable, [sys.executable, "-m", "reslearn", *sys.argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -28,19 +28,17 @@ def evaluate_bundle(
         raise ValueError(f"--images {images}: train or test is needed")
     if precision not in (None, "fp32", "bf16"):
         raise ValueError(f"--precision {precision}: fp32 or bf16 is needed")
-    options: dict[str, object] = {}
     if source.is_dir():
         folder = RunFolder.open(source)
         if not folder.bundle_path.exists():
             raise RunError(f"{source} has no model.safetensors: it is not complete, or was committed without weights")
         precision = precision or folder.environment["numerics"]["precision"]
         data_name = data_name or folder.recipe["data"]["name"]
-        options["size_px"] = folder.recipe["data"]["size_px"]
         source = folder.bundle_path
     if data_name is None:
         raise ValueError(f"{source} is a bundle: name the data too, as in: reslearn evaluate {source} cifar10")
     bundle = read_bundle(source)
-    dataset = data.load(data_name, data_dir=data_dir, **options)  # type: ignore[arg-type]
+    dataset = data.load(data_name, data_dir=data_dir, size_px=bundle.preprocess.size_px)
     if dataset.classes != bundle.classes:
         raise ValueError(
             f"{data_name} has other classes than the network: {', '.join(dataset.classes[:3])}... and {', '.join(bundle.classes[:3])}..."

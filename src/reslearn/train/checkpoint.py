@@ -54,24 +54,25 @@ def save(folder: RunFolder, training: Training, *, seconds: float) -> Path:
     return folder.write_checkpoint(training.state.step, lambda file: file.write(buffer.getbuffer()))
 
 
-def read(path: Path, *, device: str) -> dict[str, Any]:
-    """The content of a checkpoint; RunError in one line for a truncated or foreign file."""
+def restore(path: Path, training: Training, *, device: str) -> tuple[float, int]:
+    """Put everything but the metrics file back to where `path` was saved; returns its seconds and its bytes of metrics.
+
+    Raises RunError in one line for a file that is truncated, foreign, or of another network.
+    """
+    advice = "remove it to go on from an older one, or start anew in another folder"
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        missing = {"model", "optimizer", "average", "meter", "step", "metrics_bytes"} - content.keys()
+        content: Any = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises whatever its readers run into: RuntimeError, UnpicklingError, EOFError, ...
-        raise RunError(f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); remove it to go on from an older one") from None
-    if missing:
-        raise RunError(f"{path}: a checkpoint without {', '.join(sorted(missing))}; remove it to go on from an older one")
-    return dict(content)
-
-
-def restore(content: dict[str, Any], training: Training) -> None:
-    """Put everything but the metrics file back to where `content` was saved."""
-    training.model.load_state_dict(content["model"])
-    training.optimizer.load_state_dict(content["optimizer"])
-    if isinstance(training.average, Average):
-        training.average.network.load_state_dict(content["average"]["network"])
-        training.average.num_updates = content["average"]["num_updates"]
-    training.meter.load_state_dict(content["meter"])
-    training.state.step, training.state.warmed_up_at_step = content["step"], content["warmed_up_at_step"]
+        raise RunError(f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); {advice}") from None
+    try:
+        training.model.load_state_dict(content["model"])
+        training.optimizer.load_state_dict(content["optimizer"])
+        if isinstance(training.average, Average):
+            training.average.network.load_state_dict(content["average"]["network"])
+            training.average.num_updates = int(content["average"]["num_updates"])
+        training.meter.load_state_dict(content["meter"])
+        training.state.step, training.state.warmed_up_at_step = int(content["step"]), content["warmed_up_at_step"]
+        return float(content["seconds"]), int(content["metrics_bytes"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RunError(f"{path}: a checkpoint of something else ({told}); {advice}") from None

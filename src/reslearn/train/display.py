@@ -26,9 +26,14 @@ class Display:
         if self._on and self._console.is_terminal:
             state = TextColumn("{task.fields[state]}")
             self._progress = Progress(
-                TextColumn(self._title), BarColumn(), TaskProgressColumn(), state, TimeRemainingColumn(), console=self._console
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                state,
+                TimeRemainingColumn(),
+                console=self._console,
             )
-            self._task = self._progress.add_task("", total=self._num_steps, state="")
+            self._task = self._progress.add_task(self._title, total=self._num_steps, state="")
             self._progress.start()
         return self
 

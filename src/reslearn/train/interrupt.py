@@ -11,13 +11,15 @@ class Interrupted(Exception):
 
     def __init__(self, text: str, *, signal_number: int) -> None:
         super().__init__(text)
+        self.signal_number = signal_number
         self.exit_status = 128 + signal_number
 
 
 class Request:
-    """Which signal asked for a stop, if one did."""
+    """Which signal asked for a stop, if one did. With `at_once` set, a signal raises Interrupted where the process is."""
 
     signal_number: int | None = None
+    at_once: bool = False
 
 
 @contextlib.contextmanager
@@ -29,6 +31,8 @@ def on_request() -> Iterator[Request]:
         request.signal_number = number
         for each, before in old.items():
             signal.signal(each, before)
+        if request.at_once:
+            raise Interrupted("stopped on request", signal_number=number)
 
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

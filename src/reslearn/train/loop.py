@@ -19,6 +19,7 @@ from reslearn.train.schedule import WarmUp
 Loss = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
 class NonFiniteLossError(ValueError):
@@ -38,13 +39,15 @@ def make_step(
 ) -> Step:
     """One update of the weights from one batch, in `accumulate` equal parts that pass one after another.
 
-    The step returns sums over the batch for the meter: [loss, errors, images], float64 on the device.
+    `loss` is a mean over the images it is given. The step returns sums over the batch for the meter: [loss, errors, images], float64
+    on the device; it raises ValueError where a batch cannot be cut into equal parts.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with autocast():
             outputs = model(x)
-        outputs = outputs.float()
+        if outputs.dtype in _LOW_PRECISION:
+            outputs = outputs.float()
         value = loss(outputs, y)
         return value, sums(value, outputs, y)
 
@@ -52,6 +55,8 @@ def make_step(
         forward = torch.compile(forward)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
+        if len(x) % accumulate:
+            raise ValueError(f"a batch of {len(x)} cannot be cut into accumulate = {accumulate} equal parts")
         optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for part_x, part_y in zip(x.chunk(accumulate), y.chunk(accumulate), strict=True):
@@ -93,6 +98,8 @@ def train_steps(
         reading = meter.add(totals, step=state.step, lr=optimizer.param_groups[0]["lr"], last=state.step == num_steps)
         if reading is not None:
             check_finite(reading)
+            if warm_up and math.isnan(reading.top1_error_pct):
+                raise ValueError("warm_up waits for a training error, and outputs [B, K] with integer targets [B] alone have one")
             if warm_up and warming and reading.top1_error_pct < warm_up.error_pct:
                 state.warmed_up_at_step = state.step
         yield reading
@@ -119,9 +126,10 @@ def fit(
 ) -> list[Reading]:
     """Train any module for `steps` updates on `batches` (inputs, targets), and return the readings, one every `read_every_steps`.
 
-    `batches` is gone through again from its start when it ends before `steps`. `factor(step)` multiplies the optimiser's
-    learning rates. Errors are counted where the outputs are [B, K] and the targets integers [B]; elsewhere they are NaN.
-    Raises NonFiniteLossError, and ValueError where there is no batch.
+    `batches` is gone through again from its start when it ends before `steps`; all of a batch is one update, in `accumulate` parts.
+    `loss(outputs, targets)` is a mean. `factor(step)` multiplies the optimiser's learning rates, which are put back at the end.
+    Errors are counted where the outputs are [B, K] and the targets integers [B]; elsewhere they are NaN, and a `warm_up` by them is
+    refused. Raises NonFiniteLossError, and ValueError where there is no batch.
     """
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
@@ -130,12 +138,17 @@ def fit(
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     meter = Meter(every=read_every_steps, device=device)
     readings = []
-    for reading in train_steps(
-        step, _endless(batches), optimizer, state=State(), meter=meter, average=NoAverage(), num_steps=steps, factor=factor, warm_up=warm_up
-    ):
-        if reading is not None:
-            readings.append(reading)
-            on_reading(reading)
+    try:
+        for reading in train_steps(
+            step, _endless(batches), optimizer, state=State(), meter=meter, average=NoAverage(), num_steps=steps, factor=factor,
+            warm_up=warm_up,
+        ):  # fmt: skip
+            if reading is not None:
+                readings.append(reading)
+                on_reading(reading)
+    finally:
+        for group in optimizer.param_groups:
+            group["lr"] = group.pop("base_lr")
     return readings
 
 

@@ -70,9 +70,19 @@ def choose(train: Train, *, device: str, threads: int | None, macs: int, num_ima
 
 
 def obey(record: dict[str, Any], *, device: str | None, threads: int | None) -> Numerics:
-    """The numerics of an earlier part of the run. RunError where this machine or the flags cannot give them."""
-    numerics = Numerics(**record)
-    here = _instruction_set(choose_device(numerics.device))
+    """The numerics of an earlier part of the run, from its environment.json. RunError where this machine or the flags cannot give them."""
+    try:
+        numerics, version = Numerics(**record["numerics"]), record["versions"]["torch"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"environment.json does not say how the run began ({error}): start anew in another folder") from None
+    if version != torch.__version__:
+        raise RunError(
+            f"the run began with torch {version}, here is {torch.__version__}: it cannot go on bit for bit; start anew elsewhere"
+        )
+    try:
+        here = _instruction_set(choose_device(numerics.device))
+    except ValueError:
+        raise RunError(f"the run began on {numerics.device}, which is not here: start anew in another folder") from None
     if here != numerics.instruction_set:
         raise RunError(
             f"the run began on {numerics.instruction_set}, here is {here}: it cannot go on bit for bit; start anew in another folder"
