@@ -1,12 +1,12 @@
 """What holds for every command: help without heavy imports, one line and a status for what goes wrong, examples that parse."""
 
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -179,8 +179,12 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_warning_of_ours_is_one_line() -> None:
-    done = in_new_process("inspect", "resnet20", "--stride-in", "3x3", "--json")
-    assert json.loads(done.stdout)["parameters"] == 269_722
-    assert done.stderr.startswith("reslearn: warning: stride_in='3x3'")
-    assert done.stderr.count("\n") == 1
+def test_a_warning_of_ours_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(kind: object) -> dict[str, str]:
+        warnings.warn("without\n  effect", stacklevel=2)
+        return {"resnet20": ""}
+
+    monkeypatch.setattr("reslearn.cli.list._described", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert run("list", "models") == (0, "resnet20\n", "reslearn: warning: without effect\n")
