@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 from reslearn.runs import RunError, RunFolder
@@ -55,15 +56,27 @@ class WarmStart:
 
     def __call__(self, job: Job, environment: dict[str, str]) -> ForkedProcess:
         """Begin a run; its words are appended to train.log in its folder. OSError where no process can be had."""
+        _start_server(environment)
         process = self._context.Process(target=_run, args=(self._entry, job.arguments, job.folder), name=job.name)
-        before = dict(os.environ)
-        os.environ.update(environment)  # the fork server is started by the first run, and hands its environment on
         try:
             process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        except EOFError:
+            raise OSError("the process that runs are forked from has ended") from None
         return ForkedProcess(process)
+
+
+def _start_server(environment: dict[str, str]) -> None:
+    """Where it does not run yet: with the environment that all runs get, and deaf to Ctrl-C, which is for the engine to hear."""
+    before, main_thread = dict(os.environ), threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
+    os.environ.update(environment)
+    try:
+        forkserver.ensure_running()  # returns at once; the server imports while the first run waits for it
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        if main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path) -> None:
