@@ -19,8 +19,8 @@ def _images(num_images: int, *, readable: bool, seed: int) -> list[tuple[torch.T
 
 def test_a_probe_reads_what_is_there_and_no_more() -> None:
     net = build("resnet8", num_classes=2, in_channels=1)
-    there = probes(net, _images(200, readable=True, seed=1), _images(200, readable=True, seed=2), dimension=16)
-    absent = probes(net, _images(200, readable=False, seed=1), _images(200, readable=False, seed=2), dimension=16)
+    there = probes(net, _images(200, readable=True, seed=1), _images(200, readable=True, seed=2), dimension=8)
+    absent = probes(net, _images(200, readable=False, seed=1), _images(200, readable=False, seed=2), dimension=8)
     assert [probe.stage for probe in there] == ["stem", "stage1", "stage2", "stage3"]
     assert all(probe.test_error_pct < 5 for probe in there)
     assert all(30 < probe.test_error_pct < 70 for probe in absent)
@@ -29,7 +29,7 @@ def test_a_probe_reads_what_is_there_and_no_more() -> None:
 def test_all_stages_have_one_dimension_that_all_can_have() -> None:
     net = build("plain8", num_classes=2, in_channels=1)
     train, test = _images(120, readable=True, seed=1), _images(60, readable=True, seed=2)
-    assert {probe.dimension for probe in probes(net, train, test, dimension=1000)} == {64}
+    assert {probe.dimension for probe in probes(net, train, test, dimension=1000)} == {16}
     first = probes(net, train, test, dimension=8)
     assert {probe.dimension for probe in first} == {8}
     assert probes(net, train, test, dimension=8) == first

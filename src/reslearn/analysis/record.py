@@ -36,7 +36,7 @@ def gradients_by_moment(subject: Subject, *, num_images: int = 512) -> list[Grad
     return [gradients(subject.network(moment), x, y, step=subject.step_of(moment)) for moment in subject.moments()]
 
 
-def probes_record(subject: Subject, *, dimension: int = 64) -> dict[str, Any]:
+def probes_record(subject: Subject, *, dimension: int = 16) -> dict[str, Any]:
     """Probes of the trained net and of the net as it was before its first step, fitted on training images, read on test images."""
     nets = {"trained": subject.network(), "untrained": subject.network(0)}
     found = {
