@@ -32,6 +32,7 @@ def test_c3_is_not_shown_where_blocks_are_something_else(evidence: Evidence, mon
 
     build = models.build
     monkeypatch.setattr(models, "build", build_without_activation)
+    monkeypatch.setattr(c03, "_NETS", (("resnet20", "A"),))
     assert c03.judge(evidence).outcome == "not shown"
 
 
@@ -46,10 +47,12 @@ def test_c12_counts_the_papers_nets(evidence: Evidence) -> None:
 
 
 def test_c12_is_not_shown_for_projections(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_projections(*args: object, **switches: object) -> models.Network:
+        return build(*args, **({**switches, "shortcut": "B"} if "shortcut" in switches else switches))  # type: ignore[arg-type]
+
     build = models.build
-    monkeypatch.setattr(
-        models, "build", lambda *args, **switches: build(*args, **{**switches, "shortcut": "B"} if "shortcut" in switches else switches)
-    )
+    monkeypatch.setattr(models, "build", build_projections)
+    monkeypatch.setattr(c12, "_SHAPES", {20: (3, 32, 32)})
     finding = c12.judge(evidence)
     assert finding.outcome == "not shown"
     assert "different parameters" in finding.measured

@@ -49,7 +49,7 @@ def test_runs_are_those_of_the_depth_study(claim: object, evidence: Evidence) ->
 
 @pytest.mark.parametrize("claim", [c09, c10, c11, c14])
 def test_without_a_finished_run_nothing_is_decided(claim: object, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(c11, "_STEPS", 2)
+    monkeypatch.setattr(c11, "_STEPS", 80)
     finding = claim.judge(dataclasses.replace(evidence, runs={}))  # type: ignore[attr-defined]
     assert finding.outcome == "undecided"
     assert "no " in finding.measured
