@@ -1,0 +1,146 @@
+"""The bundle comes back bit for bit; what is truncated, foreign, empty or hostile is one line."""
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reslearn import models
+from reslearn.data import Images, Preprocess
+from reslearn.interop import BundleError, read_bundle, to_bytes
+
+CLASSES = tuple(f"kind {number}" for number in range(4))
+
+
+@pytest.fixture(scope="module")
+def network() -> models.Network:
+    torch.manual_seed(1)
+    net = models.build("resnet8", num_classes=4, shortcut="B").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net(torch.randn(4, 3, 8, 8))  # statistics other than those at the start
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def preprocess() -> Preprocess:
+    images = Images(torch.randint(0, 256, (9, 8, 8, 3), dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
+    return Preprocess.fit(images)
+
+
+@pytest.fixture(scope="module")
+def content(network: models.Network, preprocess: Preprocess) -> bytes:
+    return to_bytes(network, spec=network.spec, classes=CLASSES, preprocess=preprocess, metrics={"loss": 0.1}, recipe_hash="0123456789ab")
+
+
+def test_round_trip_is_bitwise(tmp_path: Path, content: bytes, network: models.Network, preprocess: Preprocess) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    bundle = read_bundle(path)
+    state = network.state_dict()
+    assert list(bundle.network.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in bundle.network.state_dict().items())
+    assert bundle.network.spec == network.spec
+    assert (bundle.classes, bundle.metrics, bundle.recipe_hash, bundle.preprocess) == (CLASSES, {"loss": 0.1}, "0123456789ab", preprocess)
+    assert not any(module.training for module in bundle.network.modules())
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(bundle.network(x), network(x))
+    again = to_bytes(
+        bundle.network, spec=network.spec, classes=CLASSES, preprocess=preprocess, metrics=bundle.metrics, recipe_hash="0123456789ab"
+    )
+    path.write_bytes(again)
+    assert read_bundle(path).network.state_dict().keys() == state.keys()
+    assert len(again) == len(content)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BundleError) as error:
+        read_bundle(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("bytes_", [b"", b"\0" * 100, b"not a bundle at all", b"\xff" * 64, struct.pack("<Q", 10) + b"[" * 10], ids=repr)
+def test_foreign_files(tmp_path: Path, bytes_: bytes) -> None:
+    path = tmp_path / "foreign"
+    path.write_bytes(bytes_)
+    refused(path)
+
+
+def test_no_file_and_no_bundle(tmp_path: Path) -> None:
+    refused(tmp_path / "absent")
+    refused(tmp_path)
+    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "other")
+    assert "no bundle of reslearn" in refused(tmp_path / "other")
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_truncated_anywhere(tmp_path: Path, content: bytes, share: float) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(content[: int(share * len(content))])
+    refused(path)
+
+
+Change = Callable[[dict[str, str], dict[str, torch.Tensor]], object]
+
+
+def spec_with(**values: Any) -> Change:
+    return lambda metadata, tensors: metadata.update(model=json.dumps({**json.loads(metadata["model"]), **values}))
+
+
+CHANGES: dict[str, Change] = {
+    "no spec": lambda metadata, tensors: metadata.pop("model"),
+    "no hash": lambda metadata, tensors: metadata.pop("recipe_hash"),
+    "spec is no JSON": lambda metadata, tensors: metadata.update(model="{"),
+    "spec is a list": lambda metadata, tensors: metadata.update(model="[1]"),
+    "spec is nested deeply": lambda metadata, tensors: metadata.update(model="[" * 100_000),
+    "unknown model": spec_with(name="os.system"),
+    "model of a million layers": spec_with(name="resnet6000002"),
+    "another model": spec_with(name="resnet14"),
+    "no name": spec_with(name=None),
+    "unknown switch": spec_with(hook="x"),
+    "wrong switch": spec_with(shortcut="Z"),
+    "huge head": spec_with(num_classes=10**12),
+    "other classes": lambda metadata, tensors: metadata.update(classes='["one"]'),
+    "classes are a text": lambda metadata, tensors: metadata.update(classes='"abcd"'),
+    "metrics are a list": lambda metadata, tensors: metadata.update(metrics="[]"),
+    "no preprocessing": lambda metadata, tensors: metadata.update(preprocess="{}"),
+    "preprocessing for grey images": lambda metadata, tensors: metadata.update(
+        preprocess='{"size_px": 8, "channels": 1, "mean": [0], "scale": [1], "padding": "black"}'
+    ),
+    "a tensor less": lambda metadata, tensors: tensors.popitem(),
+    "a tensor more": lambda metadata, tensors: tensors.update(more=torch.zeros(1)),
+    "another shape": lambda metadata, tensors: tensors.update({"head.fc.weight": torch.zeros(4, 3)}),
+    "another type": lambda metadata, tensors: tensors.update({"head.fc.weight": tensors["head.fc.weight"].double()}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_hostile_or_damaged_content(tmp_path: Path, content: bytes, change: Change) -> None:
+    path = tmp_path / "changed"
+    path.write_bytes(content)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load(content)
+    assert "head.fc.weight" in tensors
+    change(metadata, tensors)
+    safetensors.torch.save_file(tensors, path, metadata)
+    assert "damaged" in refused(path)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "was run"),)
+
+    torch.save({"model": Hostile()}, tmp_path / "model.safetensors")
+    refused(tmp_path / "model.safetensors")
+    assert not (tmp_path / "was run").exists()

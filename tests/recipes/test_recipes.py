@@ -1,0 +1,197 @@
+"""Recipes: those that ship load; errors name file, key, value and what is allowed; the hash names what is computed, not its wording."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from reslearn import recipes
+from reslearn.recipes import RecipeError, difference, from_dict, load, names, recipe_hash
+
+
+def reordered(value: Any) -> Any:
+    return {key: reordered(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_that_ships_loads_and_comes_back_from_json(name: str) -> None:
+    recipe = load(name)
+    assert recipe.name == name
+    values = json.loads(json.dumps(recipe.to_dict()))
+    assert from_dict(values, source="recipe.json") == recipe
+    assert recipe_hash(reordered(values)) == recipe_hash(values)
+    assert difference(reordered(values), values) == []
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_that_ships_opens_with_its_command(name: str) -> None:
+    lines = recipes.text(name).splitlines()
+    assert lines[0].startswith("# reslearn ")
+    assert name in lines[0]
+    assert lines[1].startswith("# ")
+
+
+def test_cifar_paper_holds_the_values_of_the_paper() -> None:
+    """Sec. 4.2."""
+    recipe = load("cifar-paper")
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov, optimizer.decay) == (0.1, 0.9, 1e-4, False, "all")
+    assert isinstance(schedule, recipes.Stepwise)
+    assert (str(schedule.duration), [str(moment) for moment in schedule.milestones], schedule.factor) == (
+        "64000 steps", ["32000 steps", "48000 steps"], 0.1,
+    )  # fmt: skip
+    assert (recipe.train.batch_size, recipe.data.pad_px, recipe.data.flip, recipe.data.mean) == (128, 4, True, "per-pixel")
+    assert recipe.data.validation_images == 0
+    assert load("cifar-paper", overrides=["data.validation_images=5000"]).data.validation_images == 5000
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[schedule]\nkind = "constant"\nduration = "3 steps"\n')
+    recipe = load(str(file))
+    assert recipe.name == "mine"
+    assert recipe.model_copy(update={"name": "unnamed"}) == from_dict(
+        {"schedule": {"kind": "constant", "duration": "3 steps"}}, source="here"
+    )
+    for content in (b"[schedule", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(RecipeError, match=r"mine\.toml: "):
+            load(str(file))
+    with pytest.raises(RecipeError, match=r"absent\.toml: cannot be read"):
+        load(str(tmp_path / "absent.toml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "tells"),
+    [
+        ("seed=-1", ["seed = -1", "greater than or equal to 0"]),
+        ("seed=true", ["seed = true", "a whole number is needed"]),
+        ("train.batch_size=3.5", ["train.batch_size = 3.5", "a whole number is needed"]),
+        ('optimizer.lr="0.1"', ['optimizer.lr = "0.1"', "a number is needed"]),
+        ("optimizer.lr=0", ["optimizer.lr = 0", "greater than 0"]),
+        ("optimizer.lr=nan", ["optimizer.lr = NaN", "finite"]),
+        ("optimizer.lr=inf", ["optimizer.lr = Infinity", "finite"]),
+        ("optimizer.learning_rate=1", ["unknown key optimizer.learning_rate = 1", "allowed here: decay, ", " lr, "]),
+        ("optimizer.momentun=1", ["unknown key optimizer.momentun = 1", "did you mean momentum?"]),
+        ("optimiser.lr=1", ["unknown key optimiser", "did you mean optimizer?"]),
+        ("model.shortcut=D", ['model.shortcut = "D"', "'A', 'B' or 'C'"]),
+        ("data.flip=yes", ['data.flip = "yes"', "true or false"]),
+        ("data=3", ["data = 3", "a table of keys"]),
+        ("data.name=3", ["data.name = 3", "a text is needed"]),
+        ("schedule=3", ["schedule = 3", "a table of keys"]),
+        ("schedule.duration=20", ["schedule.duration = 20", '"64000 steps" or "20 epochs"']),
+        ("schedule.duration=0 steps", ['schedule.duration = "0 steps"', "more than nothing"]),
+        ("schedule.duration=1.5 steps", ['schedule.duration = "1.5 steps"', "whole steps"]),
+        ("schedule.duration=-3 epochs", ['schedule.duration = "-3 epochs"', '"20 epochs"']),
+        (f"schedule.duration={'9' * 400} steps", ["at most 1,000,000,000"]),
+        ("schedule.kind=linear", ['schedule.kind = "linear"', "constant, step, triangular, cosine"]),
+        ("schedule.rise=0.1", ["unknown key schedule.rise = 0.1", "milestones"]),
+        ('schedule.milestones="3 epochs"', ['schedule.milestones = "3 epochs"', "a list is needed"]),
+        ("train.ema=1", ["train.ema = 1", "less than 1"]),
+        ("train.accumulate=3", ["batch_size = 32", "accumulate = 3", "equal parts"]),
+        ("optimizer.name=muon", ["filter_lr", '"muon"']),
+        ("optimizer.nesterov=1", ["optimizer.nesterov = 1", "true or false"]),
+    ],
+)
+def test_wrong_values_are_refused_in_a_line(override: str, tells: list[str]) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load("digits", overrides=["seed=0", override])
+    line = str(refused.value)
+    assert line.startswith("recipe digits: ")
+    assert "\n" not in line
+    assert [word for word in tells if word not in line] == []
+
+
+def test_errors_name_the_flag_that_the_value_came_from() -> None:
+    with pytest.raises(RecipeError, match=r"\(from --set optimizer\.lr=-2\)$"):
+        load("digits", overrides=["optimizer.lr=1", "seed=1", "optimizer.lr=-2"])
+    with pytest.raises(RecipeError, match=r"^recipe\.json: optimizer\.lr = -2: [^()]*$"):
+        from_dict({**load("digits").to_dict(), "optimizer": {"lr": -2}, "overrides": ["optimizer.lr=-2"]}, source="recipe.json")
+
+
+@pytest.mark.parametrize("override", ["x", "=3", "optimizer.lr.x=3", " =1"])
+def test_overrides_that_are_none(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"^--set "):
+        load("digits", overrides=[override])
+
+
+def test_unknown_recipes_get_a_hint() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'digitz', did you mean 'digits'\? there are .*cifar-paper"):
+        load("digitz")
+    with pytest.raises(RecipeError, match=r"no recipe '': there are "):
+        load("")
+
+
+@pytest.mark.parametrize("missing", [{}, {"schedule": {"kind": "constant"}}, {"schedule": {"duration": "3 steps"}}])
+def test_what_is_missing_is_named(missing: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"^here: schedule(\.\w+)? is missing"):
+        from_dict(missing, source="here")
+
+
+def test_overrides_are_applied_in_order_and_kept() -> None:
+    overrides = ["optimizer.lr=0.3", "optimizer.lr=0.2", "model.name=resnet56", "data.flip=True", "model.shortcut=none", "data.mean=none"]
+    recipe = load("digits", overrides=overrides)
+    assert (recipe.optimizer.lr, recipe.model.name, recipe.data.flip) == (0.2, "resnet56", True)
+    assert (recipe.model.shortcut, recipe.data.mean) == (None, "none")
+    assert recipe.overrides == tuple(overrides)
+
+
+def test_another_kind_of_schedule_leaves_the_old_ones_keys_behind() -> None:
+    recipe = load("digits", overrides=["schedule.kind=cosine", "schedule.rise=0.1"])
+    assert recipe.schedule == recipes.Cosine(kind="cosine", duration=recipes.Length(20, "epochs"), rise=0.1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["optimizer.lr=0.2"], ["optimizer.lr=0.5", "optimizer.lr = 2e-1"]),
+        (["optimizer.lr=1"], ["optimizer.lr=1.0"]),
+        (["schedule.duration=20 epochs"], ['schedule.duration="20.0 epochs"']),
+        (["schedule.duration=1 epoch"], ["schedule.duration=1 epochs"]),
+        (["model.name=resnet20"], ['model.name="resnet20"']),
+        (["model.num_classes=10", "model.in_channels=1"], []),
+        (["seed=0"], []),
+    ],
+)
+def test_the_hash_does_not_depend_on_wording(one: list[str], other: list[str]) -> None:
+    ours, theirs = (load("digits", overrides=overrides).to_dict() for overrides in (one, other))
+    assert recipe_hash(ours) == recipe_hash(theirs)
+    assert difference(ours, theirs) == []
+
+
+@pytest.mark.parametrize("override", ["seed=1", "optimizer.lr=0.2", "schedule.factor=0.2", "train.ema=0.9", "evaluation.test_curve=true"])
+def test_the_hash_and_the_difference_tell_values_apart(override: str) -> None:
+    ours, theirs = load("digits").to_dict(), load("digits", overrides=[override]).to_dict()
+    assert recipe_hash(ours) != recipe_hash(theirs)
+    assert len(recipe_hash(ours)) == 12
+    (told,) = difference(ours, theirs)
+    key, _, value = override.partition("=")
+    assert told.startswith(f"{key}: ")
+    assert told.endswith(f" -> {value}")
+    assert recipe_hash(ours, without=[key]) == recipe_hash(theirs, without=[key])
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load("digits").seed = 3  # type: ignore[misc]
+
+
+@settings(max_examples=50)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*load("digits").to_dict(), "kind", "lr"]), inner),
+    )
+)
+def test_whatever_is_given_is_a_recipe_or_a_recipe_error(value: Any) -> None:
+    with contextlib.suppress(RecipeError):
+        from_dict(value if isinstance(value, dict) else {"schedule": value}, source="given")
+
+
+def test_the_schema_for_editors_names_every_part() -> None:
+    assert set(recipes.json_schema()["properties"]) == set(load("digits").to_dict())

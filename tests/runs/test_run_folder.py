@@ -1,0 +1,204 @@
+"""The run folder: whole files or old ones, metrics cut back, one process at a time, and nothing of anybody else's touched."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reslearn.runs import RunError, RunFolder, write_atomically
+
+# Writes whole files of one repeated letter, in turns, until it is killed.
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from reslearn.runs import write_atomically
+for letter in itertools.cycle("ab"):
+    write_atomically(Path(sys.argv[1]), lambda file: [file.write(letter.encode() * 4096) for _ in range(200)])
+"""
+HOLDER = "import sys, time; from reslearn.runs import RunFolder; from pathlib import Path\n"
+HOLDER += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small disk here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def made(path: Path) -> RunFolder:
+    return RunFolder.create(path, {"name": "made", "seed": 0}, {"format": 1})
+
+
+def test_create_and_open(tmp_path: Path) -> None:
+    folder = made(tmp_path / "deep" / "run")
+    again = RunFolder.open(str(folder.path))
+    assert (again.recipe, again.environment, again.metrics(), again.is_complete) == ({"name": "made", "seed": 0}, {"format": 1}, [], False)
+    with pytest.raises(RunError, match="is not complete: reslearn train --resume --out"):
+        _ = again.result
+    again.write_json("result.json", {"steps": 3})
+    assert again.is_complete
+    assert again.result == {"steps": 3}
+
+
+def test_the_hint_quotes_the_path(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"--out '.*/my run'$"):
+        _ = made(tmp_path / "my run").result
+
+
+def test_foreign_folders_are_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match=r"is not empty \(it holds thesis\.tex\) and is no run: choose another --out"):
+        made(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(RunError, match="is a file"):
+        made(tmp_path / "thesis.tex")
+    for path in (tmp_path, tmp_path / "absent", tmp_path / "thesis.tex"):
+        with pytest.raises(RunError, match="is no run folder"):
+            RunFolder.open(path)
+
+
+def test_a_begin_that_was_cut_off_can_be_begun_again(tmp_path: Path) -> None:
+    """Killed before recipe.json, which is written last, was there."""
+    folder = made(tmp_path)
+    (tmp_path / "recipe.json").unlink()
+    (tmp_path / ".recipe.json.123.part").write_text("{")
+    (tmp_path / "train.log").write_text("of a study\n")
+    with folder.lock():
+        assert made(tmp_path).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "environment.json", "recipe.json", "train.log"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xff", b"null"])
+def test_damaged_json_is_named_in_a_line(tmp_path: Path, content: bytes) -> None:
+    folder = made(tmp_path)
+    (tmp_path / "recipe.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"recipe\.json: ") as refused:
+        RunFolder.open(folder.path)
+    assert "\n" not in str(refused.value)
+
+
+def test_metrics_are_cut_back(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    assert folder.metrics_size() == 0
+    for step in (1, 2):
+        folder.append_metrics({"kind": "train", "step": step})
+    size = folder.metrics_size()
+    folder.append_metrics({"kind": "test", "step": 2})
+    with folder.metrics_path.open("a") as file:
+        file.write('{"kind": "tra')  # the process was killed here
+    assert [record["step"] for record in folder.metrics("train")] == [1, 2]
+    assert len(folder.metrics()) == 3
+    folder.truncate_metrics(size)
+    assert folder.metrics() == [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}]
+    with pytest.raises(RunError, match="shorter than at the last checkpoint"):
+        folder.truncate_metrics(size + 1)
+
+
+@pytest.mark.parametrize("line", [b"{oops}\n", b"3\n", b"\xff\n"])
+def test_foreign_metrics_are_named_with_their_line(tmp_path: Path, line: bytes) -> None:
+    folder = made(tmp_path)
+    folder.append_metrics({"kind": "train"})
+    with folder.metrics_path.open("ab") as file:
+        file.write(line)
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: "):
+        folder.metrics()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_json_are_refused(tmp_path: Path, value: float) -> None:
+    folder = made(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        folder.append_metrics({"loss": value})
+    with pytest.raises(ValueError, match="JSON"):
+        folder.write_json("result.json", {"loss": value})
+    assert (folder.metrics(), folder.is_complete) == ([], False)
+
+
+def test_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    for step in (9, 10, 123_456):
+        folder.write_checkpoint(step, lambda file: file.write(b"weights"))
+    assert [path.name for path in folder.checkpoints()] == ["step-00000010.pt", "step-00123456.pt"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(file: object) -> None:
+        raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
+    folder = made(small_disk / "run")
+    first = folder.write_checkpoint(1, lambda file: file.write(b"1" * 30_000))
+    with pytest.raises(OSError, match="No space left on device"):
+        folder.write_checkpoint(2, lambda file: file.write(b"2" * 30_000))
+    assert folder.checkpoints() == [first]
+    assert first.read_bytes() == b"1" * 30_000
+    with pytest.raises(OSError, match="No space left on device"):
+        folder.write_json("recipe.json", {"long": "x" * 60_000})
+    assert folder.recipe == {"name": "made", "seed": 0}
+    assert not list(folder.path.glob("**/*.part"))
+
+
+def test_a_process_killed_while_it_writes_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for delay in (0.0, 0.013, 0.037):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, path])
+        while not path.exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        content = path.read_bytes()
+        assert content in (b"a" * 819_200, b"b" * 819_200)
+        path.unlink()
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(RunError, match="in use by another process"), folder.lock():
+        pass
+    process.kill()  # no time to clean up: the lock ends with its process
+    process.wait()
+    process.stdout.close()
+    left = tmp_path / "checkpoints" / f".step-00000001.pt.{process.pid}.part"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    with folder.lock():
+        assert not left.exists()
+    with folder.lock():
+        pass
+
+
+def test_an_error_other_than_in_use_is_told_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"File exists|Not a directory"), RunFolder(tmp_path / "file").lock():
+        pass
+
+
+def test_snapshots_by_step(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    for step in (10, 2):
+        folder.snapshot_path(step).parent.mkdir(exist_ok=True)
+        folder.snapshot_path(step).write_bytes(b"")
+    assert list(folder.snapshots()) == [2, 10]
