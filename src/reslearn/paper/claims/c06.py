@@ -134,10 +134,11 @@ def _signals(subject: "Subject", start: _Start) -> dict[str, list[float]]:
     """Root mean square of each block's output, and norm of the gradient by it, before the first step."""
     from reslearn.analysis import forward_signal, gradients
 
-    net, (x, y) = subject.untrained(**start.switches), subject.training_batch(_NUM_IMAGES)
+    net, (images, labels) = subject.untrained(**start.switches).double(), subject.training_batch(_NUM_IMAGES)
+    x = images.double()  # what vanishes over tens of layers is soon no float32 any more
     return {
         "forward": [strength for name, strength in forward_signal(net, x) if name != "stem"],
-        "backward": [block.norm for block in gradients(net, x, y).signal],
+        "backward": [block.norm for block in gradients(net, x, labels).signal],
     }
 
 
@@ -172,7 +173,8 @@ def _signal_figure(budget: Budget, signals: dict[str, dict[str, list[float]]], w
     return Figure(
         name=f"c6-signal-{way}",
         title=f"{way.capitalize()} signal of {_model(budget)} before the first step",
-        caption=f"{label[0].upper()}{label[1:]}, in network order. Where a curve leaves the figure the signal has vanished.",
+        caption=f"{label[0].upper()}{label[1:]}, in network order. He initialisation reckons with whole windows: on small maps, 2 x 2 at "
+        "the end for digits, more than half of a 3x3 window is padding, and the signal shrinks without batch norm.",
         x_label="block",
         y_label=label,
         series=[

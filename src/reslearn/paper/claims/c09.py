@@ -8,6 +8,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
 from reslearn.paper.subjects import judged_subjects, rests_on
 from reslearn.report import Figure, Series
+from reslearn.report.content import Style
 
 if TYPE_CHECKING:
     from reslearn.analysis import Gradients
@@ -56,8 +57,9 @@ def judge(evidence: Evidence) -> Finding:
         return Finding(claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end")
     by_seed = {seed: gradients_by_moment(subject, num_images=_NUM_IMAGES) for seed, subject in subjects.items()}
     first = next(iter(subjects.values()))
-    batch = first.training_batch(_NUM_IMAGES)
-    controls = {kind: gradients(first.untrained(**switches), *batch) for kind, switches in _CONTROLS.items()}
+    x, y = first.training_batch(_NUM_IMAGES)
+    # In float64: what vanishes over 56 layers is no float32 any more.
+    controls = {kind: gradients(first.untrained(**switches).double(), x.double(), y) for kind, switches in _CONTROLS.items()}
     means = _means(list(by_seed.values()))
     ratios = [ratio for moments in by_seed.values() for moment in moments for ratio in (moment.weights_ratio, moment.signal_ratio)]
     sees = not _is_healthy(next(iter(controls.values())).signal_ratio)
@@ -109,33 +111,39 @@ def _geometric(ratios: list[float]) -> float:
 
 def _sentence(name: str, means: dict[int, dict[str, float]], control: "Gradients", num_seeds: int) -> str:
     moments = ", ".join(f"step {step} {mean['weights']:.2g} / {mean['signal']:.2g}" for step, mean in means.items())
-    ratios = [ratio for mean in means.values() for ratio in mean.values()]
-    worst = max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
-    verdict = "healthy" if _is_healthy(worst) else ("exploding towards the first layers" if worst > 1 else "vanishing")
+    unhealthy = {step: [ratio for ratio in mean.values() if not _is_healthy(ratio)] for step, mean in means.items()}
+    told = [
+        f"at step {step} {'exploding towards the first layers' if max(ratios) > 1 else 'vanishing'}"
+        for step, ratios in unhealthy.items()
+        if ratios
+    ]
     return (
-        f"{name}, first layers over last, weights / signal: {moments} (n={num_seeds}): {verdict}; "
-        f"control without batch norm {control.signal_ratio:.1g}"
+        f"{name}, gradients of first layers over last, weights / signal: {moments} (n={num_seeds}): "
+        f"{', '.join(told) or 'healthy at every moment'}; control without batch norm {control.signal_ratio:.1g}"
     )
 
 
 def _figure(name: str, moments: "list[Gradients]", controls: "dict[str, Gradients]", kind: str) -> Figure:
-    def series(title: str, found: "Gradients", style: str) -> Series:
-        norms = [layer.norm for layer in (found.weights if kind == "weights" else found.signal)]
-        return Series(
-            name=title, x=range(1, len(norms) + 1), y=[norm if norm > 0 else None for norm in norms], style="dashed" if style else "line"
-        )
+    def norms(found: "Gradients") -> list[float]:
+        return [layer.norm for layer in (found.weights if kind == "weights" else found.signal)]
 
-    what = {"weights": ("weights of each convolution", "convolution"), "signal": ("output of each block", "block")}[kind]
+    def series(title: str, found: "Gradients", style: Style) -> Series:
+        values = norms(found)
+        return Series(name=title, x=range(1, len(values) + 1), y=[norm if norm > 0 else None for norm in values], style=style)
+
+    what, x_label = {"weights": ("weights of each convolution", "convolution"), "signal": ("output of each block", "block")}[kind]
+    ours = [norm for moment in moments for norm in norms(moment) if 0 < norm < math.inf]
     return Figure(
         name=f"c9-gradients-{kind}",
-        title=f"Gradients of {name} by {what[0]}",
-        caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. "
-        "Dashed: the same net at its start without batch norm. A curve that rises to the right vanishes on its way back.",
-        x_label=what[1],
+        title=f"Gradients of {name} by {what}",
+        caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. Dashed: the same net at its start "
+        "without batch norm. A curve that rises to the right vanishes on its way back; the figure is cut four powers of ten below the rest.",
+        x_label=x_label,
         y_label="gradient norm",
         series=[
-            *(series(f"step {moment.step}", moment, "") for moment in moments),
+            *(series(f"step {moment.step}", moment, "line") for moment in moments),
             *(series(title, found, "dashed") for title, found in controls.items()),
         ],
         y_log=True,
+        y_limits=(min(ours) / 1e4, max(ours) * 2) if ours else None,
     )
