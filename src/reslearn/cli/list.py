@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from itertools import takewhile
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -41,13 +43,14 @@ def _described(kind: Kind) -> dict[str, str]:
         case Kind.recipes:
             from reslearn import recipes
 
-            return {name: _second_line(recipes.text(name)) for name in recipes.names()}
+            return {name: _purpose(recipes.text(name)) for name in recipes.names()}
         case Kind.data:
             from reslearn import data
 
             return data.names()
 
 
-def _second_line(toml: str) -> str:
-    """Of a recipe that ships the first line is the command and the second says what it is for."""
-    return toml.splitlines()[1].removeprefix("#").strip()
+def _purpose(toml: str) -> str:
+    """Of a recipe that ships the first line is the command; what follows in the opening comment says what it is for."""
+    opening = takewhile(lambda line: line.startswith("#"), toml.splitlines()[1:])
+    return shorten(" ".join(line.removeprefix("#") for line in opening), width=110, placeholder=" ...")
