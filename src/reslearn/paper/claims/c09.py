@@ -136,8 +136,8 @@ def _figure(name: str, moments: "list[Gradients]", controls: "dict[str, Gradient
     return Figure(
         name=f"c9-gradients-{kind}",
         title=f"Gradients of {name} by {what}",
-        caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. Dashed: the same net at its start "
-        "without batch norm. A curve that rises to the right vanishes on its way back; the figure is cut four powers of ten below the rest.",
+        caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. Dashed: the same net at its "
+        "start without batch norm. A curve that rises to the right vanishes on its way back; cut four powers of ten below the rest.",
         x_label=x_label,
         y_label="gradient norm",
         series=[
