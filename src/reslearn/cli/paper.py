@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from reslearn.paper import Budget, ClaimsReport
 
 LIST_EXAMPLES = ("reslearn paper list",)
@@ -65,15 +67,17 @@ def run_and_tell(
     from reslearn.cli.commands import main
     from reslearn.report import write_page
     from reslearn.runs import write_atomically
-    from reslearn.study import LocalEngine, WarmStart
+    from reslearn.study import LocalEngine, WarmStart, available_cores
 
     modules = paper.load_claims(only)
     aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
+    engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD))
     try:
-        report = paper.run_claims(
-            modules, budget, out, engine=LocalEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD)), fit=_fit, data_dir=data_dir,
-            say=lambda text: aloud.print(text, style="bold", markup=False),
-        )  # fmt: skip
+        with _judges(jobs or available_cores()) as judges:
+            report = paper.run_claims(
+                modules, budget, out, engine=engine, fit=_fit, data_dir=data_dir, judges=judges,
+                say=lambda text: aloud.print(text, style="bold", markup=False),
+            )  # fmt: skip
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
@@ -86,6 +90,24 @@ def run_and_tell(
         _print(report, page)
     if check and any(finding.outcome == "not shown" for finding in report.findings):
         raise typer.Exit(1)
+
+
+def _judges(number: int) -> "Executor":
+    """Processes that judge; forked, like the runs, from the one that has imported torch."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("forkserver"), initializer=_become_judge)
+
+
+def _become_judge() -> None:
+    """One thread, as many judges as cores; and Ctrl-C ends it, which the process it was forked from does not hear."""
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(1)
 
 
 def _print(report: "ClaimsReport", page: Path) -> None:

@@ -4,11 +4,14 @@ Two stages of training: the runs that choose learning rates, and those that depe
 same folder it goes on where it stopped: what is complete stays.
 """
 
+import importlib
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from reslearn.paper.claim import Budget, ClaimModule, Condition, Evidence, Finding, Fit
 from reslearn.recipes import Recipe
@@ -86,9 +89,11 @@ def run_claims(
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     continue_command: str | None = None,
+    judges: Executor | None = None,
 ) -> ClaimsReport:
     """Train what the claims need below `folder`/runs and judge them. StudyStopped where a signal ended the training.
 
+    `judges` judges claims side by side in processes of its own (a third of the demo's time is judging); without it, here, one by one.
     A run that diverged is evidence; one that failed otherwise (no memory, a full disk) leaves the claims that need it undecided.
     """
     started, folder = time.monotonic(), Path(folder)
@@ -98,14 +103,9 @@ def run_claims(
     stages.train((condition for needed in first.values() for condition in needed), "choosing learning rates", continue_command)
     then = {claim.CLAIM.identifier: _judged_conditions(claim, evidence) for claim in claims}
     stages.train((condition for needed in then.values() for condition in needed), "each net at its learning rate", continue_command)
-    findings = []
-    for claim in claims:
-        identifier = claim.CLAIM.identifier
-        say(f"judging {identifier}: {claim.CLAIM.text}")
-        failed = {c: stages.failures[c] for c in (*first[identifier], *then[identifier]) if c in stages.failures}
-        findings.append(_judge(claim, evidence, {c: reason for c, reason in failed.items() if _DIVERGED not in reason}))
+    findings = _judge_all(claims, evidence, stages, {name: [*first[name], *then[name]] for name in first}, judges)
     return ClaimsReport(
-        findings=tuple(findings),
+        findings=findings,
         evidence=evidence,
         seconds=time.monotonic() - started,
         num_runs=len(stages.runs),
@@ -125,11 +125,40 @@ def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition
     return [] if needed is None else needed(evidence)
 
 
-def _judge(claim: ClaimModule, evidence: Evidence, failed: dict[Condition, str]) -> Finding:
-    if failed:
-        condition, reason = next(iter(failed.items()))
-        return Finding(claim=claim.CLAIM, outcome="undecided", measured=f"run {condition.model}, seed {condition.seed} failed: {reason}")
+def _judge_all(
+    claims: Sequence[ClaimModule], evidence: Evidence, stages: _Stages, needed: dict[str, list[Condition]], judges: Executor | None
+) -> tuple[Finding, ...]:
+    """The findings, in the order of the claims."""
+    findings: dict[str, Finding] = {}
+    pending: dict[Future[Finding], str] = {}
+    for claim in claims:
+        identifier = claim.CLAIM.identifier
+        failed = {c: stages.failures[c] for c in needed[identifier] if _DIVERGED not in stages.failures.get(c, _DIVERGED)}
+        if failed:
+            condition, reason = next(iter(failed.items()))
+            measured = f"run {condition.model}, seed {condition.seed} failed: {reason}"
+            findings[identifier] = Finding(claim=claim.CLAIM, outcome="undecided", measured=measured)
+        elif judges is None:
+            evidence.say(f"judging {identifier}: {claim.CLAIM.text}")
+            findings[identifier] = claim.judge(evidence)
+        else:
+            # A module cannot be sent to another process; its name can. Nor can a terminal.
+            pending[judges.submit(_judge_by_name, str(getattr(claim, "__name__", "")), replace(evidence, say=_silent))] = identifier
+    if pending:
+        evidence.say(f"judging {len(pending)} claims")
+    for future in as_completed(pending):
+        findings[pending[future]] = future.result()
+        evidence.say(f"judged {pending[future]}: {findings[pending[future]].outcome}")
+    return tuple(findings[claim.CLAIM.identifier] for claim in claims)
+
+
+def _judge_by_name(module: str, evidence: Evidence) -> Finding:
+    claim = cast(ClaimModule, importlib.import_module(module))
     return claim.judge(evidence)
+
+
+def _silent(text: str) -> None:
+    """A judge in a process of its own has no terminal."""
 
 
 def _cost(recipe: Recipe) -> float:

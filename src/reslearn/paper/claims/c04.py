@@ -46,17 +46,18 @@ def judge(evidence: Evidence) -> Finding:
     by_kind = {kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths} for kind in protocol.BOTH}
     pooled = {kind: [run for runs in by_depth.values() for run in runs] for kind, by_depth in by_kind.items()}
     outcome, found = decide(pooled["residual"], pooled["plain"])
+    longest = max(run.steps for runs in pooled.values() for run in runs)
+    soon = {kind: restricted_mean(runs, longest) for kind, runs in pooled.items()}
     measured = (
-        f"residual nets reach half the loss of guessing after {found.restricted_mean_a:.0f} steps "
-        f"({found.num_reached_a} of {found.n_a} runs), plain after {found.restricted_mean_b:.0f} "
-        f"({found.num_reached_b} of {found.n_b}), cut at {found.horizon:.0f}"
+        f"residual nets reach half the loss of guessing after {soon['residual']:.0f} steps ({found.num_reached_a} of {found.n_a} runs), "
+        f"plain after {soon['plain']:.0f} ({found.num_reached_b} of {found.n_b}; the others count as {longest:.0f})"
     )
     p = _p(found)
     measured += "; no run arrived" if p is None else f"; log-rank p = {p:.2g}"
     numbers = {kind: {str(depth): [list(run) for run in runs] for depth, runs in one.items()} for kind, one in by_kind.items()}
     return Finding(
         claim=CLAIM, outcome=outcome, measured=measured, numbers={"steps_reached": numbers, "p": p},
-        figures=(_figure(by_kind, found.horizon),), rests_on=tuple(protocol.models(evidence.budget)),
+        figures=(_figure(by_kind, longest),), rests_on=tuple(protocol.models(evidence.budget)),
     )  # fmt: skip
 
 
