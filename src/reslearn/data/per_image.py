@@ -53,7 +53,7 @@ class ViewsByPosition(Dataset[tuple[Tensor, int]]):
         reach_px = self.reach_px
         padded = np.pad(image, ((reach_px, reach_px), (reach_px, reach_px), (0, 0)))
         window = padded[top : top + image.shape[0], left : left + image.shape[1]]
-        return np.ascontiguousarray(window[:, ::-1] if flip else window)
+        return (window[:, ::-1] if flip else window).copy()  # ascontiguousarray lets the negative stride of a single column be
 
 
 def image_batches(
