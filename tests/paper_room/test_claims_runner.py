@@ -36,6 +36,9 @@ class Stub:
             if self.stop_after is not None and len(self.names) >= self.stop_after:
                 outcomes.append(Outcome(job=job, status="interrupted"))
             elif reason is not None:
+                if reason.startswith("the loss is"):
+                    run = RunFolder.create(job.folder, job.recipe.to_dict(), {"numerics": {"threads": 1}})
+                    run.write_json("diverged.json", {"step": 20, "reason": reason})
                 outcomes.append(Outcome(job=job, status="failed", reason=reason))
             else:
                 self.names.append(job.name)

@@ -18,9 +18,6 @@ from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.study import Engine, Job, StudyReport, grid, run_study
 
-# What a training says of a loss that is not finite, in the last line of its log (reslearn.train.loop).
-_DIVERGED = "the loss is "
-
 
 class StudyStopped(Exception):
     """A signal stopped the training; the text says how to go on."""
@@ -43,12 +40,17 @@ class _Stages:
     def __init__(self, budget: Budget, folder: Path, engine: Engine, arguments: Sequence[str], say: Callable[[str], None]) -> None:
         self._budget, self._folder, self._engine, self._arguments, self._say = budget, folder, engine, tuple(arguments), say
         self.runs: dict[Condition, RunFolder] = {}
+        self.diverged: set[Condition] = set()
         self.failures: dict[Condition, str] = {}
-        self.num_diverged = 0
+
+    @property
+    def settled(self) -> set[Condition]:
+        """Those that need no training any more."""
+        return {*self.runs, *self.diverged, *self.failures}
 
     def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
         """Bring the conditions that are new to their end. Raises StudyStopped."""
-        new = [condition for condition in dict.fromkeys(conditions) if condition not in self.runs and condition not in self.failures]
+        new = [condition for condition in dict.fromkeys(conditions) if condition not in self.settled]
         jobs: dict[Condition, Job] = {condition: self._job(condition) for condition in new}
         if not jobs:
             return
@@ -72,11 +74,13 @@ class _Stages:
         for condition, job in jobs.items():
             if job.is_complete:
                 self.runs[condition] = RunFolder(job.folder)
+                for checkpoint in self.runs[condition].checkpoints():
+                    checkpoint.unlink()  # hundreds of megabytes over all runs, and a complete one does not go on
                 continue
-            reason = reasons.get(job.folder, "no result")
-            if _DIVERGED in reason:
-                self.num_diverged += 1
-            self.failures[condition] = reason
+            if RunFolder(job.folder).divergence is not None:
+                self.diverged.add(condition)
+            else:
+                self.failures[condition] = reasons.get(job.folder, "no result")
 
 
 def run_claims(
@@ -109,7 +113,7 @@ def run_claims(
         evidence=evidence,
         seconds=time.monotonic() - started,
         num_runs=len(stages.runs),
-        num_diverged=stages.num_diverged,
+        num_diverged=len(stages.diverged),
     )
 
 
@@ -133,7 +137,7 @@ def _judge_all(
     pending: dict[Future[Finding], str] = {}
     for claim in claims:
         identifier = claim.CLAIM.identifier
-        failed = {c: stages.failures[c] for c in needed[identifier] if _DIVERGED not in stages.failures.get(c, _DIVERGED)}
+        failed = {condition: stages.failures[condition] for condition in needed[identifier] if condition in stages.failures}
         if failed:
             condition, reason = next(iter(failed.items()))
             measured = f"run {condition.model}, seed {condition.seed} failed: {reason}"

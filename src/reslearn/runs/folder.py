@@ -104,6 +104,11 @@ class RunFolder:
         return self._read_json("result.json")
 
     @property
+    def divergence(self) -> str | None:
+        """Why the run can never have a result, where its loss or a weight stopped being a finite number (diverged.json); else None."""
+        return str(self._read_json("diverged.json")["reason"]) if (self.path / "diverged.json").is_file() else None
+
+    @property
     def metrics_path(self) -> Path:
         """metrics.jsonl, which may not exist yet."""
         return self.path / "metrics.jsonl"

@@ -162,7 +162,7 @@ def _row(run: RunFolder) -> Row:
 
 def _unfinished(run: RunFolder) -> Incomplete:
     steps = [int(record["step"]) for record in run.metrics() if "step" in record]
-    said = last_line(run.path / "train.log")
+    said = run.divergence or last_line(run.path / "train.log")
     last = steps[-1] if steps else None
     reason = "no step recorded" if last is None else f"stopped after step {last}"
     return Incomplete(folder=run.path, name=run.path.name, last_step=last, reason=f"{reason}: {said}" if said else reason)

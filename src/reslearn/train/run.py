@@ -51,6 +51,8 @@ def train_recipe(
     begun = folder.exists()
     if folder.is_complete:
         return folder.result
+    if (reason := folder.divergence) is not None:
+        raise NonFiniteLossError(reason)
     prepared = prepare(
         recipe, folder.environment if begun else None, device=device, threads=threads, data_dir=data_dir, download=download
     )  # fmt: skip
@@ -109,7 +111,9 @@ def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) ->
             raise Interrupted(text, signal_number=stop.signal_number) from None
         except NonFiniteLossError as error:
             hint = "a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
-            raise NonFiniteLossError(f"{error}; {_last_checkpoint(folder)}; {hint}") from None
+            reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
+            folder.write_json("diverged.json", {"step": training.state.step, "reason": reason})  # a study counts it, and need not try again
+            raise NonFiniteLossError(reason) from None
         except OSError as error:
             where = f"while writing to {folder.path}; {_last_checkpoint(folder)}; {_resume_line(prepared, folder)}"
             raise OSError(error.errno, f"{error.strerror} {where}") from None
