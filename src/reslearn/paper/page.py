@@ -63,11 +63,11 @@ def headline(evidence: Evidence) -> str:
 
 
 def claims_table(findings: Sequence[Finding]) -> Table:
-    """Claim, measured, verdict."""
+    """Claim, verdict, measured: in this order, so that a phone shows the verdict without scrolling."""
     return Table(
         "Four outcomes are possible, and `not shown` is one of them.",
-        ["", "claim", "measured here", "verdict"],
-        [[f.claim.identifier, f.claim.text, f.measured, Verdict(f.outcome)] for f in findings],
+        ["", "claim", "verdict", "measured here"],
+        [[f.claim.identifier, f.claim.text, Verdict(f.outcome), f.measured] for f in findings],
     )
 
 
