@@ -1,0 +1,38 @@
+"""What a person sees: a bar on a terminal, lines elsewhere, nothing where it is switched off."""
+
+import pytest
+
+from reslearn.train.display import Display
+
+ODD = "resnet20 on [my] {data}"  # a folder of images may be called anything
+
+
+def show(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with Display(title=ODD, num_steps=20, images_per_step=32, steps_per_epoch=10) as display:
+        for step in (5, 10, 20):
+            display.show(step=step, loss=1.25, top1_error_pct=40.0)
+        display.say("evaluating [now]")
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    show(monkeypatch, RESLEARN_PROGRESS="on")
+    output = capsys.readouterr()
+    assert output.out == ""
+    last, said = output.err.splitlines()
+    assert last.startswith(f"{ODD}  step 20/20  epoch 2.00  loss 1.2500  error 40.00 %  ")
+    assert last.endswith(" images/s")
+    assert said == "evaluating [now]"
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    show(monkeypatch, RESLEARN_PROGRESS="on", FORCE_COLOR="1", TERM="xterm", COLUMNS="200")
+    shown = capsys.readouterr().err
+    for part in (ODD, "100%", "loss 1.2500", "error 40.00 %", "images/s", "evaluating [now]"):
+        assert part in shown
+
+
+def test_nothing_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    show(monkeypatch, RESLEARN_PROGRESS="off", FORCE_COLOR="1")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM: a checkpoint, a printed command that really resumes, the shell's status; and one process a folder."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reslearn.recipes import Recipe
+from reslearn.runs import RunError, RunFolder
+from reslearn.train import Interrupted, run, train_recipe
+from reslearn.train.interrupt import on_request
+
+Small = Callable[..., Recipe]
+
+
+def begin(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    """`reslearn ...` in a process of its own, left alone until it writes its next metrics."""
+    out = RunFolder(folder / "my run")
+    before = len(out.metrics())
+    process = subprocess.Popen([sys.executable, "-m", "reslearn", *command], cwd=folder, stderr=subprocess.PIPE, text=True)
+    while len(out.metrics()) <= before:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return process
+
+
+def stopped(process: subprocess.Popen[str], signal_number: int) -> tuple[int, str]:
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors.strip()
+
+
+def test_stopped_and_resumed_by_the_printed_command(small: Small, small_flags: list[str], tmp_path: Path) -> None:
+    flags = [*small_flags, "--set", "schedule.duration=100000 steps", "--set", "train.checkpoint_every_seconds=1000"]
+    process = begin(["train", *flags, "--out", "my run", "--data-dir", "my data", "--threads", "1"], tmp_path)
+    with pytest.raises(RunError, match="in use by another process"):
+        train_recipe(small("schedule.duration=100000 steps", "train.checkpoint_every_seconds=1000"), tmp_path / "my run", resume=True)
+    status, line = stopped(process, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert line.startswith("reslearn: stopped after step ")
+    assert "\n" not in line
+    (checkpoint,) = RunFolder(tmp_path / "my run").checkpoints()
+    assert f"stopped after step {int(checkpoint.stem[5:])};" in line
+
+    printed = shlex.split(line.partition("go on with: ")[2])
+    assert printed == ["reslearn", "train", "--resume", "--out", "my run", "--data-dir", "my data"]
+    process = begin(printed[1:], tmp_path)
+    status, line = stopped(process, signal.SIGINT)
+    assert status == 128 + signal.SIGINT
+    folder = RunFolder.open(tmp_path / "my run")
+    assert folder.environment["resumed_at"] == [int(checkpoint.stem[5:])]
+    steps = [record["step"] for record in folder.metrics("train")]
+    assert steps == list(range(3, steps[-1] + 1, 3))
+
+
+def test_stopped_while_it_is_evaluated_nothing_is_lost(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked_to_stop(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        pytest.fail("the signal was not heeded at once")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "recompute_batch_norm", asked_to_stop)
+        with pytest.raises(Interrupted, match=r"stopped after step 11; go on with: reslearn train --resume --out ") as stop:
+            train_recipe(small(), tmp_path, threads=1)
+    assert stop.value.exit_status == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert train_recipe(small(), tmp_path, resume=True, threads=1)["resumed_at"] == [11]
+
+
+def test_a_second_signal_takes_its_usual_course() -> None:
+    with on_request() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal_number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,36 @@
+"""What `auto` takes, and that the words of the recipe are taken as they are."""
+
+import pytest
+import torch
+
+from reslearn.recipes import Train
+from reslearn.train import numerics
+from reslearn.train.numerics import choose, choose_device
+
+
+def test_auto_takes_bf16_where_the_processor_has_it_and_the_net_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_bf16, macs, precision in ((True, 40_551_040, "bf16"), (True, 2_500_000, "fp32"), (False, 40_551_040, "fp32")):
+        monkeypatch.setattr(numerics, "_computes_in_bf16", lambda device, has=has_bf16: has)
+        assert choose(Train(), device="cpu", threads=1, macs=macs, num_images=1).precision == precision
+
+
+def test_auto_compiles_what_trains_for_long() -> None:
+    short, long = (choose(Train(), device="cpu", threads=1, macs=10**7, num_images=number) for number in (10**4, 10**8))
+    assert (short.compiled, long.compiled) == (False, True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("compiled", ["on", "off"])
+def test_words_are_taken_as_they_are(precision: str, compiled: str) -> None:
+    train = Train.model_validate({"precision": precision, "compile": compiled})
+    chosen = choose(train, device="cpu", threads=3, macs=1, num_images=1)
+    assert (chosen.precision, chosen.compiled, chosen.threads) == (precision, compiled == "on", 3)
+    with chosen.autocast():
+        product = torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1))
+    assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu?", "abacus"])
+def test_devices_that_are_not_here(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--device {name.rstrip('?')}"):
+        choose_device(name)

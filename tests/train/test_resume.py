@@ -1,0 +1,132 @@
+"""Killed at any step and resumed: weights, state of the optimiser and logged losses equal those of the unbroken run bit for bit."""
+
+import itertools
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+from reslearn.train import loop, run, train_recipe
+
+Small = Callable[..., Recipe]
+Outcome = Callable[[Path], dict[str, Any]]
+
+WARM_UP = ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=85", "data.validation_images=100", "evaluation.test_curve=true")
+MUON = ("optimizer.name=muon", "optimizer.filter_lr=0.03", "optimizer.nesterov=true", "optimizer.decay=weights")
+VARIANTS = {
+    "everything": (*WARM_UP, "train.accumulate=2", "train.ema=0.9", "train.label_smoothing=0.1", "evaluation.batch_norm=exact"),
+    "plain8": ("model.name=plain8", "schedule.kind=cosine", "schedule.rise=0.3", "optimizer.nesterov=true", "optimizer.decay=weights"),
+    "muon": (*MUON, "schedule.kind=triangular", 'evaluation.snapshots=["0 steps", "5 steps"]'),
+}
+# After so many steps of each part. Checkpoints are written at steps 4, 7, 10 (a reading comes a step late) and 11, the last.
+KILLS = {"everything": [(1, 4), (3, 5), (4, 1), (6, 7), (11,)], "plain8": [(2, 6), (10, 1)], "muon": [(5, 3), (8,)]}
+
+
+class Killed(BaseException):
+    """Ends a training where it is, as SIGKILL does, but in this process."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_after_every_step(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small(*VARIANTS[variant])
+    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    expected = outcome(tmp_path / "unbroken")
+    if variant == "everything":
+        assert expected["result"]["warmed_up_at_step"] in range(4, 11)  # the rule decides in mid-training
+
+    for kills in KILLS[variant]:
+        out = tmp_path / f"killed-after-{kills}"
+        for num_steps in kills:
+            monkeypatch.setattr(run, "train_steps", until_killed(num_steps))
+            with pytest.raises(Killed):
+                train_recipe(recipe, out, resume=True, threads=1)
+            with RunFolder(out).metrics_path.open("ab") as file:
+                file.write(b'{"kind": "tr')  # and a line that was being written
+        monkeypatch.setattr(run, "train_steps", loop.train_steps)
+        train_recipe(recipe, out, resume=True, threads=1)
+        assert outcome(out) == expected
+
+
+def until_killed(num_steps: int) -> Callable[..., Iterator[Any]]:
+    def train_steps(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, reading in enumerate(loop.train_steps(*arguments, **options), 1):
+            yield reading
+            if number == num_steps:
+                raise Killed
+
+    return train_steps
+
+
+@pytest.mark.parametrize("variant", ["everything", "plain8"])
+def test_a_real_process_killed_at_random_moments(variant: str, small: Small, outcome: Outcome, tmp_path: Path) -> None:
+    recipe = small(*VARIANTS[variant], "schedule.duration=40 steps")
+    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    out, moments = tmp_path / "killed", random.Random(variant)
+    forkserver = multiprocessing.get_context("forkserver")  # one process that imports all that is slow, forked for each run
+    forkserver.set_forkserver_preload(["reslearn.train", "sklearn.datasets", "torch._dynamo"])
+    for _ in range(2):
+        steps = saved_steps(out)
+        process = forkserver.Process(target=train_recipe, args=(recipe, out), kwargs={"resume": True, "threads": 1})
+        process.start()
+        while saved_steps(out) == steps and process.is_alive():
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.join()
+    train_recipe(recipe, out, resume=True, threads=1)
+    assert outcome(out) == outcome(tmp_path / "unbroken")
+    assert RunFolder.open(out).result["resumed_at"]
+
+
+def saved_steps(out: Path) -> list[str]:
+    return [path.name for path in RunFolder(out).checkpoints()]
+
+
+def test_killed_while_a_checkpoint_or_the_result_is_written(
+    small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small("train.ema=0.9")
+    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    for name, nth in (("write_checkpoint", 2), ("write_json", 1), ("write_json", 2), ("append_metrics", 4)):
+        out, count = tmp_path / f"{name}-{nth}", itertools.count()
+        genuine = getattr(RunFolder, name)
+
+        def killed(folder: RunFolder, *arguments: Any, _genuine: Any = genuine, _count: Any = count, _nth: int = nth) -> Any:
+            if next(_count) == _nth:
+                raise Killed
+            return _genuine(folder, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, name, killed)
+            with pytest.raises(Killed):
+                train_recipe(recipe, out, resume=True, threads=1)
+        train_recipe(recipe, out, resume=True, threads=1)
+        assert outcome(out) == outcome(tmp_path / "unbroken")
+
+
+def test_a_finished_run_is_returned_and_not_touched(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = train_recipe(small(), tmp_path / "run", resume=True, threads=1)  # nothing to resume: it starts
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    monkeypatch.setattr(run, "prepare", lambda *arguments, **options: pytest.fail("nothing is prepared for a finished run"))
+    assert train_recipe(small(), tmp_path / "run", resume=True) == result
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_compiled_and_in_bf16(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small(*VARIANTS[variant], "train.precision=bf16", "train.compile=on")
+    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    monkeypatch.setattr(run, "train_steps", until_killed(5))
+    with pytest.raises(Killed):
+        train_recipe(recipe, tmp_path / "killed", threads=1)
+    monkeypatch.undo()
+    train_recipe(recipe, tmp_path / "killed", resume=True, threads=1)
+    assert RunFolder.open(tmp_path / "killed").environment["numerics"]["compiled"]
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "unbroken")

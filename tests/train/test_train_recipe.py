@@ -1,0 +1,240 @@
+"""A recipe to a run folder: what is written, and the one clear line where it cannot go on."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reslearn import cli, data
+from reslearn.evaluate import evaluate
+from reslearn.interop import read_bundle
+from reslearn.recipes import Recipe
+from reslearn.runs import RunError, RunFolder
+from reslearn.train import NonFiniteLossError, train_recipe
+from reslearn.train.prepare import prepare
+
+Small = Callable[..., Recipe]
+DIVERGES_LATER = ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=100", "optimizer.lr=1e9", "train.read_every_steps=2")
+
+
+@pytest.fixture
+def finished(small: Small, tmp_path: Path) -> RunFolder:
+    train_recipe(small(), tmp_path / "run", threads=1)
+    return RunFolder.open(tmp_path / "run")
+
+
+def refused(kind: type[Exception], small: Small, folder: Path, *overrides: str, **options: Any) -> str:
+    with pytest.raises(kind) as error:
+        train_recipe(small(*overrides), folder, resume=True, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def unfinished(folder: RunFolder) -> Path:
+    """As if the run had been killed before its result; returns the newest checkpoint."""
+    (folder.path / "result.json").unlink()
+    return folder.checkpoints()[-1]
+
+
+def test_what_is_written(finished: RunFolder, small: Small) -> None:
+    assert sorted(path.name for path in finished.path.iterdir()) == [
+        ".lock", "checkpoints", "environment.json", "metrics.jsonl", "model.safetensors", "recipe.json", "result.json",
+    ]  # fmt: skip
+    assert [path.name for path in finished.checkpoints()] == ["step-00000010.pt", "step-00000011.pt"]
+    lines = finished.metrics("train")
+    assert [line["step"] for line in lines] == [3, 6, 9, 11]
+    assert set(lines[0]) == {"kind", "step", "epoch", "images", "seconds", "loss", "top1_error_pct", "lr"}
+    assert (lines[1]["epoch"], lines[1]["images"], lines[1]["lr"]) == (0.8, 120, 0.05)
+    result = finished.result
+    assert (result["steps"], result["images"], result["epochs"], result["test_touched"]) == (11, 220, 220 / 150, 1)
+    assert (result["validation_top1_error_pct"], result["resumed_at"], result["warmed_up_at_step"]) == (None, [], None)
+    assert set(finished.environment["numerics"]) == {"device", "precision", "compiled", "threads", "instruction_set"}
+    # the recipe as given, with what the data say about the network filled in
+    assert finished.recipe["model"] == {**small().to_dict()["model"], "num_classes": 10, "in_channels": 1}
+
+
+def test_the_bundle_gives_the_numbers_of_the_result(finished: RunFolder) -> None:
+    bundle, dataset = read_bundle(finished.bundle_path), data.load("digits")
+    metrics = evaluate(bundle.network, data.eval_batches(dataset.test, bundle.preprocess))
+    assert (metrics.loss, metrics.top1_error_pct) == (finished.result["test_loss"], finished.result["test_top1_error_pct"])
+    assert bundle.metrics == finished.result
+    assert bundle.classes == dataset.classes
+
+
+def test_validation_and_test_curves_at_their_moments(small: Small, tmp_path: Path) -> None:
+    overrides = ["data.validation_images=100", "evaluation.test_curve=true", 'evaluation.snapshots=["0 steps", "5 steps", "11 steps"]']
+    result = train_recipe(small(*overrides), tmp_path, threads=1)
+    folder = RunFolder.open(tmp_path)
+    for kind in ("validation", "test"):
+        assert [line["step"] for line in folder.metrics(kind)] == [4, 8, 11]
+    assert result["test_touched"] == 3
+    assert result["validation_top1_error_pct"] == folder.metrics("validation")[-1]["top1_error_pct"]
+    assert list(folder.snapshots()) == [0, 5, 11]
+    first, last = (read_bundle(folder.snapshot_path(step)).network.state_dict() for step in (0, 11))
+    final = read_bundle(folder.bundle_path).network.state_dict()
+    assert all(torch.equal(last[name], value) for name, value in final.items())
+    assert not torch.equal(first["head.fc.weight"], final["head.fc.weight"])
+
+
+def test_another_recipe_is_refused_with_the_difference(finished: RunFolder, small: Small) -> None:
+    line = refused(RunError, small, finished.path, "optimizer.lr=0.2", "seed=3")
+    assert "holds a run of another recipe (optimizer.lr: 0.05 -> 0.2; seed: 0 -> 3)" in line
+    assert "--resume --out" in line
+    with pytest.raises(RunError, match="holds this run already: add --resume"):
+        train_recipe(small(), finished.path)
+
+
+def test_foreign_folders_are_refused_before_anything_is_loaded_or_written(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert "is no run" in refused(RunError, small, tmp_path, "data.name=no-such-data")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("override", "tells"),
+    [
+        ("model.name=resnet9", "resnet8"),
+        ("data.name=digit", "digits"),
+        ("data.validation_images=5000", "validation_images = 5000"),
+        ("data.size_px=3", "size_px = 3"),
+        ("model.num_classes=7", "model.num_classes = 7, but digits has 10"),
+    ],
+)
+def test_what_cannot_be_is_found_before_a_file_is_written(override: str, tells: str, small: Small, tmp_path: Path) -> None:
+    assert tells in refused(ValueError, small, tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(small: Small, tmp_path: Path) -> None:
+    line = refused(NonFiniteLossError, small, tmp_path / "at-once", "optimizer.lr=1e9", "train.checkpoint_every_seconds=60")
+    assert line.startswith("the loss is nan between steps ")
+    assert "; there is no checkpoint yet; a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help" in line
+    line = refused(NonFiniteLossError, small, tmp_path / "later", *DIVERGES_LATER, threads=1)
+    good = RunFolder(tmp_path / "later").checkpoints()[-1]
+    assert f"the last good checkpoint is {good};" in line
+    weights = torch.load(good, weights_only=True)["model"].values()
+    assert all(bool(value.isfinite().all()) for value in weights)
+
+
+def test_on_the_command_line_it_is_one_line_and_status_2(
+    small_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["reslearn", "train", *small_flags, "--lr", "1e9", "--set", "optimizer.lr=1e9", "--out", str(tmp_path)]
+    )
+    monkeypatch.setattr("warnings.showwarning", None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("reslearn: a weight is no finite number after step 4; there is no checkpoint yet; ")
+    assert errors.count("\n") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system that has room for two checkpoints, not for a third beside them."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small disk here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(small: Small, outcome: Callable[[Path], Any], tmp_path: Path, small_disk: Path) -> None:
+    line = refused(OSError, small, small_disk / "run", threads=1)
+    folder = RunFolder(small_disk / "run")
+    assert [path.stem for path in folder.checkpoints()] == ["step-00000004", "step-00000007"]
+    assert "No space left on device while writing to" in line
+    assert f"the last good checkpoint is {folder.checkpoints()[-1]}; go on with: reslearn train --resume --out " in line
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    train_recipe(small(), small_disk / "run", resume=True, threads=1)
+    train_recipe(small(), tmp_path / "unbroken", threads=1)
+    assert outcome(small_disk / "run") == outcome(tmp_path / "unbroken")
+
+
+def test_damaged_checkpoints_are_one_line_and_the_older_one_goes_on(
+    finished: RunFolder, small: Small, outcome: Callable[[Path], Any]
+) -> None:
+    expected, newest = outcome(finished.path), unfinished(finished)
+    whole = newest.read_bytes()
+    other = io.BytesIO()
+    torch.save({**torch.load(newest, weights_only=True), "model": {"foreign": torch.zeros(1)}}, other)
+    listed = io.BytesIO()
+    torch.save([1, 2], listed)
+    for content in (b"", b"not a checkpoint", whole[:100], whole[: len(whole) // 2], whole[:-1], other.getvalue(), listed.getvalue()):
+        newest.write_bytes(content)
+        line = refused(RunError, small, finished.path, threads=1)
+        assert line.startswith(f"{newest}: ")
+        assert "remove it to go on from an older one" in line
+    newest.unlink()
+    train_recipe(small(), finished.path, resume=True, threads=1)
+    assert outcome(finished.path) == expected
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "instruction set": (lambda record: record["numerics"].update(instruction_set="ABACUS"), "the run began on ABACUS"),
+    "torch": (lambda record: record["versions"].update(torch="1.0"), "the run began with torch 1.0"),
+    "device": (lambda record: record["numerics"].update(device="cuda:99"), "the run began on cuda:99, which is not here"),
+    "images": (lambda record: record["data"].update(fingerprint="0"), "the run began on other images"),
+    "nothing": (lambda record: record.pop("numerics"), "does not say how the run began"),
+    "foreign": (lambda record: record["numerics"].update(more=1), "does not say how the run began"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_record_that_cannot_be_obeyed_is_refused(name: str, finished: RunFolder, small: Small) -> None:
+    unfinished(finished)
+    change, tells = CHANGES[name]
+    record = finished.environment
+    change(record)
+    finished.write_json("environment.json", record)
+    assert tells in refused(RunError, small, finished.path)
+
+
+def test_the_record_is_obeyed(finished: RunFolder, small: Small) -> None:
+    """Not what `auto` would choose here, but what the run began with."""
+    unfinished(finished)
+    assert "began with 1 threads: leave --threads 2 out" in refused(RunError, small, finished.path, threads=2)
+    assert "began on cpu: leave --device meta out" in refused(RunError, small, finished.path, device="meta")
+    record = finished.environment
+    record["numerics"] |= {"precision": "bf16", "threads": 1}
+    prepared = prepare(small(), record, device=None, threads=None, data_dir=None, download=False)
+    assert prepared.numerics.to_dict() == record["numerics"]
+    with prepared.numerics.autocast():
+        assert prepared.model(torch.zeros(2, 1, 8, 8)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_every_batch_is_full(batch_size: int, small: Small) -> None:
+    """Also where a batch is larger than the set of images."""
+    recipe = small("data.train_images=30", f"train.batch_size={batch_size}")
+    prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False)
+    for x, y in islice(prepared.train_batches(start_step=3), 12):
+        assert x.shape == (batch_size, 1, 8, 8)
+        assert y.shape == (batch_size,)
+    assert prepared.num_steps == 11
+    assert prepared.steps_per_epoch == 30 / batch_size
+
+
+def test_milestones_without_effect_are_told(small: Small, tmp_path: Path) -> None:
+    recipe = small("schedule.kind=step", 'schedule.milestones=["5 steps", "11 steps", "8 epochs"]')
+    with pytest.warns(UserWarning, match="schedule.milestones: 11 steps, 8 epochs without effect, since the training ends after 11 steps"):
+        train_recipe(recipe, tmp_path, threads=1)
+
+
+def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None:
+    """The curve is write-only: with and without it the network is the same."""
+    for name, overrides in (("with", ["evaluation.test_curve=true"]), ("without", [])):
+        train_recipe(small(*overrides), tmp_path / name, threads=1)
+    nets = [read_bundle(tmp_path / name / "model.safetensors").network.state_dict() for name in ("with", "without")]
+    assert all(torch.equal(value, nets[1][key]) for key, value in nets[0].items())
+    assert json.loads((tmp_path / "without" / "result.json").read_text())["test_touched"] == 1
