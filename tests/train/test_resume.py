@@ -119,6 +119,7 @@ def test_a_finished_run_is_returned_and_not_touched(small: Small, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler imports parts of torch that torch itself deprecates
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_compiled_and_in_bf16(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small(*VARIANTS[variant], "train.precision=bf16", "train.compile=on")

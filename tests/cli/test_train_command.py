@@ -1,0 +1,91 @@
+"""`reslearn train`: flags to a recipe, --dry-run, --resume; one line and status 2 for what a user can get wrong."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reslearn import cli
+from reslearn.runs import RunFolder
+
+SMALL = (
+    "--model", "resnet8", "--set", "schedule.kind=constant", "--set", "schedule.duration=2 steps", "--set", "data.train_images=40",
+    "--set", "evaluation.recompute_images=0", "-b", "10", "--threads", "1",
+)  # fmt: skip
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`reslearn train ...` in this process, in a folder of its own: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reslearn", "train", *arguments])
+        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path) -> None:
+    status, output, errors = train("digits", *SMALL, "--lr", "0.05", "--seed", "7", "--out", "my run")
+    assert (status, errors) == (0, "")
+    assert output.startswith("test error ")
+    assert "\nmy run\n" in output
+    assert "reslearn report 'my run'" in output
+    recipe = RunFolder.open(tmp_path / "my run").recipe
+    assert (recipe["name"], recipe["seed"], recipe["model"]["name"], recipe["data"]["name"]) == ("digits", 7, "resnet8", "digits")
+    assert (recipe["optimizer"]["lr"], recipe["train"]["batch_size"], recipe["schedule"]["duration"]) == (0.05, 10, "2 steps")
+    again = train("--resume", "--out", "my run", "--json")
+    assert again[0] == 0
+    assert json.loads(again[1])["out"] == "my run"
+
+
+def test_a_run_without_a_name_is_found_again(train: Run, tmp_path: Path) -> None:
+    first, second = train("digits", *SMALL, "--json"), train("digits", *SMALL, "--resume", "--json")
+    assert json.loads(first[1]) == json.loads(second[1])
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("resnet8-digits-")
+
+
+def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path: Path) -> None:
+    status, output, errors = train("digits", *SMALL, "--out", "run", "--dry-run")
+    assert (status, errors, list(tmp_path.iterdir())) == (0, "", [])
+    for part in ("would begin in run: 2 steps", "75,002 parameters, 747,136 multiply-adds", " MiB ", " minutes ", "nothing was written"):
+        assert part in output
+    planned = json.loads(train("digits", *SMALL, "--out", "run", "--dry-run", "--json")[1])
+    assert (planned["parameters"], planned["steps"], planned["numerics"]["threads"]) == (75_002, 2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tells"),
+    [
+        (["--resume", "--out", "absent"], ["absent holds nothing to resume", "reslearn train digits"]),
+        (["digits", "--model", "resnet9"], ["resnet9", "resnet8"]),
+        (["digits", "--recipe", "digit"], ["no recipe 'digit'", "did you mean 'digits'?"]),
+        (["2015"], ["no data called '2015'"]),
+        (["digits", "--epochs", "0"], ["schedule.duration", "more than nothing"]),
+        (["digits", "--epochs", "nan"], ['schedule.duration = "nan epochs"', '"20 epochs"']),
+        (["digits", "--lr", "inf"], ["optimizer.lr = Infinity", "finite"]),
+        (["digits", "--batch-size", "0"], ["train.batch_size = 0", "greater than or equal to 1"]),
+        (["digits", "--set", "optimizer.lr"], ["--set optimizer.lr", "key=value"]),
+        (["digits", "--device", "abacus"], ["--device abacus", "cpu, cuda or cuda:N"]),
+        (["digits", "--threads", "0"], ["threads"]),
+        (["digits", "--dry-run", "--model", "resnet9"], ["resnet9"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_use_is_one_line_status_2_and_no_file(arguments: list[str], tells: list[str], train: Run, tmp_path: Path) -> None:
+    status, output, errors = train(*arguments)
+    assert (status, output) == (2, "")
+    assert errors.startswith("reslearn: ")
+    assert errors.count("\n") == 1
+    assert [word for word in tells if word not in errors] == []
+    assert list(tmp_path.iterdir()) == []
