@@ -8,9 +8,11 @@ what it is once it is warm, then answers each line {"seconds": S} with what it d
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,19 +44,29 @@ def serve(steps: Iterator[object], *, about: dict[str, Any], batch_size: int, de
     for line in sys.stdin:
         seconds = json.loads(line)["seconds"]
         flops = matrix_product_flops(dtype, device=device, seconds=seconds / 10)
-        num, started = 0, _now(device)
+        num, started, others = 0, _now(device), _seconds_of_others()
         while not num or _now(device) - started < seconds:
             loss = next(steps)
             num += 1
         elapsed = _now(device) - started
+        others_pct = 100 * max(0.0, _seconds_of_others() - others) / (elapsed * (os.cpu_count() or 1))
         assert not isinstance(loss, float) or math.isfinite(loss), "the plain loop diverged"
-        _say({"images": num * batch_size, "seconds": elapsed, "matrix_product_flops": flops})
+        _say({"images": num * batch_size, "seconds": elapsed, "matrix_product_flops": flops, "others_pct": others_pct})
 
 
 def _now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _seconds_of_others() -> float:
+    """Processor time that all processes but this one have taken since the machine started, all cores together; 0 where it is not told."""
+    if not sys.platform.startswith("linux"):
+        return 0.0
+    # user nice system idle iowait irq softirq steal, in ticks (proc(5))
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def _say(value: dict[str, Any]) -> None:

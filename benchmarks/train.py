@@ -24,6 +24,7 @@ from reslearn import models
 
 ROOT = Path(__file__).resolve().parents[1]
 TURN_SECONDS = 3.0
+DISTURBED_PCT = 5.0  # of the machine taken by others, above which the table says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class Row:
     ratio_to: str | None
     ratio: Spread | None
     warm_up_seconds: float  # the first steps, compilation among them
+    others_pct: Spread  # of the machine's processor time, taken by other processes meanwhile (Linux; else 0)
 
 
 def task_of(model: str) -> Task:
@@ -123,6 +125,7 @@ def _row(
         ratio_to=ratio_to,
         ratio=Spread.of(ratios) if ratio_to else None,
         warm_up_seconds=about["warm_up_seconds"],
+        others_pct=Spread.of([turn["others_pct"] for turn in turns]),
     )
 
 
@@ -172,9 +175,11 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
     text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
     threads, rounds = (f"{num} {what}{'s' * (num > 1)}" for num, what in ((rows[0].threads, "thread"), (rows[0].rounds, "round")))
+    others_pct = max(row.others_pct.median for row in rows)
     return (
         f"{text}\n{threads}, {rounds} in turns; median [lowest to highest]; "
         "share: 3 x 2 x MACs x images over the rate of matrix products in that precision"
+        + (f"\ndisturbed: other processes took {others_pct:.0f} % of the machine meanwhile" if others_pct > DISTURBED_PCT else "")
     )
 
 

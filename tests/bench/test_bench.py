@@ -21,8 +21,8 @@ SMALL = train.Task(model="resnet8", batch_size=16, num_images=64)
 ABOUT = {"precision": "bf16", "compiled": True, "warm_up_seconds": 20.0}
 
 
-def turn(images: int, seconds: float, gflops: float) -> dict[str, float]:
-    return {"images": images, "seconds": seconds, "matrix_product_flops": 1e9 * gflops}
+def turn(images: int, seconds: float, gflops: float, others_pct: float = 0.0) -> dict[str, float]:
+    return {"images": images, "seconds": seconds, "matrix_product_flops": 1e9 * gflops, "others_pct": others_pct}
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -51,6 +51,13 @@ def test_table_names_loops_ratio_and_threads() -> None:
     assert re.match(r"resnet8 +plain +fp32 +300 \[300 to 300\] +\d+ % of 100 GFLOP/s$", lines[1])
     assert re.match(r"resnet8 +ours +bf16, compiled +600 \[600 to 600\] +2.00 \[2.00 to 2.00\] of plain +\d+ % of 400 GFLOP/s$", lines[2])
     assert "1 thread, 1 round in turns" in lines[3]
+    assert len(lines) == 4
+
+
+def test_table_says_that_the_machine_was_busy_with_other_things() -> None:
+    turns = [turn(300, 1.0, 100, others_pct=share) for share in (2.0, 30.0, 40.0)]
+    row = train._row(SMALL, "plain", ABOUT, turns, threads=1, ratio_to=None, base=turns)
+    assert train.table([row]).splitlines()[-1] == "disturbed: other processes took 30 % of the machine meanwhile"
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch.compile imports it
