@@ -136,8 +136,9 @@ def test_one_run_is_a_study_without_intervals(tmp_path):
     assert conditions.rows[0][5] is None
     (figure,) = items_of(page, Figure)
     assert [(series.style, len(series.x)) for series in figure.series] == [("dashed", 10), ("line", 1)]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no complete run"):
-        study_page(collect(tmp_path.parent / tmp_path.name / "one" / "checkpoints"))
+        study_page(collect(tmp_path / "empty"))
 
 
 def test_validation_is_drawn_where_no_test_curve_was_recorded(tmp_path):
