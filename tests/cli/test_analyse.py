@@ -1,6 +1,7 @@
 """`reslearn analyse`: what it prints, what it leaves in the run, and one line for what is no run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from reslearn import recipes
 from reslearn.cli.analyse import analyse
 from reslearn.runs import RunError
-from reslearn.train import train_recipe
+from reslearn.train import evaluate_bundle, train_recipe
 
 APP = typer.Typer()
 APP.command()(analyse)
@@ -46,3 +47,15 @@ def test_every_analysis_prints_a_table_and_keeps_its_numbers(run: Path, what: st
 def test_what_is_no_run_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no run folder"):
         CliRunner().invoke(APP, [str(tmp_path), "probes"], catch_exceptions=False)
+
+
+def test_a_run_whose_record_lacks_something_gets_one_line(run: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    (damaged / "recipe.json").write_text("{}")
+    with pytest.raises(RunError, match=r"recipe\.json lacks 'data'"):
+        CliRunner().invoke(APP, [str(damaged), "probes"], catch_exceptions=False)
+    with pytest.raises(RunError, match=r"recipe\.json lacks 'data'"):
+        evaluate_bundle(damaged)
+    with pytest.raises(RunError, match="there is no such run folder or bundle"):
+        evaluate_bundle(tmp_path / "nothing")

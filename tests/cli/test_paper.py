@@ -25,7 +25,10 @@ def test_all_fourteen_claims_are_listed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "C15"], "no claim 'C15': there are C1, C2"), (["--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
+        (["--only", "C15"], "no claim 'C15': there are C1, C2"),
+        (["--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
+        (["--only", ","], "--only ',': names of claims are needed"),
+        (["--only", "C1", "--data", "digts"], "did you mean 'digits'?"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_anything_is_trained(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -49,3 +52,10 @@ def test_claims_from_the_command_line_to_the_page_and_again(tmp_path: Path) -> N
     again = json.loads(reslearn(*SMOKE, "--out", str(tmp_path)).stdout)
     assert again["claims"] == told["claims"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == results
+
+
+def test_a_study_of_unknown_data_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    error = CliRunner().invoke(app, ["study", "--models", "resnet8", "--data", "digts", "--recipe", "digits", "--out", str(out)]).exception
+    assert isinstance(error, ValueError) and "did you mean 'digits'?" in str(error)
+    assert not out.exists()

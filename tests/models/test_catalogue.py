@@ -80,6 +80,7 @@ def test_names_match_a_pattern() -> None:
         ("resnet35", "resnet34"),
         ("resnet2", "resnet8"),
         ("resnet20-cifar", "resnet20"),
+        ("resnet99999998", "resnet1202"),  # 6n+2, and hours to be made
         ("resnet999999999999999999", "resnet1202"),
     ],
 )

@@ -86,6 +86,18 @@ def test_damaged_json_is_named_in_a_line(tmp_path: Path, content: bytes) -> None
     assert "\n" not in str(refused.value)
 
 
+def test_a_key_that_is_missing_is_named_with_its_file(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    (tmp_path / "recipe.json").write_text('{"data": {}}')
+    for lacking in (lambda: folder.recipe["model"], lambda: folder.recipe["data"]["name"]):
+        with pytest.raises(RunError, match=r"recipe\.json lacks '(model|name)'"):
+            lacking()
+    assert folder.recipe == {"data": {}} and folder.recipe.get("model") is None
+    (tmp_path / "environment.json").unlink()
+    with pytest.raises(RunError, match=r"environment\.json: No such file or directory$"):
+        _ = folder.environment
+
+
 def test_metrics_are_cut_back(tmp_path: Path) -> None:
     folder = made(tmp_path)
     assert folder.metrics_size() == 0

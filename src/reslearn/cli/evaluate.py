@@ -17,7 +17,7 @@ def evaluate(
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Loss and error of a trained network on clean images, one view each (Sec. 4.2)."""
+    """Measure loss and error of a trained network on clean images, one view each."""
     import json
     from dataclasses import asdict
 

@@ -47,9 +47,14 @@ def claims(
     Stopped, it goes on when it is called again with the same --out.
     """
     from reslearn import paper
+    from reslearn.data import load
 
     wanted = tuple(name.strip().upper() for name in only.split(",") if name.strip()) if only is not None else ()
+    if only is not None and not wanted:
+        raise ValueError(f"--only {only!r}: names of claims are needed, as in --only C1,C8")
     chosen = paper.paper_budget(budget, data)
+    if any(module.conditions(chosen) for module in paper.load_claims(wanted)):
+        load(data, data_dir=data_dir)  # what is not there is told once, not by every run
     out = out or Path("claims") / f"{Path(data).name}-{budget}"
     run_and_tell(chosen, wanted, out=out, jobs=jobs, data_dir=data_dir, check=check, as_json=as_json)
 

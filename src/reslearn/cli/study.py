@@ -32,6 +32,7 @@ def study(
 
     A study that was stopped goes on when it is called again: what is complete stays, what was begun is resumed.
     """
+    from reslearn.data import load
     from reslearn.study import LocalEngine, collect, load_study, run_study, study_from
 
     if (file is None) == (models is None):
@@ -48,7 +49,11 @@ def study(
         name = f"{Path(data or chosen).name}-{'-'.join(names)}"
     out = out or Path("studies") / name
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    report = run_study(plan.jobs(out, cost=_cost, arguments=arguments), out, engine=LocalEngine(jobs=jobs))
+    planned = plan.jobs(out, cost=_cost, arguments=arguments)
+    # What is not there is told once, not by every run.
+    for name_of_data, size_px in {(job.recipe.data.name, job.recipe.data.size_px) for job in planned if not job.is_complete}:
+        load(name_of_data, data_dir=data_dir, size_px=size_px)
+    report = run_study(planned, out, engine=LocalEngine(jobs=jobs))
     if not as_json or not report.is_complete:
         typer.echo("\n".join(report.lines()), err=as_json)
     found = collect(out)

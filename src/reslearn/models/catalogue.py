@@ -10,7 +10,18 @@ from fnmatch import fnmatchcase
 from typing import TypeVar, get_args
 
 from reslearn.models.bodies import StrideIn
-from reslearn.models.families import CIFAR_DEPTHS, IMAGENET_BLOCKS, KINDS, Layout, Spec, layout_of, make_head, make_stages, make_stem
+from reslearn.models.families import (
+    CIFAR_DEPTHS,
+    DEEPEST,
+    IMAGENET_BLOCKS,
+    KINDS,
+    Layout,
+    Spec,
+    layout_of,
+    make_head,
+    make_stages,
+    make_stem,
+)
 from reslearn.models.initialisation import Init, initialise
 from reslearn.models.network import Network
 from reslearn.models.shortcuts import ShortcutOption, Subsample, ZeroPad
@@ -98,7 +109,8 @@ def _layout_or_raise(name: str) -> Layout:
     meant = f"did you mean {nearest!r}? " if nearest else ""
     imagenet = ", ".join(map(str, IMAGENET_BLOCKS))
     raise UnknownModel(
-        f"unknown model {name!r}: {meant}known are plain and resnet with {imagenet} (ImageNet) or any 6n+2 = 8, 14, 20, ... (CIFAR) layers"
+        f"unknown model {name!r}: {meant}known are plain and resnet with {imagenet} (ImageNet) "
+        f"or any 6n+2 = 8, 14, 20, ... {DEEPEST} (CIFAR) layers"
     )
 
 

@@ -47,6 +47,10 @@ class Layout:
         return "B" if self.body == "bottleneck" else "A"
 
 
+# Not the paper's (it stops at 1202): a slip of the finger may not ask for millions of layers, which take hours to be made.
+DEEPEST = 9_998
+
+
 def layout_of(name: str) -> Layout | None:
     """The layout of a name like "plain18", "resnet56", or None. 50 and 152 are also 6n+2: those of CIFAR are "resnet50-cifar"."""
     match = re.fullmatch(r"(plain|resnet)([1-9]\d*)(-cifar)?", name)
@@ -57,7 +61,7 @@ def layout_of(name: str) -> Layout | None:
         body, blocks = IMAGENET_BLOCKS[depth]
         channels = (64, 128, 256, 512) if body == "basic" else (256, 512, 1024, 2048)
         return Layout(plain=plain, stem="imagenet", body=body, stem_channels=64, channels=channels, blocks=blocks)
-    if depth < 8 or depth % 6 != 2 or (suffixed and depth not in IMAGENET_BLOCKS):
+    if not 8 <= depth <= DEEPEST or depth % 6 != 2 or (suffixed and depth not in IMAGENET_BLOCKS):
         return None
     n = (depth - 2) // 6
     return Layout(plain=plain, stem="cifar", body="basic", stem_channels=16, channels=(16, 32, 64), blocks=(n, n, n))

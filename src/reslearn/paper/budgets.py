@@ -40,7 +40,7 @@ _FULL_STEPS = (
 
 
 def demo() -> Budget:
-    """Digits: real scans of 8 x 8 pixels, 1,437 to train on; four to five minutes on two cores for all claims."""
+    """Digits: real scans of 8 x 8 pixels, 1,437 to train on; under six minutes on two cores for all claims."""
     return Budget(
         name="demo", data="digits", recipe="digits", overrides=_DEMO_STEPS, depths=(8, 14, 20, 32, 56),
         learning_rates=(0.005, 0.02, 0.08), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3),

@@ -41,6 +41,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.close(folder)
 
 
+class _Table(dict[str, Any]):
+    """A JSON object of a run, which may come from anywhere: a key that it lacks is told in one line, with the file."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise RunError(f"{self.path} lacks {key!r}: it was changed by hand, or is of another program")
+
+
 class RunFolder:
     """One run on disk. Made by `create`, opened by `open`; all paths and JSON of the format are known only here."""
 
@@ -198,10 +207,18 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
+
+        def table(value: dict[str, Any]) -> _Table:
+            named = _Table(value)
+            named.path = path
+            return named
+
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(f"{path}: {type(error).__name__}: {error}") from None
+            value = json.loads(path.read_text(encoding="utf-8"), object_hook=table)
+        except OSError as error:
+            raise RunError(f"{path}: {error.strerror}") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"{path}: truncated, or no JSON ({error})") from None
         if not isinstance(value, dict):
             raise RunError(f"{path}: a table is expected")
         return value

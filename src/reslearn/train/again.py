@@ -35,6 +35,8 @@ def evaluate_bundle(
         precision = precision or folder.environment["numerics"]["precision"]
         data_name = data_name or folder.recipe["data"]["name"]
         source = folder.bundle_path
+    if not source.exists():
+        raise RunError(f"{source}: there is no such run folder or bundle")
     if data_name is None:
         raise ValueError(f"{source} is a bundle: name the data too, as in: reslearn evaluate {source} cifar10")
     bundle = read_bundle(source)

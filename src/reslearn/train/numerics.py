@@ -73,7 +73,7 @@ def obey(record: dict[str, Any], *, device: str | None, threads: int | None) -> 
     """The numerics of an earlier part of the run, from its environment.json. RunError where this machine or the flags cannot give them."""
     try:
         numerics, version = Numerics(**record["numerics"]), record["versions"]["torch"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RunError) as error:
         raise RunError(f"environment.json does not say how the run began ({error}): start anew in another folder") from None
     if version != torch.__version__:
         raise RunError(
