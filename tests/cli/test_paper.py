@@ -25,6 +25,7 @@ def test_all_fourteen_claims_are_listed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--budget", "full", "--data", "digits"], "for digits take smoke, short or reslearn demo"),
         (["--only", "C15"], "no claim 'C15': there are C1, C2"),
         (["--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
         (["--only", ","], "--only ',': names of claims are needed"),

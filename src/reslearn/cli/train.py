@@ -23,7 +23,7 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 def train(
     data: Annotated[str | None, typer.Argument(help="digits, cifar10, cifar100 or a folder of images; default: the recipe's.")] = None,
     model: Annotated[str | None, typer.Option(help="A name of `reslearn list models`.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A name of `reslearn list recipes`, or a .toml; default: digits or cifar-paper.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A name of `reslearn list recipes`, or .toml; default: digits or cifar-paper.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A value of the recipe, as in optimizer.lr=0.2; may be repeated.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Short for --set schedule.duration='N epochs'.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Short for --set train.batch_size=N.")] = None,

@@ -100,7 +100,8 @@ def _obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[L
     layout, folder = cifar.layouts[0], folders[0]
     if not download:
         looked = " or ".join(str(place) for place in dict.fromkeys(folders))
-        raise DataError(f"{cifar.name} is not in {looked}: put {layout.address} (packed or unpacked) into {folder}, or use --download")
+        fetch = f"or fetch it: reslearn train {cifar.name} --download"  # other commands have no such option
+        raise DataError(f"{cifar.name} is not in {looked}: put {layout.address} (packed or unpacked) into {folder}, {fetch}")
     return _unpacked(cifar, layout, folder, download=True)
 
 

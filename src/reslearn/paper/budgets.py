@@ -48,7 +48,10 @@ def demo() -> Budget:
 
 
 def paper_budget(name: str, data: str) -> Budget:
-    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, days of a GPU. ValueError for another."""
+    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, days of a GPU.
+
+    ValueError for another name, and for the full budget on digits.
+    """
     digits = Path(data).name == "digits"
     if name == "smoke":
         steps = tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data.")))
@@ -61,6 +64,9 @@ def paper_budget(name: str, data: str) -> Budget:
             name="short", data=data, recipe="digits" if digits else "cifar-short", overrides=_SHORT_STEPS, depths=(8, 14, 20, 32, 56),
             learning_rates=(0.03, 0.1), choice_seeds=(100,), judge_seeds=(0, 1, 2),
         )  # fmt: skip
+    if name == "full" and digits:
+        # cifar-paper on them would mirror digits and shift 8 pixels by 4.
+        raise ValueError("--budget full is the paper's 64k steps on CIFAR: for digits take smoke, short or reslearn demo")
     if name == "full":
         return Budget(
             name="full", data=data, recipe="cifar-paper", overrides=_FULL_STEPS, depths=(8, 14, 20, 32, 44, 56),
