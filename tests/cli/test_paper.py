@@ -60,3 +60,19 @@ def test_a_study_of_unknown_data_is_refused_before_anything_is_trained(tmp_path:
     error = CliRunner().invoke(app, ["study", "--models", "resnet8", "--data", "digts", "--recipe", "digits", "--out", str(out)]).exception
     assert isinstance(error, ValueError) and "did you mean 'digits'?" in str(error)
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_study_of_two_recipes_a_depth_has_its_table_though_no_verdict(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text("""models = ["resnet8", "resnet14"]
+seeds = 1
+recipe = "digits"
+set = ['schedule.duration="2 steps"', "schedule.kind=constant", "data.train_images=64"]
+[vary]
+"optimizer.lr" = [0.01, 0.1]
+""")
+    done = reslearn("study", str(plan), "--out", str(tmp_path / "out"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["table"]["groups"]) == 4
+    assert "no verdict on residual nets: runs of resnet" in done.stderr

@@ -129,5 +129,8 @@ def _verdicts(found: "Collection") -> "dict[str, DegradationVerdict]":
     for kind in ("plain", "residual"):
         rows = [row for row in found.rows if row.kind == kind]
         if len({row.depth for row in rows}) > 1:
-            verdicts[kind] = degradation_verdict(depth_rows(rows, kind=kind), margin_pct=MARGIN_PCT)
+            try:
+                verdicts[kind] = degradation_verdict(depth_rows(rows, kind=kind), margin_pct=MARGIN_PCT)
+            except ValueError as error:  # two recipes at one depth, say: the table stands, the verdict does not
+                typer.echo(f"no verdict on {kind} nets: {error}", err=True)
     return verdicts
