@@ -103,6 +103,11 @@ def _choice_condition(model: str, learning_rate: float, seed: int) -> Condition:
     return Condition(model=model, seed=seed, overrides=(*_overrides(model, learning_rate), *spared), why="to choose its learning rate")
 
 
+def lost_but_deepest(curves: Sequence[Sequence[float]]) -> bool:
+    """Whether a run diverged (nan) at another depth than the last: left out, it would speak for degradation."""
+    return any(not math.isfinite(value) for curve in curves for value in curve[:-1])
+
+
 def _value(run: RunFolder, field: str) -> float:
     value = run.result.get(field)
     if value is None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Evidence
+from reslearn.paper.claim import Evidence, Outcome
 from reslearn.study import Comparison, compare
 
 if TYPE_CHECKING:
@@ -17,6 +17,12 @@ def judged_subjects(evidence: Evidence, model: str) -> "dict[int, Subject]":
 
     runs = {seed: protocol.judged_run(evidence, model, seed) for seed in evidence.budget.judge_seeds}
     return {seed: Subject.open(run, data_dir=evidence.data_dir) for seed, run in runs.items() if run is not None}
+
+
+def unless_lost(outcome: Outcome, evidence: Evidence, *models: str) -> Outcome:
+    """The outcome, but "undecided" where a judged run of `models` diverged: no verdict may gain from what cannot be looked into."""
+    lost = any(protocol.judged_run(evidence, model, seed) is None for model in models for seed in evidence.budget.judge_seeds)
+    return "undecided" if lost else outcome
 
 
 def rests_on(subjects: "Sequence[Subject]") -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.protocol import lost_but_deepest
 from reslearn.paper.wording import interval, means
 from reslearn.study import Slope, slope
 
@@ -59,7 +60,8 @@ def decide(at: Sequence[int], curves: Sequence[Sequence[float]]) -> tuple[Outcom
         return "undecided", found
     low, high = found.summary.interval
     if low > 0 and found.summary.mean * between > MARGIN_POINTS:
-        return "shown", found
+        # A shallow net that diverged was left out, which would make depth look worse than it is.
+        return ("undecided" if lost_but_deepest(curves) else "shown"), found
     if high * between < MARGIN_POINTS:
         # Runs that diverged were left out, which flatters depth.
         return ("undecided" if found.summary.num_diverged else "not shown"), found

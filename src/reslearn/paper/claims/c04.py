@@ -1,9 +1,10 @@
 """C4: residual networks are easier to optimise (Sec. 1; Sec. 4.1, "converges faster at the early stage").
 
 The rule, before any data: the steps until the training loss, as trained, is at or below half of that of guessing, ln(K) / 2 for K
-classes. Runs that never get there are censored at their last step, diverged ones at their first. All depths that both families
-have are pooled, as many runs of each in either group. "shown" where the log-rank test has p < 0.05 and the restricted mean of the
-residual nets is smaller; "not shown" where p < 0.05 and it is larger, or where all runs arrive and p is above 0.5; else "undecided".
+classes. Runs that never get there are censored at their last step, diverged ones at the last step of any run: they never got there
+either, and must not leave the count before others arrive. All depths that both families have are pooled, as many runs of each in
+either group. "shown" where the log-rank test has p < 0.05 and the restricted mean of the residual nets is smaller; "not shown"
+where p < 0.05 and it is larger, or where all runs arrive and p is above 0.5; else "undecided".
 """
 
 import math
@@ -43,7 +44,11 @@ def judged_conditions(evidence: Evidence) -> list[Condition]:
 
 def judge(evidence: Evidence) -> Finding:
     """Apply the rule."""
-    by_kind = {kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths} for kind in protocol.BOTH}
+    seen = {kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths} for kind in protocol.BOTH}
+    last = max((run.steps for by_depth in seen.values() for runs in by_depth.values() for run in runs if run is not None), default=0.0)
+    by_kind = {
+        kind: {depth: [run or Steps(last, False) for run in runs] for depth, runs in by_depth.items()} for kind, by_depth in seen.items()
+    }
     pooled = {kind: [run for runs in by_depth.values() for run in runs] for kind, by_depth in by_kind.items()}
     outcome, found = decide(pooled["residual"], pooled["plain"])
     longest = max(run.steps for runs in pooled.values() for run in runs)
@@ -77,13 +82,13 @@ def _p(found: StepsComparison) -> float | None:
     return found.p if found.p_exact is None else found.p_exact
 
 
-def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps]:
-    """One a judged seed."""
+def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps | None]:
+    """One a judged seed, None where it diverged."""
     runs = [protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds]
-    found = []
+    found: list[Steps | None] = []
     for run in runs:
         if run is None:
-            found.append(Steps(0.0, False))
+            found.append(None)
         else:
             threshold = math.log(run.recipe["model"]["num_classes"]) / 2
             found.append(steps_to_threshold(run.metrics("train"), threshold=threshold))

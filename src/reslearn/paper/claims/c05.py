@@ -62,5 +62,5 @@ def decide(at: Sequence[int], curves: Sequence[Sequence[float]]) -> tuple[Outcom
     if high < 0 and -found.mean * doublings > MARGIN_POINTS:
         return ("undecided" if found.num_diverged else "shown"), found
     if -low * doublings < MARGIN_POINTS:
-        return "not shown", found
+        return ("undecided" if found.num_diverged else "not shown"), found
     return "undecided", found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.protocol import lost_but_deepest
 from reslearn.paper.wording import interval, means
 from reslearn.study import Summary, summary
 
@@ -63,7 +64,7 @@ def decide(at: Sequence[int], curves: Sequence[Sequence[float]]) -> tuple[Outcom
     if late.interval is None or bend.interval is None:
         return "undecided", late, bend
     if late.interval.low > 0 and late.mean > MARGIN_POINTS and bend.interval.low > 0:
-        return "shown", late, bend
+        return ("undecided" if lost_but_deepest(curves) else "shown"), late, bend
     if late.interval.high < MARGIN_POINTS or bend.interval.high < 0:
         return ("undecided" if late.num_diverged else "not shown"), late, bend
     return "undecided", late, bend

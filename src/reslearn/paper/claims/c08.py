@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.protocol import lost_but_deepest
 from reslearn.paper.wording import interval
 from reslearn.study import Summary, summary
 
@@ -63,7 +64,7 @@ def decide(training: Sequence[Sequence[float]], test: Sequence[Sequence[float]])
     if training_rise.interval is None or test_rise.interval is None or not _rises(test_rise):
         return "undecided", training_rise, test_rise
     if _rises(training_rise):
-        return "shown", training_rise, test_rise
+        return ("undecided" if lost_but_deepest(training) else "shown"), training_rise, test_rise
     if training_rise.interval.high < MARGIN_POINTS:
         return ("undecided" if training_rise.num_diverged else "not shown"), training_rise, test_rise
     return "undecided", training_rise, test_rise

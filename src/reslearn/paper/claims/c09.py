@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
-from reslearn.paper.subjects import judged_subjects, rests_on
+from reslearn.paper.subjects import judged_subjects, rests_on, unless_lost
 from reslearn.report import Figure, Series
 from reslearn.report.content import Style
 
@@ -65,7 +65,7 @@ def judge(evidence: Evidence) -> Finding:
     sees = not _is_healthy(next(iter(controls.values())).signal_ratio)
     return Finding(
         claim=CLAIM,
-        outcome=_outcome(ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees),
+        outcome=unless_lost(_outcome(ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees), evidence, name),
         measured=_sentence(name, means, next(iter(controls.values())), len(by_seed)),
         numbers=plain(
             {

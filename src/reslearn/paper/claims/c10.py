@@ -4,7 +4,7 @@ import statistics
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
-from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on
+from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.study import Comparison
 
 _MARGIN = 0.01
@@ -59,7 +59,9 @@ def judge(evidence: Evidence) -> Finding:
     largest = max(construction.max_logit_difference for construction in built.values())
     return Finding(
         claim=CLAIM,
-        outcome=_outcome(comparison, unchanged),
+        outcome=unless_lost(
+            _outcome(comparison, unchanged), evidence, *(protocol.model_name("plain", depth) for depth in (middle, deepest))
+        ),
         measured=f"plain-{middle} deepened to {deepest} layers: logits move by at most {largest:.1g}, training loss "
         f"{statistics.mean(constructed):.3f}; plain-{deepest} as trained {statistics.mean(trained):.3f}; "
         f"difference {interval_text(comparison)}, n={comparison.n_a}",

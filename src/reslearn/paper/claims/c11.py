@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
-from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on
+from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.report import Figure, Series
 from reslearn.study import Comparison
 
@@ -29,7 +29,8 @@ CLAIM = Claim(
     text="It is easier to push a residual to zero than to fit an identity through non-linear layers",
     section="Sec. 3.1, 4.2, Fig. 7",
     rule=f"Fit: nets of {_BLOCKS} blocks of two layers, with batch norm, are fitted to y = x, with shortcuts and without, each at the "
-    "better of learning rates 0.3 and 0.1, chosen on another seed. The fit speaks for the claim if the loss without shortcuts "
+    f"better of learning rates 0.3 and 0.1, chosen on another seed, over the first {_NUM_JUDGED} judged seeds. "
+    "The fit speaks for the claim if the loss without shortcuts "
     f"over that with them, as a logarithm paired over seeds, has a 95 % interval above log {_TIMES:g}; against it if the "
     "interval ends below log 1. Responses: the mean over 3x3 layers of the standard deviation after batch norm (Fig. 7), plain "
     "minus residual at the greatest depth, paired over judged seeds. They speak for the claim if the 95 % interval is above 0, "
@@ -67,7 +68,7 @@ def judge(evidence: Evidence) -> Finding:
     typical = {kind: _geometric(values) for kind, values in losses.items()}
     return Finding(
         claim=CLAIM,
-        outcome=_outcome(fitted, compared),
+        outcome=unless_lost(_outcome(fitted, compared), evidence, *(protocol.model_name(kind, deepest) for kind in protocol.BOTH)),
         measured=f"y = x by {2 * _BLOCKS} layers: loss {typical['without']:.2g} without shortcuts, {typical['with']:.2g} with "
         f"(1: no better than the mean; n={fitted.n_a}); {told}",
         numbers=plain(

@@ -50,6 +50,9 @@ def judge(evidence: Evidence) -> Finding:
     by_depth = {depth: summary([curve[index] for curve in curves]) for index, depth in enumerate(at)}
     guessing = _guessing_pct(runs)
     outcome = decide(changes + untouched, by_depth, guessing_pct=guessing)
+    unseen = [run.path.name for run in runs if 0 not in run.snapshots() or not run.bundle_path.exists()]
+    if unseen and outcome == "shown":
+        outcome = "undecided"  # whether every layer was trained cannot be seen there
     warm = [depth for depth in at if depth >= protocol.WARM_UP_FROM_DEPTH]
     measured = f"{len(runs)} runs, {len(changes)} with another solver, {len(untouched)} layers untouched"
     measured += f" ({', '.join(map(str, warm))} layers warmed up, as the paper's)" if warm else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
-from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on
+from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.report import Figure, Series
 from reslearn.study import Comparison, summary
 
@@ -53,7 +53,7 @@ def judge(evidence: Evidence) -> Finding:
     told = {kind: ", ".join(f"{mean:.1f}" for mean in row) for kind, row in means.items()}
     return Finding(
         claim=CLAIM,
-        outcome=_outcome(gained, more, means["trained"]),
+        outcome=unless_lost(_outcome(gained, more, means["trained"]), evidence, name),
         measured=f"{name}, probe error % at {', '.join(stages)}: trained {told['trained']}; untrained {told['untrained']}; gain "
         f"{interval_text(gained, 1)}, more than untrained by {interval_text(more, 1)}, n={gained.n_a}",
         numbers={"model": name, "seeds": list(subjects), "test_error_pct": errors, "gain_pct": gains},
