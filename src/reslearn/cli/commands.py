@@ -112,7 +112,7 @@ def _one_line(error: Exception) -> str:
 
 def _usage_error(error: TyperException) -> str:
     """A wrong option or argument: the message, the value where the message lacks it, and where the help is."""
-    line = " ".join(error.format_message().split())
+    line = " ".join(error.format_message().replace("Value error, ", "").split())  # pydantic's words for a value that typer refuses
     details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic, with which typer reads values
     given = ", ".join(repr(detail["input"]) for detail in details)
     if given and given not in line:

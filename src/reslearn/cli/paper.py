@@ -39,7 +39,7 @@ def claims(
     out: Annotated[Path | None, typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a claim is not shown.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a claim is judged 'not shown' (undecided passes).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Train what the paper's claims rest on, and judge each by its rule: shown, not shown, undecided, or not testable here.
@@ -93,7 +93,9 @@ def run_and_tell(
         typer.echo(json.dumps(findings, allow_nan=False))
     else:
         _print(report, page)
-    if check and any(finding.outcome == "not shown" for finding in report.findings):
+    for failure in report.failures:
+        print(f"reslearn: failed: {failure}", file=sys.stderr)
+    if report.failures or (check and any(finding.outcome == "not shown" for finding in report.findings)):
         raise typer.Exit(1)
 
 

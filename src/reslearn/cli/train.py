@@ -84,6 +84,8 @@ def _recipe(out: Path | None, *, data: str | None, recipe: str | None, overrides
     from reslearn import recipes
     from reslearn.runs import RunFolder
 
+    if resume and out is None and data is None and recipe is None and not overrides:
+        raise ValueError("--resume needs to know what: name the folder, as in: reslearn train --resume --out runs/digits")
     folder = RunFolder(out) if out is not None else None
     if resume and folder is not None and recipe is None and not overrides:
         if not folder.exists():

@@ -32,6 +32,8 @@ class ClaimsReport:
     seconds: float
     num_runs: int
     num_diverged: int
+    failures: tuple[str, ...]
+    """Runs that ended without a result for a reason that is no evidence: a full disk, no memory."""
 
 
 class _Stages:
@@ -114,6 +116,7 @@ def run_claims(
         seconds=time.monotonic() - started,
         num_runs=len(stages.runs),
         num_diverged=len(stages.diverged),
+        failures=tuple(f"{_name(condition)}: {reason}" for condition, reason in stages.failures.items()),
     )
 
 
