@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reslearn.train.average import Average, NoAverage
+from reslearn.train.batch_norm import BatchNormInFloat32
 from reslearn.train.meter import Meter, Reading, sums
 from reslearn.train.schedule import WarmUp
 
@@ -43,8 +44,10 @@ def make_step(
     on the device; it raises ValueError where a batch cannot be cut into equal parts.
     """
 
+    normalising = BatchNormInFloat32 if compiled else nullcontext
+
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast():
+        with autocast(), normalising():
             outputs = model(x)
         if outputs.dtype in _LOW_PRECISION:
             outputs = outputs.float()

@@ -1,0 +1,85 @@
+"""The batch norm for the compiler is torch's batch norm, and more exact in bf16 than what the compiler makes of torch's."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reslearn.models import Residual
+from reslearn.train.batch_norm import BatchNormInFloat32
+
+
+def through(norm: nn.Module, x: Tensor, ours: bool) -> list[Tensor]:
+    """Output, gradients of x, weight and bias, and the running statistics after one training pass."""
+    norm = copy.deepcopy(norm)
+    x = x.clone().requires_grad_()
+    weighing = torch.linspace(-1, 2, x.numel()).view_as(x)
+    if ours:
+        with BatchNormInFloat32():
+            y = norm(x)
+    else:
+        y = norm(x)
+    gradients = torch.autograd.grad((y * weighing.to(y.dtype)).sum(), [x, *norm.parameters()])
+    return [y, *gradients, *norm.buffers()]
+
+
+@pytest.fixture
+def norm() -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(5, momentum=0.3, eps=1e-3)
+    with torch.no_grad():
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values is not None
+            values.uniform_(0.5, 2)
+    return norm
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 7), (8, 5, 1, 1), (1, 5, 3, 3)])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_it_is_torchs_batch_norm(norm: nn.BatchNorm2d, shape: tuple[int, ...], offset: float) -> None:
+    x = (torch.randn(shape) + offset).to(memory_format=torch.channels_last)
+    for mine, torchs in zip(through(norm, x, True), through(norm, x, False), strict=True):
+        torch.testing.assert_close(mine, torchs, rtol=1e-3, atol=1e-3)
+    assert through(norm, x, True)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bf16_in_and_out(norm: nn.BatchNorm2d) -> None:
+    x = torch.randn(4, 5, 6, 6).bfloat16()
+    mine, exact = through(norm, x, True), through(norm.double(), x.double(), False)
+    assert [value.dtype for value in mine[:4]] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    for value, reference in zip(mine, exact, strict=True):
+        torch.testing.assert_close(value.double(), reference.double(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "vector", "without parameters", "one value"])
+def test_everything_else_is_left_to_torch(norm: nn.BatchNorm2d, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslearn.train.batch_norm.batch_norm", lambda *_: pytest.fail("not for this"))
+    with BatchNormInFloat32():
+        if kind == "evaluation":
+            norm.eval()(torch.randn(2, 5, 3, 3))
+        elif kind == "vector":
+            nn.BatchNorm1d(5)(torch.randn(4, 5))
+        elif kind == "without parameters":
+            nn.BatchNorm2d(5, affine=False)(torch.randn(2, 5, 3, 3))
+        else:
+            with pytest.raises(ValueError, match="more than 1 value"):
+                norm(torch.randn(1, 5, 1, 1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler imports parts of torch that torch itself deprecates
+def test_compiled_and_with_checkpoints_it_trains_as_it_is() -> None:
+    body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+    net = Residual(body, nn.Identity(), nn.ReLU(), checkpoint_activations=True)
+    x = torch.randn(4, 4, 6, 6)
+
+    def loss(net: nn.Module) -> Tensor:
+        with BatchNormInFloat32():
+            return net(x).square().mean()
+
+    compiled = copy.deepcopy(net)
+    net(x).square().mean().backward()
+    torch.compile(loss)(compiled).backward()
+    for mine, torchs in zip(compiled.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, torchs.grad)
+    for mine, torchs in zip(list(compiled.buffers())[:2], list(net.buffers())[:2], strict=True):
+        torch.testing.assert_close(mine, torchs)
