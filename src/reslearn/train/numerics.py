@@ -16,9 +16,9 @@ import torch
 from reslearn.recipes import Train
 from reslearn.runs import RunError
 
-# Compiling costs half a minute and more on a CPU and gains a tenth to a third of a run: it pays above this many MACs (forward, all images).
-_COMPILE_PAYS_MACS = 2e13
-# Below this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) the casts of autocast cost more than bf16 saves.
+# Compiling costs 20 to 55 seconds on a CPU and saves 5 to 9 % of a run: it pays above this many MACs (forward, all images).
+_COMPILE_PAYS_MACS = 4e13
+# Below this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) bf16 saves 0 to 5 % of a step, not worth its rounding.
 _BF16_PAYS_MACS = 10e6
 
 
