@@ -4,8 +4,21 @@ from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, 
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
+from reslearn.study.power import holm, power_of, runs_needed
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
-from reslearn.study.statistics import Comparison, Equivalence, Interval, Slope, Summary, bootstrap, compare, equivalence, slope, summary
+from reslearn.study.statistics import (
+    Comparison,
+    Equivalence,
+    Interval,
+    Slope,
+    Summary,
+    bootstrap,
+    compare,
+    equivalence,
+    equivalence_to,
+    slope,
+    summary,
+)
 from reslearn.study.survival import Steps, StepsComparison, compare_steps, restricted_mean, steps_to_threshold
 from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_verdict
 from reslearn.study.warm import WarmStart
@@ -14,6 +27,6 @@ __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
     "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
     "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare",
-    "compare_steps", "degradation_verdict", "depth_rows", "equivalence", "grid", "load_study", "restricted_mean", "run_study", "slope",
-    "steps_to_threshold", "study_from", "summary", "table", "vary",
+    "compare_steps", "degradation_verdict", "depth_rows", "equivalence", "equivalence_to", "grid", "holm", "load_study", "power_of",
+    "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "vary",
 ]  # fmt: skip

@@ -140,6 +140,14 @@ def equivalence(a: Sequence[float], b: Sequence[float], *, margin: float, paired
     )
 
 
+def equivalence_to(values: Sequence[float], target: float, *, margin: float) -> Equivalence:
+    """Whether a mean lies less than `margin` from a fixed number, a published one say, by two one-sided t tests at 5 %.
+
+    The number's own noise is not known where it comes from one run; the margin has to allow for it.
+    """
+    return equivalence(values, [target] * len(values), margin=margin, paired=True)
+
+
 def slope(x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float = CONFIDENCE) -> Slope:
     """Slope of y over x: `y` holds one curve a seed, each as long as `x` (depths, say).
 
