@@ -4,7 +4,8 @@ from reslearn.paper.budgets import demo, paper_budget
 from reslearn.paper.claim import Budget, Claim, ClaimModule, Condition, Evidence, Finding, Fit
 from reslearn.paper.claims import load_claims
 from reslearn.paper.page import as_json, claims_page
-from reslearn.paper.runner import ClaimsReport, StudyStopped, run_claims
+from reslearn.paper.runner import ClaimsReport, run_claims
+from reslearn.paper.stages import StudyStopped
 
 __all__ = [
     "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "Finding", "Fit", "StudyStopped", "as_json", "claims_page",

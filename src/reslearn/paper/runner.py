@@ -5,22 +5,16 @@ same folder it goes on where it stopped: what is complete stays.
 """
 
 import importlib
-import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from reslearn.paper.claim import Budget, ClaimModule, Condition, Evidence, Finding, Fit
-from reslearn.recipes import Recipe
-from reslearn.runs import RunFolder
-from reslearn.study import Engine, Job, StudyReport, grid, run_study
-
-
-class StudyStopped(Exception):
-    """A signal stopped the training; the text says how to go on."""
+from reslearn.paper.stages import Stages, name_of
+from reslearn.study import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,55 +28,6 @@ class ClaimsReport:
     num_diverged: int
     failures: tuple[str, ...]
     """Runs that ended without a result for a reason that is no evidence: a full disk, no memory."""
-
-
-class _Stages:
-    """Trains conditions, remembers which runs there are, which diverged and which failed for another reason."""
-
-    def __init__(self, budget: Budget, folder: Path, engine: Engine, arguments: Sequence[str], say: Callable[[str], None]) -> None:
-        self._budget, self._folder, self._engine, self._arguments, self._say = budget, folder, engine, tuple(arguments), say
-        self.runs: dict[Condition, RunFolder] = {}
-        self.diverged: set[Condition] = set()
-        self.failures: dict[Condition, str] = {}
-
-    @property
-    def settled(self) -> set[Condition]:
-        """Those that need no training any more."""
-        return {*self.runs, *self.diverged, *self.failures}
-
-    def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
-        """Bring the conditions that are new to their end. Raises StudyStopped."""
-        new = [condition for condition in dict.fromkeys(conditions) if condition not in self.settled]
-        jobs: dict[Condition, Job] = {condition: self._job(condition) for condition in new}
-        if not jobs:
-            return
-        left = sum(not job.is_complete for job in jobs.values())
-        self._say(f"{what}: {len(jobs)} runs" + (f", {len(jobs) - left} of them complete already" if left < len(jobs) else ""))
-        unique = {job.folder: job for job in jobs.values()}
-        report = run_study(list(unique.values()), self._folder, engine=self._engine, continue_command=continue_command)
-        if report.is_interrupted:
-            raise StudyStopped("\n".join(report.lines()))
-        self._remember(jobs, report)
-
-    def _job(self, condition: Condition) -> Job:
-        job, = grid(
-            models=[condition.model], seeds=[condition.seed], recipe=self._budget.recipe, folder=self._folder, data=self._budget.data,
-            overrides=[(*self._budget.overrides, *condition.overrides)], cost=_cost, arguments=self._arguments,
-        )  # fmt: skip
-        return replace(job, name=_name(condition))
-
-    def _remember(self, jobs: dict[Condition, Job], report: StudyReport) -> None:
-        reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
-        for condition, job in jobs.items():
-            if job.is_complete:
-                self.runs[condition] = RunFolder(job.folder)
-                for checkpoint in self.runs[condition].checkpoints():
-                    checkpoint.unlink()  # hundreds of megabytes over all runs, and a complete one does not go on
-                continue
-            if RunFolder(job.folder).divergence is not None:
-                self.diverged.add(condition)
-            else:
-                self.failures[condition] = reasons.get(job.folder, "no result")
 
 
 def run_claims(
@@ -103,7 +48,7 @@ def run_claims(
     A run that diverged is evidence; one that failed otherwise (no memory, a full disk) leaves the claims that need it undecided.
     """
     started, folder = time.monotonic(), Path(folder)
-    stages = _Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
+    stages = Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
     evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say)
     first = {claim.CLAIM.identifier: claim.conditions(budget) for claim in claims}
     stages.train((condition for needed in first.values() for condition in needed), "choosing learning rates", continue_command)
@@ -116,15 +61,8 @@ def run_claims(
         seconds=time.monotonic() - started,
         num_runs=len(stages.runs),
         num_diverged=len(stages.diverged),
-        failures=tuple(f"{_name(condition)}: {reason}" for condition, reason in stages.failures.items()),
+        failures=tuple(f"{name_of(condition)}: {reason}" for condition, reason in stages.failures.items()),
     )
-
-
-def _name(condition: Condition) -> str:
-    """What is trained and why, for the display: of the settings only those that a reader tells runs apart by."""
-    settings = [switch.partition("=") for switch in condition.overrides if switch.startswith(("optimizer.lr=", "model."))]
-    told = [f"{key.rpartition('.')[2]}={value}" for key, _, value in settings]
-    return " ".join(filter(None, (condition.model, *told, f"seed {condition.seed}", condition.why)))
 
 
 def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition]:
@@ -133,7 +71,7 @@ def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition
 
 
 def _judge_all(
-    claims: Sequence[ClaimModule], evidence: Evidence, stages: _Stages, needed: dict[str, list[Condition]], judges: Executor | None
+    claims: Sequence[ClaimModule], evidence: Evidence, stages: Stages, needed: dict[str, list[Condition]], judges: Executor | None
 ) -> tuple[Finding, ...]:
     """The findings, in the order of the claims."""
     findings: dict[str, Finding] = {}
@@ -166,10 +104,3 @@ def _judge_by_name(module: str, evidence: Evidence) -> Finding:
 
 def _silent(text: str) -> None:
     """A judge in a process of its own has no terminal."""
-
-
-def _cost(recipe: Recipe) -> float:
-    """Layers x images, near enough to start the longest first; no torch is needed for it."""
-    layers = int(re.sub(r"\D", "", recipe.model.name) or 1)
-    steps = recipe.schedule.duration.steps(num_images=recipe.data.train_images or 50_000, batch_size=recipe.train.batch_size)
-    return float(layers * steps * recipe.train.batch_size)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Style = Literal["line", "dashed", "thin"]
-Outcome = Literal["shown", "not shown", "undecided", "not testable here"]
+Outcome = Literal["shown", "not shown", "reproduced", "not reproduced", "undecided", "not testable here", "not run here"]
 
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

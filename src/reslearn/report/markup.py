@@ -22,7 +22,10 @@ from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Num
 from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS
 from reslearn.report.svg import draw
 
-SYMBOLS = {"shown": "✓", "not shown": "✗", "undecided": "?", "not testable here": "–"}
+SYMBOLS = {
+    "shown": "✓", "reproduced": "✓", "not shown": "✗", "not reproduced": "✗", "undecided": "?", "not testable here": "–",
+    "not run here": "–",
+}  # fmt: skip
 NUM_POINTS_OF_PAGE = 30_000
 """Points drawn on a whole page; about 27 bytes each. With the downloads below, a page stays under 2 MB."""
 NUM_BYTES_OF_DOWNLOADS = 700_000

@@ -1,0 +1,81 @@
+"""Runs by condition: each trained once, however many claims, tables and figures need it, and what became of it remembered.
+
+Called again in the same folder it goes on where it stopped: what is complete stays.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reslearn.paper.claim import Budget, Condition
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+from reslearn.study import Engine, Job, StudyReport, grid, run_study
+
+
+class StudyStopped(Exception):
+    """A signal stopped the training; the text says how to go on."""
+
+
+class Stages:
+    """Trains conditions, remembers which runs there are, which diverged and which failed for another reason."""
+
+    def __init__(self, budget: Budget, folder: Path, engine: Engine, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+        self._budget, self._folder, self._engine, self._arguments, self._say = budget, folder, engine, tuple(arguments), say
+        self.runs: dict[Condition, RunFolder] = {}
+        self.diverged: set[Condition] = set()
+        self.failures: dict[Condition, str] = {}
+
+    @property
+    def settled(self) -> set[Condition]:
+        """Those that need no training any more."""
+        return {*self.runs, *self.diverged, *self.failures}
+
+    def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
+        """Bring the conditions that are new to their end. Raises StudyStopped."""
+        new = [condition for condition in dict.fromkeys(conditions) if condition not in self.settled]
+        jobs: dict[Condition, Job] = {condition: self._job(condition) for condition in new}
+        if not jobs:
+            return
+        left = sum(not job.is_complete for job in jobs.values())
+        self._say(f"{what}: {len(jobs)} runs" + (f", {len(jobs) - left} of them complete already" if left < len(jobs) else ""))
+        unique = {job.folder: job for job in jobs.values()}
+        report = run_study(list(unique.values()), self._folder, engine=self._engine, continue_command=continue_command)
+        if report.is_interrupted:
+            raise StudyStopped("\n".join(report.lines()))
+        self._remember(jobs, report)
+
+    def _job(self, condition: Condition) -> Job:
+        job, = grid(
+            models=[condition.model], seeds=[condition.seed], recipe=self._budget.recipe, folder=self._folder, data=self._budget.data,
+            overrides=[(*self._budget.overrides, *condition.overrides)], cost=_cost, arguments=self._arguments,
+        )  # fmt: skip
+        return replace(job, name=name_of(condition))
+
+    def _remember(self, jobs: dict[Condition, Job], report: StudyReport) -> None:
+        reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
+        for condition, job in jobs.items():
+            if job.is_complete:
+                self.runs[condition] = RunFolder(job.folder)
+                for checkpoint in self.runs[condition].checkpoints():
+                    checkpoint.unlink()  # hundreds of megabytes over all runs, and a complete one does not go on
+                continue
+            if RunFolder(job.folder).divergence is not None:
+                self.diverged.add(condition)
+            else:
+                self.failures[condition] = reasons.get(job.folder, "no result")
+
+
+def name_of(condition: Condition) -> str:
+    """What is trained and why, for the display: of the settings only those that a reader tells runs apart by."""
+    settings = [switch.partition("=") for switch in condition.overrides if switch.startswith(("optimizer.lr=", "model."))]
+    told = [f"{key.rpartition('.')[2]}={value}" for key, _, value in settings]
+    return " ".join(filter(None, (condition.model, *told, f"seed {condition.seed}", condition.why)))
+
+
+def _cost(recipe: Recipe) -> float:
+    """Layers x images, near enough to start the longest first; no torch is needed for it."""
+    layers = int(re.sub(r"\D", "", recipe.model.name) or 1)
+    steps = recipe.schedule.duration.steps(num_images=recipe.data.train_images or 50_000, batch_size=recipe.train.batch_size)
+    return float(layers * steps * recipe.train.batch_size)
