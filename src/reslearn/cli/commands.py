@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
-from reslearn.cli import analyse, bench, demo, evaluate, inspect, paper, report, study, train
+from reslearn.cli import analyse, bench, demo, evaluate, exhibits, inspect, paper, report, study, train
 from reslearn.cli import list as list_
 
 # Plain help: rendering it with rich takes as long again as all the rest (0.24 s against 0.12 s).
@@ -49,10 +49,12 @@ add("study", study.study, study.EXAMPLES)
 add("report", report.report, report.EXAMPLES)
 add("analyse", analyse.analyse, analyse.EXAMPLES)
 
-paper_group = typer.Typer(rich_markup_mode=None, help="The paper as an executable: its claims, each with a rule and a verdict.")
+paper_group = typer.Typer(rich_markup_mode=None, help="The paper as an executable: its claims, tables and figures, with verdicts.")
 app.add_typer(paper_group, name="paper")
 add("list", paper.list_claims, paper.LIST_EXAMPLES, to=paper_group)
 add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
+for exhibit in exhibits.EXHIBITS:
+    add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)
 
 bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training and loading are on the machine at hand.")
 app.add_typer(bench_group, name="bench")

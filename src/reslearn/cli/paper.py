@@ -18,7 +18,7 @@ CLAIMS_EXAMPLES = (
 )
 
 # What every run imports; the fork server imports it once.
-_PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets")
+PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets")
 _STYLES = {"shown": "green", "not shown": "red", "undecided": "yellow", "not testable here": "dim"}
 
 
@@ -76,11 +76,11 @@ def run_and_tell(
 
     modules = paper.load_claims(only)
     aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
-    engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD))
+    engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=PRELOAD))
     try:
         with _judges(jobs or available_cores()) as judges:
             report = paper.run_claims(
-                modules, budget, out, engine=engine, fit=_fit, data_dir=data_dir, judges=judges,
+                modules, budget, out, engine=engine, fit=fit, data_dir=data_dir, judges=judges,
                 say=lambda text: aloud.print(text, style="bold", markup=False),
             )  # fmt: skip
     except paper.StudyStopped as stopped:
@@ -131,7 +131,7 @@ def _print(report: "ClaimsReport", page: Path) -> None:
     console.print(f"{report.num_runs} runs, {report.seconds:.0f} s. Page: {page}", markup=False)
 
 
-def _fit(*arguments: Any, **named: Any) -> Any:
+def fit(*arguments: Any, **named: Any) -> Any:
     """`reslearn.train.fit`, imported when a claim makes a small fit of its own."""
     from reslearn.train import fit
 

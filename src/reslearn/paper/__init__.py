@@ -1,13 +1,16 @@
-"""The paper as an executable: its claims as studies and analyses, each with a rule written before the data were looked at."""
+"""The paper as an executable: claims, tables and figures as studies and analyses, each with a rule written before the data."""
 
 from reslearn.paper.budgets import demo, paper_budget
 from reslearn.paper.claim import Budget, Claim, ClaimModule, Condition, Evidence, Finding, Fit
 from reslearn.paper.claims import load_claims
+from reslearn.paper.exhibiting import ExhibitReport, budget_of, cells, exhibit_json, exhibit_page, run_exhibit
+from reslearn.paper.exhibits import load_exhibit
 from reslearn.paper.page import as_json, claims_page
 from reslearn.paper.runner import ClaimsReport, run_claims
 from reslearn.paper.stages import StudyStopped
 
 __all__ = [
-    "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "Finding", "Fit", "StudyStopped", "as_json", "claims_page",
-    "demo", "load_claims", "paper_budget", "run_claims",
+    "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "ExhibitReport", "Finding", "Fit", "StudyStopped", "as_json",
+    "budget_of", "cells", "claims_page", "demo", "exhibit_json", "exhibit_page", "load_claims", "load_exhibit", "paper_budget",
+    "run_claims", "run_exhibit",
 ]  # fmt: skip

@@ -4,6 +4,7 @@
 chosen are never those on which a claim is judged.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from reslearn.paper.claim import Budget
@@ -37,6 +38,11 @@ _FULL_STEPS = (
     "evaluation.test_curve=true",
     'evaluation.snapshots=["0 steps", "400 steps", "32000 steps"]',
 )
+
+
+# Each a quarter of the arithmetic of 32 pixels, so that twice the epochs of _SHORT_STEPS cost half; the crop moves by the same share.
+_SHORT_AT_16_PX = ("data.size_px=16", "data.pad_px=2", 'evaluation.every="1 epochs"')
+_FULL_CURVES = ('evaluation.every="2 epochs"', "evaluation.test_curve=true")
 
 
 def demo() -> Budget:
@@ -73,3 +79,29 @@ def paper_budget(name: str, data: str) -> Budget:
             learning_rates=(0.03, 0.1, 0.3), choice_seeds=(100, 101), judge_seeds=(0, 1, 2, 3, 4), extra_residual_depths=(110,),
         )  # fmt: skip
     raise ValueError(f"--budget {name}: allowed are smoke, short and full")
+
+
+def exhibit_budget(
+    name: str, data: str, *, depths: Sequence[int], extra_residual_depths: Sequence[int] = (), seeds: int | None = None
+) -> Budget:
+    """What a table or figure is made from: every net at the paper's one learning rate, 0.1, on seeds 0, 1, ...
+
+    Smoke: does it run. Short: 8 epochs of 16 x 16 pixels (digits: the recipe of that name), hours on two cores. Full: the paper's 64k
+    steps of 32 x 32, five seeds. ValueError for another name, and for the full budget on digits.
+    """
+    digits = Path(data).name == "digits"
+    if name == "smoke":
+        overrides, number = tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data."))), 2
+    elif name == "short":
+        overrides, number = () if digits else _SHORT_AT_16_PX, 3
+    elif name == "full" and digits:
+        raise ValueError("--budget full is the paper's 64k steps on CIFAR: for digits take smoke or short")
+    elif name == "full":
+        overrides, number = _FULL_CURVES, 5
+    else:
+        raise ValueError(f"--budget {name}: allowed are smoke, short and full")
+    recipe = "digits" if digits else "cifar-paper" if name == "full" else "cifar-short"
+    return Budget(
+        name=name, data=data, recipe=recipe, overrides=overrides, depths=tuple(depths), learning_rates=(0.1,), choice_seeds=(),
+        judge_seeds=tuple(range(seeds or number)), extra_residual_depths=tuple(extra_residual_depths),
+    )  # fmt: skip

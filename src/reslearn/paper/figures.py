@@ -17,23 +17,17 @@ from reslearn.study.collect import Kind
 
 def paper_figures(evidence: Evidence) -> list[Panels | Figure]:
     """Figure 1, figure 6 and error against depth, as far as the runs for them are there."""
-    trained = {kind: _trained(evidence, kind) for kind in protocol.BOTH}
+    trained = {kind: protocol.trained(evidence, kind) for kind in protocol.BOTH}
     figures: list[Panels | Figure] = []
     if len(trained["plain"]) > 1:
-        figures.append(Panels(_figure_1(evidence, trained["plain"])))
+        figures.append(Panels(figure_1(evidence, trained["plain"])))
     if any(trained.values()):
-        figures.append(Panels([_figure_6(evidence, kind, at) for kind, at in trained.items() if at]))
-        figures.append(_against_depth(evidence, trained))
+        figures.append(Panels([figure_6(evidence, kind, at) for kind, at in trained.items() if at]))
+        figures.append(against_depth(evidence, trained))
     return figures
 
 
-def _trained(evidence: Evidence, kind: Kind) -> list[int]:
-    """Depths of which a judged run is there."""
-    seeds = evidence.budget.judge_seeds
-    return [d for d in protocol.depths(evidence.budget, kind) if any(protocol.judged_run(evidence, model_name(kind, d), s) for s in seeds)]
-
-
-def _figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
+def figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
     """The deepest plain net against the paper's 20 layers, or the depth nearest to that: training error left, test error right."""
     shallow = min((depth for depth in at if depth != max(at)), key=lambda depth: abs(depth - 20))
     figures = []
@@ -47,7 +41,8 @@ def _figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
     return figures
 
 
-def _figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
+def figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
+    """One family: training error dashed, test error bold, a colour a depth."""
     series: list[Series] = []
     label = "plain" if kind == "plain" else "ResNet"
     for depth in at:
@@ -61,7 +56,8 @@ def _figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
     )  # fmt: skip
 
 
-def _against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
+def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
+    """Training and test error at the end, against depth, with intervals."""
     series = []
     for kind, at in trained.items():
         for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):

@@ -11,7 +11,7 @@ from reslearn.paper.claim import Evidence, Finding, Outcome
 from reslearn.paper.figures import paper_figures
 from reslearn.paper.protocol import model_name
 from reslearn.paper.runner import ClaimsReport
-from reslearn.paper.wording import mean_of, or_none
+from reslearn.paper.wording import mean_of, or_none, plain
 from reslearn.report import Code, Facts, Figure, Page, Panels, Section, Table, Verdict
 from reslearn.report.run import circumstances, duration
 from reslearn.study.collect import Kind
@@ -82,7 +82,7 @@ def as_json(report: ClaimsReport) -> dict[str, Any]:
         "claims": [
             {
                 "claim": f.claim.identifier, "text": f.claim.text, "section": f.claim.section, "rule": f.claim.rule, "outcome": f.outcome,
-                "measured": f.measured, "numbers": _plain(f.numbers), "rests_on": list(f.rests_on),
+                "measured": f.measured, "numbers": plain(f.numbers), "rests_on": list(f.rests_on),
             }
             for f in report.findings
         ],
@@ -141,12 +141,3 @@ def _facts(report: ClaimsReport) -> dict[str, str]:
 def _circumstances(evidence: Evidence) -> dict[str, str]:
     run = next(iter(evidence.runs.values()), None)
     return {} if run is None else circumstances(run.environment)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON has: nan becomes null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return or_none(value) if isinstance(value, float) else value

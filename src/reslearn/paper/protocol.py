@@ -84,6 +84,22 @@ def judged_conditions(evidence: Evidence, kinds: Sequence[Kind] = BOTH) -> list[
     return [judged_condition(evidence, model, seed) for model in models(evidence.budget, kinds) for seed in evidence.budget.judge_seeds]
 
 
+def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
+    """The same, known without any evidence, where there is one learning rate and so nothing to choose: the paper's tables and figures."""
+    lr, = budget.learning_rates
+    return [
+        Condition(model=model, seed=seed, overrides=_overrides(model, lr), why="to judge")
+        for model in models(budget, kinds)
+        for seed in budget.judge_seeds
+    ]  # fmt: skip
+
+
+def trained(evidence: Evidence, kind: Kind) -> list[int]:
+    """Depths of which a judged run is there."""
+    seeds = evidence.budget.judge_seeds
+    return [d for d in depths(evidence.budget, kind) if any(judged_run(evidence, model_name(kind, d), seed) for seed in seeds)]
+
+
 def judged_run(evidence: Evidence, model: str, seed: int) -> RunFolder | None:
     """The finished run of `judged_condition`; None where it diverged."""
     return evidence.runs.get(judged_condition(evidence, model, seed))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from reslearn.paper.claim import Budget, ClaimModule, Condition, Evidence, Finding, Fit
-from reslearn.paper.stages import Stages, name_of
+from reslearn.paper.stages import Stages
 from reslearn.study import Engine
 
 
@@ -61,7 +61,7 @@ def run_claims(
         seconds=time.monotonic() - started,
         num_runs=len(stages.runs),
         num_diverged=len(stages.diverged),
-        failures=tuple(f"{name_of(condition)}: {reason}" for condition, reason in stages.failures.items()),
+        failures=stages.failure_lines(),
     )
 
 

@@ -32,6 +32,10 @@ class Stages:
         """Those that need no training any more."""
         return {*self.runs, *self.diverged, *self.failures}
 
+    def failure_lines(self) -> tuple[str, ...]:
+        """What failed, a line each."""
+        return tuple(f"{name_of(condition)}: {reason}" for condition, reason in self.failures.items())
+
     def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
         """Bring the conditions that are new to their end. Raises StudyStopped."""
         new = [condition for condition in dict.fromkeys(conditions) if condition not in self.settled]

@@ -183,6 +183,10 @@ class RunFolder:
         """Checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
 
+    def analysis(self, name: str) -> dict[str, Any] | None:
+        """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read."""
+        return self._read_json(f"analysis/{name}.json") if (self.path / "analysis" / f"{name}.json").is_file() else None
+
     def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2) -> Path:
         """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`."""
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"

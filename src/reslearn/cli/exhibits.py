@@ -1,0 +1,142 @@
+"""`reslearn paper table1`, `fig6` and the others: a table or figure of the paper, the paper's numbers beside ours, with verdicts."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from reslearn.paper import ExhibitReport
+
+# Name and the line of help. The modules are in paper/exhibits; they are not imported for `--help`.
+EXHIBITS = {
+    "table1": "Table 1: architectures for ImageNet, counted to the unit.",
+    "table6": "Table 6: test error of residual nets on CIFAR-10.",
+    "fig1": "Figure 1: plain nets of 20 and 56 layers, training and test error.",
+    "fig6": "Figure 6: plain and residual nets of all depths over iterations.",
+    "fig7": "Figure 7: standard deviations of layer responses.",
+    "ambiguities": "How much each choice that the paper leaves open moves the error of resnet20.",
+}
+_STYLES = {
+    "reproduced": "green", "shown": "green", "not reproduced": "red", "not shown": "red", "undecided": "yellow", "not run here": "dim",
+}  # fmt: skip
+
+
+def examples(name: str) -> tuple[str, ...]:
+    """What stands at the end of the help."""
+    if name == "table1":
+        return ("reslearn paper table1", "reslearn paper table1 --json")
+    return (f"reslearn paper {name} --budget smoke --data digits", f"reslearn paper {name} --budget short --seeds 3 --jobs 2")
+
+
+def exhibit_command(name: str) -> Callable[..., None]:
+    """The command of one table or figure."""
+
+    def command(
+        data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")] = "cifar10",
+        budget: Annotated[str, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's own).")] = "short",
+        seeds: Annotated[int | None, typer.Option(min=1, help="Seeds a net; default: 2, 3 or 5, by budget.")] = None,
+        depths: Annotated[str | None, typer.Option(help="Layers to compare, as in 20,56; default: the paper's, fewer by budget.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Where pages and runs go; default: paper/DATA-BUDGET, for all of them.")] = None,
+        jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+        data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
+        check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a line is judged 'not reproduced'.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
+    ) -> None:
+        from reslearn import paper
+        from reslearn.data import load
+
+        module = paper.load_exhibit(name)
+        chosen = paper.budget_of(module, budget, data, seeds=seeds, depths=_depths(depths))
+        if module.conditions(chosen):
+            load(data, data_dir=data_dir)  # what is not there is told once, not by every run
+        report = _run(name, chosen, out or Path("paper") / f"{Path(data).name}-{budget}", jobs=jobs, data_dir=data_dir, as_json=as_json)
+        for failure in report.failures:
+            print(f"reslearn: failed: {failure}", file=sys.stderr)
+        refused = check and any(line.outcome in ("not reproduced", "not shown") for line in report.measured.lines)
+        if report.failures or refused:
+            raise typer.Exit(1)
+
+    command.__doc__ = f"{EXHIBITS[name]}\n\nPrints the paper's numbers beside ours with verdicts. Stopped, it goes on when called again."
+    return command
+
+
+def _depths(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise ValueError(f"--depths {text}: numbers of layers are needed, as in --depths 20,56")
+    return tuple(map(int, parts))
+
+
+def _run(name: str, budget: "object", out: Path, *, jobs: int | None, data_dir: Path | None, as_json: bool) -> "ExhibitReport":
+    """Train, measure, write page and JSON, print."""
+    import json
+    import os
+
+    from rich.console import Console
+
+    from reslearn import paper
+    from reslearn.cli.commands import main
+    from reslearn.cli.paper import PRELOAD, fit
+    from reslearn.report import write_page
+    from reslearn.runs import write_atomically
+    from reslearn.study import LocalEngine, WarmStart
+
+    assert isinstance(budget, paper.Budget)
+    aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
+    engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=PRELOAD))
+    try:
+        report = paper.run_exhibit(
+            paper.load_exhibit(name), budget, out, engine=engine, fit=fit, data_dir=data_dir,
+            say=lambda text: aloud.print(text, style="bold", markup=False),
+        )  # fmt: skip
+    except paper.StudyStopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+    page = write_page(paper.exhibit_page(report, command=["reslearn", *sys.argv[1:]]), out / name)
+    told = {**paper.exhibit_json(report), "page": str(page)}
+    write_atomically(out / name / f"{name}.json", lambda file: file.write(json.dumps(told, indent=1, allow_nan=False).encode()))
+    if as_json:
+        typer.echo(json.dumps(told, allow_nan=False))
+    else:
+        _print(report, page)
+    return report
+
+
+def _print(report: "ExhibitReport", page: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from reslearn import paper
+
+    console = Console(highlight=False)
+    table = Table("", "paper", "ours (n)", "difference [95 %]", "verdict", title=report.exhibit.title, title_justify="left")
+    table.columns[-1].no_wrap = True
+    reasons = []
+    for line in report.measured.lines:
+        what, _, printed, ours, n, difference, unit, because = map(_text, paper.cells(line))
+        unit = "" if unit == "standard deviation" else unit
+        number = f"{printed} {unit}" if printed else ""
+        table.add_row(what, number, f"{ours} {unit} ({n})" if ours else "", difference, Text(line.outcome, style=_STYLES[line.outcome]))
+        reasons += [f"{what}: {because}"] if because else []
+    console.print(table)
+    for reason in reasons:
+        console.print(f"  {reason}", markup=False)
+    for extra in report.measured.tables:
+        shown = Table(*(column.name for column in extra.heads()), title=extra.caption, title_justify="left")
+        for row in extra.rows:
+            shown.add_row(*map(_text, row))
+        console.print(shown)
+    for note in report.measured.notes:
+        console.print(note, markup=False)
+    runs = f"{report.num_runs} runs, {report.seconds:.0f} s. " if report.num_runs else ""
+    console.print(f"{runs}Page: {page}", markup=False)
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,169 @@
+"""From a table or figure of the paper to ours: its runs trained, what they show measured, and a page made of it.
+
+All tables and figures of one budget share one folder of runs, so that each net is trained once. Called again it goes on where it
+stopped.
+"""
+
+import shlex
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reslearn.paper.budgets import exhibit_budget
+from reslearn.paper.claim import Budget, Evidence, Fit
+from reslearn.paper.exhibit import Depths, Exhibit, ExhibitModule, Line, Measured
+from reslearn.paper.stages import Stages
+from reslearn.paper.wording import or_none, plain
+from reslearn.report import Cell, Code, Column, Facts, Page, Section, Table, Verdict
+from reslearn.report.run import circumstances, duration
+from reslearn.study import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExhibitReport:
+    """What came out, and what it rests on."""
+
+    exhibit: Exhibit
+    measured: Measured
+    evidence: Evidence
+    seconds: float
+    num_runs: int
+    num_diverged: int
+    failures: tuple[str, ...]
+    """Runs that ended without a result for a reason that is no evidence."""
+
+
+def budget_of(module: ExhibitModule, name: str, data: str, *, seeds: int | None = None, depths: Sequence[int] = ()) -> Budget:
+    """What the table or figure is made from; `depths` replaces its own. ValueError for what cannot be."""
+    for depth in depths:
+        if depth < 8 or depth % 6 != 2:
+            raise ValueError(f"--depths {depth}: nets for CIFAR have 6n+2 layers: 8, 14, 20, 26, 32, ...")
+    if depths and not module.DEPTHS:
+        raise ValueError(f"--depths has no effect in {module.EXHIBIT.name}: leave it out")
+    own = module.DEPTHS.get(name, Depths(both=())) if not depths else Depths(both=tuple(sorted(set(depths))))
+    if own.both and len({*own.both, *own.residual}) < module.EXHIBIT.fewest_depths:
+        raise ValueError(f"--depths {own.both[0]}: {module.EXHIBIT.name} compares at least {module.EXHIBIT.fewest_depths}, as in 20,56")
+    return exhibit_budget(name, data, depths=own.both, extra_residual_depths=own.residual, seeds=seeds)
+
+
+def run_exhibit(
+    module: ExhibitModule,
+    budget: Budget,
+    folder: Path | str,
+    *,
+    engine: Engine,
+    fit: Fit,
+    data_dir: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    continue_command: str | None = None,
+) -> ExhibitReport:
+    """Train what is needed below `folder`/runs, and measure. StudyStopped where a signal ended the training."""
+    started, folder = time.monotonic(), Path(folder)
+    stages = Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
+    evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say)
+    stages.train(module.conditions(budget), module.EXHIBIT.title, continue_command)
+    measured = module.measure(evidence)
+    return ExhibitReport(
+        exhibit=module.EXHIBIT,
+        measured=measured,
+        evidence=evidence,
+        seconds=time.monotonic() - started,
+        num_runs=len(stages.runs),
+        num_diverged=len(stages.diverged),
+        failures=stages.failure_lines(),
+    )
+
+
+def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
+    """The page: lines with verdicts, figures, tables, the rule, how to repeat it."""
+    measured = report.measured
+    run = next(iter(report.evidence.runs.values()), None)
+    repeat = [Code(shlex.join(command), "Command"), *([] if run is None else [Facts(circumstances(run.environment), "Circumstances")])]
+    sections = [
+        Section("The paper and ours", "\n\n".join(measured.notes), [lines_table(measured.lines)] if measured.lines else []),
+        Section("Figures", "", measured.figures),
+        Section("Tables", "", measured.tables),
+        Section("Rule", report.exhibit.rule),
+        Section("How to repeat it", "", repeat),
+    ]
+    name = report.exhibit.section.partition(",")[0]
+    return Page(
+        f"{name}: {report.exhibit.title}", "He, Zhang, Ren and Sun (2015), and what this machine measured.",
+        [section for section in sections if section.items or section.text], _facts(report),
+    )  # fmt: skip
+
+
+def lines_table(lines: Iterable[Line]) -> Table:
+    """What, verdict, paper, ours with spread and interval, difference with interval."""
+    columns = [
+        "", "verdict", Column("paper", "g", True), Column("ours", numeric=True), Column("n", "d", True),
+        Column("difference", numeric=True), "unit", "because",
+    ]  # fmt: skip
+    caption = "Ours: mean ± standard deviation over n seeds. Difference: with its 95 % interval."
+    return Table(caption, columns, [cells(one) for one in lines])
+
+
+def cells(line: Line) -> list[Cell]:
+    """A line as the cells of `lines_table`."""
+    numbers = line.summary
+    ours, n = "", None
+    if numbers is not None:
+        n = numbers.n
+        digits = 3 if line.unit in ("10^9", "10^6", "standard deviation") else 2
+        spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{digits}f}"
+        ours = f"{numbers.mean:.{digits}f}{spread}" if numbers.n else "diverged"
+        ours += f" ({numbers.num_diverged} diverged)" if numbers.n and numbers.num_diverged else ""
+    return [line.what, Verdict(line.outcome), line.paper, ours, n, difference_text(line), line.unit, line.because]
+
+
+def difference_text(line: Line) -> str:
+    """+0.12 [-0.30, +0.54]."""
+    if line.difference is None:
+        return ""
+    digits = 3 if line.unit in ("10^9", "10^6", "standard deviation") else 2
+    around = "" if line.interval is None else f" [{line.interval.low:+.{digits}f}, {line.interval.high:+.{digits}f}]"
+    return f"{line.difference:+.{digits}f}{around}"
+
+
+def exhibit_json(report: ExhibitReport) -> dict[str, Any]:
+    """All of it as plain JSON values."""
+    return {
+        "name": report.exhibit.name,
+        "title": report.exhibit.title,
+        "section": report.exhibit.section,
+        "rule": report.exhibit.rule,
+        "budget": report.evidence.budget.name,
+        "data": report.evidence.budget.data,
+        "seconds": round(report.seconds, 1),
+        "runs": report.num_runs,
+        "diverged": report.num_diverged,
+        "lines": [_line_json(line) for line in report.measured.lines],
+        "notes": list(report.measured.notes),
+        "numbers": plain(report.measured.numbers),
+    }
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    numbers = line.summary
+    return {
+        "what": line.what, "unit": line.unit, "paper": line.paper, "values": [or_none(value) for value in line.values],
+        "mean": None if numbers is None else or_none(numbers.mean),
+        "standard_deviation": None if numbers is None else numbers.standard_deviation,
+        "interval": None if numbers is None or numbers.interval is None else list(numbers.interval),
+        "difference": line.difference, "difference_interval": None if line.interval is None else list(line.interval),
+        "verdict": line.outcome, "because": line.because,
+    }  # fmt: skip
+
+
+def _facts(report: ExhibitReport) -> dict[str, str]:
+    budget = report.evidence.budget
+    facts = {"time": duration(report.seconds)}
+    if report.num_runs or report.num_diverged:
+        diverged = f", {report.num_diverged} diverged" if report.num_diverged else ""
+        facts = {
+            "data": budget.data, "budget": budget.name, "runs": f"{report.num_runs} complete{diverged}",
+            "seeds": ", ".join(map(str, budget.judge_seeds)), **facts,
+        }  # fmt: skip
+    return facts

@@ -1,0 +1,15 @@
+"""The tables and figures of the paper, one module each, under the name of the command."""
+
+import importlib
+from typing import cast
+
+from reslearn.paper.exhibit import ExhibitModule
+
+NAMES = ("table1", "table6", "fig1", "fig6", "fig7", "ambiguities")
+
+
+def load_exhibit(name: str) -> ExhibitModule:
+    """The module of that name. ValueError where the paper has no such table or figure, or it is no experiment."""
+    if name not in NAMES:
+        raise ValueError(f"no table or figure {name!r}: there are {', '.join(NAMES)}")
+    return cast(ExhibitModule, importlib.import_module(f"{__name__}.{name}"))

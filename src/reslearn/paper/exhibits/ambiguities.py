@@ -1,0 +1,136 @@
+"""Where re-implementations of the paper differ, each a switch: how much does the choice move the test error of resnet20?
+
+Every switch against our default (the paper's where the paper says), paired by seed, all else equal; another net by --depths, one. What
+such a net cannot tell (the stride of a bottleneck, the warm-up of 110 layers) is named as not run here.
+"""
+
+import math
+import statistics
+from pathlib import Path
+
+from reslearn.paper import protocol
+from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, Outcome
+from reslearn.report import Table
+from reslearn.study import compare, holm, runs_needed
+
+DIFFERENCE_TO_SEE_PCT = 0.3
+EXHIBIT = Exhibit(
+    name="ambiguities",
+    title="The worth of each choice that the paper leaves open",
+    section="Sec. 3.3, 3.4, 4.2",
+    data="CIFAR-10",
+    rule=(
+        "Test error with the switch minus without, paired by seed. Shown (the choice moves the error): p, corrected for all switches at "
+        f"once (Holm), is below 5 %. Not shown: the 95 % interval lies within {DIFFERENCE_TO_SEE_PCT:g} points on both sides. Undecided: "
+        "neither."
+    ),
+)
+DEPTHS = {name: Depths(both=(20,)) for name in ("smoke", "short", "full")}
+SWITCHES: dict[str, tuple[str, ...]] = {
+    "option A: zeros on both sides": ("model.zero_pad=split",),
+    "option A: 2x2 average instead of slicing": ("model.subsample=average",),
+    "batch norm over 2 x 64": ("train.accumulate=2",),
+    "He initialisation by fan-in": ("model.init=he_fan_in",),
+    "last batch norm of a block starts at zero": ("model.zero_init=true",),
+    "weight decay on weights only": ("optimizer.decay=weights",),
+    "Nesterov momentum": ("optimizer.nesterov=true",),
+    "mean and deviation per channel": ("data.mean=per-channel", "data.std=per-channel"),
+    "padded with black before the mean": ("data.padding=black",),
+    "exact batch-norm statistics after training": ("evaluation.batch_norm=exact",),
+}
+_IMAGES = "45k of 50k training images"
+_OTHER_NETS = {
+    "stride in the 3x3 of a bottleneck": "nets for CIFAR have none",
+    "warm-up by steps instead of training error": "in force from 110 layers on",
+    "mean and deviation of ImageNet": "a habit of fine-tuning; no default of ours stands against it",
+}
+
+
+def conditions(budget: Budget) -> list[Condition]:
+    """The default, and each switch, on all seeds."""
+    return [
+        *protocol.fixed_conditions(budget, ["residual"]),
+        *(_condition(budget, seed, switch, name) for name, switch in _switches(budget).items() for seed in budget.judge_seeds),
+    ]
+
+
+def measure(evidence: Evidence) -> Measured:
+    """One line a switch, corrected for their number, and the seeds that it takes to see 0.3 points."""
+    budget = evidence.budget
+    seeds = budget.judge_seeds
+    base = [one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, budget.depths)]
+    switches = _switches(budget)
+    moved = {name: [_error(evidence, _condition(budget, seed, switch, name)) for seed in seeds] for name, switch in switches.items()}
+    best = [_best_epoch(evidence, seed) for seed in seeds]
+    if not all(math.isnan(value) for value in best):
+        moved["best epoch on the test set (wrong) instead of the last"] = best
+    comparisons = {name: compare(values, base, paired=True) for name, values in moved.items()}
+    corrected = dict(zip(comparisons, holm([one.p for one in comparisons.values()]), strict=True))
+    lines = [_line(name, [a - b for a, b in zip(moved[name], base, strict=True)], corrected[name]) for name in moved]
+    lines += [
+        Line(what=name, unit="points", paper=None, values=(), difference=None, interval=None, outcome="not run here", because=why)
+        for name, why in _OTHER_NETS.items()
+    ]
+    return Measured(lines=tuple(lines), tables=(_power(moved, base),), numbers={"test_error_pct": {"default": base, **moved}})
+
+
+def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
+    """All of them. With a tenth of the images set aside the steps stay as many, so that nothing but the images differs."""
+    digits = Path(budget.data).name == "digits"
+    fewer = (f"data.validation_images={143 if digits else 5000}",)
+    if budget.name == "short":
+        steps = (898, 449, 674) if digits else (3125, 1563, 2344)  # 20 epochs of digits, 8 of CIFAR; then the milestones at 1/2 and 3/4
+        fewer += (f'schedule.duration="{steps[0]} steps"', f'schedule.milestones=["{steps[1]} steps", "{steps[2]} steps"]')
+    return {**SWITCHES, _IMAGES: fewer}
+
+
+def _condition(budget: Budget, seed: int, switch: tuple[str, ...], name: str) -> Condition:
+    return Condition(model=_net(budget), seed=seed, overrides=("optimizer.lr=0.1", *switch), why=f"with {name}")
+
+
+def _net(budget: Budget) -> str:
+    net, = protocol.models(budget, ["residual"])  # fmt: skip
+    return net
+
+
+def _error(evidence: Evidence, condition: Condition) -> float:
+    run = evidence.runs.get(condition)
+    return math.nan if run is None else float(run.result[protocol.TEST_ERROR])
+
+
+def _best_epoch(evidence: Evidence, seed: int) -> float:
+    """The lowest test error that the curve of the default shows: what is reported where the last epoch is not."""
+    run = protocol.judged_run(evidence, _net(evidence.budget), seed)
+    curve = [] if run is None else [record["top1_error_pct"] for record in run.metrics("test")]
+    return min(curve, default=math.nan)
+
+
+def _line(name: str, differences: list[float], p: float | None) -> Line:
+    numbers = compare(differences, [0.0] * len(differences), paired=True)
+    outcome: Outcome = "undecided"
+    because = f"p, corrected: {p:.2g}" if p is not None else "fewer than two seeds"
+    if numbers.interval is not None and not numbers.num_diverged:
+        low, high = numbers.interval
+        if p is not None and p < 0.05:
+            outcome = "shown"
+        elif low > -DIFFERENCE_TO_SEE_PCT and high < DIFFERENCE_TO_SEE_PCT:
+            outcome = "not shown"
+    mean = None if math.isnan(numbers.difference) else numbers.difference
+    return Line(
+        what=name, unit="points", paper=None, values=tuple(differences), difference=mean, interval=numbers.interval, outcome=outcome,
+        because=because,
+    )  # fmt: skip
+
+
+def _power(moved: dict[str, list[float]], base: list[float]) -> Table:
+    """How many pairs of seeds it takes to see 0.3 points, from the spread of the differences."""
+    rows = []
+    for name, values in moved.items():
+        differences = [a - b for a, b in zip(values, base, strict=True) if math.isfinite(a - b)]
+        if len(differences) > 1:
+            deviation = statistics.stdev(differences)
+            needed = runs_needed(DIFFERENCE_TO_SEE_PCT, deviation, paired=True)
+            rows.append([name, round(deviation, 2), "over 10,000" if needed is None else str(needed)])
+    caption = f"To see {DIFFERENCE_TO_SEE_PCT:g} points with a power of 80 %: pairs of seeds, from the spread of the differences here."
+    return Table(caption, ["switch", "standard deviation of the difference", "pairs needed"], rows)

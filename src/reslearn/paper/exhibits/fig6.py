@@ -1,0 +1,56 @@
+"""Figure 6: plain nets get worse with depth in training error, residual nets do not and gain in test error (CIFAR-10, Sec. 4.2)."""
+
+from reslearn.paper import protocol
+from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.exhibit import MARGIN_OF_A_RISE_PCT, Depths, Exhibit, Line, Measured, degrades, rises
+from reslearn.paper.figures import against_depth, figure_6
+from reslearn.report import Figure, Panels
+from reslearn.study import DepthRow, degradation_verdict
+
+EXHIBIT = Exhibit(
+    name="fig6",
+    title="Training and test error of plain and residual nets over iterations",
+    section="Fig. 6",
+    data="CIFAR-10",
+    fewest_depths=2,
+    rule=(
+        "By the degradation rule of `reslearn study` (margin 1 point, paired seeds, simultaneous intervals) on training error: plain nets "
+        "degrade with depth, yes; residual nets, no. And the test error of the shallowest residual net is higher than that of the deepest: "
+        f"95 % interval above 0, mean more than {MARGIN_OF_A_RISE_PCT:g} point."
+    ),
+)
+DEPTHS = {
+    "smoke": Depths(both=(8, 20)),
+    "short": Depths(both=(20, 32, 56, 110)),
+    "full": Depths(both=(20, 32, 44, 56, 110)),
+}
+
+
+def conditions(budget: Budget) -> list[Condition]:
+    """Both families at the paper's learning rate."""
+    return protocol.fixed_conditions(budget, protocol.BOTH)
+
+
+def measure(evidence: Evidence) -> Measured:
+    """Three lines, the curves of both families, error against depth."""
+    lines: list[Line] = []
+    numbers = {}
+    for kind in protocol.BOTH:
+        at = protocol.depths(evidence.budget, kind)
+        curves = protocol.by_depth(evidence, kind, protocol.TRAINING_ERROR, at)
+        seeds = evidence.budget.judge_seeds
+        rows = [DepthRow(depth, seed, error) for seed, one in zip(seeds, curves, strict=True) for depth, error in zip(at, one, strict=True)]
+        verdict = degradation_verdict(rows, margin_pct=MARGIN_OF_A_RISE_PCT)
+        what = f"training error of {kind} nets, {max(at)} layers minus the best shallower"
+        lines.append(degrades(what, verdict, paper_says="yes" if kind == "plain" else "no"))
+        test = protocol.by_depth(evidence, kind, protocol.TEST_ERROR, at)
+        numbers[kind] = {"depths": list(at), "training_error_pct": curves, "test_error_pct": test}
+    ends = (min(at), max(at))
+    gained = protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, ends)
+    lines.append(rises(f"test error of residual nets, {ends[0]} layers minus {ends[1]}", [shallow - deep for shallow, deep in gained]))
+    trained = {kind: protocol.trained(evidence, kind) for kind in protocol.BOTH}
+    figures: list[Figure | Panels] = []
+    if any(trained.values()):
+        figures.append(Panels([figure_6(evidence, kind, depths) for kind, depths in trained.items() if depths]))
+        figures.append(against_depth(evidence, trained))
+    return Measured(lines=tuple(lines), figures=tuple(figures), numbers=numbers)

@@ -1,0 +1,94 @@
+"""Figure 7: standard deviations of layer responses; residual nets respond less than plain ones, deeper residual nets less still.
+
+Read off analysis/responses.json of each run, which is written where it is missing and the weights are there (`reslearn analyse`).
+"""
+
+import itertools
+import math
+from typing import Any
+
+from reslearn.paper import protocol
+from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, rises
+from reslearn.report import Figure, Panels, Series
+from reslearn.runs import RunFolder
+
+EXHIBIT = Exhibit(
+    name="fig7",
+    title="Standard deviations of layer responses",
+    section="Fig. 7",
+    data="CIFAR-10",
+    rule=(
+        "A net's response is the mean over its 3x3 layers of the standard deviation after batch norm, before ReLU and addition. "
+        "Reproduced: the difference (plain minus residual at equal depth; shallower minus deeper residual net), paired by seed, has a 95 % "
+        "interval above 0. Not reproduced: the interval ends at or below 0."
+    ),
+)
+DEPTHS = {
+    "smoke": Depths(both=(8, 20)),
+    "short": Depths(both=(20, 56), residual=(110,)),
+    "full": Depths(both=(20, 56), residual=(110,)),
+}
+
+
+def conditions(budget: Budget) -> list[Condition]:
+    """Both families at the paper's learning rate."""
+    return protocol.fixed_conditions(budget, protocol.BOTH)
+
+
+def measure(evidence: Evidence) -> Measured:
+    """Each net's responses, by layer and in the mean."""
+    layers = {
+        (kind, depth): [_responses(evidence, protocol.model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds]
+        for kind in protocol.BOTH
+        for depth in protocol.depths(evidence.budget, kind)
+    }
+    mean = {net: [math.fsum(one) / len(one) if one else math.nan for one in seeds] for net, seeds in layers.items()}
+    lines: list[Line] = []
+
+    def compare(what: str, larger: Any, smaller: Any) -> None:
+        differences = [a - b for a, b in zip(mean[larger], mean[smaller], strict=True)]
+        lines.append(rises(what, differences, unit="standard deviation", margin=0.0))
+
+    for depth in evidence.budget.depths:
+        compare(f"response, plain-{depth} minus ResNet-{depth}", ("plain", depth), ("residual", depth))
+    at = protocol.depths(evidence.budget, "residual")
+    for shallow, deep in itertools.pairwise(at):
+        compare(f"response, ResNet-{shallow} minus ResNet-{deep}", ("residual", shallow), ("residual", deep))
+    shown = {net: [one for one in seeds if one] for net, seeds in layers.items()}
+    figures = [_figure(order, {net: seeds for net, seeds in shown.items() if seeds}) for order in ("network order", "sorted")]
+    numbers = {f"{kind}-{depth}": values for (kind, depth), values in mean.items()}
+    return Measured(lines=tuple(lines), figures=(Panels(figures),) if any(shown.values()) else (), numbers={"mean_response": numbers})
+
+
+def _responses(evidence: Evidence, model: str, seed: int) -> list[float]:
+    """Standard deviation of each 3x3 layer, in order; empty where the run diverged."""
+    run = protocol.judged_run(evidence, model, seed)
+    if run is None:
+        return []
+    record = run.analysis("responses") or _look(run, evidence)
+    return [float(layer["standard_deviation"]) for layer in record["layers"]]
+
+
+def _look(run: RunFolder, evidence: Evidence) -> dict[str, Any]:
+    from reslearn import analysis
+
+    record: dict[str, Any] = analysis.plain(analysis.responses_record(analysis.Subject.open(run, data_dir=evidence.data_dir)))
+    analysis.write_analysis(run, "responses", record)
+    return record
+
+
+def _figure(order: str, layers: dict[Any, list[list[float]]]) -> Figure:
+    """Means over seeds; layers in the order of the network (as the paper's upper half) or by size (lower half)."""
+    series = []
+    for (kind, depth), seeds in layers.items():
+        values = [math.fsum(at) / len(at) for at in zip(*seeds, strict=True)]
+        values = values if order == "network order" else sorted(values, reverse=True)
+        name = f"plain-{depth}" if kind == "plain" else f"ResNet-{depth}"
+        series.append(Series(name, list(range(1, len(values) + 1)), values, "dashed" if kind == "plain" else "line"))
+    x_label = "layer" if order == "network order" else "layer, sorted by response"
+    caption = "As the paper's figure 7: means over seeds, after batch norm and before ReLU and addition."
+    return Figure(
+        f"figure-7-{order.replace(' ', '-')}", f"Responses, {order}", caption, x_label, "standard deviation", series,
+        styles={"dashed": "plain", "line": "residual"},
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""Tables and figures of the paper: their rules outcome by outcome, and each in smoke form from run folders that a stand-in wrote."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from reslearn import paper
+from reslearn.cli import app
+from reslearn.cli.exhibits import EXHIBITS
+from reslearn.paper.exhibit import against_paper, degrades, exact, rises
+from reslearn.paper.exhibiting import lines_table
+from reslearn.paper.exhibits import NAMES
+from reslearn.paper.numbers import numbers, top5
+from reslearn.report import write_page
+from reslearn.runs import RunFolder
+from reslearn.study import Job, degradation_verdict
+from reslearn.study.engine import Outcome
+
+ERROR = {"plain8": 12.0, "plain20": 30.0, "resnet8": 12.0, "resnet20": 9.0}
+
+
+class Stub:
+    """Writes what a training would have written, weights aside."""
+
+    def run(self, jobs: list[Job]) -> list[Outcome]:
+        for job in jobs:
+            recipe = job.recipe.to_dict()
+            name, seed = recipe["model"]["name"], recipe["seed"]
+            error = ERROR[name] + 0.2 * seed + (0.5 if recipe["optimizer"]["nesterov"] else 0.0)
+            run = RunFolder.create(job.folder, recipe, {"numerics": {"threads": 1}, "versions": {"torch": "2"}})
+            for step in (20, 40, 60):
+                line = {"step": step, "epoch": step / 45, "loss": 1.0, "top1_error_pct": error + 60 - step}
+                run.append_metrics({"kind": "train", **line})
+                run.append_metrics({"kind": "test", **line})
+            (run.path / "analysis").mkdir()
+            response = (1.0 if name.startswith("plain") else 0.5) - 0.001 * int("".join(filter(str.isdigit, name))) + 0.01 * seed
+            run.write_json("analysis/responses.json", {"layers": [{"standard_deviation": response}, {"standard_deviation": response / 2}]})
+            run.write_json("result.json", {"test_top1_error_pct": error, "train_recomputed_top1_error_pct": error, "seconds": 1.0})
+        return [Outcome(job=job, status="complete") for job in jobs]
+
+
+def measured(name: str, folder: Path, budget: str = "smoke") -> Any:
+    module = paper.load_exhibit(name)
+    chosen = replace(paper.budget_of(module, budget, "digits"), judge_seeds=(0, 1, 2))
+    return paper.run_exhibit(module, chosen, folder, engine=Stub(), fit=lambda *a, **b: [])  # type: ignore[arg-type]
+
+
+def verdicts(report: Any) -> dict[str, str]:
+    return {line.what: line.outcome for line in report.measured.lines}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_table_and_figure_has_lines_a_page_and_json(name: str, tmp_path: Path) -> None:
+    report = measured(name, tmp_path)
+    assert report.measured.lines
+    assert len(lines_table(report.measured.lines).rows) == len(report.measured.lines)
+    told = json.loads(json.dumps(paper.exhibit_json(report), allow_nan=False))
+    assert told["name"] == name and told["rule"]
+    page = write_page(paper.exhibit_page(report, command=["reslearn", "paper", name]), tmp_path / name)
+    assert report.exhibit.title in page.read_text()
+
+
+def test_the_command_line_has_every_one_of_them() -> None:
+    assert tuple(EXHIBITS) == NAMES
+
+
+def test_what_the_stand_in_trained_is_judged_by_the_rules(tmp_path: Path) -> None:
+    assert verdicts(measured("fig1", tmp_path)) == {
+        "training error, plain-20 minus plain-8": "reproduced", "test error, plain-20 minus plain-8": "reproduced",
+    }  # fmt: skip
+    assert verdicts(measured("fig6", tmp_path)) == {
+        "training error of plain nets, 20 layers minus the best shallower": "reproduced",
+        "training error of residual nets, 20 layers minus the best shallower": "reproduced",
+        "test error of residual nets, 8 layers minus 20": "reproduced",
+    }
+    assert set(verdicts(measured("fig7", tmp_path)).values()) == {"reproduced"}
+    table6 = verdicts(measured("table6", tmp_path))
+    assert table6.pop("resnet20, test error") == "not run here"  # 60 steps of digits have no reason to agree
+    assert set(table6.values()) == {"reproduced"}
+    assert set(verdicts(measured("table1", tmp_path)).values()) == {"reproduced"}
+
+
+def test_runs_are_shared_between_tables_and_figures(tmp_path: Path) -> None:
+    for name in ("fig1", "fig6", "fig7", "table6"):
+        measured(name, tmp_path)
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2 * 2 * 3
+
+
+def test_an_ambiguity_that_moves_the_error_is_shown_and_the_others_are_not(tmp_path: Path) -> None:
+    report = measured("ambiguities", tmp_path)
+    found = verdicts(report)
+    assert found.pop("Nesterov momentum") == "shown"
+    assert found.pop("best epoch on the test set (wrong) instead of the last") == "not shown"
+    assert found["stride in the 3x3 of a bottleneck"] == "not run here"
+    assert {outcome for name, outcome in found.items() if "=" not in name} == {"not shown", "not run here"}
+    assert ["Nesterov momentum", 0.0, "2"] in [list(row) for row in report.measured.tables[0].rows]
+
+
+def test_a_table_against_the_papers_number() -> None:
+    def outcome(*values: float, same_protocol: bool = True) -> str:
+        return against_paper("resnet20", values, 8.75, same_protocol=same_protocol).outcome
+
+    assert outcome(8.7, 8.8, 8.75) == "reproduced"
+    assert outcome(9.7, 9.8, 9.75) == "not reproduced"
+    assert outcome(7.7, 7.8, 7.75) == "not reproduced"
+    assert outcome(8.0, 9.0, 10.0) == "undecided"
+    assert outcome(8.75) == "undecided"
+    assert outcome(8.7, 8.8, 8.75, math.nan) == "undecided"
+    assert outcome(8.7, 8.8, 8.75, same_protocol=False) == "not run here"
+    assert outcome() == "not run here"
+
+
+def test_a_rise_that_the_papers_picture_shows() -> None:
+    assert rises("", [5.0, 6.0, 7.0]).outcome == "reproduced"
+    assert rises("", [0.1, 0.2, 0.15]).outcome == "not reproduced"
+    assert rises("", [-5.0, -6.0, -7.0]).outcome == "not reproduced"
+    assert rises("", [-5.0, 6.0, 7.0]).outcome == "undecided"
+    assert rises("", [5.0]).outcome == "undecided"
+    assert rises("", [5.0, 6.0, 7.0, math.nan]).outcome == "undecided"
+
+
+def test_a_degradation_verdict_is_read_against_what_the_paper_says() -> None:
+    rows = [(depth, seed, error + 0.1 * seed) for depth, error in ((20, 5.0), (56, 20.0)) for seed in range(3)]
+    verdict = degradation_verdict(rows, margin_pct=1.0)
+    assert degrades("", verdict, paper_says="yes").outcome == "reproduced"
+    assert degrades("", verdict, paper_says="no").outcome == "not reproduced"
+    assert degrades("", verdict, paper_says="yes").difference == pytest.approx(15)
+
+
+def test_an_exact_number_agrees_to_its_last_digit() -> None:
+    assert exact("", "10^9", 3.858, 3.8, last_digit=0.1).outcome == "reproduced"
+    assert exact("", "10^9", 4.089, 3.8, last_digit=0.1).outcome == "not reproduced"
+
+
+def test_the_papers_numbers_are_there() -> None:
+    assert numbers("table6")["resnet110"] == 6.61
+    assert numbers("table3")["resnet152"] == 21.43 and top5("table3")["resnet152"] == 5.71
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fig6", "--depths", "20"], "fig6 compares at least 2"),
+        (["fig6", "--depths", "21,56"], "--depths 21: nets for CIFAR have 6n+2 layers"),
+        (["fig6", "--depths", "twenty"], "--depths twenty: numbers of layers are needed"),
+        (["table1", "--depths", "20,56"], "--depths has no effect in table1"),
+        (["table6", "--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
+        (["table6", "--budget", "full", "--data", "digits"], "for digits take smoke or short"),
+        (["fig1", "--data", "digts"], "did you mean 'digits'?"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_before_anything_is_trained(arguments: list[str], words: str, tmp_path: Path) -> None:
+    error = CliRunner().invoke(app, ["paper", *arguments, "--out", str(tmp_path / "out")]).exception
+    assert isinstance(error, ValueError) and words in str(error), error
+    assert not (tmp_path / "out").exists()
