@@ -1,6 +1,7 @@
 """`reslearn paper` and `reslearn demo` as a user calls them; one small study is trained for real."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from reslearn.cli import app
+from reslearn.models import build, complexity
+from reslearn.paper import budget_of, inventory, load_exhibit
+from reslearn.paper.inventory import macs
+from reslearn.paper.stages import jobs_of
+from reslearn.runs import RunFolder
 
 SMOKE = ("paper", "claims", "--data", "digits", "--budget", "smoke", "--only", "C5,C12", "--json")
 
@@ -17,9 +23,28 @@ def reslearn(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "reslearn", *arguments], capture_output=True, text=True, check=False)
 
 
-def test_all_fourteen_claims_are_listed() -> None:
-    lines = CliRunner().invoke(app, ["paper", "list"]).stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [f"C{number}" for number in range(1, 15)]
+def test_everything_of_the_paper_is_listed_with_what_it_needs_and_what_is_committed(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["paper", "list", "--results", str(tmp_path)]).stdout
+    assert re.findall(r"^  (C\d+) ", shown, flags=re.MULTILINE) == [f"C{number}" for number in range(1, 15)]
+    told = json.loads(CliRunner().invoke(app, ["paper", "list", "--json", "--results", str(tmp_path)]).stdout)
+    items = {item["name"]: item for item in told["exhibits"]}
+    assert items["table1"]["num_runs"] == 0 and items["table1"]["hours_two_cores"] is None
+    assert items["table6"]["num_runs"] == 5 * 5
+    assert items["table6"]["committed"]["full"] == [0, 25]
+
+
+def test_a_committed_run_is_counted(tmp_path: Path) -> None:
+    module = load_exhibit("fig1")
+    job = jobs_of(module.conditions(budget_of(module, "short", "cifar10")), budget_of(module, "short", "cifar10"), tmp_path)[0]
+    RunFolder.create(job.folder, job.recipe.to_dict(), {})
+    assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (0, 6)
+    RunFolder(job.folder).write_json("result.json", {"seconds": 1.0})
+    assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (1, 6)
+
+
+@pytest.mark.parametrize(("model", "size_px"), [("resnet20", 32), ("plain56", 32), ("resnet110", 32), ("resnet56", 16)])
+def test_planned_multiply_adds_are_those_that_are_counted(model: str, size_px: int) -> None:
+    assert macs(model, size_px) == pytest.approx(complexity(build(model, num_classes=10), (3, size_px, size_px)).macs, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,20 @@ def verdicts(report: Any) -> dict[str, str]:
     return {line.what: line.outcome for line in report.measured.lines}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exhibits")
+
+
+@pytest.fixture(scope="module")
+def reports(folder: Path) -> dict[str, Any]:
+    """All of them, in one folder."""
+    return {name: measured(name, folder) for name in NAMES}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_table_and_figure_has_lines_a_page_and_json(name: str, tmp_path: Path) -> None:
-    report = measured(name, tmp_path)
+def test_every_table_and_figure_has_lines_a_page_and_json(name: str, reports: dict[str, Any], tmp_path: Path) -> None:
+    report = reports[name]
     assert report.measured.lines
     assert len(lines_table(report.measured.lines).rows) == len(report.measured.lines)
     told = json.loads(json.dumps(paper.exhibit_json(report), allow_nan=False))
@@ -69,30 +80,29 @@ def test_the_command_line_has_every_one_of_them() -> None:
     assert tuple(EXHIBITS) == NAMES
 
 
-def test_what_the_stand_in_trained_is_judged_by_the_rules(tmp_path: Path) -> None:
-    assert verdicts(measured("fig1", tmp_path)) == {
+def test_what_the_stand_in_trained_is_judged_by_the_rules(reports: dict[str, Any]) -> None:
+    assert verdicts(reports["fig1"]) == {
         "training error, plain-20 minus plain-8": "reproduced", "test error, plain-20 minus plain-8": "reproduced",
     }  # fmt: skip
-    assert verdicts(measured("fig6", tmp_path)) == {
+    assert verdicts(reports["fig6"]) == {
         "training error of plain nets, 20 layers minus the best shallower": "reproduced",
         "training error of residual nets, 20 layers minus the best shallower": "reproduced",
         "test error of residual nets, 8 layers minus 20": "reproduced",
     }
-    assert set(verdicts(measured("fig7", tmp_path)).values()) == {"reproduced"}
-    table6 = verdicts(measured("table6", tmp_path))
+    assert set(verdicts(reports["fig7"]).values()) == {"reproduced"}
+    table6 = verdicts(reports["table6"])
     assert table6.pop("resnet20, test error") == "not run here"  # 60 steps of digits have no reason to agree
     assert set(table6.values()) == {"reproduced"}
-    assert set(verdicts(measured("table1", tmp_path)).values()) == {"reproduced"}
+    assert set(verdicts(reports["table1"]).values()) == {"reproduced"}
 
 
-def test_runs_are_shared_between_tables_and_figures(tmp_path: Path) -> None:
-    for name in ("fig1", "fig6", "fig7", "table6"):
-        measured(name, tmp_path)
-    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2 * 2 * 3
+def test_runs_are_shared_between_tables_and_figures(reports: dict[str, Any], folder: Path) -> None:
+    assert sum(report.num_runs for report in reports.values()) == 6 + 12 + 12 + 6 + 36
+    assert len(list((folder / "runs").glob("*/result.json"))) == 12 + 33
 
 
-def test_an_ambiguity_that_moves_the_error_is_shown_and_the_others_are_not(tmp_path: Path) -> None:
-    report = measured("ambiguities", tmp_path)
+def test_an_ambiguity_that_moves_the_error_is_shown_and_the_others_are_not(reports: dict[str, Any]) -> None:
+    report = reports["ambiguities"]
     found = verdicts(report)
     assert found.pop("Nesterov momentum") == "shown"
     assert found.pop("best epoch on the test set (wrong) instead of the last") == "not shown"

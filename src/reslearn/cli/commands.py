@@ -51,7 +51,7 @@ add("analyse", analyse.analyse, analyse.EXAMPLES)
 
 paper_group = typer.Typer(rich_markup_mode=None, help="The paper as an executable: its claims, tables and figures, with verdicts.")
 app.add_typer(paper_group, name="paper")
-add("list", paper.list_claims, paper.LIST_EXAMPLES, to=paper_group)
+add("list", paper.list_paper, paper.LIST_EXAMPLES, to=paper_group)
 add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
 for exhibit in exhibits.EXHIBITS:
     add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)

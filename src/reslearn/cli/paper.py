@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from reslearn.paper import Budget, ClaimsReport
 
-LIST_EXAMPLES = ("reslearn paper list",)
+LIST_EXAMPLES = ("reslearn paper list", "reslearn paper list --json")
 CLAIMS_EXAMPLES = (
     "reslearn paper claims --data cifar10 --budget smoke",
     "reslearn paper claims --data cifar10 --budget short --only C1,C8",
@@ -22,14 +22,43 @@ PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets"
 _STYLES = {"shown": "green", "not shown": "red", "undecided": "yellow", "not testable here": "dim"}
 
 
-def list_claims() -> None:
-    """List the claims: identifier, words, and where the paper makes them."""
-    from reslearn.paper import load_claims
+def list_paper(
+    results: Annotated[Path | None, typer.Option(help="Where committed runs lie; default: results/ of the source tree, or here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """List the paper's tables, figures and claims: what each needs, and which runs for it are committed.
 
+    Hours are of the paper's own budget (64k steps, five seeds): on two CPU cores with bf16, and guessed for one GPU.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from reslearn.paper import inventory, load_claims
+
+    if results is not None and not results.is_dir():
+        raise ValueError(f"--results {results}: there is no such folder")
+    places = (Path(__file__).parents[3] / "results", Path("results"))
+    items = inventory(results or next((place for place in places if place.is_dir()), None))
     claims = [module.CLAIM for module in load_claims()]
-    width = max(len(claim.text) for claim in claims)
+    if as_json:
+        told = [{"claim": claim.identifier, "text": claim.text, "section": claim.section} for claim in claims]
+        typer.echo(json.dumps({"exhibits": [asdict(item) for item in items], "claims": told}))
+        return
+    heads = ("name", "what", "needs", "hours, two cores", "one GPU", "committed runs")
+    table = Table(*heads, title="Tables and figures", title_justify="left")
+    for item in items:
+        committed = "\n".join(f"{budget} {have} of {needed}" for budget, (have, needed) in item.committed.items() if have) or "none"
+        hours = ("-" if one is None else f"{one:,.0f}" if one >= 10 else f"{one:.1f}" for one in (item.hours_two_cores, item.hours_one_gpu))
+        needs = "nothing" if item.data == "none" else item.data
+        table.add_row(item.name, item.title, needs, *hours, committed if item.num_runs else "exact, no run")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("Claims (reslearn paper claims)")
     for claim in claims:
-        typer.echo(f"{claim.identifier:4} {claim.text:{width}}  {claim.section}")
+        console.print(f"  {claim.identifier:4} {claim.text} ({claim.section})", markup=False, soft_wrap=True)
 
 
 def claims(

@@ -5,12 +5,13 @@ from reslearn.paper.claim import Budget, Claim, ClaimModule, Condition, Evidence
 from reslearn.paper.claims import load_claims
 from reslearn.paper.exhibiting import ExhibitReport, budget_of, cells, exhibit_json, exhibit_page, run_exhibit
 from reslearn.paper.exhibits import load_exhibit
+from reslearn.paper.inventory import inventory
 from reslearn.paper.page import as_json, claims_page
 from reslearn.paper.runner import ClaimsReport, run_claims
 from reslearn.paper.stages import StudyStopped
 
 __all__ = [
     "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "ExhibitReport", "Finding", "Fit", "StudyStopped", "as_json",
-    "budget_of", "cells", "claims_page", "demo", "exhibit_json", "exhibit_page", "load_claims", "load_exhibit", "paper_budget",
+    "budget_of", "cells", "claims_page", "demo", "exhibit_json", "exhibit_page", "inventory", "load_claims", "load_exhibit", "paper_budget",
     "run_claims", "run_exhibit",
 ]  # fmt: skip

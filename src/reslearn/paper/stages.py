@@ -39,7 +39,7 @@ class Stages:
     def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
         """Bring the conditions that are new to their end. Raises StudyStopped."""
         new = [condition for condition in dict.fromkeys(conditions) if condition not in self.settled]
-        jobs: dict[Condition, Job] = {condition: self._job(condition) for condition in new}
+        jobs = dict(zip(new, jobs_of(new, self._budget, self._folder, self._arguments), strict=True))
         if not jobs:
             return
         left = sum(not job.is_complete for job in jobs.values())
@@ -49,13 +49,6 @@ class Stages:
         if report.is_interrupted:
             raise StudyStopped("\n".join(report.lines()))
         self._remember(jobs, report)
-
-    def _job(self, condition: Condition) -> Job:
-        job, = grid(
-            models=[condition.model], seeds=[condition.seed], recipe=self._budget.recipe, folder=self._folder, data=self._budget.data,
-            overrides=[(*self._budget.overrides, *condition.overrides)], cost=_cost, arguments=self._arguments,
-        )  # fmt: skip
-        return replace(job, name=name_of(condition))
 
     def _remember(self, jobs: dict[Condition, Job], report: StudyReport) -> None:
         reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
@@ -69,6 +62,18 @@ class Stages:
                 self.diverged.add(condition)
             else:
                 self.failures[condition] = reasons.get(job.folder, "no result")
+
+
+def jobs_of(conditions: Iterable[Condition], budget: Budget, folder: Path, arguments: Sequence[str] = ()) -> list[Job]:
+    """A job for each condition below `folder`; two conditions of the same recipe have the same folder."""
+    jobs = []
+    for condition in conditions:
+        job, = grid(
+            models=[condition.model], seeds=[condition.seed], recipe=budget.recipe, folder=folder, data=budget.data,
+            overrides=[(*budget.overrides, *condition.overrides)], cost=_cost, arguments=arguments,
+        )  # fmt: skip
+        jobs.append(replace(job, name=name_of(condition)))
+    return jobs
 
 
 def name_of(condition: Condition) -> str:

@@ -1,0 +1,86 @@
+"""What there is to reproduce, what it takes, and what of it lies in results/: the lines of `reslearn paper list`. Needs no torch.
+
+Hours are arithmetic over a rate: three passes (forward, and backward twice that) through the multiply-adds of every image shown.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslearn.paper.claim import Budget
+from reslearn.paper.exhibiting import budget_of
+from reslearn.paper.exhibits import NAMES, load_exhibit
+from reslearn.paper.numbers import numbers
+from reslearn.paper.stages import jobs_of
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+from reslearn.study import Job
+
+MACS_A_SECOND_TWO_CORES = 1.8e11
+"""Two processes of one thread on two cores with bf16 trained resnet20 at 1,475 images a second together; AVX2 alone has a third of it."""
+MACS_A_SECOND_ONE_GPU = 1e13
+"""A guess at what thin nets get out of a current GPU; nobody has measured it here."""
+
+_PASSES = 3
+_RESNET20, _A_BLOCK_EACH = 40_551_040, 14_155_776  # paper.md: 6n+2 layers at 32 x 32 have n - 3 times the second more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One table or figure. Hours are of the paper's own budget, None where nothing is trained. `committed`: (complete, needed) by budget."""
+
+    name: str
+    title: str
+    section: str
+    data: str
+    num_runs: int
+    hours_two_cores: float | None
+    hours_one_gpu: float | None
+    committed: dict[str, tuple[int, int]]
+
+
+def inventory(results: Path | None) -> list[Item]:
+    """Every table and figure, in the order of the paper. `results` is searched for complete runs, at any depth."""
+    complete = {} if results is None else {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
+    return [_item(name, complete) for name in NAMES]
+
+
+def macs(model: str, size_px: int) -> float:
+    """Multiply-adds of a forward pass of one image, near enough for planning: exact for nets for CIFAR at 32 x 32 and ImageNet's at 224."""
+    depth = int(re.sub(r"\D", "", model) or 0)
+    if (printed := numbers("table1").get(f"resnet{depth}")) is not None and depth % 6 != 2:
+        return printed * 1e9 * (size_px / 224) ** 2
+    return max(1, _RESNET20 + ((depth - 2) / 6 - 3) * _A_BLOCK_EACH) * (size_px / 32) ** 2
+
+
+def arithmetic(recipe: Recipe) -> float:
+    """Multiply-adds of a whole training, evaluations aside."""
+    images = recipe.data.train_images or 50_000
+    steps = recipe.schedule.duration.steps(num_images=images, batch_size=recipe.train.batch_size)
+    return _PASSES * macs(recipe.model.name, recipe.data.size_px or 32) * steps * recipe.train.batch_size
+
+
+def _item(name: str, complete: dict[str, Path]) -> Item:
+    module = load_exhibit(name)
+    jobs = {budget: _jobs(budget_of(module, budget, "cifar10"), name) for budget in ("short", "full")}
+    work = sum(arithmetic(job.recipe) for job in jobs["full"])
+    return Item(
+        name=name,
+        title=module.EXHIBIT.title,
+        section=module.EXHIBIT.section,
+        data=module.EXHIBIT.data,
+        num_runs=len(jobs["full"]),
+        hours_two_cores=work / MACS_A_SECOND_TWO_CORES / 3600 if work else None,
+        hours_one_gpu=work / MACS_A_SECOND_ONE_GPU / 3600 if work else None,
+        committed={budget: (_count(listed, complete), len(listed)) for budget, listed in jobs.items() if listed},
+    )
+
+
+def _jobs(budget: Budget, name: str) -> list[Job]:
+    return jobs_of(load_exhibit(name).conditions(budget), budget, Path("runs"))
+
+
+def _count(jobs: Iterable[Job], complete: dict[str, Path]) -> int:
+    """Jobs of which a run of the same name, which holds the hash of its recipe, lies there."""
+    return sum(job.folder.name in complete and RunFolder(complete[job.folder.name]).is_complete for job in jobs)
