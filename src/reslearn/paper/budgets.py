@@ -6,8 +6,11 @@ chosen are never those on which a claim is judged.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from reslearn.paper.claim import Budget
+
+BudgetName = Literal["smoke", "short", "full"]
 
 _DEMO_STEPS = (
     'schedule.duration="9 epochs"',
@@ -90,18 +93,18 @@ def exhibit_budget(
     steps of 32 x 32, five seeds. ValueError for another name, and for the full budget on digits.
     """
     digits = Path(data).name == "digits"
-    if name == "smoke":
-        overrides, number = tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data."))), 2
-    elif name == "short":
-        overrides, number = () if digits else _SHORT_AT_16_PX, 3
-    elif name == "full" and digits:
-        raise ValueError("--budget full is the paper's 64k steps on CIFAR: for digits take smoke or short")
-    elif name == "full":
-        overrides, number = _FULL_CURVES, 5
-    else:
+    if name not in get_args(BudgetName):
         raise ValueError(f"--budget {name}: allowed are smoke, short and full")
+    if name == "full" and digits:
+        raise ValueError("--budget full is the paper's 64k steps on CIFAR: for digits take smoke or short")
+    overrides = {
+        "smoke": tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data."))),
+        "short": () if digits else _SHORT_AT_16_PX,
+        "full": _FULL_CURVES,
+    }
+    number = {"smoke": 2, "short": 3, "full": 5}
     recipe = "digits" if digits else "cifar-paper" if name == "full" else "cifar-short"
     return Budget(
-        name=name, data=data, recipe=recipe, overrides=overrides, depths=tuple(depths), learning_rates=(0.1,), choice_seeds=(),
-        judge_seeds=tuple(range(seeds or number)), extra_residual_depths=tuple(extra_residual_depths),
+        name=cast(BudgetName, name), data=data, recipe=recipe, overrides=overrides[name], depths=tuple(depths), learning_rates=(0.1,),
+        choice_seeds=(), judge_seeds=tuple(range(seeds or number[name])), extra_residual_depths=tuple(extra_residual_depths),
     )  # fmt: skip

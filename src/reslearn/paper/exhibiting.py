@@ -16,7 +16,7 @@ from reslearn.paper.claim import Budget, Evidence, Fit
 from reslearn.paper.exhibit import Depths, Exhibit, ExhibitModule, Line, Measured
 from reslearn.paper.stages import Stages
 from reslearn.paper.wording import or_none, plain
-from reslearn.report import Cell, Code, Column, Facts, Page, Section, Table, Verdict
+from reslearn.report import Cell, Code, Column, Facts, Item, Page, Section, Table, Verdict
 from reslearn.report.run import circumstances, duration
 from reslearn.study import Engine
 
@@ -80,7 +80,9 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
     """The page: lines with verdicts, figures, tables, the rule, how to repeat it."""
     measured = report.measured
     run = next(iter(report.evidence.runs.values()), None)
-    repeat = [Code(shlex.join(command), "Command"), *([] if run is None else [Facts(circumstances(run.environment), "Circumstances")])]
+    repeat: list[Item] = [Code(shlex.join(command), "Command")]
+    if run is not None:
+        repeat.append(Facts(circumstances(run.environment), "Circumstances of the first run"))
     sections = [
         Section("The paper and ours", "\n\n".join(measured.notes), [lines_table(measured.lines)] if measured.lines else []),
         Section("Figures", "", measured.figures),
@@ -97,7 +99,7 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
 
 def lines_table(lines: Iterable[Line]) -> Table:
     """What, verdict, paper, ours with spread and interval, difference with interval."""
-    columns = [
+    columns: list[Column | str] = [
         "", "verdict", Column("paper", "g", True), Column("ours", numeric=True), Column("n", "d", True),
         Column("difference", numeric=True), "unit", "because",
     ]  # fmt: skip

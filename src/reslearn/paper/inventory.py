@@ -28,7 +28,8 @@ _RESNET20, _A_BLOCK_EACH = 40_551_040, 14_155_776  # paper.md: 6n+2 layers at 32
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One table or figure. Hours are of the paper's own budget, None where nothing is trained. `committed`: (complete, needed) by budget."""
+    """One table or figure. Hours are of the paper's own budget, None where nothing is trained. `committed`: (complete, needed)
+    by budget."""
 
     name: str
     title: str

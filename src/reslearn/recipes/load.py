@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # What does not change the run that a recipe stands for: how it was written down, and what follows from the data.
 _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
+# Keys that came after runs had been kept: at this value they mean what a recipe without them meant, so those runs keep their names.
+_CAME_LATER: dict[str, Any] = {}
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
 _MAY_BE_NONE = ("data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema")
 # What pydantic says in the words of a programmer.
@@ -89,15 +91,20 @@ def json_schema() -> dict[str, Any]:
 
 def recipe_hash(values: Mapping[str, Any], *, without: Sequence[str] = ()) -> str:
     """Twelve hex digits that name what a resolved recipe (`Recipe.to_dict()`) computes; `without` leaves further dotted keys out."""
-    flat = {key: value for key, value in flatten(values).items() if key not in (*_NOT_HASHED, *without)}
+    flat = {key: value for key, value in _told(values).items() if key not in (*_NOT_HASHED, *without)}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Where two resolved recipes differ in what they compute, as "optimizer.lr: 0.1 -> 0.2"."""
-    a, b = flatten(ours), flatten(theirs)
+    a, b = _told(ours), _told(theirs)
     keys = sorted(key for key in a.keys() | b.keys() if key not in _NOT_HASHED and a.get(key) != b.get(key))
     return [f"{key}: {_show(a.get(key))} -> {_show(b.get(key))}" for key in keys]
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys, without those that came later and say nothing new."""
+    return {key: value for key, value in flatten(values).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

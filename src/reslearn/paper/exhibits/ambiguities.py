@@ -11,7 +11,7 @@ from pathlib import Path
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, Outcome
-from reslearn.report import Table
+from reslearn.report import Cell, Table
 from reslearn.study import compare, holm, runs_needed
 
 DIFFERENCE_TO_SEE_PCT = 0.3
@@ -78,7 +78,7 @@ def measure(evidence: Evidence) -> Measured:
 def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
     """All of them. With a tenth of the images set aside the steps stay as many, so that nothing but the images differs."""
     digits = Path(budget.data).name == "digits"
-    fewer = (f"data.validation_images={143 if digits else 5000}",)
+    fewer: tuple[str, ...] = (f"data.validation_images={143 if digits else 5000}",)
     if budget.name == "short":
         steps = (898, 449, 674) if digits else (3125, 1563, 2344)  # 20 epochs of digits, 8 of CIFAR; then the milestones at 1/2 and 3/4
         fewer += (f'schedule.duration="{steps[0]} steps"', f'schedule.milestones=["{steps[1]} steps", "{steps[2]} steps"]')
@@ -125,7 +125,7 @@ def _line(name: str, differences: list[float], p: float | None) -> Line:
 
 def _power(moved: dict[str, list[float]], base: list[float]) -> Table:
     """How many pairs of seeds it takes to see 0.3 points, from the spread of the differences."""
-    rows = []
+    rows: list[list[Cell]] = []
     for name, values in moved.items():
         differences = [a - b for a, b in zip(values, base, strict=True) if math.isfinite(a - b)]
         if len(differences) > 1:

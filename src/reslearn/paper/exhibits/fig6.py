@@ -1,5 +1,7 @@
 """Figure 6: plain nets get worse with depth in training error, residual nets do not and gain in test error (CIFAR-10, Sec. 4.2)."""
 
+from typing import Any
+
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.paper.exhibit import MARGIN_OF_A_RISE_PCT, Depths, Exhibit, Line, Measured, degrades, rises
@@ -34,7 +36,7 @@ def conditions(budget: Budget) -> list[Condition]:
 def measure(evidence: Evidence) -> Measured:
     """Three lines, the curves of both families, error against depth."""
     lines: list[Line] = []
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for kind in protocol.BOTH:
         at = protocol.depths(evidence.budget, kind)
         curves = protocol.by_depth(evidence, kind, protocol.TRAINING_ERROR, at)
