@@ -1,12 +1,12 @@
 """A run keeps its name, the hash of its recipe, when the schema grows: committed results must still be found."""
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from reslearn import recipes
-from reslearn.recipes import load as load_module
 from reslearn.recipes.load import difference, recipe_hash
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -23,7 +23,7 @@ def test_a_committed_run_has_the_hash_of_its_recipe_as_of_today(path: Path) -> N
 
 
 def test_a_key_that_came_later_counts_only_where_it_says_something_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_module, "_CAME_LATER", {"train.new": False})
+    monkeypatch.setattr(importlib.import_module("reslearn.recipes.load"), "_CAME_LATER", {"train.new": False})
     old, same, other = {"train": {"lr": 1}}, {"train": {"lr": 1, "new": False}}, {"train": {"lr": 1, "new": True}}
     assert recipe_hash(old) == recipe_hash(same) != recipe_hash(other)
     assert difference(old, same) == []
