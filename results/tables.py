@@ -23,7 +23,8 @@ def results_table(results: Path = RESULTS) -> str:
     found = collect(results)
     # A trial on the validation split chose the recipe; the numbers that count are those of all training images.
     rows = [row for row in found.rows if not row.recipe["data"]["validation_images"]]
-    lines = ["| network | recipe | seeds | training error % | test error % | paper, 164 epochs % | a run |", "|---|---|---|---|---|---|---|"]
+    heads = ("network", "recipe", "seeds", "training error %", "test error %", "paper, 164 epochs %", "a run")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for group in table(rows, fields=(TRAINING, TEST)).groups:
         own = [row for row in rows if (row.model, row.protocol) == (group.model, group.protocol)]
         lines.append("| " + " | ".join(_cells(group, own)) + " |")
