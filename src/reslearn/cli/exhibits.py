@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 # Name and the line of help. The modules are in paper/exhibits; they are not imported for `--help`.
 EXHIBITS = {
     "table1": "Table 1: architectures for ImageNet, counted to the unit.",
+    "table2": "Table 2: plain and residual nets on ImageNet, ten crops.",
+    "table3": "Table 3: shortcut options and depth on ImageNet, ten crops.",
+    "table4": "Table 4: single models on ImageNet, whole pictures at five scales.",
+    "table5": "Table 5: an ensemble of six on ImageNet.",
     "table6": "Table 6: test error of residual nets on CIFAR-10.",
     "fig1": "Figure 1: plain nets of 20 and 56 layers, training and test error.",
+    "fig4": "Figure 4: training on ImageNet, plain and residual nets of 18 and 34 layers.",
     "fig6": "Figure 6: plain and residual nets of all depths over iterations.",
     "fig7": "Figure 7: standard deviations of layer responses.",
     "ambiguities": "How much each choice that the paper leaves open moves the error of resnet20.",
 }
+_IMAGENET = ("table2", "table3", "table4", "table5", "fig4")
 _STYLES = {
     "reproduced": "green", "shown": "green", "not reproduced": "red", "not shown": "red", "undecided": "yellow", "not run here": "dim",
 }  # fmt: skip
@@ -28,6 +34,8 @@ def examples(name: str) -> tuple[str, ...]:
     """What stands at the end of the help."""
     if name == "table1":
         return ("reslearn paper table1", "reslearn paper table1 --json")
+    if name in _IMAGENET:
+        return (f"reslearn paper {name} --data photos --budget smoke", f"reslearn paper {name} --data /data/ILSVRC2012 --budget full")
     return (f"reslearn paper {name} --budget smoke --data digits", f"reslearn paper {name} --budget short --seeds 3 --jobs 2")
 
 
@@ -35,7 +43,7 @@ def exhibit_command(name: str) -> Callable[..., None]:
     """The command of one table or figure."""
 
     def command(
-        data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")] = "cifar10",
+        data: Annotated[str | None, typer.Option(help=_data_help(name))] = None,
         budget: Annotated[str, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's own).")] = "short",
         seeds: Annotated[int | None, typer.Option(min=1, help="Seeds a net; default: 2, 3 or 5, by budget.")] = None,
         depths: Annotated[str | None, typer.Option(help="Layers to compare, as in 20,56; default: the paper's, fewer by budget.")] = None,
@@ -51,8 +59,9 @@ def exhibit_command(name: str) -> Callable[..., None]:
         module = paper.load_exhibit(name)
         chosen = paper.budget_of(module, budget, data, seeds=seeds, depths=_depths(depths))
         if module.conditions(chosen):
-            load(data, data_dir=data_dir)  # what is not there is told once, not by every run
-        report = _run(name, chosen, out or Path("paper") / f"{Path(data).name}-{budget}", jobs=jobs, data_dir=data_dir, as_json=as_json)
+            load(chosen.data, data_dir=data_dir)  # what is not there is told once, not by every run
+        out = out or Path("paper") / (f"{Path(chosen.data).name}-{budget}" if chosen.data else "not-run")
+        report = _run(name, chosen, out, jobs=jobs, data_dir=data_dir, as_json=as_json)
         for failure in report.failures:
             print(f"reslearn: failed: {failure}", file=sys.stderr)
         refused = check and any(line.outcome in ("not reproduced", "not shown") for line in report.measured.lines)
@@ -61,6 +70,12 @@ def exhibit_command(name: str) -> Callable[..., None]:
 
     command.__doc__ = f"{EXHIBITS[name]}\n\nPrints the paper's numbers beside ours with verdicts. Stopped, it goes on when called again."
     return command
+
+
+def _data_help(name: str) -> str:
+    if name in _IMAGENET:
+        return "ILSVRC2012 as class folders; another folder of images is a stand-in, shown and not judged."
+    return "cifar10, cifar100, digits or a folder of images.  [default: cifar10]"
 
 
 def _depths(text: str | None) -> tuple[int, ...]:
@@ -85,13 +100,14 @@ def _run(name: str, budget: "object", out: Path, *, jobs: int | None, data_dir: 
     from reslearn.report import write_page
     from reslearn.runs import write_atomically
     from reslearn.study import LocalEngine, WarmStart
+    from reslearn.train import evaluate_bundle
 
     assert isinstance(budget, paper.Budget)
     aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
     engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=PRELOAD))
     try:
         report = paper.run_exhibit(
-            paper.load_exhibit(name), budget, out, engine=engine, fit=fit, data_dir=data_dir,
+            paper.load_exhibit(name), budget, out, engine=engine, fit=fit, evaluate=evaluate_bundle, data_dir=data_dir,
             say=lambda text: aloud.print(text, style="bold", markup=False),
         )  # fmt: skip
     except paper.StudyStopped as stopped:

@@ -6,7 +6,7 @@ runs that are known only after the first, trained next; most want `protocol.judg
 A run that diverged is missing in `evidence.runs`; `protocol.judged_run(evidence, "plain56", seed)` finds the others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -70,6 +70,16 @@ class Fit(Protocol):
     def __call__(self, model: Any, batches: Any, loss: Any, optimizer: Any, *, steps: int) -> list[Any]: ...
 
 
+class Evaluate(Protocol):
+    """`reslearn.train.evaluate_bundle`, handed in likewise: runs by a protocol of testing, several as an ensemble, to metrics."""
+
+    def __call__(self, source: Sequence[Path], *, protocol: Any, data_dir: Path | None) -> Any: ...
+
+
+def _no_evaluation(source: Sequence[Path], *, protocol: Any, data_dir: Path | None) -> Any:
+    raise ValueError("nothing to evaluate with was handed in: run_exhibit(..., evaluate=reslearn.train.evaluate_bundle)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What `judge` may look at: finished runs by condition, a place for its own files, and `fit` for small fits of its own (C11)."""
@@ -78,6 +88,7 @@ class Evidence:
     runs: Mapping[Condition, RunFolder]
     folder: Path
     fit: Fit
+    evaluate: Evaluate = _no_evaluation
     data_dir: Path | None = None
     say: Callable[[str], None] = lambda text: None
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from reslearn.paper.budgets import exhibit_budget
-from reslearn.paper.claim import Budget, Evidence, Fit
+from reslearn.paper.claim import Budget, Evaluate, Evidence, Fit
 from reslearn.paper.exhibit import Depths, Exhibit, ExhibitModule, Line, Measured
+from reslearn.paper.imagenet import imagenet_budget
 from reslearn.paper.stages import Stages
 from reslearn.paper.wording import or_none, plain
 from reslearn.report import Cell, Code, Column, Facts, Item, Page, Section, Table, Verdict
@@ -35,17 +36,22 @@ class ExhibitReport:
     """Runs that ended without a result for a reason that is no evidence."""
 
 
-def budget_of(module: ExhibitModule, name: str, data: str, *, seeds: int | None = None, depths: Sequence[int] = ()) -> Budget:
-    """What the table or figure is made from; `depths` replaces its own. ValueError for what cannot be."""
+def budget_of(module: ExhibitModule, name: str, data: str | None = None, *, seeds: int | None = None, depths: Sequence[int] = ()) -> Budget:
+    """What the table or figure is made from; `depths` replaces its own. ValueError for what cannot be.
+
+    Without `data`: CIFAR-10, or nothing where the paper's own is ImageNet, which is then said instead of run.
+    """
     for depth in depths:
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"--depths {depth}: nets for CIFAR have 6n+2 layers: 8, 14, 20, 26, 32, ...")
     if depths and not module.DEPTHS:
         raise ValueError(f"--depths has no effect in {module.EXHIBIT.name}: leave it out")
+    if module.EXHIBIT.data == "ImageNet":
+        return imagenet_budget(name, data, seeds=seeds)
     own = module.DEPTHS.get(name, Depths(both=())) if not depths else Depths(both=tuple(sorted(set(depths))))
     if own.both and len({*own.both, *own.residual}) < module.EXHIBIT.fewest_depths:
         raise ValueError(f"--depths {own.both[0]}: {module.EXHIBIT.name} compares at least {module.EXHIBIT.fewest_depths}, as in 20,56")
-    return exhibit_budget(name, data, depths=own.both, extra_residual_depths=own.residual, seeds=seeds)
+    return exhibit_budget(name, data or "cifar10", depths=own.both, extra_residual_depths=own.residual, seeds=seeds)
 
 
 def run_exhibit(
@@ -55,6 +61,7 @@ def run_exhibit(
     *,
     engine: Engine,
     fit: Fit,
+    evaluate: Evaluate,
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     continue_command: str | None = None,
@@ -62,7 +69,7 @@ def run_exhibit(
     """Train what is needed below `folder`/runs, and measure. StudyStopped where a signal ended the training."""
     started, folder = time.monotonic(), Path(folder)
     stages = Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
-    evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say)
+    evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, evaluate=evaluate, data_dir=data_dir, say=say)
     stages.train(module.conditions(budget), module.EXHIBIT.title, continue_command)
     measured = module.measure(evidence)
     return ExhibitReport(

@@ -64,7 +64,8 @@ def arithmetic(recipe: Recipe) -> float:
 
 def _item(name: str, complete: dict[str, Path]) -> Item:
     module = load_exhibit(name)
-    jobs = {budget: _jobs(budget_of(module, budget, "cifar10"), name) for budget in ("short", "full")}
+    data = "ILSVRC2012" if module.EXHIBIT.data == "ImageNet" else "cifar10"
+    jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in ("short", "full")}
     work = sum(arithmetic(job.recipe) for job in jobs["full"])
     return Item(
         name=name,

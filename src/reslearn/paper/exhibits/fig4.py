@@ -1,0 +1,60 @@
+"""Figure 4: training on ImageNet, plain and residual nets of 18 and 34 layers: thin training error, bold error on the images tested on."""
+
+import math
+
+from reslearn.paper import imagenet
+from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.exhibit import Depths, Exhibit, Measured, rises
+from reslearn.report import Figure, Panels, Series
+from reslearn.report.curves import curve, seeds_series
+
+EXHIBIT = Exhibit(
+    name="fig4",
+    title="Training on ImageNet: plain and residual nets of 18 and 34 layers",
+    section="Fig. 4",
+    data="ImageNet",
+    rule=(
+        "Training error on clean images, paired by seed. Reproduced: plain-34 minus plain-18, and ResNet-18 minus ResNet-34, have 95 % "
+        "intervals above 0 and means of more than 1 point. With one seed, as in the paper, there is no interval and no verdict."
+    ),
+)
+DEPTHS: dict[str, Depths] = {}
+LABELS = ("plain18", "plain34", "resnet18", "resnet34")
+_FIELD = "train_recomputed_top1_error_pct"
+
+
+def conditions(budget: Budget) -> list[Condition]:
+    """The nets of table 2."""
+    return imagenet.conditions(budget, LABELS)
+
+
+def measure(evidence: Evidence) -> Measured:
+    """Two differences and two panels of curves."""
+    if not evidence.budget.data:
+        return Measured(lines=(), notes=imagenet.notes(evidence))
+    seeds = evidence.budget.judge_seeds
+    runs = {label: {seed: evidence.runs.get(imagenet.condition(label, seed)) for seed in seeds} for label in LABELS}
+    error = {
+        label: [math.nan if run is None or run.result.get(_FIELD) is None else float(run.result[_FIELD]) for run in by_seed.values()]
+        for label, by_seed in runs.items()
+    }
+
+    def minus(a: str, b: str) -> list[float]:
+        return [x - y for x, y in zip(error[a], error[b], strict=True)]
+
+    lines = (
+        rises("training error, plain-34 minus plain-18", minus("plain34", "plain18")),
+        rises("training error, ResNet-18 minus ResNet-34", minus("resnet18", "resnet34")),
+    )
+    panels = []
+    for kind, title in (("plain", "Plain networks"), ("resnet", "Residual networks")):
+        series: list[Series] = []
+        for label in (f"{kind}18", f"{kind}34"):
+            records = {seed: run.metrics() for seed, run in runs[label].items() if run is not None}
+            for said, dashed in (("train", True), ("test", False)):
+                curves = {seed: curve(lines_, said, "top1_error_pct") for seed, lines_ in records.items()}
+                name = f"{label}, {'training' if dashed else 'test'}"
+                series += seeds_series(name, curves, group=label, dashed=dashed, single=False)
+        caption = "As the paper's figure 4. Thin, dashed: training error of running batches. Bold: centre crop of the images tested on."
+        panels.append(Figure(f"figure-4-{kind}", title, caption, "iteration", "error (%)", series, y_limits=(0.0, 100.0)))
+    return Measured(lines=lines, figures=(Panels(panels),), notes=imagenet.notes(evidence), numbers={"training_error_pct": error})

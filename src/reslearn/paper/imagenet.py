@@ -1,0 +1,115 @@
+"""The tables and figure of ImageNet: which networks, by which protocol of testing, and their errors read off finished runs.
+
+They need ILSVRC2012 as class folders. Any other folder of images runs through the same code as a stand-in; its errors are shown and
+never judged against the paper's. Paper: Sec. 3.4 and 4.1.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.exhibit import Line, against_paper
+from reslearn.paper.numbers import numbers, top5
+from reslearn.runs import RunFolder
+
+# The label of a row of the paper to the network it stands for.
+NETS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain18": ("plain18", ()),
+    "plain34": ("plain34", ()),
+    "resnet18": ("resnet18", ()),
+    "resnet34": ("resnet34", ()),
+    "resnet34 A": ("resnet34", ()),
+    "resnet34 B": ("resnet34", ("model.shortcut=B",)),
+    "resnet34 C": ("resnet34", ("model.shortcut=C",)),
+    "resnet50": ("resnet50", ()),
+    "resnet101": ("resnet101", ()),
+    "resnet152": ("resnet152", ()),
+}
+NUM_CLASSES = 1000
+MARGIN_PCT = 0.5
+MISSING = "needs ImageNet (ILSVRC2012 as class folders train/ and val/): --data FOLDER"
+
+RULE = (
+    f"Reproduced: two one-sided t tests at 5 % place the mean within {MARGIN_PCT:g} points of the paper's number (one seed has no "
+    "interval, and is undecided). Only runs of the paper's own recipe on ImageNet are judged."
+)
+
+_SMOKE = (
+    "data.size_px=32", "train.batch_size=8", "train.read_every_steps=2", "schedule.kind=constant", 'schedule.duration="4 steps"',
+    'evaluation.every="2 steps"', "evaluation.test_curve=true", "evaluation.recompute_images=16",
+)  # fmt: skip
+
+
+def imagenet_budget(name: str, data: str | None, *, seeds: int | None = None) -> Budget:
+    """Smoke: does it run, on any folder. Short: the recipe `imagenet-smoke`. Full: the paper's own, one seed as there."""
+    if name not in ("smoke", "short", "full"):
+        raise ValueError(f"--budget {name}: allowed are smoke, short and full")
+    overrides = {"smoke": _SMOKE, "short": ("evaluation.test_curve=true",), "full": ("evaluation.test_curve=true",)}[name]
+    return Budget(
+        name=name, data=data or "", recipe="imagenet" if name == "full" else "imagenet-smoke", overrides=overrides,  # type: ignore[arg-type]
+        depths=(), learning_rates=(0.1,), choice_seeds=(), judge_seeds=tuple(range(seeds or 1)),
+    )  # fmt: skip
+
+
+def condition(label: str, seed: int) -> Condition:
+    """The run of a row."""
+    model, switches = NETS[label]
+    return Condition(model=model, seed=seed, overrides=switches, why=f"as {label}")
+
+
+def conditions(budget: Budget, labels: Iterable[str]) -> list[Condition]:
+    """A run for each row and seed; none without data."""
+    return [condition(label, seed) for label in labels for seed in budget.judge_seeds] if budget.data else []
+
+
+def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) -> tuple[Line, ...]:
+    """Top-1 and, where the paper has it, top-5 error of every row of a table, those that were not run too."""
+    made = []
+    judged = evidence.budget.name == "full" and is_imagenet(evidence)
+    for printed, place in ((numbers(table), 0), (top5(table), 1)):
+        for label, paper in printed.items():
+            ran = evidence.budget.data and label in labels
+            values = [errors(evidence, label, seed, protocol)[place] for seed in evidence.budget.judge_seeds] if ran else []
+            # Top-5 says nothing of fewer than six classes.
+            known = [] if all(math.isnan(value) for value in values) else values
+            made.append(against_paper(f"{label}, top-{(1, 5)[place]} error", known, paper, same_protocol=judged, margin=MARGIN_PCT))
+    return tuple(made)
+
+
+def errors(evidence: Evidence, label: str, seed: int, protocol: str) -> tuple[float, float]:
+    """Top-1 and top-5 error in per cent, nan where the run diverged (top-5 also where there are too few classes)."""
+    run = evidence.runs.get(condition(label, seed))
+    return (math.nan, math.nan) if run is None else measured(evidence, [run], protocol)
+
+
+def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tuple[float, float]:
+    """Errors of one run or of an ensemble by a protocol of testing, kept in the (first) run as analysis/evaluation-PROTOCOL.json."""
+    name = f"evaluation-{protocol}" + (f"-{len(runs)}" if len(runs) > 1 else "")
+    record = runs[0].analysis(name)
+    if record is None:
+        found = evidence.evaluate([run.path for run in runs], protocol=protocol, data_dir=evidence.data_dir)
+        record = {
+            "protocol": protocol, "runs": [run.path.name for run in runs], "images": found.num_images, "loss": found.loss,
+            "top1_error_pct": found.top1_error_pct, "top5_error_pct": found.top5_error_pct,
+        }  # fmt: skip
+        (runs[0].path / "analysis").mkdir(exist_ok=True)
+        runs[0].write_json(f"analysis/{name}.json", record)
+    top5_error = record["top5_error_pct"]
+    return float(record["top1_error_pct"]), math.nan if top5_error is None else float(top5_error)
+
+
+def is_imagenet(evidence: Evidence) -> bool:
+    """Whether what was trained on has ImageNet's number of classes."""
+    run = next(iter(evidence.runs.values()), None)
+    return run is not None and len(run.environment.get("data", {}).get("classes", ())) == NUM_CLASSES
+
+
+def notes(evidence: Evidence) -> tuple[str, ...]:
+    """What a reader must know before the numbers."""
+    if not evidence.budget.data:
+        return (f"Nothing was run: this {MISSING}.",)
+    if is_imagenet(evidence):
+        return ()
+    name = Path(evidence.budget.data).name
+    return (f"{name} is a stand-in: it is not ImageNet, so that its errors have no reason to agree with the paper's.",)
