@@ -5,25 +5,39 @@
 853018
 """
 
+from reslearn.models.blocks import Block, blocks
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.identity import deepen
 from reslearn.models.initialisation import initialise, last_batch_norm
 from reslearn.models.network import Network
 from reslearn.models.residual import Residual
+from reslearn.models.seams import Opened, Segment, SurgeryError, lay_open
 from reslearn.models.shortcuts import ZeroPadShortcut
+from reslearn.models.surgery import Constructed, Operated, construct_from, leave_out, residualize
 
 __all__ = [
+    "Block",
     "Complexity",
+    "Constructed",
     "Layer",
     "Network",
+    "Opened",
+    "Operated",
     "Residual",
+    "Segment",
+    "SurgeryError",
     "UnknownModel",
     "ZeroPadShortcut",
+    "blocks",
     "build",
     "complexity",
+    "construct_from",
     "deepen",
     "initialise",
     "last_batch_norm",
+    "lay_open",
+    "leave_out",
     "names",
+    "residualize",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import final
+from typing import Any, cast, final
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +35,10 @@ class Residual(nn.Module):
         self.checkpoint_activations = checkpoint_activations
 
     def forward(self, x: Tensor) -> Tensor:
+        given: object = x
+        if isinstance(given, torch.fx.Proxy):  # seen through by surgery: what is recorded has no shapes to compare
+            recorded: Any = self.body(x) if self.shortcut is None else self.body(x) + self.shortcut(x)
+            return cast(Tensor, self.activation(recorded))
         if not (self.checkpoint_activations and self.training and torch.is_grad_enabled()):
             return self._compute(x)
         if torch.compiler.is_compiling():  # the compiler writes each statistic once, at the end of its forward graph

@@ -1,0 +1,269 @@
+"""Surgery on networks of strangers: seams, blocks, layers left out, shortcuts put in, identities, and what cannot be operated on."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reslearn.models import SurgeryError, blocks, build, construct_from, lay_open, leave_out, residualize
+from reslearn.models.surgery import PaddedShortcut
+
+
+def conv(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+
+
+def mlp(depth: int = 6, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
+    layers: list[nn.Module] = [nn.Linear(5, 8), activation()]
+    for _ in range(depth):
+        layers += [nn.Linear(8, 8), activation()]
+    return nn.Sequential(*layers, nn.Linear(8, 3))
+
+
+def vgg() -> nn.Module:
+    features = nn.Sequential(*conv(3, 8), *conv(8, 8), *conv(8, 8), nn.MaxPool2d(2), *conv(8, 16), *conv(16, 16), *conv(16, 16))
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+
+def strided() -> nn.Module:
+    return nn.Sequential(*conv(3, 8), *conv(8, 16, 2), *conv(16, 16), *conv(16, 16), *conv(16, 16), nn.Flatten(), nn.Linear(1024, 3))
+
+
+def signal() -> nn.Module:
+    layers: list[nn.Module] = []
+    for width in (2, 8, 8, 8, 8):
+        layers += [nn.Conv1d(width, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class Transformer(nn.Module):
+    """Without shortcuts: pre-norm attention and two linear maps a layer."""
+
+    def __init__(self, layers: int = 2) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 8)
+        parts: list[nn.Module] = []
+        for _ in range(layers):
+            parts += [nn.LayerNorm(8), Attention(8), nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)]
+        self.layers = nn.Sequential(*parts)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(self.embed(x)).mean(1))
+
+
+class Functional(nn.Module):
+    """Everything in forward, some of it in place; dropout that listens to the mode; a shape read off the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.fourth = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        x = functional.relu(self.first(x), inplace=True)
+        x = functional.dropout(x, 0.5, self.training)
+        x = functional.relu(self.second(x))
+        x = functional.relu(self.third(x))
+        return self.fourth(x.view(batch, -1))
+
+
+class Inception(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(8, 4, 1), nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.left(x), self.right(x)], 1)
+
+
+def branching() -> nn.Module:
+    return nn.Sequential(*conv(3, 8), Inception(), nn.ReLU(), Inception(), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 3))
+
+
+IMAGES, VECTORS = torch.randn(4, 3, 16, 16), torch.randn(4, 5)
+NETS: dict[str, tuple[Callable[[], nn.Module], Tensor, list[str]]] = {
+    "mlp": (mlp, VECTORS, ["2", "6", "10"]),
+    "tanh": (lambda: mlp(activation=nn.Tanh), VECTORS, ["2", "6", "10"]),
+    "odd": (lambda: mlp(5), VECTORS, ["2", "6"]),
+    "vgg": (vgg, IMAGES, ["0.3", "0.10"]),
+    "strided": (strided, IMAGES, ["3", "9"]),
+    "signal": (signal, torch.randn(4, 2, 20), ["3", "9"]),
+    "transformer": (Transformer, torch.randn(4, 7, 4), ["layers.0", "layers.2", "layers.6", "layers.8"]),
+    "functional": (Functional, torch.randn(4, 6), ["second"]),
+    "branching": (branching, IMAGES, ["3.left", "5.left"]),
+    "plain20": (lambda: build("plain20", num_classes=3), IMAGES, [f"stage{s}.{b}.body.conv1" for s in (1, 2, 3) for b in range(3)]),
+}  # fmt: skip
+
+
+@pytest.fixture(params=NETS)
+def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, list[str]]:
+    torch.manual_seed(0)
+    make, example, names = NETS[request.param]
+    return make(), example, names
+
+
+def test_blocks_are_found_without_the_first_and_last_layer(case: tuple[nn.Module, Tensor, list[str]]) -> None:
+    net, example, names = case
+    found = [block.name for block in blocks(lay_open(net, example))]
+    assert found == names
+
+
+def test_laying_open_changes_neither_function_nor_network(case: tuple[nn.Module, Tensor, list[str]]) -> None:
+    net, example, _ = case
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    opened = lay_open(net, example).graph_module
+    assert torch.equal(opened.eval()(example), net.eval()(example))
+    net.train()
+    assert modes == [module.training for module in net.modules()]
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
+
+
+def test_the_residual_counterpart_keeps_every_parameter_under_its_name(case: tuple[nn.Module, Tensor, list[str]]) -> None:
+    net, example, _ = case
+    counterpart = residualize(net, example)
+    theirs, ours = net.state_dict(), counterpart.network.state_dict()
+    assert list(theirs) == list(ours)
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    assert counterpart.done
+    output = counterpart.network.train()(example)
+    assert output.shape == net(example).shape and not torch.equal(output, net(example))
+    output.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in counterpart.network.parameters())
+
+
+def test_a_block_with_f_at_zero_is_the_activation_of_its_shortcut() -> None:
+    net = mlp(2)
+    counterpart = residualize(net, VECTORS).network
+    with torch.no_grad():
+        for name in ("2", "4"):
+            counterpart.get_submodule(name).weight.zero_()
+            counterpart.get_submodule(name).bias.zero_()
+    stem = net[:2](VECTORS)
+    assert torch.equal(counterpart(VECTORS), net[6](torch.relu(stem)))
+
+
+def test_it_is_the_papers_residual_network_where_the_plain_one_is_the_papers() -> None:
+    torch.manual_seed(0)
+    plain, residual = build("plain20", num_classes=10), build("resnet20", num_classes=10)
+    residual.load_state_dict(plain.state_dict())
+    counterpart = residualize(plain, torch.randn(4, 3, 32, 32)).network
+    x = torch.randn(6, 3, 32, 32)
+    for mode in (True, False):
+        assert torch.allclose(counterpart.train(mode)(x), residual.train(mode)(x), atol=1e-5)
+
+
+def test_blocks_are_left_out_and_the_rest_keeps_its_weights() -> None:
+    net = mlp(6)
+    shallow = leave_out(lay_open(net, VECTORS), ["6", "2"]).network
+    assert list(shallow.state_dict()) == [key for key in net.state_dict() if key.split(".")[0] not in ("2", "4", "6", "8")]
+    assert torch.equal(shallow(VECTORS), net[10:](net[:2](VECTORS)))
+    shallow(VECTORS).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg", "signal", "plain20", "functional"])
+def test_the_constructed_solution_is_the_shallow_function(name: str) -> None:
+    torch.manual_seed(0)
+    make, example, _ = NETS[name]
+    net = make()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    opened = lay_open(net, example)
+    kept_shape = [block.name for block in blocks(opened) if block.keeps_shape]
+    shallow = leave_out(opened, kept_shape).network
+    built = construct_from(opened, shallow, kept_shape, example)
+    assert built.is_unchanged and built.scale > 0
+    assert list(built.network.state_dict()) == list(net.state_dict())
+
+
+def test_where_no_identity_goes_through_the_activation_the_difference_says_so() -> None:
+    opened = lay_open(mlp(activation=nn.Tanh), VECTORS)
+    shallow = leave_out(opened, ["2"]).network
+    assert not construct_from(opened, shallow, ["2"], VECTORS).is_unchanged
+
+
+def test_a_residual_network_has_its_shortcuts_already() -> None:
+    with pytest.raises(SurgeryError, match="has a shortcut already"):
+        residualize(build("resnet20", num_classes=10), torch.randn(2, 3, 32, 32))
+
+
+def test_an_activation_used_many_times_is_no_shared_layer() -> None:
+    activation = nn.ReLU()
+    net = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(4, 4), activation)))
+    assert residualize(net, torch.randn(2, 4)).done == ("2", "4") or residualize(net, torch.randn(2, 4)).done
+
+
+@pytest.mark.parametrize(("strides", "extra", "axis", "before", "after"), [
+    ((2, 2), 8, 1, (2, 8, 7, 8), (2, 16, 4, 4)),
+    ((2,), 0, 1, (2, 8, 9), (2, 8, 5)),
+    ((), 3, -1, (2, 5), (2, 8)),
+    ((), 3, -1, (2, 7, 5), (2, 7, 8)),
+])  # fmt: skip
+def test_a_padded_shortcut(strides: tuple[int, ...], extra: int, axis: int, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    x = torch.randn(before)
+    y = PaddedShortcut(strides, extra=extra, channel_axis=axis)(x)
+    assert tuple(y.shape) == after
+    assert y.abs().sum() == pytest.approx(float(x[(slice(None), slice(None), *(slice(None, None, s) for s in strides))].abs().sum()))
+
+
+class Tuple(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.relu(self.layer(x)))
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class OtherInTraining(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if self.training else x
+
+
+@pytest.mark.parametrize(("net", "words"), [
+    (Tuple(), "gives a tuple"),
+    (Twice(), "layer is used twice"),
+    (Branching(), r"cannot be recorded: .*test_surgery.py:\d+"),
+    (OtherInTraining(), "something else in training"),
+    (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), "no two layers in a row"),
+    (nn.Linear(5, 5), r"cannot take inputs of shape \(2, 4\)"),
+])  # fmt: skip
+def test_what_cannot_be_operated_on_is_said_in_one_line(net: nn.Module, words: str) -> None:
+    with pytest.raises(SurgeryError, match=words) as error:
+        residualize(net, torch.randn(2, 4))
+    assert "\n" not in str(error.value)
+
+
+def test_a_part_that_cannot_be_recorded_stays_whole() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Branching(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert residualize(net, torch.randn(2, 4)).done == ("3",)
+
+
+@pytest.mark.parametrize(("name", "words"), [("99", "no block '99': there are 3"), ("3", "it cannot be left out")])
+def test_a_block_that_cannot_be_left_out(name: str, words: str) -> None:
+    with pytest.raises(SurgeryError, match=words):
+        leave_out(lay_open(strided(), IMAGES), [name])
