@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
-from reslearn.cli import analyse, bench, demo, evaluate, exhibits, inspect, paper, report, study, train
+from reslearn.cli import analyse, bench, demo, diagnose, evaluate, exhibits, inspect, paper, report, study, train
 from reslearn.cli import list as list_
 
 # Plain help: rendering it with rich takes as long again as all the rest (0.24 s against 0.12 s).
@@ -48,6 +48,7 @@ add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add("study", study.study, study.EXAMPLES)
 add("report", report.report, report.EXAMPLES)
 add("analyse", analyse.analyse, analyse.EXAMPLES)
+add("diagnose", diagnose.diagnose, diagnose.EXAMPLES)
 
 paper_group = typer.Typer(rich_markup_mode=None, help="The paper as an executable: its claims, tables and figures, with verdicts.")
 app.add_typer(paper_group, name="paper")

@@ -1,0 +1,133 @@
+"""The networks that would do better if a suspected cause were true, made from the user's own by surgery and nothing else.
+
+deep: as it is. shallow: every shape-preserving block but one in three left out. shortcuts: parameter-free shortcuts around its blocks.
+standardised: inputs brought to mean 0 and deviation 1. initialised: weights drawn by He's rule, biases zero. Weights of a seed are those
+that the deep network has at that seed, so that conditions of one seed are pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from reslearn.diagnose.problem import Problem
+from reslearn.models import Residual, SurgeryError, blocks, lay_open, leave_out, residualize
+
+KEPT_ONE_IN = 3
+Make = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Condition:
+    """`problem` differs from the user's only where the data are what is changed."""
+
+    name: str
+    what: str
+    problem: Problem
+    make: Make
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditions:
+    """Those that could be made, in order, and why others could not. `left_out` are the blocks that the shallow one lacks."""
+
+    made: dict[str, Condition]
+    notes: tuple[str, ...]
+    num_layers: int | None = None
+    num_layers_shallow: int | None = None
+    left_out: tuple[str, ...] = ()
+    shortcuts_around: tuple[str, ...] = ()
+
+
+def make_conditions(problem: Problem) -> Conditions:
+    """Every condition that this network allows."""
+    made = {"deep": Condition(name="deep", what="the network as it is", problem=problem, make=problem.net)}
+    notes: list[str] = []
+    layers = shallow_layers = None
+    left_out: tuple[str, ...] = ()
+    around: tuple[str, ...] = ()
+    try:
+        opened = lay_open(problem.net(0), problem.example)
+        layers = opened.num_layers
+        candidates = [block.name for block in blocks(opened) if block.keeps_shape]
+        left_out = tuple(name for index, name in enumerate(candidates) if index % KEPT_ONE_IN)
+        if left_out:
+            shallow = leave_out(opened, left_out).network
+            shallow_layers = lay_open(shallow, problem.example).num_layers
+            what = f"{shallow_layers} of {layers} layers: without {len(left_out)} blocks that keep the shape"
+            made["shallow"] = Condition(name="shallow", what=what, problem=problem, make=_shallow(problem, left_out))
+        else:
+            notes.append("no shallower network: it has fewer than two blocks that keep the shape")
+    except SurgeryError as error:
+        notes.append(f"no shallower network: {error}")
+    try:
+        operated = residualize(problem.net(0), problem.example)
+        around = operated.done
+        what = f"parameter-free shortcuts around {len(around)} blocks"
+        made["shortcuts"] = Condition(
+            name="shortcuts", what=what, problem=problem, make=lambda seed: residualize(problem.net(seed), problem.example).network
+        )  # fmt: skip
+        notes += [f"no shortcut around {reason}" for reason in operated.not_done]
+    except SurgeryError as error:
+        notes.append(f"no residual counterpart: {error}")
+    return Conditions(
+        made=made, notes=tuple(notes), num_layers=layers, num_layers_shallow=shallow_layers, left_out=left_out, shortcuts_around=around
+    )  # fmt: skip
+
+
+def standardised(problem: Problem) -> Condition:
+    """The deep network on inputs of mean 0 and deviation 1, feature by feature (channel by channel where there is space)."""
+    axes = [axis for axis in range(problem.inputs.ndim) if axis != 1] if problem.inputs.ndim > 1 else [0]
+    mean = problem.inputs.mean(axes, keepdim=True)
+    deviation = problem.inputs.std(axes, keepdim=True).clamp_min(1e-6)
+
+    def scaled(x: Tensor) -> Tensor:
+        return (x - mean) / deviation
+
+    changed = replace(problem, inputs=scaled(problem.inputs), held_inputs=scaled(problem.held_inputs))
+    return Condition(name="standardised", what="inputs brought to mean 0 and deviation 1", problem=changed, make=problem.net)
+
+
+def initialised(problem: Problem) -> Condition:
+    """The deep network with weights by He's rule (2015) and biases at zero."""
+
+    def make(seed: int) -> nn.Module:
+        net = problem.net(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in net.modules():
+                if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        return net
+
+    return Condition(name="initialised", what="weights drawn by He's rule, biases zero", problem=problem, make=make)
+
+
+def wide(problem: Problem) -> Condition:
+    """A network of ours that few tasks of a few thousand examples are too large for: two residual blocks of 256 units."""
+    width = 256
+
+    def make(seed: int) -> nn.Module:
+        shape = problem.net(seed)(problem.example).shape[1:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            body = [
+                nn.Sequential(nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.BatchNorm1d(width))
+                for _ in range(2)
+            ]
+            num_inputs = problem.example[0].numel()
+            head = nn.Sequential(nn.Linear(width, shape.numel()), nn.Unflatten(1, tuple(shape) or (1,)))
+            parts: list[nn.Module] = [nn.Flatten(), nn.BatchNorm1d(num_inputs), nn.Linear(num_inputs, width), nn.ReLU()]
+            parts += [Residual(one, nn.Identity(), nn.ReLU()) for one in body]
+            return nn.Sequential(*parts, head, *([] if shape else [nn.Flatten(0)]))
+
+    return Condition(name="wide", what=f"a network of ours, {width} units wide, as a yardstick", problem=problem, make=make)
+
+
+def _shallow(problem: Problem, left_out: tuple[str, ...]) -> Make:
+    return lambda seed: leave_out(lay_open(problem.net(seed), problem.example), left_out).network

@@ -1,0 +1,233 @@
+"""The experiments in the order in which they are made, until the verdict is certain or the time is used up.
+
+First what costs nothing (do inputs and targets vary, what do nearest neighbours reach), then learning rates, each condition at a few on a
+seed of its own, then seed after seed of every condition, paired, with a look at the rules after the third and each further one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from reslearn.diagnose.conditions import Condition, Conditions, initialised, make_conditions, standardised, wide
+from reslearn.diagnose.problem import DiagnosisError, Problem
+from reslearn.diagnose.trial import WORST_SCORE, Signals, Trial, run_trial, signals
+from reslearn.diagnose.verdict import DEAD_SHARE, GRADIENT_RATIO, MARGIN, Evidence, Verdict, decide
+
+LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
+CHOICE_SEED = 1000
+MIN_SEEDS, MAX_SEEDS = 3, 6
+MIN_STEPS, MAX_STEPS = 60, 2000
+SCALE_LIMITS = (0.05, 20.0)
+"""Inputs whose root mean square, or mean over deviation, lies outside are tried standardised too."""
+_SHARE_OF_CHOICE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diagnosis:
+    """The verdict and all it rests on. `rates`: the learning rate taken for each condition, and the scores it was chosen by."""
+
+    problem: Problem
+    verdict: Verdict
+    evidence: Evidence
+    conditions: Conditions
+    trials: tuple[Trial, ...]
+    rates: dict[str, tuple[float, dict[float, float]]]
+    start: Signals
+    steps: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class _Clock:
+    """Time that may be spent."""
+
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    def used(self) -> float:
+        return time.monotonic() - self.started
+
+    def left(self) -> float:
+        return self.seconds - self.used()
+
+
+def diagnose(problem: Problem, *, minutes: float = 10.0, say: Callable[[str], None] = lambda text: None) -> Diagnosis:
+    """Tell by experiment whether depth hurts the network, or what else does. `say` is told what is being tried and what was ruled out.
+
+    Raises DiagnosisError where the time does not suffice for a single trial.
+    """
+    if not minutes > 0:
+        raise DiagnosisError(f"minutes {minutes}: more than 0 is needed")
+    clock = _Clock(seconds=60 * minutes)
+    fault = _fault_of_data(problem)
+    start = signals(problem.net(CHOICE_SEED), problem)
+    conditions = _conditions(problem, start)
+    trials: list[Trial] = []
+    evidence = _evidence(trials, 1.0, fault, looks=1)
+    rates: dict[str, tuple[float, dict[float, float]]] = {}
+    steps = 0
+    if not fault:
+        say("nearest neighbours, as a yardstick")
+        neighbours = _neighbours(problem)
+        steps = _steps(problem, conditions, clock)
+        rates = _choose_rates(conditions.made, steps, trials, say)
+        if min(rates["deep"][1].values()) - neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
+            conditions.made["wide"] = wide(problem)
+            rates |= _choose_rates({"wide": conditions.made["wide"]}, steps, trials, say)
+        evidence = _judge(problem, conditions, rates, steps, neighbours, trials, clock, say)
+    verdict = decide(evidence)
+    return Diagnosis(
+        problem=problem, verdict=verdict, evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
+        steps=steps, seconds=clock.used(),
+    )  # fmt: skip
+
+
+def _fault_of_data(problem: Problem) -> str:
+    """What is plainly wrong with the data, without any training."""
+    if not problem.inputs.is_floating_point():
+        return ""
+    if not torch.isfinite(problem.inputs).all():
+        return "inputs are not finite: nan or infinity among them"
+    if float(problem.inputs.std(0).max()) == 0:
+        return "inputs do not vary: every example is the same"
+    if problem.task == "regression" and not torch.isfinite(problem.targets).all():
+        return "targets are not finite: nan or infinity among them"
+    return ""
+
+
+def _conditions(problem: Problem, start: Signals) -> Conditions:
+    """Those that the network allows, and those that something about data or start suggests."""
+    found = make_conditions(problem)
+    made = dict(found.made)
+    if problem.inputs.is_floating_point() and torch.isfinite(problem.inputs).all():
+        strength = float(problem.inputs.square().mean().sqrt())
+        shift = float(problem.inputs.mean().abs() / problem.inputs.std().clamp_min(1e-12))
+        if not SCALE_LIMITS[0] < strength < SCALE_LIMITS[1] or shift > SCALE_LIMITS[1]:
+            made["standardised"] = standardised(problem)
+    ratio, dead = start.gradient_ratio, start.dead_share
+    if (dead is not None and dead >= DEAD_SHARE) or (ratio is not None and not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO):
+        made["initialised"] = initialised(problem)
+    return Conditions(**{**vars(found), "made": made})
+
+
+def _neighbours(problem: Problem) -> float:
+    """Held-out score of ten nearest neighbours on standardised inputs: says that there is something to learn, whoever learns it."""
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = problem.inputs[:4000].flatten(1).numpy(), problem.targets[:4000]
+    held, answers = problem.held_inputs[:1000].flatten(1).numpy(), problem.held_targets[:1000]
+    scaler = StandardScaler().fit(x)
+    number = min(10, len(x))
+    if problem.task == "regression":
+        model: Any = KNeighborsRegressor(number).fit(scaler.transform(x), y.flatten(1) if y.ndim > 1 else y)
+        outputs = torch.as_tensor(model.predict(scaler.transform(held)), dtype=torch.float32).view_as(answers)
+    else:
+        model = KNeighborsClassifier(number).fit(scaler.transform(x), y)
+        width = int(max(problem.targets.max(), problem.held_targets.max())) + 1
+        shares = torch.full((len(answers), width), 0.5 / number)  # a class that no neighbour has is unlikely, not impossible
+        shares[:, torch.as_tensor(model.classes_)] += torch.as_tensor(model.predict_proba(scaler.transform(held)), dtype=torch.float32)
+        outputs = (shares / shares.sum(1, keepdim=True)).log()
+    return min(WORST_SCORE, float(problem.loss(outputs, answers)) / problem.guess_loss)
+
+
+def _steps(problem: Problem, conditions: Conditions, clock: _Clock) -> int:
+    """Steps a trial, so that learning rates and all seeds fit into the time. DiagnosisError where not even the fewest do."""
+    seconds = []
+    for probe in (2, 22):
+        began = time.monotonic()
+        lowest = problem.lr * LR_FACTORS[0]
+        run_trial(problem, problem.net(CHOICE_SEED), condition="probe", lr=lowest, seed=CHOICE_SEED, steps=probe)
+        seconds.append(time.monotonic() - began)
+    a_trial, a_step = seconds[0], max(1e-5, (seconds[1] - seconds[0]) / 20)
+    number = len(conditions.made) + 1  # and the network at the rate given
+    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS)
+    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS)
+    steps = int((0.9 * clock.left() - num_trials * a_trial) / (full_length * a_step))
+    if steps < MIN_STEPS // 2:
+        needed = math.ceil((num_trials * a_trial + full_length * a_step * MIN_STEPS) / 0.9 / 60)
+        raise DiagnosisError(f"{clock.seconds / 60:g} minutes are too few for this network on this machine: give {needed} or more")
+    return min(MAX_STEPS, max(MIN_STEPS, steps))
+
+
+def _choose_rates(
+    conditions: dict[str, Condition], steps: int, trials: list[Trial], say: Callable[[str], None]
+) -> dict[str, tuple[float, dict[float, float]]]:
+    """For each condition the rate of the lowest training score, on a seed that nothing is judged by; the smaller of two that are equal."""
+    chosen = {}
+    for condition in conditions.values():
+        scores = {}
+        for part in LR_FACTORS:
+            lr = condition.problem.lr * part
+            say(f"learning rates: {condition.name} at {lr:.3g}")
+            short = max(MIN_STEPS // 2, int(_SHARE_OF_CHOICE * steps))
+            trial = _trial(condition, lr, CHOICE_SEED, short, name=f"{condition.name}, to choose its rate")
+            trials.append(trial)
+            scores[lr] = trial.train_score
+        chosen[condition.name] = (min(scores, key=lambda lr: (scores[lr], lr)), scores)
+    return chosen
+
+
+def _judge(
+    problem: Problem, conditions: Conditions, rates: dict[str, tuple[float, dict[float, float]]], steps: int, neighbours: float,
+    trials: list[Trial], clock: _Clock, say: Callable[[str], None],
+) -> Evidence:  # fmt: skip
+    """Seed after seed until a verdict is certain, or no time is left for another."""
+    looks = MAX_SEEDS - MIN_SEEDS + 1
+    evidence = _evidence(trials, neighbours, "", looks=looks)
+    longest = 0.0
+    for seed in range(MAX_SEEDS):
+        if seed and clock.left() < longest:
+            say(f"no time is left for another seed: {seed} were judged")
+            break
+        began = time.monotonic()
+        for condition in conditions.made.values():
+            say(f"seed {seed}: {condition.name} ({condition.what})")
+            trials.append(_trial(condition, rates[condition.name][0], seed, steps))
+        if rates["deep"][0] != problem.lr:
+            say(f"seed {seed}: the network at the learning rate given, {problem.lr:.3g}")
+            trials.append(_trial(conditions.made["deep"], problem.lr, seed, steps, name="given"))
+        longest = max(longest, time.monotonic() - began)
+        evidence = _evidence(trials, neighbours, "", looks=looks)
+        if seed + 1 >= MIN_SEEDS:
+            verdict = decide(evidence)
+            say(f"after {seed + 1} seeds: {verdict.name}; {verdict.because}")
+            if verdict.certain:
+                break
+    return evidence
+
+
+def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str | None = None) -> Trial:
+    """A condition at a rate; looked into where it goes by its own name and is the network itself."""
+    net: nn.Module = condition.make(seed)
+    look = name is None and condition.name == "deep"
+    return run_trial(condition.problem, net, condition=name or condition.name, lr=lr, seed=seed, steps=steps, look=look)
+
+
+def _evidence(trials: list[Trial], neighbours: float, fault: str, *, looks: int) -> Evidence:
+    judged = [trial for trial in trials if trial.seed != CHOICE_SEED]
+    names = list(dict.fromkeys(trial.condition for trial in judged))
+    by_name = {name: [trial for trial in judged if trial.condition == name] for name in names}
+    deep = by_name.get("deep", [])
+    return Evidence(
+        train={name: [trial.train_score for trial in own] for name, own in by_name.items()},
+        held={name: [trial.held_score for trial in own] for name, own in by_name.items()},
+        held_at_half={name: [trial.held_at_half for trial in own] for name, own in by_name.items()},
+        neighbours=neighbours,
+        looks=looks,
+        fault=fault,
+        gradient_ratios=[(trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep],
+        dead_shares=[_larger(trial.start.dead_share, trial.end.dead_share) for trial in deep],
+    )
+
+
+def _larger(a: float | None, b: float | None) -> float | None:
+    known = [value for value in (a, b) if value is not None]
+    return max(known) if known else None

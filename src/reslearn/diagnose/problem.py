@@ -1,0 +1,224 @@
+"""What is diagnosed: how the network is built, the data it is to learn, the loss and the optimiser, checked before anything is trained.
+
+Shapes: inputs [N, ...] float, targets int64 [N] (classes) or float [N, ...] (regression). Losses are told as shares of the loss of
+guessing: 1 is what the best constant answer has, 0 is perfect, so that tasks can be compared and margins mean something.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reslearn import data as data_room
+from reslearn.data.counter import permutation
+
+Build = Callable[[], nn.Module]
+MakeOptimizer = Callable[[Any, float], torch.optim.Optimizer]
+
+HELD_OUT_SHARE = 0.2
+MAX_EVALUATED = 2000
+OPTIMIZERS: dict[str, tuple[MakeOptimizer, float]] = {
+    "sgd": (lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9), 0.1),
+    "adam": (lambda parameters, lr: torch.optim.Adam(parameters, lr=lr), 1e-3),
+    "adamw": (lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr), 1e-3),
+}
+
+
+class DiagnosisError(ValueError):
+    """What cannot be diagnosed: names the value and what is needed, and the line of the user's code where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """A network and what it is to learn. `lr` is the user's learning rate; the experiments try others too."""
+
+    build: Build
+    name: str
+    inputs: Tensor
+    targets: Tensor
+    held_inputs: Tensor
+    held_targets: Tensor
+    task: Literal["classification", "regression"]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    make_optimizer: MakeOptimizer
+    optimizer_name: str
+    lr: float
+    batch_size: int
+    guess_loss: float
+
+    def net(self, seed: int) -> nn.Module:
+        """A fresh network with the weights of `seed`; the global generator is put back."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build()
+
+    @property
+    def example(self) -> Tensor:
+        """A few inputs to look at shapes with."""
+        return self.inputs[:4]
+
+
+def make_problem(
+    build: Callable[..., nn.Module],
+    data: Any,
+    *,
+    name: str = "network",
+    depth: int | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    batch_size: int = 64,
+    data_dir: Path | None = None,
+) -> Problem:
+    """Check and put together. `build` takes nothing, or `depth`; `data`: (inputs, targets), a callable that gives them, a name, a folder.
+
+    Raises DiagnosisError in one line for a build that fails or gives no module, data of the wrong shape or kind, a network that does not
+    take the data or does not give one tensor that the loss takes; DataError for data that are not there.
+    """
+    inputs, targets = _tensors(data, data_dir)
+    if optimizer not in OPTIMIZERS:
+        raise DiagnosisError(f"optimizer {optimizer!r}: allowed are {', '.join(OPTIMIZERS)}")
+    make_optimizer, usual_lr = OPTIMIZERS[optimizer]
+    if lr is not None and not (lr > 0 and math.isfinite(lr)):
+        raise DiagnosisError(f"lr {lr}: a number above 0 is needed")
+    task: Literal["classification", "regression"] = "regression" if targets.is_floating_point() else "classification"
+    order = permutation(0, 0, len(inputs))
+    num_held = max(1, round(HELD_OUT_SHARE * len(inputs)))
+    held, kept = order[:num_held], order[num_held:]
+    chosen: Callable[[Tensor, Tensor], Tensor] = loss or (functional.cross_entropy if task == "classification" else functional.mse_loss)
+    problem = Problem(
+        build=_bound(build, depth), name=name, inputs=inputs[kept], targets=targets[kept],
+        held_inputs=inputs[held], held_targets=targets[held],
+        task=task, loss=chosen, make_optimizer=make_optimizer, optimizer_name=optimizer, lr=lr or usual_lr,
+        batch_size=min(batch_size, len(kept)), guess_loss=1.0,
+    )  # fmt: skip
+    outputs = _tried(problem)
+    return _with_guess(problem, outputs)
+
+
+def load_build(place: str) -> tuple[Callable[..., nn.Module], str]:
+    """`path/to/file.py:build` or `package.module:build` to the callable and a name. DiagnosisError where it cannot be had."""
+    module_name, _, attribute = place.rpartition(":")
+    if not module_name or not attribute:
+        raise DiagnosisError(f"{place}: FILE.py:BUILD or MODULE:BUILD is needed, as in net.py:build")
+    try:
+        if module_name.endswith(".py"):
+            path = Path(module_name)
+            if not path.is_file():
+                raise DiagnosisError(f"{module_name}: there is no such file")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(path.stem, module)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(module_name)
+    except DiagnosisError:
+        raise
+    except Exception as error:  # what a stranger's file raises is anybody's guess
+        raise DiagnosisError(f"{module_name} cannot be imported: {_told(error)}") from None
+    build = getattr(module, attribute, None)
+    if not callable(build):
+        there = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise DiagnosisError(f"{module_name} has no callable {attribute!r}; there are {', '.join(there) or 'none'}")
+    return build, f"{Path(module_name).stem}:{attribute}"
+
+
+def _bound(build: Callable[..., nn.Module], depth: int | None) -> Build:
+    """As a callable without arguments."""
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]  # a builtin tells nothing
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if depth is None and needed:
+        hint = "give --depth N" if needed == ["depth"] else "give defaults, or a function without arguments"
+        raise DiagnosisError(f"build needs the argument{'s' * (len(needed) > 1)} {', '.join(needed)}: {hint}")
+    if depth is not None and "depth" not in {one.name for one in parameters}:
+        raise DiagnosisError(f"depth {depth}: build takes no depth")
+    return (lambda: build(depth=depth)) if depth is not None else build
+
+
+def _tensors(data: Any, data_dir: Path | None) -> tuple[Tensor, Tensor]:
+    if callable(data):
+        try:
+            data = data()
+        except Exception as error:
+            raise DiagnosisError(f"the data function failed: {_told(error)}") from None
+    if isinstance(data, str | Path):
+        dataset = data_room.load(data, data_dir=data_dir)
+        return data_room.Preprocess.fit(dataset.train)(dataset.train.pixels), dataset.train.labels
+    if not (isinstance(data, tuple | list) and len(data) == 2):
+        raise DiagnosisError(f"data are a {type(data).__name__}: a pair (inputs, targets), a name or a folder is needed")
+    inputs, targets = (torch.as_tensor(part) for part in data)
+    if len(inputs) != len(targets):
+        raise DiagnosisError(f"{len(inputs)} inputs and {len(targets)} targets: as many are needed")
+    if len(inputs) < 20:
+        raise DiagnosisError(f"{len(inputs)} examples: at least 20 are needed")
+    targets = targets.float() if targets.is_floating_point() else targets.long()
+    if not targets.is_floating_point() and (targets.ndim != 1 or int(targets.min()) < 0):
+        raise DiagnosisError(f"integer targets of shape {tuple(targets.shape)}: classes 0, 1, ... of shape [N] are needed")
+    return inputs.float() if inputs.is_floating_point() or inputs.dtype == torch.uint8 else inputs, targets
+
+
+def _tried(problem: Problem) -> Tensor:
+    """Outputs of a fresh network on a few inputs."""
+    try:
+        net = problem.net(0)
+    except Exception as error:
+        raise DiagnosisError(f"build failed: {_told(error)}") from None
+    if not isinstance(net, nn.Module):
+        raise DiagnosisError(f"build gave a {type(net).__name__}: an nn.Module is needed")
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise DiagnosisError("build gave a network without parameters to train")
+    try:
+        outputs = net(problem.example)
+    except Exception as error:
+        raise DiagnosisError(f"the network cannot take inputs of shape {tuple(problem.example.shape)}: {_told(error)}") from None
+    if not isinstance(outputs, Tensor):
+        raise DiagnosisError(f"the network gives a {type(outputs).__name__}: one tensor is needed")
+    if problem.task == "classification":
+        classes = int(max(problem.targets.max(), problem.held_targets.max())) + 1
+        if outputs.ndim != 2 or outputs.shape[1] < classes:
+            raise DiagnosisError(f"the network gives {tuple(outputs.shape[1:])} an input, and the targets have {classes} classes")
+    elif outputs.shape != problem.targets[: len(outputs)].shape:
+        raise DiagnosisError(f"the network gives {tuple(outputs.shape[1:])} an input, and targets are {tuple(problem.targets.shape[1:])}")
+    return outputs
+
+
+def _with_guess(problem: Problem, outputs: Tensor) -> Problem:
+    """The loss of the best constant answer: class frequencies, or the mean of the targets."""
+    targets = problem.targets
+    if problem.task == "classification":
+        shares = torch.bincount(targets, minlength=outputs.shape[1]).float() / len(targets)
+        constant = shares.clamp_min(1e-6).log().expand(len(targets), -1)
+    else:
+        constant = targets.mean(0, keepdim=True).expand_as(targets)
+    try:
+        guess = float(problem.loss(constant, targets))
+    except Exception as error:
+        raise DiagnosisError(f"the loss cannot take outputs and targets: {_told(error)}") from None
+    if not (math.isfinite(guess) and guess > 1e-4):
+        raise DiagnosisError(f"guessing has a loss of {guess:.3g}: all targets are the same, so that there is nothing to learn")
+    return Problem(**{**vars(problem), "guess_loss": guess})
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong and where in the user's code, in one line."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    ours = ("/reslearn/diagnose/", "/reslearn/models/", "/torch/", "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not any(part in frame.filename for part in ours)]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{text} ({error.filename}:{error.lineno})"
+    return f"{type(error).__name__}: {text}" + (f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else "")

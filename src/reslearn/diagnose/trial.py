@@ -1,0 +1,168 @@
+"""One training of one condition, and what is read off it: losses on clean data, gradients by layer, units that are dead.
+
+Equal budgets: every trial makes the same number of steps on the same batches of its seed, at a learning rate that is constant for two
+thirds of them and then falls to zero in a line. Batch-norm statistics are recomputed before anything is read (moving averages mislead).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from reslearn.analysis import first_to_last
+from reslearn.data.counter import permutation
+from reslearn.diagnose.problem import MAX_EVALUATED, Problem
+from reslearn.evaluate import recompute_batch_norm
+from reslearn.models import SurgeryError, lay_open
+from reslearn.train import NonFiniteLossError, fit
+
+WORST_SCORE = 2.0
+"""A run that diverged, or is worse than twice the loss of guessing, counts as this bad."""
+_CONSTANT_SHARE = 2 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """Of one moment. `gradient_ratio`: first third of layers over last, by norm of the weights' gradients; None where they cannot be told
+    apart. `dead_share`: of units behind a ReLU, those at zero for every input; None without ReLU."""
+
+    gradient_ratio: float | None
+    dead_share: float | None
+
+
+UNKNOWN = Signals(gradient_ratio=None, dead_share=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Scores are losses over the loss of guessing, on clean data at the end, at most WORST_SCORE. `curve`: (step, score as trained)."""
+
+    condition: str
+    lr: float
+    seed: int
+    steps: int
+    train_score: float
+    held_score: float
+    held_at_half: float
+    train_error_pct: float | None
+    diverged: bool
+    curve: tuple[tuple[int, float], ...]
+    start: Signals
+    end: Signals
+    seconds: float
+
+
+def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed: int, steps: int, look: bool = False) -> Trial:
+    """Train `net`, which is changed, and read it; gradients and dead units too if it is to be looked into, which takes a while."""
+    started = time.monotonic()
+    start = signals(net, problem) if look else UNKNOWN
+    curve: list[tuple[int, float]] = []
+    diverged, half = False, WORST_SCORE
+    every = max(1, steps // 40)
+
+    def factor(step: int) -> float:
+        constant = _CONSTANT_SHARE * steps
+        return 1.0 if step < constant else (steps - step) / (steps - constant)
+
+    try:
+        optimizer = problem.make_optimizer(net.parameters(), lr)
+        at = 0
+        for part in (steps // 2, steps - steps // 2):
+            offset = at
+            readings = fit(
+                net, _batches(problem, seed, offset), problem.loss, optimizer, steps=part, read_every_steps=every,
+                factor=lambda step, o=offset: factor(step + o),  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            )  # fmt: skip
+            curve += [(offset + reading.step, _score(reading.loss, problem)) for reading in readings]
+            at += part
+            if at < steps:
+                half = _evaluate(deepcopy(net), problem, held=True)[0]
+    except NonFiniteLossError:
+        diverged = True
+    train, error = (WORST_SCORE, None) if diverged else _evaluate(net, problem, held=False)
+    held, _ = (WORST_SCORE, None) if diverged else _evaluate(net, problem, held=True)
+    return Trial(
+        condition=condition, lr=lr, seed=seed, steps=steps, train_score=train, held_score=held, held_at_half=half, train_error_pct=error,
+        diverged=diverged, curve=tuple(curve), start=start, end=signals(net, problem) if look and not diverged else UNKNOWN,
+        seconds=time.monotonic() - started,
+    )  # fmt: skip
+
+
+def signals(net: nn.Module, problem: Problem) -> Signals:
+    """Gradients and dead units of a copy of `net` on a batch in training mode; nothing known where it cannot be laid open."""
+    x, y = problem.inputs[:256], problem.targets[:256]
+    try:
+        opened = lay_open(net, problem.example)
+    except SurgeryError:
+        return UNKNOWN
+    graph_module = opened.graph_module.train()
+    ends = {segment.end for segment in opened.segments if segment.role == "activation"}
+    watch = _Watch(graph_module, ends)
+    loss = problem.loss(watch.run(x), y)
+    if not torch.isfinite(loss):
+        return Signals(gradient_ratio=None, dead_share=watch.dead_share())
+    torch.autograd.backward(loss)
+    norms = []
+    for segment in opened.segments:
+        if segment.role in ("layer", "branches"):
+            weights = [p for name in segment.modules for p in graph_module.get_submodule(name).parameters() if p.ndim > 1]
+            norms.append(math.sqrt(sum(0.0 if p.grad is None else float(p.grad.double().square().sum()) for p in weights)))
+    return Signals(gradient_ratio=first_to_last(norms) if len(norms) > 2 else None, dead_share=watch.dead_share())
+
+
+class _Watch(fx.Interpreter):
+    """Runs the graph and notes which units behind an activation are exactly zero for all inputs."""
+
+    def __init__(self, graph_module: fx.GraphModule, ends: set[fx.Node]) -> None:
+        super().__init__(graph_module)
+        self._ends = ends
+        self._dead = self._units = 0
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if n in self._ends and isinstance(value, Tensor) and value.ndim > 1 and bool((value == 0).any()):
+            alive = (value != 0).flatten(2).any(2).any(0) if value.ndim > 2 else (value != 0).any(0)
+            self._units += alive.numel()
+            self._dead += int((~alive).sum())
+        return value
+
+    def dead_share(self) -> float | None:
+        return self._dead / self._units if self._units else None
+
+
+def _batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Full batches in the order of `seed`, from step `start` on."""
+    num, size = len(problem.inputs), problem.batch_size
+    per_epoch = num // size
+    step = start
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        index = permutation(seed, epoch, num)[place * size : (place + 1) * size]
+        yield problem.inputs[index], problem.targets[index]
+        step += 1
+
+
+@torch.no_grad()
+def _evaluate(net: nn.Module, problem: Problem, *, held: bool) -> tuple[float, float | None]:
+    """Score and error in per cent on clean data, batch-norm statistics recomputed on training inputs."""
+    size = 250
+    seen = problem.inputs[:MAX_EVALUATED]
+    recompute_batch_norm(net, [(seen[start : start + size], seen) for start in range(0, len(seen), size)])
+    x, y = (problem.held_inputs, problem.held_targets) if held else (problem.inputs, problem.targets)
+    x, y = x[:MAX_EVALUATED], y[:MAX_EVALUATED]
+    was_training = net.training
+    net.eval()
+    outputs = torch.cat([net(x[start : start + size]) for start in range(0, len(x), size)])
+    net.train(was_training)
+    error = 100 * float((outputs.argmax(1) != y).float().mean()) if problem.task == "classification" else None
+    return _score(float(problem.loss(outputs, y)), problem), error
+
+
+def _score(loss: float, problem: Problem) -> float:
+    return min(WORST_SCORE, loss / problem.guess_loss) if math.isfinite(loss) else WORST_SCORE

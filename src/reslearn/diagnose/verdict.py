@@ -1,0 +1,216 @@
+"""The rules by which evidence becomes a verdict, written down before any benchmark was run. `decide` applies them in the order of RULES.
+
+All scores are training losses as shares of the loss of guessing, each condition at its best of a few learning rates (chosen on a seed of
+its own), paired by seed. "Worse" means: the mean difference is more than MARGIN and its interval lies above 0; "not worse": the interval
+ends below MARGIN. Looks at the data are paid for: with k looks planned the intervals have a confidence of 1 - 0.05 / k (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reslearn.study import Comparison, compare
+
+Name = Literal[
+    "degradation", "vanishing or exploding signal", "bad learning rate", "dead units", "overfitting", "data fault", "capacity too small",
+    "healthy", "undecided",
+]  # fmt: skip
+
+MARGIN = 0.05
+GRADIENT_RATIO = 1e3
+DEAD_SHARE = 0.4
+RULES: tuple[tuple[Name, str], ...] = (
+    (
+        "data fault",
+        "Before training: inputs that are not finite or do not vary. After: no condition, and no nearest neighbours, do better than "
+        f"guessing on held-out data by {MARGIN:g}; or the network is worse than on standardised inputs.",
+    ),
+    (
+        "dead units",
+        f"Worse than the network newly initialised by He's rule, and {DEAD_SHARE:.0%} or more of the units behind a ReLU are zero for "
+        "every input.",
+    ),
+    (
+        "vanishing or exploding signal",
+        "Worse than the network newly initialised; or worse than the shallower one, no better than guessing, and the gradients of the "
+        f"first third of layers {GRADIENT_RATIO:g} times those of the last, or less than one part in as many, at start and end.",
+    ),
+    ("degradation", "Worse in training loss than the shallower network made from it by leaving out blocks."),
+    ("bad learning rate", "At the learning rate given worse than at the best of those tried."),
+    (
+        "capacity too small",
+        "A wide network of ours is better on held-out data than this one on the data it was trained on, which is not worse than the "
+        "shallower one.",
+    ),
+    ("overfitting", f"Held-out loss more than {3 * MARGIN:g} above the training loss, and risen by more than {MARGIN:g} since half-way."),
+    ("healthy", "Not worse than the shallower network, nor at the given learning rate than at the best."),
+    ("undecided", "None of these with the certainty asked for."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
+    network at the user's learning rate. `looks`: how often the data will be looked at in all."""
+
+    train: Mapping[str, Sequence[float]]
+    held: Mapping[str, Sequence[float]]
+    held_at_half: Mapping[str, Sequence[float]]
+    neighbours: float
+    looks: int = 1
+    fault: str = ""
+    gradient_ratios: Sequence[tuple[float | None, float | None]] = ()
+    dead_shares: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The name, and one sentence with the numbers it rests on. `certain`: whether further seeds could be saved."""
+
+    name: Name
+    because: str
+    certain: bool
+
+
+def decide(evidence: Evidence) -> Verdict:
+    """Apply RULES in order."""
+    if evidence.fault:
+        return Verdict(name="data fault", because=evidence.fault, certain=True)
+    train = evidence.train
+    if not train.get("deep"):
+        return Verdict(name="undecided", because="nothing was trained yet", certain=False)
+    for rule in (_no_information, _unscaled, _initialisation, _depth, _learning_rate, _capacity, _overfitting, _healthy):
+        verdict = rule(evidence)
+        if verdict is not None:
+            return verdict
+    return Verdict(name="undecided", because="no cause with the certainty asked for; " + _all_means(train), certain=False)
+
+
+def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | None]:
+    """Whether `a` is worse than `b`, whether it is not, and the comparison; neither where it is open or one was not run."""
+    left, right = evidence.train.get(a), evidence.train.get(b)
+    if not left or not right:
+        return False, False, None
+    n = min(len(left), len(right))
+    found = compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
+    if found.interval is None:
+        return False, False, found
+    return found.difference > MARGIN and found.interval.low > 0, found.interval.high < MARGIN, found
+
+
+def _no_information(evidence: Evidence) -> Verdict | None:
+    held = {name: statistics.fmean(scores) for name, scores in evidence.held.items() if scores}
+    best = min(held.values())
+    if evidence.neighbours < 1 - MARGIN or best < 1 - MARGIN or len(evidence.held["deep"]) < 2:
+        return None
+    because = (
+        f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbours {evidence.neighbours:.2f}): "
+        "the inputs say nothing of the targets; are they shuffled?"
+    )
+    return Verdict(name="data fault", because=because, certain=True)
+
+
+def _unscaled(evidence: Evidence) -> Verdict | None:
+    if not worse(evidence, "deep", "standardised")[0]:
+        return None
+    return Verdict(name="data fault", because=f"unscaled inputs: {_against(evidence, 'deep', 'standardised')}", certain=True)
+
+
+def _initialisation(evidence: Evidence) -> Verdict | None:
+    if not worse(evidence, "deep", "initialised")[0] or worse(evidence, "initialised", "shallow")[0]:
+        return None
+    dead = [share for share in evidence.dead_shares if share is not None]
+    told = _against(evidence, "deep", "initialised")
+    if dead and statistics.median(dead) >= DEAD_SHARE:
+        return Verdict(name="dead units", because=f"{statistics.median(dead):.0%} of the units are dead; {told}", certain=True)
+    return Verdict(name="vanishing or exploding signal", because=f"{told}: {_ratio(evidence)}", certain=True)
+
+
+def _depth(evidence: Evidence) -> Verdict | None:
+    if not worse(evidence, "deep", "shallow")[0]:
+        return None
+    told = _against(evidence, "deep", "shallow")
+    if evidence.train.get("shortcuts"):
+        told += f"; with shortcuts {_mean(evidence.train['shortcuts'])}"
+    if statistics.fmean(evidence.train["deep"]) > 1 - MARGIN and _is_extreme(evidence):
+        return Verdict(name="vanishing or exploding signal", because=f"{told}; {_ratio(evidence)}", certain=True)
+    return Verdict(name="degradation", because=told, certain=True)
+
+
+def _learning_rate(evidence: Evidence) -> Verdict | None:
+    if not worse(evidence, "given", "deep")[0]:
+        return None
+    return Verdict(name="bad learning rate", because=_against(evidence, "given", "deep"), certain=True)
+
+
+def _capacity(evidence: Evidence) -> Verdict | None:
+    deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
+    n = min(len(deep), len(wide))
+    if n < 2 or worse(evidence, "deep", "shallow")[0]:
+        return None
+    found = compare(deep[:n], wide[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
+    if found.interval is None or found.difference <= MARGIN or found.interval.low <= 0:
+        return None
+    because = f"training loss {_mean(deep)}; a wide network has {_mean(wide)} on held-out data"
+    return Verdict(name="capacity too small", because=because, certain=True)
+
+
+def _overfitting(evidence: Evidence) -> Verdict | None:
+    train, held, half = (evidence.train["deep"], evidence.held["deep"], evidence.held_at_half["deep"])
+    n = min(len(train), len(held), len(half))
+    if n < 2:
+        return None
+    gap, risen = (compare(held[:n], other[:n], paired=True, confidence=1 - 0.05 / evidence.looks) for other in (train, half))
+    if gap.interval is None or risen.interval is None or gap.interval.low <= 3 * MARGIN or risen.interval.low <= MARGIN:
+        return None
+    because = f"held-out {_mean(held)}, half-way {_mean(half)}, training {_mean(train)}"
+    return Verdict(name="overfitting", because=because, certain=True)
+
+
+def _healthy(evidence: Evidence) -> Verdict | None:
+    parts = []
+    for a, b in (("deep", "shallow"), ("given", "deep")):
+        _, is_not, found = worse(evidence, a, b)
+        if found is not None and not is_not:
+            return None
+        parts += [] if found is None else [_against(evidence, a, b)]
+    if len(evidence.train["deep"]) < 2 or not parts:
+        return None
+    return Verdict(name="healthy", because="; ".join(parts), certain=True)
+
+
+def _is_extreme(evidence: Evidence) -> bool:
+    """At start and, where it is known, at the end, in the median over seeds."""
+    for moment in (0, 1):
+        known = [pair[moment] for pair in evidence.gradient_ratios]
+        ratios = [ratio for ratio in known if ratio is not None and not math.isnan(ratio)]
+        if ratios and 1 / GRADIENT_RATIO < statistics.median(ratios) < GRADIENT_RATIO:
+            return False
+    return any(pair[0] is not None for pair in evidence.gradient_ratios)
+
+
+def _ratio(evidence: Evidence) -> str:
+    known = [pair[0] for pair in evidence.gradient_ratios if pair[0] is not None]
+    if not known:
+        return "gradients are not known by layer"
+    return f"first layers get {statistics.median(known):.2g} times the gradient of the last"
+
+
+def _against(evidence: Evidence, a: str, b: str) -> str:
+    found = worse(evidence, a, b)[2]
+    assert found is not None
+    around = "" if found.interval is None else f" [{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+    return f"{a} {_mean(evidence.train[a])}, {b} {_mean(evidence.train[b])}: {found.difference:+.2f}{around} ({found.n_a} seeds)"
+
+
+def _mean(scores: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{statistics.fmean(scores):.2f}{spread}"
+
+
+def _all_means(train: Mapping[str, Sequence[float]]) -> str:
+    return ", ".join(f"{name} {_mean(scores)}" for name, scores in train.items() if scores)

@@ -1,0 +1,121 @@
+"""Diagnoses from a file to a verdict and a page, and what cannot be diagnosed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from reslearn.diagnose import DiagnosisError, diagnose, make_conditions, make_problem, run_trial
+from reslearn.diagnose.page import diagnosis_json, diagnosis_page
+from reslearn.report import write_page
+
+torch.manual_seed(0)
+X = torch.randn(300, 6)
+Y = (X[:, 0] * X[:, 1] > 0).long() + 2 * (X[:, 2] > 0).long()
+
+
+def mlp(depth: int = 7, width: int = 12) -> nn.Module:
+    layers: list[nn.Module] = [nn.Linear(6, width), nn.ReLU()]
+    for _ in range(depth):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 4))
+
+
+def test_conditions_are_made_by_surgery_and_share_the_weights_of_a_seed() -> None:
+    made = make_conditions(make_problem(mlp, (X, Y)))
+    assert list(made.made) == ["deep", "shallow", "shortcuts"]
+    assert made.num_layers == 9 and made.num_layers_shallow == 4
+    deep, shallow, shortcuts = (made.made[name].make(3).state_dict() for name in ("deep", "shallow", "shortcuts"))
+    assert all(torch.equal(deep[key], shallow[key]) for key in shallow)
+    assert all(torch.equal(deep[key], shortcuts[key]) for key in deep)
+
+
+def test_a_trial_is_a_pure_function_of_its_seed() -> None:
+    problem = make_problem(mlp, (X, Y))
+    a, b, other = (
+        run_trial(problem, problem.net(seed), condition="deep", lr=0.05, seed=seed, steps=40, look=True) for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert (a.train_score, a.held_score, a.curve) == (b.train_score, b.held_score, b.curve)
+    assert a.train_score != other.train_score
+    assert 0 < a.train_score < 1.1 and a.steps == 40 and a.curve[-1][0] == 40
+    assert a.start.gradient_ratio is not None and a.end.dead_share is not None
+
+
+def test_a_trial_that_diverges_has_the_worst_score() -> None:
+    problem = make_problem(mlp, (X * 1e4, Y))
+    trial = run_trial(problem, problem.net(0), condition="deep", lr=1e6, seed=0, steps=10)
+    assert trial.train_score == 2.0
+
+
+def test_regression_is_measured_against_the_mean() -> None:
+    problem = make_problem(lambda: nn.Sequential(nn.Linear(6, 1), nn.Flatten(0)), (X, X[:, 0] * 3 + 5), lr=0.05)
+    assert problem.task == "regression" and problem.guess_loss == pytest.approx(9, rel=0.3)
+    assert run_trial(problem, problem.net(0), condition="deep", lr=0.05, seed=0, steps=100).train_score < 0.05
+
+
+@pytest.mark.slow
+def test_a_diagnosis_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("""
+import torch
+from torch import nn
+
+def build(depth):
+    layers = [nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU()]
+    for _ in range(depth):
+        layers += [nn.Linear(12, 12), nn.BatchNorm1d(12), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(12, 4))
+
+def data():
+    torch.manual_seed(0)
+    x = torch.randn(600, 6)
+    return x, (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
+""")
+    arguments = ["net.py:build", "--data", "net.py:data", "--depth", "50", "--minutes", "2", "--json"]
+    command = [sys.executable, "-m", "reslearn", "diagnose", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["verdict"] == "degradation", told["because"]
+    assert (tmp_path / told["page"]).is_file()
+
+
+def test_constant_inputs_are_told_without_training_and_have_a_page(tmp_path: Path) -> None:
+    found = diagnose(make_problem(mlp, (torch.ones(100, 6), torch.arange(100) % 4)), minutes=1)
+    assert found.verdict.name == "data fault" and not found.trials
+    assert json.loads(json.dumps(diagnosis_json(found), allow_nan=False))["verdict"] == "data fault"
+    assert "inputs do not vary" in write_page(diagnosis_page(found, command=["reslearn", "diagnose"]), tmp_path).read_text()
+
+
+def failing() -> nn.Module:
+    raise RuntimeError("no such layer")
+
+
+@pytest.mark.parametrize(("build", "data", "words"), [
+    (failing, (X, Y), r"build failed: RuntimeError: no such layer \(.*test_diagnose.py:\d+\)"),
+    (lambda width: mlp(), (X, Y), "build needs the argument width"),
+    (lambda depth: mlp(depth), (X, Y), "give --depth N"),
+    (lambda: 3, (X, Y), "build gave a int"),
+    (lambda: nn.ReLU(), (X, Y), "without parameters"),
+    (lambda: nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 4)), (X, Y), "gives a tuple"),
+    (mlp, (X[:, :5], Y), r"cannot take inputs of shape \(4, 5\)"),
+    (mlp, (X, Y + 3), r"gives \(4,\) an input, and the targets have 7 classes"),
+    (mlp, (X, X[:, 0]), r"targets are \(\)"),
+    (mlp, (X, Y[:7]), "300 inputs and 7 targets"),
+    (mlp, (X[:9], Y[:9]), "at least 20"),
+    (mlp, X, "a pair"),
+    (mlp, (X, torch.zeros(300, dtype=torch.long)), "nothing to learn"),
+    (mlp, "digts", "did you mean 'digits'?"),
+])  # fmt: skip
+def test_what_cannot_be_diagnosed_is_one_line(build: object, data: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        make_problem(build, data)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+def test_too_little_time_says_how_much_is_needed() -> None:
+    with pytest.raises(DiagnosisError, match="minutes are too few"):
+        diagnose(make_problem(mlp, (X, Y)), minutes=0.01)

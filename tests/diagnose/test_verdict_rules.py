@@ -1,0 +1,66 @@
+"""The rules, outcome by outcome, on evidence written by hand."""
+
+from typing import Any
+
+import pytest
+
+from reslearn.diagnose import RULES, Evidence, decide
+
+
+def around(mean: float, n: int = 4) -> list[float]:
+    """Seeds about a mean that share their ups and downs with those of other conditions."""
+    return [mean + shift for shift in (0.0, 0.01, -0.01, 0.005)[:n]]
+
+
+def evidence(neighbours: float = 0.3, n: int = 4, held: dict[str, float] | None = None, **given: Any) -> Evidence:
+    """`deep=0.9` is the training score; held-out ones are 0.02 higher unless given."""
+    extra = {key: given.pop(key) for key in ("gradient_ratios", "dead_shares", "fault", "held_at_half") if key in given}
+    train = {name: around(mean, n) for name, mean in given.items()}
+    held_out = {name: around((held or {}).get(name, mean + 0.02), n) for name, mean in given.items()}
+    return Evidence(train=train, held=held_out, held_at_half=extra.pop("held_at_half", held_out), neighbours=neighbours, looks=4, **extra)
+
+
+CASES: dict[str, tuple[str, Evidence]] = {
+    "a healthy network": ("healthy", evidence(deep=0.1, shallow=0.12, shortcuts=0.1)),
+    "one that shortcuts improve but depth does not hurt": ("healthy", evidence(deep=0.1, shallow=0.12, shortcuts=0.01)),
+    "plain and deep": ("degradation", evidence(deep=0.7, shallow=0.2, shortcuts=0.1)),
+    "degradation at guessing with healthy gradients": ("degradation", evidence(deep=0.99, shallow=0.2, gradient_ratios=[(2.0, 1.0)] * 4)),
+    "no gradient arrives": ("vanishing or exploding signal", evidence(deep=0.99, shallow=0.2, gradient_ratios=[(1e-6, 1e-6)] * 4)),
+    "gradients explode": ("vanishing or exploding signal", evidence(deep=0.99, shallow=0.2, gradient_ratios=[(1e6, None)] * 4)),
+    "gradients recover": ("degradation", evidence(deep=0.99, shallow=0.2, gradient_ratios=[(1e-6, 0.5)] * 4)),
+    "badly initialised": ("vanishing or exploding signal", evidence(deep=0.9, shallow=0.9, initialised=0.2)),
+    "dead": ("dead units", evidence(deep=0.9, shallow=0.9, initialised=0.2, dead_shares=[0.8] * 4)),
+    "a step too large": ("bad learning rate", evidence(deep=0.1, shallow=0.1, given=0.8)),
+    "depth before step": ("degradation", evidence(deep=0.7, shallow=0.1, given=0.9)),
+    "unscaled": ("data fault", evidence(deep=0.7, shallow=0.7, standardised=0.1)),
+    "nothing to be learned": ("data fault", evidence(neighbours=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3})),
+    "constant inputs": ("data fault", evidence(fault="inputs do not vary", deep=0.1)),
+    "too small": ("capacity too small", evidence(deep=0.6, shallow=0.6, wide=0.05, held={"wide": 0.3})),
+    "overfitted": ("overfitting", evidence(deep=0.01, shallow=0.01, held={"deep": 0.6}, held_at_half={"deep": around(0.4)})),
+    "one seed": ("undecided", evidence(n=1, deep=0.7, shallow=0.2)),
+    "nothing yet": ("undecided", Evidence(train={}, held={}, held_at_half={}, neighbours=1.0)),
+    "noise": ("undecided", Evidence(
+        train={"deep": [0.1, 0.9, 0.3], "shallow": [0.5, 0.2, 0.1]}, held={"deep": [0.5] * 3, "shallow": [0.5] * 3},
+        held_at_half={"deep": [0.5] * 3}, neighbours=0.3,
+    )),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_gives_its_verdict(name: str) -> None:
+    expected, given = CASES[name]
+    verdict = decide(given)
+    assert verdict.name == expected, verdict.because
+    assert verdict.because
+
+
+def test_every_verdict_has_a_rule_and_a_case() -> None:
+    assert {name for name, _ in RULES} == {expected for expected, _ in CASES.values()}
+
+
+def test_more_looks_ask_for_more() -> None:
+    given = {"deep": [0.30, 0.34, 0.38], "shallow": [0.2, 0.21, 0.22]}
+    held = {"deep": [0.3] * 3, "shallow": [0.3] * 3}
+    once, often = (Evidence(train=given, held=held, held_at_half=held, neighbours=0.2, looks=looks) for looks in (1, 50))
+    assert decide(once).name == "degradation"
+    assert decide(often).name == "undecided"
