@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from reslearn.recipes.schema import Constant, Cosine, Recipe, Stepwise, Triangular
+from reslearn.recipes.schema import Constant, Cosine, Plateau, Recipe, Stepwise, Triangular
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 # What does not change the run that a recipe stands for: how it was written down, and what follows from the data.
 _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
+# Keys that came later: nothing in them is what a recipe without them meant, and leaves its hash as it was.
+_CAME_LATER = ("data.jitter", "data.colour")
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
-_MAY_BE_NONE = ("data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema")
+_MAY_BE_NONE = (
+    "data.size_px", "data.train_images", "data.jitter", "data.colour", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr",
+    "train.ema",
+)  # fmt: skip
 # What pydantic says in the words of a programmer.
 _ALLOWED = {
     "bool_type": "true or false is needed",
@@ -32,7 +37,9 @@ _ALLOWED = {
     "string_type": "a text is needed",
     "tuple_type": "a list is needed",
 }
-_SCHEDULES: dict[str, type[BaseModel]] = {"constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine}
+_SCHEDULES: dict[str, type[BaseModel]] = {
+    "constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine, "plateau": Plateau,
+}  # fmt: skip
 _OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct"}
 
 
@@ -89,7 +96,8 @@ def json_schema() -> dict[str, Any]:
 
 def recipe_hash(values: Mapping[str, Any], *, without: Sequence[str] = ()) -> str:
     """Twelve hex digits that name what a resolved recipe (`Recipe.to_dict()`) computes; `without` leaves further dotted keys out."""
-    flat = {key: value for key, value in flatten(values).items() if key not in (*_NOT_HASHED, *without)}
+    left_out = (*_NOT_HASHED, *without)
+    flat = {key: value for key, value in flatten(values).items() if key not in left_out and not (key in _CAME_LATER and value is None)}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
