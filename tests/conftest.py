@@ -10,9 +10,14 @@ os.environ["RESLEARN_PROGRESS"] = "off"
 os.environ.pop("RESLEARN_DEBUG", None)
 os.environ.pop("RESLEARN_DATA", None)
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 torch.set_num_threads(1)
 
@@ -25,3 +30,29 @@ settings.load_profile("reslearn")
 def _known_seed() -> None:
     """Tests do not depend on the order in which they run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_pictures() -> Callable[..., Path]:
+    """`make_pictures(folder, train=9, test=3)`: class folders such as people have. Sizes are odd; some pictures are grey, transparent or
+    held sideways by the camera; those of a class share a colour."""
+
+    def make(folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **parts: int) -> Path:
+        random = np.random.default_rng(0)
+        for part, num_images in parts.items():
+            for label, name in enumerate(classes):
+                (folder / part / name).mkdir(parents=True)
+                for number in range(num_images):
+                    pixels = random.integers(0, 120, (random.integers(21, 60), random.integers(21, 60), 3), dtype=np.uint8)
+                    pixels[:, :, 2 - label % 3] += 100
+                    mode, suffix, exif = ("RGB", "jpg", Image.Exif())
+                    if number % 5 == 1:
+                        mode = "L"
+                    elif number % 5 == 2:
+                        mode, suffix = "RGBA", "png"
+                    elif number % 5 == 3:
+                        exif[0x0112] = 6  # to be turned by a quarter
+                    Image.fromarray(pixels).convert(mode).save(folder / part / name / f"{number}.{suffix}", exif=exif)
+        return folder
+
+    return make

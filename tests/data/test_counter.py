@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reslearn.data.counter import Stream, below, draw, held_out, permutation
+from reslearn.data.counter import Stream, below, draw, held_out, normal, permutation
 
 _MASK = 2**64 - 1
 
@@ -85,3 +85,12 @@ def test_held_out_is_a_fixed_share_of_every_class() -> None:
     assert int(mask.sum()) == 200
     assert all(abs(int(mask[labels == label].sum()) - int((labels == label).sum()) / 5) < 1 for label in range(7))
     assert torch.equal(mask, held_out(labels, every=5))
+
+
+def test_normal_draws_are_normal_and_independent() -> None:
+    streams = (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE)
+    values, others = (normal(0, streams, epoch, torch.arange(20_000)) for epoch in (0, 1))
+    assert values.isfinite().all()
+    assert stats.kstest(values.numpy(), "norm").pvalue > 1e-4
+    assert abs(float(torch.corrcoef(torch.stack([values, others]))[0, 1])) < 0.03
+    assert torch.equal(values[5:9], normal(0, streams, 0, torch.arange(5, 9)))

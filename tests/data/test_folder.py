@@ -82,7 +82,7 @@ def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> No
     (tmp_path / "shoe" / "._1.png").write_text("nor is this")
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"^2 of 22 images cannot be read, the first is .*(broken.jpg|cut.png) \(.*\): remove"):
+    with pytest.raises(DataError, match=r"^2 of 22 images cannot be read, the first: .*(broken.jpg|cut.png) cannot be read \(.*\): remove"):
         load(tmp_path, size_px=4)
 
 

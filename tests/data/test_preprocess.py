@@ -1,14 +1,16 @@
 """`Preprocess`: what it computes, and that JSON gives it back to the bit."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from reslearn.data import DataError, Images, Preprocess
+from reslearn.data import DataError, Images, Preprocess, read_picture
 from reslearn.data.preprocess import Mean, Padding, Std
 
 
@@ -96,3 +98,26 @@ def test_missing_keys_and_unknown_choices_are_refused(images: Images) -> None:
 def test_other_shapes_are_refused(images: Images) -> None:
     with pytest.raises(DataError, match=r"\(4, 4, 3\).*takes \(5, 5, 3\)"):
         Preprocess.fit(images)(torch.zeros(1, 4, 4, 3, dtype=torch.uint8))
+
+
+def test_pictures_are_read_at_the_sizes_that_the_bundle_holds(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "picture.png")
+    square = Preprocess(size_px=20, channels=3, mean=torch.zeros(20, 20, 3), scale=torch.ones(3))
+    assert "shorter_px" not in square.to_json()  # as it was before pictures were cut: old bundles are read as they were meant
+    np.testing.assert_array_equal(square.read(tmp_path / "picture.png"), read_picture(tmp_path / "picture.png", 20))
+    cut = Preprocess.from_json({**square.to_json(), "shorter_px": 30})
+    assert Preprocess.from_json(json.loads(json.dumps(cut.to_json()))) == cut != square
+    resized = np.asarray(Image.fromarray(levels).resize((40, 30), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(cut.read(tmp_path / "picture.png"), resized[5:25, 10:30])
+    with pytest.raises(DataError, match=r"shorter_px = 19: allowed are 20"):
+        Preprocess.from_json({**square.to_json(), "shorter_px": 19})
+
+
+def test_whole_pictures_lose_the_mean_of_their_channels(images: Images) -> None:
+    preprocess = Preprocess.fit(images)
+    larger = torch.randint(0, 256, (7, 9, 3), dtype=torch.uint8)
+    expected = (larger - preprocess.mean.mean(dim=(0, 1))) / preprocess.scale
+    torch.testing.assert_close(preprocess.normalise_whole(larger), expected)
+    per_channel = Preprocess.fit(images, mean="per-channel")
+    assert torch.equal(per_channel.normalise_whole(images.pixels), per_channel.normalise(images.pixels))

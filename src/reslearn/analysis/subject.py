@@ -30,8 +30,8 @@ class Subject:
     folder: RunFolder
     recipe: Mapping[str, Any]
     preprocess: data.Preprocess
-    train: data.Images
-    test: data.Images
+    train: data.ImageSet
+    test: data.ImageSet
 
     @classmethod
     def open(cls, folder: RunFolder | Path | str, *, data_dir: Path | None = None) -> "Subject":
@@ -43,7 +43,7 @@ class Subject:
             raise RunError(f"{run.path} has no model.safetensors: the weights of this run were not kept")
         recipe = run.recipe
         options = recipe["data"]
-        images = data.load(options["name"], data_dir=data_dir, size_px=options["size_px"])
+        images = data.load(options["name"], data_dir=data_dir, size_px=options["size_px"], stream=options.get("jitter") is not None)
         fingerprint = run.environment.get("data", {}).get("fingerprint", images.fingerprint)
         if fingerprint != images.fingerprint:
             raise RunError(f"{run.path} was trained on other images than {options['name']} holds now")
@@ -85,14 +85,14 @@ class Subject:
         """The number of the step of a moment: that of the last for None."""
         return int(self.folder.result["steps"]) if moment is None else moment
 
-    def batches(self, images: data.Images) -> Iterator[Batch]:
+    def batches(self, images: data.ImageSet) -> Iterator[Batch]:
         """Every image once, in order, as evaluation sees it."""
         return data.eval_batches(images, self.preprocess, batch_size=_EVALUATION_BATCH)
 
     def training_batch(self, num_images: int) -> Batch:
         """One fixed batch of clean training images, evenly spaced over all (x [B, C, H, W], y [B])."""
         images = self.train.spread(num_images)
-        return self.preprocess(images.pixels), images.labels
+        return next(data.eval_batches(images, self.preprocess, batch_size=len(images)))
 
 
 def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:

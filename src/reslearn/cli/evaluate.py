@@ -1,31 +1,60 @@
-"""`reslearn evaluate`: a trained network measured again."""
+"""`reslearn evaluate`: trained networks measured again, one or an ensemble, by the paper's protocols (Sec. 4.1, Tables 3 to 5)."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLES = ("reslearn evaluate runs/digits", "reslearn evaluate runs/digits/model.safetensors digits --images train --json")
+EXAMPLES = (
+    "reslearn evaluate runs/digits",
+    "reslearn evaluate runs/digits/model.safetensors digits --images train --json",
+    "reslearn evaluate runs/one runs/two photos --protocol ten-crop",
+)
+
+
+class Views(StrEnum):
+    """The views of an image whose scores are averaged."""
+
+    single = "single"
+    ten_crop = "ten-crop"
+    multi_scale = "multi-scale"
 
 
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a bundle (model.safetensors).")],
-    data: Annotated[str | None, typer.Argument(help="digits, cifar10, cifar100 or a folder; default: the run's.")] = None,
-    images: Annotated[str, typer.Option(help="train or test.")] = "test",
+    sources: Annotated[list[str], typer.Argument(help="Run folders or bundles, then the data; default: the data of the run.")],
+    images: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    protocol: Annotated[Views, typer.Option(help="Views of each image: one, ten crops, or whole at five scales.")] = Views.single,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: the run's, fp32 for a bundle.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Measure loss and error of a trained network on clean images, one view each."""
+    """Measure loss and error of a trained network on clean images.
+
+    Of several networks, and of several views, the softmax scores are averaged. Lengths are the paper's for crops of 224 pixels and in
+    proportion for others: ten-crop takes four corners and the centre at a shorter side of 256, and their mirror images; multi-scale
+    shows whole pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a folder of images.
+    """
     import json
     from dataclasses import asdict
 
-    from reslearn.train import evaluate_bundle
+    from reslearn.train import evaluate_bundle, is_source
 
-    metrics = evaluate_bundle(source, data, images=images, precision=precision, device=device, data_dir=data_dir)
+    members, data = [Path(sources[0])], None
+    for place, text in enumerate(sources[1:], 1):
+        if is_source(text):
+            members.append(Path(text))
+        elif place == len(sources) - 1:
+            data = text
+        else:
+            raise ValueError(f"{text} is no run folder or bundle; the data (one name or folder) come last")
+    metrics = evaluate_bundle(
+        members, data, images=images, protocol=protocol.value, precision=precision, device=device, data_dir=data_dir
+    )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(asdict(metrics)))
+        typer.echo(json.dumps({**asdict(metrics), "protocol": protocol.value, "networks": len(members)}))
         return
     top5 = "" if metrics.top5_error_pct is None else f", top-5 {metrics.top5_error_pct:.2f} %"
-    typer.echo(f"{images} error {metrics.top1_error_pct:.2f} %{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images")
+    by = "" if protocol == Views.single and len(members) == 1 else f" ({protocol.value}, {len(members)} network{'s'[: len(members) > 1]})"
+    typer.echo(f"{images} error {metrics.top1_error_pct:.2f} %{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images{by}")

@@ -35,6 +35,7 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it is absent.")] = False,
+    workers: Annotated[int | None, typer.Option("-j", "--workers", min=0, help="Processes to read pictures; default: all cores.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, in memory and minutes, and write nothing.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files into the run folder too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -58,13 +59,14 @@ def train(
         out = Path("runs") / f"{chosen.model.name}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
     if dry_run:
         _print_plan(
-            plan(chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download), as_json=as_json
-        )  # fmt: skip
+            plan(chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers),
+            as_json=as_json,
+        )
         return
     try:
         result = train_recipe(
             chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download,
-            tensorboard_files=tensorboard, command=["reslearn", *sys.argv[1:]],
+            workers=workers, tensorboard_files=tensorboard, command=["reslearn", *sys.argv[1:]],
         )  # fmt: skip
     except Interrupted as stop:
         print(f"\nreslearn: {stop}", file=sys.stderr)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
+from reslearn.data.dataset import ImageSet
+from reslearn.data.files import Files, in_order
 from reslearn.data.images import Images
 from reslearn.data.preprocess import Preprocess
 from reslearn.data.views import PAPER_AUGMENT, Augment, Views, ViewSequence
@@ -53,16 +55,27 @@ def _train_batches(
         step += 1
 
 
-def eval_batches(images: Images, preprocess: Preprocess, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Iterator[Batch]:
-    """Each image once, in order, as it is (the paper's single view); the last batch may be short.
+def eval_batches(images: ImageSet, preprocess: Preprocess, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    """Each image once, in order, as it is (the paper's single view; of a picture file the centre); the last batch may be short.
 
     Raises:
         ValueError: for a batch size below 1.
+        DataError: at the batch of a picture file that cannot be read, naming it.
     """
     check_position(batch_size, 0)
     on_device = preprocess.to(device)
+    if isinstance(images, Files):
+        return _eval_batches_of_files(images, on_device, batch_size, device)
     parts = (images.subset(start, min(start + batch_size, len(images))).to(device) for start in range(0, len(images), batch_size))
     return ((on_device(part.pixels), part.labels) for part in parts)
+
+
+def _eval_batches_of_files(files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str) -> Iterator[Batch]:
+    pictures = in_order(lambda index: torch.tensor(preprocess.read(files.path(index))), range(len(files)), ahead=batch_size)
+    for start in range(0, len(files), batch_size):
+        labels = files.labels[start : start + batch_size]
+        pixels = torch.stack([next(pictures) for _ in labels])
+        yield preprocess(pixels.to(device)), labels.to(device)
 
 
 def crop_and_flip(batch: Shaped[Tensor, "b h w c"], views: Views, reach_px: int) -> Shaped[Tensor, "b h w c"]:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reslearn.data.dataset import Dataset
 from reslearn.data.errors import DataError
 from reslearn.data.fetch import alone, fetch, unpack, verify
-from reslearn.data.images import Dataset, Images, check_size, fingerprint, shrink
+from reslearn.data.images import Images, check_size, fingerprint, shrink
 from reslearn.data.unpickle import read_pickle
 
 SIZE_PX, CHANNELS = 32, 3

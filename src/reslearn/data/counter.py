@@ -4,10 +4,11 @@ Nothing has to be restored on resume, nothing depends on the number of workers, 
 finaliser is that of SplitMix64 (Steele, Lea, Flood 2014): two's complement int64 stands for uint64, products wrap around.
 """
 
+import math
 from enum import IntEnum
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2^64 over the golden ratio, as a signed number
@@ -23,6 +24,9 @@ class Stream(IntEnum):
     COLUMN = 2
     FLIP = 3
     SPLIT = 4
+    SHORTER = 5
+    COLOUR_RADIUS = 6
+    COLOUR_ANGLE = 7
 
 
 def _logical_shift_right(word: Tensor, bits: int) -> Tensor:
@@ -49,6 +53,12 @@ def below(limit: int, bits: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """Uniform on 0 ... limit - 1 from the upper 31 bits of a draw; the bias is below limit / 2^31."""
     assert 1 <= limit < 2**31, limit
     return (_logical_shift_right(bits, 33) * limit) >> 31
+
+
+def normal(seed: int, streams: tuple[Stream, Stream], epoch: int, index: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Standard normal numbers by Box and Muller, from the upper 53 bits of two draws for each index."""
+    radius, angle = (_logical_shift_right(draw(seed, stream, epoch, index), 11).double() * 2.0**-53 for stream in streams)
+    return (-2 * torch.log1p(-radius)).sqrt() * (2 * math.pi * angle).cos()  # 1 - radius is never 0
 
 
 def permutation(seed: int, epoch: int, num_images: int, device: torch.device | str = "cpu") -> Int64[Tensor, "n"]:

@@ -6,7 +6,8 @@
 import torch
 
 from reslearn.data.counter import held_out
-from reslearn.data.images import Dataset, Images, fingerprint, shrink
+from reslearn.data.dataset import Dataset
+from reslearn.data.images import Images, fingerprint, shrink
 
 
 def load_digits(*, size_px: int | None = None) -> Dataset:

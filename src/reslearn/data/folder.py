@@ -1,135 +1,102 @@
-"""Image folders in their simplest form: one folder a class, or train/, validation/ (or val/) and test/ with the classes inside.
+"""Image folders: one folder a class, or train/, validation/ (or val/) and test/ with the classes inside.
 
-Images are decoded once into memory. Where there is no test/, every fifth training image, drawn by the counter hash class by class, is
-held out. Images stand in a drawn order, not class by class, so that the last ones, which `split` takes, are a fair sample.
+Pictures are decoded once into memory, or (`stream`) left on disk and read when they are needed. Where there is no test/, every fifth
+training image, drawn by the counter hash class by class, is held out. ILSVRC2012 is told by its class names (n01440764): its test
+labels were never published, so val/ is what results are reported on, and nothing is held out. Images stand in a drawn order, not
+class by class, so that the last ones, which `split` takes, are a fair sample.
 """
 
-import os
+import hashlib
+import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 
-from reslearn.data.counter import held_out, permutation
+from reslearn.data.counter import held_out
+from reslearn.data.dataset import Dataset
 from reslearn.data.errors import DataError
-from reslearn.data.images import Dataset, Images, fingerprint
+from reslearn.data.files import Files, classes_of, in_order, list_files
+from reslearn.data.images import Images, fingerprint
+from reslearn.data.pictures import CROP_PX, Pixels, read_picture
 from reslearn.data.progress import progress
 
 SIZE_PX = 64  # where none is asked for
-_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 _TRAIN, _VALIDATION, _TEST = "train", ("validation", "val", "valid"), "test"
+_AHEAD = 64  # pictures: enough to keep the threads busy
 
-Listing = tuple[list[Path], torch.Tensor]  # files and their labels int64 [N]
 
+def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = False) -> Dataset:
+    """A folder of images as RGB; in memory with the shorter side made `size_px` (64 if None) and the centre cut out.
 
-def load_folder(folder: Path, *, size_px: int | None = None) -> Dataset:
-    """A folder of images as RGB, shorter side made `size_px` (64 if None), centre cut out.
+    With `stream` the sets are `Files`, whose pictures keep their own size, and `size_px` (224 if None) says what a network is to see of
+    them. The fingerprint is then one of names and sizes in bytes, and says so: to decode a million images would take an hour.
 
     Raises:
-        DataError: where there are not two classes with images, or images that cannot be read (their number and the first).
+        DataError: where there are not two classes with images, or images that cannot be read (their number and the first); on disk
+            empty files alone are found now, others when they are met.
     """
-    size = SIZE_PX if size_px is None else size_px
+    size = size_px if size_px is not None else CROP_PX if stream else SIZE_PX
     if size < 1:
         raise DataError(f"size_px = {size_px}: allowed are 1 and more")
-    train_folder = folder / _TRAIN
-    has_splits = train_folder.is_dir()
-    classes = _classes(train_folder if has_splits else folder)
-    train = _listing(train_folder if has_splits else folder, classes)
-    validation_folder = next((folder / name for name in _VALIDATION if (folder / name).is_dir()), None) if has_splits else None
-    validation = _listing(validation_folder, classes) if validation_folder else None
-    if has_splits and (folder / _TEST).is_dir():
-        test = _listing(folder / _TEST, classes)
-    else:
-        mask = held_out(train[1], every=5)
-        train, test = _select(train, ~mask), _select(train, mask)
-    listings = {"train": train, "validation": validation, "test": test}
-    images = _decode(folder, {part: listing for part, listing in listings.items() if listing is not None}, size)
+    train_folder = folder / _TRAIN if (folder / _TRAIN).is_dir() else folder
+    classes = classes_of(train_folder)
+    part_folders = _part_folders(folder, classes) if train_folder != folder else {}
+    parts, digests = {}, []
+    for part, part_folder in {"train": train_folder, **part_folders}.items():
+        digest = hashlib.sha256()
+        parts[part] = list_files(part_folder, classes, size_px=size, digest=digest)
+        digests.append(digest.hexdigest())
+    if "test" not in parts:
+        mask = held_out(parts["train"].labels, every=5)
+        parts["train"], parts["test"] = parts["train"].at(~mask), parts["train"].at(mask)
+    name = folder.resolve().name
+    if stream:
+        listed = f"names+sizes:{hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]}"
+        return Dataset(
+            name=name, classes=tuple(classes), train=parts["train"], test=parts["test"], validation=parts.get("validation"),
+            fingerprint=listed,
+        )  # fmt: skip
+    images = _decode(folder, parts, size)
     return Dataset(
-        name=folder.resolve().name,
-        classes=tuple(classes),
-        train=images["train"],
-        test=images["test"],
-        validation=images.get("validation"),
-        fingerprint=fingerprint(images.get(part) for part in listings),
-    )
+        name=name, classes=tuple(classes), train=images["train"], test=images["test"], validation=images.get("validation"),
+        fingerprint=fingerprint(images.get(part) for part in ("train", "validation", "test")),
+    )  # fmt: skip
 
 
-def read_picture(path: Path, size_px: int) -> npt.NDArray[np.uint8]:
-    """A picture file as uint8 RGB [size_px, size_px, 3]: turned upright, the centre square of its shorter side, resized with averaging.
-
-    Raises:
-        OSError and others that Pillow raises on broken files.
-    """
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * size_px, 2 * size_px))  # a large JPEG is decoded at a fraction, still twice what is kept
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        return np.asarray(ImageOps.fit(upright, (size_px, size_px), Image.Resampling.BILINEAR))
-
-
-def _classes(folder: Path) -> list[str]:
-    classes = sorted(entry.name for entry in _visible(folder) if entry.is_dir() and _pictures(entry))
-    if len(classes) < 2:
-        found = f"only {classes[0]!r}" if classes else "none"
-        raise DataError(f"{folder} has {found}: two or more class folders with images ({', '.join(sorted(_SUFFIXES))}) are needed")
-    return classes
+def _part_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """The folders of validation and test images beside train/, as far as they are there."""
+    found = {}
+    validation = next((folder / name for name in _VALIDATION if (folder / name).is_dir()), None)
+    if validation is not None:
+        found["validation"] = validation
+    test = folder / _TEST
+    is_ilsvrc = all(re.fullmatch(r"n\d{8}", name) for name in classes) and not any((test / name).is_dir() for name in classes)
+    if validation is not None and is_ilsvrc:
+        return {"test": validation}
+    return {**found, "test": test} if test.is_dir() else found
 
 
-def _listing(folder: Path, classes: Sequence[str]) -> Listing:
-    """All pictures below the class folders, in drawn order."""
-    foreign = sorted(entry.name for entry in _visible(folder) if entry.is_dir() and entry.name not in classes and _pictures(entry))
-    if foreign:
-        raise DataError(f"{folder} has class {foreign[0]!r}, which is not among the training classes {', '.join(classes)}")
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        pictures = _pictures(folder / name)
-        files += pictures
-        labels += [label] * len(pictures)
-    if not files:
-        raise DataError(f"{folder} has no images of {', '.join(classes)}")
-    order = permutation(0, 0, len(files))
-    return [files[place] for place in order.tolist()], torch.tensor(labels)[order]
+def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Images]:
+    """Every picture once, straight into its place."""
+    pixels = {part: np.empty((len(files), size_px, size_px, 3), np.uint8) for part, files in parts.items()}
+    places = [(files.path(index), pixels[part][index]) for part, files in parts.items() for index in range(len(files))]
 
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror}") from None
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."))
-
-
-def _select(listing: Listing, mask: torch.Tensor) -> Listing:
-    files, labels = listing
-    return [path for path, chosen in zip(files, mask.tolist(), strict=True) if chosen], labels[mask]
-
-
-def _decode(folder: Path, listings: dict[str, Listing], size_px: int) -> dict[str, Images]:
-    """Every picture once, straight into its place, by as many threads as there are cores (Pillow lets them run side by side)."""
-    pixels = {part: np.empty((len(files), size_px, size_px, 3), np.uint8) for part, (files, _) in listings.items()}
-    places = [(path, pixels[part][place]) for part, (files, _) in listings.items() for place, path in enumerate(files)]
-
-    def decode(path_and_place: tuple[Path, npt.NDArray[np.uint8]]) -> str | None:
+    def decode(path_and_place: tuple[Path, Pixels]) -> str | None:
         path, place = path_and_place
         try:
             place[:] = read_picture(path, size_px)
-        except Exception as error:  # what a broken file makes a decoder raise is anybody's guess
-            return f"{path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        except DataError as error:
+            return str(error)
         return None
 
     unreadable = []
-    workers = os.cpu_count() or 1
-    with progress(f"reading {folder.name}", len(places), after_seconds=2.0) as advance, ThreadPoolExecutor(workers) as pool:
-        for problem in pool.map(decode, places):
+    with progress(f"reading {folder.name}", len(places), after_seconds=2.0) as advance:
+        for problem in in_order(decode, places, ahead=_AHEAD):
             advance(1)
             if problem:
                 unreadable.append(problem)
     if unreadable:
-        raise DataError(f"{len(unreadable)} of {len(places)} images cannot be read, the first is {unreadable[0]}: remove or replace them")
-    return {part: Images(torch.from_numpy(pixels[part]), labels) for part, (_, labels) in listings.items()}
+        raise DataError(f"{len(unreadable)} of {len(places)} images cannot be read, the first: {unreadable[0]}")
+    return {part: Images(torch.from_numpy(pixels[part]), files.labels) for part, files in parts.items()}

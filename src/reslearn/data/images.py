@@ -5,7 +5,7 @@ Shapes: N images, H = W = size_px, C channels. Pixels stay [N, H, W, C], as they
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,42 +38,27 @@ class Images:
 
     def subset(self, start: int, stop: int) -> "Images":
         """Images start to stop - 1, in order, sharing memory."""
-        if not 0 <= start < stop <= len(self):
-            raise DataError(f"images {start} to {stop} were asked for; there are {len(self)}, counted from 0")
+        check_range(start, stop, len(self))
         return Images(self.pixels[start:stop], self.labels[start:stop])
 
     def spread(self, num_images: int) -> "Images":
         """`num_images` of these (all, where there are no more), evenly spaced, so that sorted classes keep their shares."""
         if num_images >= len(self):
             return self
-        if num_images < 1:
-            raise DataError(f"{num_images} images were asked for; allowed are 1 and more")
-        index = torch.arange(num_images) * len(self) // num_images
+        index = evenly_spread(num_images, len(self))
         return Images(self.pixels[index], self.labels[index])
+
+    @property
+    def size_px(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[3]
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on a device; itself where they are there already."""
         return Images(self.pixels.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
-    """A source, loaded. `validation` is None unless a folder brings its own or `split` made one."""
-
-    name: str
-    classes: tuple[str, ...]
-    train: Images
-    test: Images
-    validation: Images | None = None
-    fingerprint: str  # of the source as loaded: `split` does not change it
-
-    @property
-    def size_px(self) -> int:
-        return self.train.pixels.shape[1]
-
-    @property
-    def channels(self) -> int:
-        return self.train.pixels.shape[3]
 
 
 def fingerprint(parts: Iterable[Images | None]) -> str:
@@ -90,22 +75,17 @@ def fingerprint(parts: Iterable[Images | None]) -> str:
     return digest.hexdigest()[:16]
 
 
-def split(dataset: Dataset, validation_images: int) -> Dataset:
-    """The last `validation_images` training images become the validation images (Sec. 4.2: 45k/5k); 0 leaves all as it is.
+def check_range(start: int, stop: int, num_images: int) -> None:
+    """Refuse a part that does not lie within the images."""
+    if not 0 <= start < stop <= num_images:
+        raise DataError(f"images {start} to {stop} were asked for; there are {num_images}, counted from 0")
 
-    Raises:
-        DataError: where nothing would be left to train on, or the data bring validation images of their own.
-    """
-    if validation_images == 0:
-        return dataset
-    if dataset.validation is not None:
-        raise DataError(f"validation_images = {validation_images}: {dataset.name} brings {len(dataset.validation)} of its own; 0 uses them")
-    num_train = len(dataset.train)
-    if not 0 < validation_images < num_train:
-        allowed = f"{dataset.name} has {num_train} training images; allowed are 0 to {num_train - 1}"
-        raise DataError(f"validation_images = {validation_images}: {allowed}")
-    kept = num_train - validation_images
-    return replace(dataset, train=dataset.train.subset(0, kept), validation=dataset.train.subset(kept, num_train))
+
+def evenly_spread(num_images: int, of: int) -> Int64[Tensor, "n"]:
+    """Indices of `num_images` out of `of` images."""
+    if num_images < 1:
+        raise DataError(f"{num_images} images were asked for; allowed are 1 and more")
+    return torch.arange(num_images) * of // num_images
 
 
 def check_size(size: int, size_px: int | None, *, name: str) -> None:

@@ -2,13 +2,15 @@
 
 Fitted on training images, kept in the bundle, used by training, evaluation, prediction and export alike: y = (x - mean) / scale, mean and
 scale in 8-bit pixel units (0 ... 255). Without a standard deviation the scale is 255. Deviates: the paper names no scale.
+A picture file becomes such pixels by `read`: its shorter side resized to `shorter_px`, the centre of `size_px` cut out (Sec. 3.4).
 Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out; mean [H, W, C] or [C], scale [C].
 """
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,13 +18,19 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from reslearn.data.dataset import ImageSet
 from reslearn.data.errors import DataError
+from reslearn.data.files import Files, in_order
 from reslearn.data.images import Images
+from reslearn.data.pictures import Pixels, read_picture
+from reslearn.data.progress import progress
 
 Mean = Literal["per-pixel", "per-channel", "none"]
 Std = Literal["scalar", "per-channel", "none"]
 Padding = Literal["after-mean", "black"]
 
+_FITTED_ON = 10_000  # pictures on disk: the mean over them is off by half a grey level, and a million take an hour to decode
+_CHUNK = 256  # images whose squares float32 still adds up without rounding
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocess:
@@ -34,6 +42,7 @@ class Preprocess:
     mean: Float32[Tensor, "*h_w c"]
     scale: Float32[Tensor, "c"]
     padding: Padding = "after-mean"
+    shorter_px: int | None = None  # of a picture file, before the centre is cut out; None: size_px, all of the centre square
 
     def __post_init__(self) -> None:
         allowed = ((self.size_px, self.size_px, self.channels), (self.channels,))
@@ -42,18 +51,29 @@ class Preprocess:
             raise DataError(f"preprocess: {found}; allowed are mean {allowed[0]} or {allowed[1]}, scale {allowed[1]}")
         if not (self.mean.isfinite().all() and self.scale.isfinite().all() and (self.scale > 0).all()):
             raise DataError("preprocess: mean and scale must be finite, scale above 0")
+        if self.shorter_px is not None and self.shorter_px < self.size_px:
+            raise DataError(f"preprocess: shorter_px = {self.shorter_px}: allowed are {self.size_px} (size_px) and more")
         _check_choice("padding", self.padding, Padding)
 
     @classmethod
-    def fit(cls, images: Images, *, mean: Mean = "per-pixel", std: Std = "scalar", padding: Padding = "after-mean") -> "Preprocess":
+    def fit(
+        cls,
+        images: ImageSet,
+        *,
+        mean: Mean = "per-pixel",
+        std: Std = "scalar",
+        padding: Padding = "after-mean",
+        shorter_px: int | None = None,
+    ) -> "Preprocess":
         """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
 
         The standard deviation is that of the images about the mean (where `mean` is "none": about the channel's), per channel or pooled.
+        Of picture files the centres count, resized as `read` does, of at most 10,000, evenly spread.
         """
         _check_choice("mean", mean, Mean)
         _check_choice("std", std, Std)
-        _, height, _, channels = images.pixels.shape
-        pixel_mean, pixel_square = _moments(images.pixels)
+        size_px, channels = images.size_px, images.channels
+        pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
         channel_mean = pixel_mean.mean(dim=(0, 1))
         centre = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
         scale = torch.full((channels,), 255.0, dtype=torch.float64)
@@ -62,13 +82,28 @@ class Preprocess:
             pooled = variance if std == "per-channel" else variance.mean().expand(channels)
             scale = pooled.clamp(min=1.0).sqrt()  # one grey level at least: images without contrast must not divide by zero
         subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, "none": torch.zeros(channels)}[mean]
-        return cls(size_px=height, channels=channels, mean=subtracted.float(), scale=scale.float(), padding=padding)
+        return cls(
+            size_px=size_px, channels=channels, mean=subtracted.float(), scale=scale.float(), padding=padding, shorter_px=shorter_px
+        )  # fmt: skip
+
+    def read(self, path: Path) -> Pixels:
+        """A picture file as uint8 [size_px, size_px, 3], ready for `normalise`; DataError, naming the file, where it cannot be read."""
+        return read_picture(path, self.size_px, self.shorter_px)
 
     def normalise(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
         """(pixels - mean) / scale, on the device of the pixels, channels last in shape as in memory."""
         expected = (self.size_px, self.size_px, self.channels)
         if tuple(pixels.shape[-3:]) != expected or pixels.dtype != torch.uint8:
             raise DataError(f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; this preprocessing takes {expected} torch.uint8")
+        return self._normalise(pixels)
+
+    def normalise_whole(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
+        """The same for pictures of any size; of a mean per pixel, which has the size of the crop, the mean per channel is subtracted."""
+        if self.mean.ndim == 3:
+            return replace(self, mean=self.mean.mean(dim=(0, 1)))._normalise(pixels)
+        return self._normalise(pixels)
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
         # scale is a vector even where it is one number: some devices turn a division by a scalar into a product, rounded otherwise
         return pixels.to(torch.float32).sub_(self.mean.to(pixels.device)).div_(self.scale.to(pixels.device))
 
@@ -90,7 +125,8 @@ class Preprocess:
         mean: list[float] | str = self.mean.tolist()
         if self.mean.ndim == 3:
             mean = base64.b64encode(self.mean.cpu().numpy().astype("<f4").tobytes()).decode()
-        return {"size_px": self.size_px, "channels": self.channels, "mean": mean, "scale": self.scale.tolist(), "padding": self.padding}
+        value = {"size_px": self.size_px, "channels": self.channels, "mean": mean, "scale": self.scale.tolist(), "padding": self.padding}
+        return value if self.shorter_px is None else {**value, "shorter_px": self.shorter_px}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Preprocess":
@@ -105,7 +141,8 @@ class Preprocess:
                 array = np.frombuffer(base64.b64decode(mean, validate=True), dtype="<f4").astype(np.float32)
                 mean = array.reshape(size_px, size_px, channels)
             mean, scale = torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(value["scale"], dtype=torch.float32)
-            return cls(size_px=size_px, channels=channels, mean=mean, scale=scale, padding=value["padding"])
+            shorter_px = int(value["shorter_px"]) if "shorter_px" in value else None
+            return cls(size_px=size_px, channels=channels, mean=mean, scale=scale, padding=value["padding"], shorter_px=shorter_px)
         except DataError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -117,13 +154,35 @@ def _check_choice(name: str, value: str, choices: object) -> None:
         raise DataError(f"{name} = {value!r}: allowed are {', '.join(get_args(choices))}")
 
 
-def _moments(pixels: UInt8[Tensor, "n h w c"]) -> tuple[Tensor, Tensor]:
+def _chunks(images: ImageSet, shorter_px: int | None) -> Iterable[Pixels]:
+    """All images, or the centres of some of the files, a few at a time."""
+    if isinstance(images, Images):
+        yield from (images.pixels[start : start + _CHUNK].numpy() for start in range(0, len(images), _CHUNK))
+        return
+    yield from chunks_of_centres(images.spread(_FITTED_ON), shorter_px, about="the mean image of")
+
+
+def chunks_of_centres(files: Files, shorter_px: int | None, *, about: str) -> Iterable[Pixels]:
+    """The centres of picture files, uint8 [n, S, S, 3], in order."""
+    chunk: list[Pixels] = []
+    with progress(f"{about} {files.folder}", len(files), after_seconds=2.0) as advance:
+        for pixels in in_order(lambda index: read_picture(files.path(index), files.size_px, shorter_px), range(len(files)), ahead=64):
+            advance(1)
+            chunk.append(pixels)
+            if len(chunk) == _CHUNK:
+                yield np.stack(chunk)
+                chunk = []
+    if chunk:
+        yield np.stack(chunk)
+
+
+def _moments(chunks: Iterable[Pixels]) -> tuple[Tensor, Tensor]:
     """Mean and mean square of each pixel over the images, float64 [H, W, C], exact: at most 256 squares of 255 stay below 2^24, so
     float32 sums a chunk without rounding, in any order, and float64 the chunks."""
-    sums = np.zeros((2, *pixels.shape[1:]))
-    for start in range(0, len(pixels), 256):
-        chunk = pixels[start : start + 256].numpy().astype(np.float32)
-        sums[0] += chunk.sum(axis=0)
-        sums[1] += np.square(chunk, out=chunk).sum(axis=0)
-    mean, mean_square = torch.from_numpy(sums / len(pixels))
+    num_images, sums = 0, np.zeros(())
+    for pixels in chunks:
+        chunk = pixels.astype(np.float32)
+        num_images += len(chunk)
+        sums = sums + np.stack([chunk.sum(axis=0), np.square(chunk, out=chunk).sum(axis=0)])
+    mean, mean_square = torch.from_numpy(sums / num_images)
     return mean, mean_square

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from reslearn.data.cifar import CIFAR10, CIFAR100, Cifar, find, load_cifar
+from reslearn.data.dataset import Dataset
 from reslearn.data.digits import load_digits
 from reslearn.data.errors import DataError, UnknownData
 from reslearn.data.folder import load_folder
-from reslearn.data.images import Dataset
 
 
 @runtime_checkable
@@ -52,11 +52,19 @@ def names() -> dict[str, str]:
     return {name: source.description for name, source in SOURCES.items()}
 
 
-def load(name_or_folder: str | Path, *, data_dir: Path | None = None, download: bool = False, size_px: int | None = None) -> Dataset:
+def load(
+    name_or_folder: str | Path,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    size_px: int | None = None,
+    stream: bool = False,
+) -> Dataset:
     """A registered source by name, a published CIFAR folder, or a folder of images.
 
-    Sources with files are looked for in `data_dir`, RESLEARN_DATA and ~/.cache/reslearn/data, in this order; a download goes to the
-    first of these that is given.
+    Sources with files, and folders given by a bare name, are looked for in `data_dir`, RESLEARN_DATA and ~/.cache/reslearn/data, in this
+    order; a download goes to the first of these that is given. `stream` leaves a folder of images on disk (`Files`); the registered
+    sources are in memory all the same.
 
     Raises:
         UnknownData: where the name is neither a source nor a folder.
@@ -66,11 +74,13 @@ def load(name_or_folder: str | Path, *, data_dir: Path | None = None, download: 
     if name in SOURCES:
         return SOURCES[name].load(_data_folders(data_dir), download=download, size_px=size_px)
     folder = Path(name).expanduser()
+    if not folder.exists() and os.sep not in name and name:
+        folder = next((inside for base in _data_folders(data_dir) if (inside := base / name).is_dir()), folder)
     if folder.is_dir():
         for cifar in _CIFAR.values():
             if find(cifar, [folder]):
                 return load_cifar(cifar, [folder], download=False, size_px=size_px)
-        return load_folder(folder, size_px=size_px)
+        return load_folder(folder, size_px=size_px, stream=stream)
     if folder.exists():
         raise DataError(f"{name} is a file; allowed are a folder of images or one of {', '.join(SOURCES)}")
     if os.sep in name:

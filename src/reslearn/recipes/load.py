@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from reslearn.recipes.schema import Constant, Cosine, Recipe, Stepwise, Triangular
+from reslearn.recipes.schema import Constant, Cosine, Plateau, Recipe, Stepwise, Triangular
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 # What does not change the run that a recipe stands for: how it was written down, and what follows from the data.
 _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
 # Keys that came after runs had been kept: at this value they mean what a recipe without them meant, so those runs keep their names.
-_CAME_LATER: dict[str, Any] = {}
+_CAME_LATER: dict[str, Any] = {"data.jitter": None, "data.colour": None}
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
-_MAY_BE_NONE = ("data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema")
+_MAY_BE_NONE = (
+    "data.size_px", "data.train_images", "data.jitter", "data.colour", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr",
+    "train.ema",
+)  # fmt: skip
 # What pydantic says in the words of a programmer.
 _ALLOWED = {
     "bool_type": "true or false is needed",
@@ -34,7 +37,9 @@ _ALLOWED = {
     "string_type": "a text is needed",
     "tuple_type": "a list is needed",
 }
-_SCHEDULES: dict[str, type[BaseModel]] = {"constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine}
+_SCHEDULES: dict[str, type[BaseModel]] = {
+    "constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine, "plateau": Plateau,
+}  # fmt: skip
 _OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct"}
 
 

@@ -32,7 +32,7 @@ class Model(_Part):
 
 
 class Data(_Part):
-    """Which images, and what is done to them before the network sees them (Sec. 4.2)."""
+    """Which images, and what is done to them before the network sees them (Sec. 4.2; with `jitter` Sec. 3.4)."""
 
     name: str = "cifar10"
     size_px: int | None = Field(None, ge=2, le=1024)
@@ -44,6 +44,20 @@ class Data(_Part):
     mean: Literal["per-pixel", "per-channel", "none"] = "per-pixel"  # Paper: per-pixel mean subtracted.
     std: Literal["scalar", "per-channel", "none"] = "scalar"  # Deviates: the paper names no scale; one number keeps its geometry.
     padding: Literal["after-mean", "black"] = "after-mean"
+    # Paper (Sec. 3.4): [256, 480], between which the shorter side is drawn for crops of 224 px, in proportion for a size_px of another
+    # size. Pictures stay on disk and keep their resolution; a crop of size_px replaces `crop` and `pad_px`. None: Sec. 4.2.
+    jitter: tuple[int, int] | None = None
+    colour: float | None = Field(None, gt=0, le=10)  # Paper: that of AlexNet, 0.1, along the main directions of RGB; goes with jitter
+
+    @model_validator(mode="after")
+    def _jitter_holds_a_crop(self) -> "Data":
+        if self.jitter is not None and not 224 <= self.jitter[0] <= self.jitter[1] <= 2240:
+            raise ValueError(f"jitter = {list(self.jitter)}: allowed are 224 (the crop) to 2240, the shorter length first")
+        if self.jitter is not None and self.size_px is None:
+            raise ValueError("jitter needs size_px, the side of the crop (paper: 224)")
+        if self.colour is not None and self.jitter is None:
+            raise ValueError(f"colour = {self.colour} goes with jitter = [256, 480]")
+        return self
 
 
 class Optimizer(_Part):
@@ -108,7 +122,20 @@ class Cosine(_Schedule):
     rise: float = Field(0.0, ge=0, lt=1)
 
 
-Schedule = Annotated[Constant | Stepwise | Triangular | Cosine, Field(discriminator="kind")]
+class Plateau(_Schedule):
+    """The learning rate is multiplied by `factor` when the validation error has not fallen for `patience` evaluations (Sec. 3.4).
+
+    Paper: divided by 10 "when the error plateaus"; when that is, it does not say. Evaluations are those of evaluation.every.
+    """
+
+    kind: Literal["plateau"]
+    factor: float = Field(0.1, gt=0, lt=1)
+    patience: int = Field(5, ge=1)
+    improvement_pct: float = Field(0.1, ge=0, le=100)  # a fall of the validation error by less than this counts as none
+    max_drops: int = Field(3, ge=1)  # after so many the rate stays: the rest of `duration` would stand still
+
+
+Schedule = Annotated[Constant | Stepwise | Triangular | Cosine | Plateau, Field(discriminator="kind")]
 
 
 class Train(_Part):

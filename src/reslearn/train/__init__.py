@@ -1,6 +1,6 @@
 """The loop, the step, the state that must survive, numerics; a recipe to a run folder."""
 
-from reslearn.train.again import evaluate_bundle
+from reslearn.train.again import evaluate_bundle, is_source
 from reslearn.train.dry_run import Plan, plan
 from reslearn.train.interrupt import Interrupted
 from reslearn.train.loop import NonFiniteLossError, fit
@@ -8,4 +8,4 @@ from reslearn.train.meter import Reading
 from reslearn.train.run import train_recipe
 from reslearn.train.schedule import WarmUp
 
-__all__ = ["Interrupted", "NonFiniteLossError", "Plan", "Reading", "WarmUp", "evaluate_bundle", "fit", "plan", "train_recipe"]
+__all__ = ["Interrupted", "NonFiniteLossError", "Plan", "Reading", "WarmUp", "evaluate_bundle", "fit", "is_source", "plan", "train_recipe"]

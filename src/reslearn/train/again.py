@@ -1,57 +1,138 @@
-"""A finished network measured again, under the numerics it was trained with or others."""
+"""Finished networks measured again, alone or as an ensemble, under the numerics they were trained with or others."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from reslearn import data
-from reslearn.evaluate import Metrics, evaluate
-from reslearn.interop import read_bundle
+from reslearn.data.progress import progress
+from reslearn.evaluate import Metrics, Protocol, evaluate, metrics_of_scores, scores, views
+from reslearn.interop import Bundle, read_bundle
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
 
+Pair = TypeVar("Pair", bound=tuple[Tensor, Any])
+
+_SETS = ("train", "validation", "test")
+# Crops of 224 px a batch; smaller ones are more.
+_PIXELS_A_BATCH = 64 * 224 * 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """A bundle, and what the run around it says."""
+
+    path: Path
+    bundle: Bundle
+    precision: str | None
+    data_name: str | None
+
 
 def evaluate_bundle(
-    source: Path,
+    source: Path | Sequence[Path],
     data_name: str | None = None,
     *,
     images: str = "test",
+    protocol: Protocol = "single",
     precision: str | None = None,
     device: str | None = None,
     data_dir: Path | None = None,
 ) -> Metrics:
-    """Loss and error of the network of a run folder or bundle on the clean training or test images of its own or other data.
+    """Loss and error of the network of a run folder or bundle on clean images of its own or other data; of several, of their mean scores.
 
+    `protocol` says which views of an image are taken (Sec. 4.1). Alone and by its single view a network is measured as in its run.
     Raises RunError, BundleError, DataError; ValueError for other words than the options allow, and for data of other classes.
     """
-    if images not in ("train", "test"):
-        raise ValueError(f"--images {images}: train or test is needed")
+    if images not in _SETS:
+        raise ValueError(f"--images {images}: train, validation or test is needed")
     if precision not in (None, "fp32", "bf16"):
         raise ValueError(f"--precision {precision}: fp32 or bf16 is needed")
-    if source.is_dir():
-        folder = RunFolder.open(source)
+    members = [_open(path) for path in ([source] if isinstance(source, Path) else source)]
+    if not members:
+        raise ValueError("a run folder or bundle is needed")
+    name = data_name or _name_of_data(members)
+    chosen = [_numerics(member, precision, device) for member in members]
+    sets = [_images(member, name, images, data_dir) for member in members]
+    if protocol == "single" and len(members) == 1:
+        preprocess = members[0].bundle.preprocess
+        batches = data.eval_batches(sets[0], preprocess, batch_size=_batch_size(preprocess), device=chosen[0].device)
+        shown = _shown(batches, f"{members[0].path}", len(sets[0]))
+        return evaluate(members[0].bundle.network.to(chosen[0].device), shown, autocast=chosen[0].autocast())
+    found = [
+        _scores(member, image_set, protocol, used) for member, image_set, used in zip(members, sets, chosen, strict=True)
+    ]  # fmt: skip
+    return metrics_of_scores(torch.stack(found).mean(0), sets[0].labels)
+
+
+def _scores(member: _Member, images: data.ImageSet, protocol: Protocol, used: numerics.Numerics) -> Tensor:
+    """[N, K] of one network."""
+    preprocess = member.bundle.preprocess
+    batches = views(protocol, images, preprocess, batch_size=_batch_size(preprocess), device=used.device)
+    shown = _shown(batches, f"{member.path}: {protocol}", len(images))
+    return scores(member.bundle.network.to(used.device), shown, num_images=len(images), autocast=used.autocast)
+
+
+def _batch_size(preprocess: data.Preprocess) -> int:
+    return max(1, min(500, _PIXELS_A_BATCH // preprocess.size_px**2))
+
+
+def _name_of_data(members: Sequence[_Member]) -> str:
+    names = sorted({member.data_name for member in members if member.data_name is not None})
+    if not names:
+        raise ValueError(f"{members[0].path} is a bundle: name the data too, as in: reslearn evaluate {members[0].path} cifar10")
+    if len(names) > 1:
+        raise ValueError(f"the runs were trained on {' and '.join(names)}: name the data to evaluate all of them on")
+    return names[0]
+
+
+def _numerics(member: _Member, precision: str | None, device: str | None) -> numerics.Numerics:
+    return numerics.Numerics(
+        device=numerics.choose_device(device), precision=precision or member.precision or "fp32", compiled=False,
+        threads=torch.get_num_threads(), instruction_set="",
+    )  # fmt: skip
+
+
+def is_source(text: str) -> bool:
+    """Whether an argument names a run folder or a bundle, and not data."""
+    path = Path(text)
+    return path.suffix == ".safetensors" or RunFolder(path).exists()
+
+
+def _open(path: Path) -> _Member:
+    precision, data_name, bundle_path = None, None, path
+    if path.is_dir():
+        folder = RunFolder.open(path)
         if not folder.bundle_path.exists():
-            raise RunError(f"{source} has no model.safetensors: it is not complete, or was committed without weights")
-        precision = precision or folder.environment["numerics"]["precision"]
-        data_name = data_name or folder.recipe["data"]["name"]
-        source = folder.bundle_path
-    if not source.exists():
-        raise RunError(f"{source}: there is no such run folder or bundle")
-    if data_name is None:
-        raise ValueError(f"{source} is a bundle: name the data too, as in: reslearn evaluate {source} cifar10")
-    bundle = read_bundle(source)
-    dataset = data.load(data_name, data_dir=data_dir, size_px=bundle.preprocess.size_px)
+            raise RunError(f"{path} has no model.safetensors: it is not complete, or was committed without weights")
+        precision = folder.environment["numerics"]["precision"]
+        data_name = folder.recipe["data"]["name"]
+        bundle_path = folder.bundle_path
+    if not bundle_path.exists():
+        raise RunError(f"{path}: there is no such run folder or bundle")
+    return _Member(path=path, bundle=read_bundle(bundle_path), precision=precision, data_name=data_name)
+
+
+def _images(member: _Member, name: str, images: str, data_dir: Path | None) -> data.ImageSet:
+    """The set to evaluate on; a folder of images stays on disk."""
+    bundle = member.bundle
+    dataset = data.load(name, data_dir=data_dir, size_px=bundle.preprocess.size_px, stream=True)
     if dataset.classes != bundle.classes:
         raise ValueError(
-            f"{data_name} has other classes than the network: {', '.join(dataset.classes[:3])}... and {', '.join(bundle.classes[:3])}..."
+            f"{name} has other classes than {member.path}: {', '.join(dataset.classes[:3])}... and {', '.join(bundle.classes[:3])}..."
         )
-    chosen = numerics.Numerics(
-        device=numerics.choose_device(device),
-        precision=precision or "fp32",
-        compiled=False,
-        threads=torch.get_num_threads(),
-        instruction_set="",
-    )
-    net = bundle.network.to(chosen.device)
-    batches = data.eval_batches(getattr(dataset, images), bundle.preprocess, device=chosen.device)
-    return evaluate(net, batches, autocast=chosen.autocast())
+    found: data.ImageSet | None = getattr(dataset, images)
+    if found is None:
+        raise ValueError(f"--images {images}: {name} brings no validation images of its own")
+    return found
+
+
+def _shown(batches: Iterable[Pair], about: str, num_images: int) -> Iterator[Pair]:
+    """The batches, with a bar where there is a terminal."""
+    with progress(about, num_images, after_seconds=2.0) as advance:
+        for batch in batches:
+            yield batch
+            advance(len(batch[0]))  # of x or of indices there is one an image

@@ -1,7 +1,7 @@
 """Everything needed to go on bit for bit, in one file, written aside and renamed; read back with weights_only."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from reslearn.runs import RunError, RunFolder
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.loop import NonFiniteLossError, State
 from reslearn.train.meter import Meter
+from reslearn.train.schedule import Waiting
 
 
 @dataclass(kw_only=True)
@@ -46,6 +47,7 @@ def save(folder: RunFolder, training: Training, *, seconds: float) -> Path:
             "meter": training.meter.state_dict(),
             "step": training.state.step,
             "warmed_up_at_step": training.state.warmed_up_at_step,
+            "waiting": asdict(training.state.waiting),
             "seconds": seconds,
             "metrics_bytes": folder.metrics_size(),
         },
@@ -72,6 +74,7 @@ def restore(path: Path, training: Training, *, device: str) -> tuple[float, int]
             training.average.num_updates = int(content["average"]["num_updates"])
         training.meter.load_state_dict(content["meter"])
         training.state.step, training.state.warmed_up_at_step = int(content["step"]), content["warmed_up_at_step"]
+        training.state.waiting = Waiting(**content.get("waiting", {}))  # absent before there was a plateau schedule
         return float(content["seconds"]), int(content["metrics_bytes"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0]

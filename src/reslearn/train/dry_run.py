@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from reslearn import recipes
+from reslearn.data import Images
 from reslearn.runs import RunFolder
 from reslearn.train.checkpoint import Training
 from reslearn.train.loop import make_step
@@ -54,12 +55,13 @@ def plan(
     threads: int | None = None,
     data_dir: Path | None = None,
     download: bool = False,
+    workers: int | None = None,
 ) -> Plan:
     """What `train_recipe` would do with the same arguments; raises what it would raise before its first step."""
     folder = RunFolder(Path(out))
     check_folder(folder, recipe, resume=resume)
     record = folder.environment if folder.exists() else None
-    prepared = prepare(recipe, record, device=device, threads=threads, data_dir=data_dir, download=download)
+    prepared = prepare(recipe, record, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers)
     done = _steps_done(folder, prepared)
     weights, activations, images = _weights_bytes(prepared), _activations_bytes(prepared), _images_bytes(prepared)
     total = weights + activations + images
@@ -111,10 +113,10 @@ def _activations_bytes(prepared: Prepared) -> int:
 
 
 def _images_bytes(prepared: Prepared) -> int:
-    """The whole set as bytes, and a batch as float32, before and after its crop."""
+    """The sets that are in memory as bytes, and a batch as float32, before and after its crop."""
     pixels = prepared.dataset.channels * prepared.dataset.size_px**2
     sets = (prepared.dataset.train, prepared.dataset.test, prepared.dataset.validation)
-    return pixels * (sum(len(images) for images in sets if images is not None) + 2 * 4 * prepared.recipe.train.batch_size)
+    return pixels * (sum(len(images) for images in sets if isinstance(images, Images)) + 2 * 4 * prepared.recipe.train.batch_size)
 
 
 def _free_bytes(device: str) -> float:

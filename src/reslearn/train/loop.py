@@ -7,7 +7,7 @@ Plain SGD with backpropagation end to end is all the paper needs (Sec. 3.1, 3.4)
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.batch_norm import BatchNormInFloat32
 from reslearn.train.meter import Meter, Reading, sums
-from reslearn.train.schedule import WarmUp
+from reslearn.train.schedule import Waiting, WarmUp
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -33,6 +33,7 @@ class State:
 
     step: int = 0
     warmed_up_at_step: int | None = None
+    waiting: Waiting = field(default_factory=Waiting)
 
 
 def make_step(

@@ -1,5 +1,6 @@
 """A recipe made ready to train: data, network and numerics. Whatever can be wrong with it is found here, before a file is written."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from reslearn.train import numerics
 from reslearn.train.numerics import Numerics
 
 _EVALUATION_BATCH = 500
+_EVALUATION_BATCH_OF_FILES = 100  # those are large
+_MAX_WORKERS = 16  # beyond that they wait for the disk
 
 
 @dataclass(kw_only=True)
@@ -30,20 +33,26 @@ class Prepared:
     model: nn.Module
     complexity: models.Complexity
     num_steps: int
+    augment: data.Augment | data.Jitter
+    num_workers: int  # that read picture files
 
     def train_batches(self, *, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented batches from `start_step` on, without end."""
-        augment = data.Augment(pad_px=self.recipe.data.pad_px, crop=self.recipe.data.crop, flip=self.recipe.data.flip)
-        return data.train_batches(
-            self.dataset.train, self.preprocess, batch_size=self.recipe.train.batch_size, seed=self.recipe.seed, start_step=start_step,
-            augment=augment, device=self.numerics.device,
+        train, recipe = self.dataset.train, self.recipe
+        position = {"batch_size": recipe.train.batch_size, "seed": recipe.seed, "start_step": start_step}
+        if isinstance(self.augment, data.Augment):
+            assert isinstance(train, data.Images)
+            return data.train_batches(train, self.preprocess, **position, augment=self.augment, device=self.numerics.device)
+        return data.image_batches(
+            train, self.preprocess, **position, augment=self.augment, num_workers=self.num_workers, device=self.numerics.device
         )  # fmt: skip
 
-    def batches(self, images: data.Images) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, images: data.ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in order, as evaluation sees it."""
-        return data.eval_batches(images, self.preprocess, batch_size=_EVALUATION_BATCH, device=self.numerics.device)
+        batch_size = _EVALUATION_BATCH if isinstance(images, data.Images) else _EVALUATION_BATCH_OF_FILES
+        return data.eval_batches(images, self.preprocess, batch_size=batch_size, device=self.numerics.device)
 
-    def evaluate(self, net: nn.Module, images: data.Images) -> Metrics:
+    def evaluate(self, net: nn.Module, images: data.ImageSet) -> Metrics:
         """Loss and error of `net` on `images`."""
         return evaluate(net, self.batches(images), autocast=self.numerics.autocast())
 
@@ -68,16 +77,28 @@ def prepare(
     threads: int | None,
     data_dir: Path | None,
     download: bool,
+    workers: int | None = None,
 ) -> Prepared:
     """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run.
 
     Raises DataError, UnknownModel, RunError (the record cannot be obeyed here) and ValueError.
     """
-    dataset = data.load(recipe.data.name, data_dir=data_dir, download=download, size_px=recipe.data.size_px)
-    if recipe.data.validation_images:
-        dataset = data.split(dataset, recipe.data.validation_images)
-    if recipe.data.train_images is not None:
-        dataset = replace(dataset, train=dataset.train.spread(recipe.data.train_images))
+    options = recipe.data
+    dataset = data.load(
+        options.name, data_dir=data_dir, download=download, size_px=options.size_px, stream=options.jitter is not None
+    )  # fmt: skip
+    if options.jitter is not None and not isinstance(dataset.train, data.Files):
+        raise ValueError(f"data.jitter resizes picture files, and {options.name} has none: give a folder of images, or data.jitter=none")
+    if options.validation_images:
+        dataset = data.split(dataset, options.validation_images)
+    if options.train_images is not None:
+        dataset = replace(dataset, train=dataset.train.spread(options.train_images))
+    if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
+        raise ValueError(
+            f'schedule.kind = "plateau" decides by validation images, and {options.name} has none: set data.validation_images'
+        )  # fmt: skip
+    if record is not None and record["data"]["fingerprint"] != dataset.fingerprint:
+        raise RunError(f"the run began on other images than {recipe.data.name} holds now: start anew in another folder")
     recipe = _fit_model_to_data(recipe, dataset)
     torch.manual_seed(recipe.seed)
     model = models.build(**recipe.model.model_dump())
@@ -94,12 +115,23 @@ def prepare(
     prepared = Prepared(
         recipe=recipe, dataset=dataset, data_dir=data_dir, numerics=chosen, complexity=complexity, num_steps=num_steps,
         model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's stub lacks it
-        preprocess=data.Preprocess.fit(dataset.train, mean=recipe.data.mean, std=recipe.data.std, padding=recipe.data.padding),
+        preprocess=_fit_preprocess(options, dataset), augment=_augment(options, dataset),
+        num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers,
     )  # fmt: skip
-    if record is not None and record["data"]["fingerprint"] != dataset.fingerprint:
-        raise RunError(f"the run began on other images than {recipe.data.name} holds now: start anew in another folder")
     _warn_of_milestones_without_effect(prepared)
     return prepared
+
+
+def _fit_preprocess(options: recipes.Data, dataset: data.Dataset) -> data.Preprocess:
+    shorter_px = None if options.jitter is None else data.in_proportion(data.TEST_SHORTER, dataset.size_px)
+    return data.Preprocess.fit(dataset.train, mean=options.mean, std=options.std, padding=options.padding, shorter_px=shorter_px)
+
+
+def _augment(options: recipes.Data, dataset: data.Dataset) -> data.Augment | data.Jitter:
+    if options.jitter is None:
+        return data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
+    assert isinstance(dataset.train, data.Files)
+    return data.Jitter.fit(dataset.train, shorter=options.jitter, flip=options.flip, colour=options.colour)
 
 
 def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:

@@ -9,9 +9,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from reslearn import recipes
+from reslearn.data import DataError
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import checkpoint, environment, tensorboard
@@ -36,10 +35,13 @@ def train_recipe(
     threads: int | None = None,
     data_dir: Path | None = None,
     download: bool = False,
+    workers: int | None = None,
     tensorboard_files: bool = False,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train `recipe` in the folder `out` and return its result.json; with `resume`, go on where the folder stopped.
+
+    `workers` processes read picture files, where these stay on disk (a core each if None); the batches do not depend on their number.
 
     Raises RunError (folder in use, of another recipe, or not to be resumed here), DataError, UnknownModel, NonFiniteLossError,
     OSError on a full disk (the checkpoint before it stays whole), and Interrupted after Ctrl-C or SIGTERM.
@@ -54,7 +56,8 @@ def train_recipe(
     if (reason := folder.divergence) is not None:
         raise NonFiniteLossError(reason)
     prepared = prepare(
-        recipe, folder.environment if begun else None, device=device, threads=threads, data_dir=data_dir, download=download
+        recipe, folder.environment if begun else None, device=device, threads=threads, data_dir=data_dir, download=download,
+        workers=workers,
     )  # fmt: skip
     with folder.lock():
         if folder.exists() and not begun:
@@ -114,6 +117,8 @@ def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) ->
             reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
             folder.write_json("diverged.json", {"step": training.state.step, "reason": reason})  # a study counts it, and need not try again
             raise NonFiniteLossError(reason) from None
+        except DataError as error:  # a picture file that cannot be read, met only now
+            raise DataError(f"{error}; {_last_checkpoint(folder)}; {_resume_line(prepared, folder)}") from None
         except OSError as error:
             where = f"while writing to {folder.path}; {_last_checkpoint(folder)}; {_resume_line(prepared, folder)}"
             raise OSError(error.errno, f"{error.strerror} {where}") from None
@@ -138,13 +143,15 @@ def _loop(prepared: Prepared, training: Training, record: Record, display: Displ
     for reading in train_steps(
         step, prepared.train_batches(start_step=state.step), training.optimizer, state=state, meter=training.meter,
         average=training.average, num_steps=prepared.num_steps, warm_up=warm_up,
-        factor=factor(schedule, num_images=len(prepared.dataset.train), batch_size=recipe.train.batch_size),
+        factor=factor(
+            schedule, num_images=len(prepared.dataset.train), batch_size=recipe.train.batch_size, waiting=state.waiting
+        ),
     ):  # fmt: skip
         if reading is not None:
             record.reading(reading)
             display.show(step=reading.step, loss=reading.loss, top1_error_pct=reading.top1_error_pct)
         if state.step % evaluate_every == 0 and state.step < prepared.num_steps:
-            _evaluate_midway(prepared, training.network, state.step, record)
+            _evaluate_midway(prepared, training, record)
         if state.step in snapshots:
             record.bundle(training.network, folder.snapshot_path(state.step), metrics={})
         asked = request.signal_number
@@ -169,12 +176,18 @@ def _resume(prepared: Prepared, folder: RunFolder, training: Training) -> float:
     return seconds
 
 
-def _evaluate_midway(prepared: Prepared, net: nn.Module, step: int, record: Record) -> None:
-    """Validation error, and the test error where a curve of it is asked for (write-only, as in the paper's figures)."""
+def _evaluate_midway(prepared: Prepared, training: Training, record: Record) -> None:
+    """Validation error, which a plateau schedule reads, and the test error where a curve of it is asked for (write-only, as in the
+    paper's figures)."""
+    state, schedule = training.state, prepared.recipe.schedule
     sets = {"validation": prepared.dataset.validation, "test": prepared.dataset.test if prepared.recipe.evaluation.test_curve else None}
     for kind, images in sets.items():
         if images is not None:
-            record.evaluation(kind, step, prepared.evaluate(net, images))
+            metrics = prepared.evaluate(training.network, images)
+            record.evaluation(kind, state.step, metrics)
+            warming = schedule.warm_up_lr is not None and state.warmed_up_at_step is None
+            if kind == "validation" and isinstance(schedule, recipes.Plateau) and not warming:
+                state.waiting.observe(metrics.top1_error_pct, schedule)
 
 
 def _finish(prepared: Prepared, training: Training, record: Record) -> dict[str, Any]:

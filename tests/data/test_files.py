@@ -1,0 +1,153 @@
+"""Image folders left on disk: what is listed, in which order, and that evaluation sees what loading into memory gives."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslearn import data
+from reslearn.data import DataError, Files, Preprocess, eval_batches
+from reslearn.data.files import in_order
+
+Make = Callable[..., Path]
+WNIDS = ("n01440764", "n01443537", "n02102040")
+
+
+def paths(files: data.ImageSet) -> list[Path]:
+    assert isinstance(files, Files)
+    return [files.path(index) for index in range(len(files))]
+
+
+def test_listed_as_loaded_into_memory(make_pictures: Make, tmp_path: Path) -> None:
+    """The same images in the same order, with the same labels, and to a network the same pixels."""
+    make_pictures(tmp_path, train=7, validation=3, test=4)
+    memory, disk = data.load(tmp_path, size_px=16), data.load(tmp_path, size_px=16, stream=True)
+    assert (disk.classes, disk.name, disk.size_px, disk.channels) == (memory.classes, memory.name, 16, 3)
+    preprocess = Preprocess.fit(memory.train)
+    assert Preprocess.fit(disk.train) == preprocess
+    for part in ("train", "validation", "test"):
+        there, here = getattr(memory, part), getattr(disk, part)
+        assert torch.equal(here.labels, there.labels)
+        assert [path.parent.name for path in paths(here)] == [memory.classes[label] for label in here.labels.tolist()]
+        batches = [list(eval_batches(images, preprocess, batch_size=5)) for images in (there, here)]
+        for (x, y), (x_disk, y_disk) in zip(*batches, strict=True):
+            assert torch.equal(x, x_disk)
+            assert torch.equal(y, y_disk)
+            assert x_disk.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_parts_of_a_listing(make_pictures: Make, tmp_path: Path) -> None:
+    files = data.load(make_pictures(tmp_path, train=7, test=1), size_px=8, stream=True).train
+    assert isinstance(files, Files)
+    everything = paths(files)
+    assert len(set(everything)) == 21
+    assert paths(files.subset(3, 9)) == everything[3:9]
+    assert paths(files.spread(3)) == [everything[0], everything[7], everything[14]]
+    assert paths(files.subset(3, 9).spread(2)) == [everything[3], everything[6]]
+    assert files.spread(50) is files
+    assert files.subset(0, 4).names is files.names  # a part costs nothing
+    with pytest.raises(DataError, match="0 to 22 were asked for; there are 21"):
+        files.subset(0, 22)
+    pixels, label = files[2]
+    with Image.open(everything[2]) as image:
+        assert sorted(pixels.shape[:2]) == sorted(image.size)  # whole, and upright
+    assert pixels.shape[2] == 3
+    assert files.labels[2] == label
+
+
+def test_pictures_held_sideways_are_turned(tmp_path: Path) -> None:
+    halves = np.zeros((20, 40, 3), np.uint8)
+    halves[:, 20:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(halves).save(tmp_path / name / "a.png", exif=exif)
+        Image.fromarray(halves).save(tmp_path / name / "b.png", exif=exif)
+    pixels, _ = data.load(tmp_path, size_px=8, stream=True).train[0]  # type: ignore[index]
+    np.testing.assert_array_equal(pixels, np.rot90(halves, -1))
+
+
+def test_the_validation_images_of_ilsvrc_are_what_is_reported(make_pictures: Make, tmp_path: Path) -> None:
+    """Its test labels were never published. Validation images for decisions are held out of train."""
+    make_pictures(tmp_path, classes=WNIDS, train=8, val=3)
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (30, 30)).save(tmp_path / "test" / "ILSVRC2012_test_00000001.jpg")
+    dataset = data.load(tmp_path, size_px=8, stream=True)
+    assert (len(dataset.train), len(dataset.test), dataset.validation) == (24, 9, None)
+    assert {path.parts[-3] for path in paths(dataset.test)} == {"val"}
+    held = data.split(dataset, 6)
+    assert held.validation is not None
+    assert (len(held.train), len(held.validation), len(held.test)) == (18, 6, 9)
+    assert {path.parts[-3] for path in paths(held.validation)} == {"train"}
+    assert not set(paths(held.train)) & set(paths(held.validation))
+    assert data.load(tmp_path, size_px=8).test.labels.tolist() == dataset.test.labels.tolist()  # in memory too
+
+    make_pictures(tmp_path / "own", classes=WNIDS, train=8, val=3, test=2)
+    own = data.load(tmp_path / "own", size_px=8, stream=True)
+    assert own.validation is not None  # a test/ with classes is one
+    assert (len(own.validation), len(own.test)) == (9, 6)
+
+
+def test_the_fingerprint_is_one_of_names_and_sizes_and_says_so(make_pictures: Make, tmp_path: Path) -> None:
+    make_pictures(tmp_path, train=4, test=2)
+
+    def fingerprint() -> str:
+        return data.load(tmp_path, size_px=8, stream=True).fingerprint
+
+    first = fingerprint()
+    assert first.startswith("names+sizes:")
+    assert fingerprint() == first
+    picture = tmp_path / "test" / "red" / "0.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content + b"\0")
+    assert fingerprint() != first
+    picture.write_bytes(content)
+    assert fingerprint() == first
+    picture.rename(picture.with_name("7.jpg"))
+    renamed = fingerprint()
+    assert renamed != first
+    (tmp_path / "test" / "red" / "7.jpg").rename(tmp_path / "test" / "blue" / "7.jpg")
+    assert fingerprint() not in (first, renamed)
+
+
+def test_what_is_wrong_with_files_is_told_when_it_is_cheap(make_pictures: Make, tmp_path: Path) -> None:
+    """Empty files at once; broken ones when they are read, with their name."""
+    make_pictures(tmp_path, train=4, test=2)
+    broken = tmp_path / "test" / "red" / "0.jpg"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    dataset = data.load(tmp_path, size_px=8, stream=True)
+    preprocess = Preprocess.fit(dataset.train)
+    with pytest.raises(DataError, match=rf"^{broken} cannot be read \(.+\): remove or replace it$"):
+        list(eval_batches(dataset.test, preprocess, batch_size=2))
+    broken.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^1 of 6 images are empty files, the first is {broken}: remove"):
+        data.load(tmp_path, size_px=8, stream=True)
+
+
+def test_a_folder_may_be_named_without_its_place(make_pictures: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pictures(tmp_path / "given" / "photos", train=2, test=1)
+    assert data.load("photos", data_dir=tmp_path / "given", size_px=8, stream=True).name == "photos"
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "given"))
+    assert len(data.load("photos", size_px=8).train) == 6
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
+    with pytest.raises(data.UnknownData, match="no data called 'photos'"):
+        data.load("photos")
+
+
+def test_read_ahead_keeps_order_and_does_not_read_all(make_pictures: Make) -> None:
+    asked = []
+
+    def numbers() -> object:
+        for number in range(100):
+            asked.append(number)
+            yield number
+
+    made = in_order(lambda number: number * number, numbers(), ahead=4)  # type: ignore[arg-type]
+    assert [next(made) for _ in range(10)] == [number * number for number in range(10)]
+    assert len(asked) <= 15
+    assert list(made) == [number * number for number in range(10, 100)]
