@@ -59,7 +59,7 @@ def exhibit_command(name: str) -> Callable[..., None]:
         module = paper.load_exhibit(name)
         chosen = paper.budget_of(module, budget, data, seeds=seeds, depths=_depths(depths))
         if module.conditions(chosen):
-            load(chosen.data, data_dir=data_dir)  # what is not there is told once, not by every run
+            load(chosen.data, data_dir=data_dir, stream=True)  # what is not there is told once, not by every run
         out = out or Path("paper") / (f"{Path(chosen.data).name}-{budget}" if chosen.data else "not-run")
         report = _run(name, chosen, out, jobs=jobs, data_dir=data_dir, as_json=as_json)
         for failure in report.failures:

@@ -158,6 +158,7 @@ def _tensors(data: Any, data_dir: Path | None) -> tuple[Tensor, Tensor]:
             raise DiagnosisError(f"the data function failed: {_told(error)}") from None
     if isinstance(data, str | Path):
         dataset = data_room.load(data, data_dir=data_dir)
+        assert isinstance(dataset.train, data_room.Images)  # stream was not asked for
         return data_room.Preprocess.fit(dataset.train)(dataset.train.pixels), dataset.train.labels
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise DiagnosisError(f"data are a {type(data).__name__}: a pair (inputs, targets), a name or a folder is needed")
