@@ -1,6 +1,7 @@
 """Many runs: grids, the engine that runs them, statistics, verdicts. Knows nothing of torch."""
 
-from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, depth_rows, table
+from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, table
+from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
@@ -14,6 +15,6 @@ __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
     "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
     "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare",
-    "compare_steps", "degradation_verdict", "depth_rows", "equivalence", "grid", "load_study", "restricted_mean", "run_study", "slope",
-    "steps_to_threshold", "study_from", "summary", "table", "vary",
+    "compare_steps", "degradation_verdict", "degradation_verdicts", "depth_rows", "equivalence", "grid", "load_study",
+    "restricted_mean", "run_study", "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
 ]  # fmt: skip

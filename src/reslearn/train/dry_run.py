@@ -84,8 +84,7 @@ def plan(
 def _steps_done(folder: RunFolder, prepared: Prepared) -> int:
     if folder.is_complete:
         return prepared.num_steps
-    checkpoints = folder.checkpoints()
-    return int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
+    return max(folder.checkpoints_by_step(), default=0)
 
 
 def _weights_bytes(prepared: Prepared) -> int:
