@@ -16,10 +16,15 @@ class StudyError(ValueError):
     """A study file that cannot be: names the file, the key, the value and what is allowed."""
 
 
+_MOST_SEEDS = 10_000
+
+
 def _seeds(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError("at least one seed is needed")
+        if value > _MOST_SEEDS:
+            raise ValueError(f"at most {_MOST_SEEDS:,} seeds are allowed")
         return tuple(range(value))
     return value
 
