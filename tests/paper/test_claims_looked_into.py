@@ -151,6 +151,9 @@ def comparison(low: float, high: float) -> Comparison:
 )
 def test_the_rule_of_c11(fitted: Comparison, compared: Comparison | None, outcome: str) -> None:
     assert c11._outcome(fitted, compared) == outcome
+    # A fit that diverged was left out: the fits may then speak for neither side.
+    expected = "not shown" if compared is not None and compared.interval is not None and compared.interval.high < 0 else "undecided"
+    assert c11._outcome(dataclasses.replace(fitted, num_diverged=1), compared) == expected
 
 
 def test_c14_probes_trained_and_untrained(evidence: Evidence) -> None:

@@ -25,6 +25,12 @@ def test_a_shallow_plain_net_that_diverged_does_not_speak_for_degradation() -> N
     assert c08.decide([*ends, [NAN, 40.0]], [*ends, [NAN, 40.0]])[0] == "undecided"
 
 
+def test_a_shallowest_plain_net_that_diverged_does_not_speak_against_a_bend() -> None:
+    saturating = [[1.0, 21.0, 24.0], [1.0, 21.2, 24.1], [1.1, 21.1, 24.2]]
+    assert c07.decide((8, 20, 56), saturating)[0] == "not shown"
+    assert c07.decide((8, 20, 56), [*saturating, [NAN, 21.0, 24.0]])[0] == "undecided"
+
+
 def test_a_residual_net_that_diverged_does_not_speak_against_gains_from_depth() -> None:
     flat = [[4.0, 4.1, 4.2], [4.0, 4.2, 4.3], [4.1, 4.1, 4.2]]
     assert c05.decide((8, 20, 56), flat)[0] == "not shown"

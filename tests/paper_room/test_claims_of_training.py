@@ -119,12 +119,13 @@ def test_c13_wants_the_solver_unchanged_and_the_nets_trained(changes: list[str],
 
 def test_c13_names_what_was_changed() -> None:
     recipe = {
-        "model": {"name": "resnet56"}, "optimizer": {"name": "sgd", "nesterov": False}, "schedule": {"warm_up_lr": None},
+        "model": {"name": "resnet56"}, "optimizer": {"name": "sgd", "nesterov": False, "momentum": 0.9}, "schedule": {"warm_up_lr": None},
         "train": {"ema": None},
     }  # fmt: skip
     assert c13.changes_to_the_solver(recipe) == []
-    assert c13.changes_to_the_solver({**recipe, "optimizer": {"name": "muon", "nesterov": True}}) == [
+    assert c13.changes_to_the_solver({**recipe, "optimizer": {"name": "muon", "nesterov": True, "momentum": 0}}) == [
         "optimizer.name = muon",
+        "optimizer.momentum = 0",
         "optimizer.nesterov = true",
     ]
     warmed = {**recipe, "schedule": {"warm_up_lr": 0.01}}

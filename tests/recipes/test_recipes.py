@@ -91,6 +91,12 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (f"schedule.duration={'9' * 400} steps", ["at most 1,000,000,000"]),
         ("schedule.kind=linear", ['schedule.kind = "linear"', "constant, step, triangular, cosine"]),
         ("schedule.rise=0.1", ["unknown key schedule.rise = 0.1", "milestones"]),
+        (
+            'schedule.milestones=["4 epochs", "3 epochs"]',
+            ['schedule.milestones = ["4 epochs", "3 epochs"]', "each must be later than the one before it"],
+        ),
+        ('schedule.milestones=["9 steps", "1 epochs", "9 steps"]', ["each must be later than the one before it"]),
+        ('schedule.milestones=["0 epochs", "1 epochs"]', ['schedule.milestones.0 = "0 epochs"', "more than nothing"]),
         ('schedule.milestones="3 epochs"', ['schedule.milestones = "3 epochs"', "a list is needed"]),
         ("train.ema=1", ["train.ema = 1", "less than 1"]),
         ("train.accumulate=3", ["batch_size = 32", "accumulate = 3", "equal parts"]),

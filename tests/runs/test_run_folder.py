@@ -101,24 +101,37 @@ def test_a_key_that_is_missing_is_named_with_its_file(tmp_path: Path) -> None:
 def test_metrics_are_cut_back(tmp_path: Path) -> None:
     folder = made(tmp_path)
     assert folder.metrics_size() == 0
-    for step in (1, 2):
-        folder.append_metrics({"kind": "train", "step": step})
+    lines = [{"kind": "train", "step": step, "epoch": step / 2} for step in (1, 2)]
+    for line in lines:
+        folder.append_metrics(line)
     size = folder.metrics_size()
-    folder.append_metrics({"kind": "test", "step": 2})
+    folder.append_metrics({"kind": "test", "step": 2, "epoch": 1.0})
     with folder.metrics_path.open("a") as file:
         file.write('{"kind": "tra')  # the process was killed here
     assert [record["step"] for record in folder.metrics("train")] == [1, 2]
     assert len(folder.metrics()) == 3
     folder.truncate_metrics(size)
-    assert folder.metrics() == [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}]
+    assert folder.metrics() == lines
     with pytest.raises(RunError, match="shorter than at the last checkpoint"):
         folder.truncate_metrics(size + 1)
+
+
+def test_the_newest_whole_line_of_a_file_that_is_being_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.newest_metrics("train") is None
+    line = '{"kind": "%s", "step": %d, "epoch": 1}'
+    lines = [line % ("train", 1)] * 1000 + [line % ("train", 2), line % ("validation", 2), '{"kind": "train", "step": []}', '{"kind": "tr']
+    folder.metrics_path.write_text("\n".join(lines))
+    newest = folder.newest_metrics("train")
+    assert newest is not None and newest["step"] == 2
+    folder.metrics_path.write_text('{"kind": "train", "st')
+    assert folder.newest_metrics("train") is None
 
 
 @pytest.mark.parametrize("line", [b"{oops}\n", b"3\n", b"\xff\n"])
 def test_foreign_metrics_are_named_with_their_line(tmp_path: Path, line: bytes) -> None:
     folder = made(tmp_path)
-    folder.append_metrics({"kind": "train"})
+    folder.append_metrics({"kind": "train", "step": 1, "epoch": 1})
     with folder.metrics_path.open("ab") as file:
         file.write(line)
     with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: "):

@@ -84,6 +84,7 @@ def test_a_study_file(tmp_path: Path) -> None:
         ({"modles": 1}, "f: unknown key modles = 1; allowed are data, models, recipe, seeds, set, vary"),
         ({"overrides": ["a=1"]}, 'f: unknown key overrides = ["a=1"]; allowed are data, models, recipe, seeds, set, vary'),
         ({"seeds": 0}, "f: seeds = 0: at least one seed is needed"),
+        ({"seeds": 10**12}, "f: seeds = 1000000000000: at most 10,000 seeds are allowed"),
         ({"seeds": [-1]}, "f: seeds.0 = -1: input should be greater than or equal to 0"),
         ({"seeds": "x"}, 'f: seeds = "x": a number of seeds or a list of seeds is needed'),
         ({"models": []}, "f: models = []: at least one is needed"),

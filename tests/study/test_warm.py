@@ -60,7 +60,7 @@ def jobs_for(folder: Path | str, *models: str) -> list[Job]:
     return grid(models=models, seeds=[0], recipe="digits", folder=folder)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

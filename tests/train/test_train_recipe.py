@@ -225,6 +225,13 @@ def test_every_batch_is_full(batch_size: int, small: Small) -> None:
     assert prepared.steps_per_epoch == 30 / batch_size
 
 
+def test_milestones_in_two_units_must_rise_too(small: Small, tmp_path: Path) -> None:
+    recipe = small("schedule.kind=step", 'schedule.milestones=["9 steps", "1 epochs"]')
+    with pytest.raises(ValueError, match=r"milestones = 9 steps, 1 epochs: here those are steps 9, 8; each must be later than the one"):
+        train_recipe(recipe, tmp_path / "run", threads=1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_milestones_without_effect_are_told(small: Small, tmp_path: Path) -> None:
     recipe = small("schedule.kind=step", 'schedule.milestones=["5 steps", "11 steps", "8 epochs"]')
     with pytest.warns(UserWarning, match="schedule.milestones: 11 steps, 8 epochs without effect, since the training ends after 11 steps"):

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reslearn.recipes import Recipe
-    from reslearn.study import Collection, DegradationVerdict
+    from reslearn.study import Collection, DegradationVerdict, Summary
+    from reslearn.study.collect import Kind
 
 EXAMPLES = (
     "reslearn study --models plain20,plain56,resnet20,resnet56 --seeds 3 --data digits --recipe digits",
@@ -33,7 +36,7 @@ def study(
     A study that was stopped goes on when it is called again: what is complete stays, what was begun is resumed.
     """
     from reslearn.data import load
-    from reslearn.study import LocalEngine, collect, load_study, run_study, study_from
+    from reslearn.study import LocalEngine, collect, degradation_verdicts, load_study, run_study, study_from
 
     if (file is None) == (models is None):
         raise ValueError("give either a study file or --models, as in: reslearn study --models plain20,resnet20 --recipe digits")
@@ -57,11 +60,16 @@ def study(
     if not as_json or not report.is_complete:
         typer.echo("\n".join(report.lines()), err=as_json)
     found = collect(out)
+    verdicts = degradation_verdicts(found.rows)
     if found.rows:
-        _tell(found, out, as_json=as_json)
+        _tell(found, verdicts, out, as_json=as_json)
     if report.is_interrupted:
         raise typer.Exit(130)
-    if not report.is_complete or (check and any(verdict.answer == "yes" for verdict in _verdicts(found).values())):
+    complete = {job.folder for job in planned if job.is_complete}
+    for run in found.incomplete:
+        if run.folder in complete:  # it has a result that cannot be read
+            raise ValueError(run.reason)
+    if not report.is_complete or (check and any(not isinstance(one, str) and one.answer == "yes" for one in verdicts.values())):
         raise typer.Exit(1)
 
 
@@ -80,57 +88,38 @@ def _cost(recipe: "Recipe") -> float:
     return float(macs * recipe.schedule.duration.steps(num_images=50_000, batch_size=recipe.train.batch_size) * recipe.train.batch_size)
 
 
-def _tell(found: "Collection", out: Path, *, as_json: bool) -> None:
+def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str]", out: Path, *, as_json: bool) -> None:
     """Table, verdicts and page of what is there."""
     import json
     from dataclasses import asdict
 
     from reslearn.report import study_page, write_page
-    from reslearn.study import table
+    from reslearn.study import table, training_field
 
-    conditions, verdicts = table(found.rows, incomplete=found.incomplete), _verdicts(found)
+    fields = {training_field(found.rows): "training error %", "test_top1_error_pct": "test error %"}
+    conditions = table(found.rows, incomplete=found.incomplete)
     page = write_page(study_page(found, title=f"Study {out.name}"), out)
     if as_json:
-        typer.echo(json.dumps({"table": asdict(conditions), "verdicts": {k: asdict(v) for k, v in verdicts.items()}, "page": str(page)}))
+        made = {kind: verdict if isinstance(verdict, str) else asdict(verdict) for kind, verdict in verdicts.items()}
+        typer.echo(json.dumps({"table": asdict(conditions), "verdicts": made, "page": str(page)}))
         return
     from rich.console import Console
     from rich.table import Table
 
-    fields = {"train_recomputed_top1_error_pct": "training error %", "test_top1_error_pct": "test error %"}
     shown = Table("model", "runs", *fields.values(), title="mean ± standard deviation [95 % interval]", title_justify="left")
     for group in conditions.groups:
-        cells = []
-        for field in fields:
-            numbers = group.summaries.get(field)
-            cells.append("-" if numbers is None else _cell(numbers.mean, numbers.standard_deviation, numbers.interval))
-        shown.add_row(group.model, str(len(group.seeds)), *cells)
+        shown.add_row(group.model, str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))
     console = Console()
     console.print(shown)
-    for note in conditions.notes:
-        console.print(note, highlight=False, markup=False)
     for kind, verdict in verdicts.items():
-        console.print(f"degradation of {kind} nets: {verdict.answer}. {verdict.reason}", highlight=False, markup=False)
-    console.print(f"page: {page}", highlight=False, markup=False)
+        told = f"no verdict, {verdict}" if isinstance(verdict, str) else f"{verdict.answer}. {verdict.reason}"
+        console.print(f"degradation of {kind} nets: {told}", highlight=False, markup=False)
+    for line in (*conditions.notes, f"page: {page}"):
+        console.print(line, highlight=False, markup=False)
 
 
-def _cell(mean: float | None, deviation: float | None, interval: tuple[float, float] | None) -> str:
-    if mean is None:
-        return "diverged"
-    text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
-    return text if interval is None else f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]"
-
-
-def _verdicts(found: "Collection") -> "dict[str, DegradationVerdict]":
-    """The degradation verdict of each kind of which there are two depths."""
-    from reslearn.report.study import MARGIN_PCT
-    from reslearn.study import degradation_verdict, depth_rows
-
-    verdicts: dict[str, DegradationVerdict] = {}
-    for kind in ("plain", "residual"):
-        rows = [row for row in found.rows if row.kind == kind]
-        if len({row.depth for row in rows}) > 1:
-            try:
-                verdicts[kind] = degradation_verdict(depth_rows(rows, kind=kind), margin_pct=MARGIN_PCT)
-            except ValueError as error:  # two recipes at one depth, say: the table stands, the verdict does not
-                typer.echo(f"no verdict on {kind} nets: {error}", err=True)
-    return verdicts
+def _cell(numbers: "Summary | None") -> str:
+    if numbers is None:
+        return "-"
+    text = f"{numbers.mean:.2f}" if numbers.standard_deviation is None else f"{numbers.mean:.2f} ± {numbers.standard_deviation:.2f}"
+    return text if numbers.interval is None else f"{text} [{numbers.interval.low:.2f}, {numbers.interval.high:.2f}]"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reslearn.recipes.schema import Constant, Cosine, Plateau, Recipe, Stepwise, Triangular
+from reslearn.recipes.wording import needed, show
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -25,18 +26,7 @@ _MAY_BE_NONE = (
     "data.size_px", "data.train_images", "data.jitter", "data.colour", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr",
     "train.ema",
 )  # fmt: skip
-# What pydantic says in the words of a programmer.
-_ALLOWED = {
-    "bool_type": "true or false is needed",
-    "float_type": "a number is needed",
-    "int_type": "a whole number is needed",
-    "int_from_float": "a whole number is needed",
-    "dict_type": "a table of keys is needed",
-    "model_type": "a table of keys is needed",
-    "model_attributes_type": "a table of keys is needed",
-    "string_type": "a text is needed",
-    "tuple_type": "a list is needed",
-}
+_MISSING = ("missing", "union_tag_not_found")
 _SCHEDULES: dict[str, type[BaseModel]] = {
     "constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine, "plateau": Plateau,
 }  # fmt: skip
@@ -89,6 +79,15 @@ def from_dict(values: Mapping[str, Any], *, source: str) -> Recipe:
     return _validate(values, source=source, overrides=())
 
 
+def wrong_in(text: bytes) -> list[str]:
+    """What no recipe holds in the JSON `text` of one, a line each; what is missing may be, since not every reader needs it."""
+    try:
+        Recipe.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        return [_explain(problem, ()) for problem in error.errors(include_url=False) if problem["type"] not in _MISSING]
+    return []
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a recipe, for editors."""
     return TypeAdapter(Recipe).json_schema()
@@ -104,7 +103,7 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Where two resolved recipes differ in what they compute, as "optimizer.lr: 0.1 -> 0.2"."""
     a, b = _told(ours), _told(theirs)
     keys = sorted(key for key in a.keys() | b.keys() if key not in _NOT_HASHED and a.get(key) != b.get(key))
-    return [f"{key}: {_show(a.get(key))} -> {_show(b.get(key))}" for key in keys]
+    return [f"{key}: {show(a.get(key))} -> {show(b.get(key))}" for key in keys]
 
 
 def _told(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +169,7 @@ def _explain(problem: "ErrorDetails", overrides: Sequence[str]) -> str:
     key, given = ".".join(path), problem["input"]
     flags = [text for text in overrides if f"{key}.".startswith(f"{text.partition('=')[0].strip()}.")]
     origin = f" (from --set {flags[-1]})" if flags else ""
-    equation = f"{key} = {_show(given)}"
+    equation = f"{key} = {show(given)}"
     match problem["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(path[-1], allowed, n=1)
@@ -178,16 +177,18 @@ def _explain(problem: "ErrorDetails", overrides: Sequence[str]) -> str:
             return f"unknown key {equation}; {hint}{origin}"
         case "missing":
             return f"{key} is missing"
+        case _ if not path:
+            return needed(problem)
         case "union_tag_invalid":
-            return f"{key}.kind = {_show(problem['ctx']['tag'])}: allowed are {', '.join(_SCHEDULES)}{origin}"
+            return f"{key}.kind = {show(problem['ctx']['tag'])}: allowed are {', '.join(_SCHEDULES)}{origin}"
         case "union_tag_not_found":
             return f"{key}.kind is missing: {', '.join(_SCHEDULES)}"
         case "value_error":
             # of a whole table, whose content would only distract
             opening = "" if not key else f"{key}: " if isinstance(given, Mapping) else f"{equation}: "
             return f"{opening}{problem['ctx']['error']}{origin}"
-        case kind:
-            return f"{equation}: {_ALLOWED.get(kind) or problem['msg'][0].lower() + problem['msg'][1:]}{origin}"
+        case _:
+            return f"{equation}: {needed(problem)}{origin}"
 
 
 def _keys_beside(location: Sequence[str | int]) -> list[str]:
@@ -201,7 +202,3 @@ def _keys_beside(location: Sequence[str | int]) -> list[str]:
             return sorted(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))
         case _:
             return []
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value, default=str)

@@ -4,9 +4,10 @@ Frozen and keyword-only; unknown keys are refused. The comments say `Paper:` whe
 `Deviates:` where we leave it. Where the paper is silent the default is the first choice of the field (docs/paper-map.md).
 """
 
+import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from reslearn.recipes.duration import Duration, Length, Moment
 
@@ -100,11 +101,20 @@ class Constant(_Schedule):
 
 
 class Stepwise(_Schedule):
-    """The learning rate is multiplied by `factor` at each milestone."""
+    """The learning rate is multiplied by `factor` at each milestone; each is later than the one before it."""
 
     kind: Literal["step"]
     milestones: tuple[Duration, ...] = Field((Length(32000, "steps"), Length(48000, "steps")), validate_default=True)
     factor: float = Field(0.1, gt=0, lt=1)
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_rise(cls, milestones: tuple[Length, ...]) -> tuple[Length, ...]:
+        for unit in ("steps", "epochs"):  # how steps and epochs compare is known when the images are (train/prepare.py)
+            amounts = [milestone.amount for milestone in milestones if milestone.unit == unit]
+            if any(later <= earlier for earlier, later in itertools.pairwise(amounts)):
+                raise ValueError("each must be later than the one before it")
+        return milestones
 
 
 class Triangular(_Schedule):

@@ -17,13 +17,11 @@ from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Pag
 from reslearn.report.curves import Curve, curve, seeds_series
 from reslearn.report.run import circumstances, device, duration
 from reslearn.runs import RunFolder
-from reslearn.study import Summary, degradation_verdict
-from reslearn.study.collect import Collection, Group, Kind, Row, StudyTable, depth_rows, table
+from reslearn.study import Summary, degradation_verdicts, table, training_field
+from reslearn.study.collect import Collection, Group, Row, StudyTable
+from reslearn.study.verdicts import MARGIN_PCT
 
-TRAINING = "train_recomputed_top1_error_pct"
 TEST = "test_top1_error_pct"
-MARGIN_PCT = 1.0
-"""Points of training error below which a difference between depths does not count, unless a study says otherwise."""
 
 
 def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", margin_pct: float = MARGIN_PCT) -> Page:
@@ -33,12 +31,12 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
     """
     if not found.rows:
         raise ValueError("no complete run was found: a page of a study needs at least one" + _first_reason(found))
-    training = TRAINING if all(row.result.get(TRAINING) is not None for row in found.rows) else "train_top1_error_pct"
+    training = training_field(found.rows)
     conditions = table(found.rows, fields=(training, "validation_top1_error_pct", TEST), incomplete=found.incomplete)
     names = _names(conditions.groups)
     sections = [
         Section("Conditions", "", [_conditions(conditions, names, found.rows, training), *conditions.notes]),
-        Section("Does training error degrade with depth?", "", _verdicts(found.rows, training, margin_pct)),
+        Section("Does training error degrade with depth?", "", _verdicts(found.rows, margin_pct)),
         Section("Error against depth", "", _depth_figure(conditions, training)),
         Section("Training", "", _curve_figures(conditions, names, found.rows)),
         Section("How to repeat it", "", _repeat(found.rows)),
@@ -88,7 +86,7 @@ def _conditions(conditions: StudyTable, names: dict[tuple[str, str], str], rows:
         for field in measured:
             cells += _summary_cells(group.summaries.get(field))
         body.append(cells)
-    clean = ", batch-norm statistics recomputed" if training == TRAINING else ""
+    clean = ", batch-norm statistics recomputed" if "recomputed" in training else ""
     caption = f"Top-1 error in per cent over n seeds: mean, standard deviation, t interval. Training error on clean images{clean}."
     return Table(caption, columns, body)
 
@@ -103,19 +101,11 @@ def _summary_cells(numbers: Summary | None) -> list[Cell]:
     return [mean, numbers.standard_deviation, interval]
 
 
-def _verdicts(rows: Sequence[Row], training: str, margin_pct: float) -> list[Item]:
+def _verdicts(rows: Sequence[Row], margin_pct: float) -> list[Item]:
     body: list[Sequence[Cell]] = []
-    kinds: tuple[Kind, ...] = ("plain", "residual")
-    for kind in kinds:
-        depths = {row.depth for row in rows if row.kind == kind}
-        if len(depths) < 2:
-            continue
-        try:
-            verdict = degradation_verdict(depth_rows(rows, kind=kind, field=training), margin_pct=margin_pct)
-        except ValueError as error:  # two recipes at one depth, say: the table stands, the verdict does not
-            body.append((kind, "no verdict", str(error)))
-        else:
-            body.append((kind, verdict.answer, verdict.reason))
+    for kind, verdict in degradation_verdicts(rows, margin_pct=margin_pct).items():
+        told = ("no verdict", verdict) if isinstance(verdict, str) else (verdict.answer, verdict.reason)
+        body.append((kind, *told))
     if not body:
         return []
     caption = f"Yes, no or undecided, by a rule fixed before the data were looked at. Margin in points of training error: {margin_pct:g}."

@@ -7,12 +7,13 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-FORMAT = 1
+from reslearn.runs.shape import problems
 
 
 class RunError(ValueError):
@@ -133,7 +134,7 @@ class RunFolder:
 
     def snapshots(self) -> dict[int, Path]:
         """The snapshots that are there, by step."""
-        return {int(path.stem.removeprefix("step-")): path for path in sorted((self.path / "snapshots").glob("step-*.safetensors"))}
+        return _by_step(self.path / "snapshots", "safetensors")
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one kind or all; a last line that was cut in the middle is left out."""
@@ -144,15 +145,25 @@ class RunFolder:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     break
-                try:
-                    record = json.loads(line)
-                except (UnicodeDecodeError, json.JSONDecodeError):
-                    record = None
-                if not isinstance(record, dict):
-                    raise RunError(f"{self.metrics_path}, line {number}: not one of our records")
-                if kind is None or record.get("kind") == kind:
+                record = _table(self.metrics_path, line, where=f", line {number}")
+                if kind is None or record["kind"] == kind:
                     records.append(record)
         return records
+
+    def newest_metrics(self, kind: str) -> dict[str, Any] | None:
+        """The newest whole line of a kind near the end of metrics.jsonl, for whoever watches the run; None where there is none yet."""
+        try:
+            with self.metrics_path.open("rb") as file:
+                file.seek(max(0, self.metrics_path.stat().st_size - 8192))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return None
+        for line in reversed(lines[:-1]):  # what follows the last line end is still being written
+            with contextlib.suppress(RunError):  # the first may be the rest of a line
+                record = _table(self.metrics_path, line)
+                if record["kind"] == kind:
+                    return record
+        return None
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """One line more. Non-finite numbers are refused: they are not JSON."""
@@ -181,7 +192,11 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+        return list(self.checkpoints_by_step().values())
+
+    def checkpoints_by_step(self) -> dict[int, Path]:
+        """The checkpoints that are there, by step, oldest first."""
+        return _by_step(self.path / "checkpoints", "pt")
 
     def analysis(self, name: str) -> dict[str, Any] | None:
         """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read."""
@@ -211,18 +226,33 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
-
-        def table(value: dict[str, Any]) -> _Table:
-            named = _Table(value)
-            named.path = path
-            return named
-
         try:
-            value = json.loads(path.read_text(encoding="utf-8"), object_hook=table)
+            text = path.read_bytes()
         except OSError as error:
             raise RunError(f"{path}: {error.strerror}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(f"{path}: truncated, or no JSON ({error})") from None
-        if not isinstance(value, dict):
-            raise RunError(f"{path}: a table is expected")
-        return value
+        return _table(path, text)
+
+
+def _table(path: Path, text: bytes, *, where: str = "") -> dict[str, Any]:
+    """The JSON object in `text`, which is all of `path` or the line of it that `where` names, of the shape that this file has."""
+
+    def table(value: dict[str, Any]) -> _Table:
+        named = _Table(value)
+        named.path = path
+        return named
+
+    try:
+        value = json.loads(text, object_hook=table)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}{where}: truncated, or no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}{where}: a table is expected")
+    if wrong := problems(path.name, text):
+        raise RunError(f"{path}{where}: {'; '.join(wrong)}")
+    return value
+
+
+def _by_step(folder: Path, suffix: str) -> dict[int, Path]:
+    """Files of the name step-STEP.SUFFIX, in the order of their steps; others are nobody's business."""
+    named = ((re.fullmatch(rf"step-([0-9]{{1,18}})\.{suffix}", path.name), path) for path in folder.glob("*"))
+    return dict(sorted((int(match[1]), path) for match, path in named if match))

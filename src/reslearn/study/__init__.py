@@ -1,6 +1,7 @@
 """Many runs: grids, the engine that runs them, statistics, verdicts. Knows nothing of torch."""
 
-from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, depth_rows, table
+from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, table
+from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
@@ -25,8 +26,9 @@ from reslearn.study.warm import WarmStart
 
 __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
-    "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
-    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare",
-    "compare_steps", "degradation_verdict", "depth_rows", "equivalence", "equivalence_to", "grid", "holm", "load_study", "power_of",
-    "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "vary",
+    "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile", "StudyInUseError",
+    "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare", "compare_steps",
+    "degradation_verdict", "degradation_verdicts", "depth_rows", "equivalence", "equivalence_to", "grid", "holm", "load_study",
+    "power_of", "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table",
+    "training_field", "vary",
 ]  # fmt: skip

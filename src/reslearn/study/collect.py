@@ -13,7 +13,6 @@ from typing import Any, Literal
 from reslearn import recipes
 from reslearn.runs import RunError, RunFolder
 from reslearn.study.statistics import Summary, summary
-from reslearn.study.verdicts import DepthRow
 
 ERROR_FIELDS = ("train_top1_error_pct", "train_recomputed_top1_error_pct", "validation_top1_error_pct", "test_top1_error_pct")
 
@@ -95,7 +94,9 @@ def collect(*folders: Path | str) -> Collection:
             else:
                 incomplete.append(_unfinished(run))
         except RunError as error:
-            incomplete.append(Incomplete(folder=path, name=path.name, last_step=None, reason=last_line(path / "train.log") or str(error)))
+            # What was said before there was a recipe is why there is none; what a run said says nothing of what became of its files.
+            said = "" if RunFolder(path).exists() else last_line(path / "train.log")
+            incomplete.append(Incomplete(folder=path, name=path.name, last_step=None, reason=said or str(error)))
     return Collection(rows=tuple(rows), incomplete=tuple(incomplete))
 
 
@@ -116,18 +117,6 @@ def table(rows: Iterable[Row], *, fields: Sequence[str] = ERROR_FIELDS, incomple
     return StudyTable(groups=tuple(made), notes=tuple(notes))
 
 
-def depth_rows(rows: Iterable[Row], *, kind: Kind, field: str = "train_recomputed_top1_error_pct") -> list[DepthRow]:
-    """The runs of one kind as `degradation_verdict` takes them. ValueError where a run has no such field or one depth has two recipes."""
-    chosen = [row for row in rows if row.kind == kind and row.depth is not None]
-    for row in chosen:
-        if row.result.get(field) is None:
-            raise ValueError(f"{row.folder} has no {field} in its result.json")
-        others = {other.protocol for other in chosen if other.depth == row.depth}
-        if len(others) > 1:
-            raise ValueError(f"runs of {row.model} follow {len(others)} recipes: choose one before a verdict")
-    return [DepthRow(row.depth or 0, row.seed, float(row.result[field])) for row in chosen]
-
-
 def last_line(path: Path) -> str:
     """The last line that says anything of what the last command wrote to a log, or an empty text."""
     try:
@@ -142,11 +131,9 @@ def last_line(path: Path) -> str:
 
 
 def _row(run: RunFolder) -> Row:
-    recipe = run.recipe
-    try:
-        model, seed = str(recipe["model"]["name"]), int(recipe["seed"])
-    except (KeyError, TypeError, ValueError):
-        raise RunError(f"{run.path / 'recipe.json'}: no model.name or no seed in it") from None
+    recipe, result = run.recipe, run.result
+    _, _ = run.environment, run.metrics()  # whoever reads them later is to find them whole: a damaged run is damaged as a whole
+    model, seed = str(recipe["model"]["name"]), int(recipe["seed"])
     depth, kind = _family(model)
     return Row(
         folder=run.path,
@@ -156,14 +143,14 @@ def _row(run: RunFolder) -> Row:
         seed=seed,
         protocol=recipes.recipe_hash(recipe, without=_APART),
         recipe=recipe,
-        result=run.result,
+        result=result,
     )
 
 
 def _unfinished(run: RunFolder) -> Incomplete:
-    steps = [int(record["step"]) for record in run.metrics() if "step" in record]
+    records = run.metrics()
     said = run.divergence or last_line(run.path / "train.log")
-    last = steps[-1] if steps else None
+    last = int(records[-1]["step"]) if records else None
     reason = "no step recorded" if last is None else f"stopped after step {last}"
     return Incomplete(folder=run.path, name=run.path.name, last_step=last, reason=f"{reason}: {said}" if said else reason)
 

@@ -1,6 +1,5 @@
 """A study as a small TOML file, for `reslearn study FILE`; `StudyFile` shows its keys. Errors name file, key, value and what is allowed."""
 
-import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from reslearn.recipes import Recipe
+from reslearn.recipes.wording import needed, show
 from reslearn.study.grid import Job, grid, vary
 
 
@@ -16,10 +16,15 @@ class StudyError(ValueError):
     """A study file that cannot be: names the file, the key, the value and what is allowed."""
 
 
+_MOST_SEEDS = 10_000
+
+
 def _seeds(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError("at least one seed is needed")
+        if value > _MOST_SEEDS:
+            raise ValueError(f"at most {_MOST_SEEDS:,} seeds are allowed")
         return tuple(range(value))
     return value
 
@@ -95,11 +100,6 @@ def study_from(values: Mapping[str, Any], *, source: str) -> StudyFile:
 
 _NEEDED = {
     "string_pattern_mismatch": 'key=value is needed, as in "optimizer.lr=0.2"',
-    "string_type": "a text is needed",
-    "string_too_short": "a text is needed",
-    "int_type": "a whole number is needed",
-    "tuple_type": "a list is needed",
-    "too_short": "at least one is needed",
     "dict_type": "a table of lists is needed",
 }
 
@@ -107,18 +107,18 @@ _NEEDED = {
 def _explain(problem: Any) -> str:
     # A place within a union ends in the name of a member that pydantic tried; the user knows only keys and positions.
     path = [str(part) for part in problem["loc"] if part not in ("bool", "int", "float", "str")]
-    key, kind, value = ".".join(path), problem["type"], json.dumps(problem["input"], default=str)
+    key, kind, value = ".".join(path), problem["type"], show(problem["input"])
     if kind == "extra_forbidden":
         allowed = sorted(field.alias or name for name, field in StudyFile.model_fields.items())
         return f"unknown key {key} = {value}; allowed are {', '.join(allowed)}"
     if kind == "missing":
         return f"{key} is missing"
     if path == ["seeds"] and kind == "tuple_type":
-        needed = "a number of seeds or a list of seeds is needed"
+        told = "a number of seeds or a list of seeds is needed"
     elif path[0] == "vary" and len(path) == 3:
-        needed = "a number, a text or true/false is needed"
+        told = "a number, a text or true/false is needed"
     elif kind == "value_error":
-        needed = str(problem["ctx"]["error"])
+        told = str(problem["ctx"]["error"])
     else:
-        needed = _NEEDED.get(kind) or problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{key} = {value}: {needed}"
+        told = _NEEDED.get(kind) or needed(problem)
+    return f"{key} = {value}: {told}"

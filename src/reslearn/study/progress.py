@@ -4,7 +4,6 @@ It reads the metrics.jsonl that the runs append to; the runs know nothing of it.
 """
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -50,27 +49,12 @@ def display_for(jobs: Sequence[Job]) -> Iterator[Display]:
             yield _Bars(jobs, progress)
 
 
-def last_record(path: Path) -> dict[str, Any]:
-    """The newest whole line of kind "train" near the end of a metrics.jsonl; empty where there is none yet."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8192))
-            lines = file.read().decode(errors="replace").split("\n")
-    except OSError:
-        return {}
-    for line in reversed(lines[:-1]):  # what follows the last line end is still being written
-        with contextlib.suppress(json.JSONDecodeError):
-            record = json.loads(line)
-            if isinstance(record, dict) and record.get("kind") == "train":
-                return record
-    return {}
-
-
-def fraction_done(recipe: Recipe, record: Mapping[str, Any]) -> float:
+def fraction_done(recipe: Recipe, record: Mapping[str, Any] | None) -> float:
     """How far a run is, 0 to 1, in the unit in which its recipe gives the duration."""
+    if record is None:
+        return 0.0
     duration = recipe.schedule.duration
-    done = record.get("step" if duration.unit == "steps" else "epoch", 0)
-    return min(1.0, float(done) / duration.amount)
+    return min(1.0, float(record["step" if duration.unit == "steps" else "epoch"]) / duration.amount)
 
 
 class _Account:
@@ -97,7 +81,7 @@ class _Account:
     @staticmethod
     def fraction(job: Job) -> float:
         """How far one run is."""
-        return fraction_done(job.recipe, last_record(RunFolder(job.folder).metrics_path))
+        return fraction_done(job.recipe, RunFolder(job.folder).newest_metrics("train"))
 
     def overall(self, running: Sequence[Job]) -> tuple[float, str]:
         """The study's fraction, and the time left in words (empty while it cannot be told)."""
@@ -191,12 +175,12 @@ class _Bars:
 
 def _state(job: Job) -> str:
     """step 1200 of 64000, loss 0.53, error 18.2 %; or what can be told yet."""
-    record, duration = last_record(RunFolder(job.folder).metrics_path), job.recipe.schedule.duration
-    if not record:
+    record, duration = RunFolder(job.folder).newest_metrics("train"), job.recipe.schedule.duration
+    if record is None:
         return "starting"
-    total = f" of {duration.amount:g}" if duration.unit == "steps" else f", epoch {record.get('epoch', 0):.1f} of {duration.amount:g}"
-    numbers = [f"{name} {record[key]:.4g}{unit}" for name, key, unit in _SHOWN if isinstance(record.get(key), float | int)]
-    return ", ".join([f"step {record.get('step', 0)}{total}", *numbers])
+    total = f" of {duration.amount:g}" if duration.unit == "steps" else f", epoch {record['epoch']:.1f} of {duration.amount:g}"
+    numbers = [f"{name} {record[key]:.4g}{unit}" for name, key, unit in _SHOWN if record.get(key) is not None]
+    return ", ".join([f"step {record['step']}{total}", *numbers])
 
 
 _SHOWN = (("loss", "loss", ""), ("error", "top1_error_pct", " %"))

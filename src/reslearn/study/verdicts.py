@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple
 
 from reslearn.study.statistics import CONFIDENCE, Comparison, Summary, compare, summary
 
+MARGIN_PCT = 1.0
+"""Points of training error below which a difference between depths does not count, unless a study says otherwise."""
+
 Answer = Literal["yes", "no", "undecided"]
 
 

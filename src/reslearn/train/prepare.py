@@ -1,5 +1,6 @@
 """A recipe made ready to train: data, network and numerics. Whatever can be wrong with it is found here, before a file is written."""
 
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def prepare(
         preprocess=_fit_preprocess(options, dataset), augment=_augment(options, dataset),
         num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers,
     )  # fmt: skip
-    _warn_of_milestones_without_effect(prepared)
+    _check_milestones(prepared)
     return prepared
 
 
@@ -143,10 +144,15 @@ def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=spec)})
 
 
-def _warn_of_milestones_without_effect(prepared: Prepared) -> None:
+def _check_milestones(prepared: Prepared) -> None:
+    """ValueError unless they rise also where epochs stand beside steps; a warning of those that come too late for any effect."""
     schedule = prepared.recipe.schedule
     if isinstance(schedule, recipes.Stepwise):
-        late = [str(milestone) for milestone in schedule.milestones if prepared.steps_of(milestone) >= prepared.num_steps]
+        steps = [prepared.steps_of(milestone) for milestone in schedule.milestones]
+        if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
+            given, found = (", ".join(map(str, each)) for each in (schedule.milestones, steps))
+            raise ValueError(f"schedule.milestones = {given}: here those are steps {found}; each must be later than the one before it")
+        late = [str(milestone) for milestone, step in zip(schedule.milestones, steps, strict=True) if step >= prepared.num_steps]
         if late:
             text = f"schedule.milestones: {', '.join(late)} without effect, since the training ends after {schedule.duration}"
             warnings.warn(text, stacklevel=3)

@@ -171,6 +171,7 @@ def _resume(prepared: Prepared, folder: RunFolder, training: Training) -> float:
         return 0.0
     seconds, metrics_bytes = checkpoint.restore(paths[-1], training, device=prepared.numerics.device)
     folder.truncate_metrics(metrics_bytes)
+    folder.metrics()  # lines that were edited are refused now, not when the result is made of them
     resumed_at = [*folder.environment.get("resumed_at", []), training.state.step]
     folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
     return seconds

@@ -66,5 +66,6 @@ def decide(at: Sequence[int], curves: Sequence[Sequence[float]]) -> tuple[Outcom
     if late.interval.low > 0 and late.mean > MARGIN_POINTS and bend.interval.low > 0:
         return ("undecided" if lost_but_deepest(curves) else "shown"), late, bend
     if late.interval.high < MARGIN_POINTS or bend.interval.high < 0:
-        return ("undecided" if late.num_diverged else "not shown"), late, bend
+        lost = late if late.interval.high < MARGIN_POINTS else bend  # a shallowest net that diverged would bend the curve upwards
+        return ("undecided" if lost.num_diverged else "not shown"), late, bend
     return "undecided", late, bend

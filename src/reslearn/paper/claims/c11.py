@@ -32,9 +32,9 @@ CLAIM = Claim(
     f"better of learning rates 0.3 and 0.1, chosen on another seed, over the first {_NUM_JUDGED} judged seeds. "
     "The fit speaks for the claim if the loss without shortcuts "
     f"over that with them, as a logarithm paired over seeds, has a 95 % interval above log {_TIMES:g}; against it if the "
-    "interval ends below log 1. Responses: the mean over 3x3 layers of the standard deviation after batch norm (Fig. 7), plain "
-    "minus residual at the greatest depth, paired over judged seeds. They speak for the claim if the 95 % interval is above 0, "
-    "against it if below 0. Shown if both speak for it, not shown if one speaks against it, else undecided.",
+    "interval ends below log 1, and for neither if a fit diverged. Responses: the mean over 3x3 layers of the standard deviation "
+    "after batch norm (Fig. 7), plain minus residual at the greatest depth, paired over judged seeds. They speak for the claim if "
+    "the 95 % interval is above 0, against it if below 0. Shown if both speak for it, not shown if one speaks against it, else undecided.",
 )
 
 
@@ -85,7 +85,9 @@ def judge(evidence: Evidence) -> Finding:
 
 
 def _outcome(fitted: Comparison, compared: Comparison | None) -> Outcome:
-    fit, responses = fitted.interval, compared.interval if compared is not None else None
+    # A fit that diverged was left out, which flatters the kind that it was of: then the fits speak for neither.
+    fit = fitted.interval if not fitted.num_diverged else None
+    responses = compared.interval if compared is not None else None
     if (fit is not None and fit.high < 0) or (responses is not None and responses.high < 0):
         return "not shown"
     speaks_for = fit is not None and fit.low > math.log(_TIMES) and responses is not None and responses.low > 0

@@ -80,6 +80,7 @@ def changes_to_the_solver(recipe: Mapping[str, Any]) -> list[str]:
     optimizer, schedule, train = recipe["optimizer"], recipe["schedule"], recipe["train"]
     depth = int("".join(character for character in recipe["model"]["name"] if character.isdigit()))
     found = [f"optimizer.name = {optimizer['name']}"] if optimizer["name"] != "sgd" else []
+    found += ["optimizer.momentum = 0"] if not optimizer["momentum"] else []
     found += ["optimizer.nesterov = true"] if optimizer["nesterov"] else []
     found += ["train.ema is set"] if train["ema"] is not None else []
     found += ["schedule.warm_up_lr is set"] if schedule["warm_up_lr"] is not None and depth < protocol.WARM_UP_FROM_DEPTH else []
