@@ -1,8 +1,9 @@
-"""Every recipe that ships trains: two steps of its smallest net through the command line, on images made in the published layout."""
+"""Every recipe that ships trains: two steps of its smallest net through the command line, on images made in the published layouts."""
 
 import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ IMAGES_A_FILE = 12
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small CIFAR-10 of noise."""
+def data_dir(tmp_path_factory: pytest.TempPathFactory, make_pictures: Callable[..., Path]) -> Path:
+    """A folder with a small CIFAR-10 of noise, and small image folders."""
     parent = tmp_path_factory.mktemp("data")
+    make_pictures(parent / "ILSVRC2012", classes=("n01440764", "n01443537"), train=8, val=2)
+    make_pictures(parent / "clothing", train=4, validation=2, test=2)
     folder = parent / "cifar-10-batches-py"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -36,8 +39,13 @@ def test_two_steps_of_every_recipe(
     name: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--set", "schedule.duration=2 steps", "--set", "train.batch_size=8", "--set", "evaluation.recompute_images=16"]
-    if isinstance(recipes.load(name).schedule, recipes.Stepwise):
+    recipe = recipes.load(name)
+    if isinstance(recipe.schedule, recipes.Stepwise):
         small += ["--set", 'schedule.milestones=["1 step"]']
+    if recipe.data.jitter is not None:
+        small += ["--set", "data.size_px=16", "--workers", "0"]
+    if recipe.data.validation_images:
+        small += ["--set", "data.validation_images=4"]
     flags = ["--recipe", name, "--model", "resnet8", *small, "--data-dir", str(data_dir), "--out", str(tmp_path / "run"), "--json"]
     monkeypatch.setattr(sys, "argv", ["reslearn", "train", *flags])
     monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it

@@ -1,0 +1,139 @@
+"""Training on picture files left on disk: through the loop, killed and resumed, and what a file that cannot be read leaves behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslearn import recipes
+from reslearn.data import DataError
+from reslearn.interop import read_bundle
+from reslearn.runs import RunFolder
+from reslearn.train import evaluate_bundle, plan, run, train_recipe
+
+Make = Callable[..., Path]
+Outcome = Callable[[Path], dict[str, Any]]
+
+# resnet8 sees 16 px of pictures of 21 to 60: the recipe for ImageNet with all lengths a fourteenth of the paper's.
+TINY = (
+    "model.name=resnet8", "data.size_px=16", "schedule.duration=9 steps", "schedule.patience=1", "schedule.improvement_pct=5",
+    "train.batch_size=6", "train.read_every_steps=2", "train.checkpoint_every_seconds=0", "evaluation.every=3 steps",
+    "evaluation.recompute_images=12", "data.validation_images=0", "train.precision=fp32", "train.compile=off",
+)  # fmt: skip
+
+
+def tiny(folder: Path, *overrides: str) -> recipes.Recipe:
+    return recipes.load("imagenet", overrides=[*TINY, f'data.name="{folder}"', *overrides])
+
+
+@pytest.fixture(scope="module")
+def pictures(make_pictures: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("pictures"), train=8, validation=3, test=4)
+
+
+def test_killed_and_resumed_with_any_number_of_workers(
+    pictures: Path, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(pictures)
+    train_recipe(recipe, tmp_path / "unbroken", threads=1, workers=0)
+    expected = outcome(tmp_path / "unbroken")
+    genuine = run.train_steps
+
+    def until_killed(*arguments: Any, **options: Any) -> Any:
+        for number, reading in enumerate(genuine(*arguments, **options), 1):
+            yield reading
+            if number == 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train_steps", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(recipe, tmp_path / "killed", threads=1, workers=2)
+    monkeypatch.undo()
+    train_recipe(recipe, tmp_path / "killed", resume=True, threads=1, workers=1)
+    assert RunFolder.open(tmp_path / "killed").result["resumed_at"] == [3]
+    assert outcome(tmp_path / "killed") == expected
+
+
+def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Path) -> None:
+    result = train_recipe(tiny(pictures), tmp_path / "run", threads=1, workers=0)
+    folder = RunFolder.open(tmp_path / "run")
+    preprocess = read_bundle(folder.bundle_path).preprocess
+    assert (preprocess.size_px, preprocess.shorter_px) == (16, 18)  # 224 and 256
+    assert preprocess.mean.shape == (16, 16, 3)
+    assert preprocess.read(pictures / "test" / "red" / "0.jpg").shape == (16, 16, 3)
+    assert folder.environment["data"]["fingerprint"].startswith("names+sizes:")
+    again = evaluate_bundle(folder.path)
+    assert (again.top1_error_pct, again.loss) == (result["test_top1_error_pct"], pytest.approx(result["test_loss"], rel=1e-5))
+
+
+def test_an_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> None:
+    """Twice the same network is that network; another, with another mean and size of crop, has its own say."""
+    for name, overrides in (("one", ()), ("two", ("seed=1", "data.size_px=20", "data.mean=per-channel"))):
+        train_recipe(tiny(pictures, "schedule.duration=2 steps", *overrides), tmp_path / name, threads=1, workers=0)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for protocol in ("single", "ten-crop", "multi-scale"):
+        alone, twice, both = (evaluate_bundle(which, protocol=protocol) for which in ([one], [one, one], [one, two]))  # type: ignore[arg-type]
+        assert twice.loss == pytest.approx(alone.loss, rel=1e-5)
+        assert twice.top1_error_pct == alone.top1_error_pct
+        assert both.loss != pytest.approx(alone.loss, rel=1e-3)
+        other = evaluate_bundle(two, protocol=protocol)  # type: ignore[arg-type]
+        assert both.loss <= (alone.loss + other.loss) / 2 + 1e-6  # Jensen: the logarithm of a mean
+
+
+def test_a_broken_picture_stops_the_run_in_one_line_and_leaves_its_checkpoint(
+    make_pictures: Make, outcome: Outcome, tmp_path: Path
+) -> None:
+    folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
+    recipe = tiny(folder)
+    train_recipe(recipe, tmp_path / "unbroken", threads=1, workers=0)
+    broken = folder / "test" / "red" / "0.jpg"
+    content = broken.read_bytes()
+    broken.write_bytes(bytes(len(content)))  # as a failing disk might give it: as long as before
+    told = rf"^{broken} cannot be read \(.+\): remove or replace it; the last good checkpoint is .*step-0+9\.pt; go on with: "
+    with pytest.raises(DataError, match=told):
+        train_recipe(recipe, tmp_path / "run", threads=1, workers=0)
+    broken.write_bytes(content)
+    train_recipe(recipe, tmp_path / "run", resume=True, threads=1, workers=0)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "unbroken")
+
+
+def test_other_files_than_at_the_beginning_are_refused(make_pictures: Make, tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
+    train_recipe(tiny(folder), tmp_path / "run", threads=1, workers=0)
+    (tmp_path / "run" / "result.json").unlink()
+    (folder / "train" / "red" / "0.jpg").unlink()
+    with pytest.raises(ValueError, match="began on other images"):
+        train_recipe(tiny(folder), tmp_path / "run", resume=True, threads=1, workers=0)
+
+
+def test_what_it_would_take_counts_no_image_on_disk(pictures: Path, tmp_path: Path) -> None:
+    planned = plan(tiny(pictures), tmp_path / "run", threads=1, workers=0)
+    assert planned.images_mib == pytest.approx(2 * 4 * 6 * 3 * 16 * 16 / 2**20)  # a batch before and after its crop
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.jitter resizes picture files, and digits has none"):
+        train_recipe(recipes.load("imagenet", overrides=["data.name=digits", "data.size_px=8"]), tmp_path / "run", threads=1)
+    for override, tells in (
+        ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are 224"),
+        ("data.jitter=[480, 256]", r"jitter = \[480, 256\]"),
+        ("data.size_px=none", "jitter needs size_px"),
+        ("data.jitter=none", "colour = 0.1 goes with jitter"),
+    ):
+        with pytest.raises(recipes.RecipeError, match=tells):
+            recipes.load("imagenet", overrides=[override])
+
+
+def test_the_recipe_holds_the_values_of_the_paper() -> None:
+    """Sec. 3.4."""
+    recipe = recipes.load("imagenet")
+    optimizer, schedule, options = recipe.optimizer, recipe.schedule, recipe.data
+    assert isinstance(schedule, recipes.Plateau)
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov, optimizer.decay) == (0.1, 0.9, 1e-4, False, "all")
+    assert (str(schedule.duration), schedule.factor, recipe.train.batch_size) == ("600000 steps", 0.1, 256)
+    assert (options.size_px, options.jitter, options.colour, options.flip, options.mean) == (224, (256, 480), 0.1, True, "per-pixel")
+    assert recipe.data.validation_images > 0  # val/ decides nothing
+    smoke = recipes.load("imagenet-smoke").data
+    assert (smoke.jitter, smoke.colour, smoke.flip, smoke.mean) == (options.jitter, options.colour, options.flip, options.mean)

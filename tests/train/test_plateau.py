@@ -1,0 +1,126 @@
+"""The plateau schedule (Sec. 3.4): its rule by hand, and that its decisions survive whatever ends a training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from reslearn import recipes
+from reslearn.recipes import Plateau, Recipe
+from reslearn.runs import RunFolder
+from reslearn.train import run, train_recipe
+from reslearn.train.schedule import Waiting, factor
+
+Small = Callable[..., Recipe]
+Outcome = Callable[[Path], dict[str, Any]]
+
+# Evaluated after every second step, and hardly ever better by 30 %: the rate falls twice on the way.
+PLATEAU = (
+    "schedule.kind=plateau", "schedule.duration=13 steps", "schedule.patience=1", "schedule.improvement_pct=30",
+    "schedule.max_drops=2", "schedule.factor=0.5", "data.validation_images=60", "evaluation.every=2 steps", "train.batch_size=8",
+    "evaluation.recompute_images=0",
+)  # fmt: skip
+
+
+def plateau(**values: Any) -> Plateau:
+    schedule = TypeAdapter(recipes.Schedule).validate_python({"kind": "plateau", "duration": "9 steps", **values})
+    assert isinstance(schedule, Plateau)
+    return schedule
+
+
+def test_the_rule_by_hand() -> None:
+    rule, waiting, drops = plateau(patience=2, improvement_pct=1, max_drops=2), Waiting(), []
+    for error in (60, 50, 49.5, 49.1, 48, 47.5, 47.1, 46, 47, 47, 47, 47, 47):
+        waiting.observe(error, rule)
+        drops.append(waiting.num_drops)
+    #       better     two in vain  better  two in vain  better  and no third drop
+    assert drops == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2]
+    assert waiting.best_error_pct == 46
+
+
+def test_the_rate_is_divided_for_each_drop() -> None:
+    rule, waiting = plateau(), Waiting()
+    rate = factor(rule, num_images=100, batch_size=10, waiting=waiting)
+    assert rate(0) == rate(8) == 1
+    waiting.num_drops = 2
+    assert rate(3) == pytest.approx(0.01)
+
+
+def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them_as_they_were(
+    small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(*PLATEAU, "evaluation.test_curve=true")
+    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    expected = outcome(tmp_path / "unbroken")
+
+    folder, rule, waiting = RunFolder.open(tmp_path / "unbroken"), recipe.schedule, Waiting()
+    assert isinstance(rule, Plateau)
+    errors = {line["step"]: line["top1_error_pct"] for line in folder.metrics("validation")}
+    rates = {line["step"]: line["lr"] for line in folder.metrics("train")}
+    for step in range(1, 14):  # each step's rate follows from the validation lines before it
+        if step in rates:  # every third
+            assert rates[step] == pytest.approx(0.05 * 0.5**waiting.num_drops)
+        if step in errors and step < 13:
+            waiting.observe(errors[step], rule)
+    assert len(rates) == 4
+    assert waiting.num_drops == 2
+    last = torch.load(folder.checkpoints()[-1], weights_only=True)
+    assert last["waiting"] == {"best_error_pct": waiting.best_error_pct, "num_waited": waiting.num_waited, "num_drops": 2}
+
+    out = tmp_path / "killed"
+    genuine = run.train_steps
+    for num_steps in (5, 4):
+
+        def until_killed(*arguments: Any, _num_steps: int = num_steps, **options: Any) -> Any:
+            for number, reading in enumerate(genuine(*arguments, **options), 1):
+                yield reading
+                if number == _num_steps:
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(run, "train_steps", until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_recipe(recipe, out, resume=True, threads=1)
+    monkeypatch.setattr(run, "train_steps", genuine)
+    train_recipe(recipe, out, resume=True, threads=1)
+    assert outcome(out) == expected
+    assert len(RunFolder.open(out).result["resumed_at"]) == 2
+
+
+def test_the_test_set_does_not_move_the_rate(small: Small, outcome: Outcome, tmp_path: Path) -> None:
+    with_curve, without = (small(*PLATEAU, "schedule.duration=11 steps", f"evaluation.test_curve={curve}") for curve in ("true", "false"))
+    train_recipe(with_curve, tmp_path / "with", threads=1)
+    train_recipe(without, tmp_path / "without", threads=1)
+    assert outcome(tmp_path / "with")["last"] == outcome(tmp_path / "without")["last"]
+
+
+def test_nothing_is_observed_while_warming_up(small: Small, tmp_path: Path) -> None:
+    recipe = small(*PLATEAU, "schedule.warm_up_lr=0.001", "schedule.warm_up_error_pct=0.1", "schedule.duration=9 steps")
+    train_recipe(recipe, tmp_path / "run", threads=1)
+    last = torch.load(RunFolder.open(tmp_path / "run").checkpoints()[-1], weights_only=True)
+    assert last["waiting"] == {"best_error_pct": float("inf"), "num_waited": 0, "num_drops": 0}
+
+
+def test_without_validation_images_it_is_refused(small: Small, tmp_path: Path) -> None:
+    recipe = small(*PLATEAU, "data.validation_images=0")
+    with pytest.raises(ValueError, match=r'"plateau" decides by validation images, and digits has none: set data\.validation_images'):
+        train_recipe(recipe, tmp_path / "run", threads=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_from_before_there_was_a_plateau_is_resumed(
+    small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_recipe(small(), tmp_path / "run", threads=1)
+    folder = RunFolder.open(tmp_path / "run")
+    expected = outcome(folder.path)
+    *_, before, _ = folder.checkpoints()
+    content = torch.load(before, weights_only=True)
+    del content["waiting"]
+    torch.save(content, before)
+    folder.checkpoints()[-1].unlink()
+    (folder.path / "result.json").unlink()
+    train_recipe(small(), tmp_path / "run", resume=True, threads=1)
+    assert outcome(folder.path) == expected
