@@ -2,9 +2,11 @@
 
 from reslearn.recipes.duration import Duration, Length
 from reslearn.recipes.load import RecipeError, difference, flatten, from_dict, json_schema, load, names, recipe_hash, text
-from reslearn.recipes.schema import Constant, Cosine, Data, Evaluation, Model, Optimizer, Recipe, Schedule, Stepwise, Train, Triangular
+from reslearn.recipes.schema import Constant, Cosine, Data, Evaluation, Model, Optimizer, Recipe, Resources, Schedule, Stepwise, Train
+from reslearn.recipes.schema import Triangular as Triangular
 
 __all__ = [
-    "Constant", "Cosine", "Data", "Duration", "Evaluation", "Length", "Model", "Optimizer", "Recipe", "RecipeError", "Schedule",
-    "Stepwise", "Train", "Triangular", "difference", "flatten", "from_dict", "json_schema", "load", "names", "recipe_hash", "text",
+    "Constant", "Cosine", "Data", "Duration", "Evaluation", "Length", "Model", "Optimizer", "Recipe", "RecipeError", "Resources",
+    "Schedule", "Stepwise", "Train", "Triangular", "difference", "flatten", "from_dict", "json_schema", "load", "names", "recipe_hash",
+    "text",
 ]  # fmt: skip
