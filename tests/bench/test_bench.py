@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks import loader, train
+from benchmarks import loader, study, train
 from benchmarks.contestant import made_up_images, matrix_product_flops
 from benchmarks.our_loop import Part, environment, our_loop
 from typer.testing import CliRunner
@@ -150,3 +150,15 @@ def test_loaders_are_timed_beside_the_step() -> None:
     assert [row.loader for row in rows] == ["in memory", "per image"]
     assert all(0 < row.share_pct < 100 for row in rows)
     assert len(loader.table(rows).splitlines()) == 2
+
+
+def test_a_study_is_timed_against_its_runs() -> None:
+    small = ["schedule.duration=2 steps", "schedule.milestones=[]", "evaluation.recompute_images=10"]
+    (row,) = study.measure(models=["resnet8"], seeds=2, overrides=small, jobs=1, ways=["forked"])
+    assert (row.runs_start, row.runs, row.jobs) == ("forked", 2, 1)
+    assert row.overhead_pct == pytest.approx(100 * (row.seconds / row.training_seconds - 1))
+    assert 0 < row.training_seconds < row.seconds
+    assert 0 < row.start_up_seconds < row.seconds
+    assert study.table([row]).startswith("forked  2 runs, 1 at once: ")
+    with pytest.raises(ValueError, match="resnet9"):
+        study.measure(models=["resnet9"], seeds=1, overrides=small, jobs=1, ways=["forked"])

@@ -27,4 +27,4 @@ def test_a_key_that_came_later_counts_only_where_it_says_something_new(monkeypat
     old, same, other = {"train": {"lr": 1}}, {"train": {"lr": 1, "new": False}}, {"train": {"lr": 1, "new": True}}
     assert recipe_hash(old) == recipe_hash(same) != recipe_hash(other)
     assert difference(old, same) == []
-    assert difference(old, other) == ["train.new: null -> true"]
+    assert difference(old, other) == ["train.new: false -> true"]

@@ -1,6 +1,7 @@
 """Runs of seconds: resnet8 and plain8 on a few digits, a reading every third step, a checkpoint at every reading."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 
 from reslearn import recipes
 from reslearn.runs import RunFolder
+
+sys.path.insert(0, str(Path(__file__).parent))  # for one_of_many.py, which other processes import too
 
 SMALL = (
     "model.name=resnet8", "schedule.kind=constant", "schedule.duration=11 steps", "optimizer.lr=0.05", "data.train_images=150",

@@ -13,6 +13,7 @@ TRAIN_EXAMPLES = (
     "reslearn bench train --models resnet20 --parts",
 )
 LOAD_EXAMPLES = ("reslearn bench load", "reslearn bench load --threads 1,2 --json")
+STUDY_EXAMPLES = ("reslearn bench study", "reslearn bench study --models resnet8,resnet20 --seeds 4 --epochs 20 --json")
 
 
 def train(
@@ -57,6 +58,23 @@ def load(
 
     counts = [_count(word) for word in threads.split(",")] if threads is not None else [torch.get_num_threads()]
     rows = [row for count in counts for row in bench.measure(threads=count, batch_size=batch_size)]
+    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+
+
+def study(
+    models: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "plain8,resnet8,plain20,resnet20",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds a network.")] = 4,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Epochs a run, on digits.")] = 20.0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Time a study on digits against the sum of its training times: what starting runs and loading data costs."""
+    bench = _benchmark("study")
+    from dataclasses import asdict
+    from json import dumps
+
+    duration = f"schedule.duration={epochs:.10g} epochs"
+    rows = bench.measure(models=models.split(","), seeds=seeds, overrides=[duration, "schedule.milestones=[]"], jobs=jobs)
     typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 
 

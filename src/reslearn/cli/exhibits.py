@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reslearn.cli.study import engine_named
+
 if TYPE_CHECKING:
-    from reslearn.paper import ExhibitReport
+    from reslearn.paper import Budget, ExhibitReport
+    from reslearn.study import Engine
 
 # Name and the line of help. The modules are in paper/exhibits; they are not imported for `--help`.
 EXHIBITS = {
@@ -49,6 +52,7 @@ def exhibit_command(name: str) -> Callable[..., None]:
         depths: Annotated[str | None, typer.Option(help="Layers to compare, as in 20,56; default: the paper's, fewer by budget.")] = None,
         out: Annotated[Path | None, typer.Option(help="Where pages and runs go; default: paper/DATA-BUDGET, for all of them.")] = None,
         jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+        engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out.")] = "local",
         data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
         check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a line is judged 'not reproduced'.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
@@ -61,7 +65,7 @@ def exhibit_command(name: str) -> Callable[..., None]:
         if module.conditions(chosen):
             load(chosen.data, data_dir=data_dir, stream=True)  # what is not there is told once, not by every run
         out = out or Path("paper") / (f"{Path(chosen.data).name}-{budget}" if chosen.data else "not-run")
-        report = _run(name, chosen, out, jobs=jobs, data_dir=data_dir, as_json=as_json)
+        report = _run(name, chosen, out, engine=engine_named(engine, jobs=jobs), data_dir=data_dir, as_json=as_json)
         for failure in report.failures:
             print(f"reslearn: failed: {failure}", file=sys.stderr)
         refused = check and any(line.outcome in ("not reproduced", "not shown") for line in report.measured.lines)
@@ -87,7 +91,7 @@ def _depths(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _run(name: str, budget: "object", out: Path, *, jobs: int | None, data_dir: Path | None, as_json: bool) -> "ExhibitReport":
+def _run(name: str, budget: "Budget", out: Path, *, engine: "Engine", data_dir: Path | None, as_json: bool) -> "ExhibitReport":
     """Train, measure, write page and JSON, print."""
     import json
     import os
@@ -95,16 +99,12 @@ def _run(name: str, budget: "object", out: Path, *, jobs: int | None, data_dir: 
     from rich.console import Console
 
     from reslearn import paper
-    from reslearn.cli.commands import main
-    from reslearn.cli.paper import PRELOAD, fit
+    from reslearn.cli.paper import fit
     from reslearn.report import write_page
     from reslearn.runs import write_atomically
-    from reslearn.study import LocalEngine, WarmStart
     from reslearn.train import evaluate_bundle
 
-    assert isinstance(budget, paper.Budget)
     aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
-    engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=PRELOAD))
     try:
         report = paper.run_exhibit(
             paper.load_exhibit(name), budget, out, engine=engine, fit=fit, evaluate=evaluate_bundle, data_dir=data_dir,

@@ -17,8 +17,6 @@ CLAIMS_EXAMPLES = (
     "reslearn paper claims --data cifar10 --budget short --only C1,C8",
 )
 
-# What every run imports; the fork server imports it once.
-PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets")
 _STYLES = {"shown": "green", "not shown": "red", "undecided": "yellow", "not testable here": "dim"}
 
 
@@ -67,6 +65,7 @@ def claims(
     only: Annotated[str | None, typer.Option(help="Some claims, as in C1,C8; default: all.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+    engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out.")] = "local",
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a claim is judged 'not shown' (undecided passes).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
@@ -85,12 +84,13 @@ def claims(
     if any(module.conditions(chosen) for module in paper.load_claims(wanted)):
         load(data, data_dir=data_dir)  # what is not there is told once, not by every run
     out = out or Path("claims") / f"{Path(data).name}-{budget}"
-    run_and_tell(chosen, wanted, out=out, jobs=jobs, data_dir=data_dir, check=check, as_json=as_json)
+    run_and_tell(chosen, wanted, out=out, jobs=jobs, engine=engine, data_dir=data_dir, check=check, as_json=as_json)
 
 
 def run_and_tell(
-    budget: "Budget", only: tuple[str, ...], *, out: Path, jobs: int | None, data_dir: Path | None, check: bool, as_json: bool
-) -> None:
+    budget: "Budget", only: tuple[str, ...], *, out: Path, jobs: int | None, data_dir: Path | None, check: bool, as_json: bool,
+    engine: str = "local",
+) -> None:  # fmt: skip
     """Run the claims, write the page, print the table or JSON."""
     import json
     import os
@@ -98,18 +98,18 @@ def run_and_tell(
     from rich.console import Console
 
     from reslearn import paper
-    from reslearn.cli.commands import main
+    from reslearn.cli.study import engine_named
     from reslearn.report import write_page
     from reslearn.runs import write_atomically
-    from reslearn.study import LocalEngine, WarmStart, available_cores
+    from reslearn.study import available_cores
 
     modules = paper.load_claims(only)
     aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
-    engine = LocalEngine(jobs=jobs, launch=WarmStart(main, preload=PRELOAD))
+    runner = engine_named(engine, jobs=jobs)
     try:
         with _judges(jobs or available_cores()) as judges:
             report = paper.run_claims(
-                modules, budget, out, engine=engine, fit=fit, data_dir=data_dir, judges=judges,
+                modules, budget, out, engine=runner, fit=fit, data_dir=data_dir, judges=judges,
                 say=lambda text: aloud.print(text, style="bold", markup=False),
             )  # fmt: skip
     except paper.StudyStopped as stopped:

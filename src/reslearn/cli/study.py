@@ -9,13 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reslearn.recipes import Recipe
-    from reslearn.study import Collection, DegradationVerdict, Summary
+    from reslearn.study import Collection, DegradationVerdict, Engine, Summary
     from reslearn.study.collect import Kind
 
 EXAMPLES = (
     "reslearn study --models plain20,plain56,resnet20,resnet56 --seeds 3 --data digits --recipe digits",
     "reslearn study my-study.toml --jobs 2",
+    "reslearn study my-study.toml --engine ray --out /shared/my-study",
 )
+# What every run imports; the fork server imports it once.
+_PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets")
 
 
 def study(
@@ -27,6 +30,7 @@ def study(
     set_: Annotated[list[str] | None, typer.Option("--set", help="A value of the recipe for all runs; may be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder, one run folder a run in it; default: studies/NAME.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+    engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the study's folder.")] = "local",
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where training error degrades with depth.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the verdicts as JSON.")] = False,
@@ -36,8 +40,9 @@ def study(
     A study that was stopped goes on when it is called again: what is complete stays, what was begun is resumed.
     """
     from reslearn.data import load
-    from reslearn.study import LocalEngine, collect, degradation_verdicts, load_study, run_study, study_from
+    from reslearn.study import collect, degradation_verdicts, load_study, run_study, study_from
 
+    runner = engine_named(engine, jobs=jobs)
     if (file is None) == (models is None):
         raise ValueError("give either a study file or --models, as in: reslearn study --models plain20,resnet20 --recipe digits")
     if file is not None:
@@ -56,7 +61,7 @@ def study(
     # What is not there is told once, not by every run.
     for name_of_data, size_px in {(job.recipe.data.name, job.recipe.data.size_px) for job in planned if not job.is_complete}:
         load(name_of_data, data_dir=data_dir, size_px=size_px)
-    report = run_study(planned, out, engine=LocalEngine(jobs=jobs))
+    report = run_study(planned, out, engine=runner)
     if not as_json or not report.is_complete:
         typer.echo("\n".join(report.lines()), err=as_json)
     found = collect(out)
@@ -71,6 +76,18 @@ def study(
             raise ValueError(run.reason)
     if not report.is_complete or (check and any(not isinstance(one, str) and one.answer == "yes" for one in verdicts.values())):
         raise typer.Exit(1)
+
+
+def engine_named(name: str, *, jobs: int | None) -> "Engine":
+    """The engine of `--engine`. ValueError for another name, and where its extra is not installed."""
+    from reslearn.cli.commands import main
+    from reslearn.study import LocalEngine, RayEngine, WarmStart
+
+    if name == "local":
+        return LocalEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD))
+    if name == "ray":
+        return RayEngine(jobs=jobs)
+    raise ValueError(f"--engine {name}: local or ray is needed")
 
 
 def _cost(recipe: "Recipe") -> float:

@@ -47,6 +47,7 @@ def train(
 
     from reslearn import recipes
     from reslearn.train import Interrupted, plan, train_recipe
+    from reslearn.train.processes import are_many, is_first
 
     duration = None if epochs is None else f"{epochs:.10g} epochs"
     short = {
@@ -57,6 +58,8 @@ def train(
     chosen = _recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)
     if out is None:
         out = Path("runs") / f"{chosen.model.name}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
+    if dry_run and are_many():
+        raise ValueError("--dry-run plans for one process: leave torchrun out")
     if dry_run:
         _print_plan(
             plan(chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers),
@@ -71,6 +74,8 @@ def train(
     except Interrupted as stop:
         print(f"\nreslearn: {stop}", file=sys.stderr)
         raise typer.Exit(stop.exit_status) from None
+    if not is_first():  # of many processes one speaks
+        return
     if as_json:
         print(json.dumps({"out": str(out), **result}))
         return

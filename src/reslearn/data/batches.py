@@ -29,23 +29,28 @@ def train_batches(
     start_step: int = 0,
     augment: Augment = PAPER_AUGMENT,
     device: torch.device | str = "cpu",
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Endless full batches (x float32 [B, C, H, W] channels_last, y int64 [B]); that of step t depends on (seed, t) alone.
 
+    `share` (which, of how many) gives one of so many equal parts of each batch, in order: what one process of many trains on.
+
     Raises:
-        ValueError: for a batch size below 1, a step below 0, or images that do not fit the preprocessing.
+        ValueError: for a batch size below 1, one that cannot be shared, a step below 0, or images that do not fit the preprocessing.
     """
-    check_position(batch_size, start_step)
+    check_position(batch_size, start_step, share)
     views = ViewSequence(seed=seed, num_images=len(images), augment=augment, device=device)
     preprocess.normalise(images.pixels[:1])  # says now, not at the first batch, that shapes do not fit
-    return _train_batches(images.to(device), preprocess.to(device), views, batch_size, start_step, augment.reach_px)
+    return _train_batches(images.to(device), preprocess.to(device), views, batch_size, start_step, augment.reach_px, share)
 
 
 def _train_batches(
-    images: Images, preprocess: Preprocess, sequence: ViewSequence, batch_size: int, step: int, reach_px: int
+    images: Images, preprocess: Preprocess, sequence: ViewSequence, batch_size: int, step: int, reach_px: int, share: tuple[int, int]
 ) -> Iterator[Batch]:
+    which, size = share[0], batch_size // share[1]
     while True:
-        views = sequence.between(step * batch_size, (step + 1) * batch_size)
+        begin = step * batch_size + which * size
+        views = sequence.between(begin, begin + size)
         pixels = images.pixels.index_select(0, views.index)
         if preprocess.padding == "after-mean":  # Paper: the mean is subtracted first, so what is padded is exactly 0
             seen = crop_and_flip(preprocess.normalise(pixels), views, reach_px)
@@ -91,9 +96,12 @@ def crop_and_flip(batch: Shaped[Tensor, "b h w c"], views: Views, reach_px: int)
     return padded.view(-1, channels).index_select(0, pixel.view(-1)).view(num, height, width, channels)
 
 
-def check_position(batch_size: int, start_step: int) -> None:
+def check_position(batch_size: int, start_step: int, share: tuple[int, int] = (0, 1)) -> None:
     """Refuse what no sequence of batches has."""
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: allowed are 1 and more")
     if start_step < 0:
         raise ValueError(f"start_step = {start_step}: allowed are 0 and more")
+    which, of_how_many = share
+    if not 0 <= which < of_how_many or batch_size % of_how_many:
+        raise ValueError(f"batch_size = {batch_size} has no part {which} of {of_how_many} equal ones, counted from 0")

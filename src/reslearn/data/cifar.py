@@ -6,6 +6,7 @@ fingerprints.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reslearn.data.dataset import Dataset
 from reslearn.data.errors import DataError
 from reslearn.data.fetch import alone, fetch, unpack, verify
 from reslearn.data.images import Images, check_size, fingerprint, shrink
+from reslearn.data.mapped import mapped
 from reslearn.data.unpickle import read_pickle
 
 SIZE_PX, CHANNELS = 32, 3
@@ -70,12 +72,17 @@ def load_cifar(cifar: Cifar, folders: Sequence[Path], *, download: bool, size_px
     if missing:
         raise DataError(f"{folder} lacks {', '.join(missing)}: they are in {layout.address}")
     check_size(SIZE_PX, size_px, name=cifar.name)
+    label = f"{cifar.name}-{SIZE_PX if size_px is None else size_px}px"
     try:
-        train = _images([layout.read(folder / name, cifar.num_classes) for name in layout.train], size_px, cifar.name)
-        test = _images([layout.read(folder / layout.test, cifar.num_classes)], size_px, cifar.name)
-        classes = tuple(layout.read_classes(folder / layout.classes))
+        return mapped([folder / name for name in layout.files], label, partial(_decode, cifar, layout, folder, size_px))
     except OSError as error:
         raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from None
+
+
+def _decode(cifar: Cifar, layout: Layout, folder: Path, size_px: int | None) -> Dataset:
+    train = _images([layout.read(folder / name, cifar.num_classes) for name in layout.train], size_px, cifar.name)
+    test = _images([layout.read(folder / layout.test, cifar.num_classes)], size_px, cifar.name)
+    classes = tuple(layout.read_classes(folder / layout.classes))
     if len(classes) != cifar.num_classes:
         raise DataError(f"{folder / layout.classes} names {len(classes)} classes; {cifar.name} has {cifar.num_classes}")
     return Dataset(name=cifar.name, classes=classes, train=train, test=test, fingerprint=fingerprint((train, test)))

@@ -97,16 +97,17 @@ def image_batches(
     augment: Augment | Jitter = PAPER_AUGMENT,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Endless full batches (x float32 [B, C, H, W] channels_last, y int64 [B]), images read by `num_workers` processes (0: this one).
 
-    With an `Augment` those of `train_batches`; with a `Jitter`, which needs picture files, those of Sec. 3.4.
+    With an `Augment` those of `train_batches`; with a `Jitter`, which needs picture files, those of Sec. 3.4. `share` as there.
 
     Raises:
         ValueError: for a batch size below 1 or a step below 0.
         DataError: at the batch of an image that cannot be read, in one line that names the file.
     """
-    check_position(batch_size, start_step)
+    check_position(batch_size, start_step, share)
     views: ViewsByPosition | JitteredViews
     if isinstance(augment, Jitter):
         if not isinstance(source, Files):
@@ -116,8 +117,8 @@ def image_batches(
         views = ViewsByPosition(source, preprocess, seed=seed, augment=augment)
     loader: DataLoader[Any] = DataLoader(
         _Told(views),
-        batch_size=batch_size,
-        sampler=count(start_step * batch_size),  # any iterable will do, an endless one too
+        batch_size=batch_size // share[1],
+        sampler=_positions(batch_size, start_step, share),  # any iterable will do, an endless one too
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupt,
@@ -125,6 +126,14 @@ def image_batches(
         generator=torch.Generator(),  # a DataLoader draws a number it does not need here; not from the global generator
     )
     return _finished(loader, views, device)
+
+
+def _positions(batch_size: int, start_step: int, share: tuple[int, int]) -> Iterator[int]:
+    """Those of this share of each batch, batch after batch."""
+    which, size = share[0], batch_size // share[1]
+    for step in count(start_step):
+        begin = step * batch_size + which * size
+        yield from range(begin, begin + size)
 
 
 def _finished(loader: DataLoader[Any], views: ViewsByPosition | JitteredViews, device: torch.device | str) -> Iterator[Batch]:

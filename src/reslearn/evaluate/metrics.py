@@ -3,7 +3,7 @@
 Shapes: B images a batch, K classes. Errors in per cent, as the paper speaks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -24,12 +24,17 @@ class Metrics:
 
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, autocast: AbstractContextManager[object] | None = None
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    autocast: AbstractContextManager[object] | None = None,
+    total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Metrics:
     """Cross entropy (nats) and errors of `net` in evaluation mode; its mode is put back afterwards.
 
     `batches` yields (float [B, C, H, W], int64 [B]). Sums are kept on the device in float64, so that neither the size of a
-    batch nor a short last one moves the mean. ValueError where there is no image.
+    batch nor a short last one moves the mean. `total` adds sums up over processes that evaluate other images of the same set.
+    ValueError where there is no image.
     """
     modes = {module: module.training for module in net.modules()}
     net.eval()
@@ -50,6 +55,8 @@ def evaluate(
             module.training = training
     if totals is None:
         raise ValueError("no image to evaluate on")
+    *sums, everything = total(torch.cat([totals, totals.new_full((1,), num_images)])).unbind()
+    totals, num_images = torch.stack(sums), int(everything)
     loss, top1_errors, top5_errors = totals.tolist()
     return Metrics(
         loss=loss / num_images,

@@ -11,14 +11,15 @@ from reslearn.recipes.schema import (
     Optimizer,
     Plateau,
     Recipe,
+    Resources,
     Schedule,
     Stepwise,
     Train,
     Triangular,
-)  # fmt: skip
+)
 
 __all__ = [
-    "Constant", "Cosine", "Data", "Duration", "Evaluation", "Length", "Model", "Optimizer", "Plateau", "Recipe", "RecipeError", "Schedule",
-    "Stepwise", "Train", "Triangular", "difference", "flatten", "from_dict", "json_schema", "load", "names", "recipe_hash", "text",
-    "wrong_in",
+    "Constant", "Cosine", "Data", "Duration", "Evaluation", "Length", "Model", "Optimizer", "Plateau", "Recipe", "RecipeError",
+    "Resources", "Schedule", "Stepwise", "Train", "Triangular", "difference", "flatten", "from_dict", "json_schema", "load", "names",
+    "recipe_hash", "text", "wrong_in",
 ]  # fmt: skip

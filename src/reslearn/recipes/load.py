@@ -17,10 +17,10 @@ from reslearn.recipes.wording import needed, show
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# What does not change the run that a recipe stands for: how it was written down, and what follows from the data.
-_NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
+# What does not change the run that a recipe stands for: how it was written down, where it runs, and what follows from the data.
+_NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels", "resources.cores", "resources.gpus")
 # Keys that came after runs had been kept: at this value they mean what a recipe without them meant, so those runs keep their names.
-_CAME_LATER: dict[str, Any] = {"data.jitter": None, "data.colour": None}
+_CAME_LATER: dict[str, Any] = {"data.jitter": None, "data.colour": None, "train.sync_batch_norm": False}
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
 _MAY_BE_NONE = (
     "data.size_px", "data.train_images", "data.jitter", "data.colour", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr",
@@ -95,20 +95,15 @@ def json_schema() -> dict[str, Any]:
 
 def recipe_hash(values: Mapping[str, Any], *, without: Sequence[str] = ()) -> str:
     """Twelve hex digits that name what a resolved recipe (`Recipe.to_dict()`) computes; `without` leaves further dotted keys out."""
-    flat = {key: value for key, value in _told(values).items() if key not in (*_NOT_HASHED, *without)}
+    flat = {key: value for key, value in _computes(values).items() if key not in without}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Where two resolved recipes differ in what they compute, as "optimizer.lr: 0.1 -> 0.2"."""
-    a, b = _told(ours), _told(theirs)
-    keys = sorted(key for key in a.keys() | b.keys() if key not in _NOT_HASHED and a.get(key) != b.get(key))
-    return [f"{key}: {show(a.get(key))} -> {show(b.get(key))}" for key in keys]
-
-
-def _told(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys, without those that came later and say nothing new."""
-    return {key: value for key, value in flatten(values).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
+    a, b = _computes(ours), _computes(theirs)
+    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return [f"{key}: {show(a.get(key, _CAME_LATER.get(key)))} -> {show(b.get(key, _CAME_LATER.get(key)))}" for key in keys]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -117,6 +112,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
     return flat
+
+
+def _computes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved recipe decides what is computed, by dotted keys."""
+    return {
+        key: value for key, value in flatten(values).items()
+        if key not in _NOT_HASHED and not (key in _CAME_LATER and value == _CAME_LATER[key])
+    }  # fmt: skip
 
 
 def _shipped() -> Any:

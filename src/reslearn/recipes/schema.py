@@ -157,8 +157,15 @@ class Train(_Part):
     ema: float | None = Field(None, gt=0, lt=1)  # decay of an average of the weights, which is then what is evaluated and kept
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
+    sync_batch_norm: bool = False  # on many processes: statistics over all of them. Paper: on each GPU by itself.
     read_every_steps: int = Field(50, ge=1)
     checkpoint_every_seconds: float = Field(60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _synchronised_or_compiled(self) -> "Train":
+        if self.sync_batch_norm and self.compile == "on":
+            raise ValueError('sync_batch_norm = true is not compiled: compile = "auto" or "off" is needed')
+        return self
 
     @model_validator(mode="after")
     def _equal_parts(self) -> "Train":
@@ -177,6 +184,13 @@ class Evaluation(_Part):
     batch_norm: Literal["moving", "exact"] = "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
 
 
+class Resources(_Part):
+    """What a run of a study occupies while it trains; the outcome does not depend on it, so the recipe's hash does not either."""
+
+    cores: int = Field(1, ge=1)
+    gpus: float = Field(0.0, ge=0, le=1)  # a share of one: 0.25 lets four runs at a time use it. 0, or no GPU there: none is set aside
+
+
 class Recipe(_Part):
     """A run, whole. `to_dict()` is what recipe.json holds; `build(**recipe["model"])` rebuilds the network."""
 
@@ -188,12 +202,19 @@ class Recipe(_Part):
     schedule: Schedule
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
     overrides: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _muon_holds_norms(self) -> "Recipe":
         if self.optimizer.name == "muon" and (not self.model.normalize or self.schedule.warm_up_lr is not None):
             raise ValueError('optimizer.name = "muon" needs model.normalize = true, and knows no schedule.warm_up_lr')
+        return self
+
+    @model_validator(mode="after")
+    def _normalised_once(self) -> "Recipe":
+        if self.train.sync_batch_norm and self.model.checkpoint_activations:
+            raise ValueError("train.sync_batch_norm and model.checkpoint_activations do not go together")
         return self
 
     def to_dict(self) -> dict[str, Any]:

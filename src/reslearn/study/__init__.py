@@ -6,6 +6,7 @@ from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
 from reslearn.study.power import holm, power_of, runs_needed
+from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
 from reslearn.study.statistics import (
     Comparison,
@@ -26,9 +27,9 @@ from reslearn.study.warm import WarmStart
 
 __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
-    "Interval", "Job", "LocalEngine", "Outcome", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile", "StudyInUseError",
-    "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare", "compare_steps",
-    "degradation_verdict", "degradation_verdicts", "depth_rows", "equivalence", "equivalence_to", "grid", "holm", "load_study",
-    "power_of", "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table",
-    "training_field", "vary",
+    "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
+    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare",
+    "compare_steps", "degradation_verdict", "degradation_verdicts", "depth_rows", "equivalence", "equivalence_to", "grid", "holm",
+    "load_study", "power_of", "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary",
+    "table", "training_field", "vary",
 ]  # fmt: skip

@@ -18,11 +18,12 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from reslearn.study.collect import last_line
+from reslearn.study.gpus import Gpus
 from reslearn.study.grid import Job
 from reslearn.study.progress import Display, display_for
 
 _POLL_SECONDS = 0.1
-_TETHER = Path(__file__).with_name("tether.py")
+TETHER = Path(__file__).with_name("tether.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class _Child:
     job: Job
     process: Process
     started: float
+    gpu: str | None
 
     @property
     def seconds(self) -> float:
@@ -75,7 +77,7 @@ class _Child:
 
 
 class LocalEngine:
-    """One process a run, at most `jobs` at once (default: one a core), longest first.
+    """One process a run, at most `jobs` at once (default: one a core), longest first; cores and GPUs are shared out as recipes say.
 
     Ctrl-C and SIGTERM are passed to the runs as SIGTERM, their checkpoints are waited for, and the rest is not begun; a second one
     kills. `command` is what the arguments of a job are given to; `launch` starts a run in another way (`WarmStart`).
@@ -88,6 +90,7 @@ class LocalEngine:
             raise ValueError(f"jobs = {jobs}: at least 1 is needed")
         self._jobs = jobs or available_cores()
         self._cores = max(self._jobs, available_cores())
+        self._gpus = Gpus.here()
         self._launch = launch or partial(_launch_command, tuple(command))
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -95,7 +98,7 @@ class LocalEngine:
         waiting = sorted(jobs, key=lambda job: -job.cost)
         running: list[_Child] = []
         outcomes: list[Outcome] = []
-        with _signals() as received, display_for(jobs) as display:
+        with signals() as received, display_for(jobs) as display:
             passed_on = 0
             try:
                 while running or (waiting and not received):
@@ -106,7 +109,8 @@ class LocalEngine:
                     while not received and (job := self._next(waiting, running)) is not None:
                         waiting.remove(job)
                         self._begin(job, running, outcomes, display)
-                    _reap(running, outcomes, display, stopping=bool(received))
+                    for child in _reap(running, outcomes, display, stopping=bool(received)):
+                        self._gpus.give_back(child.gpu, child.job.gpus)
                     display.refresh([child.job for child in running])
                     time.sleep(_POLL_SECONDS)
             finally:
@@ -118,7 +122,7 @@ class LocalEngine:
         if not running:
             return waiting[0] if waiting else None
         free = self._cores - sum(child.job.cores for child in running) if len(running) < self._jobs else 0
-        return next((job for job in waiting if job.cores <= free), None)
+        return next((job for job in waiting if job.cores <= free and self._gpus.has(job.gpus)), None)
 
     def _begin(self, job: Job, running: list[_Child], outcomes: list[Outcome], display: Display) -> None:
         try:
@@ -132,13 +136,19 @@ class LocalEngine:
         job.folder.mkdir(parents=True, exist_ok=True)
         with (job.folder / "train.log").open("ab") as log:
             log.write(f"$ {job.command}\n".encode())
-        return _Child(job, self._launch(job, _environment(os.environ, job.cores)), time.monotonic())
+        gpu = self._gpus.take(job.gpus)
+        try:
+            process = self._launch(job, run_environment(os.environ, job.cores) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}))
+        except OSError:
+            self._gpus.give_back(gpu, job.gpus)
+            raise
+        return _Child(job, process, time.monotonic(), gpu)
 
 
 def _launch_command(command: Sequence[str], job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (job.folder / "train.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command, *job.arguments],
+            [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command, *job.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -150,7 +160,7 @@ def _launch_command(command: Sequence[str], job: Job, environment: dict[str, str
         )
 
 
-def _environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
+def run_environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
     """One thread a core; blocks of memory in huge pages, which the allocator otherwise faults in again at every step; and a log in the
     order in which things were said, so that its last line is what went wrong.
     """
@@ -160,9 +170,10 @@ def _environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
     return {**given, "OMP_NUM_THREADS": str(cores), "GLIBC_TUNABLES": tunables, "PYTHONUNBUFFERED": "1"}
 
 
-def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool) -> None:
-    """Take the runs that have ended out of `running`, and say what became of them."""
-    for child in [child for child in running if child.process.poll() is not None]:
+def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool) -> list[_Child]:
+    """Take the runs that have ended out of `running`, say what became of them, and return them."""
+    ended = [child for child in running if child.process.poll() is not None]
+    for child in ended:
         running.remove(child)
         if child.job.is_complete:
             outcomes.append(Outcome(job=child.job, status="complete", seconds=child.seconds))
@@ -170,24 +181,24 @@ def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, s
         elif stopping:
             outcomes.append(Outcome(job=child.job, status="interrupted", seconds=child.seconds, reason="stopped on request"))
         else:
-            reason = _reason(child)
+            reason = why_ended(child.job, child.process.returncode or 0)
             outcomes.append(Outcome(job=child.job, status="failed", seconds=child.seconds, reason=reason))
             display.failed(child.job, reason)
+    return ended
 
 
-def _reason(child: _Child) -> str:
-    """The last line of the log, or how the process ended."""
-    status = child.process.returncode or 0
+def why_ended(job: Job, status: int) -> str:
+    """Why a run has no result: the last line of its log, or how its process ended."""
     if status < 0:
         try:
             name = signal.Signals(-status).name
         except ValueError:
             name = f"signal {-status}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"ended by {name}{hint}; see {child.job.folder / 'train.log'}"
+        return f"ended by {name}{hint}; see {job.folder / 'train.log'}"
     if status == 0:
-        return f"ended without a result; see {child.job.folder / 'train.log'}"
-    return last_line(child.job.folder / "train.log") or f"ended with status {status} and said nothing"
+        return f"ended without a result; see {job.folder / 'train.log'}"
+    return last_line(job.folder / "train.log") or f"ended with status {status} and said nothing"
 
 
 def _pass_on(running: Sequence[_Child], *, again: bool) -> None:
@@ -207,7 +218,7 @@ def _end(running: Sequence[_Child]) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them. Elsewhere than in the main thread they are somebody else's."""
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}

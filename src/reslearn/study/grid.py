@@ -21,7 +21,7 @@ _OWN = {"model.name": "models", "seed": "seeds", "data.name": "data"}
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run to be: where it goes, the arguments of `reslearn` that make it, what it costs (any one unit), the cores it uses."""
+    """One run to be: where it goes, the arguments of `reslearn` that make it, what it costs (any one unit), cores and GPU share it uses."""
 
     name: str
     folder: Path
@@ -29,6 +29,7 @@ class Job:
     recipe: Recipe
     cost: float = 1.0
     cores: int = 1
+    gpus: float = 0.0
 
     @property
     def is_complete(self) -> bool:
@@ -50,19 +51,20 @@ def grid(
     data: str | None = None,
     overrides: Sequence[Sequence[str]] = ((),),
     cost: Callable[[Recipe], float] | None = None,
-    cores: int = 1,
+    cores: int | None = None,
     arguments: Sequence[str] = (),
 ) -> list[Job]:
     """Every model with every seed and every set of overrides, as jobs below `folder`.
 
     `recipe` is a name or a file, `data` replaces the recipe's. `cost` gives the cost of a resolved recipe (all equal without it):
-    runs are started longest first. `arguments` are further ones of `reslearn train`, the same for all, that do not change the recipe.
+    runs are started longest first. `cores` a run default to the recipe's resources. `arguments` are further ones of `reslearn train`,
+    the same for all, that do not change the recipe.
     Raises ValueError for an empty grid and for runs that are the same; RecipeError for what the recipe does not allow.
     """
     for name, given in (("models", models), ("seeds", seeds), ("overrides", overrides)):
         if not given:
             raise ValueError(f"{name} is empty: a grid needs at least one")
-    if cores < 1:
+    if cores is not None and cores < 1:
         raise ValueError(f"cores = {cores}: at least 1 is needed")
     for switch in itertools.chain(*overrides):
         if (key := switch.partition("=")[0].strip()) in _OWN:
@@ -80,10 +82,11 @@ def grid(
         jobs[place] = Job(
             name=name,
             folder=place,
-            arguments=(*_arguments(resolved, recipe, switches, place, cores), *arguments),
+            arguments=(*_arguments(resolved, recipe, switches, place, cores or resolved.resources.cores), *arguments),
             recipe=resolved,
             cost=1.0 if cost is None else cost(resolved),
-            cores=cores,
+            cores=cores or resolved.resources.cores,
+            gpus=resolved.resources.gpus,
         )
     return list(jobs.values())
 

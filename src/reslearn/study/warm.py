@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class WarmStart:
     def __call__(self, job: Job, environment: dict[str, str]) -> ForkedProcess:
         """Begin a run; its words are appended to train.log in its folder. OSError where no process can be had."""
         _start_server(environment)
-        process = self._context.Process(target=_run, args=(self._entry, job.arguments, job.folder), name=job.name)
+        process = self._context.Process(target=_run, args=(self._entry, job.arguments, job.folder, environment), name=job.name)
         try:
             process.start()
         except EOFError:
@@ -79,15 +79,17 @@ def _start_server(environment: dict[str, str]) -> None:
             signal.signal(signal.SIGINT, handler)
 
 
-def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path) -> None:
-    """In the fork: a session, a log and a command line of its own."""
+def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """In the fork: a session, an environment, a log and a command line of its own."""
     os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)  # the server's is that of the first run; the GPU set aside is another for each
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
     log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    _wait_for_lock(RunFolder(folder))
+    wait_for_lock(RunFolder(folder))
     sys.argv = ["reslearn", *arguments]
     entry()
 
@@ -100,8 +102,8 @@ def _stop_with_the_study() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _wait_for_lock(folder: RunFolder) -> None:
-    """A study that was killed outright leaves runs that are still writing their checkpoints."""
+def wait_for_lock(folder: RunFolder) -> None:
+    """A study that was killed outright, or a machine that was lost, leaves runs that are still writing their checkpoints."""
     until = time.monotonic() + _WAIT_FOR_LOCK_SECONDS
     while True:
         try:

@@ -12,6 +12,7 @@ from reslearn.runs import RunError, RunFolder
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.loop import NonFiniteLossError, State
 from reslearn.train.meter import Meter
+from reslearn.train.processes import ALONE, Processes
 from reslearn.train.schedule import Waiting
 
 
@@ -31,10 +32,16 @@ class Training:
         return self.average.network if isinstance(self.average, Average) else self.model
 
 
-def save(folder: RunFolder, training: Training, *, seconds: float) -> Path:
-    """Write the checkpoint of `state.step`. NonFiniteLossError instead of a checkpoint that could not be trained from."""
+def save(folder: RunFolder, training: Training, *, seconds: float, processes: Processes = ALONE) -> None:
+    """Write the checkpoint of `state.step`, all processes together. NonFiniteLossError instead of one that could not be trained from.
+
+    What it holds is process 0's: weights are the same on all, and the running statistics of the others are never read.
+    """
     if not all(bool(torch.isfinite(parameter).all()) for parameter in training.model.parameters()):
         raise NonFiniteLossError(f"a weight is no finite number after step {training.state.step}")
+    meter = training.meter.state_dict()
+    if not processes.is_first:
+        return
     average = None
     if isinstance(training.average, Average):
         average = {"network": training.average.network.state_dict(), "num_updates": training.average.num_updates}
@@ -44,7 +51,7 @@ def save(folder: RunFolder, training: Training, *, seconds: float) -> Path:
             "model": training.model.state_dict(),
             "optimizer": training.optimizer.state_dict(),
             "average": average,
-            "meter": training.meter.state_dict(),
+            "meter": meter,
             "step": training.state.step,
             "warmed_up_at_step": training.state.warmed_up_at_step,
             "waiting": asdict(training.state.waiting),
@@ -53,7 +60,7 @@ def save(folder: RunFolder, training: Training, *, seconds: float) -> Path:
         },
         buffer,
     )
-    return folder.write_checkpoint(training.state.step, lambda file: file.write(buffer.getbuffer()))
+    folder.write_checkpoint(training.state.step, lambda file: file.write(buffer.getbuffer()))
 
 
 def restore(path: Path, training: Training, *, device: str) -> tuple[float, int]:

@@ -14,10 +14,10 @@ _LINE_EVERY_SECONDS = 10.0
 class Display:
     """Shows epoch, loss, error, images per second and time left; a context manager."""
 
-    def __init__(self, *, title: str, num_steps: int, images_per_step: int, steps_per_epoch: float) -> None:
+    def __init__(self, *, title: str, num_steps: int, images_per_step: int, steps_per_epoch: float, quiet: bool = False) -> None:
         self._title, self._num_steps, self._images_per_step, self._steps_per_epoch = title, num_steps, images_per_step, steps_per_epoch
         self._console = Console(stderr=True)
-        self._on = os.environ.get("RESLEARN_PROGRESS", "on") != "off"
+        self._on = os.environ.get("RESLEARN_PROGRESS", "on") != "off" and not quiet
         self._progress: Progress | None = None
         self._last = self._line_at = time.monotonic()
         self._last_step: int | None = None

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.batch_norm import BatchNormInFloat32
 from reslearn.train.meter import Meter, Reading, sums
+from reslearn.train.processes import ALONE, Processes
 from reslearn.train.schedule import Waiting, WarmUp
+from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -37,15 +40,17 @@ class State:
 
 
 def make_step(
-    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, *, autocast: Autocast, accumulate: int = 1, compiled: bool = False
-) -> Step:
+    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, *, autocast: Autocast, accumulate: int = 1, compiled: bool = False,
+    processes: Processes = ALONE, sync_batch_norm: bool = False,
+) -> Step:  # fmt: skip
     """One update of the weights from one batch, in `accumulate` equal parts that pass one after another.
 
     `loss` is a mean over the images it is given. The step returns sums over the batch for the meter: [loss, errors, images], float64
-    on the device; it raises ValueError where a batch cannot be cut into equal parts.
+    on the device; it raises ValueError where a batch cannot be cut into equal parts. With many `processes` each is given its share of
+    the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalises over all shares, uncompiled.
     """
 
-    normalising = BatchNormInFloat32 if compiled else nullcontext
+    normalising = partial(SynchronisedBatchNorm, processes) if sync_batch_norm else BatchNormInFloat32 if compiled else nullcontext
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(), normalising():
@@ -57,15 +62,18 @@ def make_step(
 
     if compiled:
         forward = torch.compile(forward)
+    shared, kept_here = processes.sharing(model, forward)
+    num_parts = accumulate * processes.count
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         if len(x) % accumulate:
             raise ValueError(f"a batch of {len(x)} cannot be cut into accumulate = {accumulate} equal parts")
         optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
-        for part_x, part_y in zip(x.chunk(accumulate), y.chunk(accumulate), strict=True):
-            value, part = forward(part_x, part_y)
-            torch.autograd.backward(value / accumulate)
+        for number, (part_x, part_y) in enumerate(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True), 1):
+            with kept_here() if number < accumulate else nullcontext():
+                value, part = shared(part_x, part_y)
+                torch.autograd.backward(value / num_parts)
             total = part if total is None else total + part
         optimizer.step()
         assert total is not None

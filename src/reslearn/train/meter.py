@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reslearn.train.processes import ALONE, Processes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -33,10 +35,14 @@ def sums(loss: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class Meter:
-    """Adds up `sums` and gives a `Reading` for every window of `every` steps, at the step after its end (or at the very last)."""
+    """Adds up `sums` and gives a `Reading` for every window of `every` steps, at the step after its end (or at the very last).
 
-    def __init__(self, *, every: int, device: torch.device | str) -> None:
+    With many processes a window adds up the share of its own; readings are of all shares, and so the same everywhere.
+    """
+
+    def __init__(self, *, every: int, device: torch.device | str, processes: Processes = ALONE) -> None:
         self.every = every
+        self._processes = processes
         self.window = torch.zeros(3, dtype=torch.float64, device=device)
         self.first_step = 1
         self._sent: tuple[Tensor, int, int, float] | None = None
@@ -48,36 +54,38 @@ class Meter:
         reading = self._receive() if not last else None
         self.window += totals
         if step % self.every == 0 or last:
+            totals = self._processes.sum(self.window)
             if last and self._sent is not None:  # the window before ended at the last step but one: read both as one
                 sent, first, _, _ = self._sent
-                self.window += sent.to(self.window.device)
+                totals = totals + sent.to(totals.device)
                 self.first_step, self._sent = first, None
-            self._send(step, lr)
+            self._send(totals, step, lr)
         return self._receive() if last else reading
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors; waits for the device."""
+        """Plain values and tensors, the windows of all processes; waits for the device."""
         sent = self._sent
         if sent is not None and self._arrived is not None:
             self._arrived.synchronize()
         return {
-            "window": self.window.tolist(), "first_step": self.first_step,
+            "window": self._processes.gather(self.window).tolist(), "first_step": self.first_step,
             "sent": None if sent is None else [sent[0].tolist(), *sent[1:]],
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was taken."""
-        self.window.copy_(torch.tensor(state["window"], dtype=torch.float64))
+        # (before there were many processes it was a list of three)
+        self.window.copy_(torch.tensor(state["window"], dtype=torch.float64).view(-1, 3)[self._processes.rank])
         self.first_step = state["first_step"]
         sent = state["sent"]
         self._sent = None if sent is None else (torch.tensor(sent[0], dtype=torch.float64), *sent[1:])
 
-    def _send(self, step: int, lr: float) -> None:
+    def _send(self, totals: Tensor, step: int, lr: float) -> None:
         if self._arrived is None:
-            copy = self.window.clone()
+            copy = totals.clone()
         else:
             copy = torch.empty(3, dtype=torch.float64, pin_memory=True)
-            copy.copy_(self.window, non_blocking=True)
+            copy.copy_(totals, non_blocking=True)
             self._arrived.record()
         self._sent = (copy, self.first_step, step, lr)
         self.first_step = step + 1

@@ -29,8 +29,9 @@ class Numerics:
     device: str
     precision: str  # fp32 or bf16
     compiled: bool
-    threads: int
+    threads: int  # of each process
     instruction_set: str
+    processes: int = 1
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the network runs forward."""
@@ -56,20 +57,22 @@ def choose_device(name: str | None) -> str:
     return name
 
 
-def choose(train: Train, *, device: str, threads: int | None, macs: int, num_images: int) -> Numerics:
-    """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all."""
+def choose(train: Train, *, device: str, threads: int | None, macs: int, num_images: int, processes: int = 1) -> Numerics:
+    """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all, shared by `processes`."""
     fast_bf16 = _computes_in_bf16(device) and macs >= _BF16_PAYS_MACS
-    compiled = macs * num_images >= _COMPILE_PAYS_MACS if train.compile == "auto" else train.compile == "on"
+    pays = macs * num_images / processes >= _COMPILE_PAYS_MACS and not train.sync_batch_norm
+    compiled = pays if train.compile == "auto" else train.compile == "on"
     return Numerics(
         device=device,
         precision=("bf16" if fast_bf16 else "fp32") if train.precision == "auto" else train.precision,
         compiled=compiled,
         threads=threads or torch.get_num_threads(),
         instruction_set=_instruction_set(device),
+        processes=processes,
     )
 
 
-def obey(record: dict[str, Any], *, device: str | None, threads: int | None) -> Numerics:
+def obey(record: dict[str, Any], *, device: str | None, threads: int | None, processes: int = 1) -> Numerics:
     """The numerics of an earlier part of the run, from its environment.json. RunError where this machine or the flags cannot give them."""
     try:
         numerics, version = Numerics(**record["numerics"]), record["versions"]["torch"]
@@ -79,6 +82,10 @@ def obey(record: dict[str, Any], *, device: str | None, threads: int | None) -> 
         raise RunError(
             f"the run began with torch {version}, here is {torch.__version__}: it cannot go on bit for bit; start anew elsewhere"
         )
+    if numerics.processes != processes:
+        began, here = (f"{number} processes" if number > 1 else "1 process" for number in (numerics.processes, processes))
+        launcher = f"torchrun --nproc-per-node {numerics.processes} -m " if numerics.processes > 1 else ""
+        raise RunError(f"the run began on {began}, here: {here}; go on with {launcher}reslearn train --resume ...")
     try:
         here = _instruction_set(choose_device(numerics.device))
     except ValueError:

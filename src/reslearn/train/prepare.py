@@ -16,6 +16,7 @@ from reslearn.evaluate import Metrics, evaluate
 from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.numerics import Numerics
+from reslearn.train.processes import ALONE, Processes
 
 _EVALUATION_BATCH = 500
 _EVALUATION_BATCH_OF_FILES = 100  # those are large
@@ -36,11 +37,13 @@ class Prepared:
     num_steps: int
     augment: data.Augment | data.Jitter
     num_workers: int  # that read picture files
+    processes: Processes = ALONE
 
     def train_batches(self, *, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches from `start_step` on, without end."""
+        """Augmented batches from `start_step` on, without end: this process's share of each."""
         train, recipe = self.dataset.train, self.recipe
-        position = {"batch_size": recipe.train.batch_size, "seed": recipe.seed, "start_step": start_step}
+        share = (self.processes.rank, self.processes.count)
+        position: dict[str, Any] = {"batch_size": recipe.train.batch_size, "seed": recipe.seed, "start_step": start_step, "share": share}
         if isinstance(self.augment, data.Augment):
             assert isinstance(train, data.Images)
             return data.train_batches(train, self.preprocess, **position, augment=self.augment, device=self.numerics.device)
@@ -54,8 +57,10 @@ class Prepared:
         return data.eval_batches(images, self.preprocess, batch_size=batch_size, device=self.numerics.device)
 
     def evaluate(self, net: nn.Module, images: data.ImageSet) -> Metrics:
-        """Loss and error of `net` on `images`."""
-        return evaluate(net, self.batches(images), autocast=self.numerics.autocast())
+        """Loss and error of `net` on `images`, each counted once, by one of the processes."""
+        self.processes.share_state(net)
+        start, stop = (len(images) * number // self.processes.count for number in (self.processes.rank, self.processes.rank + 1))
+        return evaluate(net, self.batches(images.subset(start, stop)), autocast=self.numerics.autocast(), total=self.processes.sum)
 
     def loss(self) -> nn.Module:
         """What is minimised."""
@@ -79,6 +84,7 @@ def prepare(
     data_dir: Path | None,
     download: bool,
     workers: int | None = None,
+    processes: Processes = ALONE,
 ) -> Prepared:
     """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run.
 
@@ -101,20 +107,21 @@ def prepare(
     if record is not None and record["data"]["fingerprint"] != dataset.fingerprint:
         raise RunError(f"the run began on other images than {recipe.data.name} holds now: start anew in another folder")
     recipe = _fit_model_to_data(recipe, dataset)
+    _check_shares(recipe, dataset, processes)
     torch.manual_seed(recipe.seed)
     model = models.build(**recipe.model.model_dump())
     complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
     num_steps = recipe.schedule.duration.steps(num_images=len(dataset.train), batch_size=recipe.train.batch_size)
     if record is not None:
-        chosen = numerics.obey(record, device=device, threads=threads)
+        chosen = numerics.obey(record, device=device, threads=threads, processes=processes.count)
     else:
         chosen = numerics.choose(
             recipe.train, device=numerics.choose_device(device), threads=threads, macs=complexity.macs,
-            num_images=num_steps * recipe.train.batch_size,
+            num_images=num_steps * recipe.train.batch_size, processes=processes.count,
         )  # fmt: skip
     numerics.prepare(chosen)
     prepared = Prepared(
-        recipe=recipe, dataset=dataset, data_dir=data_dir, numerics=chosen, complexity=complexity, num_steps=num_steps,
+        recipe=recipe, dataset=dataset, data_dir=data_dir, numerics=chosen, complexity=complexity, num_steps=num_steps, processes=processes,
         model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's stub lacks it
         preprocess=_fit_preprocess(options, dataset), augment=_augment(options, dataset),
         num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers,
@@ -135,6 +142,20 @@ def _augment(options: recipes.Data, dataset: data.Dataset) -> data.Augment | dat
     return data.Jitter.fit(dataset.train, shorter=options.jitter, flip=options.flip, colour=options.colour)
 
 
+def check_alike(prepared: Prepared) -> None:
+    """RunError, on all processes, where one of them would compute otherwise than process 0: other images, another processor."""
+    processes = prepared.processes
+    mine = {**prepared.numerics.to_dict(), "data": prepared.dataset.fingerprint}
+    first = processes.from_first(mine)
+
+    def check() -> None:
+        unlike = [f"{key} {mine[key]}, not {first[key]}" for key in mine if mine[key] != first[key]]
+        if unlike:
+            raise RunError(f"process {processes.rank} is unlike process 0: {'; '.join(unlike)}")
+
+    processes.together(check)
+
+
 def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
     spec = {"num_classes": len(dataset.classes), "in_channels": dataset.channels}
     given = {"num_classes": recipe.model.num_classes, "in_channels": recipe.model.in_channels}
@@ -142,6 +163,19 @@ def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes
         if value not in (None, spec[key]):
             raise ValueError(f"model.{key} = {value}, but {recipe.data.name} has {spec[key]}: leave it out")
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=spec)})
+
+
+def _check_shares(recipe: recipes.Recipe, dataset: data.Dataset, processes: Processes) -> None:
+    """Every process has its equal share of a batch, and of each set of images at least one."""
+    train, count = recipe.train, processes.count
+    if train.batch_size % (count * train.accumulate):
+        parts = f", each in accumulate = {train.accumulate} parts" if train.accumulate > 1 else ""
+        raise ValueError(f"train.batch_size = {train.batch_size} cannot be shared equally by {count} processes{parts}")
+    smallest = min(len(images) for images in (dataset.train, dataset.test, dataset.validation) if images is not None)
+    if smallest < count:
+        raise ValueError(f"{count} processes cannot share the {smallest} images of a part of {recipe.data.name}: take fewer")
+    if train.sync_batch_norm and count == 1:
+        warnings.warn("train.sync_batch_norm without effect, since there is one process", stacklevel=4)
 
 
 def _check_milestones(prepared: Prepared) -> None:

@@ -38,7 +38,7 @@ class Clock:
 
 
 class Record:
-    """The record of one training in its folder."""
+    """The record of one training in its folder. Of many processes the first alone writes."""
 
     def __init__(self, prepared: Prepared, folder: RunFolder, clock: Clock, events: Events | NoEvents) -> None:
         self.folder, self.clock = folder, clock
@@ -55,6 +55,8 @@ class Record:
 
     def bundle(self, net: nn.Module, path: Path, *, metrics: dict[str, Any]) -> None:
         """Write the bundle of `net`."""
+        if not self._prepared.processes.is_first:
+            return
         recipe = self._prepared.recipe
         content = to_bytes(
             net,
@@ -68,6 +70,8 @@ class Record:
         write_atomically(path, lambda file: file.write(content))
 
     def _line(self, kind: str, step: int, **values: float) -> None:
+        if not self._prepared.processes.is_first:
+            return
         position = {
             "step": step, "epoch": round(step / self._prepared.steps_per_epoch, 4),
             "images": step * self._prepared.recipe.train.batch_size, "seconds": round(self.clock.seconds(), 3),

@@ -4,8 +4,10 @@ The test set is touched once, at the end (unless a test curve is asked for, whic
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from reslearn.train.interrupt import Interrupted, Request, on_request
 from reslearn.train.loop import NonFiniteLossError, State, make_step, train_steps
 from reslearn.train.meter import Meter
 from reslearn.train.optimizer import build_optimizer
-from reslearn.train.prepare import Prepared, prepare
+from reslearn.train.prepare import Prepared, check_alike, prepare
+from reslearn.train.processes import Processes, processes_here
 from reslearn.train.record import Clock, Record, check_finite
 from reslearn.train.schedule import WarmUp, factor
 
@@ -44,27 +47,51 @@ def train_recipe(
     `workers` processes read picture files, where these stay on disk (a core each if None); the batches do not depend on their number.
 
     Raises RunError (folder in use, of another recipe, or not to be resumed here), DataError, UnknownModel, NonFiniteLossError,
-    OSError on a full disk (the checkpoint before it stays whole), and Interrupted after Ctrl-C or SIGTERM.
+    OSError on a full disk (the checkpoint before it stays whole), and Interrupted after Ctrl-C or SIGTERM. Started by torchrun, all
+    processes train the one net, and the first alone writes.
     """
     folder = RunFolder(Path(out))
     if tensorboard_files:
         tensorboard.require()
+    with processes_here(device) as processes, ExitStack() as held:
+        begun = processes.from_first(folder.exists())
+        get_ready = partial(_prepare, recipe, folder, processes, begun=begun, resume=resume)
+        prepared = processes.together(
+            lambda: get_ready(device=device, threads=threads, data_dir=data_dir, download=download, workers=workers)
+        )
+        if prepared is None:
+            return folder.result
+        check_alike(prepared)
+        processes.together(lambda: held.enter_context(_held(folder, prepared, begun=begun, command=command)))
+        return _train(prepared, folder, tensorboard_files=tensorboard_files)
+
+
+def _prepare(
+    recipe: recipes.Recipe, folder: RunFolder, processes: Processes, *, begun: bool, resume: bool, **where: Any
+) -> Prepared | None:
+    """The run made ready on this process, or None where it is complete."""
+    if begun and not folder.exists():
+        raise RunError(f"process {processes.rank} does not see {folder.path}, which process 0 does: all machines must share the folder")
     check_folder(folder, recipe, resume=resume)
-    begun = folder.exists()
     if folder.is_complete:
-        return folder.result
+        return None
     if (reason := folder.divergence) is not None:
         raise NonFiniteLossError(reason)
-    prepared = prepare(
-        recipe, folder.environment if begun else None, device=device, threads=threads, data_dir=data_dir, download=download,
-        workers=workers,
-    )  # fmt: skip
+    return prepare(recipe, folder.environment if begun else None, processes=processes, **where)
+
+
+@contextmanager
+def _held(folder: RunFolder, prepared: Prepared, *, begun: bool, command: Sequence[str]) -> Iterator[None]:
+    """The folder locked by process 0, and begun where it was not."""
+    if not prepared.processes.is_first:
+        yield
+        return
     with folder.lock():
         if folder.exists() and not begun:
-            raise RunError(f"{out}: another process began a run here meanwhile: choose another --out")
+            raise RunError(f"{folder.path}: another process began a run here meanwhile: choose another --out")
         if not begun:
             RunFolder.create(folder.path, prepared.recipe.to_dict(), environment.describe(prepared.numerics, prepared.dataset, command))
-        return _train(prepared, folder, tensorboard_files=tensorboard_files)
+        yield
 
 
 def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> None:
@@ -87,21 +114,22 @@ def begin_training(prepared: Prepared) -> Training:
         model=prepared.model,
         optimizer=build_optimizer(prepared.model, recipe.optimizer),
         average=Average(prepared.model, decay=recipe.train.ema) if recipe.train.ema is not None else NoAverage(),
-        meter=Meter(every=recipe.train.read_every_steps, device=prepared.numerics.device),
+        meter=Meter(every=recipe.train.read_every_steps, device=prepared.numerics.device, processes=prepared.processes),
         state=State(),
     )
 
 
 def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) -> dict[str, Any]:
     """From the newest checkpoint, or the beginning, to the result."""
-    training = begin_training(prepared)
+    training, processes = begin_training(prepared), prepared.processes
     clock = Clock(_resume(prepared, folder, training))
-    events = tensorboard.Events(folder.path, resumed_at_step=training.state.step) if tensorboard_files else tensorboard.NoEvents()
+    told = tensorboard_files and processes.is_first
+    events = tensorboard.Events(folder.path, resumed_at_step=training.state.step) if told else tensorboard.NoEvents()
     record = Record(prepared, folder, clock, events)
     name = prepared.recipe.model.name
     display = Display(
         title=f"{name} on {prepared.dataset.name}", num_steps=prepared.num_steps, images_per_step=prepared.recipe.train.batch_size,
-        steps_per_epoch=prepared.steps_per_epoch,
+        steps_per_epoch=prepared.steps_per_epoch, quiet=not processes.is_first,
     )  # fmt: skip
     with display, on_request() as request:
         try:
@@ -110,9 +138,11 @@ def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) ->
             request.at_once = True  # the last checkpoint holds all there is to lose
             return _finish(prepared, training, record)
         except Interrupted as stop:
+            processes.leave_to_first(stop.exit_status)
             text = f"stopped after step {training.state.step}; {_resume_line(prepared, folder)}"
             raise Interrupted(text, signal_number=stop.signal_number) from None
         except NonFiniteLossError as error:
+            processes.leave_to_first(2)
             hint = "a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
             reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
             folder.write_json("diverged.json", {"step": training.state.step, "reason": reason})  # a study counts it, and need not try again
@@ -128,10 +158,10 @@ def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) ->
 
 def _loop(prepared: Prepared, training: Training, record: Record, display: Display, request: Request) -> None:
     """The loop with its record: metrics, evaluations, checkpoints."""
-    recipe, state, folder, clock = prepared.recipe, training.state, record.folder, record.clock
+    recipe, state, folder, clock, processes = prepared.recipe, training.state, record.folder, record.clock, prepared.processes
     step = make_step(
         prepared.model, prepared.loss(), training.optimizer, autocast=prepared.numerics.autocast, accumulate=recipe.train.accumulate,
-        compiled=prepared.numerics.compiled,
+        compiled=prepared.numerics.compiled, processes=processes, sync_batch_norm=recipe.train.sync_batch_norm and processes.count > 1,
     )  # fmt: skip
     schedule = recipe.schedule
     warm_up = WarmUp(lr=schedule.warm_up_lr, error_pct=schedule.warm_up_error_pct) if schedule.warm_up_lr else None
@@ -154,27 +184,37 @@ def _loop(prepared: Prepared, training: Training, record: Record, display: Displ
             _evaluate_midway(prepared, training, record)
         if state.step in snapshots:
             record.bundle(training.network, folder.snapshot_path(state.step), metrics={})
-        asked = request.signal_number
-        due = reading is not None and clock.since_mark() >= recipe.train.checkpoint_every_seconds
-        if asked is not None or due or state.step == prepared.num_steps:
-            checkpoint.save(folder, training, seconds=clock.seconds())
+        late = reading is not None and clock.since_mark() >= recipe.train.checkpoint_every_seconds
+        asked, due = processes.most([request.signal_number or 0, int(late)])  # signals and clocks are each process's own
+        if asked or due or state.step == prepared.num_steps:
+            checkpoint.save(folder, training, seconds=clock.seconds(), processes=processes)
             clock.mark()
-        if asked is not None:
+        if asked:
             raise Interrupted("stopped on request", signal_number=asked)
 
 
 def _resume(prepared: Prepared, folder: RunFolder, training: Training) -> float:
     """Go back to the newest checkpoint, if there is one; returns the seconds spent up to it."""
-    paths = folder.checkpoints()
-    if not paths:
-        folder.truncate_metrics(0)
-        return 0.0
-    seconds, metrics_bytes = checkpoint.restore(paths[-1], training, device=prepared.numerics.device)
-    folder.truncate_metrics(metrics_bytes)
-    folder.metrics()  # lines that were edited are refused now, not when the result is made of them
-    resumed_at = [*folder.environment.get("resumed_at", []), training.state.step]
-    folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
+    processes = prepared.processes
+    paths = processes.from_first(folder.checkpoints())
+    seconds, metrics_bytes = 0.0, 0
+    if paths:
+        device = prepared.numerics.device
+        seconds, metrics_bytes = processes.together(lambda: checkpoint.restore(paths[-1], training, device=device))
+
+    def cut_back() -> None:
+        folder.truncate_metrics(metrics_bytes)
+        folder.metrics()  # lines that were edited are refused now, not when the result is made of them
+        if paths:
+            _note_resumption(folder, training.state.step)
+
+    processes.together(cut_back if processes.is_first else lambda: None)
     return seconds
+
+
+def _note_resumption(folder: RunFolder, step: int) -> None:
+    resumed_at = [*folder.environment.get("resumed_at", []), step]
+    folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
 
 
 def _evaluate_midway(prepared: Prepared, training: Training, record: Record) -> None:
@@ -195,7 +235,8 @@ def _finish(prepared: Prepared, training: Training, record: Record) -> dict[str,
     """Clean training error, validation and test error, the bundle, and last the result."""
     net, state, folder, dataset = training.network, training.state, record.folder, prepared.dataset
     some = dataset.train.spread(prepared.recipe.evaluation.recompute_images) if prepared.recipe.evaluation.recompute_images else None
-    if prepared.recipe.evaluation.batch_norm == "exact":
+    prepared.processes.share_state(net)
+    if prepared.recipe.evaluation.batch_norm == "exact":  # on all images by each process: the same bits as by one
         recompute_batch_norm(net, prepared.batches(some or dataset.train), autocast=prepared.numerics.autocast())
     train = prepared.evaluate(net, dataset.train)
     check_finite("training", state.step, train)
@@ -223,13 +264,14 @@ def _finish(prepared: Prepared, training: Training, record: Record) -> dict[str,
         "warmed_up_at_step": state.warmed_up_at_step,
     }  # fmt: skip
     record.bundle(net, folder.bundle_path, metrics=result)
-    folder.write_json("result.json", result)
-    return result
+    if prepared.processes.is_first:
+        folder.write_json("result.json", result)
+    return prepared.processes.from_first(result)
 
 
 def _resume_line(prepared: Prepared, folder: RunFolder) -> str:
     where = f" --data-dir {shlex.quote(str(prepared.data_dir))}" if prepared.data_dir is not None else ""
-    return f"go on with: reslearn train --resume --out {shlex.quote(str(folder.path))}{where}"
+    return f"go on with: {prepared.processes.launcher}reslearn train --resume --out {shlex.quote(str(folder.path))}{where}"
 
 
 def _last_checkpoint(folder: RunFolder) -> str:

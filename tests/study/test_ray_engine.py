@@ -1,0 +1,177 @@
+"""The Ray engine: the task by itself, in milliseconds; and, slow, a real cluster of two nodes of which one is killed in mid-study."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_engine import TRAIN, jobs_for, wait_for
+
+from reslearn.runs import RunFolder
+from reslearn.study import Job, LocalEngine, RayEngine, run_study
+from reslearn.study.ray_engine import _why, run_here
+
+pytest.importorskip("ray", reason="needs the extra `ray`")
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESLEARN_PROGRESS", "off")
+
+
+def task(job: Job, folder: Path) -> Any:
+    script = folder / "train.py"
+    script.write_text(TRAIN)
+    job.folder.mkdir(exist_ok=True)
+    return run_here(str(job.folder), job.command, ("python", "-S", str(script), *job.arguments), str(folder), job.cores)
+
+
+def test_a_task_runs_the_job_and_tells_its_status(tmp_path: Path) -> None:
+    good, broken = jobs_for(tmp_path, "a", "broken")
+    assert task(good, tmp_path).status == 0
+    assert good.is_complete
+    ended = task(broken, tmp_path)
+    assert ended.status == 2
+    assert _why(broken, ended) == "ValueError: no images"
+    assert (good.folder / "train.log").read_text() == f"$ {good.command}\n"
+
+
+def test_a_folder_that_the_machine_does_not_see_is_one_line(tmp_path: Path) -> None:
+    (job,) = jobs_for(tmp_path, "a")
+    for folder, directory in ((job.folder, tmp_path), (tmp_path, tmp_path / "elsewhere")):
+        ended = run_here(str(folder), job.command, ("python",), str(directory), 1)
+        unseen = folder if folder == job.folder else directory
+        assert _why(job, ended) == f"machine {ended.machine} does not see {unseen}: all machines must share the file system of the study"
+
+
+def test_a_task_that_is_cancelled_waits_for_the_checkpoint(tmp_path: Path) -> None:
+    (job,) = jobs_for(tmp_path, "long")
+
+    def cancel() -> None:  # as Ray does it: KeyboardInterrupt in the main thread
+        wait_for((job.folder / "metrics.jsonl").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with pytest.raises(KeyboardInterrupt):
+        task(job, tmp_path)
+    canceller.join()
+    assert int((job.folder / "checkpoint").read_text()) > 0
+
+
+def test_another_try_waits_for_the_run_that_is_still_writing(tmp_path: Path) -> None:
+    """A lost machine may only be slow to die."""
+    (job,) = jobs_for(tmp_path, "a")
+    job.folder.mkdir()
+    with RunFolder(job.folder).lock():
+        second = threading.Thread(target=task, args=(job, tmp_path))
+        second.start()
+        time.sleep(0.3)
+        assert not (job.folder / "metrics.jsonl").exists()
+    second.join()
+    assert job.is_complete
+
+
+def test_what_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="jobs = 0: at least 1 is needed"):
+        RayEngine(jobs=0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"--engine ray needs an extra that is not installed: pip install 'reslearn\[ray\]'"):
+        RayEngine()
+
+
+FLAGS = (
+    "model.name=resnet8", "schedule.duration=300 steps", "schedule.milestones=[]", "data.train_images=100", "train.batch_size=10",
+    "train.read_every_steps=5", "train.checkpoint_every_seconds=0", "evaluation.recompute_images=50", "evaluation.every=100 steps",
+)  # fmt: skip
+
+
+def real_jobs(folder: Path) -> list[Job]:
+    """Real trainings on digits: `reslearn train`, some seconds each."""
+    from reslearn.study import grid
+
+    return grid(models=["resnet8"], seeds=[0, 1, 2], recipe="digits", folder=folder, overrides=[FLAGS[1:]])
+
+
+def outcome(job: Job) -> tuple[dict[str, Any], bytes]:
+    result = json.loads((job.folder / "result.json").read_text())
+    weights = (job.folder / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(weights[:8], "little")  # its header holds the seconds of the result
+    return {key: value for key, value in result.items() if key not in ("seconds", "resumed_at")}, weights[start:]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two nodes with one core each, and a head without any."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_node_killed_in_mid_study_changes_nothing(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    jobs = real_jobs(tmp_path / "ray")
+    killed: list[str] = []
+
+    def kill_a_node() -> None:
+        wait_for(lambda: sum(bool(RunFolder(job.folder).checkpoints()) for job in jobs if not job.is_complete) == 2, seconds=300)
+        here = ray.get_runtime_context().get_node_id()  # of this process, which may have joined by either
+        victim = next(node for node in nodes if node.node_id != here)
+        cluster.remove_node(victim, allow_graceful=False)
+        killed.append(victim.node_id)
+        cluster.add_node(num_cpus=1)
+
+    killer = threading.Thread(target=kill_a_node)
+    killer.start()
+    capfd.readouterr()
+    report = run_study(jobs, tmp_path / "ray", engine=RayEngine(address=cluster.address, command=(sys.executable, "-m", "reslearn")))
+    killer.join()
+    assert report.lines() == ["3 of 3 runs complete"]
+    assert killed
+    assert capfd.readouterr() == ("", "")  # Ray's chatter went to ray.log
+    resumed = [json.loads((job.folder / "result.json").read_text())["resumed_at"] for job in jobs]
+    assert any(resumed), "a run went on from its checkpoint on another node"
+
+    local = real_jobs(tmp_path / "local")
+    assert run_study(local, tmp_path / "local", engine=LocalEngine()).is_complete
+    for ours, theirs in zip(jobs, local, strict=True):
+        assert outcome(ours) == outcome(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=2)
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    engine = RayEngine(address=cluster.address, command=("python", "-S", str(script)))
+    good, broken, greedy = jobs_for(tmp_path, "a", "broken", "b")
+    greedy = replace(greedy, cores=64)  # more than any machine has: it runs, alone
+    report = run_study([good, broken, greedy], tmp_path, engine=engine)
+    assert [outcome.status for outcome in report.outcomes] == ["complete", "failed", "complete"]
+    assert report.failed[0].reason == "ValueError: no images"
+
+    long, late = jobs_for(tmp_path / "again", "long", "wait1")
+    stop = threading.Thread(target=lambda: (wait_for((long.folder / "metrics.jsonl").exists, 60), os.kill(os.getpid(), signal.SIGTERM)))
+    stop.start()
+    report = run_study([long, replace(late, cores=2)], tmp_path / "again", engine=engine)
+    stop.join()
+    assert report.is_interrupted
+    assert int((long.folder / "checkpoint").read_text()) > 0

@@ -1,0 +1,97 @@
+"""What one of many processes does in test_processes.py: forked from one that has imported torch, told who it is as torchrun does."""
+
+import copy
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reslearn.recipes import Recipe
+from reslearn.train import loop, run, train_recipe
+from reslearn.train.prepare import prepare
+from reslearn.train.processes import processes_here
+from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
+
+Said = tuple[str, Any]
+
+
+def on_processes(count: int, task: Callable[..., Any], *arguments: Any, **named: Any) -> list[Said]:
+    """What each of `count` processes says at its end: ("value", what the task returned), or the name of an exception and its text."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["one_of_many", "sklearn.datasets", "torch._dynamo"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    processes = [
+        context.Process(target=_be, args=(rank, count, port, mouth, task, arguments, named)) for rank, (_, mouth) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for _, mouth in pipes:
+        mouth.close()  # ours; so that a process that dies without a word ends the waiting
+    said: list[Said] = [ear.recv() for ear, _ in pipes]
+    for process in processes:
+        process.join()
+    return said
+
+
+def _be(rank: int, count: int, port: int, mouth: Any, task: Callable[..., Any], arguments: Any, named: Any) -> None:
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count), "GROUP_WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "RESLEARN_PROGRESS": "off",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    try:
+        said: Said = ("value", task(*arguments, **named))
+    except BaseException as error:
+        said = (type(error).__name__, str(error))
+    mouth.send(said)
+
+
+class Killed(BaseException):
+    """Ends a training where it is."""
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int | None = None) -> Any:
+    """A whole run; or one of which every process ends after so many steps."""
+    genuine = loop.train_steps
+
+    def until_killed(*given: Any, **options: Any) -> Any:
+        for number, reading in enumerate(genuine(*given, **options), 1):
+            yield reading
+            if number == killed_after:
+                raise Killed
+
+    if killed_after is not None:
+        run.train_steps = until_killed
+    return train_recipe(recipe, out, resume=resume, threads=1)
+
+
+def evaluate(recipe: Recipe) -> dict[str, Any]:
+    """Metrics of the untrained net on each part of the data."""
+    with processes_here("cpu") as processes:
+        prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False, processes=processes)
+        dataset = prepared.dataset
+        parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+        return {name: prepared.evaluate(prepared.model, images) for name, images in parts.items() if images is not None}
+
+
+def normalise(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
+    """Outputs, gradients and running statistics of a batch norm on this process's share, synchronised."""
+    with processes_here("cpu") as processes:
+        share, aim = (whole.chunk(processes.count)[processes.rank].clone() for whole in (x, targets))
+        share.requires_grad_()
+        norm = copy.deepcopy(norm)  # what is sent to processes is in memory that they share
+        with SynchronisedBatchNorm(processes):
+            y = norm(share)
+        (y * aim).sum().backward()
+        assert share.grad is not None
+        gradients = {name: processes.sum(value.grad).numpy() for name, value in norm.named_parameters() if value.grad is not None}
+        buffers = {name: value.numpy().copy() for name, value in norm.named_buffers()}
+        return {"y": y.detach().numpy(), "x": share.grad.numpy(), **gradients, **buffers}

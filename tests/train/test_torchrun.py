@@ -1,0 +1,87 @@
+"""Under the real torchrun: a worker that is killed is started again and goes on; stopped, all write one checkpoint, one says how to go on.
+
+Slow, because torch is imported by torchrun and by each worker, each time.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import one_of_many
+import pytest
+from one_of_many import on_processes
+
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+
+Small = Callable[..., Recipe]
+Outcome = Callable[[Path], dict[str, Any]]
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def torchrun(arguments: list[str], *options: str) -> subprocess.Popen[str]:
+    command = [*LAUNCHER, *options, "-m", "reslearn", "train", *arguments, "--device", "cpu"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(folder: RunFolder, process: subprocess.Popen[str]) -> None:
+    while not folder.checkpoints():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def worker(launcher: int, rank: int) -> int:
+    """The process of that rank, a child of torchrun's."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return next(int(pid) for pid in children if f"LOCAL_RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_killed_worker_is_started_again_and_goes_on(
+    rank: int, small: Small, small_flags: list[str], outcome: Outcome, tmp_path: Path
+) -> None:
+    longer = "schedule.duration=200 steps"
+    folder = RunFolder(tmp_path / "killed")
+    process = torchrun([*small_flags, "--set", longer, "--out", str(folder.path), "--resume"], "--max-restarts", "1")
+    wait_for_checkpoint(folder, process)
+    os.kill(worker(process.pid, rank), signal.SIGKILL)
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert said.count("test error") == 1
+    assert "Traceback" not in errors.replace("Traceback (most recent call last):\n  File \"<frozen runpy>\"", "")
+    assert folder.result["resumed_at"]
+    values = on_processes(2, one_of_many.train, small(longer), tmp_path / "unbroken")
+    assert [kind for kind, _ in values] == ["value", "value"]
+    expected, found = outcome(tmp_path / "unbroken"), outcome(folder.path)
+    assert {**found, "recipe": ""} == {**expected, "recipe": ""}  # but for the words in which it was given
+
+
+@pytest.mark.slow
+def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(small_flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "my run"
+    flags = [*small_flags, "--set", "schedule.duration=100000 steps", "--set", "evaluation.every=1000000 steps"]
+    process = torchrun([*flags, "--out", str(out)])
+    wait_for_checkpoint(RunFolder(out), process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=600)
+    (line,) = [line for line in errors.splitlines() if line.startswith("reslearn: ")]
+    newest = RunFolder(out).checkpoints()[-1]
+    assert line.startswith(f"reslearn: stopped after step {int(newest.stem[5:])}; go on with: ")
+    printed = shlex.split(line.partition("go on with: ")[2])
+    assert printed == ["torchrun", "--nproc-per-node", "2", "-m", "reslearn", "train", "--resume", "--out", str(out)]
+
+    process = torchrun(printed[6:])
+    while not RunFolder(out).environment.get("resumed_at"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=600)
+    assert RunFolder(out).environment["resumed_at"] == [int(newest.stem[5:])]
+    assert errors.count("reslearn: stopped after step ") == 1
