@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from reslearn import recipes
 from reslearn.cli.analyse import analyse
+from reslearn.report import run_page
 from reslearn.runs import RunError
 from reslearn.train import evaluate_bundle, train_recipe
 
@@ -78,6 +79,13 @@ def invoke(*arguments: object) -> dict[str, Any]:
     done = CliRunner().invoke(APP, [*map(str, arguments), "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.output))
+
+
+def test_a_report_draws_what_analyses_left(run: Path) -> None:
+    for what in ("responses", "lesion", "paths", "landscape"):
+        invoke(run, what)
+    titles = [section.title for section in run_page(run).sections]
+    assert {"Responses of layers", "Lesions", "Lengths of paths", "Loss landscape"} <= set(titles)
 
 
 def test_options_reach_their_analysis(run: Path, other: Path) -> None:

@@ -33,9 +33,10 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockDropped:
-    """The network without one block."""
+    """The network without one block; `number` is the block's place in the network, from 1."""
 
     block: str
+    number: int
     loss: float
     top1_error_pct: float
 
@@ -109,10 +110,13 @@ def lesions(net: Network, batches: Iterable[tuple[Tensor, Tensor]], *, draws: in
         changed = {swaps: [measure(blocks[index] for index in order) for order in tried] for swaps, tried in orders.items()}
     return Lesions(
         intact=intact,
-        one_dropped=tuple(BlockDropped(block=names[index], loss=m.loss, top1_error_pct=m.top1_error_pct) for index, m in one.items()),
+        one_dropped=tuple(
+            BlockDropped(block=names[index], number=index + 1, loss=found.loss, top1_error_pct=found.top1_error_pct)
+            for index, found in one.items()
+        ),
         not_droppable=tuple(name for index, name in enumerate(names) if index not in can_go),
-        some_dropped=tuple(_some_dropped(number, found) for number, found in some.items()),
-        reordered=tuple(_reordered(swaps, orders[swaps], found) for swaps, found in changed.items()),
+        some_dropped=tuple(_some_dropped(number, tried) for number, tried in some.items()),
+        reordered=tuple(_reordered(swaps, orders[swaps], tried) for swaps, tried in changed.items()),
     )
 
 

@@ -36,6 +36,8 @@ class PathLength:
     paths_pct: float
     mean_gradient_norm: float
     sd_gradient_norm: float | None
+    least_gradient_norm: float
+    greatest_gradient_norm: float
     num_draws: int
     contribution_pct: float
 
@@ -155,6 +157,8 @@ def summarise(norms: Sequence[Sequence[float]], *, gradient_norm: float) -> Path
                 paths_pct=100 * share[length],
                 mean_gradient_norm=means[length],
                 sd_gradient_norm=statistics.stdev(norms[length]) if len(norms[length]) > 1 else None,
+                least_gradient_norm=min(norms[length]),
+                greatest_gradient_norm=max(norms[length]),
                 num_draws=len(norms[length]),
                 contribution_pct=100 * weights[length],
             )
