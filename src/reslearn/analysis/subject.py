@@ -4,6 +4,7 @@ Everything is read from the run folder and computed in float32 on the CPU, whate
 same shape (the start of the run) can be had even where the recipe kept no snapshot of step 0: it follows from recipe and seed.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from reslearn.runs import RunError, RunFolder
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
 _EVALUATION_BATCH = 500
+_MAY_DIFFER = ("name", "seed", "overrides", "evaluation")  # of two runs between which a line is drawn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +95,19 @@ class Subject:
         """One fixed batch of clean training images, evenly spaced over all (x [B, C, H, W], y [B])."""
         images = self.train.spread(num_images)
         return next(data.eval_batches(images, self.preprocess, batch_size=len(images)))
+
+
+def check_same_recipe(one: Subject, other: Subject) -> None:
+    """RunError unless both runs are of one recipe: their seeds, their names and what was recorded of them may differ."""
+    ours, theirs = ({key: value for key, value in subject.recipe.items() if key not in _MAY_DIFFER} for subject in (one, other))
+    different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if different:
+        first = different[0]
+        told = f"{first} = {json.dumps(ours.get(first))} and {json.dumps(theirs.get(first))}"
+        if isinstance(ours.get(first), Mapping) and isinstance(theirs.get(first), Mapping):
+            keys = sorted(key for key in ours[first].keys() | theirs[first].keys() if ours[first].get(key) != theirs[first].get(key))
+            told = f"{first}.{keys[0]} = {json.dumps(ours[first].get(keys[0]))} and {json.dumps(theirs[first].get(keys[0]))}"
+        raise RunError(f"{other.folder.path} is no other run of the recipe of {one.folder.path}: {told}; only the seed may differ")
 
 
 def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:

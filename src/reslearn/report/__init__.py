@@ -1,6 +1,6 @@
 """Reports: figures, tables and one-file HTML pages from plain data. Knows nothing of torch; matplotlib is imported when drawn."""
 
-from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Number, Page, Panels, Section, Series, Table, Verdict
+from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Section, Series, Table, Verdict
 from reslearn.report.markup import render_html
 from reslearn.report.run import run_page
 from reslearn.report.study import study_page
@@ -12,6 +12,7 @@ __all__ = [
     "Column",
     "Facts",
     "Figure",
+    "HeatMap",
     "Item",
     "Number",
     "Page",

@@ -1,8 +1,8 @@
 """What a page is made of: plain frozen values, no drawing and no HTML.
 
 Place in the paper: figures 1, 4 and 6 are curves with thin dashed training error and bold test error, figure 7 is lines
-over layers, tables 2 to 6 are conditions with errors. A `Figure` and a `Table` say just that; `markup`, `svg` and `png`
-draw them.
+over layers, tables 2 to 6 are conditions with errors. A `Figure` and a `Table` say just that; `markup`, `svg`, `heat` and
+`png` draw them.
 Legend: a series has N points, x and y of length N; a NaN or infinite value is a gap, never a zero.
 """
 
@@ -94,10 +94,37 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Values over a grid, as shades: values[row][column] stands at y[row] and x[column]; None or NaN leaves its cell empty. `name` is as a
+    figure's. `log` shades by the logarithm of the values, which must then be above 0. Raises ValueError where lengths differ.
+    """
+
+    name: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    value_label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    values: Sequence[Sequence[float | None]]
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not FILE_NAME.fullmatch(self.name):
+            raise ValueError(f"figure name {self.name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+        object.__setattr__(self, "values", tuple(_numbers(row, f"heat map {self.name!r}") for row in self.values))
+        if len(self.values) != len(self.y) or any(len(row) != len(self.x) for row in self.values):
+            raise ValueError(f"heat map {self.name!r}: {len(self.y)} rows of {len(self.x)} values are needed, one for each y and x")
+        if self.log and any(value is not None and value <= 0 for row in self.values for value in row):
+            raise ValueError(f"heat map {self.name!r}: every value must be above 0 to have a logarithm")
+
+
+@dataclass(frozen=True, slots=True)
 class Panels:
     """Figures side by side where there is room, as in the paper's figures 1, 4 and 6; below each other on a phone."""
 
-    figures: Sequence[Figure]
+    figures: Sequence[Figure | HeatMap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +205,7 @@ class Code:
     caption: str = ""
 
 
-Item = str | Figure | Panels | Table | Facts | Code
+Item = str | Figure | HeatMap | Panels | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +226,11 @@ class Page:
     sections: Sequence[Section] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[Figure | HeatMap]:
         """All figures in order. Raises ValueError where two would write the same files."""
-        found: list[Figure] = []
+        found: list[Figure | HeatMap] = []
         for item in (item for section in self.sections for item in section.items):
-            found += [item] if isinstance(item, Figure) else list(item.figures) if isinstance(item, Panels) else []
+            found += [item] if isinstance(item, Figure | HeatMap) else list(item.figures) if isinstance(item, Panels) else []
         names = [figure.name for figure in found]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -18,7 +18,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Number, Page, Panels, Table, Verdict
+from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Table, Verdict
+from reslearn.report.heat import draw_heat
 from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS
 from reslearn.report.svg import draw
 
@@ -38,7 +39,7 @@ Downloads = Mapping[str, tuple[str, bytes]]
 def render_html(page: Page, downloads: Downloads | None = None) -> str:
     """The page as HTML. Figures link figures/NAME.png and .csv; those in `downloads` are embedded while there is room."""
     figures = page.figures()
-    num_series = sum(len(figure.series) for figure in figures)
+    num_series = sum(len(figure.series) for figure in figures if isinstance(figure, Figure))
     max_points = min(400, max(24, NUM_POINTS_OF_PAGE // max(1, num_series)))
     numbering = _Numbering(max_points, links=_embed(downloads or {}))
     sections = [
@@ -79,6 +80,10 @@ class _Numbering:
                 links = {ending: self.links.get(path := f"figures/{item.name}.{ending}", path) for ending in ("png", "csv")}
                 drawing = draw(item, self.max_points)
                 return {"kind": "figure", "number": self.num_figures, "figure": item, "groups": item.groups(), "drawing": drawing} | links
+            case HeatMap():
+                self.num_figures += 1
+                links = {ending: self.links.get(path := f"figures/{item.name}.{ending}", path) for ending in ("png", "csv")}
+                return {"kind": "heat", "number": self.num_figures, "figure": item, "svg": draw_heat(item)} | links
             case Panels():
                 return {"kind": "panels", "figures": [self.entry(figure) for figure in item.figures]}
             case Facts():

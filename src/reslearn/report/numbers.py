@@ -1,7 +1,7 @@
 """A figure's numbers as CSV: every point at full precision, one a row, so that any tool can draw the figure again.
 
 Place in the paper: beside each of its figures. Columns: series, group, style, x, y, low, high, the axes' names in x and y.
-A gap is an empty cell.
+A gap is an empty cell. A heat map has its two axes and the value, one row a cell.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import csv
 import io
 import math
 
-from reslearn.report.content import Figure
+from reslearn.report.content import Figure, HeatMap
 
 
-def figure_csv(figure: Figure) -> str:
+def figure_csv(figure: Figure | HeatMap) -> str:
     """The numbers of `figure`, unthinned and uncut; the head names the axes."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
+    if isinstance(figure, HeatMap):
+        writer.writerow([figure.x_label, figure.y_label, figure.value_label])
+        for y, row in zip(figure.y, figure.values, strict=True):
+            for x, value in zip(figure.x, row, strict=True):
+                writer.writerow([_exact(number) for number in (x, y, math.nan if value is None else value)])
+        return buffer.getvalue()
     writer.writerow(["series", "group", "style", figure.x_label, figure.y_label, "low", "high"])
     for series in figure.series:
         for point in series.points():

@@ -12,7 +12,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from reslearn.report.axes import Axis, x_axis, y_axis
-from reslearn.report.content import Figure, Series
+from reslearn.report.content import Figure, HeatMap, Series
+from reslearn.report.heat import plot_heat
 from reslearn.report.palette import LIGHT, MARKS, NUM_COLOURS
 from reslearn.report.svg import end_labels, marked
 
@@ -35,7 +36,7 @@ SETTINGS: Any = {
 }
 
 
-def figure_png(figure: Figure, *, width_inches: float = 7.2, height_inches: float = 4.2, dots_per_inch: int = 150) -> bytes:
+def figure_png(figure: Figure | HeatMap, *, width_inches: float = 7.2, height_inches: float = 4.2, dots_per_inch: int = 150) -> bytes:
     """PNG of `figure` on white, 1080 x 630 pixels by default."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,7 +47,10 @@ def figure_png(figure: Figure, *, width_inches: float = 7.2, height_inches: floa
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box for a rare letter is no reason to lose the figure
         canvas = Canvas(figsize=(width_inches, height_inches), layout="constrained")
         FigureCanvasAgg(canvas)
-        _plot(figure, canvas.add_subplot())
+        if isinstance(figure, HeatMap):
+            plot_heat(figure, canvas.add_subplot())
+        else:
+            _plot(figure, canvas.add_subplot())
         canvas.savefig(buffer, dpi=dots_per_inch)
     return _in_few_colours(buffer)
 

@@ -1,6 +1,6 @@
 """One run as a page: its results, its curves, the recipe and the circumstances, and the commands that repeat it.
 
-Reads only the run folder (ARCHITECTURE.md, format 1), complete or not, with whatever lines and keys it has.
+Reads only the run folder (ARCHITECTURE.md, format 1), complete or not, with whatever lines, keys and analyses it has.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from reslearn import recipes
 from reslearn.report.content import Code, Column, Facts, Figure, Item, Page, Panels, Section, Series, Table
 from reslearn.report.curves import curve
+from reslearn.report.looked_into import analysis_sections
 from reslearn.runs import RunFolder
 
 SETS = (
@@ -34,6 +35,7 @@ def run_page(folder: RunFolder | Path | str) -> Page:
     sections = [
         Section("Result", "" if result else _how_far(records), [_results(result)] if result else []),
         Section("Training", "", _figures(records)),
+        *analysis_sections(run),
         Section("Recipe", "", [_recipe(recipe)]),
         Section("How to repeat it", "", _repeat(environment, run.path)),
     ]

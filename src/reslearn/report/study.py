@@ -15,6 +15,7 @@ from typing import Any
 
 from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Page, Panels, Section, Series, Style, Table
 from reslearn.report.curves import Curve, curve, seeds_series
+from reslearn.report.responses import response_figures, responses_of
 from reslearn.report.run import circumstances, device, duration
 from reslearn.runs import RunFolder
 from reslearn.study import Summary, degradation_verdicts, table, training_field
@@ -39,6 +40,7 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
         Section("Does training error degrade with depth?", "", _verdicts(found.rows, margin_pct)),
         Section("Error against depth", "", _depth_figure(conditions, training)),
         Section("Training", "", _curve_figures(conditions, names, found.rows)),
+        Section("Responses of layers", "", _responses(conditions, names, found.rows)),
         Section("How to repeat it", "", _repeat(found.rows)),
     ]
     return Page(title, subtitle or _subtitle(conditions), [s for s in sections if s.items], _facts(found))
@@ -166,6 +168,20 @@ def _curve_figures(conditions: StudyTable, names: dict[tuple[str, str], str], ro
             ]
         )
     ]
+
+
+def _responses(conditions: StudyTable, names: dict[tuple[str, str], str], rows: Sequence[Row]) -> list[Item]:
+    """Fig. 7 of all groups of which a run was looked into by `reslearn analyse RUN responses`."""
+    nets = {}
+    for group in conditions.groups:
+        own = {row.seed: row.folder for row in rows if (row.model, row.protocol) == (group.model, group.protocol)}
+        runs = [one for _, folder in sorted(own.items()) if (one := responses_of(RunFolder.open(folder))) is not None]
+        if runs:
+            nets[names[group.model, group.protocol]] = runs
+    if not nets:
+        return []
+    said = "Standard deviation of each 3x3 layer's output after batch norm, before ReLU and addition. It follows the learned gamma."
+    return [said, response_figures(nets)]
 
 
 def _evaluated(runs: Iterable[list[dict[str, Any]]]) -> str:

@@ -190,6 +190,10 @@ class RunFolder:
         text = json.dumps(value, indent=1, allow_nan=False) + "\n"
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
+    def analyses(self) -> dict[str, dict[str, Any]]:
+        """What `reslearn analyse` left in analysis/NAME.json, by name."""
+        return {path.stem: self._read_json(f"analysis/{path.name}") for path in sorted((self.path / "analysis").glob("*.json"))}
+
     def checkpoints(self) -> list[Path]:
         """Checkpoints, oldest first."""
         return list(self.checkpoints_by_step().values())

@@ -1,0 +1,55 @@
+"""The paper's Fig. 7: standard deviations of layer responses, in network order and sorted, one net or several side by side.
+
+Legend: a net's runs (its seeds) are lists of one number a layer, all in network order and of one length.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from reslearn.report.content import Figure, Panels, Series
+from reslearn.runs import RunError, RunFolder
+
+Runs = Sequence[Sequence[float | None]]
+
+
+def response_figures(nets: Mapping[str, Runs]) -> Panels:
+    """Left in network order, right sorted from the greatest, as the paper's upper and lower part; means over each net's runs."""
+    seeds = sorted({len(runs) for runs in nets.values()})
+    means = "" if seeds == [1] else f" Means over {seeds[0] if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'} seeds."
+    in_order = {name: _mean(runs) for name, runs in nets.items()}
+    by_size = {name: _mean([_sorted(run) for run in runs]) for name, runs in nets.items()}
+    figures = [
+        Figure(key, title, f"As the paper's figure 7, {part}.{means}", label, "standard deviation", [_line(*one) for one in drawn.items()])
+        for key, title, part, label, drawn in (
+            ("responses", "In network order", "top", "layer", in_order),
+            ("responses-sorted", "Sorted by strength", "bottom", "layer, from the strongest", by_size),
+        )
+    ]
+    return Panels(figures)
+
+
+def responses_of(folder: RunFolder) -> list[float | None] | None:
+    """One number a layer from analysis/responses.json; None where the run has none. RunError where it is something else."""
+    record = folder.analyses().get("responses")
+    if record is None:
+        return None
+    try:
+        return [layer["standard_deviation"] for layer in record["layers"]]
+    except TypeError:
+        raise RunError(f"{folder.path / 'analysis' / 'responses.json'}: not what `reslearn analyse` writes; run it again") from None
+
+
+def _line(name: str, values: Sequence[float]) -> Series:
+    return Series(name, range(1, len(values) + 1), values)
+
+
+def _sorted(run: Sequence[float | None]) -> list[float | None]:
+    return sorted(run, key=lambda value: -1.0 if value is None else value, reverse=True)
+
+
+def _mean(runs: Runs) -> list[float]:
+    """Layer by layer; NaN, a gap, where a run has no number."""
+    return [statistics.fmean(math.nan if value is None else value for value in at) for at in zip(*runs, strict=True)]
