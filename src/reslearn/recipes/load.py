@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 # What does not change the run that a recipe stands for: how it was written down, and what follows from the data.
 _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
+# What came into the schema after runs had been recorded, and what its absence meant: their hashes stay, and they can be resumed.
+_CAME_LATER: dict[str, Any] = {
+    "model.stride_in": "1x1", "model.stem": None, "model.groups": None, "model.base_width": None, "model.width": None,
+    "model.shortcut_pool": None, "model.preactivation": None,
+}  # fmt: skip
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
-_MAY_BE_NONE = ("data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema")
+_MAY_BE_NONE = (
+    "data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema", *_CAME_LATER,
+)  # fmt: skip
 # What pydantic says in the words of a programmer.
 _ALLOWED = {
     "bool_type": "true or false is needed",
@@ -89,15 +96,25 @@ def json_schema() -> dict[str, Any]:
 
 def recipe_hash(values: Mapping[str, Any], *, without: Sequence[str] = ()) -> str:
     """Twelve hex digits that name what a resolved recipe (`Recipe.to_dict()`) computes; `without` leaves further dotted keys out."""
-    flat = {key: value for key, value in flatten(values).items() if key not in (*_NOT_HASHED, *without)}
+    flat = {key: value for key, value in _comparable(values).items() if key not in without}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Where two resolved recipes differ in what they compute, as "optimizer.lr: 0.1 -> 0.2"."""
-    a, b = flatten(ours), flatten(theirs)
-    keys = sorted(key for key in a.keys() | b.keys() if key not in _NOT_HASHED and a.get(key) != b.get(key))
+    a, b = _comparable(ours), _comparable(theirs)
+    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     return [f"{key}: {_show(a.get(key))} -> {_show(b.get(key))}" for key in keys]
+
+
+def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys to what decides the run: what came later stands only where it says something."""
+    flat = {key: value for key, value in flatten(values).items() if key not in _NOT_HASHED}
+    for key, absent in _CAME_LATER.items():
+        if flat.get(key) is None:
+            flat.pop(key, None)
+            flat.update({} if absent is None else {key: absent})
+    return flat
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

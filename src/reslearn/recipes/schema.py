@@ -24,11 +24,18 @@ class Model(_Part):
     shortcut: Literal["A", "B", "C"] | None = None
     zero_pad: Literal["append", "split"] = "append"
     subsample: Literal["slice", "average"] = "slice"
-    stride_in: Literal["1x1", "3x3"] = "1x1"  # Paper: the first 1x1, told by its FLOPs (Table 1).
+    stride_in: Literal["1x1", "3x3"] | None = None  # Paper: the first 1x1, told by its FLOPs (Table 1).
     init: Literal["he_fan_out", "he_fan_in", "normal_0.01"] = "he_fan_out"
     zero_init: bool = False
     normalize: bool = True
     checkpoint_activations: bool = False
+    # Deviates: variants of the paper's networks that others have weights of; None: what the name stands for.
+    stem: Literal["cifar", "imagenet", "deep"] | None = None
+    groups: int | None = Field(None, ge=1)
+    base_width: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1)
+    shortcut_pool: bool | None = None
+    preactivation: bool | None = None
 
 
 class Data(_Part):
