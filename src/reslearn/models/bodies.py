@@ -1,9 +1,10 @@
 """The bodies F of the paper (Fig. 5): basic, two 3x3 layers; bottleneck, 1x1 down, 3x3, 1x1 up by a factor of 4.
 
 Batch norm after each convolution and before each activation (Sec. 3.4); the last activation belongs to the block, after the
-addition. Deviates: with pre-activation ("v2", the same authors' later paper) batch norm and ReLU come before each convolution, and a
-bottleneck may be wider or work in groups (wide ResNets, ResNeXt). Without batch norm the convolutions have biases. The ReLUs work in place: neither a convolution nor a batch norm
-needs its own output for the backward pass. Shapes: [B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)].
+addition. Without batch norm the convolutions have biases. The ReLUs work in place: neither a convolution nor a batch norm
+needs its own output for the backward pass. Deviates: with pre-activation ("v2", a later paper of the same authors) batch norm and
+ReLU come before each convolution; a bottleneck may be wider, or work in groups (wide ResNets, ResNeXt).
+Shapes: [B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)].
 """
 
 from __future__ import annotations
