@@ -82,7 +82,10 @@ def _size(path: Path) -> int:
 
 
 def verify(archive: Path, published: str, *, discard: bool = False, algorithm: str = "md5") -> None:
-    """Refuse an archive with another digest than the published one (or the digits known of it); `discard` removes it, so that the next attempt starts anew."""
+    """Refuse an archive with another digest than the published one, or than its first digits where no more are known.
+
+    `discard` removes it, so that the next attempt starts anew.
+    """
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     if not published or found[: len(published)] != published:

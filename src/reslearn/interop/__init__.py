@@ -3,6 +3,7 @@
 from reslearn.interop.bundle import Bundle, BundleError, read_bundle, to_bytes
 from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupported
 from reslearn.interop.identify import Identity, identify
+from reslearn.interop.inspection import Inspection, inspect_file
 from reslearn.interop.load import Loaded, load_weights, look_at, network_of, other_channels, preprocess_with
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import Checkpoint, Stored, WeightsError
@@ -14,12 +15,14 @@ __all__ = [
     "Checkpoint",
     "Dialect",
     "Identity",
+    "Inspection",
     "Loaded",
     "Stored",
     "WeightsError",
     "dialect_named",
     "dialects",
     "identify",
+    "inspect_file",
     "load_weights",
     "look_at",
     "network_of",

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -52,4 +53,4 @@ def _read(path: Path, name: str) -> Tensor:
     import h5py
 
     with h5py.File(path, "r") as file:
-        return torch.from_numpy(file[name][()]).contiguous()
+        return torch.from_numpy(numpy.asarray(file[name][()])).contiguous()

@@ -49,7 +49,7 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
         notes.append(f"shortcuts without weights cannot be told from none (a plain network), nor where their zeros are; {said}")
     if bottleneck:
         spec |= _groups(shapes)
-    spec["name"], spec["width"] = _name(spec, tuple(blocks), channels, first, bottleneck=bottleneck)
+    spec["name"], spec["width"] = _name(spec, tuple(blocks), channels, bottleneck=bottleneck)
     if not bottleneck:
         spec = {key: value for key, value in spec.items() if key not in ("groups", "base_width", "stride_in")}
     return spec, notes
@@ -96,7 +96,7 @@ def _groups(shapes: Shapes) -> dict[str, Any]:
     return {"groups": groups, "base_width": width // groups}
 
 
-def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], first: tuple[int, ...], *, bottleneck: bool) -> tuple[str, int]:
+def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *, bottleneck: bool) -> tuple[str, int]:
     """The name in the catalogue, and the multiple of its width. A variant's own name where all its switches agree."""
     body = "bottleneck" if bottleneck else "basic"
     bases = [f"resnet{depth}" for depth, row in IMAGENET_BLOCKS.items() if row == (body, blocks)]
@@ -111,7 +111,8 @@ def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], fi
         raise NotAResNet(f"its stages have {channels} channels, and those of {bases[0]} {list(layout.channels)} or a multiple")
     for variant in [*VARIANTS, f"wrn{6 * blocks[0] + 4}_{width}"]:
         own = layout_of(variant)
-        if own is not None and (own.body, own.blocks, own.channels) == (layout.body, layout.blocks, layout.channels) and _agrees(own, spec, width):
+        same = own is not None and (own.body, own.blocks, own.channels) == (layout.body, layout.blocks, layout.channels)
+        if own is not None and same and _agrees(own, spec, width):
             return variant, width
     return bases[0], width
 

@@ -25,7 +25,8 @@ from reslearn.models import Network
 _LISTED = 8
 # Switches that decide what a network with these weights computes; they belong to the weights.
 SWITCHES = (
-    "shortcut", "zero_pad", "subsample", "stride_in", "normalize", "stem", "groups", "base_width", "width", "shortcut_pool", "preactivation",
+    "shortcut", "zero_pad", "subsample", "stride_in", "normalize", "stem", "groups", "base_width", "width", "shortcut_pool",
+    "preactivation",
 )  # fmt: skip
 
 

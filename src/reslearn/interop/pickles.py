@@ -27,7 +27,8 @@ DTYPES = {
     "int16": torch.int16, "int32": torch.int32, "int64": torch.int64, "uint8": torch.uint8, "bool": torch.bool,
 }  # fmt: skip
 _NUMPY = {
-    "f2": "float16", "f4": "float32", "f8": "float64", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8", "b1": "bool",
+    "f2": "float16", "f4": "float32", "f8": "float64", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8",
+    "b1": "bool",
 }  # fmt: skip
 
 
@@ -120,6 +121,7 @@ def check_instructions(content: bytes) -> int:
 
 
 def text(key: object) -> str:
+    """A key of a table as text; Python 2 wrote bytes."""
     return key.decode("latin-1") if isinstance(key, bytes) else str(key)
 
 

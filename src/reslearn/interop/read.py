@@ -119,7 +119,8 @@ def _tree(path: Path, container: str, value: Any) -> Checkpoint:
 def _tensors(entry: Any) -> dict[str, Stored]:
     if not isinstance(entry, Mapping):
         return {}
-    found = {text(key): part.stored if isinstance(part, NumpyArray) else part for key, part in entry.items() if isinstance(key, str | bytes)}
+    named = {text(key): part for key, part in entry.items() if isinstance(key, str | bytes)}
+    found = {key: part.stored if isinstance(part, NumpyArray) else part for key, part in named.items()}
     return {key: part for key, part in found.items() if isinstance(part, Stored)}
 
 

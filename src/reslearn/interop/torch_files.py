@@ -54,7 +54,10 @@ class _Reference:
 
 
 def read_zip(path: Path) -> Any:
-    """The object in a file of today's torch.save, tensors as `Stored`. ValueError, UnpicklingError or zipfile.BadZipFile where it is none."""
+    """The object in a file of today's torch.save, tensors as `Stored`.
+
+    Raises ValueError, pickle.UnpicklingError or zipfile.BadZipFile where it is none.
+    """
     size = checked_size(path)
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         infos = archive.infolist()

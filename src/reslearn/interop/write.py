@@ -22,7 +22,7 @@ _SUFFIXES = {".pth": "pth", ".pt": "pth", ".th": "pth", ".bin": "pth", ".safeten
 
 
 def renamed(net: Network, dialect: Dialect) -> dict[str, Tensor]:
-    """The state of `net` as the project has it. ValueError where the project has no such network: it would load it and compute otherwise."""
+    """The state of `net` as the project has it. ValueError where the project has no such network, or would compute otherwise."""
     _check_switches(net, dialect)
     tensors: dict[str, Tensor] = {}
     for name, tensor in net.state_dict().items():

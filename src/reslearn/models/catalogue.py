@@ -67,11 +67,11 @@ def build(
     """The named network with fresh weights. Paper: every default, where the paper says (Sec. 3.3, 3.4, 4.1, 4.2).
 
     name: "plain" or "resnet" and the number of layers: 18, 34, 50, 101, 152 of ImageNet, any 6n+2 of CIFAR ("resnet50-cifar" and
-    "resnet152-cifar" where both families have one); or a variant, such as resnext50_32x4d, wide_resnet50_2, resnet50d, wrn28_10, which
-    is one of these with other switches. None as a switch takes what the name stands for. shortcut: option A, B or C; None takes the
-    family's, B for bottleneck networks and A for all others. zero_pad, subsample: how option A fills new channels and halves maps. stride_in: where a bottleneck strides.
-    init, zero_init: see `initialise`. normalize=False: no batch norm, convolutions get biases. checkpoint_activations: trade a
-    forward pass for memory.
+    "resnet152-cifar" where both families have one); or a variant, such as resnext50_32x4d, resnet50d, wrn28_10, which is one of these
+    with other switches. None as a switch takes what the name stands for. shortcut: option A, B or C; None takes the family's, B for
+    bottleneck networks and A for all others. zero_pad, subsample: how option A fills new channels and halves maps. stride_in: where a
+    bottleneck strides. init, zero_init: see `initialise`. normalize=False: no batch norm, convolutions get biases.
+    checkpoint_activations: trade a forward pass for memory.
     Deviates, for weights that exist: stem "cifar", "imagenet" or "deep" (three 3x3 for the 7x7); groups and base_width of a
     bottleneck's 3x3 (ResNeXt, wide_resnet50_2); width multiplies the channels of all stages (wide CIFAR networks); shortcut_pool
     averages before a projection strides (ResNet-D); preactivation puts batch norm and ReLU before each convolution ("v2").

@@ -21,7 +21,7 @@ _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels")
 # What came into the schema after runs had been recorded, and what its absence meant: their hashes stay, and they can be resumed.
 _CAME_LATER: dict[str, Any] = {
     "model.stride_in": "1x1", "model.stem": None, "model.groups": None, "model.base_width": None, "model.width": None,
-    "model.shortcut_pool": None, "model.preactivation": None,
+    "model.shortcut_pool": None, "model.preactivation": None, "init": None, "init.entry": None,
 }  # fmt: skip
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
 _MAY_BE_NONE = (

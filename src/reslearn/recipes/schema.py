@@ -147,6 +147,14 @@ class Evaluation(_Part):
     batch_norm: Literal["moving", "exact"] = "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
 
 
+class Init(_Part):
+    """Weights to start from: a file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address."""
+
+    source: str
+    entry: str | None = None  # which table of a file with several, such as state_dict_ema
+    partial: bool = False  # go on where tensors do not match
+
+
 class Recipe(_Part):
     """A run, whole. `to_dict()` is what recipe.json holds; `build(**recipe["model"])` rebuilds the network."""
 
@@ -158,6 +166,7 @@ class Recipe(_Part):
     schedule: Schedule
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
+    init: Init | None = None
     overrides: tuple[str, ...] = ()
 
     @model_validator(mode="after")

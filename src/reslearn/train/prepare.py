@@ -14,6 +14,7 @@ from reslearn.evaluate import Metrics, evaluate
 from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.numerics import Numerics
+from reslearn.train.start import Start, begin_from
 
 _EVALUATION_BATCH = 500
 
@@ -30,6 +31,7 @@ class Prepared:
     model: nn.Module
     complexity: models.Complexity
     num_steps: int
+    start: Start | None
 
     def train_batches(self, *, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented batches from `start_step` on, without end."""
@@ -71,7 +73,7 @@ def prepare(
 ) -> Prepared:
     """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run.
 
-    Raises DataError, UnknownModel, RunError (the record cannot be obeyed here) and ValueError.
+    Raises DataError, UnknownModel, WeightsError, RunError (the record cannot be obeyed here) and ValueError.
     """
     dataset = data.load(recipe.data.name, data_dir=data_dir, download=download, size_px=recipe.data.size_px)
     if recipe.data.validation_images:
@@ -81,6 +83,7 @@ def prepare(
     recipe = _fit_model_to_data(recipe, dataset)
     torch.manual_seed(recipe.seed)
     model = models.build(**recipe.model.model_dump())
+    start = begin_from(recipe, model, dataset, record)
     complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
     num_steps = recipe.schedule.duration.steps(num_images=len(dataset.train), batch_size=recipe.train.batch_size)
     if record is not None:
@@ -94,7 +97,9 @@ def prepare(
     prepared = Prepared(
         recipe=recipe, dataset=dataset, data_dir=data_dir, numerics=chosen, complexity=complexity, num_steps=num_steps,
         model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's stub lacks it
-        preprocess=data.Preprocess.fit(dataset.train, mean=recipe.data.mean, std=recipe.data.std, padding=recipe.data.padding),
+        preprocess=(start.preprocess if start else None)
+        or data.Preprocess.fit(dataset.train, mean=recipe.data.mean, std=recipe.data.std, padding=recipe.data.padding),
+        start=start,
     )  # fmt: skip
     if record is not None and record["data"]["fingerprint"] != dataset.fingerprint:
         raise RunError(f"the run began on other images than {recipe.data.name} holds now: start anew in another folder")

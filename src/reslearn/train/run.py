@@ -25,6 +25,7 @@ from reslearn.train.optimizer import build_optimizer
 from reslearn.train.prepare import Prepared, prepare
 from reslearn.train.record import Clock, Record, check_finite
 from reslearn.train.schedule import WarmUp, factor
+from reslearn.train.start import adopt
 
 
 def train_recipe(
@@ -47,6 +48,7 @@ def train_recipe(
     folder = RunFolder(Path(out))
     if tensorboard_files:
         tensorboard.require()
+    recipe = adopt(recipe, folder)
     check_folder(folder, recipe, resume=resume)
     begun = folder.exists()
     if folder.is_complete:
@@ -60,7 +62,9 @@ def train_recipe(
         if folder.exists() and not begun:
             raise RunError(f"{out}: another process began a run here meanwhile: choose another --out")
         if not begun:
-            RunFolder.create(folder.path, prepared.recipe.to_dict(), environment.describe(prepared.numerics, prepared.dataset, command))
+            described = environment.describe(prepared.numerics, prepared.dataset, command)
+            started = {"init": prepared.start.record} if prepared.start else {}
+            RunFolder.create(folder.path, prepared.recipe.to_dict(), {**described, **started})
         return _train(prepared, folder, tensorboard_files=tensorboard_files)
 
 
