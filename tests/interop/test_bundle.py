@@ -116,7 +116,7 @@ CHANGES: dict[str, Change] = {
     "preprocessing for grey images": lambda metadata, tensors: metadata.update(
         preprocess='{"size_px": 8, "channels": 1, "mean": [0], "scale": [1], "padding": "black"}'
     ),
-    "a tensor less": lambda metadata, tensors: tensors.popitem(),
+    "a tensor less": lambda metadata, tensors: tensors.pop("stem.conv.weight"),
     "a tensor more": lambda metadata, tensors: tensors.update(more=torch.zeros(1)),
     "another shape": lambda metadata, tensors: tensors.update({"head.fc.weight": torch.zeros(4, 3)}),
     "another type": lambda metadata, tensors: tensors.update({"head.fc.weight": tensors["head.fc.weight"].double()}),

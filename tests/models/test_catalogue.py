@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from reslearn.models import Network, UnknownModel, build, names
+from reslearn.models import Network, UnknownModel, build, complexity, names
+from reslearn.models.families import VARIANTS, WIDE_CIFAR
 
 SWITCHES: list[dict[str, Any]] = [
     {"name": "plain8", "num_classes": 10},
@@ -19,6 +20,14 @@ SWITCHES: list[dict[str, Any]] = [
     {"name": "plain14", "num_classes": 10, "normalize": False, "init": "normal_0.01"},
     {"name": "resnet18", "num_classes": 3, "shortcut": "B"},
     {"name": "resnet50", "num_classes": 3, "stride_in": "3x3"},
+    {"name": "resnet18", "num_classes": 3, "shortcut": "B", "stem": "cifar"},
+    {"name": "resnet14", "num_classes": 3, "width": 2, "preactivation": True, "shortcut": "C"},
+    {"name": "resnet8", "num_classes": 3, "preactivation": True, "zero_pad": "split", "normalize": False},
+    {"name": "plain8", "num_classes": 3, "preactivation": True, "checkpoint_activations": True},
+    {"name": "resnet50", "num_classes": 3, "groups": 2, "base_width": 32, "shortcut_pool": True, "stem": "deep"},
+    {"name": "resnext50_32x4d", "num_classes": 3},
+    {"name": "resnetv2_50", "num_classes": 3, "in_channels": 1},
+    {"name": "wrn16_4", "num_classes": 3},
 ]
 
 
@@ -50,7 +59,7 @@ def test_any_6n_plus_2_has_that_many_weighted_layers(kind: str, n: int) -> None:
     assert sum(block.shortcut is not None for _, block in net.blocks()) == (3 * n if kind == "resnet" else 0)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name != "plain1202"])
+@pytest.mark.parametrize("name", [name for name in names() if name not in {"plain1202", *VARIANTS, *WIDE_CIFAR}])
 def test_a_name_says_the_number_of_weighted_layers(name: str) -> None:
     net = on_meta(name)
     weighted = [name for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in name]
@@ -66,7 +75,8 @@ def test_where_both_families_have_a_depth_the_suffix_decides() -> None:
 
 def test_names_match_a_pattern() -> None:
     assert names("plain?8") == ["plain18"]
-    assert names("resnet5*") == ["resnet50", "resnet56"]
+    assert names("resnet5*") == ["resnet50", "resnet56", "resnet50d"]
+    assert names("wrn*") == list(WIDE_CIFAR)
     assert names("vgg*") == []
 
 
@@ -80,6 +90,9 @@ def test_names_match_a_pattern() -> None:
         ("resnet35", "resnet34"),
         ("resnet2", "resnet8"),
         ("resnet20-cifar", "resnet20"),
+        ("resnext50", "resnext50_32x4d"),
+        ("wide-resnet50-2", "wide_resnet50_2"),
+        ("wrn28_100", "wrn28_10"),
         ("resnet99999998", "resnet1202"),  # 6n+2, and hours to be made
         ("resnet999999999999999999", "resnet1202"),
     ],
@@ -106,6 +119,11 @@ def test_a_foreign_name_is_answered_in_one_line(wrong: str) -> None:
         ({"stride_in": "1"}, "'1x1', '3x3'"),
         ({"init": "xavier"}, "'he_fan_out', 'he_fan_in', 'normal_0.01'"),
         ({"in_channels": 0}, "from 1 on"),
+        ({"stem": "7x7"}, "'cifar', 'imagenet', 'deep'"),
+        ({"width": 1000}, "at most 64"),
+        ({"width": 0}, "from 1 on"),
+        ({"groups": 1000, "base_width": 1000}, "at most 4096"),
+        ({"zero_init": True, "preactivation": True}, "preactivation"),
         ({"zero_init": True, "normalize": False}, "normalize must be True"),
     ],
 )
@@ -127,6 +145,10 @@ def test_a_plain_network_cannot_start_with_its_blocks_at_zero() -> None:
         ("plain8", {"zero_pad": "split"}),
         ("resnet8", {"shortcut": "B", "subsample": "average"}),
         ("resnet8", {"stride_in": "3x3"}),
+        ("resnet8", {"groups": 2}),
+        ("resnet18", {"base_width": 128}),
+        ("resnet8", {"shortcut_pool": True}),
+        ("plain8", {"shortcut_pool": True}),
     ],
 )
 def test_a_setting_without_effect_warns_and_leaves_the_spec(name: str, switch: dict[str, Any]) -> None:
@@ -134,3 +156,27 @@ def test_a_setting_without_effect_warns_and_leaves_the_spec(name: str, switch: d
     with pytest.warns(UserWarning, match=f"{key}=.* has no effect in {name}"):
         net = on_meta(name, **switch)
     assert net.spec[key] != switch[key]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs"),
+    [
+        # As published with torchvision's weights (2 digits of GMACs) and in Table 1 of "Wide Residual Networks".
+        ("resnext50_32x4d", 25_028_904, 4.23),
+        ("resnext101_32x8d", 88_791_336, 16.41),
+        ("resnext101_64x4d", 83_455_272, 15.46),
+        ("wide_resnet50_2", 68_883_240, 11.40),
+        ("wide_resnet101_2", 126_886_696, 22.75),
+    ],
+)
+def test_variants_have_the_size_that_was_published(name: str, parameters: int, gmacs: float) -> None:
+    with torch.device("meta"):
+        counted = complexity(build(name, num_classes=1000), (3, 224, 224))
+    assert counted.parameters == parameters
+    assert counted.macs == pytest.approx(gmacs * 1e9, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["wrn9_10", "wrn28_0", "wrn28_65", "wrn10000_1", "resnet50x"])
+def test_what_is_near_a_variant_is_none(name: str) -> None:
+    with pytest.raises(UnknownModel):
+        on_meta(name)

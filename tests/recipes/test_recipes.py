@@ -201,3 +201,15 @@ def test_whatever_is_given_is_a_recipe_or_a_recipe_error(value: Any) -> None:
 
 def test_the_schema_for_editors_names_every_part() -> None:
     assert set(recipes.json_schema()["properties"]) == set(load("digits").to_dict())
+
+
+def test_what_came_into_the_schema_later_changes_no_hash_of_before() -> None:
+    """The value is that of the day before; runs and studies of then are found again by it, and can be resumed."""
+    now = load("cifar-paper").to_dict()
+    assert recipe_hash(now) == "ac14e9f8ce89"
+    before = {**now, "model": {key: value for key, value in now["model"].items() if key not in ("stem", "groups", "width")}}
+    before["model"]["stride_in"] = "1x1"
+    assert difference(before, now) == []
+    other = load("cifar-paper", overrides=["model.width=2"]).to_dict()
+    assert difference(before, other) == ["model.width: null -> 2"]
+    assert recipe_hash(other) != recipe_hash(now)

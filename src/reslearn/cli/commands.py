@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
-from reslearn.cli import analyse, bench, demo, diagnose, evaluate, exhibits, inspect, paper, report, study, train
+from reslearn.cli import analyse, bench, demo, diagnose, evaluate, exhibits, export, inspect, paper, report, study, train
 from reslearn.cli import list as list_
 
 # Plain help: rendering it with rich takes as long again as all the rest (0.24 s against 0.12 s).
@@ -41,6 +41,7 @@ def add(name: str, function: Callable[..., None], examples: tuple[str, ...], *, 
 
 
 add("demo", demo.demo, demo.EXAMPLES)
+add("export", export.export, export.EXAMPLES)
 add("inspect", inspect.inspect, inspect.EXAMPLES)
 add("list", list_.list_names, list_.EXAMPLES)
 add("train", train.train, train.EXAMPLES)

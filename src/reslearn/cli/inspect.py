@@ -1,5 +1,7 @@
-"""`reslearn inspect MODEL`: layers, parameters and multiply-adds of a network, without weights, data or a forward pass (Tables 1, 6)."""
+"""`reslearn inspect MODEL|FILE`: layers, parameters and multiply-adds of a network, without weights, data or a forward pass (Tables 1, 6);
+or whose weights a file holds, and of which network."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,31 +9,41 @@ import typer
 if TYPE_CHECKING:
     from reslearn.models import Complexity
 
-EXAMPLES = ("reslearn inspect resnet56", "reslearn inspect resnet34 --shortcut C", "reslearn inspect resnet50 --stride-in 3x3 --json")
+EXAMPLES = (
+    "reslearn inspect resnet56",
+    "reslearn inspect resnet34 --shortcut C",
+    "reslearn inspect resnet50 --stride-in 3x3 --json",
+    "reslearn inspect resnet50-11ad3fa6.pth",
+)
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A name, such as resnet56; see `reslearn list models`.")],
+    model: Annotated[str, typer.Argument(help="A name, such as resnet56 (see `reslearn list models`), or a file of weights.")],
     shortcut: Annotated[str | None, typer.Option(help="A, B or C; by default the family's: B for bottleneck nets, else A.")] = None,
     zero_pad: Annotated[str, typer.Option(help="Where option A puts zeros: append or split.")] = "append",
     subsample: Annotated[str, typer.Option(help="How option A halves maps: slice or average.")] = "slice",
-    stride_in: Annotated[str, typer.Option(help="Which convolution of a bottleneck strides: 1x1 or 3x3.")] = "1x1",
+    stride_in: Annotated[str | None, typer.Option(help="Which convolution of a bottleneck strides: 1x1 (paper) or 3x3.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="With batch normalisation, or with biases.")] = True,
     num_classes: Annotated[int | None, typer.Option(help="By default 10 for CIFAR nets, 1000 for ImageNet nets.")] = None,
     in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
     size_px: Annotated[int | None, typer.Option(help="Side of an image; by default 32 for CIFAR nets, 224 for ImageNet nets.")] = None,
+    entry: Annotated[str | None, typer.Option(help="Of a file with several tables of weights: which, such as state_dict_ema.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show the layers of a network with their output shapes, parameters and multiply-adds.
+    """Show the layers of a network with their output shapes, parameters and multiply-adds; or say whose weights a file holds.
 
-    Counted for one image on torch's meta device, so even resnet1202 takes no memory. Multiply-adds (MACs, the paper's
+    Files of weights are read without running anything in them: torch.save, safetensors, Detectron2 .pkl, .caffemodel, ONNX, Keras .h5.
+    Layers are counted for one image on torch's meta device, so even resnet1202 takes no memory. Multiply-adds (MACs, the paper's
     "FLOPs") are those of convolutions and fully connected layers.
     """
     from reslearn.models import complexity
     from reslearn.models.families import layout_of
 
+    if _is_file(model):
+        _inspect_file(model, entry=entry, size_px=size_px, as_json=json)
+        return
     layout = layout_of(model)
-    imagenet = layout is not None and layout.stem == "imagenet"
+    imagenet = layout is not None and layout.stem != "cifar"
     size_px = size_px if size_px is not None else (224 if imagenet else 32)
     if size_px < 1:
         raise ValueError(f"size_px={size_px}: an image has a side of at least 1 pixel")
@@ -50,6 +62,22 @@ def inspect(
         _print_json(spec, counted, size_px)
     else:
         _print_table(spec, counted, size_px)
+
+
+def _is_file(model: str) -> bool:
+    """A file that exists, what can be no name, or weights with a name or an address."""
+    from reslearn.interop.named import is_named
+
+    return is_named(model) or Path(model).is_file() or "/" in model or Path(model).suffix in (".pth", ".pt", ".safetensors", ".onnx", ".h5")
+
+
+def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:
+    from json import dumps
+
+    from reslearn.interop import inspect_file
+
+    found = inspect_file(source, entry=entry, size_px=size_px)
+    typer.echo(dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
 
 
 def _build_without_weights(model: str, switches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -15,6 +15,7 @@ EXAMPLES = (
     "reslearn train digits --model resnet20 --out runs/digits",
     "reslearn train cifar10 --model resnet56 --recipe cifar-paper --set schedule.warm_up_lr=0.01",
     "reslearn train --resume --out runs/digits",
+    "reslearn train photos --init torchvision:resnet50 --set data.size_px=224",
 )
 # glibc's malloc reads its settings at start-up only (worth: LOG.md).
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -29,6 +30,8 @@ def train(
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Short for --set train.batch_size=N.")] = None,
     lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=X.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
+    init: Annotated[str | None, typer.Option(help="Weights to start from: a file, torchvision:NAME, timm:NAME or an address.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="With --init: go on where tensors do not match, and list them.")] = False,
     out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/NAME, from model, data and recipe.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the folder stopped; start where there is nothing yet.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")] = None,
@@ -52,7 +55,8 @@ def train(
     duration = None if epochs is None else f"{epochs:.10g} epochs"
     short = {
         "data.name": _quoted(data), "model.name": _quoted(model), "schedule.duration": _quoted(duration),
-        "train.batch_size": batch_size, "optimizer.lr": lr, "seed": seed,
+        "train.batch_size": batch_size, "optimizer.lr": lr, "seed": seed, "init.source": _quoted(init),
+        "init.partial": "true" if partial else None,
     }  # fmt: skip
     overrides = [f"{key}={value}" for key, value in short.items() if value is not None] + (set_ or [])
     chosen = _recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)

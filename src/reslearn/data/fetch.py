@@ -25,11 +25,13 @@ _ATTEMPTS = 4  # this many in a row that brought nothing, and we give up
 _TIMEOUT_SECONDS = 30.0
 
 
-def fetch(address: str, archive: Path, *, md5: str, pause_seconds: float = 1.0) -> None:
+def fetch(address: str, archive: Path, *, md5: str | None = None, sha256: str | None = None, pause_seconds: float = 1.0) -> None:
     """Download `address` to `archive`, keeping what has come in `archive`.part, with longer pauses while nothing comes.
 
+    md5 or sha256: the published digest, or the first digits of it.
+
     Raises:
-        DataError: without network, on a full disk, or if the md5 is wrong; what came stays for the next attempt unless it is wrong.
+        DataError: without network, on a full disk, or if the digest is wrong; what came stays for the next attempt unless it is wrong.
     """
     part = archive.with_name(archive.name + ".part")
     fruitless = 0
@@ -45,7 +47,10 @@ def fetch(address: str, archive: Path, *, md5: str, pause_seconds: float = 1.0) 
         if fruitless == _ATTEMPTS:
             raise DataError(f"cannot download {address} ({reason}): put {archive.name} from there into {archive.parent}")
         time.sleep(pause_seconds * fruitless)
-    verify(part, md5, discard=True)
+    if md5 is not None:
+        verify(part, md5, discard=True)
+    if sha256 is not None:
+        verify(part, sha256, discard=True, algorithm="sha256")
     part.rename(archive)
 
 
@@ -76,15 +81,18 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def verify(archive: Path, md5: str, *, discard: bool = False) -> None:
-    """Refuse an archive with another md5 than the published one; `discard` removes it, so that the next attempt starts anew."""
+def verify(archive: Path, published: str, *, discard: bool = False, algorithm: str = "md5") -> None:
+    """Refuse an archive with another digest than the published one, or than its first digits where no more are known.
+
+    `discard` removes it, so that the next attempt starts anew.
+    """
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
+        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if not published or found[: len(published)] != published:
         if discard:
             archive.unlink()
         removed = "; it was removed, try again" if discard else ""
-        raise DataError(f"{archive} is not the published archive: md5 {found}, published {md5}{removed}")
+        raise DataError(f"{archive} is not the published archive: {algorithm} {found}, published {published}{removed}")
 
 
 def unpack(archive: Path, folder: str) -> None:

@@ -1,5 +1,36 @@
-"""Weights in and out: so far the bundle, our own one-file form."""
+"""Weights in and out: the bundle, our own one-file form, and everyone else's checkpoints, identified, read and written."""
 
 from reslearn.interop.bundle import Bundle, BundleError, read_bundle, to_bytes
+from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupported
+from reslearn.interop.identify import Identity, identify
+from reslearn.interop.inspection import Inspection, inspect_file
+from reslearn.interop.load import Loaded, load_weights, look_at, network_of, other_channels, preprocess_with
+from reslearn.interop.read import read_checkpoint
+from reslearn.interop.stored import Checkpoint, Stored, WeightsError
+from reslearn.interop.write import write_weights
 
-__all__ = ["Bundle", "BundleError", "read_bundle", "to_bytes"]
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Checkpoint",
+    "Dialect",
+    "Identity",
+    "Inspection",
+    "Loaded",
+    "Stored",
+    "WeightsError",
+    "dialect_named",
+    "dialects",
+    "identify",
+    "inspect_file",
+    "load_weights",
+    "look_at",
+    "network_of",
+    "other_channels",
+    "preprocess_with",
+    "read_bundle",
+    "read_checkpoint",
+    "to_bytes",
+    "unsupported",
+    "write_weights",
+]

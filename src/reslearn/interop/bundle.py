@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from reslearn import models
 from reslearn.data import Preprocess
+from reslearn.interop.identify import BUNDLE_FORMAT
 
-_FORMAT = "reslearn-bundle-1"
+_FORMAT = BUNDLE_FORMAT
 
 
 class BundleError(ValueError):
@@ -75,6 +76,14 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"{path}: a damaged bundle: it lacks {error}") from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise BundleError(f"{path}: a damaged bundle: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+
+
+def preprocess_of(metadata: Mapping[str, str]) -> Preprocess | None:
+    """The preprocessing in the metadata of a bundle; None where they are of something else, or damaged."""
+    try:
+        return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == _FORMAT else None
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle:

@@ -73,9 +73,11 @@ def _make_identity(name: str, block: Residual) -> None:
         _make_layers_identity(name, block.body)
         return
     last = [module for module in block.body.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))][-1]
-    assert last.bias is not None
+    if block.before is not None:
+        raise ValueError(f"{name} has a shortcut that projects what was normalised first: no identity goes through it")
     nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
     _make_layers_identity(name, block.shortcut)
 
 

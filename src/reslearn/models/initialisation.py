@@ -20,8 +20,11 @@ Init = Literal["he_fan_out", "he_fan_in", "normal_0.01"]
 def initialise(net: Network, init: Init, *, zero_init: bool) -> None:
     """Draw all weights anew from torch's global generator, in the order of the modules.
 
-    zero_init: gamma of F's last batch norm is zero, so that every block starts as its shortcut alone.
+    zero_init: gamma of F's last batch norm is zero, so that every block starts as its shortcut alone. On the meta device there is
+    nothing to draw, and torch would import its compiler, which takes seconds, to draw it.
     """
+    if next(net.parameters()).is_meta:
+        return
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             _start_convolution(module, init)

@@ -59,7 +59,8 @@ class Network(nn.Module):
         """("stage1.0.body.conv1", module) for the stem's and the bodies' convolutions, in order; projections are left out.
 
         The module's output is the layer's response of Fig. 7: after batch norm, before ReLU and addition (the batch norm's own
-        output; the convolution's in a network without). A ReLU overwrites it right afterwards: a forward hook must reduce or clone it.
+        output; the convolution's in a network without, or with pre-activation). A ReLU overwrites it right afterwards: a forward
+        hook must reduce or clone it.
         """
         found: dict[str, nn.Module] = {}
         convolution = ""
@@ -69,6 +70,6 @@ class Network(nn.Module):
             if isinstance(module, nn.Conv2d):
                 convolution = name
                 found[convolution] = module
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.BatchNorm2d) and not self.spec.get("preactivation"):
                 found[convolution] = module
         return list(found.items())

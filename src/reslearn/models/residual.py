@@ -22,13 +22,23 @@ class Residual(nn.Module):
 
     body: F of Eq. 1, any module. shortcut: `nn.Identity()` for Eq. 1, a projection for Eq. 2, None for a plain block.
     activation: the second non-linearity, after the addition; `nn.Identity()` for pre-activation and pre-norm blocks.
+    before: what body and shortcut both see the output of; the shared pre-activation of a block whose shortcut projects.
     checkpoint_activations: keep only the block's input for the backward pass and compute the rest again there.
     The result equals, batch norm statistics included, that of the block without it; it costs one more forward pass.
     Raises ValueError where body and shortcut differ in shape: broadcasting would hide the mistake.
     """
 
-    def __init__(self, body: nn.Module, shortcut: nn.Module | None, activation: nn.Module, *, checkpoint_activations: bool = False) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        shortcut: nn.Module | None,
+        activation: nn.Module,
+        *,
+        before: nn.Module | None = None,
+        checkpoint_activations: bool = False,
+    ) -> None:
         super().__init__()
+        self.before = before
         self.body = body
         self.shortcut = shortcut
         self.activation = activation
@@ -46,6 +56,8 @@ class Residual(nn.Module):
         return _tensor(checkpoint(self._compute, x, use_reentrant=False, context_fn=self._first_and_second_time))
 
     def _compute(self, x: Tensor) -> Tensor:
+        if self.before is not None:
+            x = _tensor(self.before(x))
         if self.shortcut is None:
             return _tensor(self.activation(self.body(x)))
         response, carried = self.body(x), self.shortcut(x)

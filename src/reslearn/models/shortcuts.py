@@ -49,22 +49,40 @@ class ZeroPadShortcut(nn.Module):
         return f"stride={self.stride}, subsample={self.subsample}, zeros={self.before}+{self.after}"
 
 
-def projection(in_channels: int, out_channels: int, *, stride: int, normalize: bool) -> nn.Sequential:
-    """W_s of Eq. 2: a 1x1 convolution, and batch norm unless the network goes without."""
+def projection(
+    in_channels: int, out_channels: int, *, stride: int, normalize: bool, pool: bool = False, preactivation: bool = False
+) -> nn.Sequential:
+    """W_s of Eq. 2: a 1x1 convolution, and batch norm unless the network goes without.
+
+    pool: where it strides, the mean of stride x stride pixels first and then the 1x1 at stride 1, so that no pixel is left out
+    (ResNet-D). preactivation: its input is normalised already, so nothing follows the convolution.
+    """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if pool and stride > 1:
+        parts["pool"] = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+        stride = 1
     parts["conv"] = nn.Conv2d(in_channels, out_channels, 1, stride, bias=not normalize)
-    if normalize:
+    if normalize and not preactivation:
         parts["bn"] = nn.BatchNorm2d(out_channels)
     return nn.Sequential(parts)
 
 
 def make_shortcut(
-    option: ShortcutOption, in_channels: int, out_channels: int, *, stride: int, zero_pad: ZeroPad, subsample: Subsample, normalize: bool
+    option: ShortcutOption,
+    in_channels: int,
+    out_channels: int,
+    *,
+    stride: int,
+    zero_pad: ZeroPad,
+    subsample: Subsample,
+    normalize: bool,
+    pool: bool = False,
+    preactivation: bool = False,
 ) -> nn.Module:
     """The shortcut of one block; B and A are the identity where the shape stays."""
     same_shape = in_channels == out_channels and stride == 1
     if option == "C" or (option == "B" and not same_shape):
-        return projection(in_channels, out_channels, stride=stride, normalize=normalize)
+        return projection(in_channels, out_channels, stride=stride, normalize=normalize, pool=pool, preactivation=preactivation)
     if same_shape:
         return nn.Identity()
     return ZeroPadShortcut(in_channels, out_channels, stride=stride, zero_pad=zero_pad, subsample=subsample)

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 # What does not change the run that a recipe stands for: how it was written down, where it runs, and what follows from the data.
 _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels", "resources.cores", "resources.gpus")
 # Keys that came after runs had been kept: at this value they mean what a recipe without them meant, so those runs keep their names.
-_CAME_LATER: dict[str, Any] = {"data.jitter": None, "data.colour": None, "train.sync_batch_norm": False}
+_CAME_LATER: dict[str, Any] = {
+    "data.jitter": None, "data.colour": None, "train.sync_batch_norm": False, "model.stem": None, "model.groups": None,
+    "model.base_width": None, "model.width": None, "model.shortcut_pool": None, "model.preactivation": None, "init": None,
+    "init.entry": None,
+}  # fmt: skip
+# What nothing means where runs were kept when the key had a value at all times.
+_NOTHING_MEANS: dict[str, Any] = {"model.stride_in": "1x1"}
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
 _MAY_BE_NONE = (
-    "data.size_px", "data.train_images", "data.jitter", "data.colour", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr",
-    "train.ema",
+    "data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema",
+    *_NOTHING_MEANS, *(key for key, value in _CAME_LATER.items() if value is None),
 )  # fmt: skip
 _MISSING = ("missing", "union_tag_not_found")
 _SCHEDULES: dict[str, type[BaseModel]] = {
@@ -116,10 +122,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _computes(values: Mapping[str, Any]) -> dict[str, Any]:
     """What of a resolved recipe decides what is computed, by dotted keys."""
-    return {
-        key: value for key, value in flatten(values).items()
-        if key not in _NOT_HASHED and not (key in _CAME_LATER and value == _CAME_LATER[key])
-    }  # fmt: skip
+    flat = {key: value for key, value in flatten(values).items() if key not in _NOT_HASHED}
+    flat |= {key: meant for key, meant in _NOTHING_MEANS.items() if flat.get(key) is None}
+    return {key: value for key, value in flat.items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
 
 
 def _shipped() -> Any:

@@ -25,11 +25,18 @@ class Model(_Part):
     shortcut: Literal["A", "B", "C"] | None = None
     zero_pad: Literal["append", "split"] = "append"
     subsample: Literal["slice", "average"] = "slice"
-    stride_in: Literal["1x1", "3x3"] = "1x1"  # Paper: the first 1x1, told by its FLOPs (Table 1).
+    stride_in: Literal["1x1", "3x3"] | None = None  # Paper: the first 1x1, told by its FLOPs (Table 1).
     init: Literal["he_fan_out", "he_fan_in", "normal_0.01"] = "he_fan_out"
     zero_init: bool = False
     normalize: bool = True
     checkpoint_activations: bool = False
+    # Deviates: variants of the paper's networks that others have weights of; None: what the name stands for.
+    stem: Literal["cifar", "imagenet", "deep"] | None = None
+    groups: int | None = Field(None, ge=1)
+    base_width: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1)
+    shortcut_pool: bool | None = None
+    preactivation: bool | None = None
 
 
 class Data(_Part):
@@ -191,6 +198,14 @@ class Resources(_Part):
     gpus: float = Field(0.0, ge=0, le=1)  # a share of one: 0.25 lets four runs at a time use it. 0, or no GPU there: none is set aside
 
 
+class Init(_Part):
+    """Weights to start from: a file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address."""
+
+    source: str
+    entry: str | None = None  # which table of a file with several, such as state_dict_ema
+    partial: bool = False  # go on where tensors do not match
+
+
 class Recipe(_Part):
     """A run, whole. `to_dict()` is what recipe.json holds; `build(**recipe["model"])` rebuilds the network."""
 
@@ -203,6 +218,7 @@ class Recipe(_Part):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
+    init: Init | None = None
     overrides: tuple[str, ...] = ()
 
     @model_validator(mode="after")

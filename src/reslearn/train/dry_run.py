@@ -23,6 +23,7 @@ from reslearn.train.loop import make_step
 from reslearn.train.numerics import Numerics
 from reslearn.train.prepare import Prepared, prepare
 from reslearn.train.run import begin_training, check_folder
+from reslearn.train.start import adopt
 
 _TIMED_STEPS = 3
 _LONG_SECONDS = 10.0
@@ -60,6 +61,7 @@ def plan(
 ) -> Plan:
     """What `train_recipe` would do with the same arguments; raises what it would raise before its first step."""
     folder = RunFolder(Path(out))
+    recipe = adopt(recipe, folder)
     check_folder(folder, recipe, resume=resume)
     record = folder.environment if folder.exists() else None
     prepared = prepare(recipe, record, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers)

@@ -17,6 +17,7 @@ from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.numerics import Numerics
 from reslearn.train.processes import ALONE, Processes
+from reslearn.train.start import Start, begin_from
 
 _EVALUATION_BATCH = 500
 _EVALUATION_BATCH_OF_FILES = 100  # those are large
@@ -35,6 +36,7 @@ class Prepared:
     model: nn.Module
     complexity: models.Complexity
     num_steps: int
+    start: Start | None
     augment: data.Augment | data.Jitter
     num_workers: int  # that read picture files
     processes: Processes = ALONE
@@ -88,7 +90,7 @@ def prepare(
 ) -> Prepared:
     """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run.
 
-    Raises DataError, UnknownModel, RunError (the record cannot be obeyed here) and ValueError.
+    Raises DataError, UnknownModel, WeightsError, RunError (the record cannot be obeyed here) and ValueError.
     """
     options = recipe.data
     dataset = data.load(
@@ -110,6 +112,7 @@ def prepare(
     _check_shares(recipe, dataset, processes)
     torch.manual_seed(recipe.seed)
     model = models.build(**recipe.model.model_dump())
+    start = begin_from(recipe, model, dataset, record)
     complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
     num_steps = recipe.schedule.duration.steps(num_images=len(dataset.train), batch_size=recipe.train.batch_size)
     if record is not None:
@@ -123,8 +126,8 @@ def prepare(
     prepared = Prepared(
         recipe=recipe, dataset=dataset, data_dir=data_dir, numerics=chosen, complexity=complexity, num_steps=num_steps, processes=processes,
         model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's stub lacks it
-        preprocess=_fit_preprocess(options, dataset), augment=_augment(options, dataset),
-        num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers,
+        preprocess=(start.preprocess if start else None) or _fit_preprocess(options, dataset), augment=_augment(options, dataset),
+        num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers, start=start,
     )  # fmt: skip
     _check_milestones(prepared)
     return prepared

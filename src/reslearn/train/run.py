@@ -27,6 +27,7 @@ from reslearn.train.prepare import Prepared, check_alike, prepare
 from reslearn.train.processes import Processes, processes_here
 from reslearn.train.record import Clock, Record, check_finite
 from reslearn.train.schedule import WarmUp, factor
+from reslearn.train.start import adopt
 
 
 def train_recipe(
@@ -72,6 +73,7 @@ def _prepare(
     """The run made ready on this process, or None where it is complete."""
     if begun and not folder.exists():
         raise RunError(f"process {processes.rank} does not see {folder.path}, which process 0 does: all machines must share the folder")
+    recipe = adopt(recipe, folder)
     check_folder(folder, recipe, resume=resume)
     if folder.is_complete:
         return None
@@ -90,7 +92,9 @@ def _held(folder: RunFolder, prepared: Prepared, *, begun: bool, command: Sequen
         if folder.exists() and not begun:
             raise RunError(f"{folder.path}: another process began a run here meanwhile: choose another --out")
         if not begun:
-            RunFolder.create(folder.path, prepared.recipe.to_dict(), environment.describe(prepared.numerics, prepared.dataset, command))
+            described = environment.describe(prepared.numerics, prepared.dataset, command)
+            started = {"init": prepared.start.record} if prepared.start else {}
+            RunFolder.create(folder.path, prepared.recipe.to_dict(), {**described, **started})
         yield
 
 

@@ -1,0 +1,158 @@
+"""Whose weights are these, and of which network: a checkpoint to dialect, prefix and the spec that `models.build` takes.
+
+Told by names and shapes alone, and then checked: the network is built without memory, and every tensor must have its shape. What names
+and shapes cannot tell (where a bottleneck strides, where option A puts zeros) comes from the dialect and is said in `notes`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reslearn import models
+from reslearn.interop.dialect import Dialect, dialects, shape_for_ours
+from reslearn.interop.infer import NotAResNet, infer
+from reslearn.interop.stored import Checkpoint, Stored, WeightsError
+
+BUNDLE_FORMAT = "reslearn-bundle-1"
+_UNNEEDED = "num_batches_tracked"  # a counter that torch lacked before 0.4.1 and others never had
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a table of tensors is.
+
+    names: our name of each tensor that was found, to theirs in the file. num_classes is None where there is no head. unmatched: names
+    in the file that are no part of the network. absent: our names that the file lacks, but for counters and a missing head.
+    """
+
+    checkpoint: Checkpoint
+    entry: str
+    dialect: Dialect
+    prefix: str
+    spec: Mapping[str, Any]
+    num_classes: int | None
+    names: Mapping[str, str]
+    unmatched: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tensors(self) -> Mapping[str, Stored]:
+        return self.checkpoint.entries[self.entry]
+
+    def read(self, name: str) -> Tensor:
+        """Our tensor `name`, laid out as ours. Statistics are divided by a factor and biases taken off where the dialect has such."""
+        tensor = self.dialect.change(name, self.tensors[self.names[name]].read(), to_ours=True)
+        layer, leaf = name.rsplit(".", 1)
+        if leaf in ("running_mean", "running_var") and (factor := self._extra(f"{layer}.factor")) is not None:
+            scale = float(factor.flatten()[0])
+            tensor = tensor / scale if scale else torch.zeros_like(tensor)
+        if leaf == "running_mean" and (bias := self._extra(f"{_convolution_before(layer)}.bias")) is not None:
+            tensor = tensor - bias
+        return tensor
+
+    def _extra(self, name: str) -> Tensor | None:
+        if name in self.names:  # a bias of ours, in a network without batch norm
+            return None
+        theirs = self.dialect.theirs(name)
+        stored = self.tensors.get(self.prefix + theirs) if theirs and self.dialect.extra else None
+        return stored.read() if stored is not None else None
+
+
+def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
+    """Raises WeightsError in one line where no dialect fits: the nearest, and why it does not."""
+    if entry is not None and entry not in checkpoint.entries:
+        raise WeightsError(f"{checkpoint.path}: no table {entry!r}; there are {', '.join(map(repr, checkpoint.entries))}")
+    entry = checkpoint.main() if entry is None else entry
+    tensors = checkpoint.entries[entry]
+    found: list[Identity] = []
+    failures: list[tuple[int, str]] = []
+    for dialect in dialects().values():
+        for prefix in _prefixes(dialect, tensors):
+            ours = _ours(dialect, prefix, tensors)
+            try:
+                found.append(_checked(checkpoint, entry, dialect, prefix, ours))
+            except NotAResNet as error:
+                failures.append((len(ours), f"nearest is {dialect.name}, but {error}"))
+    if found:
+        return max(found, key=lambda identity: len(identity.names))
+    if not failures:
+        some = ", ".join(list(tensors)[:3])
+        raise WeightsError(f"{checkpoint.path}: no network that is known here: {len(tensors)} tensors, {some}, ...")
+    raise WeightsError(f"{checkpoint.path}: no network that is known here: {max(failures)[1]}")
+
+
+def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
+    """What stands before the name of the first convolution: "", "module.", "backbone.bottom_up.", ..."""
+    firsts = [name for name in (dialect.theirs("stem.conv.weight"), dialect.theirs("stem.conv1.weight")) if name]
+    return sorted({name.removesuffix(first) for name in tensors for first in firsts if name == first or name.endswith("." + first)})
+
+
+def _ours(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
+    """Our names and our shapes of the tensors that the dialect knows."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for theirs, stored in tensors.items():
+        name = dialect.ours(theirs.removeprefix(prefix)) if theirs.startswith(prefix) else None
+        if name is not None:
+            shapes[name] = shape_for_ours(dialect, name, stored.shape)
+    return shapes
+
+
+def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, ours: Mapping[str, tuple[int, ...]]) -> Identity:
+    """NotAResNet where the network that the shapes tell has other tensors than the file."""
+    spec, notes = _told_by_file(checkpoint, dialect) or infer(ours, dialect)
+    num_classes = spec.pop("num_classes")
+    try:
+        with torch.device("meta"):
+            net = models.build(**spec, num_classes=num_classes or 1)
+    except (ValueError, TypeError) as error:
+        raise NotAResNet(str(error)) from None
+    tensors, names = checkpoint.entries[entry], {}
+    for name, wanted in net.state_dict().items():
+        theirs = dialect.theirs(name)
+        stored = tensors.get(prefix + theirs) if theirs is not None else None
+        if stored is None:
+            if name.endswith(_UNNEEDED) or (num_classes is None and name.startswith("head.fc")):
+                continue
+            raise NotAResNet(f"it lacks {prefix + theirs if theirs else name}, which {net.name} has")
+        shape = shape_for_ours(dialect, name, stored.shape)
+        if shape != tuple(wanted.shape) and not (name.endswith(_UNNEEDED) and stored.num_values == 1):
+            raise NotAResNet(f"{prefix}{theirs} is {tuple(stored.shape)}, where {net.name} has {tuple(wanted.shape)}")
+        names[name] = prefix + str(theirs)
+    used = {*names.values(), *_extras(dialect, prefix, tensors)}
+    unmatched = tuple(name for name in tensors if name not in used)
+    spec = {key: value for key, value in net.spec.items() if key != "num_classes"}
+    return Identity(
+        checkpoint=checkpoint, entry=entry, dialect=dialect, prefix=prefix, spec=spec, num_classes=num_classes, names=names,
+        unmatched=unmatched, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _told_by_file(checkpoint: Checkpoint, dialect: Dialect) -> tuple[dict[str, Any], list[str]] | None:
+    """A bundle of ours says itself what it is."""
+    if dialect.name != "reslearn" or checkpoint.metadata.get("format") != BUNDLE_FORMAT:
+        return None
+    try:
+        spec = json.loads(checkpoint.metadata["model"])
+    except (KeyError, ValueError):
+        spec = None
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise NotAResNet("its metadata name no network")
+    return spec, []
+
+
+def _extras(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> set[str]:
+    found = set()
+    for theirs in tensors:
+        name = dialect.ours(theirs.removeprefix(prefix)) if dialect.extra and theirs.startswith(prefix) else None
+        if name is not None and any(name.endswith("." + extra.split(".")[1]) for extra in dialect.extra):
+            found.add(theirs)
+    return found
+
+
+def _convolution_before(batch_norm: str) -> str:
+    head, _, last = batch_norm.rpartition(".")
+    return f"{head}.{last.replace('bn', 'conv')}"

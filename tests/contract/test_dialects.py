@@ -1,0 +1,115 @@
+"""Every dialect goes through: the project's own names and shapes are recognised; written, identified, read and compared bit for bit."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reslearn import models
+from reslearn.interop import Checkpoint, Stored, dialects, identify, load_weights, look_at, read_checkpoint, unsupported, write_weights
+from reslearn.interop.dialect import Dialect
+from reslearn.models import Network
+
+RECORDED = Path(__file__).parents[1] / "interop" / "recorded"
+SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors", "pkl": ".pkl", "caffemodel": ".caffemodel", "h5": ".h5"}
+# As small as the dialect's networks come.
+SMALLEST = {"torchvision": "resnet18", "hf": "resnet18", "detectron2": "resnet18", "timm-d": "resnet18d", "timm-v2": "resnetv2_18",
+            "mmpretrain": "resnet18", "maskrcnn-benchmark": "resnet18", "cifar-linear": "resnet8", "cifar-fc": "resnet8",
+            "reslearn": "resnet8"}  # fmt: skip
+
+
+def recorded() -> Iterator[tuple[str, str, dict[str, list[int]]]]:
+    for path in sorted(RECORDED.glob("*.json")):
+        for net, shapes in json.loads(path.read_text(encoding="utf-8")).items():
+            yield path.stem, net, shapes
+
+
+RECORDS = list(recorded())
+
+
+@pytest.mark.parametrize(("dialect", "net", "shapes"), RECORDS, ids=[f"{dialect}-{net}" for dialect, net, _ in RECORDS])
+def test_names_and_shapes_recorded_from_the_project_are_recognised(dialect: str, net: str, shapes: dict[str, list[int]]) -> None:
+    def never() -> torch.Tensor:
+        raise AssertionError("identified by names and shapes alone")
+
+    tensors = {name: Stored(shape=tuple(shape), dtype=torch.float32, read=never) for name, shape in shapes.items()}
+    identity = identify(Checkpoint(path=Path("recorded"), container="recorded", entries={"": tensors}))
+    assert (identity.dialect.name, identity.spec["name"], identity.unmatched) == (dialect, net, ())
+    headless = dialect == "maskrcnn-benchmark"
+    assert identity.num_classes == (None if headless else 10 if net == "resnet20" else 1000)
+    # And the other way round: what is written has the project's names, each in the project's shape, and no others.
+    with torch.device("meta"):
+        network = models.build(**identity.spec, num_classes=identity.num_classes or 1)
+    written = {theirs: name for name in network.state_dict() if (theirs := identity.dialect.theirs(name)) is not None}
+    extra = {name for name in shapes if name not in written}
+    assert set(written) - set(shapes) <= {"fc.weight", "fc.bias"} if headless else set(written) <= set(shapes)
+    assert all(identity.dialect.extra for _ in extra), extra
+
+
+def test_every_dialect_was_recorded_or_is_listed_as_unsupported() -> None:
+    assert {dialect for dialect, _, _ in RECORDS} | {"reslearn"} == set(dialects())
+    assert not set(unsupported()) & set(dialects())
+    assert all(reason for reason in unsupported().values())
+
+
+def network(dialect: Dialect) -> Network:
+    """The smallest network of a dialect, with weights, statistics and counters of chance."""
+    switches = {key: value[0] if isinstance(value, list) else value for key, value in dialect.spec.items()}
+    name = SMALLEST.get(dialect.name, dialect.example)
+    if not name.endswith("50"):
+        switches.pop("stride_in", None)  # of bottlenecks only
+    if switches.get("shortcut") != "A":
+        switches = {key: value for key, value in switches.items() if key not in ("zero_pad", "subsample")}
+    net = models.build(name, num_classes=7, **switches)
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    return net
+
+
+@pytest.mark.parametrize("name", [name for name in dialects() if name != "caffe-deep"])  # 170 MB, and caffe's own rules but for block names
+def test_written_identified_read_and_compared(name: str, tmp_path: Path) -> None:
+    dialect = dialects()[name]
+    net = network(dialect)
+    for container in dialect.containers[:1] if name in ("caffe", "keras") else dialect.containers:
+        path = tmp_path / f"weights{SUFFIXES[container]}"
+        write_weights(net, path, dialect)
+        identity = look_at(path)
+        assert (identity.dialect.name, identity.prefix, identity.unmatched, identity.num_classes) == (name, "", (), 7)
+        same: dict[str, Any] = {key: value for key, value in net.spec.items() if key not in ("init", "num_classes")}
+        assert {key: value for key, value in identity.spec.items() if key in same} == same
+        with torch.device("meta"):
+            again = models.build(**identity.spec, num_classes=7)
+        again = again.to_empty(device="cpu")
+        loaded = load_weights(again, identity)
+        assert (loaded.fresh, loaded.adapted, loaded.unused) == ((), (), ())
+        ours, theirs = net.state_dict(), again.state_dict()
+        assert [key for key, value in ours.items() if not torch.equal(value, theirs[key])] == []
+        assert list(tmp_path.iterdir()) == [path], "nothing is left beside it"
+        path.unlink()
+
+
+def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
+    """A prefix, a wrapper, an average, an optimiser and settings: the habits of trainers."""
+    net = network(dialects()["cifar-linear"])
+    write_weights(net, tmp_path / "plain.pth", dialects()["cifar-linear"])
+    state = {f"module.{name}": tensor for name, tensor in torch.load(tmp_path / "plain.pth").items()}
+    torch.save({"epoch": 3, "state_dict": state, "state_dict_ema": state, "optimizer": {"state": {0: {}}}}, tmp_path / "trained.th")
+    checkpoint = read_checkpoint(tmp_path / "trained.th")
+    assert (checkpoint.main(), checkpoint.ema, checkpoint.has_optimizer) == ("state_dict", ("state_dict_ema",), True)
+    identity = identify(checkpoint)
+    assert (identity.prefix, identity.dialect.name) == ("module.", "cifar-linear")
+    assert (identity.spec["shortcut"], identity.spec["zero_pad"]) == ("A", "split")
+
+
+def test_a_network_that_the_project_does_not_have_is_not_written(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        net = models.build("resnet50", num_classes=2)
+    with pytest.raises(ValueError, match="stride_in='1x1'"):
+        write_weights(net, tmp_path / "x.pth", dialects()["torchvision"])
+    with pytest.raises(ValueError, match="written as"):
+        write_weights(models.build("resnet8", num_classes=2), tmp_path / "x.caffemodel", dialects()["reslearn"])
+    assert list(tmp_path.iterdir()) == []
