@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.data.images import Dataset, Images, fingerprint
+from reslearn.data.dataset import Dataset
+from reslearn.data.images import Images, fingerprint
 from reslearn.data.mapped import mapped
 
 
