@@ -1,0 +1,35 @@
+"""The examples of docs/diagnose.md are run as they stand; its commands have the options that they use."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer.main
+
+from reslearn.cli import app
+
+TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
+INPUTS = {"A multilayer perceptron": (4, 64), "A network for signals": (4, 1, 100), "A transformer without shortcuts": (4, 12, 8)}
+BLOCKS = {"A multilayer perceptron": 10, "A network for signals": 2, "A transformer without shortcuts": 4}
+
+
+@pytest.mark.parametrize("title", INPUTS)
+def test_an_example_puts_shortcuts_into_its_network(title: str) -> None:
+    values: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(compile(EXAMPLES[title], str(title), "exec"), values)
+    net, operated = values["net"], values["operated"]
+    assert len(operated.done) == BLOCKS[title] and not operated.not_done
+    assert list(operated.network.state_dict()) == list(net.state_dict())
+    x = torch.randn(INPUTS[title])
+    assert operated.network(x).shape == net(x).shape
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\$ reslearn (.+)$", TEXT, flags=re.MULTILINE))
+def test_a_command_has_the_options_it_uses(command: str) -> None:
+    name, *arguments = shlex.split(command)
+    assert typer.main.get_command(app).commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]
