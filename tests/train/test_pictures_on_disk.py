@@ -1,5 +1,10 @@
 """Training on picture files left on disk: through the loop, killed and resumed, and what a file that cannot be read leaves behind."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +58,22 @@ def test_killed_and_resumed_with_any_number_of_workers(
     train_recipe(recipe, tmp_path / "killed", resume=True, threads=1, workers=1)
     assert RunFolder.open(tmp_path / "killed").result["resumed_at"] == [3]
     assert outcome(tmp_path / "killed") == expected
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_stops_the_run_as_one_to_itself_does(pictures: Path, tmp_path: Path) -> None:
+    """As `timeout` and Ctrl-C do; workers that died of it would take the last checkpoint with them."""
+    flags = [part for override in (*TINY, "schedule.duration=100000 steps") for part in ("--set", override)]
+    command = [sys.executable, "-m", "reslearn", "train", str(pictures), "--recipe", "imagenet", *flags, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not RunFolder(tmp_path / "run").checkpoints() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "stopped after step" in told
+    step = int(told.partition("stopped after step ")[2].partition(";")[0])
+    assert RunFolder(tmp_path / "run").checkpoints()[-1].stem == f"step-{step:08d}"
 
 
 def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Path) -> None:

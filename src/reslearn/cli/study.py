@@ -59,8 +59,9 @@ def study(
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
     planned = plan.jobs(out, cost=_cost, arguments=arguments)
     # What is not there is told once, not by every run.
-    for name_of_data, size_px in {(job.recipe.data.name, job.recipe.data.size_px) for job in planned if not job.is_complete}:
-        load(name_of_data, data_dir=data_dir, size_px=size_px)
+    needed = {(job.recipe.data.name, job.recipe.data.size_px, job.recipe.data.jitter is not None) for job in planned if not job.is_complete}
+    for name_of_data, size_px, stream in needed:
+        load(name_of_data, data_dir=data_dir, size_px=size_px, stream=stream)
     report = run_study(planned, out, engine=runner)
     if not as_json or not report.is_complete:
         typer.echo("\n".join(report.lines()), err=as_json)

@@ -5,7 +5,7 @@ With an `Augment` it gives the same batches as `train_batches`, bit for bit: bot
 a pure function of (seed, t), whatever the number of workers.
 """
 
-import signal
+import os
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -82,9 +82,9 @@ def _collate(items: list[Any]) -> Any:
     return next((item for item in items if isinstance(item, str)), None) or default_collate(items)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the one that trains still wants batches until its step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _in_a_group_of_its_own(worker: int) -> None:
+    """A signal to the group (Ctrl-C, `timeout`) is for the process that trains, which still wants batches until its step is done."""
+    os.setpgrp()
 
 
 def image_batches(
@@ -121,7 +121,7 @@ def image_batches(
         sampler=_positions(batch_size, start_step, share),  # any iterable will do, an endless one too
         num_workers=num_workers,
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_in_a_group_of_its_own,
         pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # a DataLoader draws a number it does not need here; not from the global generator
     )
