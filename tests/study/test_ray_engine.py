@@ -112,7 +112,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    light = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **light})
     yield cluster
     cluster.shutdown()
 
@@ -125,7 +126,7 @@ def test_a_node_killed_in_mid_study_changes_nothing(
 ) -> None:
     import ray
 
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=1, include_log_monitor=False) for _ in range(2)]
     jobs = real_jobs(tmp_path / "ray")
     killed: list[str] = []
 
@@ -135,7 +136,7 @@ def test_a_node_killed_in_mid_study_changes_nothing(
         victim = next(node for node in nodes if node.node_id != here)
         cluster.remove_node(victim, allow_graceful=False)
         killed.append(victim.node_id)
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1, include_log_monitor=False)
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()
@@ -158,7 +159,7 @@ def test_a_node_killed_in_mid_study_changes_nothing(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2, include_log_monitor=False)
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
     engine = RayEngine(address=cluster.address, command=("python", "-S", str(script)))

@@ -126,7 +126,8 @@ class _Study:
             ended: Ended | None = self._ray.get(task)
             reason = "" if ended is None else _why(job, ended)
         except self._ray.exceptions.RayError as error:
-            ended, reason = None, f"{type(error).__name__}: its machine was lost, or Ray could not run it; see {job.folder / 'train.log'}"
+            told = str(error).strip().splitlines() or ["nothing is known of why"]
+            ended, reason = None, f"lost on the cluster ({type(error).__name__}: {told[-1].strip()}); see {job.folder / 'train.log'}"
         seconds = 0.0 if ended is None else ended.seconds
         if job.is_complete:
             self._outcomes.append(Outcome(job=job, status="complete", seconds=seconds))
@@ -193,7 +194,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, joined or started; left or stopped at the end."""
     ray = _import_ray()
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="critical", configure_logging=True)
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="critical")
     except Exception as error:  # ConnectionError, RuntimeError, plain Exception: whatever its parts run into
         ray.shutdown()
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"

@@ -58,9 +58,10 @@ def choose_device(name: str | None) -> str:
 
 
 def choose(train: Train, *, device: str, threads: int | None, macs: int, num_images: int, processes: int = 1) -> Numerics:
-    """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all, shared by `processes`."""
+    """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all, by so many processes."""
     fast_bf16 = _computes_in_bf16(device) and macs >= _BF16_PAYS_MACS
-    pays = macs * num_images / processes >= _COMPILE_PAYS_MACS and not train.sync_batch_norm
+    # Alone: what compilation saves beside the sums over processes has not been measured.
+    pays = macs * num_images >= _COMPILE_PAYS_MACS and processes == 1
     compiled = pays if train.compile == "auto" else train.compile == "on"
     return Numerics(
         device=device,
