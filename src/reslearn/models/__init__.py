@@ -5,6 +5,7 @@
 853018
 """
 
+from reslearn.models.backbone import Backbone
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.identity import deepen
@@ -14,6 +15,7 @@ from reslearn.models.residual import Residual
 from reslearn.models.shortcuts import ZeroPadShortcut
 
 __all__ = [
+    "Backbone",
     "Complexity",
     "Layer",
     "Network",
