@@ -5,6 +5,7 @@
 #   make test         lint, types, architecture and the tests
 #   make check        lint, types and architecture only: seconds
 #   make venv         everything, all extras
+#   make peers        torchvision and timm beside it, for tests that compare with them (.venv-peers; never needed to use reslearn)
 #
 # PYTHON chooses the interpreter (3.11 or later), TORCH_INDEX a further index that torch may come from, for example
 #   make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu      (or .../cu130; in an existing .venv: make clean first)
@@ -18,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint venv clean
+.PHONY: help demo test test-slow check lint venv peers clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -41,8 +42,17 @@ lint: .venv/full.stamp
 
 venv: .venv/full.stamp
 
+# Without their dependencies: torch is that of .venv, which tests put before it on the path (tests/interop/peers.py).
+peers: .venv-peers/full.stamp
+
+.venv-peers/full.stamp:
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31 \
+		pyyaml==6.0.4 huggingface_hub==2.4.0
+	@touch $@
+
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp of its own, because a venv that broke off half-way has a python but no pip.
 .venv/created.stamp:

@@ -1,6 +1,7 @@
 """Weights in and out: the bundle, our own one-file form, and everyone else's checkpoints, identified, read and written."""
 
 from reslearn.interop.bundle import Bundle, BundleError, read_bundle, to_bytes
+from reslearn.interop.create import create_model, from_pretrained, list_models, save_pretrained
 from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupported
 from reslearn.interop.identify import Identity, identify
 from reslearn.interop.inspection import Inspection, inspect_file
@@ -19,10 +20,13 @@ __all__ = [
     "Loaded",
     "Stored",
     "WeightsError",
+    "create_model",
     "dialect_named",
     "dialects",
+    "from_pretrained",
     "identify",
     "inspect_file",
+    "list_models",
     "load_weights",
     "look_at",
     "network_of",
@@ -30,6 +34,7 @@ __all__ = [
     "preprocess_with",
     "read_bundle",
     "read_checkpoint",
+    "save_pretrained",
     "to_bytes",
     "unsupported",
     "write_weights",

@@ -84,7 +84,8 @@ def inspect_file(source: Path | str, *, entry: str | None = None, size_px: int |
         others=checkpoint.others, has_optimizer=checkpoint.has_optimizer, dialect=identity.dialect.name, prefix=identity.prefix,
         model=dict(identity.spec), num_classes=identity.num_classes,
         dtypes=dict(Counter(str(identity.tensors[name].dtype).removeprefix("torch.") for name in identity.names.values())),
-        size_px=size, parameters=counted.parameters - head_parameters, macs=counted.macs - head_macs, not_finite=not_finite, all_zero=all_zero,
+        size_px=size, parameters=counted.parameters - head_parameters, macs=counted.macs - head_macs,
+        not_finite=not_finite, all_zero=all_zero,
         unmatched=identity.unmatched, notes=(*identity.notes, *identity.dialect.notes),
         command=f"reslearn train DATA --init {shlex.quote(str(source))}",
     )  # fmt: skip

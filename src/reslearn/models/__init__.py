@@ -5,6 +5,7 @@
 853018
 """
 
+from reslearn.models.backbone import Backbone
 from reslearn.models.blocks import Block, blocks
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
@@ -17,6 +18,7 @@ from reslearn.models.shortcuts import ZeroPadShortcut
 from reslearn.models.surgery import Constructed, Operated, construct_from, leave_out, residualize
 
 __all__ = [
+    "Backbone",
     "Block",
     "Complexity",
     "Constructed",

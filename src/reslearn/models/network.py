@@ -51,6 +51,27 @@ class Network(nn.Module):
                 x = outputs[name] = part(x)
         return outputs
 
+    def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
+        """What the head pools: the last stage's output, with pre-activation normalised and after the ReLU."""
+        for name, part in self.named_children():
+            x = part(x) if name != "head" else x
+        for name, part in self.head.named_children():
+            if name == "pool":
+                return x
+            x = part(x)
+        raise AssertionError("a head pools")
+
+    def reset_head(self, num_classes: int) -> None:
+        """A fresh fully connected layer for so many classes, in place; `spec` says so too. ValueError for less than one."""
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes={num_classes!r}: must be a whole number from 1 on")
+        old = self.head.get_submodule("fc")
+        assert isinstance(old, nn.Linear)
+        fresh = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+        nn.init.zeros_(fresh.bias)
+        self.head.add_module("fc", fresh)
+        self.spec["num_classes"] = num_classes
+
     def blocks(self) -> list[tuple[str, Residual]]:
         """("stage1.0", block), ... in the order of the computation."""
         return [(name, module) for name, module in self.named_modules() if isinstance(module, Residual)]

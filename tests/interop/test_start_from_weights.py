@@ -1,0 +1,171 @@
+"""Weights into networks and trainings: heads, channels, switches that come along, files that do not match, commands."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslearn import cli, models
+from reslearn.data import DataError
+from reslearn.interop import (
+    WeightsError,
+    create_model,
+    dialect_named,
+    from_pretrained,
+    list_models,
+    load_weights,
+    look_at,
+    network_of,
+    read_bundle,
+    save_pretrained,
+    write_weights,
+)
+from reslearn.models import Backbone, Network
+from reslearn.runs import RunFolder
+
+SMALL = ("--set", "schedule.kind=constant", "--set", "schedule.duration=2 steps", "--set", "data.train_images=40",
+         "--set", "evaluation.recompute_images=0", "-b", "10", "--threads", "1")  # fmt: skip
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`reslearn ...` in this process, in a folder of its own: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
+        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """resnet8 with option B and 5 classes, in torchvision's names."""
+    net = models.build("resnet8", num_classes=5, shortcut="B")
+    net.train()(torch.randn(4, 3, 8, 8))
+    write_weights(net, tmp_path / "foreign.pth", dialect_named("cifar-fc"))
+    return tmp_path / "foreign.pth"
+
+
+def test_inspect_says_whose_weights_these_are(weights: Path, reslearn: Run) -> None:
+    status, output, errors = reslearn("inspect", str(weights), "--json")
+    assert (status, errors) == (0, "")
+    found = json.loads(output)
+    assert (found["dialect"], found["model"]["name"], found["model"]["shortcut"]) == ("cifar-fc", "resnet8", "B")
+    assert (found["num_classes"], found["not_finite"], found["all_zero"], found["unmatched"]) == (5, [], [], [])
+    counted = models.complexity(models.build("resnet8", num_classes=5, shortcut="B"))
+    assert (found["parameters"], found["macs"], found["has_optimizer"]) == (counted.parameters, counted.macs, False)
+    text = reslearn("inspect", str(weights))[1]
+    for part in ("names of cifar-fc", "resnet8: shortcut B, stem cifar", "5 classes, 3 input channels", "--init"):
+        assert part in text
+
+
+def test_inspect_finds_numbers_that_are_none(weights: Path, reslearn: Run) -> None:
+    state = torch.load(weights)
+    state["layer1.0.conv1.weight"].zero_()
+    state["fc.weight"][0, 0] = float("nan")
+    torch.save(state, weights)
+    found = json.loads(reslearn("inspect", str(weights), "--json")[1])
+    assert (found["not_finite"], found["all_zero"]) == (["fc.weight"], ["layer1.0.conv1.weight"])
+
+
+def test_export_writes_what_the_project_loads_and_not_over_a_file(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+    status, output, _ = reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")
+    assert status == 0 and "resnet8 in the names of reslearn" in output
+    assert torch.equal(network_of(tmp_path / "ours.safetensors").state_dict()["stem.conv.weight"], torch.load(weights)["conv1.weight"])
+    assert "is there already" in reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")[2]
+    status, _, errors = reslearn("export", str(weights), "--to", "fb.resnet.torch", "--out", "x.pth")
+    assert (status, errors.count("\n")) == (2, 1) and "Lua" in errors
+
+
+def test_a_training_starts_from_weights_and_their_switches_come_along(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+    flags = ["train", "digits", *SMALL, "--set", "optimizer.lr=1e-12", "--out", "run", "--json"]
+    status, _, errors = reslearn(*flags, "--init", str(weights))
+    assert status == 0, errors
+    assert "fresh: head.fc.weight, head.fc.bias" in errors and "adapted to other channels: stem.conv.weight" in errors
+    folder = RunFolder.open(tmp_path / "run")
+    assert (folder.recipe["model"]["name"], folder.recipe["model"]["shortcut"]) == ("resnet8", "B")
+    assert (folder.recipe["init"]["source"], folder.environment["init"]["dialect"]) == (str(weights), "cifar-fc")
+    trained = read_bundle(folder.bundle_path).network.state_dict()  # by two steps of next to nothing
+    state = torch.load(weights)
+    torch.testing.assert_close(trained["stage1.0.body.conv1.weight"], state["layer1.0.conv1.weight"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(trained["stem.conv.weight"], state["conv1.weight"].sum(1, keepdim=True), rtol=0, atol=1e-6)
+    assert reslearn(*flags, "--init", str(weights), "--resume")[0] == 0
+
+
+def test_what_does_not_match_is_an_error_that_lists_it(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+    net = models.build("resnet14", num_classes=5, shortcut="B")
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"do not match: stage1\.1\.body\.conv1\.weight") as raised:
+        load_weights(net, weights)
+    assert "\n" not in str(raised.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items()), "nothing was changed"
+    loaded = load_weights(net, weights, partial=True)
+    assert "stage1.1.body.conv1.weight" in loaded.fresh
+    status, _, errors = reslearn("train", "digits", "--model", "resnet14", "--init", str(weights), "--out", "run")
+    assert (status, errors.count("\n")) == (2, 1) and "resnet8, not of resnet14" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path) -> None:
+    net = models.build("resnet8", num_classes=5, zero_pad="split")
+    write_weights(net, tmp_path / "a.pth", dialect_named("cifar-linear"))
+    with pytest.raises(WeightsError, match="zero_pad 'split' of the weights, 'append' of the network"):
+        load_weights(models.build("resnet8", num_classes=5), tmp_path / "a.pth")
+
+
+def test_offline_is_one_line_with_address_and_place(reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslearn.interop.named._address", lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth")
+    monkeypatch.setattr("reslearn.data.fetch.time.sleep", lambda seconds: None)
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:9/resnet18-f37072fd\.pth .*weights") as raised:
+        look_at("torchvision:resnet18")
+    assert "\n" not in str(raised.value)
+    kept = tmp_path / "weights" / "resnet18-f37072fd.pth"
+    kept.write_bytes(b"something else")
+    with pytest.raises(DataError, match="sha256"):
+        look_at("torchvision:resnet18")
+    with pytest.raises(WeightsError, match="add the digest"):
+        look_at("https://example.org/model.pth")
+    with pytest.raises(WeightsError, match="near are"):
+        look_at("torchvision:resnet19")
+
+
+def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
+    assert "wrn28_10" in list_models("wrn*") and "timm:resnet50.a1_in1k" in list_models("timm:*", pretrained=True)
+    net = create_model("resnet8", pretrained=str(weights), num_classes=3, in_channels=1)
+    assert isinstance(net, Network) and (net.num_classes, net.spec["in_channels"], net.spec["shortcut"]) == (3, 1, "B")
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.equal(net.head(net.features(x)), net(x))
+    net.reset_head(7)
+    assert net(x).shape == (2, 7) and net.spec["num_classes"] == 7
+    again = from_pretrained(save_pretrained(net, tmp_path / "folder"))
+    assert torch.equal(again(x), net(x))
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    (tmp_path / "folder" / "config.json").write_text("[]")
+    with pytest.raises(WeightsError, match="no folder of save_pretrained"):
+        from_pretrained(tmp_path / "folder")
+
+
+def test_a_backbone_gives_maps_by_name_and_keeps_its_batch_norms() -> None:
+    net = create_model("resnet18", num_classes=2, features_only=True)
+    assert isinstance(net, Backbone)
+    frozen = Backbone(models.build("resnet8", num_classes=2), stages=("stage2", "stage3")).train()
+    x = torch.randn(2, 3, 16, 16)
+    before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
+    maps = frozen(x)
+    assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == {"stage2": (32, 8, 8), "stage3": (64, 4, 4)}
+    assert (frozen.channels, frozen.reductions, frozen.out_channels) == ({"stage2": 32, "stage3": 64}, {"stage2": 2, "stage3": 4}, 64)
+    assert all(torch.equal(before[name], tensor) for name, tensor in frozen.state_dict().items())
+    assert net.reductions == {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
+    with pytest.raises(ValueError, match="stage9"):
+        Backbone(models.build("resnet8", num_classes=2), stages=("stage9",))
