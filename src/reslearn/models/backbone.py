@@ -63,7 +63,8 @@ class Backbone(nn.Module):
 
 def _channels(part: nn.Module) -> int:
     """Of what leaves a stem or stage: those of the last convolution that no shortcut holds."""
-    return [module.out_channels for name, module in part.named_modules() if isinstance(module, nn.Conv2d) and "shortcut" not in name][-1]
+    convolutions = [module for name, module in part.named_modules() if isinstance(module, nn.Conv2d) and "shortcut" not in name]
+    return int(convolutions[-1].out_channels)
 
 
 def _reduction(net: Network, parts: Sequence[str]) -> int:
