@@ -78,7 +78,7 @@ def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(small_flags:
     assert printed == ["torchrun", "--nproc-per-node", "2", "-m", "reslearn", "train", "--resume", "--out", str(out)]
 
     process = torchrun(printed[6:])
-    while not RunFolder(out).environment.get("resumed_at"):
+    while RunFolder(out).checkpoints()[-1].name <= newest.name:  # it has gone on, and heeds signals
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
