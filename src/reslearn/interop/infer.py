@@ -75,7 +75,7 @@ def _stem(shapes: Shapes) -> tuple[str, tuple[int, ...]]:
     if "stem.conv1.weight" in shapes:
         return "deep", _shape(shapes, "stem.conv1.weight", 4)
     first = _shape(shapes, "stem.conv.weight", 4)
-    kinds = {(7, 7): "imagenet", (3, 3): "cifar"}
+    kinds: dict[tuple[int, ...], str] = {(7, 7): "imagenet", (3, 3): "cifar"}
     if first[2:] not in kinds:
         raise NotAResNet(f"its first convolution is {first[2]} x {first[3]}, not 7 x 7 or 3 x 3")
     return kinds[first[2:]], first
@@ -119,7 +119,7 @@ def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *,
 
 def _agrees(layout: Layout, spec: dict[str, Any], width: int) -> bool:
     """Whether a variant's switches are exactly those of the spec."""
-    switches = {
+    switches: dict[str, Any] = {
         "stem": layout.stem, "shortcut": layout.default_shortcut, "shortcut_pool": layout.shortcut_pool,
         "preactivation": layout.preactivation, "normalize": True,
     }  # fmt: skip

@@ -62,7 +62,7 @@ class _Reader:
 
     def numbers(self, start: int, stop: int) -> list[int]:
         """A packed list of varints, of which a shape has few."""
-        found = []
+        found: list[int] = []
         while start < stop and len(found) <= 8:
             value, start = self._varint(start, stop)
             found.append(value)
