@@ -88,6 +88,7 @@ def test_export_writes_what_the_project_loads_and_not_over_a_file(weights: Path,
     assert (status, errors.count("\n")) == (2, 1) and "Lua" in errors
 
 
+@pytest.mark.filterwarnings("default")  # what comes along is told on standard error
 def test_a_training_starts_from_weights_and_their_switches_come_along(weights: Path, reslearn: Run, tmp_path: Path) -> None:
     flags = ["train", "digits", *SMALL, "--set", "optimizer.lr=1e-12", "--out", "run", "--json"]
     status, _, errors = reslearn(*flags, "--init", str(weights))
@@ -125,6 +126,8 @@ def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path)
 
 
 def test_offline_is_one_line_with_address_and_place(reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="near are"):
+        look_at("torchvision:resnet19")
     monkeypatch.setattr("reslearn.interop.named._address", lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth")
     monkeypatch.setattr("reslearn.data.fetch.time.sleep", lambda seconds: None)
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9/resnet18-f37072fd\.pth .*weights") as raised:
@@ -136,8 +139,6 @@ def test_offline_is_one_line_with_address_and_place(reslearn: Run, tmp_path: Pat
         look_at("torchvision:resnet18")
     with pytest.raises(WeightsError, match="add the digest"):
         look_at("https://example.org/model.pth")
-    with pytest.raises(WeightsError, match="near are"):
-        look_at("torchvision:resnet19")
 
 
 def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:

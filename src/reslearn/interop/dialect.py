@@ -142,7 +142,7 @@ def dialect_named(name: str) -> Dialect:
 def _dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect:
     table = tables[name]
     like = tables.get(str(table.get("like")), {})
-    merged = {key: {**like.get(key, {}), **table.get(key, {})} for key in ("spec", "layers", "leaves", "transforms", "extra", "preprocess")}
+    merged = {key: {**like.get(key, {}), **table.get(key, {})} for key in ("spec", "layers", "leaves", "transforms", "extra")}
     if table.get("replaces_layers"):
         merged["layers"] = dict(table["layers"])
     dialect = Dialect(
@@ -159,7 +159,7 @@ def _dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect:
         extra=merged["extra"],
         written_extra=tuple(table.get("written_extra", ())),
         missing=tuple(table.get("missing", like.get("missing", ()))),
-        preprocess=merged["preprocess"],
+        preprocess=table.get("preprocess", like.get("preprocess", {})),
         notes=tuple(table.get("notes", ())),
         wrapper=table.get("wrapper", ""),
     )

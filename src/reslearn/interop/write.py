@@ -65,7 +65,7 @@ def written_aside(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _check_switches(net: Network, dialect: Dialect) -> None:
     """Whatever the project's networks have by definition, this one must have."""
-    bottleneck = any("conv3" in name for name, _ in net.named_modules())
+    bottleneck = any("body.conv3" in name for name, _ in net.named_modules())
     for key, value in dialect.spec.items():
         allowed = value if isinstance(value, list) else [value]
         matters = (key != "stride_in" or bottleneck) and (key not in ("zero_pad", "subsample") or net.spec["shortcut"] == "A")

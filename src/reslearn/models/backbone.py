@@ -69,4 +69,4 @@ def _channels(part: nn.Module) -> int:
 
 def _reduction(net: Network, parts: Sequence[str]) -> int:
     """By how much the side of a map is smaller than the image's: a stage but the first halves it, the stems of ImageNet quarter it."""
-    return int((1 if net.spec["stem"] == "cifar" else 4) * 2 ** max(0, len(parts) - 2))
+    return (1 if net.spec["stem"] == "cifar" else 4) << max(0, len(parts) - 2)
