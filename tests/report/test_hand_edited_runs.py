@@ -121,7 +121,7 @@ def test_an_edit_is_refused_in_one_line_or_does_no_harm(study: Path, data: st.Da
         ("recipe.json", ("model", "name"), 3, "model.name = 3: a text is needed"),
         ("recipe.json", ("model", "shortcut"), "D", "model.shortcut = \"D\": input should be 'A', 'B' or 'C'"),
         ("recipe.json", ("seed",), "1", 'seed = "1": a whole number is needed'),
-        ("recipe.json", ("model", "width"), 2, "unknown key model.width = 2; allowed here: "),
+        ("recipe.json", ("model", "colour"), 2, "unknown key model.colour = 2; allowed here: "),
         ("environment.json", (), [], "a table is expected"),
         ("environment.json", ("numerics", "threads"), "2", 'numerics.threads = "2": a whole number is needed'),
         ("environment.json", ("format",), 2, "format = 2: input should be less than or equal to 1"),
