@@ -136,7 +136,6 @@ def test_a_node_killed_in_mid_study_changes_nothing(
         victim = next(node for node in nodes if node.node_id != here)
         cluster.remove_node(victim, allow_graceful=False)
         killed.append(victim.node_id)
-        cluster.add_node(num_cpus=1, include_log_monitor=False)
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()

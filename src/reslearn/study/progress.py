@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
@@ -33,13 +33,14 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
-def display_for(jobs: Sequence[Job]) -> Iterator[Display]:
-    """The display that suits the place: by RESLEARN_PROGRESS, and by whether stderr is a terminal."""
-    console = Console(stderr=True)
+def display_for(jobs: Sequence[Job], *, to: TextIO | None = None) -> Iterator[Display]:
+    """The display that suits the place: by RESLEARN_PROGRESS, and by whether `to` (default: stderr) is a terminal."""
+    stream = to or sys.stderr
+    console = Console(file=stream)
     if os.environ.get("RESLEARN_PROGRESS", "on") == "off":
         yield _Silent()
     elif not console.is_terminal:
-        yield _Lines(jobs)
+        yield _Lines(jobs, stream)
     else:
         # We draw when we poll; a second thread that draws has no place beside one that starts processes.
         with Progress(
@@ -104,8 +105,8 @@ class _Silent:
 class _Lines:
     """A line when a run begins or ends, and one a minute in between."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._account = _Account(jobs)
+    def __init__(self, jobs: Sequence[Job], stream: TextIO) -> None:
+        self._account, self._stream = _Account(jobs), stream
         self._line_at = time.monotonic()
 
     def begun(self, job: Job) -> None:
@@ -131,7 +132,7 @@ class _Lines:
 
     def _say(self, text: str) -> None:
         self._line_at = time.monotonic()
-        print(f"[{self._account.num_ended}/{self._account.num_jobs}] {text}", file=sys.stderr, flush=True)
+        print(f"[{self._account.num_ended}/{self._account.num_jobs}] {text}", file=self._stream, flush=True)
 
 
 class _Bars:

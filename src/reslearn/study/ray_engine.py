@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from reslearn.runs import RunFolder
 from reslearn.study.engine import TETHER, Outcome, run_environment, signals, why_ended
@@ -54,7 +54,8 @@ class RayEngine:
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run them all; outcomes in the order in which they ended. ValueError where no cluster answers at the address."""
-        with _quiet(jobs[0].folder.parent / "ray.log"), _cluster(self._address) as ray, display_for(jobs) as display:
+        log = jobs[0].folder.parent / "ray.log"
+        with _quiet(log) as terminal, _cluster(self._address) as ray, display_for(jobs, to=terminal) as display:
             return _Study(ray, self._jobs or len(jobs), self._command, display).run(sorted(jobs, key=lambda job: -job.cost))
 
 
@@ -206,21 +207,20 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """What Ray's processes and libraries write to our stdout and stderr goes to `log`; what Python prints still goes to the terminal."""
+def _quiet(log: Path) -> Iterator[TextIO]:
+    """What Ray's processes and threads write to our stdout and stderr goes to `log`; yields what stderr was, for our own display."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
     streams = sys.stdout, sys.stderr
-    with log.open("ab") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
+    for stream in streams:
+        stream.flush()
+    kept = [os.dup(number) for number in (1, 2)]
     try:
-        with os.fdopen(os.dup(kept[0]), "w") as out, os.fdopen(os.dup(kept[1]), "w", buffering=1) as error:
-            sys.stdout, sys.stderr = out, error
+        with log.open("a", buffering=1) as file, os.fdopen(os.dup(kept[1]), "w", buffering=1) as terminal:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            sys.stdout = sys.stderr = file
             try:
-                yield
+                yield terminal
             finally:
                 sys.stdout, sys.stderr = streams
     finally:
