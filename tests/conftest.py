@@ -1,7 +1,11 @@
 """What holds for every test: one thread, no progress bars, no window, no data or settings of whoever runs them."""
 
 import os
+import signal
 
+# A shell starts its background jobs with Ctrl-C ignored, which they and all that they start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything imports torch or matplotlib: several of them at a time on two cores are slower than one thread each.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"

@@ -75,12 +75,8 @@ def test_stopped_while_it_is_evaluated_nothing_is_lost(small: Small, tmp_path: P
 
 
 def test_a_second_signal_takes_its_usual_course() -> None:
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
-    try:
-        with on_request() as request:
+    with on_request() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal_number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-            assert request.signal_number == signal.SIGINT
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, usual)
