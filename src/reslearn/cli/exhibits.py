@@ -135,11 +135,8 @@ def _print(report: "ExhibitReport", page: Path) -> None:
     table.columns[-1].no_wrap = True
     reasons = []
     for line in report.measured.lines:
-        what, _, printed, ours, n, difference, unit, because = map(_text, paper.cells(line))
-        unit = "" if unit == "standard deviation" else unit
-        number = f"{printed} {unit}" if printed else ""
-        table.add_row(what, number, f"{ours} {unit} ({n})" if ours else "", difference, Text(line.outcome, style=_STYLES[line.outcome]))
-        reasons += [f"{what}: {because}"] if because else []
+        table.add_row(line.what, *paper.texts(line), Text(line.outcome, style=_STYLES[line.outcome]))
+        reasons += [f"{line.what}: {line.because}"] if line.because else []
     console.print(table)
     for reason in reasons:
         console.print(f"  {reason}", markup=False)

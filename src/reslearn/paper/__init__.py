@@ -3,7 +3,7 @@
 from reslearn.paper.budgets import demo, paper_budget
 from reslearn.paper.claim import Budget, Claim, ClaimModule, Condition, Evidence, Finding, Fit
 from reslearn.paper.claims import load_claims
-from reslearn.paper.exhibiting import ExhibitReport, budget_of, cells, exhibit_json, exhibit_page, run_exhibit
+from reslearn.paper.exhibiting import ExhibitReport, budget_of, exhibit_json, exhibit_page, run_exhibit, texts
 from reslearn.paper.exhibits import load_exhibit
 from reslearn.paper.inventory import inventory
 from reslearn.paper.page import as_json, claims_page
@@ -12,6 +12,6 @@ from reslearn.paper.stages import StudyStopped
 
 __all__ = [
     "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "ExhibitReport", "Finding", "Fit", "StudyStopped", "as_json",
-    "budget_of", "cells", "claims_page", "demo", "exhibit_json", "exhibit_page", "inventory", "load_claims", "load_exhibit", "paper_budget",
-    "run_claims", "run_exhibit",
+    "budget_of", "claims_page", "demo", "exhibit_json", "exhibit_page", "inventory", "load_claims", "load_exhibit", "paper_budget",
+    "run_claims", "run_exhibit", "texts",
 ]  # fmt: skip

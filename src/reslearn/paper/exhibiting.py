@@ -17,7 +17,7 @@ from reslearn.paper.exhibit import Depths, Exhibit, ExhibitModule, Line, Measure
 from reslearn.paper.imagenet import imagenet_budget
 from reslearn.paper.stages import Stages
 from reslearn.paper.wording import or_none, plain
-from reslearn.report import Cell, Code, Column, Facts, Item, Page, Section, Table, Verdict
+from reslearn.report import Code, Column, Facts, Item, Page, Section, Table, Verdict
 from reslearn.report.run import circumstances, duration
 from reslearn.study import Engine
 
@@ -90,8 +90,9 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
     repeat: list[Item] = [Code(shlex.join(command), "Command")]
     if run is not None:
         repeat.append(Facts(circumstances(run.environment), "Circumstances of the first run"))
+    reasons: list[Item] = [f"{line.what}: {line.because}." for line in measured.lines if line.because]
     sections = [
-        Section("The paper and ours", "\n\n".join(measured.notes), [lines_table(measured.lines)] if measured.lines else []),
+        Section("The paper and ours", "\n\n".join(measured.notes), [lines_table(measured.lines), *reasons] if measured.lines else []),
         Section("Figures", "", measured.figures),
         Section("Tables", "", measured.tables),
         Section("Rule", report.exhibit.rule),
@@ -105,33 +106,34 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
 
 
 def lines_table(lines: Iterable[Line]) -> Table:
-    """What, verdict, paper, ours with spread and interval, difference with interval."""
-    columns: list[Column | str] = [
-        "", "verdict", Column("paper", "g", True), Column("ours", numeric=True), Column("n", "d", True),
-        Column("difference", numeric=True), "unit", "because",
-    ]  # fmt: skip
-    caption = "Ours: mean ± standard deviation over n seeds. Difference: with its 95 % interval."
-    return Table(caption, columns, [cells(one) for one in lines])
+    """What, verdict, paper, ours with spread and n, difference with interval."""
+    columns: list[Column | str] = ["", "verdict", *(Column(name, numeric=True) for name in ("paper", "ours (n)", "difference [95 %]"))]
+    caption = "Ours: mean ± standard deviation over n seeds. Differences are ours minus the paper's, or those that a line is about."
+    return Table(caption, columns, [[line.what, Verdict(line.outcome), *texts(line)] for line in lines])
 
 
-def cells(line: Line) -> list[Cell]:
-    """A line as the cells of `lines_table`."""
+def texts(line: Line) -> tuple[str, str, str]:
+    """The paper's number, ours and the difference, each with its unit."""
     numbers = line.summary
-    ours, n = "", None
-    if numbers is not None:
-        n = numbers.n
-        digits = 3 if line.unit in ("10^9", "10^6", "standard deviation") else 2
-        spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{digits}f}"
-        ours = f"{numbers.mean:.{digits}f}{spread}" if numbers.n else "diverged"
-        ours += f" ({numbers.num_diverged} diverged)" if numbers.n and numbers.num_diverged else ""
-    return [line.what, Verdict(line.outcome), line.paper, ours, n, difference_text(line), line.unit, line.because]
+    unit = "" if line.unit == "standard deviation" else f" {line.unit}"
+    paper = "" if line.paper is None else f"{line.paper:g}{unit}"
+    if numbers is None:
+        return paper, "", ""
+    spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{_digits(line)}f}"
+    ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit} ({numbers.n})" if numbers.n else "diverged"
+    ours += f", {numbers.num_diverged} diverged" if numbers.n and numbers.num_diverged else ""
+    return paper, ours, difference_text(line)
+
+
+def _digits(line: Line) -> int:
+    return 3 if line.unit in ("10^9", "10^6", "standard deviation") else 2
 
 
 def difference_text(line: Line) -> str:
     """+0.12 [-0.30, +0.54]."""
     if line.difference is None:
         return ""
-    digits = 3 if line.unit in ("10^9", "10^6", "standard deviation") else 2
+    digits = _digits(line)
     around = "" if line.interval is None else f" [{line.interval.low:+.{digits}f}, {line.interval.high:+.{digits}f}]"
     return f"{line.difference:+.{digits}f}{around}"
 
