@@ -116,7 +116,7 @@ def test_a_line_to_a_run_of_another_recipe_gets_one_line(run: Path, tmp_path: Pa
     ("arguments", "said"),
     [
         (["probes", "--draws", "3"], "--draws has no effect on probes, which has --seed"),
-        (["responses", "--images", "3"], "--images has no effect on responses, which has no option of its own"),
+        (["responses", "--draws", "3"], "--draws has no effect on responses, which has --images"),
         (["paths", "--with", "elsewhere"], "--with has no effect on paths"),
         (["landscape", "--grid", "2"], "--grid 2: allowed are 0"),
     ],

@@ -29,7 +29,7 @@ class What(StrEnum):
 
 # Options that an analysis has besides those of all; any other is refused, for it would have no effect.
 _OPTIONS = {
-    What.responses: (),
+    What.responses: ("images",),
     What.gradients: ("images",),
     What.probes: ("seed",),
     What.lesion: ("images", "draws", "seed"),
@@ -44,7 +44,7 @@ def analyse(
     run: Annotated[Path, typer.Argument(help="The folder of a complete run.")],
     what: Annotated[What, typer.Argument(help="What is looked at; see above.")],
     images: Annotated[
-        int | None, typer.Option(min=1, help="How many images, evenly spaced; default: 512 (gradients), 1000, 128, 500 (landscape).")
+        int | None, typer.Option(min=1, help="How many images, evenly spaced; default: 10,000, 512, 1000, 128, 500 (landscape).")
     ] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Random draws of each kind; default: 5 (lesion), 10 (paths).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides the draws; default: 0.")] = None,
