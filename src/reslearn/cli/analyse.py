@@ -1,5 +1,6 @@
 """`reslearn analyse RUN WHAT`: one trained net looked into (Fig. 7, claims C9 and C14; Veit et al. 2016; Li et al. 2018)."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,7 +75,7 @@ def analyse(
     subject = analysis.Subject.open(run, data_dir=data_dir)
     if other is not None:
         given["with"] = analysis.Subject.open(other, data_dir=data_dir)
-    make = {
+    make: dict[What, Callable[..., dict[str, Any]]] = {
         What.responses: analysis.responses_record,
         What.gradients: analysis.gradients_record,
         What.probes: analysis.probes_record,
