@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +26,7 @@ from reslearn.train import NonFiniteLossError, fit
 WORST_SCORE = 2.0
 """A run that diverged, or is worse than twice the loss of guessing, counts as this bad."""
 _CONSTANT_SHARE = 2 / 3
+_EVALUATION_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +84,10 @@ def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, se
             curve += [(offset + reading.step, _score(reading.loss, problem)) for reading in readings]
             at += part
             if at < steps:
-                half = _evaluate(deepcopy(net), problem, held=True)[0]
+                _, _, half = _evaluate(deepcopy(net), problem)
     except NonFiniteLossError:
         diverged = True
-    train, error = (WORST_SCORE, None) if diverged else _evaluate(net, problem, held=False)
-    held, _ = (WORST_SCORE, None) if diverged else _evaluate(net, problem, held=True)
+    train, error, held = (WORST_SCORE, None, WORST_SCORE) if diverged else _evaluate(net, problem)
     return Trial(
         condition=condition, lr=lr, seed=seed, steps=steps, train_score=train, held_score=held, held_at_half=half, train_error_pct=error,
         diverged=diverged, curve=tuple(curve), start=start, end=signals(net, problem) if look and not diverged else UNKNOWN,
@@ -139,29 +140,29 @@ class _Watch(fx.Interpreter):
 def _batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Full batches in the order of `seed`, from step `start` on."""
     num, size = len(problem.inputs), problem.batch_size
-    per_epoch = num // size
-    step = start
-    while True:
-        epoch, place = divmod(step, per_epoch)
-        index = permutation(seed, epoch, num)[place * size : (place + 1) * size]
-        yield problem.inputs[index], problem.targets[index]
-        step += 1
+    first_epoch, place = divmod(start, num // size)
+    for epoch in count(first_epoch):
+        order = permutation(seed, epoch, num)  # once an epoch: it sorts all indices
+        for first in range(place * size, num - size + 1, size):
+            index = order[first : first + size]
+            yield problem.inputs[index], problem.targets[index]
+        place = 0
 
 
 @torch.no_grad()
-def _evaluate(net: nn.Module, problem: Problem, *, held: bool) -> tuple[float, float | None]:
-    """Score and error in per cent on clean data, batch-norm statistics recomputed on training inputs."""
-    size = 250
-    seen = problem.inputs[:MAX_EVALUATED]
-    recompute_batch_norm(net, [(seen[start : start + size], seen) for start in range(0, len(seen), size)])
-    x, y = (problem.held_inputs, problem.held_targets) if held else (problem.inputs, problem.targets)
-    x, y = x[:MAX_EVALUATED], y[:MAX_EVALUATED]
+def _evaluate(net: nn.Module, problem: Problem) -> tuple[float, float | None, float]:
+    """Score and error in per cent on clean training data, score on held-out data; batch-norm statistics recomputed on training inputs."""
+    x, y = problem.inputs[:MAX_EVALUATED], problem.targets[:MAX_EVALUATED]
+    recompute_batch_norm(net, [(part, part) for part in x.split(_EVALUATION_BATCH)])
     was_training = net.training
     net.eval()
-    outputs = torch.cat([net(x[start : start + size]) for start in range(0, len(x), size)])
+    outputs, held = (
+        torch.cat([net(part) for part in inputs[:MAX_EVALUATED].split(_EVALUATION_BATCH)]) for inputs in (x, problem.held_inputs)
+    )  # fmt: skip
     net.train(was_training)
     error = 100 * float((outputs.argmax(1) != y).float().mean()) if problem.task == "classification" else None
-    return _score(float(problem.loss(outputs, y)), problem), error
+    held_loss = float(problem.loss(held, problem.held_targets[:MAX_EVALUATED]))
+    return _score(float(problem.loss(outputs, y)), problem), error, _score(held_loss, problem)
 
 
 def _score(loss: float, problem: Problem) -> float:
