@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from reslearn.cli import app
 from reslearn.models import build, complexity
 from reslearn.paper import budget_of, inventory, load_exhibit
-from reslearn.paper.inventory import macs
+from reslearn.paper.arithmetic import macs
 from reslearn.paper.stages import jobs_of
 from reslearn.runs import RunFolder
 

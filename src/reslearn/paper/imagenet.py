@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import Line, against_paper
+from reslearn.paper.exhibit import MARGIN_PCT, Line, against_paper
 from reslearn.paper.numbers import numbers, top5
 from reslearn.runs import RunFolder
 
@@ -27,7 +27,6 @@ NETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "resnet152": ("resnet152", ()),
 }
 NUM_CLASSES = 1000
-MARGIN_PCT = 0.5
 MISSING = "needs ImageNet (ILSVRC2012 as class folders train/ and val/): --data FOLDER"
 
 RULE = (
@@ -73,7 +72,7 @@ def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) 
             values = [errors(evidence, label, seed, protocol)[place] for seed in evidence.budget.judge_seeds] if ran else []
             # Top-5 says nothing of fewer than six classes.
             known = [] if all(math.isnan(value) for value in values) else values
-            made.append(against_paper(f"{label}, top-{(1, 5)[place]} error", known, paper, same_protocol=judged, margin=MARGIN_PCT))
+            made.append(against_paper(f"{label}, top-{(1, 5)[place]} error", known, paper, same_protocol=judged))
     return tuple(made)
 
 

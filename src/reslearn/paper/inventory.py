@@ -1,19 +1,17 @@
 """What there is to reproduce, what it takes, and what of it lies in results/: the lines of `reslearn paper list`. Needs no torch.
 
-Hours are arithmetic over a rate: three passes (forward, and backward twice that) through the multiply-adds of every image shown.
+Hours are arithmetic over a rate.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reslearn.paper.arithmetic import arithmetic
 from reslearn.paper.claim import Budget
 from reslearn.paper.exhibiting import budget_of
 from reslearn.paper.exhibits import NAMES, load_exhibit
-from reslearn.paper.numbers import numbers
 from reslearn.paper.stages import jobs_of
-from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.study import Job
 
@@ -21,9 +19,6 @@ MACS_A_SECOND_TWO_CORES = 1.8e11
 """Two processes of one thread on two cores with bf16 trained resnet20 at 1,475 images a second together; AVX2 alone has a third of it."""
 MACS_A_SECOND_ONE_GPU = 1e13
 """A guess at what thin nets get out of a current GPU; nobody has measured it here."""
-
-_PASSES = 3
-_RESNET20, _A_BLOCK_EACH = 40_551_040, 14_155_776  # paper.md: 6n+2 layers at 32 x 32 have n - 3 times the second more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +40,6 @@ def inventory(results: Path | None) -> list[Item]:
     """Every table and figure, in the order of the paper. `results` is searched for complete runs, at any depth."""
     complete = {} if results is None else {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
     return [_item(name, complete) for name in NAMES]
-
-
-def macs(model: str, size_px: int) -> float:
-    """Multiply-adds of a forward pass of one image, near enough for planning: exact for nets for CIFAR at 32 x 32 and ImageNet's at 224."""
-    depth = int(re.sub(r"\D", "", model) or 0)
-    if (printed := numbers("table1").get(f"resnet{depth}")) is not None and depth % 6 != 2:
-        return printed * 1e9 * (size_px / 224) ** 2
-    return max(1, _RESNET20 + ((depth - 2) / 6 - 3) * _A_BLOCK_EACH) * (size_px / 32) ** 2
-
-
-def arithmetic(recipe: Recipe) -> float:
-    """Multiply-adds of a whole training, evaluations aside."""
-    images = recipe.data.train_images or 50_000
-    steps = recipe.schedule.duration.steps(num_images=images, batch_size=recipe.train.batch_size)
-    return _PASSES * macs(recipe.model.name, recipe.data.size_px or 32) * steps * recipe.train.batch_size
 
 
 def _item(name: str, complete: dict[str, Path]) -> Item:

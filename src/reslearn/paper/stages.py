@@ -3,13 +3,12 @@
 Called again in the same folder it goes on where it stopped: what is complete stays.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from reslearn.paper.arithmetic import arithmetic
 from reslearn.paper.claim import Budget, Condition
-from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.study import Engine, Job, StudyReport, grid, run_study
 
@@ -70,7 +69,7 @@ def jobs_of(conditions: Iterable[Condition], budget: Budget, folder: Path, argum
     for condition in conditions:
         job, = grid(
             models=[condition.model], seeds=[condition.seed], recipe=budget.recipe, folder=folder, data=budget.data,
-            overrides=[(*budget.overrides, *condition.overrides)], cost=_cost, arguments=arguments,
+            overrides=[(*budget.overrides, *condition.overrides)], cost=arithmetic, arguments=arguments,
         )  # fmt: skip
         jobs.append(replace(job, name=name_of(condition)))
     return jobs
@@ -81,10 +80,3 @@ def name_of(condition: Condition) -> str:
     settings = [switch.partition("=") for switch in condition.overrides if switch.startswith(("optimizer.lr=", "model."))]
     told = [f"{key.rpartition('.')[2]}={value}" for key, _, value in settings]
     return " ".join(filter(None, (condition.model, *told, f"seed {condition.seed}", condition.why)))
-
-
-def _cost(recipe: Recipe) -> float:
-    """Layers x images, near enough to start the longest first; no torch is needed for it."""
-    layers = int(re.sub(r"\D", "", recipe.model.name) or 1)
-    steps = recipe.schedule.duration.steps(num_images=recipe.data.train_images or 50_000, batch_size=recipe.train.batch_size)
-    return float(layers * steps * recipe.train.batch_size)
