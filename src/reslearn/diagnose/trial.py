@@ -153,11 +153,11 @@ def _batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, 
 def _evaluate(net: nn.Module, problem: Problem) -> tuple[float, float | None, float]:
     """Score and error in per cent on clean training data, score on held-out data; batch-norm statistics recomputed on training inputs."""
     x, y = problem.inputs[:MAX_EVALUATED], problem.targets[:MAX_EVALUATED]
-    recompute_batch_norm(net, [(part, part) for part in x.split(_EVALUATION_BATCH)])
+    recompute_batch_norm(net, [(part, part) for part in torch.split(x, _EVALUATION_BATCH)])
     was_training = net.training
     net.eval()
     outputs, held = (
-        torch.cat([net(part) for part in inputs[:MAX_EVALUATED].split(_EVALUATION_BATCH)]) for inputs in (x, problem.held_inputs)
+        torch.cat([net(part) for part in torch.split(inputs[:MAX_EVALUATED], _EVALUATION_BATCH)]) for inputs in (x, problem.held_inputs)
     )  # fmt: skip
     net.train(was_training)
     error = 100 * float((outputs.argmax(1) != y).float().mean()) if problem.task == "classification" else None
