@@ -1,4 +1,4 @@
-"""The tables and figures of the paper, one module each, under the name of the command."""
+"""The tables and figures of the paper, one module each, under the name of the command; tables 2 to 4, alike but for data, share one."""
 
 import importlib
 from typing import cast
@@ -12,4 +12,6 @@ def load_exhibit(name: str) -> ExhibitModule:
     """The module of that name. ValueError where the paper has no such table or figure, or it is no experiment."""
     if name not in NAMES:
         raise ValueError(f"no table or figure {name!r}: there are {', '.join(NAMES)}")
+    if name in (alike := importlib.import_module(f"{__name__}.imagenet_tables").TABLES):
+        return cast(ExhibitModule, alike[name])
     return cast(ExhibitModule, importlib.import_module(f"{__name__}.{name}"))
