@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reslearn.train.processes import processes_here
 from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
 
 Said = tuple[str, Any]
+WAIT_SECONDS = 300
 
 
 def on_processes(count: int, task: Callable[..., Any], *arguments: Any, **named: Any) -> list[Said]:
@@ -35,9 +37,18 @@ def on_processes(count: int, task: Callable[..., Any], *arguments: Any, **named:
         process.start()
     for _, mouth in pipes:
         mouth.close()  # ours; so that a process that dies without a word ends the waiting
-    said: list[Said] = [ear.recv() for ear, _ in pipes]
-    for process in processes:
-        process.join()
+    try:
+        return [_heard(ear) for ear, _ in pipes]
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()
+
+
+def _heard(ear: Connection) -> Said:
+    if not ear.poll(WAIT_SECONDS):  # one that hangs must not hang the tests
+        raise TimeoutError(f"a process said nothing for {WAIT_SECONDS} s")
+    said: Said = ear.recv()
     return said
 
 

@@ -58,7 +58,7 @@ class OneProcess:
 
 @final
 class ManyProcesses:
-    """This process among those that torchrun started. Every method but `leave_to_first` must be called by all of them, in one order."""
+    """This process among those that torchrun started. Every method but the last two must be called by all of them, in one order."""
 
     def __init__(self) -> None:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
@@ -66,6 +66,7 @@ class ManyProcesses:
         machines, each = int(os.environ.get("GROUP_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
         on = f"--nnodes {machines} " if machines > 1 else ""
         self.launcher = f"torchrun {on}--nproc-per-node {each} -m "
+        self._shared: list[nn.parallel.DistributedDataParallel] = []
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over processes, added in their order: the same bits on each."""
@@ -114,12 +115,24 @@ class ManyProcesses:
         # Nothing reads the running statistics of batch norm before `share_state`, so they need not travel at every step.
         shared = nn.parallel.DistributedDataParallel(_Pass(model, forward), forward_sync_buffers=False)
         shared.register_comm_hook(self.count, _sum_in_order)
+        self._shared.append(shared)
         return shared, shared.no_sync
 
     def share_state(self, net: nn.Module) -> None:
         """Buffers (the running statistics of batch norm) as process 0 has them, everywhere; weights are the same already."""
         for buffer in net.buffers():
             dist.broadcast(buffer, src=0)
+
+    def part(self) -> None:
+        """Leave the others. What `sharing` gave cannot be called any more.
+
+        DistributedDataParallel's reducer must go before the process group. As the last to hold it (a traceback may keep it alive) it would
+        end it with Python's lock in hand and wait for gloo's thread, which needs that lock to free a tensor: for ever, in one end of four.
+        """
+        for shared in self._shared:
+            del shared.logger, shared.reducer
+        self._shared.clear()
+        dist.destroy_process_group()
 
     def leave_to_first(self, exit_status: int) -> None:
         """End here, silently, unless this is process 0: what all processes have run into alike is said once."""
@@ -143,14 +156,15 @@ def processes_here(device: str | None) -> Iterator[Processes]:
         return
     on_gpu = _take_gpu(device, local_rank=int(os.environ["LOCAL_RANK"]), num_local=int(os.environ["LOCAL_WORLD_SIZE"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    processes = ManyProcesses()
     try:
-        yield ManyProcesses()
+        yield processes
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise ConnectionError(f"another process of this run has ended ({str(error).splitlines()[0]})") from None
     finally:
-        dist.destroy_process_group()
+        processes.part()
 
 
 def are_many() -> bool:
