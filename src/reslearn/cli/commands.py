@@ -58,11 +58,12 @@ add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
 for exhibit in exhibits.EXHIBITS:
     add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)
 
-bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training, loading and studies are on the machine at hand.")
+bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training, loading and studies are, and how often a diagnosis errs.")
 app.add_typer(bench_group, name="bench")
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
 add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
 add("study", bench.study, bench.STUDY_EXAMPLES, to=bench_group)
+add("diagnose", bench.diagnose, bench.DIAGNOSE_EXAMPLES, to=bench_group)
 
 
 def _print_version(wanted: bool) -> None:

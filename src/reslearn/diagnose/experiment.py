@@ -23,7 +23,7 @@ from reslearn.diagnose.verdict import DEAD_SHARE, GRADIENT_RATIO, MARGIN, Eviden
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
 CHOICE_SEED = 1000
 MIN_SEEDS, MAX_SEEDS = 3, 6
-MIN_STEPS, MAX_STEPS = 60, 2000
+FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 60, 2000
 SCALE_LIMITS = (0.05, 20.0)
 """Inputs whose root mean square, or mean over deviation, lies outside are tried standardised too."""
 _SHARE_OF_CHOICE = 0.5
@@ -58,13 +58,18 @@ class _Clock:
         return self.seconds - self.used()
 
 
-def diagnose(problem: Problem, *, minutes: float = 10.0, say: Callable[[str], None] = lambda text: None) -> Diagnosis:
+def diagnose(
+    problem: Problem, *, minutes: float = 10.0, steps: int | None = None, say: Callable[[str], None] = lambda text: None
+) -> Diagnosis:
     """Tell by experiment whether depth hurts the network, or what else does. `say` is told what is being tried and what was ruled out.
 
-    Raises DiagnosisError where the time does not suffice for a single trial.
+    `steps` of a trial: by default as many as let all fit into `minutes`. Given, the outcome does not hang on the speed of the machine,
+    as long as the time suffices. Raises DiagnosisError where it does not suffice for a single trial.
     """
     if not minutes > 0:
         raise DiagnosisError(f"minutes {minutes}: more than 0 is needed")
+    if steps is not None and steps < FEWEST_STEPS:
+        raise DiagnosisError(f"steps {steps}: {FEWEST_STEPS} or more are needed")
     clock = _Clock(seconds=60 * minutes)
     fault = _fault_of_data(problem)
     start = signals(problem.net(CHOICE_SEED), problem)
@@ -72,11 +77,10 @@ def diagnose(problem: Problem, *, minutes: float = 10.0, say: Callable[[str], No
     trials: list[Trial] = []
     evidence = _evidence(trials, 1.0, fault, looks=1)
     rates: dict[str, tuple[float, dict[float, float]]] = {}
-    steps = 0
     if not fault:
         say("nearest neighbours, as a yardstick")
         neighbours = _neighbours(problem)
-        steps = _steps(problem, conditions, clock)
+        steps = steps or _steps(problem, conditions, clock)
         rates = _choose_rates(conditions.made, steps, trials, say)
         if min(rates["deep"][1].values()) - neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
             conditions.made["wide"] = wide(problem)
@@ -85,7 +89,7 @@ def diagnose(problem: Problem, *, minutes: float = 10.0, say: Callable[[str], No
     verdict = decide(evidence)
     return Diagnosis(
         problem=problem, verdict=verdict, evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
-        steps=steps, seconds=clock.used(),
+        steps=steps or 0, seconds=clock.used(),
     )  # fmt: skip
 
 

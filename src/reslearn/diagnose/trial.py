@@ -78,7 +78,7 @@ def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, se
         for part in (steps // 2, steps - steps // 2):
             offset = at
             readings = fit(
-                net, _batches(problem, seed, offset), problem.loss, optimizer, steps=part, read_every_steps=every,
+                net, batches(problem, seed, offset), problem.loss, optimizer, steps=part, read_every_steps=every,
                 factor=lambda step, o=offset: factor(step + o),  # type: ignore[misc]  # mypy cannot infer a lambda's default
             )  # fmt: skip
             curve += [(offset + reading.step, _score(reading.loss, problem)) for reading in readings]
@@ -137,7 +137,7 @@ class _Watch(fx.Interpreter):
         return self._dead / self._units if self._units else None
 
 
-def _batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Full batches in the order of `seed`, from step `start` on."""
     num, size = len(problem.inputs), problem.batch_size
     first_epoch, place = divmod(start, num // size)

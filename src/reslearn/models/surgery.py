@@ -99,22 +99,29 @@ def residualize(net: nn.Module, example: Tensor, *, layers_per_block: int = 2) -
     """
     opened = lay_open(net, example)
     graph_module, nodes = _copy(opened)
-    done, not_done = [], []
+    done: list[str] = []
+    not_done: dict[str, list[str]] = {}  # blocks by reason
     for block in blocks(opened, layers_per_block=layers_per_block):
         if any(_has_shortcut(segment) for segment in block.segments):
-            not_done.append(f"{block.name}: has a shortcut already")
+            not_done.setdefault("has a shortcut already", []).append(block.name)
             continue
         shortcut = _shortcut(block)
         if isinstance(shortcut, str):
-            not_done.append(f"{block.name}: {shortcut}")
+            not_done.setdefault(shortcut, []).append(block.name)
             continue
         _add_shortcut(graph_module, nodes, block, shortcut)
         done.append(block.name)
+    reasons = tuple(f"{_some(names)}: {reason}" for reason, names in not_done.items())
     if not done:
-        why = "; ".join(not_done) or "there are no two layers in a row beside the first and the last"
+        why = "; ".join(reasons) or "there are no two layers in a row beside the first and the last"
         raise SurgeryError(f"no block could be given a shortcut: {why}")
     graph_module.recompile()
-    return Operated(network=graph_module, done=tuple(done), not_done=tuple(not_done))
+    return Operated(network=graph_module, done=tuple(done), not_done=reasons)
+
+
+def _some(names: list[str]) -> str:
+    """A hundred names are no use in a line."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
 
 
 def construct_from(
