@@ -99,8 +99,10 @@ def study_folder(tmp_path):
 
 def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_factory):
     page = study_page(collect(study_folder), title="Depth", margin_pct=1.0)
-    conditions, verdicts = items_of(page, Table)
+    conditions, training, test, verdicts = items_of(page, Table)
     assert [row[0] for row in conditions.rows] == ["plain8", "plain14", "resnet8", "resnet14"]
+    assert [[row[0] for row in moved.rows] for moved in (training, test)] == [["plain8 -> resnet8", "plain14 -> resnet14"]] * 2
+    assert training.rows[1][1] == pytest.approx(5.0 - 1.4 - 14, abs=0.5)
     assert {row[2] for row in conditions.rows} == {3}
     assert [(row[0], row[1]) for row in verdicts.rows] == [("plain", "yes"), ("residual", "no")]
     figures = {figure.name: figure for figure in items_of(page, Figure)}
@@ -120,7 +122,8 @@ def test_a_study_keeps_two_recipes_apart_and_says_what_is_missing(study_folder):
     make_run(study_folder / "unfinished", "plain8", 9, complete=False)
     found = collect(study_folder)
     page = study_page(found)
-    conditions, verdicts = items_of(page, Table)
+    conditions, *moved, verdicts = items_of(page, Table)
+    assert moved[-1].rows[0][0] == "plain8: optimizer.lr: 0.05 -> 0.1"
     names = [str(row[0]) for row in conditions.rows]
     assert sum(name.startswith("plain8 ") for name in names) == 2
     assert ("plain", "no verdict") in [(row[0], row[1]) for row in verdicts.rows]

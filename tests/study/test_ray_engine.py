@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 from test_engine import TRAIN, jobs_for, wait_for
+from typer.testing import CliRunner
 
+from reslearn.cli import app
+from reslearn.cli.exhibits import EXHIBITS
+from reslearn.paper import load_exhibit
 from reslearn.runs import RunFolder
 from reslearn.study import Job, LocalEngine, RayEngine, run_study
 from reslearn.study.ray_engine import _why, run_here
@@ -175,3 +179,33 @@ def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path:
     stop.join()
     assert report.is_interrupted
     assert int((long.folder / "checkpoint").read_text()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_all_of_the_paper_comes_out_the_same_on_both_engines(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In smoke form, by the commands that people type, from real trainings on digits that tables and figures share."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    cluster.add_node(num_cpus=2, include_log_monitor=False)
+    for name in (*EXHIBITS, "claims"):
+        some = ["--only", "C1,C8"] if name == "claims" else []
+        data = [] if load_exhibit_data(name) == "ImageNet" else ["--data", "digits"]
+        told = []
+        for engine in ("local", "ray"):
+            out = tmp_path / engine
+            done = CliRunner().invoke(
+                app, ["paper", name, "--budget", "smoke", *data, *some, "--engine", engine, "--out", str(out), "--json"]
+            )  # fmt: skip
+            assert done.exit_code == 0, f"{name} on {engine}: {done.output} {done.exception}"
+            content = json.loads(done.stdout)
+            told.append({key: value for key, value in content.items() if key not in ("page", "seconds", "command")})
+        assert told[0] == told[1], name
+    ours, theirs = (sorted(path.parent.name for path in (tmp_path / engine).rglob("result.json")) for engine in ("local", "ray"))
+    assert ours == theirs and len(ours) > 40
+
+
+def load_exhibit_data(name: str) -> str | None:
+    """Which data a table or figure needs; claims take what they are given."""
+    return None if name == "claims" else load_exhibit(name).EXHIBIT.data

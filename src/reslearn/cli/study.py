@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reslearn.recipes import Recipe
-    from reslearn.study import Collection, DegradationVerdict, Engine, Summary
+    from reslearn.study import Collection, DegradationVerdict, Difference, Engine, Summary
     from reslearn.study.collect import Kind
 
 EXAMPLES = (
@@ -112,14 +112,16 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
     from dataclasses import asdict
 
     from reslearn.report import study_page, write_page
-    from reslearn.study import table, training_field
+    from reslearn.study import differences, table, training_field
 
     fields = {training_field(found.rows): "training error %", "test_top1_error_pct": "test error %"}
     conditions = table(found.rows, incomplete=found.incomplete)
+    moved = {said: differences(found.rows, field=field) for field, said in fields.items()}
     page = write_page(study_page(found, title=f"Study {out.name}"), out)
     if as_json:
         made = {kind: verdict if isinstance(verdict, str) else asdict(verdict) for kind, verdict in verdicts.items()}
-        typer.echo(json.dumps({"table": asdict(conditions), "verdicts": made, "page": str(page)}))
+        changes = {said: [asdict(one) for one in each] for said, each in moved.items()}
+        typer.echo(json.dumps({"table": asdict(conditions), "differences": changes, "verdicts": made, "page": str(page)}))
         return
     from rich.console import Console
     from rich.table import Table
@@ -129,11 +131,21 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
         shown.add_row(group.model, str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))
     console = Console()
     console.print(shown)
+    for said, each in moved.items():
+        for one in each:
+            console.print(f"{said}, {one.what}: {_moved(one)}", highlight=False, markup=False, soft_wrap=True)
     for kind, verdict in verdicts.items():
         told = f"no verdict, {verdict}" if isinstance(verdict, str) else f"{verdict.answer}. {verdict.reason}"
         console.print(f"degradation of {kind} nets: {told}", highlight=False, markup=False)
     for line in (*conditions.notes, f"page: {page}"):
         console.print(line, highlight=False, markup=False)
+
+
+def _moved(one: "Difference") -> str:
+    found = one.comparison
+    around = "" if found.interval is None else f" [{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+    p = "" if one.p is None else f", p {one.p:.3f}"
+    return f"{found.difference:+.2f}{around}{p} ({found.n_a} pair{'s' * (found.n_a != 1)})"
 
 
 def _cell(numbers: "Summary | None") -> str:

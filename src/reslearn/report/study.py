@@ -18,7 +18,7 @@ from reslearn.report.curves import Curve, curve, seeds_series
 from reslearn.report.responses import response_figures, responses_of
 from reslearn.report.run import circumstances, device, duration
 from reslearn.runs import RunFolder
-from reslearn.study import Summary, degradation_verdicts, table, training_field
+from reslearn.study import Interval, Summary, degradation_verdicts, differences, table, training_field
 from reslearn.study.collect import Collection, Group, Row, StudyTable
 from reslearn.study.verdicts import MARGIN_PCT
 
@@ -37,6 +37,7 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
     names = _names(conditions.groups)
     sections = [
         Section("Conditions", "", [_conditions(conditions, names, found.rows, training), *conditions.notes]),
+        Section("Differences", "", _differences(found.rows, training)),
         Section("Does training error degrade with depth?", "", _verdicts(found.rows, margin_pct)),
         Section("Error against depth", "", _depth_figure(conditions, training)),
         Section("Training", "", _curve_figures(conditions, names, found.rows)),
@@ -101,6 +102,26 @@ def _summary_cells(numbers: Summary | None) -> list[Cell]:
         mean = f"{numbers.mean:.2f} ({numbers.num_diverged} diverged)" if numbers.n else f"{numbers.num_diverged} diverged"
     interval = f"{numbers.interval_low:.2f} to {numbers.interval_high:.2f}".replace("-", "\N{MINUS SIGN}") if numbers.interval else None
     return [mean, numbers.standard_deviation, interval]
+
+
+def _differences(rows: Sequence[Row], training: str) -> list[Item]:
+    tables: list[Item] = []
+    for name, field in (("Training", training), ("Test", TEST)):
+        body: list[Sequence[Cell]] = [
+            (one.what, one.comparison.difference, _interval(one.comparison.interval), one.p, one.comparison.n_a)
+            for one in differences(rows, field=field)
+        ]
+        if body:
+            columns: list[Column | str] = [
+                "change", Column("difference", "+.2f", True), Column("95 % interval", numeric=True), Column("p", ".3f", True), "pairs",
+            ]  # fmt: skip
+            caption = f"{name} error in points, paired by seed. p by Holm's correction for all lines of the table."
+            tables.append(Table(caption, columns, body))
+    return tables
+
+
+def _interval(interval: Interval | None) -> str | None:
+    return None if interval is None else f"{interval.low:+.2f} to {interval.high:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _verdicts(rows: Sequence[Row], margin_pct: float) -> list[Item]:

@@ -2,6 +2,7 @@
 
 from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, table
 from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
+from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
@@ -26,10 +27,10 @@ from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_ve
 from reslearn.study.warm import WarmStart
 
 __all__ = [
-    "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Engine", "Equivalence", "Group", "Incomplete",
-    "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Steps", "StepsComparison", "StudyError", "StudyFile",
-    "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect", "compare",
-    "compare_steps", "degradation_verdict", "degradation_verdicts", "depth_rows", "equivalence", "equivalence_to", "grid", "holm",
-    "load_study", "power_of", "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary",
-    "table", "training_field", "vary",
+    "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Difference", "Engine", "Equivalence", "Group",
+    "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Steps", "StepsComparison", "StudyError",
+    "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect",
+    "compare", "compare_steps", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences", "equivalence", "equivalence_to",
+    "grid", "holm", "load_study", "power_of", "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from",
+    "summary", "table", "training_field", "vary",
 ]  # fmt: skip

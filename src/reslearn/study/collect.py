@@ -18,7 +18,7 @@ ERROR_FIELDS = ("train_top1_error_pct", "train_recomputed_top1_error_pct", "vali
 
 # What may differ between runs that are averaged: the seed, how a recipe is called, and what leaves the outcome as it is. The model's
 # name is a column of its own; its switches (a shortcut of another kind) stay part of the recipe.
-_APART = ("seed", "name", "model.name", "train.checkpoint_every_seconds", "evaluation.test_curve")
+APART = ("seed", "name", "model.name", "train.checkpoint_every_seconds", "evaluation.test_curve")
 
 Kind = Literal["plain", "residual"]
 
@@ -141,7 +141,7 @@ def _row(run: RunFolder) -> Row:
         depth=depth,
         kind=kind,
         seed=seed,
-        protocol=recipes.recipe_hash(recipe, without=_APART),
+        protocol=recipes.recipe_hash(recipe, without=APART),
         recipe=recipe,
         result=result,
     )
@@ -188,6 +188,6 @@ def _differences(groups: dict[tuple[str, str], Row]) -> list[str]:
         if other != usual:
             of = [model for model, protocol in groups if protocol == other]
             row = next(row for (_, protocol), row in groups.items() if protocol == other)
-            changed = [line for line in recipes.difference(base.recipe, row.recipe) if line.partition(":")[0] not in _APART]
+            changed = [line for line in recipes.difference(base.recipe, row.recipe) if line.partition(":")[0] not in APART]
             notes.append(f"recipe {other} ({', '.join(of)}): {'; '.join(changed)}")
     return notes
