@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from reslearn.diagnose import DiagnosisError, diagnose, make_conditions, make_problem, run_trial
+from reslearn.diagnose.experiment import further_rates
 from reslearn.diagnose.page import diagnosis_json, diagnosis_page
 from reslearn.report import write_page
 
@@ -49,6 +50,18 @@ def test_a_trial_that_diverges_has_the_worst_score() -> None:
     problem = make_problem(mlp, (X * 1e4, Y))
     trial = run_trial(problem, problem.net(0), condition="deep", lr=1e6, seed=0, steps=10)
     assert trial.train_score == 2.0
+
+
+@pytest.mark.parametrize(("scores", "further"), [
+    ({0.01: 0.9, 0.04: 0.5, 0.16: 0.2}, [0.64]),  # still gaining
+    ({0.01: 0.9, 0.04: 0.25, 0.16: 0.22}, []),  # no more
+    ({0.01: 0.9, 0.04: 0.2, 0.16: 0.5}, []),  # in between
+    ({0.01: 0.2, 0.04: 0.5, 0.16: 2.0}, [0.0025]),
+    ({0.01: 2.0, 0.04: 2.0, 0.16: 2.0}, [0.0025]),  # all diverge
+    ({0.01: 1.0, 0.04: 0.999, 0.16: 0.99}, [0.64]),  # nothing learns yet, and the largest least badly
+])  # fmt: skip
+def test_learning_rates_go_on_beyond_an_end_that_still_gains(scores: dict[float, float], further: list[float]) -> None:
+    assert further_rates(scores) == pytest.approx(further)
 
 
 def test_regression_is_measured_against_the_mean() -> None:

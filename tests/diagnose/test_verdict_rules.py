@@ -14,7 +14,7 @@ def around(mean: float, n: int = 4) -> list[float]:
 
 def evidence(neighbours: float = 0.3, n: int = 4, held: dict[str, float] | None = None, **given: Any) -> Evidence:
     """`deep=0.9` is the training score; held-out ones are 0.02 higher unless given."""
-    extra = {key: given.pop(key) for key in ("gradient_ratios", "dead_shares", "fault", "held_at_half") if key in given}
+    extra = {key: given.pop(key) for key in ("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers") if key in given}
     train = {name: around(mean, n) for name, mean in given.items()}
     held_out = {name: around((held or {}).get(name, mean + 0.02), n) for name, mean in given.items()}
     return Evidence(train=train, held=held_out, held_at_half=extra.pop("held_at_half", held_out), neighbours=neighbours, looks=4, **extra)
@@ -23,6 +23,10 @@ def evidence(neighbours: float = 0.3, n: int = 4, held: dict[str, float] | None 
 CASES: dict[str, tuple[str, Evidence]] = {
     "a healthy network": ("healthy", evidence(deep=0.1, shallow=0.12, shortcuts=0.1)),
     "one that shortcuts improve but depth does not hurt": ("healthy", evidence(deep=0.1, shallow=0.12, shortcuts=0.01)),
+    "too few layers for depth to hurt": ("healthy", evidence(deep=0.4, num_layers=4)),
+    "too few layers, and nothing learnt": ("undecided", evidence(deep=1.0, neighbours=0.3, num_layers=4)),
+    "many layers that cannot be left out": ("undecided", evidence(deep=0.4, num_layers=20)),
+    "layers that cannot be counted": ("undecided", evidence(deep=0.4)),
     "plain and deep": ("degradation", evidence(deep=0.7, shallow=0.2, shortcuts=0.1)),
     "degradation at guessing with healthy gradients": ("degradation", evidence(deep=0.99, shallow=0.2, gradient_ratios=[(2.0, 1.0)] * 4)),
     "no gradient arrives": ("vanishing or exploding signal", evidence(deep=0.99, shallow=0.2, gradient_ratios=[(1e-6, 1e-6)] * 4)),

@@ -1,7 +1,8 @@
 """The experiments in the order in which they are made, until the verdict is certain or the time is used up.
 
 First what costs nothing (do inputs and targets vary, what do nearest neighbours reach), then learning rates, each condition at a few on a
-seed of its own, then seed after seed of every condition, paired, with a look at the rules after the third and each further one.
+seed of its own, further out where the best lies at an end, then seed after seed of every condition, paired, with a look at the rules
+after the third and each further one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from reslearn.diagnose.trial import WORST_SCORE, Signals, Trial, run_trial, sign
 from reslearn.diagnose.verdict import DEAD_SHARE, GRADIENT_RATIO, MARGIN, Evidence, Verdict, decide
 
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
+LR_STEP, MAX_WIDENINGS = 4.0, 4
 CHOICE_SEED = 1000
 MIN_SEEDS, MAX_SEEDS = 3, 6
 FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 60, 2000
@@ -75,7 +77,7 @@ def diagnose(
     start = signals(problem.net(CHOICE_SEED), problem)
     conditions = _conditions(problem, start)
     trials: list[Trial] = []
-    evidence = _evidence(trials, 1.0, fault, looks=1)
+    evidence = _evidence(trials, conditions, 1.0, fault, looks=1)
     rates: dict[str, tuple[float, dict[float, float]]] = {}
     if not fault:
         say("nearest neighbours, as a yardstick")
@@ -165,18 +167,36 @@ def _choose_rates(
     conditions: dict[str, Condition], steps: int, trials: list[Trial], say: Callable[[str], None]
 ) -> dict[str, tuple[float, dict[float, float]]]:
     """For each condition the rate of the lowest training score, on a seed that nothing is judged by; the smaller of two that are equal."""
+    short = max(MIN_STEPS // 2, int(_SHARE_OF_CHOICE * steps))
     chosen = {}
     for condition in conditions.values():
-        scores = {}
-        for part in LR_FACTORS:
-            lr = condition.problem.lr * part
+        scores: dict[float, float] = {}
+        wanted = [condition.problem.lr * part for part in LR_FACTORS]
+        while wanted:
+            lr = wanted.pop(0)
             say(f"learning rates: {condition.name} at {lr:.3g}")
-            short = max(MIN_STEPS // 2, int(_SHARE_OF_CHOICE * steps))
             trial = _trial(condition, lr, CHOICE_SEED, short, name=f"{condition.name}, to choose its rate")
             trials.append(trial)
             scores[lr] = trial.train_score
-        chosen[condition.name] = (min(scores, key=lambda lr: (scores[lr], lr)), scores)
+            if not wanted and len(scores) < len(LR_FACTORS) + MAX_WIDENINGS:
+                wanted = further_rates(scores)
+        chosen[condition.name] = (_best(scores), scores)
     return chosen
+
+
+def further_rates(scores: dict[float, float]) -> list[float]:
+    """One more, beyond the end at which the best of `scores` by rate lies, if it gained by more than MARGIN there or nothing learns yet."""
+    ordered, best = sorted(scores), _best(scores)
+    if best not in (ordered[0], ordered[-1]):
+        return []
+    beside = ordered[1] if best == ordered[0] else ordered[-2]
+    if scores[beside] - scores[best] <= MARGIN and scores[best] <= 1 - MARGIN:
+        return []
+    return [best / LR_STEP if best == ordered[0] else best * LR_STEP]
+
+
+def _best(scores: dict[float, float]) -> float:
+    return min(scores, key=lambda lr: (scores[lr], lr))
 
 
 def _judge(
@@ -185,7 +205,7 @@ def _judge(
 ) -> Evidence:  # fmt: skip
     """Seed after seed until a verdict is certain, or no time is left for another."""
     looks = MAX_SEEDS - MIN_SEEDS + 1
-    evidence = _evidence(trials, neighbours, "", looks=looks)
+    evidence = _evidence(trials, conditions, neighbours, "", looks=looks)
     longest = 0.0
     for seed in range(MAX_SEEDS):
         if seed and clock.left() < longest:
@@ -199,7 +219,7 @@ def _judge(
             say(f"seed {seed}: the network at the learning rate given, {problem.lr:.3g}")
             trials.append(_trial(conditions.made["deep"], problem.lr, seed, steps, name="given"))
         longest = max(longest, time.monotonic() - began)
-        evidence = _evidence(trials, neighbours, "", looks=looks)
+        evidence = _evidence(trials, conditions, neighbours, "", looks=looks)
         if seed + 1 >= MIN_SEEDS:
             verdict = decide(evidence)
             say(f"after {seed + 1} seeds: {verdict.name}; {verdict.because}")
@@ -215,7 +235,7 @@ def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str 
     return run_trial(condition.problem, net, condition=name or condition.name, lr=lr, seed=seed, steps=steps, look=look)
 
 
-def _evidence(trials: list[Trial], neighbours: float, fault: str, *, looks: int) -> Evidence:
+def _evidence(trials: list[Trial], conditions: Conditions, neighbours: float, fault: str, *, looks: int) -> Evidence:
     judged = [trial for trial in trials if trial.seed != CHOICE_SEED]
     names = list(dict.fromkeys(trial.condition for trial in judged))
     by_name = {name: [trial for trial in judged if trial.condition == name] for name in names}
@@ -227,6 +247,7 @@ def _evidence(trials: list[Trial], neighbours: float, fault: str, *, looks: int)
         neighbours=neighbours,
         looks=looks,
         fault=fault,
+        num_layers=conditions.num_layers,
         gradient_ratios=[(trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep],
         dead_shares=[_larger(trial.start.dead_share, trial.end.dead_share) for trial in deep],
     )

@@ -23,6 +23,7 @@ Name = Literal[
 MARGIN = 0.05
 GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.4
+FEW_LAYERS = 5
 RULES: tuple[tuple[Name, str], ...] = (
     (
         "data fault",
@@ -47,7 +48,11 @@ RULES: tuple[tuple[Name, str], ...] = (
         "shallower one.",
     ),
     ("overfitting", f"Held-out loss more than {3 * MARGIN:g} above the training loss, and risen by more than {MARGIN:g} since half-way."),
-    ("healthy", "Not worse than the shallower network, nor at the given learning rate than at the best."),
+    (
+        "healthy",
+        "Not worse than the shallower network, nor at the given learning rate than at the best. Where no shallower one "
+        f"can be made, only with {FEW_LAYERS} layers or fewer, and better than guessing by more than {MARGIN:g}, the interval too.",
+    ),
     ("undecided", "None of these with the certainty asked for."),
 )
 
@@ -55,7 +60,7 @@ RULES: tuple[tuple[Name, str], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
-    network at the user's learning rate. `looks`: how often the data will be looked at in all."""
+    network at the user's learning rate. `looks`: how often the data will be looked at in all. `num_layers`: None where they cannot be counted."""
 
     train: Mapping[str, Sequence[float]]
     held: Mapping[str, Sequence[float]]
@@ -63,6 +68,7 @@ class Evidence:
     neighbours: float
     looks: int = 1
     fault: str = ""
+    num_layers: int | None = None
     gradient_ratios: Sequence[tuple[float | None, float | None]] = ()
     dead_shares: Sequence[float | None] = ()
 
@@ -178,8 +184,14 @@ def _healthy(evidence: Evidence) -> Verdict | None:
         if found is not None and not is_not:
             return None
         parts += [] if found is None else [_against(evidence, a, b)]
-    if len(evidence.train["deep"]) < 2 or not parts:
+    deep = evidence.train["deep"]
+    if len(deep) < 2:
         return None
+    if not evidence.train.get("shallow"):
+        learnt = compare(deep, [1.0] * len(deep), paired=True, confidence=1 - 0.05 / evidence.looks).interval
+        if evidence.num_layers is None or evidence.num_layers > FEW_LAYERS or learnt is None or learnt.high >= -MARGIN:
+            return None
+        parts.insert(0, f"{evidence.num_layers} layers, too few for depth to hurt, training loss {_mean(deep)}")
     return Verdict(name="healthy", because="; ".join(parts), certain=True)
 
 
