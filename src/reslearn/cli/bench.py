@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from reslearn.cli.tell import aloud
+
 TRAIN_EXAMPLES = (
     "reslearn bench train",
     "reslearn bench train --models resnet20 --repeats 9 --json",
@@ -44,7 +46,7 @@ def train(
     tasks = [bench.task_of(name) for name in models.split(",")]
     used = bench.Part if parts else ()
     where = {"threads": threads or torch.get_num_threads(), "device": choose_device(device)}
-    rows = [row for task in tasks for row in bench.measure(task, rounds=repeats, parts=used, say=_say, **where)]
+    rows = [row for task in tasks for row in bench.measure(task, rounds=repeats, parts=used, say=aloud, **where)]
     typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 
 
@@ -110,7 +112,7 @@ def diagnose(
         raise ValueError(f"--only {only}: no network of the half {half} is called so; there are {some}, ...")
     if not list_only:
         run = bench.measure_truths if truth else bench.measure_verdicts
-        run(chosen, jobs=jobs or os.cpu_count() or 1, say=_say)
+        run(chosen, jobs=jobs or os.cpu_count() or 1, say=aloud)
     if not truth:
         found = scoring.score(bench.judged(wanted))
         typer.echo(dumps(scoring.to_json(found), indent=2) if as_json else scoring.table(found))
@@ -132,8 +134,3 @@ def _count(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise ValueError(f"--threads {word}: numbers of threads separated by commas are needed, as in 1,2")
     return int(word)
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RESLEARN_PROGRESS") != "off":
-        print(line, file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslearn.cli.study import engine_named
+from reslearn.cli.tell import aloud, keep
 
 if TYPE_CHECKING:
     from reslearn.paper import Budget, ExhibitReport
@@ -94,28 +95,22 @@ def _depths(text: str | None) -> tuple[int, ...]:
 def _run(name: str, budget: "Budget", out: Path, *, engine: "Engine", data_dir: Path | None, as_json: bool) -> "ExhibitReport":
     """Train, measure, write page and JSON, print."""
     import json
-    import os
-
-    from rich.console import Console
 
     from reslearn import paper
     from reslearn.cli.paper import fit
     from reslearn.report import write_page
-    from reslearn.runs import write_atomically
     from reslearn.train import evaluate_bundle
 
-    aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
     try:
         report = paper.run_exhibit(
-            paper.load_exhibit(name), budget, out, engine=engine, fit=fit, evaluate=evaluate_bundle, data_dir=data_dir,
-            say=lambda text: aloud.print(text, style="bold", markup=False),
+            paper.load_exhibit(name), budget, out, engine=engine, fit=fit, evaluate=evaluate_bundle, data_dir=data_dir, say=aloud
         )  # fmt: skip
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
     page = write_page(paper.exhibit_page(report, command=["reslearn", *sys.argv[1:]]), out / name)
     told = {**paper.exhibit_json(report), "page": str(page)}
-    write_atomically(out / name / f"{name}.json", lambda file: file.write(json.dumps(told, indent=1, allow_nan=False).encode()))
+    keep(told, out / name / f"{name}.json")
     if as_json:
         typer.echo(json.dumps(told, allow_nan=False))
     else:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.tell import aloud, keep
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
@@ -93,31 +95,23 @@ def run_and_tell(
 ) -> None:  # fmt: skip
     """Run the claims, write the page, print the table or JSON."""
     import json
-    import os
-
-    from rich.console import Console
 
     from reslearn import paper
     from reslearn.cli.study import engine_named
     from reslearn.report import write_page
-    from reslearn.runs import write_atomically
     from reslearn.study import available_cores
 
     modules = paper.load_claims(only)
-    aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
     runner = engine_named(engine, jobs=jobs)
     try:
         with _judges(jobs or available_cores()) as judges:
-            report = paper.run_claims(
-                modules, budget, out, engine=runner, fit=fit, data_dir=data_dir, judges=judges,
-                say=lambda text: aloud.print(text, style="bold", markup=False),
-            )  # fmt: skip
+            report = paper.run_claims(modules, budget, out, engine=runner, fit=fit, data_dir=data_dir, judges=judges, say=aloud)
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
     page = write_page(paper.claims_page(report, command=["reslearn", *sys.argv[1:]]), out)
     findings = {**paper.as_json(report), "page": str(page)}
-    write_atomically(out / "claims.json", lambda file: file.write(json.dumps(findings, indent=1, allow_nan=False).encode()))
+    keep(findings, out / "claims.json")
     if as_json:
         typer.echo(json.dumps(findings, allow_nan=False))
     else:

@@ -60,7 +60,7 @@ RULES: tuple[tuple[Name, str], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
-    network at the user's learning rate. `looks`: how often the data will be looked at in all. `num_layers`: None where they cannot be counted."""
+    network at the user's learning rate. `looks`: how often the data will be looked at in all. `num_layers`: None where not known."""
 
     train: Mapping[str, Sequence[float]]
     held: Mapping[str, Sequence[float]]
