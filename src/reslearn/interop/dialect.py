@@ -234,12 +234,3 @@ def _kind(layer: str) -> str:
 def _kind_and_leaf(name: str) -> str:
     layer, leaf = name.rsplit(".", 1)
     return f"{_kind(layer)}.{leaf}"
-
-
-def table() -> str:
-    """The dialects as a table of Markdown, for docs/weights.md: a test holds that page to it."""
-    rows = ["| name | whose | files written | example | checked against |", "|---|---|---|---|---|"]
-    for name, dialect in dialects().items():
-        written = ", ".join(f".{container}" for container in dialect.containers)
-        rows.append(f"| `{name}` | {dialect.title} | {written} | {dialect.example} | {dialect.source} |")
-    return "\n".join([*rows, *(f"| {name} | not supported | | | {reason} |" for name, reason in unsupported().items())])
