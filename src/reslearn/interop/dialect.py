@@ -46,7 +46,6 @@ class Dialect:
     title: str
     source: str
     example: str
-    recorded: tuple[str, ...]
     containers: tuple[str, ...]
     spec: Mapping[str, Any]
     layers: Mapping[str, str]
@@ -150,7 +149,6 @@ def _dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect:
         title=table["title"],
         source=table["source"],
         example=table["example"],
-        recorded=tuple(table.get("recorded", ())),
         containers=tuple(table.get("containers", like.get("containers", ("pth", "safetensors")))),
         spec=merged["spec"],
         layers=merged["layers"],
