@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from reslearn import models
-from reslearn.interop import Checkpoint, Stored, dialects, identify, load_weights, look_at, read_checkpoint, unsupported, write_weights
+from reslearn.interop import (
+    Checkpoint,
+    Stored,
+    dialects,
+    identify,
+    load_weights,
+    look_at,
+    network_of,
+    read_checkpoint,
+    unsupported,
+    write_weights,
+)
 from reslearn.interop.dialect import Dialect
 from reslearn.models import Network
 
@@ -17,8 +29,9 @@ RECORDED = Path(__file__).parents[1] / "interop" / "recorded"
 SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors", "pkl": ".pkl", "caffemodel": ".caffemodel", "h5": ".h5"}
 # As small as the dialect's networks come.
 SMALLEST = {"torchvision": "resnet18", "hf": "resnet18", "detectron2": "resnet18", "timm-d": "resnet18d", "timm-v2": "resnetv2_18",
-            "mmpretrain": "resnet18", "maskrcnn-benchmark": "resnet18", "cifar-linear": "resnet8", "cifar-fc": "resnet8",
-            "reslearn": "resnet8"}  # fmt: skip
+            "mmpretrain": "resnet18", "mmpretrain-c": "resnet18", "mmpretrain-d": "resnet18d", "maskrcnn-benchmark": "resnet18",
+            "cifar-linear": "resnet8", "cifar-fc": "resnet8", "cifar-zoo": "resnet8", "cifar-hysts": "resnet8", "cifar-dxy": "resnet8",
+            "wrn": "wrn10_2", "reslearn": "resnet8"}  # fmt: skip
 
 
 def recorded() -> Iterator[tuple[str, str, dict[str, list[int]]]]:
@@ -39,7 +52,7 @@ def test_names_and_shapes_recorded_from_the_project_are_recognised(dialect: str,
     identity = identify(Checkpoint(path=Path("recorded"), container="recorded", entries={"": tensors}))
     assert (identity.dialect.name, identity.spec["name"], identity.unmatched) == (dialect, net, ())
     headless = dialect == "maskrcnn-benchmark"
-    assert identity.num_classes == (None if headless else 10 if net == "resnet20" else 1000)
+    assert identity.num_classes == (None if headless else 10 if identity.spec["stem"] == "cifar" else 1000)
     # And the other way round: what is written has the project's names, each in the project's shape, and no others.
     with torch.device("meta"):
         network = models.build(**identity.spec, num_classes=identity.num_classes or 1)
@@ -90,6 +103,28 @@ def test_written_identified_read_and_compared(name: str, tmp_path: Path) -> None
         assert [key for key, value in ours.items() if not torch.equal(value, theirs[key])] == []
         assert list(tmp_path.iterdir()) == [path], "nothing is left beside it"
         path.unlink()
+
+
+def test_a_wide_network_computes_what_its_source_says(tmp_path: Path) -> None:
+    """Names and shapes are not all: what the projection and the shortcut see is. wideresnet.py, told again in a few lines of functions."""
+    net = network(dialects()["wrn"])
+    write_weights(net, tmp_path / "wide.pth", dialects()["wrn"])
+    state = torch.load(tmp_path / "wide.pth")
+
+    def active(name: str, x: torch.Tensor) -> torch.Tensor:
+        mean, variance, weight, bias = (state[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
+        return functional.relu(functional.batch_norm(x, mean, variance, weight, bias))
+
+    image = torch.rand(2, 3, 16, 16)
+    x = functional.conv2d(image, state["conv1.weight"], padding=1)
+    for stage in (1, 2, 3):  # of one block each, which all project
+        begin, stride = f"block{stage}.layer.0.", 1 if stage == 1 else 2
+        x = active(f"{begin}bn1", x)
+        shortcut = functional.conv2d(x, state[f"{begin}convShortcut.weight"], stride=stride)
+        x = functional.conv2d(x, state[f"{begin}conv1.weight"], stride=stride, padding=1)
+        x = functional.conv2d(active(f"{begin}bn2", x), state[f"{begin}conv2.weight"], padding=1) + shortcut
+    logits = functional.linear(active("bn1", x).mean((2, 3)), state["fc.weight"], state["fc.bias"])
+    torch.testing.assert_close(network_of(tmp_path / "wide.pth")(image), logits)
 
 
 def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
