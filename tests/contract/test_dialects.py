@@ -140,6 +140,15 @@ def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
     assert (identity.spec["shortcut"], identity.spec["zero_pad"]) == ("A", "split")
 
 
+def test_a_prefix_is_found_where_every_block_calls_a_layer_as_the_stem_does(tmp_path: Path) -> None:
+    net = models.build("resnet110", num_classes=7, zero_pad="split")
+    write_weights(net, tmp_path / "plain.pth", dialects()["cifar-linear"])
+    state = {f"module.{name}": tensor for name, tensor in torch.load(tmp_path / "plain.pth").items()}
+    torch.save(state | {"another.conv1.weight": torch.zeros(2)}, tmp_path / "prefixed.pth")
+    identity = look_at(tmp_path / "prefixed.pth")
+    assert (identity.prefix, identity.spec["name"], identity.unmatched) == ("module.", "resnet110", ("another.conv1.weight",))
+
+
 def test_a_network_that_the_project_does_not_have_is_not_written(tmp_path: Path) -> None:
     with torch.device("meta"):
         net = models.build("resnet50", num_classes=2)

@@ -18,6 +18,7 @@ from reslearn.interop.infer import NotAResNet, infer
 from reslearn.interop.stored import Checkpoint, Stored, WeightsError
 
 BUNDLE_FORMAT = "reslearn-bundle-1"
+_MOST_PREFIXES = 16
 _UNNEEDED = "num_batches_tracked"  # a counter that torch lacked before 0.4.1 and others never had
 
 
@@ -86,9 +87,13 @@ def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
 
 
 def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
-    """What stands before the name of the first convolution: "", "module.", "backbone.bottom_up.", ..."""
+    """What stands before the name of the first convolution: "", "module.", "backbone.bottom_up.", ...; the shortest few of them.
+
+    Where blocks call theirs the same, each block is one more, longer than that of the network: resnet1202 has 600.
+    """
     firsts = [name for name in (dialect.theirs("stem.conv.weight"), dialect.theirs("stem.conv1.weight")) if name]
-    return sorted({name.removesuffix(first) for name in tensors for first in firsts if name == first or name.endswith("." + first)})
+    found = {name.removesuffix(first) for name in tensors for first in firsts if name == first or name.endswith("." + first)}
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))[:_MOST_PREFIXES]
 
 
 def _ours(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
