@@ -20,8 +20,6 @@ from reslearn import models
 from reslearn.data import Preprocess
 from reslearn.interop.identify import BUNDLE_FORMAT
 
-_FORMAT = BUNDLE_FORMAT
-
 
 class BundleError(ValueError):
     """A file that is no bundle, or does not hold the network that it names."""
@@ -49,7 +47,7 @@ def to_bytes(
 ) -> bytes:
     """The bundle as bytes; tensors are written as they are, contiguous."""
     metadata = {
-        "format": _FORMAT,
+        "format": BUNDLE_FORMAT,
         "model": json.dumps(dict(spec)),
         "classes": json.dumps(list(classes)),
         "preprocess": json.dumps(preprocess.to_json()),
@@ -65,7 +63,7 @@ def read_bundle(path: Path | str) -> Bundle:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") != BUNDLE_FORMAT:
                 raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() only)
     except (OSError, safetensors.SafetensorError) as error:
@@ -81,7 +79,7 @@ def read_bundle(path: Path | str) -> Bundle:
 def preprocess_of(metadata: Mapping[str, str]) -> Preprocess | None:
     """The preprocessing in the metadata of a bundle; None where they are of something else, or damaged."""
     try:
-        return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == _FORMAT else None
+        return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == BUNDLE_FORMAT else None
     except (KeyError, ValueError, TypeError):
         return None
 

@@ -101,7 +101,7 @@ _TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 
 
 def shape_for_ours(dialect: Dialect, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that our tensor `name` has where theirs has `shape`; () for what cannot be laid out so."""
+    """The shape that our tensor `name` has where theirs has `shape`; `shape` itself for what cannot be laid out so."""
     if not dialect.transforms:
         return shape
     try:
