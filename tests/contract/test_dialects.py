@@ -1,7 +1,7 @@
 """Every dialect goes through: the project's own names and shapes are recognised; written, identified, read and compared bit for bit."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from reslearn import models
 from reslearn.interop import (
     Checkpoint,
     Stored,
+    WeightsError,
     dialects,
     identify,
     load_weights,
@@ -43,13 +44,17 @@ def recorded() -> Iterator[tuple[str, str, dict[str, list[int]]]]:
 RECORDS = list(recorded())
 
 
-@pytest.mark.parametrize(("dialect", "net", "shapes"), RECORDS, ids=[f"{dialect}-{net}" for dialect, net, _ in RECORDS])
-def test_names_and_shapes_recorded_from_the_project_are_recognised(dialect: str, net: str, shapes: dict[str, list[int]]) -> None:
+def checkpoint_of(shapes: Mapping[str, list[int]]) -> Checkpoint:
     def never() -> torch.Tensor:
         raise AssertionError("identified by names and shapes alone")
 
     tensors = {name: Stored(shape=tuple(shape), dtype=torch.float32, read=never) for name, shape in shapes.items()}
-    identity = identify(Checkpoint(path=Path("recorded"), container="recorded", entries={"": tensors}))
+    return Checkpoint(path=Path("recorded"), container="recorded", entries={"": tensors})
+
+
+@pytest.mark.parametrize(("dialect", "net", "shapes"), RECORDS, ids=[f"{dialect}-{net}" for dialect, net, _ in RECORDS])
+def test_names_and_shapes_recorded_from_the_project_are_recognised(dialect: str, net: str, shapes: dict[str, list[int]]) -> None:
+    identity = identify(checkpoint_of(shapes))
     assert (identity.dialect.name, identity.spec["name"], identity.unmatched) == (dialect, net, ())
     headless = dialect == "maskrcnn-benchmark"
     assert identity.num_classes == (None if headless else 10 if identity.spec["stem"] == "cifar" else 1000)
@@ -60,6 +65,14 @@ def test_names_and_shapes_recorded_from_the_project_are_recognised(dialect: str,
     extra = {name for name in shapes if name not in written}
     assert set(written) - set(shapes) <= {"fc.weight", "fc.bias"} if headless else set(written) <= set(shapes)
     assert all(identity.dialect.extra for _ in extra), extra
+
+
+@pytest.mark.parametrize(("name", "shape"), [("bn_conv1.2", [0]), ("bn_conv1.2", [2]), ("conv1.1", [1]), ("conv1.1", [2, 64])])
+def test_what_is_divided_by_or_taken_off_has_its_shape_too(name: str, shape: list[int]) -> None:
+    """A bias of one number would be taken off every channel without a word, and a factor of none is no factor."""
+    caffe = next(shapes for dialect, _, shapes in RECORDS if dialect == "caffe")
+    with pytest.raises(WeightsError, match=f"nearest is caffe, but {name} is"):
+        identify(checkpoint_of({**caffe, name: shape}))
 
 
 def test_every_dialect_was_recorded_or_is_listed_as_unsupported() -> None:
