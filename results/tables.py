@@ -1,11 +1,14 @@
-"""README's table of results, made from the run folders beside this file: `python results/tables.py` writes it between its two marks.
+"""The tables of README.md and docs/weights.md that are made from something else: `python results/tables.py` writes each between its marks.
 
-tests/docs/test_results.py fails where README and runs disagree. Only complete runs count; runs of different recipes are never averaged.
+Results come from the run folders beside this file, what weights load from the dialect files of `interop`. tests/docs/test_tables.py fails
+where a page and its source disagree. Only complete runs count; runs of different recipes are never averaged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
+from reslearn.interop import dialects, unsupported
 from reslearn.paper.numbers import numbers
 from reslearn.report.run import device, duration
 from reslearn.runs import RunFolder
@@ -13,8 +16,7 @@ from reslearn.study import Summary, collect, table
 from reslearn.study.collect import Group, Row
 
 RESULTS = Path(__file__).resolve().parent
-README = RESULTS.parent / "README.md"
-BEGIN, END = "<!-- results: made by results/tables.py -->", "<!-- end of results -->"
+README, WEIGHTS = RESULTS.parent / "README.md", RESULTS.parent / "docs" / "weights.md"
 TRAINING, TEST = "train_recomputed_top1_error_pct", "test_top1_error_pct"
 
 
@@ -59,15 +61,44 @@ def _runs(rows: Iterable[Row]) -> str:
     return f"{' to '.join(times)} ({'; '.join(places)})"
 
 
-def readme(text: str, made: str) -> str:
-    """`text` with the table between the marks replaced. ValueError where they are not there once each, in order."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in after:
-        raise ValueError(f"{README}: {BEGIN} and {END} must stand there once each")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+def dialects_table(*, sources: bool) -> str:
+    """Markdown: a row for each dialect of weights, those that are not supported last; with `sources` also why we know it, or why not."""
+    heads = ("dialect", "whose", "files", "direction", "example", "checked against")
+    rows = [
+        (f"`{name}`", dialect.title, ", ".join(f".{kind}" for kind in dialect.containers), "in, out", dialect.example, dialect.source)
+        for name, dialect in dialects().items()
+    ]
+    rows += [(f"`{name}`", "", "", "neither", "", reason) for name, reason in unsupported().items()]
+    shown = len(heads) if sources else len(heads) - 1
+    return "\n".join(f"| {' | '.join(cells[:shown])} |" for cells in (heads, ("---",) * len(heads), *rows))
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "results": (README, results_table),
+    "what loads": (README, partial(dialects_table, sources=False)),
+    "dialects": (WEIGHTS, partial(dialects_table, sources=True)),
+}
+
+
+def page(path: Path) -> str:
+    """The text of a page with its tables made anew. ValueError where the marks of one are not there once each, in order."""
+    text = path.read_text(encoding="utf-8")
+    for name, (place, make) in TABLES.items():
+        if place == path:
+            text = between(text, name, make())
+    return text
+
+
+def between(text: str, name: str, made: str) -> str:
+    """`text` with what stands between the marks of a table replaced."""
+    first, last = f"<!-- {name}: made by results/tables.py -->", f"<!-- end of {name} -->"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not (begin and end) or first in after:
+        raise ValueError(f"{first} and {last} must stand there once each")
+    return f"{before}{first}\n{made}\n{last}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(readme(README.read_text(encoding="utf-8"), results_table()), encoding="utf-8")
-    print(results_table())
+    for path in sorted({place for place, _ in TABLES.values()}):
+        path.write_text(page(path), encoding="utf-8")

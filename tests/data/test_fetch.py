@@ -3,11 +3,11 @@
 import hashlib
 import io
 import os
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,46 +16,8 @@ from reslearn.data import DataError
 from reslearn.data.cifar import CIFAR10, Cifar, load_cifar
 from reslearn.data.fetch import fetch, unpack
 
-
-class Site:
-    """A server of one file; `cut_after` bytes of body it drops the connection, as often as `cuts` says."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body, self.cut_after, self.cuts, self.ranges = body, len(body), 0, True
-        self.requested: list[str | None] = []
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                asked = self.headers.get("Range")
-                site.requested.append(asked)
-                start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and site.ranges else 0
-                if start >= len(site.body):
-                    self.send_error(416)
-                    return
-                body = site.body[start:]
-                self.send_response(206 if asked and site.ranges else 200)
-                if asked and site.ranges:
-                    self.send_header("Content-Range", f"bytes {start}-{len(site.body) - 1}/{len(site.body)}")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if site.cuts:
-                    site.cuts -= 1
-                    body = body[: site.cut_after]
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}/"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from one_file_server import Site
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:
@@ -126,7 +88,7 @@ def test_a_wrong_md5_is_refused_and_nothing_kept(site: Site, tmp_path: Path) -> 
 
 def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(site: Site, tmp_path: Path) -> None:
     site.cuts, site.cut_after = 100, 0
-    with pytest.raises(DataError, match=f"cannot download {site.address} .*put archive from there into {tmp_path}"):
+    with pytest.raises(DataError, match=f"cannot download {site.address} .*put what is there at {tmp_path / 'archive'}"):
         fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     site.close()
     with pytest.raises(DataError, match=r"cannot download .*refused"):

@@ -1,15 +1,16 @@
 """Writes tests/interop/recorded/*.json: names and shapes of tensors as other projects have them, from their installed packages.
 
-    python tests/interop/record_peers.py       (after `make peers`; run again when the versions in it change)
+    python tests/interop/record_peers.py [DIALECT ...]      (after `make peers`; run again when the versions in it change)
 
-What cannot be installed from a registry is listed by `read_sources`, from the names of layers in the source that each dialect file
-names; that listing knows nothing of the dialect files.
+hf and keras need transformers and Keras besides. What cannot be installed from a registry is listed from the names of layers in the
+source that each dialect file names; that listing knows nothing of the dialect files.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,31 +21,41 @@ import peers
 Shapes = dict[str, list[int]]
 HERE = Path(__file__).parent / "recorded"
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+COUNTED = (*BATCH_NORM, "num_batches_tracked")
 
 
 def state(net: torch.nn.Module) -> Shapes:
     return {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-def from_packages() -> dict[str, dict[str, Shapes]]:
-    """torchvision, timm, transformers and Keras."""
-    import keras
-    import timm
+def from_torchvision() -> dict[str, Shapes]:
     import torchvision
+
+    names = ("resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d")
+    return {name: state(torchvision.models.get_model(name)) for name in names}
+
+
+def from_timm(*names: str) -> dict[str, Shapes]:
+    import timm
+
+    return {name: state(timm.create_model(name)) for name in names}
+
+
+def from_transformers() -> dict[str, Shapes]:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    with torch.device("meta"):
-        found = {
-            "torchvision": {name: state(torchvision.models.get_model(name)) for name in ("resnet18", "resnet50", "resnext50_32x4d")},
-            "timm-d": {name: state(timm.create_model(name)) for name in ("resnet18d", "resnet50d")},
-            "timm-v2": {name: state(timm.create_model(name)) for name in ("resnetv2_18", "resnetv2_50")},
-        }
-        basic = ResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic", num_labels=1000)
-        found["hf"] = {"resnet18": state(ResNetForImageClassification(basic))}
-        found["hf"]["resnet50"] = state(ResNetForImageClassification(ResNetConfig(depths=[3, 4, 6, 3], num_labels=1000)))
-    net = keras.applications.ResNet50(weights=None)
-    found["keras"] = {"resnet50": {f"{layer.name}/{weight.path}": list(weight.shape) for layer in net.layers for weight in layer.weights}}
-    return found
+    basic = ResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic", num_labels=1000)
+    bottleneck = ResNetConfig(depths=[3, 4, 6, 3], num_labels=1000)
+    return {"resnet18": state(ResNetForImageClassification(basic)), "resnet50": state(ResNetForImageClassification(bottleneck))}
+
+
+def from_keras() -> dict[str, Shapes]:
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+
+    with torch.device("cpu"):
+        net = keras.applications.ResNet50(weights=None)
+    return {"resnet50": {f"{layer.name}/{weight.path}": list(weight.shape) for layer in net.layers for weight in layer.weights}}
 
 
 def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[str, list[int]]]]]:
@@ -65,11 +76,16 @@ def normalised(convolution: str, batch_norm: str, shape: list[int], leaves: tupl
     return shapes | {f"{batch_norm}.{leaf}": [] if leaf == "num_batches_tracked" else [shape[0]] for leaf in leaves}
 
 
-def torch_bottlenecks(dialect: str) -> Shapes:
-    """detectron2, maskrcnn-benchmark and MMPretrain, of ResNet-50."""
-    leaves = BATCH_NORM if dialect == "maskrcnn-benchmark" else (*BATCH_NORM, "num_batches_tracked")
+def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
+    """detectron2, maskrcnn-benchmark and MMPretrain, of ResNet-50; of MMPretrain also with the deep stems of V1c and V1d."""
+    leaves = BATCH_NORM if dialect == "maskrcnn-benchmark" else COUNTED
     stem = {"detectron2": ("stem.conv1", "stem.conv1.norm"), "maskrcnn-benchmark": ("stem.conv1", "stem.bn1")}
-    shapes = normalised(*stem.get(dialect, ("backbone.conv1", "backbone.bn1")), [64, 3, 7, 7], leaves)
+    if dialect in ("mmpretrain-c", "mmpretrain-d"):
+        shapes: Shapes = {}
+        for number, (channels, width) in enumerate(((3, 32), (32, 32), (32, 64))):
+            shapes |= normalised(f"backbone.stem.{number}.conv", f"backbone.stem.{number}.bn", [width, channels, 3, 3], leaves)
+    else:
+        shapes = normalised(*stem.get(dialect, ("backbone.conv1", "backbone.bn1")), [64, 3, 7, 7], leaves)
     for stage, block, layers in bottlenecks((3, 4, 6, 3)):
         for layer, shape in layers:
             if dialect == "detectron2":
@@ -77,10 +93,13 @@ def torch_bottlenecks(dialect: str) -> Shapes:
                 shapes |= normalised(name, f"{name}.norm", shape, leaves)
             else:
                 begin = f"layer{stage + 1}.{block}." if dialect == "maskrcnn-benchmark" else f"backbone.layer{stage + 1}.{block}."
-                pair = ("downsample.0", "downsample.1") if layer == "projection" else (f"conv{layer}", f"bn{layer}")
+                pooled = dialect == "mmpretrain-d" and stage > 0  # a module of its own before the projection
+                projection = ("downsample.1", "downsample.2") if pooled else ("downsample.0", "downsample.1")
+                pair = projection if layer == "projection" else (f"conv{layer}", f"bn{layer}")
                 shapes |= normalised(begin + pair[0], begin + pair[1], shape, leaves)
-    head = {"detectron2": "stem.fc", "mmpretrain": "head.fc"}.get(dialect)
-    return shapes | ({f"{head}.weight": [1000, 2048], f"{head}.bias": [1000]} if head else {})
+    head = {"detectron2": "stem.fc", "maskrcnn-benchmark": None}.get(dialect, "head.fc")
+    shapes |= {f"{head}.weight": [1000, 2048], f"{head}.bias": [1000]} if head else {}
+    return {"resnet50d" if dialect == "mmpretrain-d" else "resnet50": shapes}
 
 
 def caffe(blocks: tuple[int, ...], *, deep: bool) -> Shapes:
@@ -103,36 +122,79 @@ def caffe(blocks: tuple[int, ...], *, deep: bool) -> Shapes:
     return shapes | {"fc1000.0": [1000, 2048], "fc1000.1": [1000]}
 
 
-def cifar(option: str) -> Shapes:
-    """resnet20 of akamaster (option A: no weights in shortcuts; the head is called linear) and of chenyaofo (option B, downsample, fc)."""
-    leaves = (*BATCH_NORM, "num_batches_tracked")
-    shapes = normalised("conv1", "bn1", [16, 3, 3, 3], leaves)
+# Convolution and batch norm of the stem, what a block's names begin with (stages and blocks from 1, or blocks from 0), its two pairs, its
+# projection where there is one, the head.
+CIFAR: dict[str, tuple[tuple[str, str], str, tuple[tuple[str, str], ...], tuple[str, str] | None, str]] = {
+    "cifar-linear": (("conv1", "bn1"), "layer{stage}.{block}.", (("conv1", "bn1"), ("conv2", "bn2")), None, "linear"),
+    "cifar-fc": (("conv1", "bn1"), "layer{stage}.{block}.", (("conv1", "bn1"), ("conv2", "bn2")), ("downsample.0", "downsample.1"), "fc"),
+    "cifar-zoo": (
+        ("conv_1", "bn_1"), "stage_{stage}.{block}.", (("conv_1", "bn_1"), ("conv_2", "bn_2")), ("downsample.0", "downsample.1"), "fc",
+    ),
+    "cifar-hysts": (
+        ("conv", "bn"), "stage{stage}.block{block1}.", (("conv1", "bn1"), ("conv2", "bn2")), ("shortcut.conv", "shortcut.bn"), "fc",
+    ),
+    "cifar-dxy": (("conv_1_3x3", "bn_1"), "stage_{stage}.{block}.", (("conv_a", "bn_a"), ("conv_b", "bn_b")), None, "classifier"),
+}  # fmt: skip
+
+
+def cifar(dialect: str) -> dict[str, Shapes]:
+    """Their resnet20, with a projection where the shape changes or none (option A has no weights)."""
+    stem, beginning, pairs, projection, head = CIFAR[dialect]
+    shapes = normalised(*stem, [16, 3, 3, 3], COUNTED)
     channels = 16
     for stage, width in enumerate((16, 32, 64), start=1):
         for block in range(3):
-            begin = f"layer{stage}.{block}."
-            shapes |= normalised(begin + "conv1", begin + "bn1", [width, channels, 3, 3], leaves)
-            shapes |= normalised(begin + "conv2", begin + "bn2", [width, width, 3, 3], leaves)
-            if option == "B" and channels != width:
-                shapes |= normalised(begin + "downsample.0", begin + "downsample.1", [width, channels, 1, 1], leaves)
+            begin = beginning.format(stage=stage, block=block, block1=block + 1)
+            for (convolution, batch_norm), incoming in zip(pairs, (channels, width), strict=True):
+                shapes |= normalised(begin + convolution, begin + batch_norm, [width, incoming, 3, 3], COUNTED)
+            if projection and channels != width:
+                shapes |= normalised(begin + projection[0], begin + projection[1], [width, channels, 1, 1], COUNTED)
             channels = width
-    head = "linear" if option == "A" else "fc"
-    return shapes | {f"{head}.weight": [10, 64], f"{head}.bias": [10]}
+    return {"resnet20": shapes | {f"{head}.weight": [10, 64], f"{head}.bias": [10]}}
 
 
-def read_sources() -> dict[str, dict[str, Shapes]]:
-    """What was read in source, where there is no package."""
-    found = {name: {"resnet50": torch_bottlenecks(name)} for name in ("detectron2", "maskrcnn-benchmark", "mmpretrain")}
-    found["caffe"] = {"resnet50": caffe((3, 4, 6, 3), deep=False)}
-    found["caffe-deep"] = {"resnet101": caffe((3, 4, 23, 3), deep=True)}
-    found["cifar-linear"] = {"resnet20": cifar("A")}
-    found["cifar-fc"] = {"resnet20": cifar("B")}
-    return found
+def wide(depth: int, widen_factor: int) -> Shapes:
+    """xternalz's WideResNet: batch norms are of what comes in, a projection has none, and the last batch norm stands before the head."""
+    shapes: Shapes = {"conv1.weight": [16, 3, 3, 3]}
+
+    def batch_norm(name: str, channels: int) -> Shapes:
+        return {f"{name}.{leaf}": [] if leaf == "num_batches_tracked" else [channels] for leaf in COUNTED}
+
+    channels = 16
+    for stage in (1, 2, 3):
+        width = 16 * 2 ** (stage - 1) * widen_factor
+        for block in range((depth - 4) // 6):
+            begin = f"block{stage}.layer.{block}."
+            shapes |= batch_norm(f"{begin}bn1", channels) | {f"{begin}conv1.weight": [width, channels, 3, 3]}
+            shapes |= batch_norm(f"{begin}bn2", width) | {f"{begin}conv2.weight": [width, width, 3, 3]}
+            if channels != width:
+                shapes[f"{begin}convShortcut.weight"] = [width, channels, 1, 1]
+            channels = width
+    return shapes | batch_norm("bn1", channels) | {"fc.weight": [10, channels], "fc.bias": [10]}
+
+
+RECORDS: dict[str, Callable[[], dict[str, Shapes]]] = {
+    "torchvision": from_torchvision,
+    "timm-d": partial(from_timm, "resnet18d", "resnet50d"),
+    "timm-v2": partial(from_timm, "resnetv2_18", "resnetv2_50"),
+    "hf": from_transformers,
+    "keras": from_keras,
+    "detectron2": partial(torch_bottlenecks, "detectron2"),
+    "maskrcnn-benchmark": partial(torch_bottlenecks, "maskrcnn-benchmark"),
+    "mmpretrain": partial(torch_bottlenecks, "mmpretrain"),
+    "mmpretrain-c": partial(torch_bottlenecks, "mmpretrain-c"),
+    "mmpretrain-d": partial(torch_bottlenecks, "mmpretrain-d"),
+    "caffe": lambda: {"resnet50": caffe((3, 4, 6, 3), deep=False)},
+    "caffe-deep": lambda: {"resnet101": caffe((3, 4, 23, 3), deep=True)},
+    **{name: partial(cifar, name) for name in CIFAR},
+    "wrn": lambda: {"wrn28_10": wide(28, 10)},
+}
 
 
 if __name__ == "__main__":
-    os.environ["KERAS_BACKEND"] = "torch"
     assert peers.installed(), peers.REASON
-    for dialect, nets in {**from_packages(), **read_sources()}.items():
+    for dialect in sys.argv[1:] or RECORDS:
+        with torch.device("meta"):
+            nets = RECORDS[dialect]()
         lines = ",\n".join(f" {json.dumps(net)}: {json.dumps(shapes, separators=(',', ':'))}" for net, shapes in nets.items())
         (HERE / f"{dialect}.json").write_text("{\n" + lines + "\n}\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """The bundle comes back bit for bit; what is truncated, foreign, empty or hostile is one line."""
 
+import contextlib
 import json
 import os
 import struct
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from reslearn import models
 from reslearn.data import Images, Preprocess
-from reslearn.interop import BundleError, read_bundle, to_bytes
+from reslearn.interop import BundleError, WeightsError, look_at, preprocess_with, read_bundle, to_bytes
 
 CLASSES = tuple(f"kind {number}" for number in range(4))
 
@@ -104,6 +105,8 @@ CHANGES: dict[str, Change] = {
     "spec is nested deeply": lambda metadata, tensors: metadata.update(model="[" * 100_000),
     "unknown model": spec_with(name="os.system"),
     "model of a million layers": spec_with(name="resnet6000002"),
+    "model of more layers than tensors": spec_with(name="resnet9002"),
+    "no number of classes": lambda metadata, tensors: metadata.update(model='{"name": "resnet8"}'),
     "another model": spec_with(name="resnet14"),
     "no name": spec_with(name=None),
     "unknown switch": spec_with(hook="x"),
@@ -113,6 +116,7 @@ CHANGES: dict[str, Change] = {
     "classes are a text": lambda metadata, tensors: metadata.update(classes='"abcd"'),
     "metrics are a list": lambda metadata, tensors: metadata.update(metrics="[]"),
     "no preprocessing": lambda metadata, tensors: metadata.update(preprocess="{}"),
+    "preprocessing is nested deeply": lambda metadata, tensors: metadata.update(preprocess="[" * 100_000),
     "preprocessing for grey images": lambda metadata, tensors: metadata.update(
         preprocess='{"size_px": 8, "channels": 1, "mean": [0], "scale": [1], "padding": "black"}'
     ),
@@ -134,6 +138,8 @@ def test_hostile_or_damaged_content(tmp_path: Path, content: bytes, change: Chan
     change(metadata, tensors)
     safetensors.torch.save_file(tensors, path, metadata)
     assert "damaged" in refused(path)
+    with contextlib.suppress(WeightsError):  # as a file of weights, of which less is asked: read, or refused as politely
+        preprocess_with(look_at(path), size_px=8, channels=3)
 
 
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_what_does_not_match_is_an_error_that_lists_it(weights: Path, reslearn: 
     assert not (tmp_path / "run").exists()
 
 
+def test_quantised_weights_are_not_taken_for_numbers(weights: Path) -> None:
+    state = torch.load(weights)
+    state["fc.weight"] = (state["fc.weight"] * 100).to(torch.int8)
+    torch.save(state, weights)
+    net = models.build("resnet8", num_classes=5, shortcut="B")
+    with pytest.raises(WeightsError, match=r"1 tensors do not match: head\.fc\.weight \(torch\.int8 in the file\)"):
+        load_weights(net, weights)
+    assert load_weights(net, weights, partial=True).fresh == ("head.fc.weight",)
+
+
 def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path) -> None:
     net = models.build("resnet8", num_classes=5, zero_pad="split")
     write_weights(net, tmp_path / "a.pth", dialect_named("cifar-linear"))
@@ -152,9 +162,17 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
     again = from_pretrained(save_pretrained(net, tmp_path / "folder"))
     assert torch.equal(again(x), net(x))
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["config.json", "model.safetensors"]
-    (tmp_path / "folder" / "config.json").write_text("[]")
-    with pytest.raises(WeightsError, match="no folder of save_pretrained"):
-        from_pretrained(tmp_path / "folder")
+    config = tmp_path / "folder" / "config.json"
+    for text, why in {
+        "[]": "no folder of save_pretrained",
+        "[" * 100_000: "no folder of save_pretrained",
+        '{"model": {"name": "wrn9994_64", "num_classes": 7}}': "tensors are not enough for wrn9994_64",
+        '{"model": {"name": "wrn10_64", "num_classes": 7}}': "does not hold the wrn10_64",
+    }.items():
+        config.write_text(text)
+        with pytest.raises(WeightsError, match=why) as raised:
+            from_pretrained(tmp_path / "folder")
+        assert "\n" not in str(raised.value)
 
 
 def test_a_backbone_gives_maps_by_name_and_keeps_its_batch_norms() -> None:

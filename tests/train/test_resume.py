@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
-from reslearn.runs import RunFolder
-from reslearn.train import loop, run, train_recipe
+from reslearn.runs import RunError, RunFolder
+from reslearn.train import loop, plan, run, train_recipe
 
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -108,6 +109,41 @@ def test_killed_while_a_checkpoint_or_the_result_is_written(
                 train_recipe(recipe, out, resume=True, threads=1)
         train_recipe(recipe, out, resume=True, threads=1)
         assert outcome(out) == outcome(tmp_path / "unbroken")
+
+
+@pytest.mark.filterwarnings("default")  # what comes along with the weights is told
+def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
+    small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_recipe(small("data.std=per-channel", "schedule.duration=1 steps"), tmp_path / "before", threads=1)
+    weights, aside = tmp_path / "weights.safetensors", tmp_path / "aside"
+    RunFolder(tmp_path / "before").bundle_path.rename(weights)
+    preprocess = read_bundle(weights).preprocess  # which comes along, and is another than that of the recipe
+    recipe = small(f'init.source="{weights}"')
+    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+
+    monkeypatch.setattr(run, "train_steps", until_killed(2))  # the first checkpoint is that of step 4
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train_recipe(recipe, out, threads=1)
+    weights.rename(aside)
+    with pytest.raises(RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: put it back") as raised:
+        train_recipe(recipe, out, resume=True, threads=1)
+    assert "\n" not in str(raised.value)
+    weights.write_bytes(RunFolder(tmp_path / "unbroken").bundle_path.read_bytes())
+    with pytest.raises(RunError, match="is another file than the run began with"):
+        train_recipe(recipe, out, resume=True, threads=1)
+
+    aside.rename(weights)
+    monkeypatch.setattr(run, "train_steps", until_killed(6))
+    with pytest.raises(Killed):
+        train_recipe(recipe, out, resume=True, threads=1)
+    weights.unlink()
+    monkeypatch.setattr(run, "train_steps", loop.train_steps)
+    assert plan(recipe, out, resume=True, threads=1).begins_at_step == 4
+    train_recipe(recipe, out, resume=True, threads=1)
+    assert outcome(out) == outcome(tmp_path / "unbroken")
+    assert read_bundle(RunFolder(out).bundle_path).preprocess == preprocess
 
 
 def test_a_finished_run_is_returned_and_not_touched(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

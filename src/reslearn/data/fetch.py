@@ -45,7 +45,7 @@ def fetch(address: str, archive: Path, *, md5: str | None = None, sha256: str | 
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         fruitless = 0 if _size(part) > before else fruitless + 1
         if fruitless == _ATTEMPTS:
-            raise DataError(f"cannot download {address} ({reason}): put {archive.name} from there into {archive.parent}")
+            raise DataError(f"cannot download {address} ({reason}): put what is there at {archive}")
         time.sleep(pause_seconds * fruitless)
     if md5 is not None:
         verify(part, md5, discard=True)

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from reslearn import models
 from reslearn.data import Preprocess
-from reslearn.interop.identify import BUNDLE_FORMAT
 
-_FORMAT = BUNDLE_FORMAT
+BUNDLE_FORMAT = "reslearn-bundle-1"
 
 
 class BundleError(ValueError):
@@ -49,7 +48,7 @@ def to_bytes(
 ) -> bytes:
     """The bundle as bytes; tensors are written as they are, contiguous."""
     metadata = {
-        "format": _FORMAT,
+        "format": BUNDLE_FORMAT,
         "model": json.dumps(dict(spec)),
         "classes": json.dumps(list(classes)),
         "preprocess": json.dumps(preprocess.to_json()),
@@ -65,7 +64,7 @@ def read_bundle(path: Path | str) -> Bundle:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") != BUNDLE_FORMAT:
                 raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() only)
     except (OSError, safetensors.SafetensorError) as error:
@@ -81,21 +80,33 @@ def read_bundle(path: Path | str) -> Bundle:
 def preprocess_of(metadata: Mapping[str, str]) -> Preprocess | None:
     """The preprocessing in the metadata of a bundle; None where they are of something else, or damaged."""
     try:
-        return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == _FORMAT else None
-    except (KeyError, ValueError, TypeError):
+        return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == BUNDLE_FORMAT else None
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
+
+
+def spec_of(text: str, *, num_tensors: int) -> dict[str, Any]:
+    """A model's spec from its JSON text. ValueError where it is none, or names more layers than the tensors beside it are enough for."""
+    try:
+        spec = json.loads(text)
+    except RecursionError:
+        raise ValueError("the model is nested too deeply") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise ValueError("the model must be a table with a name")
+    # A number of layers is the one part of a spec that costs time: a file of a few bytes may not ask for a million of them.
+    if any(int(digits[:9]) > 4 * num_tensors for digits in re.findall(r"[0-9]+", spec["name"])):
+        raise ValueError(f"{num_tensors} tensors are not enough for {spec['name'][:80]}")
+    return spec
 
 
 def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle:
     """Build what the metadata name and give it the tensors. KeyError, TypeError, ValueError or RuntimeError where they do not fit."""
-    spec, classes, metrics = (json.loads(metadata[key]) for key in ("model", "classes", "metrics"))
-    if not (isinstance(spec, dict) and isinstance(spec.get("name"), str) and isinstance(metrics, dict)):
-        raise ValueError("model and metrics must be tables, and the model must have a name")
+    spec = spec_of(metadata["model"], num_tensors=len(tensors))
+    classes, metrics = (json.loads(metadata[key]) for key in ("classes", "metrics"))
+    if not isinstance(metrics, dict):
+        raise ValueError("metrics must be a table")
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise ValueError("classes must be a list of names")
-    # A number of layers is the one part of a spec that costs time: a file of a few bytes may not ask for a million of them.
-    if any(int(digits) > 4 * len(tensors) for digits in re.findall(r"[0-9]+", spec["name"])):
-        raise ValueError(f"{len(tensors)} tensors are not enough for {spec['name']}")
     with torch.device("meta"):
         network = models.build(**spec)
     wanted = network.state_dict()

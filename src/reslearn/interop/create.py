@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 
 from reslearn import models
+from reslearn.interop.bundle import spec_of
 from reslearn.interop.load import SWITCHES, load_weights, look_at
 from reslearn.interop.named import named
 from reslearn.interop.stored import WeightsError, one_line
@@ -66,12 +68,17 @@ def save_pretrained(net: Network, folder: Path | str) -> Path:
 def from_pretrained(folder: Path | str) -> Network:
     """The network of a folder that `save_pretrained` wrote, in evaluation mode. WeightsError in one line for any other."""
     folder = Path(folder)
+    identity = look_at(folder / _WEIGHTS)
     try:
-        spec = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model"]
-        with warnings.catch_warnings():
+        spec = spec_of(json.dumps(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model"]), num_tensors=len(identity.tensors))
+        with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")  # of settings without effect, which are those of whoever saved it
             net = models.build(**spec)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{folder}: no folder of save_pretrained: {one_line(error)}") from None
-    load_weights(net, look_at(folder / _WEIGHTS))
+    shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    if shapes != {name: stored.shape for name, stored in identity.tensors.items()}:  # before memory is taken for what the config asks for
+        raise WeightsError(f"{folder}: {_WEIGHTS} does not hold the {net.name} of {_CONFIG}")
+    net = net.to_empty(device="cpu")
+    load_weights(net, identity)
     return net.eval()

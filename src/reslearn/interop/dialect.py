@@ -46,7 +46,6 @@ class Dialect:
     title: str
     source: str
     example: str
-    recorded: tuple[str, ...]
     containers: tuple[str, ...]
     spec: Mapping[str, Any]
     layers: Mapping[str, str]
@@ -102,7 +101,7 @@ _TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 
 
 def shape_for_ours(dialect: Dialect, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that our tensor `name` has where theirs has `shape`; () for what cannot be laid out so."""
+    """The shape that our tensor `name` has where theirs has `shape`; `shape` itself for what cannot be laid out so."""
     if not dialect.transforms:
         return shape
     try:
@@ -150,7 +149,6 @@ def _dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect:
         title=table["title"],
         source=table["source"],
         example=table["example"],
-        recorded=tuple(table.get("recorded", ())),
         containers=tuple(table.get("containers", like.get("containers", ("pth", "safetensors")))),
         spec=merged["spec"],
         layers=merged["layers"],
@@ -234,12 +232,3 @@ def _kind(layer: str) -> str:
 def _kind_and_leaf(name: str) -> str:
     layer, leaf = name.rsplit(".", 1)
     return f"{_kind(layer)}.{leaf}"
-
-
-def table() -> str:
-    """The dialects as a table of Markdown, for docs/weights.md: a test holds that page to it."""
-    rows = ["| name | whose | files written | example | checked against |", "|---|---|---|---|---|"]
-    for name, dialect in dialects().items():
-        written = ", ".join(f".{container}" for container in dialect.containers)
-        rows.append(f"| `{name}` | {dialect.title} | {written} | {dialect.example} | {dialect.source} |")
-    return "\n".join([*rows, *(f"| {name} | not supported | | | {reason} |" for name, reason in unsupported().items())])

@@ -4,7 +4,6 @@ Told by names and shapes alone, and then checked: the network is built without m
 and shapes cannot tell (where a bottleneck strides, where option A puts zeros) comes from the dialect and is said in `notes`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 
 from reslearn import models
+from reslearn.interop.bundle import BUNDLE_FORMAT, spec_of
 from reslearn.interop.dialect import Dialect, dialects, shape_for_ours
 from reslearn.interop.infer import NotAResNet, infer
 from reslearn.interop.stored import Checkpoint, Stored, WeightsError
 
-BUNDLE_FORMAT = "reslearn-bundle-1"
+_MOST_PREFIXES = 16
 _UNNEEDED = "num_batches_tracked"  # a counter that torch lacked before 0.4.1 and others never had
 
 
@@ -48,7 +48,7 @@ class Identity:
         tensor = self.dialect.change(name, self.tensors[self.names[name]].read(), to_ours=True)
         layer, leaf = name.rsplit(".", 1)
         if leaf in ("running_mean", "running_var") and (factor := self._extra(f"{layer}.factor")) is not None:
-            scale = float(factor.flatten()[0])
+            scale = float(factor)
             tensor = tensor / scale if scale else torch.zeros_like(tensor)
         if leaf == "running_mean" and (bias := self._extra(f"{_convolution_before(layer)}.bias")) is not None:
             tensor = tensor - bias
@@ -86,9 +86,13 @@ def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
 
 
 def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
-    """What stands before the name of the first convolution: "", "module.", "backbone.bottom_up.", ..."""
+    """What stands before the name of the first convolution: "", "module.", "backbone.bottom_up.", ...; the shortest few of them.
+
+    Where blocks call theirs the same, each block is one more, longer than that of the network: resnet1202 has 600.
+    """
     firsts = [name for name in (dialect.theirs("stem.conv.weight"), dialect.theirs("stem.conv1.weight")) if name]
-    return sorted({name.removesuffix(first) for name in tensors for first in firsts if name == first or name.endswith("." + first)})
+    found = {name.removesuffix(first) for name in tensors for first in firsts if name == first or name.endswith("." + first)}
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))[:_MOST_PREFIXES]
 
 
 def _ours(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
@@ -103,15 +107,16 @@ def _ours(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> dict[
 
 def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, ours: Mapping[str, tuple[int, ...]]) -> Identity:
     """NotAResNet where the network that the shapes tell has other tensors than the file."""
-    spec, notes = _told_by_file(checkpoint, dialect) or infer(ours, dialect)
-    num_classes = spec.pop("num_classes")
+    spec, notes = _told_by_file(checkpoint, dialect, num_tensors=len(ours)) or infer(ours, dialect)
+    num_classes = spec.pop("num_classes", None)
     try:
         with torch.device("meta"):
             net = models.build(**spec, num_classes=num_classes or 1)
     except (ValueError, TypeError) as error:
         raise NotAResNet(str(error)) from None
     tensors, names = checkpoint.entries[entry], {}
-    for name, wanted in net.state_dict().items():
+    wanted_tensors = net.state_dict()
+    for name, wanted in wanted_tensors.items():
         theirs = dialect.theirs(name)
         stored = tensors.get(prefix + theirs) if theirs is not None else None
         if stored is None:
@@ -122,7 +127,7 @@ def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, 
         if shape != tuple(wanted.shape) and not (name.endswith(_UNNEEDED) and stored.num_values == 1):
             raise NotAResNet(f"{prefix}{theirs} is {tuple(stored.shape)}, where {net.name} has {tuple(wanted.shape)}")
         names[name] = prefix + str(theirs)
-    used = {*names.values(), *_extras(dialect, prefix, tensors)}
+    used = {*names.values(), *_extras(dialect, prefix, tensors, wanted_tensors)}
     unmatched = tuple(name for name in tensors if name not in used)
     spec = {key: value for key, value in net.spec.items() if key != "num_classes"}
     return Identity(
@@ -131,25 +136,28 @@ def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, 
     )  # fmt: skip
 
 
-def _told_by_file(checkpoint: Checkpoint, dialect: Dialect) -> tuple[dict[str, Any], list[str]] | None:
+def _told_by_file(checkpoint: Checkpoint, dialect: Dialect, *, num_tensors: int) -> tuple[dict[str, Any], list[str]] | None:
     """A bundle of ours says itself what it is."""
     if dialect.name != "reslearn" or checkpoint.metadata.get("format") != BUNDLE_FORMAT:
         return None
     try:
-        spec = json.loads(checkpoint.metadata["model"])
-    except (KeyError, ValueError):
-        spec = None
-    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
-        raise NotAResNet("its metadata name no network")
-    return spec, []
+        return spec_of(checkpoint.metadata.get("model", ""), num_tensors=num_tensors), []
+    except ValueError as error:
+        raise NotAResNet(f"its metadata name no network: {error}") from None
 
 
-def _extras(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> set[str]:
+def _extras(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored], wanted: Mapping[str, Tensor]) -> set[str]:
+    """Their tensors that we have no place for and take into account: a factor is one number, a bias one for each channel."""
     found = set()
-    for theirs in tensors:
+    for theirs, stored in tensors.items():
         name = dialect.ours(theirs.removeprefix(prefix)) if dialect.extra and theirs.startswith(prefix) else None
-        if name is not None and any(name.endswith("." + extra.split(".")[1]) for extra in dialect.extra):
-            found.add(theirs)
+        layer, _, leaf = (name or "").rpartition(".")
+        if f"{layer}.weight" not in wanted or not any(leaf == extra.split(".")[1] for extra in dialect.extra):
+            continue
+        shape = (1,) if leaf == "factor" else tuple(wanted[f"{layer}.weight"].shape[:1])
+        if stored.shape != shape:
+            raise NotAResNet(f"{theirs} is {stored.shape}, where {shape} is needed")
+        found.add(theirs)
     return found
 
 

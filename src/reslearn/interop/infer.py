@@ -133,5 +133,3 @@ def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     if shape is None or len(shape) != dimensions or 0 in shape:
         raise NotAResNet(f"it has no {name} of {dimensions} dimensions")
     return shape
-
-

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from reslearn import models
 from reslearn.data import Preprocess
-from reslearn.interop.bundle import preprocess_of
-from reslearn.interop.identify import BUNDLE_FORMAT, Identity, identify
+from reslearn.interop.bundle import BUNDLE_FORMAT, preprocess_of
+from reslearn.interop.identify import Identity, identify
 from reslearn.interop.named import fetched, preprocess_numbers
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import WeightsError
@@ -71,7 +71,13 @@ def load_weights(net: Network, source: Path | str | Identity, *, partial: bool =
             if not name.startswith("head.fc."):
                 wrong.append(f"{name} (not in the file)")
             continue
-        value = identity.read(name).to(ours.dtype)
+        value = identity.read(name)
+        if ours.is_floating_point() and not value.is_floating_point():  # quantised, by a scale that lies elsewhere
+            fresh.append(name)
+            unused.append(identity.names[name])
+            wrong.append(f"{name} ({value.dtype} in the file)")
+            continue
+        value = value.to(ours.dtype)
         if name.endswith("num_batches_tracked"):
             value = value.reshape(())
         if value.shape != ours.shape and name in ("stem.conv.weight", "stem.conv1.weight") and value.shape[2:] == ours.shape[2:]:

@@ -11,14 +11,16 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from reslearn.data.fetch import alone, fetch, verify
 from reslearn.interop.stored import WeightsError
 
 _ADDRESS = re.compile(r"https?://")
-_DIGEST = re.compile(r"#sha256=([0-9a-f]{64})$|-([0-9a-f]{8,64})\.\w+$")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 
 
 @cache
@@ -46,11 +48,16 @@ def fetched(source: Path | str) -> Path:
     if not is_named(source):
         return Path(source)
     address = str(source) if _ADDRESS.match(str(source)) else _address(str(source))
-    digest = _DIGEST.search(address)
-    if digest is None:
-        raise WeightsError(f"{source}: add the digest that the file must have, as in {address.split('#')[0]}#sha256=<64 digits>")
-    sha256, address = digest[1] or digest[2], address.split("#")[0]
-    kept = folder() / address.rsplit("/", 1)[-1].split("?")[0]
+    address, behind, sha256 = address.partition("#sha256=")
+    name = PurePosixPath(urlsplit(address).path).name
+    if behind and _SHA256.fullmatch(sha256):
+        sha256 = sha256.lower()
+        name = f"{Path(name).stem}-{sha256[:8]}{Path(name).suffix}"  # half the hub's files are called model.safetensors
+    elif not behind and (found := _DIGEST_IN_NAME.search(name)):
+        sha256 = found[1]
+    else:
+        raise WeightsError(f"{source}: add the digest that the file must have, as in {address}#sha256=<64 digits>")
+    kept = folder() / name
     with alone(folder()):
         if kept.exists():
             verify(kept, sha256, algorithm="sha256")

@@ -1,5 +1,6 @@
 """A file of weights, whatever wrote it, to named tensors. What it is is told by its first bytes, not by its name; nothing in it is run."""
 
+import json
 import pickle
 import struct
 import zipfile
@@ -8,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from torch import Tensor
 
 from reslearn.interop.hdf5_files import read_hdf5
 from reslearn.interop.pickles import DTYPES, NumpyArray, Table, read_pickle, text
 from reslearn.interop.protobuf_files import read_caffe, read_onnx
-from reslearn.interop.stored import Checkpoint, Stored, WeightsError, checked_size, one_line
+from reslearn.interop.stored import Checkpoint, Region, Stored, WeightsError, checked_size, one_line
 from reslearn.interop.torch_files import LEGACY_BEGINNING, read_legacy, read_zip
 
 _LARGEST_ARRAYS_BYTES = 2 * 2**30  # a pickle of arrays holds its numbers within; the largest known (X-101-64x4d) has 0.4 GB
@@ -67,28 +67,22 @@ def _kind(path: Path, beginning: bytes, size: int) -> tuple[str, Callable[[Path]
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    tensors: dict[str, Stored] = {}
+    """The library checks the header; numbers are then read from their place, since it would go through the whole header for each."""
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            for name in sorted(file.keys()):
-                part = file.get_slice(name)
-                code = str(part.get_dtype())
-                if code not in _SAFETENSORS:
-                    raise WeightsError(f"{path}: {name} is of type {code}; allowed are {', '.join(_SAFETENSORS)}")
-                tensors[name] = Stored(shape=tuple(part.get_shape()), dtype=DTYPES[_SAFETENSORS[code]], read=_safetensor(path, name))
+        with safetensors.safe_open(str(path), framework="pt") as checked:
+            metadata = checked.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(one_line(error)) from None
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    tensors: dict[str, Stored] = {}
+    for name in sorted(header.keys() - {"__metadata__"}):
+        code, shape, (begin, end) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
+        if code not in _SAFETENSORS:
+            raise WeightsError(f"{path}: {name} is of type {code}; allowed are {', '.join(_SAFETENSORS)}")
+        tensors[name] = Region(path=path, offset=8 + length + begin, num_bytes=end - begin).tensor(DTYPES[_SAFETENSORS[code]], shape)
     return Checkpoint(path=path, container="safetensors", entries={"": tensors}, metadata=metadata)
-
-
-def _safetensor(path: Path, name: str) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
-
-    return read
 
 
 def _read_arrays(path: Path) -> Checkpoint:

@@ -4,7 +4,7 @@ Keys may be missing, since a run may have ended early and not every reader needs
 in recipe.json alone unknown ones are refused. Bounds are those within which every reader can reckon.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,12 @@ class _Data(_Shape):
     classes: list[str] = []
 
 
+class _Init(_Shape):
+    source: str = ""
+    sha256: str = ""
+    preprocess: dict[str, Any] | None = None
+
+
 class _Environment(_Shape):
     format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
     started_at: str = ""
@@ -48,6 +54,7 @@ class _Environment(_Shape):
     command: list[str] = []
     numerics: _Numerics = _Numerics()
     data: _Data = _Data()
+    init: _Init = _Init()
     resumed_at: list[Whole] = []
 
 

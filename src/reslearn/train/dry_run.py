@@ -64,7 +64,10 @@ def plan(
     recipe = adopt(recipe, folder)
     check_folder(folder, recipe, resume=resume)
     record = folder.environment if folder.exists() else None
-    prepared = prepare(recipe, record, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers)
+    prepared = prepare(
+        recipe, record, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers,
+        has_checkpoint=bool(folder.checkpoints()),
+    )  # fmt: skip
     done = _steps_done(folder, prepared)
     weights, images = _weights_bytes(prepared), _images_bytes(prepared)
     activations = _activations_bytes(prepared) * _held_for_each_kept(prepared)

@@ -86,9 +86,11 @@ def prepare(
     data_dir: Path | None,
     download: bool,
     workers: int | None = None,
+    has_checkpoint: bool = False,
     processes: Processes = ALONE,
 ) -> Prepared:
-    """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run.
+    """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run, which
+    may go on from a checkpoint.
 
     Raises DataError, UnknownModel, WeightsError, RunError (the record cannot be obeyed here) and ValueError.
     """
@@ -112,7 +114,7 @@ def prepare(
     _check_shares(recipe, dataset, processes)
     torch.manual_seed(recipe.seed)
     model = models.build(**recipe.model.model_dump())
-    start = begin_from(recipe, model, dataset, record)
+    start = begin_from(recipe, model, dataset, record, has_checkpoint=has_checkpoint)
     complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
     num_steps = recipe.schedule.duration.steps(num_images=len(dataset.train), batch_size=recipe.train.batch_size)
     if record is not None:

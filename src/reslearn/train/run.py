@@ -79,7 +79,8 @@ def _prepare(
         return None
     if (reason := folder.divergence) is not None:
         raise NonFiniteLossError(reason)
-    return prepare(recipe, folder.environment if begun else None, processes=processes, **where)
+    record = folder.environment if begun else None
+    return prepare(recipe, record, has_checkpoint=bool(folder.checkpoints()), processes=processes, **where)
 
 
 @contextmanager

@@ -52,14 +52,24 @@ def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
     return _with_model(recipe, taken)
 
 
-def begin_from(recipe: recipes.Recipe, model: Network, dataset: data.Dataset, record: dict[str, Any] | None) -> Start | None:
+def begin_from(
+    recipe: recipes.Recipe, model: Network, dataset: data.Dataset, record: dict[str, Any] | None, *, has_checkpoint: bool
+) -> Start | None:
     """Load the recipe's weights into `model`; None where it has none. With the `record` of a run that began, they must be the same file.
 
-    Raises WeightsError, DataError, and RunError where the file is another one by now.
+    A run with a checkpoint needs the file no more, and it may be gone: weights are in the checkpoint, the preprocessing is in the record.
+    Raises WeightsError, DataError, and RunError where the file is another one by now, or gone while it is still needed.
     """
     if recipe.init is None:
         return None
-    identity = _look_at(recipe)
+    if record is not None and has_checkpoint:
+        return _as_begun(record)
+    try:
+        identity = _look_at(recipe)
+    except (WeightsError, data.DataError) as error:
+        if record is None:
+            raise
+        raise RunError(f"{error}; the run that began with it has no checkpoint yet: put it back, or start anew in another folder") from None
     loaded = load_weights(model, identity, partial=recipe.init.partial)
     with Path(identity.checkpoint.path).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -77,6 +87,14 @@ def begin_from(recipe: recipes.Recipe, model: Network, dataset: data.Dataset, re
         "preprocess": None if own is None else own.to_json(),
     }  # fmt: skip
     return Start(record=told, preprocess=own)
+
+
+def _as_begun(record: dict[str, Any]) -> Start:
+    try:
+        own = record["init"]["preprocess"]
+    except KeyError as error:
+        raise RunError(f"environment.json lacks {error} of a run that started from weights: start anew in another folder") from None
+    return Start(record=record["init"], preprocess=None if own is None else data.Preprocess.from_json(own))
 
 
 def _look_at(recipe: recipes.Recipe) -> Identity:
