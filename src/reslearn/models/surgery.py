@@ -101,7 +101,7 @@ def residualize(net: nn.Module, example: Tensor, *, layers_per_block: int = 2) -
     graph_module, nodes = _copy(opened)
     done, not_done = [], []
     for block in blocks(opened, layers_per_block=layers_per_block):
-        if any(_has_shortcut(segment) for segment in block.segments):
+        if any(has_shortcut(segment) for segment in block.segments):
             not_done.append(f"{block.name}: has a shortcut already")
             continue
         shortcut = _shortcut(block)
@@ -145,7 +145,7 @@ def _copy(opened: Opened) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
     return graph_module, dict(zip(opened.graph_module.graph.nodes, graph_module.graph.nodes, strict=True))
 
 
-def _has_shortcut(segment: Segment) -> bool:
+def has_shortcut(segment: Segment) -> bool:
     """Whether the value that enters is added, untouched, to what leaves."""
     adds = [node for node in segment.nodes if getattr(node.target, "__name__", node.target) in ("add", "add_", "iadd")]
     return any(_carries(one, segment.start) for node in adds for one in node.all_input_nodes)
