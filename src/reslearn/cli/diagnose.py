@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "reslearn diagnose net.py:build --data digits",
     "reslearn diagnose net.py:build --depth 56 --data net.py:data --minutes 10 --json",
-    "reslearn diagnose net.py:build --data digits --patch                            # and write what to change: a diff of net.py",
-    "reslearn diagnose net.py:build --data digits --patch-file net_with_shortcuts.py # the same as a new file with its own build",
+    "reslearn diagnose net.py:build --data digits --patch",
+    "reslearn diagnose net.py:build --data digits --patch-file net_with_shortcuts.py",
 )
 
 
@@ -62,9 +62,9 @@ def diagnose(
     place = out or Path("diagnosis") / name.replace(":", "-")
     made = _patch(network, problem, depth, patch_file, place, say) if patch or patch_file else None
     found = run(problem, minutes=minutes, with_proof=made is not None, say=say)
+    page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
     if made is not None:
         write_patch(made)
-    page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
     if as_json:
         typer.echo(json.dumps({**diagnosis_json(found, patch=made), "page": str(page)}, allow_nan=False))
     else:

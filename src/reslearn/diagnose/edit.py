@@ -59,7 +59,7 @@ def _imports(tree: ast.Module, line: str) -> bool:
     """Whether an import like `line` stands at the top level."""
     wanted = ast.dump(ast.parse(line).body[0])
     return any(
-        ast.dump(type(one)(**{**vars(one), "names": [alias]})) == wanted  # type: ignore[arg-type]
+        ast.dump(type(one)(**{**vars(one), "names": [alias]})) == wanted
         for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom) for alias in one.names
     )  # fmt: skip
 

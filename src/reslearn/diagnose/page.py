@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from reslearn.diagnose.by_layer import LayerSignal
 from reslearn.diagnose.drawing import network_diagram
 from reslearn.diagnose.experiment import CHOICE_SEED, Diagnosis
 from reslearn.diagnose.patch import Patch
@@ -164,7 +165,7 @@ def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]
 
 def _by_layer(found: Diagnosis) -> list[Panels]:
     names = {"deep": "as it is", "shortcuts": "with shortcuts"}
-    parts = (
+    parts: tuple[tuple[str, str, str, Callable[[LayerSignal], float]], ...] = (
         ("signal", "Response of each layer", "root mean square", lambda one: one.response),
         ("gradient", "Gradient of each layer's weights", "norm", lambda one: one.gradient),
     )
