@@ -129,6 +129,15 @@ def test_what_cannot_be_diagnosed_is_one_line(build: object, data: object, words
     assert "\n" not in str(error.value)
 
 
+def test_a_file_may_import_those_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "layers_beside.py").write_text("from torch import nn\nnet = nn.Linear(6, 4)\n")
+    (tmp_path / "net_that_imports.py").write_text("from layers_beside import net\ndef build():\n    return net\n")
+    command = [sys.executable, "-P", "-c", "import sys; from reslearn.diagnose import load_build; print(load_build(sys.argv[1])[0]())"]
+    for place, folder in ((f"{tmp_path}/net_that_imports.py:build", Path("/")), ("net_that_imports:build", tmp_path)):
+        done = subprocess.run([*command, place], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.stdout.startswith("Linear(in_features=6"), done.stderr
+
+
 def test_too_little_time_says_how_much_is_needed() -> None:
     with pytest.raises(DiagnosisError, match="minutes are too few"):
         diagnose(make_problem(mlp, (X, Y)), minutes=0.01)

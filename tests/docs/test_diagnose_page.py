@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 import typer.main
+from torch import nn
 
 from reslearn.cli import app
+from reslearn.diagnose import experiment
 
 TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
@@ -27,6 +29,21 @@ def test_an_example_puts_shortcuts_into_its_network(title: str) -> None:
     assert list(operated.network.state_dict()) == list(net.state_dict())
     x = torch.randn(INPUTS[title])
     assert operated.network(x).shape == net(x).shape
+
+
+def plain() -> nn.Module:
+    layers = [part for _ in range(4) for part in (nn.Linear(6, 6), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(6, 3))
+
+
+def test_a_function_is_repaired_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LR_FACTORS": (1.0,), "MIN_SEEDS": 1, "MAX_SEEDS": 1, "MIN_STEPS": 4, "MAX_STEPS": 4}.items():
+        monkeypatch.setattr(experiment, name, value)
+    values: dict[str, Any] = {}
+    exec(compile(EXAMPLES["The patch"], "The patch", "exec"), values)
+    proof = values["repair"](plain, (torch.randn(60, 6), torch.arange(60) % 3), tmp_path)
+    assert proof.before.steps == 4
+    assert (tmp_path / "shortcuts.patch").exists() == proof.helps
 
 
 @pytest.mark.parametrize("command", re.findall(r"^\$ reslearn (.+)$", TEXT, flags=re.MULTILINE))

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from reslearn.report import Code, Column, Figure, Page, Panels, Section, Series, Table, Verdict, write_page
+from reslearn.report import Box, Code, Column, Diagram, Figure, Group, Page, Panels, Section, Series, Table, Verdict, write_page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install selenium")
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
@@ -37,7 +37,11 @@ def page():
     depth = Figure("depth", HOSTILE, HOSTILE, "layers", "error (%)", [Series(HOSTILE, [20, 56], [9, 13]), Series("b", [20, 56], [8, 7])])
     wide = Table("A wide table", ["network", *(Column(f"a column {i}", ".2f") for i in range(12))], [["plain-20", *range(12)]])
     claims = Table("Claims", ["claim", "measured", "verdict"], [["C1", HOSTILE, Verdict("shown", "a long note " * 8)]])
+    layers = [Box("conv 3×3, 16 → 16 · batch norm", "16×32×32"), Box("layer " * 20)]
+    block = Group(layers, "a.block.name" * 5, "new", "option A", "ReLU", marked=True)
+    net = Diagram("A network", "Caption.", [Group([Box("stem")]), block, block, block, Group([Box("head", "10")])], mark="left out")
     sections = [Section("Curves", "", [Panels([left, right]), depth]), Section("Tables", HOSTILE, [claims, wide, Code("reslearn " * 40)])]
+    sections.append(Section("Network", "", [net]))
     return Page("A page", HOSTILE, [*sections, Section("A" * 200)], {"device": HOSTILE})
 
 
@@ -93,7 +97,8 @@ def key(browser, name):
 def test_everything_is_visible_and_nothing_overflows(browser, address, width, scheme):
     show(browser, address, width, scheme)
     assert browser.title == "A page"
-    for selector, number in (("svg.area", 3), ("figure", 3), ("table", 2), (".curve .stroke", 11), ("pre", 1)):
+    expected = {"svg.area": 3, "figure": 4, "table": 2, ".curve .stroke": 11, "pre": 1, ".box": 4, ".boxes > .arc": 1}
+    for selector, number in expected.items():
         found = boxes(browser, selector)
         assert len(found) == number
         assert all(w > 20 and h > 20 for _, w, h in found if selector != "pre")

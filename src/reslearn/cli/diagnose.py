@@ -1,17 +1,20 @@
 """`reslearn diagnose FILE.py:BUILD --data DATA`: does depth hurt this network, what else does, and do shortcuts help?"""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from reslearn.diagnose import Diagnosis
+    from reslearn.diagnose import Diagnosis, Patch, Problem
 
 EXAMPLES = (
     "reslearn diagnose net.py:build --data digits",
     "reslearn diagnose net.py:build --depth 56 --data net.py:data --minutes 10 --json",
+    "reslearn diagnose net.py:build --data digits --patch",
+    "reslearn diagnose net.py:build --data digits --patch-file net_with_shortcuts.py",
 )
 
 
@@ -23,6 +26,8 @@ def diagnose(
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
     lr: Annotated[float | None, typer.Option(help="Your learning rate; default: 0.1 for sgd, 0.001 for adam and adamw.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=2, help="Examples a step.")] = 64,
+    patch: Annotated[bool, typer.Option("--patch", help="Write what to change, and train before and after it on a fresh seed.")] = False,
+    patch_file: Annotated[Path | None, typer.Option(help="Where; NAME.py: a new file with its own build. Default: in --out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page goes; default: diagnosis/NAME.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless the network is healthy.")] = False,
@@ -31,7 +36,8 @@ def diagnose(
     """Tell by experiment whether depth hurts a network, or what else does.
 
     Builds the networks that would be better if the suspected cause were true (shallower, with shortcuts, newly initialised, ...), trains
-    them on equal budgets with paired seeds, each at its best of a few learning rates, and judges by rules written beforehand.
+    them on equal budgets with paired seeds, each at its best of a few learning rates, and judges by rules written beforehand. With
+    --patch, what to change is written: a diff of FILE.py where BUILD is a function in it, a new file around BUILD otherwise.
     """
     import json
     import os
@@ -39,7 +45,7 @@ def diagnose(
     from rich.console import Console
 
     from reslearn.diagnose import diagnose as run
-    from reslearn.diagnose import load_build, make_problem
+    from reslearn.diagnose import load_build, make_problem, write_patch
     from reslearn.diagnose.page import diagnosis_json, diagnosis_page
     from reslearn.report import write_page
 
@@ -49,22 +55,45 @@ def diagnose(
         build, given, name=name, depth=depth, optimizer=optimizer, lr=lr, batch_size=batch_size, data_dir=data_dir
     )  # fmt: skip
     aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
-    found = run(problem, minutes=minutes, say=lambda text: aloud.print(text, markup=False, soft_wrap=True))
+
+    def say(text: str) -> None:
+        aloud.print(text, markup=False, soft_wrap=True)
+
     place = out or Path("diagnosis") / name.replace(":", "-")
-    page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]]), place)
+    made = _patch(network, problem, depth, patch_file, place, say) if patch or patch_file else None
+    found = run(problem, minutes=minutes, with_proof=made is not None, say=say)
+    page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
+    if made is not None:
+        write_patch(made)
     if as_json:
-        typer.echo(json.dumps({**diagnosis_json(found), "page": str(page)}, allow_nan=False))
+        typer.echo(json.dumps({**diagnosis_json(found, patch=made), "page": str(page)}, allow_nan=False))
     else:
-        _print(found, page)
+        _print(found, page, made)
     if check and found.verdict.name != "healthy":
         raise typer.Exit(1)
 
 
-def _print(found: "Diagnosis", page: Path) -> None:
+def _patch(
+    network: str, problem: "Problem", depth: int | None, path: Path | None, folder: Path, say: Callable[[str], None]
+) -> "Patch | None":
+    """Made before anything is trained, so that a wrong path is told at once; none for a network that takes no shortcuts."""
+    from reslearn.diagnose import make_patch
+    from reslearn.models import SurgeryError
+
+    try:
+        made = make_patch(network, problem, depth=depth, path=path, folder=folder)
+    except SurgeryError as error:
+        say(f"no patch: {error}")
+        return None
+    say(f"patch: shortcuts around {len(made.around)} blocks, to be tried on a fresh seed within the minutes given")
+    return made
+
+
+def _print(found: "Diagnosis", page: Path, patch: "Patch | None") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from reslearn.diagnose.page import evidence_table
+    from reslearn.diagnose.page import evidence_table, patch_line
 
     console = Console(highlight=False)
     if found.trials:
@@ -77,4 +106,7 @@ def _print(found: "Diagnosis", page: Path) -> None:
     for note in found.conditions.notes:
         console.print(note, markup=False)
     console.print(f"{found.verdict.name}: {found.verdict.because}", style="bold", markup=False)
+    if patch is not None:
+        console.print(patch_line(found, patch), markup=False, soft_wrap=True)
+        console.print(f"patch: {patch.path} ({'apply by' if patch.kind == 'diff' else 'use'}: {patch.use})", markup=False, soft_wrap=True)
     console.print(f"page: {page}", markup=False)

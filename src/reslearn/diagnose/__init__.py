@@ -2,11 +2,13 @@
 
 from reslearn.diagnose.conditions import Condition, Conditions, make_conditions
 from reslearn.diagnose.experiment import Diagnosis, diagnose
+from reslearn.diagnose.patch import Patch, make_patch, write_patch
 from reslearn.diagnose.problem import DiagnosisError, Problem, load_build, make_problem
+from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.trial import Signals, Trial, run_trial
 from reslearn.diagnose.verdict import MARGIN, RULES, Evidence, Verdict, decide
 
 __all__ = [
-    "MARGIN", "RULES", "Condition", "Conditions", "Diagnosis", "DiagnosisError", "Evidence", "Problem", "Signals", "Trial", "Verdict",
-    "decide", "diagnose", "load_build", "make_conditions", "make_problem", "run_trial",
+    "MARGIN", "RULES", "Condition", "Conditions", "Diagnosis", "DiagnosisError", "Evidence", "Patch", "Problem", "Proof", "Signals",
+    "Trial", "Verdict", "decide", "diagnose", "load_build", "make_conditions", "make_patch", "make_problem", "run_trial", "write_patch",
 ]  # fmt: skip

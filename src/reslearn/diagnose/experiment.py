@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from reslearn.diagnose.by_layer import LayerSignal, signals_by_layer
 from reslearn.diagnose.conditions import Condition, Conditions, initialised, make_conditions, standardised, wide
 from reslearn.diagnose.problem import DiagnosisError, Problem
+from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.trial import WORST_SCORE, Signals, Trial, run_trial, signals
 from reslearn.diagnose.verdict import DEAD_SHARE, GRADIENT_RATIO, MARGIN, Evidence, Verdict, decide
 
@@ -33,7 +35,8 @@ _SHARE_OF_CHOICE = 0.5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
-    """The verdict and all it rests on. `rates`: the learning rate taken for each condition, and the scores it was chosen by."""
+    """The verdict and all it rests on. `rates`: the learning rate taken for each condition, and the scores it was chosen by. `layers`: of
+    "deep" and "shortcuts" at the start. `proof`: where it was asked for, and shortcuts can be had."""
 
     problem: Problem
     verdict: Verdict
@@ -42,8 +45,10 @@ class Diagnosis:
     trials: tuple[Trial, ...]
     rates: dict[str, tuple[float, dict[float, float]]]
     start: Signals
+    layers: dict[str, tuple[LayerSignal, ...]]
     steps: int
     seconds: float
+    proof: Proof | None = None
 
 
 @dataclass(kw_only=True)
@@ -61,12 +66,14 @@ class _Clock:
 
 
 def diagnose(
-    problem: Problem, *, minutes: float = 10.0, steps: int | None = None, say: Callable[[str], None] = lambda text: None
-) -> Diagnosis:
+    problem: Problem, *, minutes: float = 10.0, steps: int | None = None, with_proof: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Diagnosis:  # fmt: skip
     """Tell by experiment whether depth hurts the network, or what else does. `say` is told what is being tried and what was ruled out.
 
-    `steps` of a trial: by default as many as let all fit into `minutes`. Given, the outcome does not hang on the speed of the machine,
-    as long as the time suffices. Raises DiagnosisError where it does not suffice for a single trial.
+    steps: of a trial, by default as many as let all fit into `minutes`; given, the outcome does not hang on the speed of the machine, as
+    long as the time suffices. with_proof: train it before and after shortcuts too, on a seed by which nothing was judged; the minutes are
+    shared out so that this fits in. Raises DiagnosisError where the time does not suffice for a single trial.
     """
     if not minutes > 0:
         raise DiagnosisError(f"minutes {minutes}: more than 0 is needed")
@@ -79,19 +86,26 @@ def diagnose(
     trials: list[Trial] = []
     evidence = _evidence(trials, conditions, 1.0, fault, looks=1)
     rates: dict[str, tuple[float, dict[float, float]]] = {}
+    layers: dict[str, tuple[LayerSignal, ...]] = {}
+    proof: Proof | None = None
     if not fault:
+        layers = signals_by_layer(problem, conditions.made, seed=CHOICE_SEED)
+        with_proof = with_proof and "shortcuts" in conditions.made
         say("nearest neighbours, as a yardstick")
         neighbours = _neighbours(problem)
-        steps = steps or _steps(problem, conditions, clock)
+        steps = steps or _steps(problem, conditions, clock, num_more=2 if with_proof else 0)
         rates = _choose_rates(conditions.made, steps, trials, say)
         if min(rates["deep"][1].values()) - neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
             conditions.made["wide"] = wide(problem)
             rates |= _choose_rates({"wide": conditions.made["wide"]}, steps, trials, say)
-        evidence = _judge(problem, conditions, rates, steps, neighbours, trials, clock, say)
+        evidence = _judge(problem, conditions, rates, steps, neighbours, trials, clock, say, reserves=with_proof)
+        if with_proof:
+            say(f"before and after on a fresh seed: about {_pair_seconds(trials):.0f} s")
+            proof = prove(conditions.made, {name: lr for name, (lr, _) in rates.items()}, steps=steps)
     verdict = decide(evidence)
     return Diagnosis(
         problem=problem, verdict=verdict, evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
-        steps=steps or 0, seconds=clock.used(),
+        layers=layers, steps=steps or 0, seconds=clock.used(), proof=proof,
     )  # fmt: skip
 
 
@@ -144,18 +158,18 @@ def _neighbours(problem: Problem) -> float:
     return min(WORST_SCORE, float(problem.loss(outputs, answers)) / problem.guess_loss)
 
 
-def _steps(problem: Problem, conditions: Conditions, clock: _Clock) -> int:
-    """Steps a trial, so that learning rates and all seeds fit into the time. DiagnosisError where not even the fewest do."""
+def _steps(problem: Problem, conditions: Conditions, clock: _Clock, *, num_more: int = 0) -> int:
+    """Steps a trial: learning rates, all seeds and `num_more` trials fit into the time. DiagnosisError where not even the fewest do."""
     seconds = []
-    for probe in (2, 22):
+    for probe in (1, 2, 22):  # the first is not counted: it waits for what torch imports at its first step, seconds of it
         began = time.monotonic()
         lowest = problem.lr * LR_FACTORS[0]
         run_trial(problem, problem.net(CHOICE_SEED), condition="probe", lr=lowest, seed=CHOICE_SEED, steps=probe)
         seconds.append(time.monotonic() - began)
-    a_trial, a_step = seconds[0], max(1e-5, (seconds[1] - seconds[0]) / 20)
+    a_trial, a_step = seconds[1], max(1e-5, (seconds[2] - seconds[1]) / 20)
     number = len(conditions.made) + 1  # and the network at the rate given
-    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS)
-    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS)
+    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS) + num_more
+    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS) + num_more
     steps = int((0.9 * clock.left() - num_trials * a_trial) / (full_length * a_step))
     if steps < MIN_STEPS // 2:
         needed = math.ceil((num_trials * a_trial + full_length * a_step * MIN_STEPS) / 0.9 / 60)
@@ -201,14 +215,14 @@ def _best(scores: dict[float, float]) -> float:
 
 def _judge(
     problem: Problem, conditions: Conditions, rates: dict[str, tuple[float, dict[float, float]]], steps: int, neighbours: float,
-    trials: list[Trial], clock: _Clock, say: Callable[[str], None],
+    trials: list[Trial], clock: _Clock, say: Callable[[str], None], *, reserves: bool,
 ) -> Evidence:  # fmt: skip
-    """Seed after seed until a verdict is certain, or no time is left for another."""
+    """Seed after seed until a verdict is certain, or no time is left for another, and for a proof where it `reserves` that."""
     looks = MAX_SEEDS - MIN_SEEDS + 1
     evidence = _evidence(trials, conditions, neighbours, "", looks=looks)
     longest = 0.0
     for seed in range(MAX_SEEDS):
-        if seed and clock.left() < longest:
+        if seed and clock.left() < longest + (_pair_seconds(trials) if reserves else 0):
             say(f"no time is left for another seed: {seed} were judged")
             break
         began = time.monotonic()
@@ -226,6 +240,11 @@ def _judge(
             if verdict.certain:
                 break
     return evidence
+
+
+def _pair_seconds(trials: list[Trial]) -> float:
+    """Of one seed of the network and its form with shortcuts."""
+    return sum(next(trial.seconds for trial in reversed(trials) if trial.condition == name) for name in ("deep", "shortcuts"))
 
 
 def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str | None = None) -> Trial:

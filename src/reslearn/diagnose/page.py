@@ -1,31 +1,39 @@
-"""The page and the JSON of a diagnosis: verdict, evidence by condition, curves that prove it, learning rates, rules, how to repeat it."""
+"""The page and the JSON of a diagnosis: verdict, evidence by condition, curves, the network drawn, the patch, how to repeat it."""
 
 from __future__ import annotations
 
 import math
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from reslearn.diagnose.by_layer import LayerSignal
+from reslearn.diagnose.drawing import network_diagram
 from reslearn.diagnose.experiment import CHOICE_SEED, Diagnosis
+from reslearn.diagnose.patch import Patch
+from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.trial import Trial
 from reslearn.diagnose.verdict import MARGIN, RULES
-from reslearn.report import Cell, Code, Column, Facts, Figure, Page, Section, Series, Table
+from reslearn.report import Cell, Code, Column, Facts, Figure, Page, Panels, Section, Series, Table
 from reslearn.report.curves import seeds_series
 from reslearn.report.run import duration
 from reslearn.study import summary
 
 
-def diagnosis_page(found: Diagnosis, *, command: Sequence[str]) -> Page:
-    """One page."""
+def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | None = None) -> Page:
+    """One page; with the patch, where there is one, and what it was proven by."""
     problem, verdict = found.problem, found.verdict
     rules = Table("Applied in this order.", ["verdict", "when"], list(RULES))
+    recommended = _sentence(patch_line(found, patch)) if patch is not None and found.proof is not None and found.proof.helps else ""
+    drawn = network_diagram(problem, found.conditions)
     sections = [
-        Section("Verdict", f"{verdict.name}: {verdict.because}.", [evidence_table(found)] if found.trials else []),
+        Section("Verdict", f"{verdict.name}: {verdict.because}. {recommended}", [evidence_table(found)] if found.trials else []),
         Section("The curves", "", _curves(found)),
         Section("Learning rates", _RATES, _rates(found)),
-        Section("The network", "\n\n".join(found.conditions.notes), [Facts(_network(found))]),
+        Section("The patch", "" if patch is None else _sentence(patch_line(found, patch)), _patch(found, patch)),
+        Section("The network", "\n\n".join(found.conditions.notes), [*([drawn] if drawn else []), Facts(_network(found))]),
+        Section("Signal and gradient by layer", _SIGNALS if found.layers else "", _by_layer(found)),
         Section("Rules", f"Margin: {MARGIN:g} of the loss of guessing.", [rules]),
         Section("How to repeat it", "", [Code(shlex.join(command), "Command")]),
     ]
@@ -37,6 +45,18 @@ def diagnosis_page(found: Diagnosis, *, command: Sequence[str]) -> Page:
         f"Diagnosis of {problem.name}", "Each condition is a network that would be better if the suspected cause were true.",
         [section for section in sections if section.items or section.text], facts,
     )  # fmt: skip
+
+
+def patch_line(found: Diagnosis, patch: Patch) -> str:
+    """In one line whether it is recommended, and by what; the seeds that were judged beside the one of the proof."""
+    if found.proof is None:
+        return f"a patch was made, not tried and so not recommended: {found.evidence.fault or 'nothing was trained'}"
+    train = found.evidence.train
+    num = len(train["deep"])
+    seeds = f"the {num} seeds" if num > 1 else "the seed"
+    judged = f"on {seeds} judged before {statistics.fmean(train['deep']):.2f} and {statistics.fmean(train['shortcuts']):.2f}"
+    end = "the patch is recommended" if found.proof.helps else "the patch was written because it was asked for"
+    return f"{found.proof.told()} ({judged}); {end}"
 
 
 def evidence_table(found: Diagnosis) -> Table:
@@ -55,7 +75,7 @@ def evidence_table(found: Diagnosis) -> Table:
     return Table("Losses on clean data as shares of the loss of guessing: 1 is guessing, 0 is perfect, at most 2.", columns, rows)
 
 
-def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
+def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str, Any]:
     """All of it as plain JSON values."""
     return {
         "network": found.problem.name,
@@ -75,6 +95,12 @@ def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
         "neighbours_held_score": found.evidence.neighbours,
         "gradient_ratio_at_start": _number(found.start.gradient_ratio),
         "dead_share_at_start": _number(found.start.dead_share),
+        "layer_signals": {
+            name: [{"name": one.name, "response": _number(one.response), "gradient": _number(one.gradient)} for one in layers]
+            for name, layers in found.layers.items()
+        },
+        "patch": None if patch is None else _patch_json(patch),
+        "proof": None if found.proof is None else _proof_json(found.proof),
         "steps": found.steps,
         "trials": len(found.trials),
         "seconds": round(found.seconds, 1),
@@ -82,6 +108,26 @@ def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
     }
 
 
+def _patch_json(patch: Patch) -> dict[str, Any]:
+    around = list(patch.around)
+    return {"kind": patch.kind, "file": str(patch.path), "use": patch.use, "shortcuts_around": around, "text": patch.text}
+
+
+def _proof_json(proof: Proof) -> dict[str, Any]:
+    before, after = (
+        {
+            "learning_rate": trial.lr, "train_score": trial.train_score, "held_score": trial.held_score,
+            "curve": [[step, _number(score)] for step, score in trial.curve],
+        }
+        for trial in (proof.before, proof.after)
+    )  # fmt: skip
+    return {"seed": proof.before.seed, "before": before, "after": after, "gain": proof.gain, "helps": proof.helps}
+
+
+_SIGNALS = (
+    "At the start, on a few inputs; nothing is decided by it. Norms such as these look healthy in networks that degrade, and ill in some "
+    "that train."
+)
 _RATES = "Each condition at its best of a few, chosen by training loss on a seed of its own: depth is not to be taken for step size."
 
 
@@ -95,6 +141,41 @@ def _curves(found: Diagnosis) -> list[Figure]:
         return []
     caption = "As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing."
     return [Figure("curves", "Training loss by condition", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, 1.5))]
+
+
+def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]:
+    """Curves and numbers before and after, how to use the patch, and its text."""
+    if patch is None:
+        return []
+    use = "Apply it, from the folder in which the diagnosis was made" if patch.kind == "diff" else "Build your network by"
+    files: list[Figure | Table | Code] = [Code(patch.use, use), Code(patch.text, str(patch.path))]
+    if found.proof is None:
+        return files
+    pair = (found.proof.before, found.proof.after)
+    series = [Series(trial.condition, [step for step, _ in trial.curve], [score for _, score in trial.curve]) for trial in pair]
+    caption = f"On seed {pair[0].seed}, by which nothing was chosen or judged, each at its best learning rate. 1 is the loss of guessing."
+    figure = Figure("proof", "Training loss before and after", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, 1.5))
+    rows = [[trial.condition, f"{trial.lr:.3g}", trial.train_score, trial.held_score, trial.train_error_pct] for trial in pair]
+    columns: list[Column | str] = [
+        "network", "learning rate", Column("training", ".3f", True), Column("held out", ".3f", True),
+        Column("training error (%)", ".2f", True),
+    ]  # fmt: skip
+    return [figure, Table(f"At the end, after {pair[0].steps} steps, as shares of the loss of guessing.", columns, rows), *files]
+
+
+def _by_layer(found: Diagnosis) -> list[Panels]:
+    names = {"deep": "as it is", "shortcuts": "with shortcuts"}
+    parts: tuple[tuple[str, str, str, Callable[[LayerSignal], float]], ...] = (
+        ("signal", "Response of each layer", "root mean square", lambda one: one.response),
+        ("gradient", "Gradient of each layer's weights", "norm", lambda one: one.gradient),
+    )
+    figures = [
+        Figure(key, title, "Layers in order.", "layer", label, [
+            Series(names[name], range(1, len(layers) + 1), [_number(value(one)) for one in layers]) for name, layers in found.layers.items()
+        ], y_log=True)
+        for key, title, label, value in parts
+    ]  # fmt: skip
+    return [Panels(figures)] if found.layers else []
 
 
 def _rates(found: Diagnosis) -> list[Table]:
@@ -132,6 +213,10 @@ def _median(values: list[float | None]) -> float | None:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _text(value: float | None, *, percent: bool = False) -> str:

@@ -98,7 +98,7 @@ def make_problem(
     held, kept = order[:num_held], order[num_held:]
     chosen: Callable[[Tensor, Tensor], Tensor] = loss or (functional.cross_entropy if task == "classification" else functional.mse_loss)
     problem = Problem(
-        build=_bound(build, depth), name=name, inputs=inputs[kept], targets=targets[kept],
+        build=bound(build, depth), name=name, inputs=inputs[kept], targets=targets[kept],
         held_inputs=inputs[held], held_targets=targets[held],
         task=task, loss=chosen, make_optimizer=make_optimizer, optimizer_name=optimizer, lr=lr or usual_lr,
         batch_size=min(batch_size, len(kept)), guess_loss=1.0,
@@ -117,12 +117,14 @@ def load_build(place: str) -> tuple[Callable[..., nn.Module], str]:
             path = Path(module_name)
             if not path.is_file():
                 raise DiagnosisError(f"{module_name}: there is no such file")
+            _find_in(path.resolve().parent)
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules.setdefault(path.stem, module)
             spec.loader.exec_module(module)
         else:
+            _find_in(Path.cwd())
             module = importlib.import_module(module_name)
     except DiagnosisError:
         raise
@@ -135,8 +137,14 @@ def load_build(place: str) -> tuple[Callable[..., nn.Module], str]:
     return build, f"{Path(module_name).stem}:{attribute}"
 
 
-def _bound(build: Callable[..., nn.Module], depth: int | None) -> Build:
-    """As a callable without arguments."""
+def _find_in(folder: Path) -> None:
+    """Let a stranger's file import those beside it, as `python FILE.py` does; the command's own path begins elsewhere."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def bound(build: Callable[..., nn.Module], depth: int | None) -> Build:
+    """As a callable without arguments. DiagnosisError where it needs others than `depth`, or takes none."""
     try:
         parameters = inspect.signature(build).parameters.values()
     except (TypeError, ValueError):

@@ -6,7 +6,7 @@
 """
 
 from reslearn.models.backbone import Backbone
-from reslearn.models.blocks import Block, blocks
+from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.identity import deepen
@@ -15,7 +15,7 @@ from reslearn.models.network import Network
 from reslearn.models.residual import Residual
 from reslearn.models.seams import Opened, Segment, SurgeryError, lay_open
 from reslearn.models.shortcuts import ZeroPadShortcut
-from reslearn.models.surgery import Constructed, Operated, construct_from, leave_out, residualize
+from reslearn.models.surgery import Constructed, Operated, construct_from, has_shortcut, leave_out, residualize
 
 __all__ = [
     "Backbone",
@@ -36,9 +36,11 @@ __all__ = [
     "complexity",
     "construct_from",
     "deepen",
+    "has_shortcut",
     "initialise",
     "last_batch_norm",
     "lay_open",
+    "layers",
     "leave_out",
     "names",
     "residualize",

@@ -52,14 +52,14 @@ def blocks(opened: Opened, *, layers_per_block: int = 2) -> list[Block]:
     """The network's blocks in order, without its first and last layer. Pools and views end a block; branches are blocks of their own."""
     if layers_per_block < 1:
         raise ValueError(f"layers_per_block = {layers_per_block}: allowed are 1 and more")
-    runs = _runs(_layers(opened))
+    runs = _runs(layers(opened))
     found: list[Block] = []
     for run in runs:
         found += _grouped(run, layers_per_block)
     return found
 
 
-def _layers(opened: Opened) -> list[Block | None]:
+def layers(opened: Opened) -> list[Block | None]:
     """Segments joined to layers, None where a pool or a view lies between.
 
     A norm that a layer follows at once belongs to that layer (pre-norm); all other norms, activations and dropouts to the layer before.

@@ -29,7 +29,7 @@ _ACTIVATIONS = (
     nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink,
 )  # fmt: skip
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Identity)
-_ACTIVATION_NAMES = {
+ACTIVATION_NAMES = {
     "relu", "relu_", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid", "softplus", "hardswish",
     "hardsigmoid", "relu6", "hardtanh", "softsign", "logsigmoid",
 }  # fmt: skip
@@ -268,7 +268,7 @@ def _role(graph_module: fx.GraphModule, nodes: tuple[fx.Node, ...], weighted: tu
         return "layer"
     if isinstance(module, _NORMS):
         return "norm"
-    if isinstance(module, _ACTIVATIONS) or (module is None and keeps_shape and _function_name(nodes[0]) in _ACTIVATION_NAMES):
+    if isinstance(module, _ACTIVATIONS) or (module is None and keeps_shape and _function_name(nodes[0]) in ACTIVATION_NAMES):
         return "activation"
     if isinstance(module, _DROPOUTS):
         return "dropout"

@@ -102,7 +102,7 @@ def residualize(net: nn.Module, example: Tensor, *, layers_per_block: int = 2) -
     done: list[str] = []
     not_done: dict[str, list[str]] = {}  # blocks by reason
     for block in blocks(opened, layers_per_block=layers_per_block):
-        if any(_has_shortcut(segment) for segment in block.segments):
+        if any(has_shortcut(segment) for segment in block.segments):
             not_done.setdefault("has a shortcut already", []).append(block.name)
             continue
         shortcut = _shortcut(block)
@@ -152,7 +152,7 @@ def _copy(opened: Opened) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
     return graph_module, dict(zip(opened.graph_module.graph.nodes, graph_module.graph.nodes, strict=True))
 
 
-def _has_shortcut(segment: Segment) -> bool:
+def has_shortcut(segment: Segment) -> bool:
     """Whether the value that enters is added, untouched, to what leaves."""
     adds = [node for node in segment.nodes if getattr(node.target, "__name__", node.target) in ("add", "add_", "iadd")]
     return any(_carries(one, segment.start) for node in adds for one in node.all_input_nodes)

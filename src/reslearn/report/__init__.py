@@ -1,17 +1,21 @@
 """Reports: figures, tables and one-file HTML pages from plain data. Knows nothing of torch; matplotlib is imported when drawn."""
 
 from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Section, Series, Table, Verdict
+from reslearn.report.diagram import Box, Diagram, Group
 from reslearn.report.markup import render_html
 from reslearn.report.run import run_page
 from reslearn.report.study import study_page
 from reslearn.report.write import write_page
 
 __all__ = [
+    "Box",
     "Cell",
     "Code",
     "Column",
+    "Diagram",
     "Facts",
     "Figure",
+    "Group",
     "HeatMap",
     "Item",
     "Number",

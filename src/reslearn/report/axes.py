@@ -50,7 +50,8 @@ def x_axis(figure: Figure) -> Axis:
             return Axis(low, high, tuple(values), _labels(values))
     elif 0 < low <= 0.1 * high:
         low = 0.0
-    ticks = [tick for tick in _nice_ticks(low, high) if low <= tick <= high]
+    whole = all(value == round(value) for value in values)  # there is no layer 2.5
+    ticks = [tick for tick in _nice_ticks(low, high, whole=whole) if low <= tick <= high]
     return Axis(low, high, tuple(ticks), _labels(ticks))
 
 
@@ -98,11 +99,12 @@ def _span(values: Iterable[float]) -> tuple[float, float]:
     return low, high
 
 
-def _nice_ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten that enclose [low, high], about NUM_TICKS of them."""
+def _nice_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten that enclose [low, high], about NUM_TICKS of them; no 2.5 where `whole`."""
     rough = (high - low) / (NUM_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    factors = (1, 2, 5, 10) if whole and power <= 1 else (1, 2, 2.5, 5, 10)
+    step = next(factor * power for factor in factors if factor * power >= rough * 0.999)
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [index * step for index in range(start, stop + 1)]
 

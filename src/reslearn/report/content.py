@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from reslearn.report.diagram import Diagram
+
 Style = Literal["line", "dashed", "thin"]
 Outcome = Literal["shown", "not shown", "reproduced", "not reproduced", "undecided", "not testable here", "not run here"]
 
@@ -205,7 +207,7 @@ class Code:
     caption: str = ""
 
 
-Item = str | Figure | HeatMap | Panels | Table | Facts | Code
+Item = str | Figure | HeatMap | Panels | Diagram | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)

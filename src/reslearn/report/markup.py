@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Table, Verdict
+from reslearn.report.diagram import Diagram, entry
 from reslearn.report.heat import draw_heat
 from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS
 from reslearn.report.svg import draw
@@ -84,6 +85,9 @@ class _Numbering:
                 self.num_figures += 1
                 links = {ending: self.links.get(path := f"figures/{item.name}.{ending}", path) for ending in ("png", "csv")}
                 return {"kind": "heat", "number": self.num_figures, "figure": item, "svg": draw_heat(item)} | links
+            case Diagram():
+                self.num_figures += 1
+                return entry(item) | {"number": self.num_figures}
             case Panels():
                 return {"kind": "panels", "figures": [self.entry(figure) for figure in item.figures]}
             case Facts():
