@@ -24,7 +24,8 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """`truths`: the verdicts that are right, by construction; empty: measured, with `shallow`, of about a third of the depth."""
+    """`truths`: the verdicts that are right, by construction; empty: measured, with `shallow`, of about a third of the depth, and
+    `shallowest`, where that is something else."""
 
     name: str
     kind: str  # members of one kind are dealt to both halves
@@ -34,6 +35,7 @@ class Member:
     lr: float
     optimizer: str = "sgd"
     shallow: Callable[[], nn.Module] | None = None
+    shallowest: Callable[[], nn.Module] | None = None
     truths: tuple[Name, ...] = ()
 
     def problem(self, build: Callable[[], nn.Module] | None = None) -> Problem:
@@ -109,8 +111,8 @@ def _against_shallow(
     if "shortcuts" in kind:
         fewer += 1 - fewer % 2  # a first layer and whole blocks
     return {
-        "name": name, "kind": kind, "build": partial(build, depth=depth), "shallow": partial(build, depth=fewer), "data": data, "lr": lr,
-        "optimizer": optimizer,
+        "name": name, "kind": kind, "build": partial(build, depth=depth), "shallow": partial(build, depth=fewer),
+        "shallowest": partial(build, depth=1) if fewer > 2 else None, "data": data, "lr": lr, "optimizer": optimizer,
     }  # fmt: skip
 
 

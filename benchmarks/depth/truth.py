@@ -2,8 +2,9 @@
 
 The rule, written before any was measured: the network and the shallower one that its builder makes, each at the best of four learning
 rates chosen on a seed of its own, five further seeds, paired; scores are training losses as shares of the loss of guessing.
-degradation: worse than the shallower by more than MARGIN, the 95 % interval above 0. bad learning rate: so at its own rate against its
-best. healthy: neither, and the intervals of both end below MARGIN. Anything else is unsettled and is scored nowhere. Of a degraded network
+degradation: worse than the shallower by more than MARGIN, the 95 % interval above 0; where that learns nothing either, worse than the
+shallowest that its builder makes. bad learning rate: so at its own rate against its best. healthy: neither, the intervals of both end
+below MARGIN, and it is better than guessing by more than MARGIN. Anything else is unsettled and is scored nowhere. Of a degraded network
 that learns nothing at all it is also right to say that its signal vanishes or explodes.
 """
 
@@ -38,7 +39,9 @@ def truth_of(member: Member, *, steps: int = STEPS, seeds: int = SEEDS) -> Truth
         return Truth(names=member.truths, measured={})
     scores: dict[str, list[float]] = {}
     rates: dict[str, float] = {}
-    for name, build in (("deep", member.build), ("shallow", member.shallow)):
+    for name, build in (("deep", member.build), ("shallow", member.shallow), ("shallowest", member.shallowest)):
+        if build is None or (name == "shallowest" and any(statistics.fmean(one) <= 1 - MARGIN for one in scores.values())):
+            continue
         problem = member.problem(build)
         rates[name] = _best_rate(problem, steps)
         scores[name] = [_score(problem, rates[name], seed, steps) for seed in range(seeds)]
@@ -50,15 +53,15 @@ def truth_of(member: Member, *, steps: int = STEPS, seeds: int = SEEDS) -> Truth
 def settle(scores: dict[str, list[float]]) -> tuple[str, ...]:
     """The rule above."""
     is_fine = True
-    for a, b, name in (("deep", "shallow", "degradation"), ("given", "deep", "bad learning rate")):
-        if a in scores:
+    for a, b, name in (("deep", "shallow", "degradation"), ("deep", "shallowest", "degradation"), ("given", "deep", "bad learning rate")):
+        if a in scores and b in scores:
             found = compare(scores[a], scores[b], paired=True)
             assert found.interval is not None, "five seeds have an interval"
             if found.difference > MARGIN and found.interval.low > 0:
                 learns_nothing = name == "degradation" and statistics.fmean(scores["deep"]) > 1 - MARGIN
                 return (name, "vanishing or exploding signal") if learns_nothing else (name,)
             is_fine = is_fine and found.interval.high < MARGIN
-    return ("healthy",) if is_fine else ()
+    return ("healthy",) if is_fine and statistics.fmean(scores["deep"]) < 1 - MARGIN else ()
 
 
 def _best_rate(problem: Problem, steps: int) -> float:

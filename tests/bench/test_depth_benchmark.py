@@ -48,6 +48,14 @@ def test_a_measured_member_is_deeper_than_its_sibling() -> None:
             assert deep > shallow, one.name
 
 
+def test_what_learns_nothing_is_measured_against_the_shallowest() -> None:
+    nothing = [1.0, 1.0, 1.01, 1.0, 1.0]
+    both = ("degradation", "vanishing or exploding signal")
+    assert settle({"deep": nothing, "shallow": nothing, "shallowest": [0.2, 0.21, 0.2, 0.19, 0.2]}) == both
+    assert settle({"deep": nothing, "shallow": nothing, "shallowest": nothing}) == ()
+    assert settle({"deep": nothing, "shallow": nothing}) == ()
+
+
 @pytest.mark.parametrize(("deep", "shallow", "given", "names"), [
     ([0.5] * 5, [0.49, 0.5, 0.5, 0.51, 0.5], None, ("healthy",)),
     ([0.5, 0.52, 0.51, 0.5, 0.5], [0.3, 0.31, 0.29, 0.3, 0.3], None, ("degradation",)),

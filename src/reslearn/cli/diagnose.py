@@ -1,11 +1,12 @@
 """`reslearn diagnose FILE.py:BUILD --data DATA`: does depth hurt this network, what else does, and do shortcuts help?"""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from reslearn.cli.tell import aloud
 
 if TYPE_CHECKING:
     from reslearn.diagnose import Diagnosis, Patch, Problem
@@ -40,9 +41,6 @@ def diagnose(
     --patch, what to change is written: a diff of FILE.py where BUILD is a function in it, a new file around BUILD otherwise.
     """
     import json
-    import os
-
-    from rich.console import Console
 
     from reslearn.diagnose import diagnose as run
     from reslearn.diagnose import load_build, make_problem, write_patch
@@ -54,14 +52,9 @@ def diagnose(
     problem = make_problem(
         build, given, name=name, depth=depth, optimizer=optimizer, lr=lr, batch_size=batch_size, data_dir=data_dir
     )  # fmt: skip
-    aloud = Console(stderr=True, highlight=False, quiet=os.environ.get("RESLEARN_PROGRESS", "on") == "off")
-
-    def say(text: str) -> None:
-        aloud.print(text, markup=False, soft_wrap=True)
-
     place = out or Path("diagnosis") / name.replace(":", "-")
-    made = _patch(network, problem, depth, patch_file, place, say) if patch or patch_file else None
-    found = run(problem, minutes=minutes, with_proof=made is not None, say=say)
+    made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
+    found = run(problem, minutes=minutes, with_proof=made is not None, say=aloud)
     page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
     if made is not None:
         write_patch(made)
@@ -73,9 +66,7 @@ def diagnose(
         raise typer.Exit(1)
 
 
-def _patch(
-    network: str, problem: "Problem", depth: int | None, path: Path | None, folder: Path, say: Callable[[str], None]
-) -> "Patch | None":
+def _patch(network: str, problem: "Problem", depth: int | None, path: Path | None, folder: Path) -> "Patch | None":
     """Made before anything is trained, so that a wrong path is told at once; none for a network that takes no shortcuts."""
     from reslearn.diagnose import make_patch
     from reslearn.models import SurgeryError
@@ -83,9 +74,9 @@ def _patch(
     try:
         made = make_patch(network, problem, depth=depth, path=path, folder=folder)
     except SurgeryError as error:
-        say(f"no patch: {error}")
+        aloud(f"no patch: {error}")
         return None
-    say(f"patch: shortcuts around {len(made.around)} blocks, to be tried on a fresh seed within the minutes given")
+    aloud(f"patch: shortcuts around {len(made.around)} blocks, to be tried on a fresh seed within the minutes given")
     return made
 
 

@@ -1,6 +1,7 @@
 """The networks that would do better if a suspected cause were true, made from the user's own by surgery and nothing else.
 
-deep: as it is. shallow: every shape-preserving block but one in three left out. shortcuts: parameter-free shortcuts around its blocks.
+deep: as it is. shallow: every shape-preserving block but one in three left out. shallowest: all of them left out, for where "shallow" is
+still too deep to learn anything. shortcuts: parameter-free shortcuts around its blocks.
 standardised: inputs brought to mean 0 and deviation 1. initialised: weights drawn by He's rule, biases zero. Weights of a seed are those
 that the deep network has at that seed, so that conditions of one seed are pairs.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reslearn.diagnose.problem import Problem
-from reslearn.models import Residual, SurgeryError, blocks, lay_open, leave_out, residualize
+from reslearn.models import Opened, Residual, SurgeryError, blocks, lay_open, leave_out, residualize
 
 KEPT_ONE_IN = 3
 Make = Callable[[int], nn.Module]
@@ -52,8 +53,7 @@ def make_conditions(problem: Problem) -> Conditions:
     try:
         opened = lay_open(problem.net(0), problem.example)
         layers = opened.num_layers
-        candidates = [block.name for block in blocks(opened) if block.keeps_shape]
-        left_out = tuple(name for index, name in enumerate(candidates) if index % KEPT_ONE_IN)
+        left_out = tuple(name for index, name in enumerate(_keep_shape(opened)) if index % KEPT_ONE_IN)
         if left_out:
             shallow = leave_out(opened, left_out).network
             shallow_layers = lay_open(shallow, problem.example).num_layers
@@ -76,6 +76,24 @@ def make_conditions(problem: Problem) -> Conditions:
     return Conditions(
         made=made, notes=tuple(notes), num_layers=layers, num_layers_shallow=shallow_layers, left_out=left_out, shortcuts_around=around
     )  # fmt: skip
+
+
+def shallowest(problem: Problem) -> Condition | None:
+    """Every block that keeps the shape left out; None where "shallow" keeps no more than one of them, or there is no such network."""
+    try:
+        opened = lay_open(problem.net(0), problem.example)
+        names = tuple(_keep_shape(opened))
+        if len(names) <= KEPT_ONE_IN:
+            return None
+        left = lay_open(leave_out(opened, names).network, problem.example).num_layers
+    except SurgeryError:
+        return None
+    what = f"{left} of {opened.num_layers} layers: without any block that keeps the shape"
+    return Condition(name="shallowest", what=what, problem=problem, make=_shallow(problem, names))
+
+
+def _keep_shape(opened: Opened) -> list[str]:
+    return [block.name for block in blocks(opened) if block.keeps_shape]
 
 
 def standardised(problem: Problem) -> Condition:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from reslearn.diagnose.by_layer import LayerSignal, signals_by_layer
-from reslearn.diagnose.conditions import Condition, Conditions, initialised, make_conditions, standardised, wide
+from reslearn.diagnose.conditions import Condition, Conditions, initialised, make_conditions, shallowest, standardised, wide
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.trial import WORST_SCORE, Signals, Trial, run_trial, signals
@@ -95,6 +95,10 @@ def diagnose(
         neighbours = _neighbours(problem)
         steps = steps or _steps(problem, conditions, clock, num_more=2 if with_proof else 0)
         rates = _choose_rates(conditions.made, steps, trials, say)
+        learns = any(min(rates[name][1].values()) <= 1 - MARGIN for name in ("deep", "shallow") if name in rates)
+        if not learns and (least := shallowest(problem)) is not None:
+            conditions.made["shallowest"] = least
+            rates |= _choose_rates({"shallowest": least}, steps, trials, say)
         if min(rates["deep"][1].values()) - neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
             conditions.made["wide"] = wide(problem)
             rates |= _choose_rates({"wide": conditions.made["wide"]}, steps, trials, say)

@@ -24,6 +24,7 @@ MARGIN = 0.05
 GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.4
 FEW_LAYERS = 5
+_SHALLOWER = ("shallow", "shallowest")
 RULES: tuple[tuple[Name, str], ...] = (
     (
         "data fault",
@@ -40,18 +41,22 @@ RULES: tuple[tuple[Name, str], ...] = (
         "Worse than the network newly initialised; or worse than the shallower one, no better than guessing, and the gradients of the "
         f"first third of layers {GRADIENT_RATIO:g} times those of the last, or less than one part in as many, at start and end.",
     ),
-    ("degradation", "Worse in training loss than the shallower network made from it by leaving out blocks."),
+    (
+        "degradation",
+        "Worse in training loss than the shallower network made from it by leaving out blocks; where that learns nothing either, than the "
+        "shallowest that can be made.",
+    ),
     ("bad learning rate", "At the learning rate given worse than at the best of those tried."),
     (
         "capacity too small",
-        "A wide network of ours is better on held-out data than this one on the data it was trained on, which is not worse than the "
-        "shallower one.",
+        "A wide network of ours is better on held-out data than this one on the data it was trained on, which is worse neither than the "
+        "shallower ones nor than itself with shortcuts.",
     ),
     ("overfitting", f"Held-out loss more than {3 * MARGIN:g} above the training loss, and risen by more than {MARGIN:g} since half-way."),
     (
         "healthy",
-        "Not worse than the shallower network, nor at the given learning rate than at the best. Where no shallower one "
-        f"can be made, only with {FEW_LAYERS} layers or fewer, and better than guessing by more than {MARGIN:g}, the interval too.",
+        f"Better than guessing by more than {MARGIN:g}, the interval too; not worse than the shallower network, nor at the given learning "
+        f"rate than at the best. Where no shallower one can be made, only with {FEW_LAYERS} layers or fewer.",
     ),
     ("undecided", "None of these with the certainty asked for."),
 )
@@ -137,9 +142,10 @@ def _initialisation(evidence: Evidence) -> Verdict | None:
 
 
 def _depth(evidence: Evidence) -> Verdict | None:
-    if not worse(evidence, "deep", "shallow")[0]:
+    shallower = next((name for name in _SHALLOWER if worse(evidence, "deep", name)[0]), None)
+    if shallower is None:
         return None
-    told = _against(evidence, "deep", "shallow")
+    told = _against(evidence, "deep", shallower)
     if evidence.train.get("shortcuts"):
         told += f"; with shortcuts {_mean(evidence.train['shortcuts'])}"
     if statistics.fmean(evidence.train["deep"]) > 1 - MARGIN and _is_extreme(evidence):
@@ -156,7 +162,7 @@ def _learning_rate(evidence: Evidence) -> Verdict | None:
 def _capacity(evidence: Evidence) -> Verdict | None:
     deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
     n = min(len(deep), len(wide))
-    if n < 2 or worse(evidence, "deep", "shallow")[0]:
+    if n < 2 or any(worse(evidence, "deep", other)[0] for other in (*_SHALLOWER, "shortcuts")):
         return None
     found = compare(deep[:n], wide[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
     if found.interval is None or found.difference <= MARGIN or found.interval.low <= 0:
@@ -185,11 +191,11 @@ def _healthy(evidence: Evidence) -> Verdict | None:
             return None
         parts += [] if found is None else [_against(evidence, a, b)]
     deep = evidence.train["deep"]
-    if len(deep) < 2:
+    learnt = compare(deep, [1.0] * len(deep), paired=True, confidence=1 - 0.05 / evidence.looks).interval
+    if learnt is None or learnt.high >= -MARGIN:
         return None
     if not evidence.train.get("shallow"):
-        learnt = compare(deep, [1.0] * len(deep), paired=True, confidence=1 - 0.05 / evidence.looks).interval
-        if evidence.num_layers is None or evidence.num_layers > FEW_LAYERS or learnt is None or learnt.high >= -MARGIN:
+        if evidence.num_layers is None or evidence.num_layers > FEW_LAYERS:
             return None
         parts.insert(0, f"{evidence.num_layers} layers, too few for depth to hurt, training loss {_mean(deep)}")
     return Verdict(name="healthy", because="; ".join(parts), certain=True)
