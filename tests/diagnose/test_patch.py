@@ -102,7 +102,7 @@ def test_a_diff_keeps_the_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     applied(make_written(patch), tmp_path)
     assert_the_same(f"{file.name}:build", problem, depth=8)
     deeper = make_conditions(problem_of(f"{file.name}:build", depth=12))  # a depth that was not diagnosed
-    assert deeper.notes[0].count("has a shortcut already") == 6
+    assert "and 4 more: has a shortcut already" in deeper.notes[0]
 
 
 def make_written(patch: Patch) -> Patch:

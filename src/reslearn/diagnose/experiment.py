@@ -205,7 +205,7 @@ def _choose_rates(
 def further_rates(scores: dict[float, float]) -> list[float]:
     """One more, beyond the end at which the best of `scores` by rate lies, if it gained by more than MARGIN there or nothing learns yet."""
     ordered, best = sorted(scores), _best(scores)
-    if best not in (ordered[0], ordered[-1]):
+    if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
         return []
     beside = ordered[1] if best == ordered[0] else ordered[-2]
     if scores[beside] - scores[best] <= MARGIN and scores[best] <= 1 - MARGIN:
