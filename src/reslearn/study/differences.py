@@ -40,7 +40,7 @@ def differences(rows: Iterable[Row], *, field: str = "test_top1_error_pct") -> l
 def _pairs(conditions: Sequence[list[Row]]) -> Iterator[tuple[str, list[Row], list[Row]]]:
     for model in dict.fromkeys(rows[0].model for rows in conditions):
         # What a user varies stands in the overrides; the plainest condition is what the others are measured against.
-        own = sorted((rows for rows in conditions if rows[0].model == model), key=lambda rows: len(rows[0].recipe["overrides"]))
+        own = sorted((rows for rows in conditions if rows[0].model == model), key=lambda rows: len(rows[0].recipe.get("overrides", ())))
         for other in own[1:]:
             yield f"{model}: {_changes(own[0][0], other[0])}", own[0], other
     for plain in conditions:
