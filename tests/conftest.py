@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 # A shell starts its background jobs with Ctrl-C ignored, which they and all that they start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -60,3 +61,22 @@ def make_pictures() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`reslearn ...` in this process: exit status, standard output, standard error."""
+    from reslearn import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reslearn", *map(str, arguments)])
+        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run

@@ -1,13 +1,12 @@
 """`reslearn train`: flags to a recipe, --dry-run, --resume; one line and status 2 for what a user can get wrong."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from reslearn import cli
 from reslearn.runs import RunFolder
 
 SMALL = (
@@ -18,19 +17,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`reslearn train ...` in this process, in a folder of its own: exit status, standard output, standard error."""
+def train(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`reslearn train ...` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reslearn", "train", *arguments])
-        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return partial(reslearn, "train")
 
 
 def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path) -> None:

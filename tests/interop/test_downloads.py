@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn import cli, models
+from reslearn import models
 from reslearn.data import DataError
 from reslearn.interop import WeightsError, dialect_named, look_at, network_of, write_weights
 from reslearn.runs import RunFolder
@@ -19,19 +19,6 @@ from one_file_server import Site
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`reslearn ...` in this process: exit status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
-        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
 
 
 @pytest.fixture
@@ -70,7 +57,6 @@ def test_a_training_starts_from_an_address_that_was_cut_three_times(site: Site, 
     status, output, errors = reslearn("inspect", address)
     assert status == 0 and "names of cifar-fc" in output, errors
     assert len(site.requested) == 4
-    site.__init__(b"x")  # type: ignore[misc]  # the fixture closes it
 
 
 def test_a_download_that_was_given_up_goes_on_at_the_next_command(site: Site, reslearn: Run, tmp_path: Path) -> None:
@@ -100,7 +86,6 @@ def test_offline_is_one_line_with_address_and_place(site: Site, reslearn: Run, t
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert f"cannot download {address} " in errors and f"put what is there at {tmp_path}/kept/weights/model-abababab.pth" in errors
     assert not (tmp_path / "run").exists() and kept(tmp_path) == []
-    site.__init__(b"x")  # type: ignore[misc]  # the fixture closes it
 
 
 def test_files_of_one_name_from_two_addresses_are_kept_apart(site: Site, tmp_path: Path) -> None:

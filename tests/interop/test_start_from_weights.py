@@ -1,14 +1,13 @@
 """Weights into networks and trainings: heads, channels, switches that come along, files that do not match, commands."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from reslearn import cli, models
+from reslearn import models
 from reslearn.data import DataError
 from reslearn.interop import (
     WeightsError,
@@ -32,20 +31,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`reslearn ...` in this process, in a folder of its own: exit status, standard output, standard error."""
+def reslearn(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """In a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
-        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return reslearn
 
 
 @pytest.fixture
