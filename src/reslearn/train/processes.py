@@ -127,7 +127,7 @@ class ManyProcesses:
         """Leave the others. What `sharing` gave cannot be called any more.
 
         DistributedDataParallel's reducer must go before the process group. As the last to hold it (a traceback may keep it alive) it would
-        end it with Python's lock in hand and wait for gloo's thread, which needs that lock to free a tensor: for ever, in one end of four.
+        end it with Python's lock in hand and wait for gloo's thread, which needs that lock to free a tensor: for ever, at times (LOG.md).
         """
         for shared in self._shared:
             del shared.logger, shared.reducer
