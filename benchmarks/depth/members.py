@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 from benchmarks.depth import nets, tasks
 from benchmarks.depth.tasks import Pair
@@ -49,11 +50,11 @@ class Member:
 def members() -> tuple[Member, ...]:
     """All of them, healthy or not known first."""
     specified = [*_measured(), *_constructed()]
-    of_kind: dict[object, list[str]] = {}
+    of_kind: dict[str, list[str]] = {}
     for one in specified:
-        of_kind.setdefault(one["kind"], []).append(str(one["name"]))
+        of_kind.setdefault(one["kind"], []).append(one["name"])
     first = {name for names in of_kind.values() for name in sorted(names, key=_shuffle)[::2]}
-    return tuple(Member(**one, half=HALVES[one["name"] not in first]) for one in specified)  # type: ignore[arg-type]  # fields of Member
+    return tuple(Member(**one, half=HALVES[one["name"] not in first]) for one in specified)
 
 
 def _shuffle(name: str) -> str:
@@ -74,7 +75,7 @@ _CONVOLUTIONAL: dict[str, tuple[Callable[..., nn.Module], Callable[[], Pair], in
 }
 
 
-def _measured() -> Iterator[dict[str, object]]:
+def _measured() -> Iterator[dict[str, Any]]:
     for task, (data, inputs, outputs, lr) in _TABLES.items():
         mlp = partial(nets.mlp, inputs, outputs)
         for norm, width in ((False, 16), (True, 16), (False, 32)):
@@ -106,7 +107,7 @@ def _measured() -> Iterator[dict[str, object]]:
 
 def _against_shallow(
     name: str, kind: str, build: Callable[..., nn.Module], depth: int, data: Callable[[], Pair], lr: float, *, optimizer: str = "sgd"
-) -> dict[str, object]:
+) -> dict[str, Any]:
     fewer = max(1, round(depth / 3))
     if "shortcuts" in kind:
         fewer += 1 - fewer % 2  # a first layer and whole blocks
@@ -120,12 +121,12 @@ def _transformer(*, depth: int, shortcuts: bool = True) -> nn.Module:
     return nets.Transformer(6, 4, 8, depth, shortcuts=shortcuts)
 
 
-def _mlp(task: str, depth: int = 4, **options: object) -> Callable[[], nn.Module]:
+def _mlp(task: str, depth: int = 4, **options: Any) -> Callable[[], nn.Module]:
     _, inputs, outputs, _ = _TABLES[task]
-    return partial(nets.mlp, inputs, outputs, depth, **options)  # type: ignore[arg-type]  # options of nets.mlp
+    return partial(nets.mlp, inputs, outputs, depth, **options)
 
 
-def _constructed() -> Iterator[dict[str, object]]:
+def _constructed() -> Iterator[dict[str, Any]]:
     """Each on a network of which a sibling is healthy."""
     yield from _rates()
     yield from _starts()
@@ -133,7 +134,7 @@ def _constructed() -> Iterator[dict[str, object]]:
     yield from _sizes()
 
 
-def _rates() -> Iterator[dict[str, object]]:
+def _rates() -> Iterator[dict[str, Any]]:
     """Two hundred times too low, or so high that nothing is learnt."""
     usual: list[tuple[str, Callable[[], nn.Module], Callable[[], Pair], float, str]] = [
         *((f"mlp-{task}", _mlp(task), _TABLES[task][0], _TABLES[task][3], "sgd") for task in ("digits", "breast", "moons", "sines")),
@@ -149,7 +150,7 @@ def _rates() -> Iterator[dict[str, object]]:
             }  # fmt: skip
 
 
-def _starts() -> Iterator[dict[str, object]]:
+def _starts() -> Iterator[dict[str, Any]]:
     """Biases that shut most units, and weights that shrink or blow up the signal from layer to layer."""
     for task in ("digits", "breast", "moons", "wine"):
         data, _, _, lr = _TABLES[task]
@@ -170,10 +171,10 @@ def _starts() -> Iterator[dict[str, object]]:
             }  # fmt: skip
 
 
-def _data() -> Iterator[dict[str, object]]:
+def _data() -> Iterator[dict[str, Any]]:
     def on(
         name: str, build: Callable[[], nn.Module], lr: float, kind: str, data: Callable[[], Pair], optimizer: str = "sgd"
-    ) -> dict[str, object]:  # fmt: skip
+    ) -> dict[str, Any]:  # fmt: skip
         return {
             "name": f"{name}-{kind}", "kind": kind, "build": build, "data": data, "lr": lr, "optimizer": optimizer,
             "truths": ("data fault",),
@@ -196,7 +197,7 @@ def _data() -> Iterator[dict[str, object]]:
         yield on(f"mlp-{task}-offset", _mlp(task), lr, "unscaled", partial(tasks.unscaled, pair, offset=300.0))
 
 
-def _sizes() -> Iterator[dict[str, object]]:
+def _sizes() -> Iterator[dict[str, Any]]:
     """Too small, held down, or far larger than the data."""
     for name, build, data in (
         ("mlp-digits", _mlp("digits", 3, width=2), tasks.digits),

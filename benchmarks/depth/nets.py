@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,28 +40,26 @@ def mlp(
     )  # fmt: skip
 
 
-def conv2d(
-    outputs: int, depth: int, *, width: int = 8, activation: str = "relu", norm: bool = False, shortcuts: bool = False, gain: float = 1.0,
-    bias: float = 0.0, dropout: float = 0.0,
+def conv2d(outputs: int, depth: int, **options: Any) -> nn.Module:
+    """3x3 convolutions on [N, 1, 8, 8]; options as those of `mlp`."""
+    return _convolutional(partial(nn.Conv2d, kernel_size=3, padding=1), nn.BatchNorm2d, nn.AdaptiveAvgPool2d(1), outputs, depth, **options)
+
+
+def conv1d(outputs: int, depth: int, **options: Any) -> nn.Module:
+    """Convolutions of length 5 on [N, 1, 32]; options as those of `mlp`."""
+    return _convolutional(partial(nn.Conv1d, kernel_size=5, padding=2), nn.BatchNorm1d, nn.AdaptiveAvgPool1d(1), outputs, depth, **options)
+
+
+def _convolutional(
+    conv: Callable[..., nn.Module], batch_norm: Callable[[int], nn.Module], pool: nn.Module, outputs: int, depth: int, *, width: int = 8,
+    activation: str = "relu", norm: bool = False, shortcuts: bool = False, gain: float = 1.0, bias: float = 0.0, dropout: float = 0.0,
 ) -> nn.Module:  # fmt: skip
-    """3x3 convolutions on [N, 1, 8, 8], halved once, and a linear classifier behind the mean."""
-    def conv(one: int, other: int) -> nn.Module:
-        return nn.Conv2d(one, other, 3, stride=2 if one == 1 else 1, padding=1)
+    """Sizes halved by the first convolution, and a linear classifier behind the mean."""
+    def layer(one: int, other: int) -> nn.Module:
+        return conv(one, other, stride=2 if one == 1 else 1)
 
-    layers = _chain(conv, 1, width, depth, norm and nn.BatchNorm2d, activation, shortcuts, dropout)
-    return _finished(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs)), gain, bias)
-
-
-def conv1d(
-    outputs: int, depth: int, *, width: int = 8, activation: str = "relu", norm: bool = False, shortcuts: bool = False, gain: float = 1.0,
-    bias: float = 0.0, dropout: float = 0.0,
-) -> nn.Module:  # fmt: skip
-    """Convolutions of length 5 on [N, 1, 32], halved once, and a linear classifier behind the mean."""
-    def conv(one: int, other: int) -> nn.Module:
-        return nn.Conv1d(one, other, 5, stride=2 if one == 1 else 1, padding=2)
-
-    layers = _chain(conv, 1, width, depth, norm and nn.BatchNorm1d, activation, shortcuts, dropout)
-    return _finished(nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, outputs)), gain, bias)
+    layers = _chain(layer, 1, width, depth, norm and batch_norm, activation, shortcuts, dropout)
+    return _finished(nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(width, outputs)), gain, bias)
 
 
 class Attention(nn.MultiheadAttention):

@@ -6,22 +6,19 @@ now, whose source a line's `rules` is the hash of; lines of another are made ane
 
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from benchmarks.depth import rivals, truth
 from benchmarks.depth.members import Member, members
 from benchmarks.depth.score import Judged
 
 import reslearn.diagnose
+from reslearn.cli.pool import one_thread_each
 from reslearn.diagnose import diagnose
 
 TRUTHS = Path(__file__).parent / "truth.jsonl"
@@ -114,21 +111,13 @@ def _done(work: Callable[[str, dict[str, int]], Line], names: Sequence[str], job
     if jobs == 1:
         yield from (work(name, small) for name in names)
         return
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
+    with one_thread_each(jobs) as pool:
         try:
             for future in as_completed([pool.submit(work, name, small) for name in names]):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True, wait=False)
             raise
-
-
-def _one_thread() -> None:
-    """As many processes as cores; Ctrl-C ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 def _named(name: str) -> Member:

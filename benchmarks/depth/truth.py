@@ -16,6 +16,7 @@ from benchmarks.depth.members import Member
 from torch import nn
 
 from reslearn.diagnose import MARGIN, Problem, run_trial
+from reslearn.diagnose.verdict import is_worse
 from reslearn.study import compare
 
 DIAGNOSIS_STEPS = 200
@@ -57,7 +58,7 @@ def settle(scores: dict[str, list[float]]) -> tuple[str, ...]:
         if a in scores and b in scores:
             found = compare(scores[a], scores[b], paired=True)
             assert found.interval is not None, "five seeds have an interval"
-            if found.difference > MARGIN and found.interval.low > 0:
+            if is_worse(found):
                 learns_nothing = name == "degradation" and statistics.fmean(scores["deep"]) > 1 - MARGIN
                 return (name, "vanishing or exploding signal") if learns_nothing else (name,)
             is_fine = is_fine and found.interval.high < MARGIN

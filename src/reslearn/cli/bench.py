@@ -98,11 +98,10 @@ def diagnose(
     95 % intervals, rivals that only watch, and seconds a network. A network that was run is a line in results/depth/verdicts.jsonl: a
     benchmark that was stopped goes on, and lines made by other rules are made anew. Takes an hour or two.
     """
-    bench, scoring = _benchmark("depth.run"), _benchmark("depth.score")
+    bench, scoring, halves = _benchmark("depth.run"), _benchmark("depth.score"), _benchmark("depth.members").HALVES
     from fnmatch import fnmatch
     from json import dumps
 
-    halves = ("tuning", "held-out")
     if half not in (*halves, "both"):
         raise ValueError(f"--half {half}: allowed are {', '.join(halves)}, both")
     wanted = None if half == "both" else half

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.pool import one_thread_each
 from reslearn.cli.tell import aloud, keep
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from reslearn.paper import Budget, ClaimsReport
 
 LIST_EXAMPLES = ("reslearn paper list", "reslearn paper list --json")
@@ -104,7 +103,7 @@ def run_and_tell(
     modules = paper.load_claims(only)
     runner = engine_named(engine, jobs=jobs)
     try:
-        with _judges(jobs or available_cores()) as judges:
+        with one_thread_each(jobs or available_cores()) as judges:
             report = paper.run_claims(modules, budget, out, engine=runner, fit=fit, data_dir=data_dir, judges=judges, say=aloud)
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
@@ -120,24 +119,6 @@ def run_and_tell(
         print(f"reslearn: failed: {failure}", file=sys.stderr)
     if report.failures or (check and any(finding.outcome == "not shown" for finding in report.findings)):
         raise typer.Exit(1)
-
-
-def _judges(number: int) -> "Executor":
-    """Processes that judge; forked, like the runs, from the one that has imported torch."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("forkserver"), initializer=_become_judge)
-
-
-def _become_judge() -> None:
-    """One thread, as many judges as cores; and Ctrl-C ends it, which the process it was forked from does not hear."""
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    torch.set_num_threads(1)
 
 
 def _print(report: "ClaimsReport", page: Path) -> None:

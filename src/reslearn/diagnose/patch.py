@@ -232,7 +232,7 @@ def _builds_the_same(problem: Problem, build: Callable[[], nn.Module] | None) ->
             and all(_equal(states[0][key], states[1][key]) for key in states[0])
             and _equal(expected(problem.example), got(problem.example))
         )
-    except Exception:
+    except Exception:  # as above
         return False
 
 

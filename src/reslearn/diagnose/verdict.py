@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reslearn.study import Comparison, compare
+from reslearn.study import Comparison, compare, summary
 
 Name = Literal[
     "degradation", "vanishing or exploding signal", "bad learning rate", "dead units", "overfitting", "data fault", "capacity too small",
@@ -110,7 +110,12 @@ def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | 
     found = compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
     if found.interval is None:
         return False, False, found
-    return found.difference > MARGIN and found.interval.low > 0, found.interval.high < MARGIN, found
+    return is_worse(found), found.interval.high < MARGIN, found
+
+
+def is_worse(found: Comparison) -> bool:
+    """By more than MARGIN, and surely."""
+    return found.interval is not None and found.difference > MARGIN and found.interval.low > 0
 
 
 def _no_information(evidence: Evidence) -> Verdict | None:
@@ -165,7 +170,7 @@ def _capacity(evidence: Evidence) -> Verdict | None:
     if n < 2 or any(worse(evidence, "deep", other)[0] for other in (*_SHALLOWER, "shortcuts")):
         return None
     found = compare(deep[:n], wide[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
-    if found.interval is None or found.difference <= MARGIN or found.interval.low <= 0:
+    if not is_worse(found):
         return None
     because = f"training loss {_mean(deep)}; a wide network has {_mean(wide)} on held-out data"
     return Verdict(name="capacity too small", because=because, certain=True)
@@ -191,8 +196,8 @@ def _healthy(evidence: Evidence) -> Verdict | None:
             return None
         parts += [] if found is None else [_against(evidence, a, b)]
     deep = evidence.train["deep"]
-    learnt = compare(deep, [1.0] * len(deep), paired=True, confidence=1 - 0.05 / evidence.looks).interval
-    if learnt is None or learnt.high >= -MARGIN:
+    around = summary(deep, confidence=1 - 0.05 / evidence.looks).interval
+    if around is None or around.high >= 1 - MARGIN:
         return None
     if not evidence.train.get("shallow"):
         if evidence.num_layers is None or evidence.num_layers > FEW_LAYERS:
