@@ -7,6 +7,7 @@ where a page and its source disagree. Only complete runs count; runs of differen
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from reslearn.interop import dialects, unsupported
 from reslearn.paper.numbers import numbers
@@ -36,13 +37,21 @@ def results_table(results: Path = RESULTS) -> str:
 def _cells(group: Group, rows: list[Row]) -> list[str]:
     recipe = rows[0].recipe
     size = recipe["data"]["size_px"]
-    told = f"`{recipe['name']}`, {recipe['schedule']['duration']}" + (f", {size} x {size} pixels" if size else "")
+    told = f"`{recipe['name']}`, {recipe['schedule']['duration']}" + (f", {size} x {size} pixels" if size else "") + _data_and_start(recipe)
     folders = {row.folder.relative_to(RESULTS).parts[0] for row in rows}
     printed = None if size else numbers("table6").get(group.model)  # it says nothing of smaller pictures
     return [
         f"[{group.model}](results/{'/'.join(sorted(folders))})", told, str(len(group.seeds)), _error(group.summaries.get(TRAINING)),
         _error(group.summaries.get(TEST)), "" if printed is None else f"{printed:.2f}", _runs(rows),
     ]  # fmt: skip
+
+
+def _data_and_start(recipe: dict[str, Any]) -> str:
+    """What is not CIFAR-10 from nothing."""
+    data, told = recipe["data"], ""
+    if data["name"] != "cifar10":
+        told = f", {data['train_images'] or 'all'} images of {Path(data['name']).name}"
+    return told + (f", from {recipe['init']['source']}" if recipe.get("init") else "")
 
 
 def _error(numbers_: Summary | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn import models
+from reslearn import models, recipes
 from reslearn.data import DataError
 from reslearn.interop import (
     WeightsError,
@@ -22,6 +22,7 @@ from reslearn.interop import (
     save_pretrained,
     write_weights,
 )
+from reslearn.interop.load import SWITCHES
 from reslearn.models import Backbone, Network
 from reslearn.runs import RunFolder
 
@@ -85,7 +86,10 @@ def test_a_training_starts_from_weights_and_their_switches_come_along(weights: P
     assert status == 0, errors
     assert "fresh: head.fc.weight, head.fc.bias" in errors and "adapted to other channels: stem.conv.weight" in errors
     folder = RunFolder.open(tmp_path / "run")
-    assert (folder.recipe["model"]["name"], folder.recipe["model"]["shortcut"]) == ("resnet8", "B")
+    switches = {key: value for key, value in folder.recipe["model"].items() if key in SWITCHES}
+    usual = recipes.load("digits").model.model_dump()
+    assert switches == {key: usual[key] for key in SWITCHES} | {"shortcut": "B"}, "what the name stands for anyhow is not said"
+    assert folder.recipe["model"]["name"] == "resnet8"
     assert (folder.recipe["init"]["source"], folder.environment["init"]["dialect"]) == (str(weights), "cifar-fc")
     trained = read_bundle(folder.bundle_path).network.state_dict()  # by two steps of next to nothing
     state = torch.load(weights)

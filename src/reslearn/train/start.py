@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reslearn import data, recipes
+import torch
+
+from reslearn import data, models, recipes
 from reslearn.interop import Identity, WeightsError, load_weights, look_at, preprocess_with
 from reslearn.interop.load import SWITCHES
 from reslearn.models import Network
@@ -41,8 +43,10 @@ def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
         raise WeightsError(
             f"{recipe.init.source} holds weights of {identity.spec['name']}, not of {recipe.model.name}: leave --model out, or --partial"
         )
-    taken = {key: identity.spec[key] for key in SWITCHES}
     given = recipe.model.model_dump()
+    usual = _switches_of(recipe.model.name if named else identity.spec["name"])
+    # What the name stands for anyhow stays unsaid, so that this recipe differs from one without weights only where it does.
+    taken = {key: identity.spec[key] for key in SWITCHES if given[key] is not None or identity.spec[key] != usual[key]}
     changed = {key: value for key, value in taken.items() if given[key] not in (None, value)}
     if not named:
         taken["name"] = identity.spec["name"]
@@ -100,6 +104,12 @@ def _as_begun(record: dict[str, Any]) -> Start:
 def _look_at(recipe: recipes.Recipe) -> Identity:
     assert recipe.init is not None
     return look_at(recipe.init.source, entry=recipe.init.entry)
+
+
+def _switches_of(name: str) -> dict[str, Any]:
+    """What a name of the catalogue stands for."""
+    with torch.device("meta"):
+        return models.build(name, num_classes=2).spec
 
 
 def _with_model(recipe: recipes.Recipe, values: dict[str, Any]) -> recipes.Recipe:
