@@ -282,6 +282,13 @@ def test_a_network_is_recorded_as_it_is_called_with_its_input_alone() -> None:
     assert network.state_dict().keys() == net.state_dict().keys()
 
 
+def test_transformer_layers_of_torch_have_their_shortcuts_already() -> None:
+    layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3)]
+    net = nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 2))
+    with pytest.raises(SurgeryError, match="has a shortcut already"):
+        residualize(net, torch.randn(2, 5, 4))
+
+
 def test_layers_of_a_recurrent_network_are_counted() -> None:
     assert lay_open(Recurrent(), torch.randn(2, 5, 4)).num_layers == 4
 
