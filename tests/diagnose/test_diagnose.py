@@ -87,7 +87,7 @@ def data():
     x = torch.randn(600, 6)
     return x, (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
 """)
-    arguments = ["net.py:build", "--data", "net.py:data", "--depth", "50", "--minutes", "2", "--json"]
+    arguments = ["net.py:build", "--data", "net.py:data", "--depth", "50", "--minutes", "4", "--json"]
     command = [sys.executable, "-m", "reslearn", "diagnose", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -105,6 +105,15 @@ def test_a_diff_keeps_the_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "and 4 more: has a shortcut already" in deeper.notes[0]
 
 
+def test_a_build_that_gives_nothing_still_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = put(tmp_path, f"{HEAD}def build(wide=False):\n    if wide: return None\n    return nn.Sequential({LAYERS})\n")
+    problem = problem_of(f"{file.name}:build")
+    applied(make_written(make_patch(f"{file.name}:build", problem)), tmp_path)
+    assert_the_same(f"{file.name}:build", problem)
+    assert load_build(f"{file.name}:build")[0](wide=True) is None
+
+
 def make_written(patch: Patch) -> Patch:
     write_patch(patch)
     return patch

@@ -246,9 +246,9 @@ class OtherInTraining(nn.Module):
 
 @pytest.mark.parametrize(("net", "words"), [
     (Tuple(), "gives a tuple"),
-    (Twice(), "layer is used twice"),
+    (Twice(), r"layer is used more than once \(.*test_surgery.py:\d+\)"),
     (Branching(), r"cannot be recorded: .*test_surgery.py:\d+"),
-    (OtherInTraining(), "something else in training"),
+    (OtherInTraining(), r"something else in training .*test_surgery.py:\d+\)"),
     (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), "no two layers in a row"),
     (nn.Linear(5, 5), r"cannot take inputs of shape \(2, 4\)"),
 ])  # fmt: skip
@@ -256,6 +256,50 @@ def test_what_cannot_be_operated_on_is_said_in_one_line(net: nn.Module, words: s
     with pytest.raises(SurgeryError, match=words) as error:
         residualize(net, torch.randn(2, 4))
     assert "\n" not in str(error.value)
+
+
+class Masked(nn.Module):
+    """As transformers are called: what is left out of the call decides by what way it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[one for _ in range(4) for one in (nn.Linear(4, 4), nn.ReLU())], nn.Linear(4, 2))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, features: bool = False, scale: float = 1.0) -> Tensor:
+        if mask is not None:
+            x = x * mask
+        return x if features else self.layers(x) * scale
+
+
+def test_a_network_is_recorded_as_it_is_called_with_its_input_alone() -> None:
+    x = torch.randn(2, 4)
+    net = Masked()
+    network = residualize(net, x).network
+    assert torch.equal(network(x), network(x, mask=None, features=False, scale=1.0))
+    assert torch.equal(network(x, scale=2.0), 2 * network(x))
+    with pytest.raises(AssertionError, match="mask"):
+        network(x, mask=x)
+    assert network.state_dict().keys() == net.state_dict().keys()
+
+
+def test_transformer_layers_of_torch_have_their_shortcuts_already() -> None:
+    layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3)]
+    net = nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 2))
+    with pytest.raises(SurgeryError, match="has a shortcut already"):
+        residualize(net, torch.randn(2, 5, 4))
+
+
+def test_layers_of_a_recurrent_network_are_counted() -> None:
+    assert lay_open(Recurrent(), torch.randn(2, 5, 4)).num_layers == 4
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.head = nn.LSTM(4, 6, num_layers=3, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.recurrent(x)[0][:, -1])
 
 
 def test_a_part_that_cannot_be_recorded_stays_whole() -> None:

@@ -76,7 +76,8 @@ def _patch(network: str, problem: "Problem", depth: int | None, path: Path | Non
     except SurgeryError as error:
         aloud(f"no patch: {error}")
         return None
-    aloud(f"patch: shortcuts around {len(made.around)} blocks, to be tried on a fresh seed within the minutes given")
+    num = len(made.around)
+    aloud(f"patch: shortcuts around {num} block{'s' * (num > 1)}, to be tried on a fresh seed within the minutes given")
     return made
 
 

@@ -18,7 +18,8 @@ _NAMES: dict[type[nn.Module], str] = {
     nn.GroupNorm: "group norm", nn.RMSNorm: "RMS norm", nn.Identity: "",
 }  # fmt: skip
 _CAPTION = (
-    "Layers from top to bottom, with the size of what leaves them; framed are the blocks, named as their first layer. "
+    "Layers from top to bottom, with the size of what leaves them; paths side by side are drawn one below the other. "
+    "Framed are the blocks, named as their first layer. "
     "An arc is a shortcut, dotted where sizes change, as in the paper's figure 3 (option A). Left out: in the shallower network."
 )
 

@@ -194,9 +194,9 @@ def _network(found: Diagnosis) -> dict[str, str]:
         "left out for the shallower one": ", ".join(made.left_out),
         "shortcuts around": ", ".join(made.shortcuts_around),
         "gradient, first third of layers over last, at start": _text(found.start.gradient_ratio),
-        "the same at the end": _text(_median([trial.end.gradient_ratio for trial in _deep(found)])),
-        "units that are dead at start": _text(found.start.dead_share, percent=True),
-        "at the end": _text(_median([trial.end.dead_share for trial in _deep(found)]), percent=True),
+        "the same gradients at the end": _text(_median([trial.end.gradient_ratio for trial in _deep(found)])),
+        "dead units at start": _text(found.start.dead_share, percent=True),
+        "dead units at the end": _text(_median([trial.end.dead_share for trial in _deep(found)]), percent=True),
         "nearest neighbours, held out": f"{found.evidence.neighbours:.3f}" if found.trials else "",
     }
     return {label: text for label, text in facts.items() if text}

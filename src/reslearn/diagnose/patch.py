@@ -171,7 +171,8 @@ def _diff(source: _Source, file: Path, edited: str, target: Path, around: tuple[
     old, new = (text.splitlines(keepends=True) for text in (file.read_bytes(), edited.encode()))
     found = difflib.diff_bytes(difflib.unified_diff, old, new, f"a/{name}{tab}".encode(), f"b/{name}{tab}".encode())
     lines = [line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in found]
-    head = f"# {MARK}: {source.place} with shortcuts around {len(around)} blocks; parameters keep their names.\n# Apply: {use}\n"
+    blocks = f"{len(around)} block{'s' * (len(around) > 1)}"
+    head = f"# {MARK}: {source.place} with shortcuts around {blocks}; parameters keep their names.\n# Apply: {use}\n"
     return Patch(kind="diff", path=target, text=head + b"".join(lines).decode(), use=use, around=around)
 
 

@@ -8,8 +8,10 @@ Shapes: those of `example`, batch dimension included.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import operator
+import re
 import traceback
 from copy import deepcopy
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class Opened:
 
     @property
     def num_layers(self) -> int:
-        """Weighted layers, branches counted by their convolutions and linear maps."""
+        """Weighted layers, branches counted by their convolutions, linear maps and recurrent layers."""
         return sum(_count_layers(self.graph_module, segment) for segment in self.segments)
 
 
@@ -83,7 +85,6 @@ def lay_open(net: nn.Module, example: Tensor) -> Opened:
         if getattr(module, "inplace", False) is True:
             vars(module)["inplace"] = False
     graph_module = _record(copy)
-    _refuse_shared_modules(graph_module)
     shapes = _shapes(graph_module, example)
     return Opened(graph_module=graph_module, segments=tuple(_segments(graph_module, shapes)))
 
@@ -100,6 +101,18 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self._opaque = opaque
 
+    def trace_as_called(self, net: nn.Module) -> fx.Graph:
+        """As `net(x)` computes: what a caller may leave out and is None or a switch (mask=None, features=False) has its default value,
+        because a branch on it cannot be recorded otherwise. The recording takes it by the same name, and refuses another value."""
+        parameters = inspect.signature(net.forward).parameters
+        left_out = {name: one.default for name, one in parameters.items() if one.default is None or isinstance(one.default, bool)}
+        graph = self.trace(net, left_out)
+        for node in graph.nodes:
+            name = str(node.target).rpartition("_")[0]
+            if node.op == "placeholder" and str(node.target) not in parameters and name in left_out:
+                node.target = name  # torch.fx has numbered it
+        return graph
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m in self._opaque or super().is_leaf_module(m, module_qualified_name)
 
@@ -112,7 +125,7 @@ def _record(copy: nn.Module) -> fx.GraphModule:
             was_training = copy.training
             codes = []
             for mode in (False, True):
-                graph = _Tracer(opaque).trace(copy.train(mode))
+                graph = _Tracer(opaque).trace_as_called(copy.train(mode))
                 codes.append(_without_training_flags(graph))
             copy.train(was_training)
             break
@@ -122,8 +135,13 @@ def _record(copy: nn.Module) -> fx.GraphModule:
                 raise SurgeryError(f"the network cannot be recorded: {_first_line(error)}{line}") from None
             opaque.add(culprit)
     if codes[0] != codes[1]:
-        raise SurgeryError("the network computes something else in training than in evaluation (an `if self.training:`): no surgery on it")
+        differing = (index for index, (one, other) in enumerate(zip(*codes, strict=False)) if one != other)
+        line = _line_of_node(copy, opaque, next(differing, min(len(code) for code in codes)))
+        raise SurgeryError(
+            f"the network computes something else in training than in evaluation (an `if self.training:`){line}: no surgery on it"
+        )
     graph_module = fx.GraphModule(copy, graph)
+    _refuse_shared_modules(graph_module, copy, opaque)
     _make_trainable(graph_module)
     return graph_module
 
@@ -167,18 +185,31 @@ def _culprit(error: BaseException, root: nn.Module) -> tuple[nn.Module | None, s
     return found, line
 
 
+def _line_of_node(copy: nn.Module, opaque: set[nn.Module], index: int) -> str:
+    """The line of the user's code behind a node of the graph, by recording once more, which takes longer; nothing where torch made it."""
+    tracer = _Tracer(opaque)
+    tracer.record_stack_traces = True
+    nodes = list(tracer.trace_as_called(copy).nodes)
+    frames = re.findall(r'File "(.+?)", line (\d+)', nodes[min(index, len(nodes) - 1)].stack_trace or "")
+    lines = [f" ({file}:{number})" for file, number in frames if "/torch/" not in file and "reslearn/models/seams.py" not in file]
+    return lines[-1] if lines else ""
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _refuse_shared_modules(graph_module: fx.GraphModule) -> None:
-    called: dict[nn.Module, str] = {}
-    for node in graph_module.graph.nodes:
+def _refuse_shared_modules(graph_module: fx.GraphModule, copy: nn.Module, opaque: set[nn.Module]) -> None:
+    called: set[nn.Module] = set()
+    for index, node in enumerate(graph_module.graph.nodes):
         module = module_of(graph_module, node)
         if module is not None and _has_parameters(module):
             if module in called:
-                raise SurgeryError(f"{node.target} is used twice: its weights are in two places at once, and no layer can be cut alone")
-            called[module] = str(node.target)
+                line = _line_of_node(copy, opaque, index)
+                raise SurgeryError(
+                    f"{node.target} is used more than once{line}: its weights are in several places, and no layer can be cut alone"
+                )
+            called.add(module)
 
 
 class _Shapes(fx.Interpreter):
@@ -290,4 +321,5 @@ def _count_layers(graph_module: fx.GraphModule, segment: Segment) -> int:
         return 0
     counted = (nn.MultiheadAttention, *_LAYERS)
     inside = [module for name in segment.modules for module in graph_module.get_submodule(name).modules()]
-    return max(1, sum(isinstance(module, counted) for module in inside))
+    recurrent = sum(module.num_layers for module in inside if isinstance(module, nn.RNNBase))
+    return max(1, recurrent + sum(isinstance(module, counted) for module in inside))

@@ -21,6 +21,7 @@ from reslearn.models.seams import Opened, Segment, SurgeryError, lay_open, modul
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_WITH_SHORTCUTS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +154,11 @@ def _copy(opened: Opened) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
 
 
 def has_shortcut(segment: Segment) -> bool:
-    """Whether the value that enters is added, untouched, to what leaves."""
+    """Whether the value that enters is added, untouched, to what leaves; torch's own transformer layers, which stay whole, do that."""
+    owner = segment.start.graph.owning_module
+    assert isinstance(owner, fx.GraphModule)
+    if any(isinstance(one, _WITH_SHORTCUTS) for name in segment.modules for one in owner.get_submodule(name).modules()):
+        return True
     adds = [node for node in segment.nodes if getattr(node.target, "__name__", node.target) in ("add", "add_", "iadd")]
     return any(_carries(one, segment.start) for node in adds for one in node.all_input_nodes)
 
