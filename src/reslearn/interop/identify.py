@@ -5,7 +5,7 @@ and shapes cannot tell (where a bottleneck strides, where option A puts zeros) c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,25 @@ class Identity:
     @property
     def tensors(self) -> Mapping[str, Stored]:
         return self.checkpoint.entries[self.entry]
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Switches that change what these weights compute and leave no trace in them. A bundle says them itself."""
+        if self.checkpoint.metadata.get("format") == BUNDLE_FORMAT:
+            return ()
+        bottleneck = any(".body.conv3." in name for name in self.names)
+        return (*(("stride_in",) if bottleneck else ()), *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()))
+
+    def told(self, **switches: Any) -> "Identity":
+        """The same, where somebody knows what the weights cannot tell. WeightsError for a switch that they can, or that has no effect."""
+        if wrong := [key for key in switches if key not in self.untold]:
+            raise WeightsError(
+                f"{self.checkpoint.path}: {wrong[0]}={switches[wrong[0]]!r}: the file of this {self.spec['name']} tells that, or it has "
+                f"no effect; open is {', '.join(self.untold) or 'nothing'}"
+            )
+        with torch.device("meta"):
+            net = models.build(**{**self.spec, **switches}, num_classes=1)  # ValueError for a value that is not allowed
+        return replace(self, spec={key: net.spec[key] for key in self.spec})
 
     def read(self, name: str) -> Tensor:
         """Our tensor `name`, laid out as ours. Statistics are divided by a factor and biases taken off where the dialect has such."""
