@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reslearn.interop import WeightsError, read_checkpoint
+from reslearn.interop import WeightsError, identify, read_checkpoint
 from reslearn.interop.dialect import dialects
 from reslearn.interop.write import _write_caffe
 
@@ -85,6 +85,14 @@ def test_what_was_written_comes_back(container: str, tmp_path: Path) -> None:
     if container == "torch zip":
         assert checkpoint.has_optimizer
         assert checkpoint.others == ("optimizer", "args", "best", "size")
+
+
+def test_an_onnx_file_for_inference_is_told_what_is_the_matter(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install 'reslearn[test]' brings onnx")
+    tensors = [onnx.numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), "onnx::Conv_193")]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), tmp_path / "x.onnx")
+    with pytest.raises(WeightsError, match="exporters fold batch norm"):
+        identify(read_checkpoint(tmp_path / "x.onnx"))
 
 
 def test_views_of_one_storage_and_other_types(tmp_path: Path) -> None:

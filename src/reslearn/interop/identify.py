@@ -98,10 +98,10 @@ def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
                 failures.append((len(ours), f"nearest is {dialect.name}, but {error}"))
     if found:
         return max(found, key=lambda identity: len(identity.names))
-    if not failures:
-        some = ", ".join(list(tensors)[:3])
-        raise WeightsError(f"{checkpoint.path}: no network that is known here: {len(tensors)} tensors, {some}, ...")
-    raise WeightsError(f"{checkpoint.path}: no network that is known here: {max(failures)[1]}")
+    why = max(failures)[1] if failures else f"{len(tensors)} tensors, {', '.join(list(tensors)[:3])}, ..."
+    if checkpoint.container == "ONNX":
+        why += "; exporters fold batch norm into convolutions unless they export for training: take the checkpoint that it was made from"
+    raise WeightsError(f"{checkpoint.path}: no network that is known here: {why}")
 
 
 def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
