@@ -257,6 +257,12 @@ def test_foreign_and_hostile_files_are_one_line(name: str, tmp_path: Path) -> No
     refused(path)
 
 
+def test_an_hdf5_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    hdf5(tmp_path / "x.h5")
+    (tmp_path / "x.h5").write_bytes((tmp_path / "x.h5").read_bytes().replace(b"weight:0", b"\xffeight:0"))
+    assert "is no name" in refused(tmp_path / "x.h5")
+
+
 def test_what_is_written_by_hand_here_is_read_where_it_is_right(tmp_path: Path) -> None:
     """Else the files above might be refused for another reason; and what they tried leaves nothing for the next."""
     for file, content in FILES.values():
@@ -310,7 +316,7 @@ def read_whole(path: Path) -> None:
 
 
 QUICK = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-FUZZED = ["torch zip", "legacy torch", "pickle of arrays", "safetensors", "caffemodel"]
+FUZZED = list(WRITERS)
 
 
 @pytest.mark.parametrize("container", FUZZED)
