@@ -7,14 +7,14 @@ Bounds, relative to the largest number: 1e-5 in float32; in float64 1e-11, which
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from reslearn import models
-from reslearn.interop import Checkpoint, Stored, identify, load_weights
+from reslearn.interop import Checkpoint, Identity, Stored, identify, load_weights
+from reslearn.models import Backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
@@ -25,7 +25,7 @@ LARGE = [
     *(f"torchvision:{name}" for name in ("resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")),
     *(f"torchvision:{name}" for name in ("resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")),
     *(f"timm:{name}" for name in ("resnet50", "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnetv2_34", "resnetv2_50")),
-    *(f"timm:{name}" for name in ("resnetv2_101", "resnext101_32x4d")),
+    *(f"timm:{name}" for name in ("resnetv2_101", "resnetv2_152", "resnext101_32x4d")),
 ]
 
 
@@ -51,35 +51,37 @@ def peer(name: str) -> nn.Module:
     return net.double()
 
 
-def ours(net: nn.Module) -> models.Network:
-    """The network that our identification makes of their state."""
+def ours(net: nn.Module) -> tuple[models.Network, Identity]:
+    """The network that our identification makes of their state, and what that found."""
     state = net.state_dict()
     stored = {key: Stored(shape=tuple(value.shape), dtype=value.dtype, read=value.clone) for key, value in state.items()}
     identity = identify(Checkpoint(path=peers.ROOT, container="state", entries={"": stored}))
     again = models.build(**identity.spec, num_classes=10).double()
     loaded = load_weights(again, identity)
     assert (loaded.fresh, loaded.unused) == ((), ())
-    return again
+    return again, identity
 
 
 def check(name: str) -> None:
     theirs = peer(name)
-    net = ours(theirs)
+    net, identity = ours(theirs)
+    names = [(key, identity.names[key]) for key, _ in net.named_parameters()]
     for dtype, bound in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
         x = torch.randn(2, 3, 64, 64, dtype=dtype)
         for training in (False, True):
-            results = [run(part.to(dtype).train(training), x) for part in (theirs, net)]
-            for expected, found in zip(*results, strict=True):
-                difference = float((expected - found).abs().max() / expected.abs().max())
-                assert difference <= bound, f"{name}, {dtype}, training {training}: {difference}"
+            expected = run(theirs.to(dtype).train(training), x, [key for _, key in names])
+            found = run(net.to(dtype).train(training), x, [key for key, _ in names])
+            for key, one, other in zip(["logits", "image", *(key for key, _ in names)], expected, found, strict=True):
+                difference = float((one - other.reshape(one.shape)).abs().max() / one.abs().max())
+                assert difference <= bound, f"{name}, {key}, {dtype}, training {training}: {difference}"
 
 
-def run(net: nn.Module, x: torch.Tensor) -> list[Any]:
-    """Logits, and the gradient of a sum of squares with respect to the image: it goes through every layer."""
+def run(net: nn.Module, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]:
+    """Logits, and the gradients of a sum of squares with respect to the image and the parameters of these names."""
     x = x.clone().requires_grad_()
     logits = net(x)
-    (gradient,) = torch.autograd.grad(logits.square().sum(), x)
-    return [logits.detach(), gradient]
+    parameters = dict(net.named_parameters())
+    return [logits.detach(), *torch.autograd.grad(logits.square().sum(), [x, *(parameters[name] for name in names)])]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -91,3 +93,13 @@ def test_logits_and_gradients_are_theirs(name: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_logits_and_gradients_are_theirs_in_large(name: str) -> None:
     check(name)
+
+
+def test_a_feature_pyramid_of_torchvision_takes_our_backbone() -> None:
+    from torchvision.ops import FeaturePyramidNetwork
+
+    backbone = Backbone(models.build("resnet18", num_classes=1))
+    maps = FeaturePyramidNetwork(list(backbone.channels.values()), 8)(backbone(torch.randn(1, 3, 64, 64)))
+    assert {name: tuple(value.shape) for name, value in maps.items()} == {
+        "stage1": (1, 8, 16, 16), "stage2": (1, 8, 8, 8), "stage3": (1, 8, 4, 4), "stage4": (1, 8, 2, 2),
+    }  # fmt: skip

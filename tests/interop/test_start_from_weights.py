@@ -61,6 +61,11 @@ def test_inspect_says_whose_weights_these_are(weights: Path, reslearn: Run) -> N
         assert part in text
 
 
+def test_inspect_of_a_file_that_is_not_there_says_so(reslearn: Run) -> None:
+    for name in ("absent.caffemodel", "absent.pkl", "absent.pth", "absent.th"):
+        assert "No such file" in reslearn("inspect", name)[2]
+
+
 def test_inspect_finds_numbers_that_are_none(weights: Path, reslearn: Run) -> None:
     state = torch.load(weights)
     state["layer1.0.conv1.weight"].zero_()
@@ -77,6 +82,49 @@ def test_export_writes_what_the_project_loads_and_not_over_a_file(weights: Path,
     assert "is there already" in reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")[2]
     status, _, errors = reslearn("export", str(weights), "--to", "fb.resnet.torch", "--out", "x.pth")
     assert (status, errors.count("\n")) == (2, 1) and "Lua" in errors
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> tuple[Path, Network]:
+    """A detector's file: a backbone that strides in the 1x1, behind a prefix, and a head of its own."""
+    net = models.build("resnet50", num_classes=1, stride_in="1x1").eval()
+    write_weights(net, tmp_path / "backbone.pth", dialect_named("maskrcnn-benchmark"))
+    state = {f"backbone.body.{name}": tensor for name, tensor in torch.load(tmp_path / "backbone.pth").items()}
+    torch.save({"model": state | {"rpn.head.conv.weight": torch.zeros(2)}}, tmp_path / "detector.pth")
+    return tmp_path / "detector.pth", net
+
+
+def test_a_backbone_goes_from_one_detector_to_another(detector: tuple[Path, Network], reslearn: Run, tmp_path: Path) -> None:
+    path, net = detector
+    assert json.loads(reslearn("inspect", str(path), "--json")[1])["command"] == f"reslearn train DATA --init {path} --partial"
+    status, _, errors = reslearn("export", str(path), "--to", "caffe", "--out", "x.caffemodel")
+    assert (status, errors.count("\n")) == (2, 1) and "rpn.head.conv.weight (in the file only); --partial" in errors
+    status, output, errors = reslearn("export", str(path), "--partial", "--to", "caffe", "--out", "x.caffemodel")
+    assert (status, errors) == (0, "") and "without a head" in output and "left out: rpn.head.conv.weight" in output
+    identity = look_at(tmp_path / "x.caffemodel")
+    assert (identity.dialect.name, identity.num_classes, identity.unmatched) == ("caffe", None, ())
+    again = network_of(identity, num_classes=1)
+    image = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again.features(image), net.features(image))
+
+
+@pytest.mark.filterwarnings("default")  # the head is fresh
+def test_who_knows_what_weights_cannot_tell_may_say_so(detector: tuple[Path, Network], reslearn: Run, tmp_path: Path) -> None:
+    """A file of mmpretrain whose style is caffe: its names are those of the other style, which is the usual one."""
+    net, path = detector[1], tmp_path / "caffe-style.pth"
+    write_weights(net, path, dialect_named("mmpretrain"))
+    image = torch.randn(1, 3, 64, 64)
+    assert not torch.allclose(network_of(path)(image), net(image))
+    assert torch.equal(network_of(path, stride_in="1x1")(image), net(image))
+    assert torch.equal(create_model("resnet50", pretrained=str(path), stride_in="1x1")(image), net(image))
+    assert "only 1x1" in reslearn("export", str(path), "--to", "caffe", "--out", "x.caffemodel")[2].replace("'", "")
+    assert reslearn("export", str(path), "--stride-in", "1x1", "--to", "caffe", "--out", "x.caffemodel")[0] == 0
+    dry = ["train", "digits", *SMALL, "--init", str(path), "--out", "run", "--dry-run"]
+    usual, said = (reslearn(*dry, "--json", *more) for more in ((), ("--set", "model.stride_in=1x1")))
+    assert json.loads(said[1])["macs"] < json.loads(usual[1])["macs"] and "overrides the recipe" not in said[2]
+    for wrong, why in {"zero_pad": "open is stride_in", "stride_in": "allowed are"}.items():
+        with pytest.raises(ValueError, match=why):
+            network_of(path, **{wrong: "split"})
 
 
 @pytest.mark.filterwarnings("default")  # what comes along is told on standard error

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+# A file that is not there is no unknown network. Names of networks have no dots.
+_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".pkl", ".pickle", ".caffemodel", ".onnx", ".h5", ".hdf5")
+
 if TYPE_CHECKING:
     from reslearn.models import Complexity
 
@@ -68,7 +71,7 @@ def _is_file(model: str) -> bool:
     """A file that exists, what can be no name, or weights with a name or an address."""
     from reslearn.interop.named import is_named
 
-    return is_named(model) or Path(model).is_file() or "/" in model or Path(model).suffix in (".pth", ".pt", ".safetensors", ".onnx", ".h5")
+    return is_named(model) or Path(model).exists() or "/" in model or Path(model).suffix in _SUFFIXES
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:

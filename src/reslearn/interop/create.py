@@ -47,6 +47,7 @@ def create_model(
             net.reset_head(10 if net.spec["stem"] == "cifar" else 1000)
     else:
         identity = look_at(f"torchvision:{name}" if pretrained is True else pretrained)
+        identity = identity.told(**{key: value for key, value in switches.items() if key in identity.untold})
         spec = {**{key: identity.spec[key] for key in SWITCHES}, **switches, "in_channels": in_channels}
         net = models.build(name, num_classes=num_classes or identity.num_classes or 1000, **spec)
         load_weights(net, identity)

@@ -1,7 +1,7 @@
 """A dialect: how a project names and lays out the weights of the networks that are built here. Each is a TOML file in dialects/.
 
 [layers]      our layer = theirs. Numbers in braces go over: {stage}, {block}, {n}; theirs may count otherwise ({stage-1}) or in letters
-              ({block:letter}: a, b, c from 0; {n:letter1}: from 1; {block:numbered}: a, b1, b2)
+              ({block:letter}: a, b, c from 0; {n:letter1}: from 1; {block:numbered}: a, b1, b2); "" is a layer that theirs lack
 [leaves]      how a weight of a layer is called, "{}" being the layer; as in torch unless named here
 [transforms]  how numbers are laid out: bgr, hwio, transposed, kernel_1x1
 [extra]       tensors that we have no place for: bn.factor divides statistics (Caffe), conv.bias is taken off the running mean after it
@@ -58,6 +58,10 @@ class Dialect:
     notes: tuple[str, ...]
     wrapper: str
     rules: tuple[_Rule, ...] = field(repr=False, default=())
+
+    @property
+    def has_head(self) -> bool:
+        return self.theirs("head.fc.weight") is not None
 
     def theirs(self, name: str) -> str | None:
         """Their name of our tensor (or of "layer.factor", "layer.bias" as in [extra]), None where they have no such tensor."""
@@ -165,7 +169,7 @@ def _dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect:
 
 
 def _rules(dialect: Dialect) -> Iterator[_Rule]:
-    for ours, theirs in dialect.layers.items():
+    for ours, theirs in ((ours, theirs) for ours, theirs in dialect.layers.items() if theirs):
         kind = _kind(ours)
         for leaf in _LEAVES[kind]:
             if leaf not in dialect.missing and f"{kind}.{leaf}" not in dialect.extra:

@@ -28,8 +28,10 @@ def read_hdf5(path: Path) -> dict[str, Stored]:
     tensors: dict[str, Stored] = {}
     num_parts = 0
 
-    def visit(name: str, part: Any) -> None:
+    def visit(name: str | bytes, part: Any) -> None:
         nonlocal num_parts
+        if not isinstance(name, str):  # h5py gives bytes for what is no UTF-8
+            raise ValueError(f"{name[:40]!r} is no name")
         num_parts += 1
         if num_parts > _LARGEST_NUMBER_OF_PARTS:
             raise ValueError("it has more parts than any network")

@@ -5,7 +5,7 @@ and shapes cannot tell (where a bottleneck strides, where option A puts zeros) c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,25 @@ class Identity:
     def tensors(self) -> Mapping[str, Stored]:
         return self.checkpoint.entries[self.entry]
 
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Switches that change what these weights compute and leave no trace in them. A bundle says them itself."""
+        if self.checkpoint.metadata.get("format") == BUNDLE_FORMAT:
+            return ()
+        bottleneck = any(".body.conv3." in name for name in self.names)
+        return (*(("stride_in",) if bottleneck else ()), *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()))
+
+    def told(self, **switches: Any) -> "Identity":
+        """The same, where somebody knows what the weights cannot tell. WeightsError for a switch that they can, or that has no effect."""
+        if wrong := [key for key in switches if key not in self.untold]:
+            raise WeightsError(
+                f"{self.checkpoint.path}: {wrong[0]}={switches[wrong[0]]!r}: the file of this {self.spec['name']} tells that, or it has "
+                f"no effect; open is {', '.join(self.untold) or 'nothing'}"
+            )
+        with torch.device("meta"):
+            net = models.build(**{**self.spec, **switches}, num_classes=1)  # ValueError for a value that is not allowed
+        return replace(self, spec={key: net.spec[key] for key in self.spec})
+
     def read(self, name: str) -> Tensor:
         """Our tensor `name`, laid out as ours. Statistics are divided by a factor and biases taken off where the dialect has such."""
         tensor = self.dialect.change(name, self.tensors[self.names[name]].read(), to_ours=True)
@@ -79,10 +98,10 @@ def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
                 failures.append((len(ours), f"nearest is {dialect.name}, but {error}"))
     if found:
         return max(found, key=lambda identity: len(identity.names))
-    if not failures:
-        some = ", ".join(list(tensors)[:3])
-        raise WeightsError(f"{checkpoint.path}: no network that is known here: {len(tensors)} tensors, {some}, ...")
-    raise WeightsError(f"{checkpoint.path}: no network that is known here: {max(failures)[1]}")
+    why = max(failures)[1] if failures else f"{len(tensors)} tensors, {', '.join(list(tensors)[:3])}, ..."
+    if checkpoint.container == "ONNX":
+        why += "; exporters fold batch norm into convolutions unless they export for training: take the checkpoint that it was made from"
+    raise WeightsError(f"{checkpoint.path}: no network that is known here: {why}")
 
 
 def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:

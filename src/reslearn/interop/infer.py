@@ -10,6 +10,7 @@ from reslearn.models.families import IMAGENET_BLOCKS, VARIANTS, Layout, layout_o
 Shapes = Mapping[str, tuple[int, ...]]
 _BLOCK = re.compile(r"stage(\d+)\.(\d+)\.")
 _MOST_BLOCKS = 2_000
+_CHECK = "model.{} says otherwise; right is what errs less on labelled images (docs/weights.md)"
 
 
 class NotAResNet(ValueError):
@@ -41,12 +42,15 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
         if key == "stride_in" and bottleneck:
             spec[key] = known[0]
             usual = f"{known[0]} is taken" if len(known) > 1 else f"{known[0]} is what {dialect.name} does"
-            notes.append(f"the weights cannot tell whether bottlenecks stride in the 1x1 or the 3x3; {usual}; a forward check decides")
+            notes.append(f"the weights cannot tell whether bottlenecks stride in the 1x1 or the 3x3; {usual}, {_CHECK.format('stride_in')}")
         if key in ("zero_pad", "subsample") and spec["shortcut"] == "A":
             spec[key] = value
     if spec["shortcut"] == "A":
         said = f"zeros are taken as {spec.get('zero_pad', 'append')!r}, maps as {spec.get('subsample', 'slice')!r}"
-        notes.append(f"shortcuts without weights cannot be told from none (a plain network), nor where their zeros are; {said}")
+        notes.append(
+            f"shortcuts without weights cannot be told from none (a plain network), nor where their zeros are; {said}, "
+            + _CHECK.format("zero_pad")
+        )
     if bottleneck:
         spec |= _groups(shapes)
     spec["name"], spec["width"] = _name(spec, tuple(blocks), channels, bottleneck=bottleneck)

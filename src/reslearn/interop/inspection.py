@@ -28,6 +28,7 @@ class Inspection:
     dialect: str
     prefix: str
     model: dict[str, Any]
+    bottleneck: bool
     num_classes: int | None
     dtypes: dict[str, int]
     size_px: int
@@ -49,10 +50,11 @@ class Inspection:
         kind = "pre-activation " if model["preactivation"] else ""
         shortcut = f"shortcut {model['shortcut']}" + (", averaged before it projects" if model["shortcut_pool"] else "")
         wide = "".join(f", {key} {model[key]}" for key, usual in (("groups", 1), ("base_width", 64), ("width", 1)) if model[key] != usual)
+        stride = f", stride in the {model['stride_in']}" if self.bottleneck else ""
         head = "no head" if self.num_classes is None else f"{self.num_classes} classes"
         said = [
             f"{self.path}: {self.container}, names of {self.dialect}" + (f" behind {self.prefix!r}" if self.prefix else ""),
-            f"{kind}{model['name']}: {shortcut}, stem {model['stem']}, stride in the {model['stride_in']}{wide}",
+            f"{kind}{model['name']}: {shortcut}, stem {model['stem']}{stride}{wide}",
             f"{head}, {model['in_channels']} input channels, {'batch norm' if model['normalize'] else 'no batch norm'}",
             f"{self.parameters:,} parameters, {self.macs:,} MACs for an image of {self.size_px} x {self.size_px}; "
             + ", ".join(f"{count} tensors of {dtype}" for dtype, count in self.dtypes.items()),
@@ -82,13 +84,19 @@ def inspect_file(source: Path | str, *, entry: str | None = None, size_px: int |
     return Inspection(
         path=str(source), container=checkpoint.container, entry=identity.entry, entries=tuple(checkpoint.entries), averages=checkpoint.ema,
         others=checkpoint.others, has_optimizer=checkpoint.has_optimizer, dialect=identity.dialect.name, prefix=identity.prefix,
-        model=dict(identity.spec), num_classes=identity.num_classes,
+        model=dict(identity.spec), bottleneck=any(".body.conv3." in name for name in identity.names), num_classes=identity.num_classes,
         dtypes=dict(Counter(str(identity.tensors[name].dtype).removeprefix("torch.") for name in identity.names.values())),
         size_px=size, parameters=counted.parameters - head_parameters, macs=counted.macs - head_macs,
         not_finite=not_finite, all_zero=all_zero,
         unmatched=identity.unmatched, notes=(*identity.notes, *identity.dialect.notes),
-        command=f"reslearn train DATA --init {shlex.quote(str(source))}",
+        command=_command(str(source), identity, entry),
     )  # fmt: skip
+
+
+def _command(source: str, identity: Identity, entry: str | None) -> str:
+    """What starts a training from it, as it stands: of this table, and without what is no part of the network."""
+    table = f" --set {shlex.quote(f'init.entry={entry}')}" if entry is not None else ""
+    return f"reslearn train DATA --init {shlex.quote(source)}{table}{' --partial' if identity.unmatched else ''}"
 
 
 def _odd(identity: Identity) -> tuple[tuple[str, ...], tuple[str, ...]]:

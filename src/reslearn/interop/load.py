@@ -97,13 +97,18 @@ def load_weights(net: Network, source: Path | str | Identity, *, partial: bool =
     return Loaded(identity=identity, fresh=tuple(fresh), adapted=tuple(adapted), unused=tuple(dict.fromkeys(unused)))
 
 
-def network_of(source: Path | str, *, num_classes: int | None = None, in_channels: int | None = None, partial: bool = False) -> Network:
-    """The network that the weights of `source` are of, with them, in evaluation mode. Raises WeightsError."""
-    identity = look_at(source)
+def network_of(
+    source: Path | str | Identity, *, num_classes: int | None = None, in_channels: int | None = None, partial: bool = False, **told: Any
+) -> Network:
+    """The network that the weights of `source` are of, with them, in evaluation mode. Raises WeightsError.
+
+    told: switches that you know and the weights cannot tell (`Identity.untold`), as in stride_in="1x1".
+    """
+    identity = (source if isinstance(source, Identity) else look_at(source)).told(**told)
     spec = dict(identity.spec) | ({} if in_channels is None else {"in_channels": in_channels})
     classes = num_classes if num_classes is not None else identity.num_classes
     if classes is None:
-        raise WeightsError(f"{source}: it has no head: num_classes says for how many classes there is to be one")
+        raise WeightsError(f"{identity.checkpoint.path}: it has no head: num_classes says for how many classes there is to be one")
     net = models.build(**spec, num_classes=classes)
     load_weights(net, identity, partial=partial)
     return net.eval()

@@ -2,7 +2,8 @@
 
 A pickle is a program, and may name any function to be called. Here it may name those that tensors and arrays are written with, and what
 it gets are stand-ins that note shape, type and place. Whatever else it asks for is refused, and told. Before it runs, its
-instructions are looked through: known ones only, and no index into its memo beyond its own length (which would take memory).
+instructions are looked through: known ones only, not more than a checkpoint needs (each may make an object, of which a byte of a file
+can ask for two hundred), no index into its memo beyond its own length, no tuples so deep that the hash of one ends the process.
 """
 
 import io
@@ -11,6 +12,7 @@ import pickle
 import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +23,11 @@ from reslearn.interop.stored import Stored, checked_shape
 # Those with which other processes, extension registries and out-of-band buffers come in are left out.
 _FORBIDDEN = {"INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER", "PERSID"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
+_GETS = {"GET", "BINGET", "LONG_BINGET"}
+_NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
+_MOST_INSTRUCTIONS = 2_000_000  # 30 a tensor: resnet1202 with two moments and an average has 0.8 million
+_DEEPEST = 100  # a tuple in a tuple: sizes and strides are 2 deep
+_LONGEST_NAME = 200
 
 DTYPES = {
     "float16": torch.float16, "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "int8": torch.int8,
@@ -30,6 +37,34 @@ _NUMPY = {
     "f2": "float16", "f4": "float32", "f8": "float64", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8",
     "b1": "bool",
 }  # fmt: skip
+
+
+class Allowance:
+    """What the calls in a pickle may make of it. One text of a megabyte, referred to a thousand times, would be arrays of a gigabyte."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._bytes, self._items = 2 * num_bytes, _MOST_INSTRUCTIONS  # as text, and the bytes that it is encoded to
+
+    def take(self, *, num_bytes: int = 0, num_items: int = 0) -> None:
+        self._bytes -= num_bytes
+        self._items -= num_items
+        if self._bytes < 0 or self._items < 0:
+            raise pickle.UnpicklingError("it makes more of its content than there is, by using parts of it again and again")
+
+
+class Called:
+    """A function that a pickle may call. On the function itself it could set attributes, which would last for all later files."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
 
 
 class Table(OrderedDict[Any, Any]):
@@ -53,8 +88,7 @@ class NumpyType:
     """`numpy.dtype`, as far as it has a counterpart in torch."""
 
     def __init__(self, code: Any, align: Any = 0, copy: Any = 1) -> None:
-        text = code.decode("latin-1") if isinstance(code, bytes) else str(code)
-        self.code = text.lstrip("<|=")
+        self.code = text(code).lstrip("<|=") if isinstance(code, str | bytes) and len(code) < 16 else "?"
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) > 1 and state[1] in (">", b">"):
@@ -71,9 +105,12 @@ class NumpyArray:
 
     stored: Stored | None = None
 
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+
     def __setstate__(self, state: tuple[Any, Any, Any, Any, Any]) -> None:
         _, shape, dtype, is_fortran, content = state
-        self.stored = _array(content, dtype, shape, bool(is_fortran))
+        self.stored = _array(self._allowance, content, dtype, shape, bool(is_fortran))
 
 
 def read_pickle(
@@ -84,12 +121,14 @@ def read_pickle(
     allowed: stand-ins for further names. persistent: what to make of references to something outside (torch's storages).
     """
     check_instructions(content)
-    names = {**_ALLOWED, **(allowed or {})}
+    allowance = Allowance(len(content))
+    counted = {name: Called(partial(function, allowance)) for name, function in _COUNTED.items()}
+    names = {**_ALLOWED, **counted, **(allowed or {})}
 
     class Reader(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in names:
-                raise pickle.UnpicklingError(f"it would import {module}.{name}, which could run anything")
+                raise pickle.UnpicklingError(f"it would import {f'{module}.{name}'[:_LONGEST_NAME]}, which could run anything")
             return names[module, name]
 
         def persistent_load(self, pid: Any) -> Any:
@@ -107,12 +146,16 @@ def read_pickle(
 
 def check_instructions(content: bytes) -> int:
     """Look through the instructions of the pickle at the beginning of `content`, without running them; returns its length in bytes."""
+    depths = _Depths()
     try:
-        for opcode, argument, _position in pickletools.genops(file := io.BytesIO(content)):
+        for number, (opcode, argument, _position) in enumerate(pickletools.genops(file := io.BytesIO(content))):
+            if number >= _MOST_INSTRUCTIONS:
+                raise pickle.UnpicklingError(f"it has more than {_MOST_INSTRUCTIONS:,} instructions, as no checkpoint of a network here")
             if opcode.name in _FORBIDDEN:
                 raise pickle.UnpicklingError(f"it uses the instruction {opcode.name}, which no file of weights needs")
             if opcode.name in _PUTS and isinstance(argument, int) and not 0 <= argument <= len(content):
                 raise pickle.UnpicklingError(f"it numbers an object {argument}, with {len(content)} bytes in all")
+            depths.follow(opcode, argument)
         return file.tell()
     except pickle.UnpicklingError:
         raise
@@ -120,14 +163,51 @@ def check_instructions(content: bytes) -> int:
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}"[:200]) from None
 
 
+class _Depths:
+    """How deep tuples lie in one another, for each object on the stack: the hash of a tuple goes through all of it, in C and unguarded.
+
+    What holds another is taken to be as deep as that, and a tuple or frozen set by one deeper: what comes out is never too small, since
+    what has a hash is complete when it is made.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []
+        self.marks: list[int] = []
+        self.memo: dict[Any, int] = {}
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        name, before = opcode.name, opcode.stack_before
+        if name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name in _GETS:
+            self.stack.append(self.memo.get(argument, 0))
+        elif name in _PUTS or name == "MEMOIZE":
+            self.memo[len(self.memo) if name == "MEMOIZE" else argument] = self.stack[-1]
+        elif name == "DUP":
+            self.stack.append(self.stack[-1])
+        elif name == "POP" and self.marks and self.marks[-1] == len(self.stack):  # it takes a mark off as well
+            self.marks.pop()
+        else:
+            marked = pickletools.markobject in before
+            start = self.marks.pop() if marked else len(self.stack)
+            start -= before.index(pickletools.markobject) if marked else len(before)
+            depth = max(self.stack[start:], default=0) + (name in _NESTING)
+            if start < 0:
+                raise pickle.UnpicklingError("it takes off more than it put there")
+            if depth > _DEEPEST:
+                raise pickle.UnpicklingError("its tuples lie too deep in one another")
+            self.stack[start:] = [depth] * len(opcode.stack_after)
+
+
 def text(key: object) -> str:
     """A key of a table as text; Python 2 wrote bytes."""
     return key.decode("latin-1") if isinstance(key, bytes) else str(key)
 
 
-def _array(content: Any, dtype: Any, shape: Any, is_fortran: bool) -> Stored:
+def _array(allowance: Allowance, content: Any, dtype: Any, shape: Any, is_fortran: bool) -> Stored:
     if not isinstance(dtype, NumpyType) or not isinstance(shape, tuple):
         raise pickle.UnpicklingError("it holds an array of something else than numbers")
+    allowance.take(num_bytes=len(content) if isinstance(content, str) else 0)
     raw = content.encode("latin-1") if isinstance(content, str) else content
     kind, size = dtype.dtype(), checked_shape(shape)
     if not isinstance(raw, (bytes, bytearray)) or len(raw) != math.prod(size) * kind.itemsize:
@@ -144,32 +224,41 @@ def _array(content: Any, dtype: Any, shape: Any, is_fortran: bool) -> Stored:
     return Stored(shape=size, dtype=kind, read=read)
 
 
-def _encode(value: str, encoding: str = "latin1") -> bytes:
+def _encode(allowance: Allowance, value: str, encoding: str = "latin1") -> bytes:
     """`_codecs.encode`, as which Python 3 writes bytes in Python 2's protocol."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it encodes as {encoding!r}")
+        raise pickle.UnpicklingError(f"it encodes as {encoding!r}"[:_LONGEST_NAME])
+    allowance.take(num_bytes=len(value))
     return value.encode("latin-1")
 
 
-def _reconstruct(subtype: Any, shape: Any, code: Any) -> NumpyArray:
-    return NumpyArray()
+def _table(allowance: Allowance, items: Any = ()) -> Table:
+    """`collections.OrderedDict`; Python 2 wrote its pairs as a list."""
+    allowance.take(num_items=len(items))
+    return Table(items)
 
 
-def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any = "C") -> NumpyArray:
-    array = NumpyArray()
-    array.stored = _array(content, dtype, shape, order == "F")
+def _reconstruct(allowance: Allowance, subtype: Any, shape: Any, code: Any) -> NumpyArray:
+    return NumpyArray(allowance)
+
+
+def _from_buffer(allowance: Allowance, content: Any, dtype: Any, shape: Any, order: Any = "C") -> NumpyArray:
+    array = NumpyArray(allowance)
+    array.stored = _array(allowance, content, dtype, shape, order == "F")
     return array
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): Table,
     ("argparse", "Namespace"): Record,
-    ("_codecs", "encode"): _encode,
     ("builtins", "set"): Record,
-    ("builtins", "bytearray"): lambda *parts: parts[0] if parts and isinstance(parts[0], bytes) else b"",
+    ("builtins", "bytearray"): Called(lambda *parts: parts[0] if parts and isinstance(parts[0], bytes) else b""),
     ("numpy", "ndarray"): NumpyArray,
     ("numpy", "dtype"): NumpyType,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): Record for core in ("core", "_core")},
+}
+_COUNTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _table,
+    ("_codecs", "encode"): _encode,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }

@@ -16,6 +16,8 @@ from reslearn.interop.protobuf_files import read_caffe, read_onnx
 from reslearn.interop.stored import Checkpoint, Region, Stored, WeightsError, checked_size, one_line
 from reslearn.interop.torch_files import LEGACY_BEGINNING, read_legacy, read_zip
 
+_LONGEST_NAME = 1_000
+_MOST_TABLES = 1_000  # a pickle of a few bytes may hold one table a thousand times, each in a thousand others
 _LARGEST_ARRAYS_BYTES = 2 * 2**30  # a pickle of arrays holds its numbers within; the largest known (X-101-64x4d) has 0.4 GB
 _SAFETENSORS = {
     "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I8": "int8", "I16": "int16", "I32": "int32",
@@ -45,6 +47,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise WeightsError(f"{path}: damaged, or no {container} file after all: {one_line(error)}") from None
     if not any(checkpoint.entries.values()):
         raise WeightsError(f"{path}: a {container} file without named tensors")
+    for names in ({*checkpoint.entries, *checkpoint.others}, *checkpoint.entries.values()):
+        if odd := next((name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None):
+            raise WeightsError(f"{path}: damaged, or no {container} file after all: it calls something {odd[:40]!r}")
     return checkpoint
 
 
@@ -96,25 +101,38 @@ def _tree(path: Path, container: str, value: Any) -> Checkpoint:
         raise ValueError(f"it holds a {_word(value)}, not a table of named tensors")
     entries: dict[str, Mapping[str, Stored]] = {}
     others: list[str] = []
-    for key, entry in {"": value, **value}.items():
-        name = text(key)
-        tensors = _tensors(entry)
+    seen: dict[int, dict[str, Stored]] = {}
+
+    def tensors_of(table: Any) -> dict[str, Stored]:
+        """Of a table that lies in several places once."""
+        if id(table) not in seen:
+            seen[id(table)] = _tensors(table)
+            if len(seen) > _MOST_TABLES:
+                raise ValueError(f"it holds more than {_MOST_TABLES} tables")
+        return seen[id(table)]
+
+    for name, entry in [("", value), *_named(value)]:
+        tensors = tensors_of(entry) if isinstance(entry, Mapping) else {}
         if "optim" in name.lower() or (name and not isinstance(entry, Mapping | Stored | NumpyArray)):
             others.append(name)
         elif len(tensors) > (0 if name == "" else 1):
             entries[name] = tensors
         elif isinstance(entry, Mapping) and name:
-            inner = {f"{name}.{text(part)}": _tensors(table) for part, table in entry.items() if isinstance(table, Mapping)}
+            inner = {f"{name}.{part}": tensors_of(table) for part, table in _named(entry) if isinstance(table, Mapping)}
             entries |= {part: table for part, table in inner.items() if len(table) > 1 and "optim" not in part.lower()}
             others += [name] if not inner else []
+        if len(entries) > _MOST_TABLES:
+            raise ValueError(f"it holds more than {_MOST_TABLES} tables")
     return Checkpoint(path=path, container=container, entries=entries, others=tuple(others))
 
 
-def _tensors(entry: Any) -> dict[str, Stored]:
-    if not isinstance(entry, Mapping):
-        return {}
-    named = {text(key): part for key, part in entry.items() if isinstance(key, str | bytes)}
-    found = {key: part.stored if isinstance(part, NumpyArray) else part for key, part in named.items()}
+def _named(table: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """What has a name in it. Optimisers number their parameters, and whatever else is a key means nothing here."""
+    return [(text(key), part) for key, part in table.items() if isinstance(key, str | bytes)]
+
+
+def _tensors(table: Mapping[Any, Any]) -> dict[str, Stored]:
+    found = {key: part.stored if isinstance(part, NumpyArray) else part for key, part in _named(table)}
     return {key: part for key, part in found.items() if isinstance(part, Stored)}
 
 

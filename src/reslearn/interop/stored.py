@@ -19,7 +19,13 @@ LARGEST_DIMENSIONS = 8
 
 
 class WeightsError(ValueError):
-    """A file of weights that cannot be read or used; the message is one line and names the file."""
+    """A file of weights that cannot be read or used; the message is one line and names the file.
+
+    It may quote the file: what would end the line, or a terminal would obey, is written as Python writes it in a text.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class Region:
         """
         size, steps = checked_shape(shape), contiguous_stride(shape) if stride is None else tuple(int(step) for step in stride)
         held = self.num_bytes // dtype.itemsize
-        if len(steps) != len(size) or any(step < 0 for step in steps) or first < 0:
+        if len(steps) != len(size) or not all(0 <= step < 2**63 for step in steps) or first < 0:
             raise ValueError(f"a tensor of shape {size} with strides {steps} from {first} on cannot be")
         num_values = math.prod(size)
         span = 1 + sum((length - 1) * step for length, step in zip(size, steps, strict=True)) if num_values else 0
@@ -121,7 +127,8 @@ def checked_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """ValueError for what is no shape."""
     size = tuple(shape)
-    if len(size) > LARGEST_DIMENSIONS or any(isinstance(length, bool) or not isinstance(length, int) or length < 0 for length in size):
+    of_numbers = all(isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 2**63 for length in size)
+    if len(size) > LARGEST_DIMENSIONS or not of_numbers:
         raise ValueError(f"{str(size)[:80]} is no shape of a tensor")
     return size
 

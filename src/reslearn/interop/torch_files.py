@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from reslearn.interop.pickles import DTYPES, Record, check_instructions, read_pickle
-from reslearn.interop.stored import Region, checked_size
+from reslearn.interop.pickles import DTYPES, Called, Record, check_instructions, read_pickle
+from reslearn.interop.stored import LARGEST_DIMENSIONS, Region, checked_size
 
 _LARGEST_PICKLE_BYTES = 64 * 2**20  # names and shapes of the largest network: 2 MB
 _LARGEST_NUMBER_OF_FILES = 100_000
+_LARGEST_DIRECTORY_BYTES = 32 * 2**20  # resnet1202 with momentum: 18,000 entries of some hundred bytes
+_LONGEST_END_BYTES = 2**16 + 100  # a comment, and the records before it
 LEGACY_BEGINNING = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _LEGACY_PROTOCOL = 1001
 _STORAGE_TYPES = {
@@ -27,13 +29,20 @@ _STORAGE_TYPES = {
 }  # fmt: skip
 
 
+class _Unchanged:
+    """What a pickle may refer to and not change: its BUILD sets attributes, of what is frozen too."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a tensor or a type after it was made")
+
+
 @dataclass(frozen=True)
-class _StorageType:
+class _StorageType(_Unchanged):
     dtype: torch.dtype
 
 
 @dataclass(frozen=True)
-class _Storage:
+class _Storage(_Unchanged):
     """Where the numbers are: a key that `find` turns into a region of the file, once that is known."""
 
     dtype: torch.dtype
@@ -43,7 +52,7 @@ class _Storage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reference:
+class _Reference(_Unchanged):
     """A tensor as the pickle tells it."""
 
     storage: _Storage
@@ -59,6 +68,7 @@ def read_zip(path: Path) -> Any:
     Raises ValueError, pickle.UnpicklingError or zipfile.BadZipFile where it is none.
     """
     size = checked_size(path)
+    _check_directory(path, size)
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         infos = archive.infolist()
         names = [info.filename for info in infos]
@@ -123,6 +133,24 @@ def read_legacy(path: Path) -> Any:
     return _resolve(value, lambda key: regions[key])
 
 
+def _check_directory(path: Path, size: int) -> None:
+    """The list of an archive's entries may be no longer than a checkpoint's: zipfile reads it whole, which takes ten times its length.
+
+    Its length stands in the last record of the file, and in a longer one at a fixed place before that, which counts where it is there.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, size - _LONGEST_END_BYTES))
+        end = file.read()
+    for last in {len(end) - 22, end.rfind(b"PK\x05\x06")}:  # where it is without a comment, and with one
+        if last < 0 or end[last : last + 4] != b"PK\x05\x06":
+            continue
+        length = int.from_bytes(end[last + 12 : last + 16], "little")
+        if last >= 76 and end[last - 76 : last - 72] == b"PK\x06\x06":
+            length = int.from_bytes(end[last - 36 : last - 28], "little")
+        if length > _LARGEST_DIRECTORY_BYTES:
+            raise ValueError(f"a zip archive with a list of entries of {length:,} bytes")
+
+
 def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
     """Stored, not compressed, each name once, and together no larger than the file: so no bomb, and no entry within another."""
     if len(infos) > _LARGEST_NUMBER_OF_FILES:
@@ -150,8 +178,10 @@ def _region(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, size: in
 def _reference_to_storage(pid: Any) -> _Storage:
     if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and isinstance(pid[1], _StorageType)):
         raise pickle.UnpicklingError("it refers to something that is no storage of a tensor")
-    kind, key, num_values = pid[1], str(pid[2]), pid[4]
+    kind, key, num_values = pid[1], pid[2], pid[4]
     first = 0
+    if not isinstance(key, str):
+        raise pickle.UnpicklingError("it refers to a storage without a name")
     if len(pid) == 6 and pid[5] is not None:  # legacy: a storage that is a part of another: (its own key, first value, number of values)
         _, first, num_values = pid[5]
     if not isinstance(num_values, int) or not isinstance(first, int) or num_values < 0 or first < 0:
@@ -161,9 +191,13 @@ def _reference_to_storage(pid: Any) -> _Storage:
 
 def _rebuild(storage: Any, first: Any, shape: Any, stride: Any, *rest: Any) -> _Reference:
     """`torch._utils._rebuild_tensor_v2`."""
-    if not isinstance(storage, _Storage) or not all(isinstance(value, int) for value in (first, *shape, *stride)):
+    if not isinstance(storage, _Storage) or not isinstance(first, int):
         raise pickle.UnpicklingError("it holds a tensor without a storage")
-    return _Reference(storage=storage, dtype=storage.dtype, first=first, shape=tuple(shape), stride=tuple(stride))
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) > LARGEST_DIMENSIONS or len(stride) != len(shape):
+        raise pickle.UnpicklingError("it holds a tensor without a shape")
+    if not all(isinstance(value, int) for value in (*shape, *stride)):
+        raise pickle.UnpicklingError("it holds a tensor with a shape of something else than numbers")
+    return _Reference(storage=storage, dtype=storage.dtype, first=first, shape=shape, stride=stride)
 
 
 def _rebuild_typed(storage: Any, first: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any) -> _Reference:
@@ -172,6 +206,13 @@ def _rebuild_typed(storage: Any, first: Any, shape: Any, stride: Any, grad: Any,
     if not isinstance(dtype, _StorageType):
         raise pickle.UnpicklingError("it holds a tensor of no known type")
     return _Reference(storage=reference.storage, dtype=dtype.dtype, first=first, shape=reference.shape, stride=reference.stride)
+
+
+def _size(shape: Any = ()) -> tuple[Any, ...]:
+    """`torch.Size`."""
+    if not isinstance(shape, tuple):
+        raise pickle.UnpicklingError("it holds a size that is none")
+    return shape
 
 
 def _parameter(data: Any, *rest: Any) -> Any:
@@ -199,11 +240,11 @@ def _resolve(value: Any, find: Callable[[str], Region], seen: dict[int, Any] | N
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor"): _rebuild,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch", "Size"): lambda *parts: tuple(parts[0]) if parts else (),
+    ("torch._utils", "_rebuild_tensor"): Called(_rebuild),
+    ("torch._utils", "_rebuild_tensor_v2"): Called(_rebuild),
+    ("torch._utils", "_rebuild_tensor_v3"): Called(_rebuild_typed),
+    ("torch._utils", "_rebuild_parameter"): Called(_parameter),
+    ("torch", "Size"): Called(_size),
     ("torch", "device"): Record,
     **{("torch", name): _StorageType(DTYPES[dtype]) for name, dtype in _STORAGE_TYPES.items()},
     ("torch.storage", "UntypedStorage"): _StorageType(torch.uint8),

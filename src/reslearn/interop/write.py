@@ -21,12 +21,15 @@ _SUFFIXES = {".pth": "pth", ".pt": "pth", ".th": "pth", ".bin": "pth", ".safeten
              ".caffemodel": "caffemodel", ".h5": "h5", ".hdf5": "h5"}  # fmt: skip
 
 
-def renamed(net: Network, dialect: Dialect) -> dict[str, Tensor]:
-    """The state of `net` as the project has it. ValueError where the project has no such network, or would compute otherwise."""
+def renamed(net: Network, dialect: Dialect, *, with_head: bool = True) -> dict[str, Tensor]:
+    """The state of `net` as the project has it, without a head where that has none.
+
+    ValueError where the project has no such network, or would compute otherwise.
+    """
     _check_switches(net, dialect)
     tensors: dict[str, Tensor] = {}
     for name, tensor in net.state_dict().items():
-        if name.rsplit(".", 1)[-1] in dialect.missing:
+        if name.rsplit(".", 1)[-1] in dialect.missing or (name.startswith("head.fc.") and not (with_head and dialect.has_head)):
             continue
         theirs = dialect.theirs(name)
         if theirs is None:
@@ -40,14 +43,14 @@ def renamed(net: Network, dialect: Dialect) -> dict[str, Tensor]:
     return tensors
 
 
-def write_weights(net: Network, path: Path | str, dialect: Dialect) -> None:
+def write_weights(net: Network, path: Path | str, dialect: Dialect, *, with_head: bool = True) -> None:
     """Write `net` as a file that the project loads. The container follows the suffix of `path`: of those that the project reads."""
     path = Path(path)
     container = _SUFFIXES.get(path.suffix)
     if container not in dialect.containers:
         allowed = ", ".join(suffix for suffix, kind in _SUFFIXES.items() if kind in dialect.containers)
         raise ValueError(f"{path}: {dialect.name} is written as {allowed}")
-    tensors = renamed(net, dialect)
+    tensors = renamed(net, dialect, with_head=with_head)
     _WRITERS[container](path, tensors, dialect)
 
 

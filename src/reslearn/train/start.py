@@ -30,7 +30,8 @@ class Start:
 def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
     """The recipe with the network that its weights are of, named as they say unless `model.name` was set by hand.
 
-    A run that has begun keeps what it began with. Raises WeightsError where the network that was named is another one.
+    A switch that was set by hand stands where the weights cannot tell. A run that has begun keeps what it began with.
+    Raises WeightsError where the network that was named is another one.
     """
     if recipe.init is None:
         return recipe
@@ -38,7 +39,7 @@ def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
         own = folder.recipe["model"]
         return _with_model(recipe, {key: own[key] for key in ("name", *SWITCHES) if key in own})
     identity = _look_at(recipe)
-    named = any(text.partition("=")[0].strip() == "model.name" for text in recipe.overrides)
+    named = "model.name" in _set_by_hand(recipe)
     if named and recipe.model.name != identity.spec["name"] and not recipe.init.partial:
         raise WeightsError(
             f"{recipe.init.source} holds weights of {identity.spec['name']}, not of {recipe.model.name}: leave --model out, or --partial"
@@ -103,7 +104,13 @@ def _as_begun(record: dict[str, Any]) -> Start:
 
 def _look_at(recipe: recipes.Recipe) -> Identity:
     assert recipe.init is not None
-    return look_at(recipe.init.source, entry=recipe.init.entry)
+    identity = look_at(recipe.init.source, entry=recipe.init.entry)
+    by_hand = _set_by_hand(recipe)
+    return identity.told(**{key: getattr(recipe.model, key) for key in identity.untold if f"model.{key}" in by_hand})
+
+
+def _set_by_hand(recipe: recipes.Recipe) -> set[str]:
+    return {text.partition("=")[0].strip() for text in recipe.overrides}
 
 
 def _switches_of(name: str) -> dict[str, Any]:
