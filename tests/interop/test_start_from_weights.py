@@ -204,6 +204,10 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
     again = from_pretrained(save_pretrained(net, tmp_path / "folder"))
     assert torch.equal(again(x), net(x))
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    split = models.build("resnet8", num_classes=3, in_channels=1, zero_pad="split").eval()
+    for source in (save_pretrained(split, tmp_path / "split"), tmp_path / "split" / "model.safetensors"):
+        assert torch.equal(network_of(source)(x), split(x)), "what leaves no trace in the weights is said beside them"
+        assert torch.equal(create_model("resnet8", pretrained=str(source), in_channels=1)(x), split(x))
     config = tmp_path / "folder" / "config.json"
     for text, why in {
         "[]": "no folder of save_pretrained",

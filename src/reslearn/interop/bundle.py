@@ -20,6 +20,7 @@ from reslearn import models
 from reslearn.data import Preprocess
 
 BUNDLE_FORMAT = "reslearn-bundle-1"
+SPEC_KEY = "reslearn.model"
 
 
 class BundleError(ValueError):
@@ -83,6 +84,11 @@ def preprocess_of(metadata: Mapping[str, str]) -> Preprocess | None:
         return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == BUNDLE_FORMAT else None
     except (KeyError, ValueError, TypeError, RecursionError):
         return None
+
+
+def own_spec(metadata: Mapping[str, str]) -> str | None:
+    """The JSON text of the network's spec, where a file of ours says it: a bundle, or what `save_pretrained` wrote."""
+    return metadata.get("model", "") if metadata.get("format") == BUNDLE_FORMAT else metadata.get(SPEC_KEY)
 
 
 def spec_of(text: str, *, num_tensors: int) -> dict[str, Any]:

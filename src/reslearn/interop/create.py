@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from reslearn import models
-from reslearn.interop.bundle import spec_of
+from reslearn.interop.bundle import SPEC_KEY, spec_of
 from reslearn.interop.load import SWITCHES, load_weights, look_at
 from reslearn.interop.named import named
 from reslearn.interop.stored import WeightsError, one_line
@@ -60,7 +60,8 @@ def save_pretrained(net: Network, folder: Path | str) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    written_aside(folder / _WEIGHTS, lambda made: safetensors.torch.save_file(tensors, made, {"format": "pt"}))
+    metadata = {"format": "pt", SPEC_KEY: json.dumps(net.spec)}  # so that the file alone says what it computes, `--init` of it too
+    written_aside(folder / _WEIGHTS, lambda made: safetensors.torch.save_file(tensors, made, metadata))
     config = {"library_name": "reslearn", "architectures": [net.name], "model": net.spec}
     written_aside(folder / _CONFIG, lambda made: made.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
     return folder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reslearn import models
-from reslearn.interop.bundle import BUNDLE_FORMAT, spec_of
+from reslearn.interop.bundle import own_spec, spec_of
 from reslearn.interop.dialect import Dialect, dialects, shape_for_ours
 from reslearn.interop.infer import NotAResNet, infer
 from reslearn.interop.stored import Checkpoint, Stored, WeightsError
@@ -45,8 +45,8 @@ class Identity:
 
     @property
     def untold(self) -> tuple[str, ...]:
-        """Switches that change what these weights compute and leave no trace in them. A bundle says them itself."""
-        if self.checkpoint.metadata.get("format") == BUNDLE_FORMAT:
+        """Switches that change what these weights compute and leave no trace in them. A file of ours says them itself."""
+        if own_spec(self.checkpoint.metadata) is not None:
             return ()
         bottleneck = any(".body.conv3." in name for name in self.names)
         return (*(("stride_in",) if bottleneck else ()), *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()))
@@ -156,11 +156,12 @@ def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, 
 
 
 def _told_by_file(checkpoint: Checkpoint, dialect: Dialect, *, num_tensors: int) -> tuple[dict[str, Any], list[str]] | None:
-    """A bundle of ours says itself what it is."""
-    if dialect.name != "reslearn" or checkpoint.metadata.get("format") != BUNDLE_FORMAT:
+    """A file of ours says itself what it is."""
+    text = own_spec(checkpoint.metadata)
+    if dialect.name != "reslearn" or text is None:
         return None
     try:
-        return spec_of(checkpoint.metadata.get("model", ""), num_tensors=num_tensors), []
+        return spec_of(text, num_tensors=num_tensors), []
     except ValueError as error:
         raise NotAResNet(f"its metadata name no network: {error}") from None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reslearn import models
 from reslearn.data import Preprocess
-from reslearn.interop.bundle import BUNDLE_FORMAT, preprocess_of
+from reslearn.interop.bundle import own_spec, preprocess_of
 from reslearn.interop.identify import Identity, identify
 from reslearn.interop.named import fetched, preprocess_numbers
 from reslearn.interop.read import read_checkpoint
@@ -143,15 +143,15 @@ def other_channels(weight: Tensor, channels: int) -> Tensor:
 
 def _check_same_function(net: Network, identity: Identity, *, partial: bool) -> None:
     """The same shapes may compute otherwise: a switch that is known of the weights and differs is an error too."""
-    from_bundle = identity.checkpoint.metadata.get("format") == BUNDLE_FORMAT
+    says_itself = own_spec(identity.checkpoint.metadata) is not None
     wrong = []
     for key in ("shortcut", "zero_pad", "subsample", "stride_in", "stem", "shortcut_pool", "preactivation"):
         theirs, ours, told = identity.spec[key], net.spec[key], identity.dialect.spec.get(key)
         if theirs == ours or (isinstance(told, list) and ours in told and key != "shortcut"):
             continue
-        if key == "shortcut" and {theirs, ours} == {"A", None} and not from_bundle:
+        if key == "shortcut" and {theirs, ours} == {"A", None} and not says_itself:
             continue  # shortcuts without weights, or none: no file tells them apart
-        if told is None and not from_bundle and key in ("zero_pad", "subsample", "stride_in", "shortcut_pool"):
+        if told is None and not says_itself and key in ("zero_pad", "subsample", "stride_in", "shortcut_pool"):
             continue  # nobody knows
         wrong.append(f"{key} {theirs!r} of the weights, {ours!r} of the network")
     if wrong and not partial:

@@ -43,10 +43,12 @@ def is_named(source: Path | str) -> bool:
 def fetched(source: Path | str) -> Path:
     """The file of a source; downloaded where it is not here yet. WeightsError for an unknown name; DataError without network.
 
+    Of a folder in the layout of a hub it is the model.safetensors.
     A file that lies in `folder()` is used without network, once its digest has been verified.
     """
     if not is_named(source):
-        return Path(source)
+        path = Path(source)
+        return path / "model.safetensors" if (path / "model.safetensors").is_file() else path
     address = str(source) if _ADDRESS.match(str(source)) else _address(str(source))
     address, behind, sha256 = address.partition("#sha256=")
     name = PurePosixPath(urlsplit(address).path).name
