@@ -1,16 +1,18 @@
 """Diagnoses from a file to a verdict and a page, and what cannot be diagnosed."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from reslearn.diagnose import DiagnosisError, diagnose, make_conditions, make_problem, run_trial
-from reslearn.diagnose.experiment import further_rates
+from reslearn.diagnose.experiment import chosen_rate, further_rates
 from reslearn.diagnose.page import diagnosis_json, diagnosis_page
 from reslearn.report import write_page
 
@@ -96,6 +98,63 @@ def data():
     assert (tmp_path / told["page"]).is_file()
 
 
+def test_a_number_that_is_none_is_found_in_any_part_of_the_data() -> None:
+    problem = make_problem(mlp, (X, Y))
+    for place in (problem.inputs, problem.held_inputs):
+        place[3, 2] = math.nan
+        assert "inputs are not finite" in diagnose(problem, minutes=1).verdict.because
+        place[3, 2] = 0.0
+
+
+def test_stopped_by_hand_the_evidence_so_far_is_a_verdict_and_a_page(tmp_path: Path) -> None:
+    def stop(text: str) -> None:
+        if text.startswith("seed 1: shallow"):
+            raise KeyboardInterrupt
+
+    found = diagnose(make_problem(mlp, (X, Y)), minutes=5, steps=10, say=lambda text: stop(text))
+    assert found.interrupted and len(found.evidence.train["deep"]) == 2 and len(found.evidence.train["shallow"]) == 1
+    assert found.verdict.name == "undecided" and "2 seeds could be judged" in found.verdict.because
+    assert "before all that was planned" in write_page(diagnosis_page(found, command=["reslearn"]), tmp_path).read_text()
+    assert diagnosis_json(found)["interrupted"]
+
+
+def test_no_learning_rate_is_judged_where_none_was_given() -> None:
+    usual = diagnose(make_problem(mlp, (X, Y)), minutes=5, steps=4)
+    own = diagnose(make_problem(mlp, (X, Y), lr=1e4), minutes=5, steps=4)
+    assert "given" in own.evidence.train and "given" not in usual.evidence.train
+
+
+def test_seeds_that_are_one_are_told() -> None:
+    def build() -> nn.Module:
+        torch.manual_seed(3)
+        return mlp()
+
+    assert any("same weights for every seed" in note for note in make_conditions(make_problem(build, (X, Y))).notes)
+    assert not any("same weights" in note for note in make_conditions(make_problem(mlp, (X, Y))).notes)
+
+
+def test_loss_and_optimiser_of_ones_own() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
+
+    def lion(parameters: object, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(parameters, lr=lr)  # type: ignore[arg-type]
+
+    problem = make_problem(build, (X, X[:, 0]), loss=nn.functional.l1_loss, optimizer=lion, lr=0.01)
+    assert run_trial(problem, problem.net(0), condition="deep", lr=0.01, seed=0, steps=200).train_score < 0.2
+    with pytest.raises(DiagnosisError, match="lr: of lion no usual learning rate"):
+        make_problem(build, (X, X[:, 0]), optimizer=lion)
+
+
+@pytest.mark.parametrize(("scores", "chosen"), [
+    ({0.01: 0.9, 0.04: 0.5, 0.16: 0.2}, 0.16),
+    ({0.01: 0.02, 0.04: 0.001, 0.16: 0.0}, 0.01),  # all the same but for half the margin
+    ({0.01: 0.3, 0.04: 0.22, 0.16: 0.2}, 0.04),
+])  # fmt: skip
+def test_the_smallest_rate_that_is_as_good_is_taken(scores: dict[float, float], chosen: float) -> None:
+    assert chosen_rate(scores) == chosen
+
+
 def test_constant_inputs_are_told_without_training_and_have_a_page(tmp_path: Path) -> None:
     found = diagnose(make_problem(mlp, (torch.ones(100, 6), torch.arange(100) % 4)), minutes=1)
     assert found.verdict.name == "data fault" and not found.trials
@@ -107,16 +166,35 @@ def failing() -> nn.Module:
     raise RuntimeError("no such layer")
 
 
+def leaving() -> nn.Module:
+    sys.exit(3)
+
+
+def needing(*, width: int) -> nn.Module:
+    return mlp(width=width)
+
+
+ONE = mlp()
+
+
 @pytest.mark.parametrize(("build", "data", "words"), [
     (failing, (X, Y), r"build failed: RuntimeError: no such layer \(.*test_diagnose.py:\d+\)"),
     (lambda width: mlp(), (X, Y), "build needs the argument width"),
+    (needing, (X, Y), "build needs the argument width"),
     (lambda depth: mlp(depth), (X, Y), "give --depth N"),
+    (leaving, (X, Y), r"build failed: SystemExit: 3 \(.*test_diagnose.py:\d+\)"),
+    (lambda: ONE, (X, Y), "the same parameters twice"),
     (lambda: 3, (X, Y), "build gave a int"),
     (lambda: nn.ReLU(), (X, Y), "without parameters"),
     (lambda: nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 4)), (X, Y), "gives a tuple"),
     (mlp, (X[:, :5], Y), r"cannot take inputs of shape \(4, 5\)"),
     (mlp, (X, Y + 3), r"gives \(4,\) an input, and the targets have 7 classes"),
     (mlp, (X, X[:, 0]), r"targets are \(\)"),
+    (mlp, (X, Y - 2), "integer targets from -2 on"),
+    (mlp, (X, X[:, 0] / 0), "targets are not finite"),
+    (mlp, (X, np.array(["a"] * 300)), "targets make no tensor: TypeError"),
+    (mlp, ([[1.0], [2.0, 3.0]], Y), "inputs make no tensor: ValueError"),
+    (mlp, (3.0, Y), "inputs are a single number"),
     (mlp, (X, Y[:7]), "300 inputs and 7 targets"),
     (mlp, (X[:9], Y[:9]), "at least 20"),
     (mlp, X, "a pair"),

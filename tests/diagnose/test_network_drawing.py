@@ -1,5 +1,7 @@
 """The drawing of a stranger's network: every layer is there, blocks are framed, arcs are where shortcuts went or were."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ LABELS = torch.arange(24) % 3
 
 
 def drawn(net: nn.Module, *shape: int) -> Diagram:
-    problem = make_problem(lambda: net, (torch.randn(24, *shape), LABELS))
+    problem = make_problem(lambda: deepcopy(net), (torch.randn(24, *shape), LABELS))
     found = network_diagram(problem, make_conditions(problem))
     assert found is not None
     return found

@@ -44,6 +44,8 @@ CASES: dict[str, tuple[str, Evidence]] = {
     "constant inputs": ("data fault", evidence(fault="inputs do not vary", deep=0.1)),
     "too small": ("capacity too small", evidence(deep=0.6, shallow=0.6, wide=0.05, held={"wide": 0.3})),
     "overfitted": ("overfitting", evidence(deep=0.01, shallow=0.01, held={"deep": 0.6}, held_at_half={"deep": around(0.4)})),
+    "overfitted from half-way on, and worse than guessing": ("overfitting", evidence(deep=0.0, num_layers=4, held={"deep": 3.0})),
+    "held-out loss high, but neither rising nor worse than guessing": ("healthy", evidence(deep=0.0, num_layers=4, held={"deep": 0.8})),
     "one seed": ("undecided", evidence(n=1, deep=0.7, shallow=0.2)),
     "nothing yet": ("undecided", Evidence(train={}, held={}, held_at_half={}, neighbours=1.0)),
     "noise": ("undecided", Evidence(

@@ -37,7 +37,7 @@ def plain() -> nn.Module:
 
 
 def test_a_function_is_repaired_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LR_FACTORS": (1.0,), "MIN_SEEDS": 1, "MAX_SEEDS": 1, "MIN_STEPS": 4, "MAX_STEPS": 4}.items():
+    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": 1, "MIN_STEPS": 4, "MAX_STEPS": 4}.items():
         monkeypatch.setattr(experiment, name, value)
     values: dict[str, Any] = {}
     exec(compile(EXAMPLES["The patch"], "The patch", "exec"), values)

@@ -24,9 +24,11 @@ def diagnose(
     data: Annotated[str, typer.Option(help="digits, cifar10, a folder of images, or FILE.py:DATA, a function giving (inputs, targets).")],
     depth: Annotated[int | None, typer.Option(min=1, help="For a function that takes a depth.")] = None,
     minutes: Annotated[float, typer.Option(help="How long it may take.")] = 10.0,
-    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
-    lr: Annotated[float | None, typer.Option(help="Your learning rate; default: 0.1 for sgd, 0.001 for adam and adamw.")] = None,
+    loss: Annotated[str | None, typer.Option(help="FILE.py:LOSS, of outputs and targets; default: cross-entropy or mean square.")] = None,
+    optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, or FILE.py:MAKE, of parameters and a rate.")] = "sgd",
+    lr: Annotated[float | None, typer.Option(help="Your learning rate; it is judged where it is given.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=2, help="Examples a step.")] = 64,
+    size_px: Annotated[int | None, typer.Option(min=2, help="Side in pixels to which the images of a folder are brought.")] = None,
     patch: Annotated[bool, typer.Option("--patch", help="Write what to change, and train before and after it on a fresh seed.")] = False,
     patch_file: Annotated[Path | None, typer.Option(help="Where; NAME.py: a new file with its own build. Default: in --out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page goes; default: diagnosis/NAME.")] = None,
@@ -39,6 +41,7 @@ def diagnose(
     Builds the networks that would be better if the suspected cause were true (shallower, with shortcuts, newly initialised, ...), trains
     them on equal budgets with paired seeds, each at its best of a few learning rates, and judges by rules written beforehand. With
     --patch, what to change is written: a diff of FILE.py where BUILD is a function in it, a new file around BUILD otherwise.
+    Ctrl-C ends it with the verdict of the evidence so far.
     """
     import json
 
@@ -50,7 +53,9 @@ def diagnose(
     build, name = load_build(network)
     given: Any = load_build(data)[0] if ":" in data else data
     problem = make_problem(
-        build, given, name=name, depth=depth, optimizer=optimizer, lr=lr, batch_size=batch_size, data_dir=data_dir
+        build, given, name=name, depth=depth, loss=None if loss is None else load_build(loss)[0],
+        optimizer=load_build(optimizer)[0] if ":" in optimizer else optimizer, lr=lr, batch_size=batch_size, size_px=size_px,
+        data_dir=data_dir,
     )  # fmt: skip
     place = out or Path("diagnosis") / name.replace(":", "-")
     made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
@@ -62,6 +67,8 @@ def diagnose(
         typer.echo(json.dumps({**diagnosis_json(found, patch=made), "page": str(page)}, allow_nan=False))
     else:
         _print(found, page, made)
+    if found.interrupted:
+        raise typer.Exit(130)
     if check and found.verdict.name != "healthy":
         raise typer.Exit(1)
 

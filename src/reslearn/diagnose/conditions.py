@@ -47,6 +47,8 @@ def make_conditions(problem: Problem) -> Conditions:
     """Every condition that this network allows."""
     made = {"deep": Condition(name="deep", what="the network as it is", problem=problem, make=problem.net)}
     notes: list[str] = []
+    if all(torch.equal(a, b) for a, b in zip(problem.net(0).parameters(), problem.net(1).parameters(), strict=True)):
+        notes.append("build gives the same weights for every seed (does it set one?): seeds differ in the order of the data alone")
     layers = shallow_layers = None
     left_out: tuple[str, ...] = ()
     around: tuple[str, ...] = ()

@@ -21,22 +21,24 @@ from reslearn.diagnose.conditions import Condition, Conditions, initialised, mak
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.trial import WORST_SCORE, Signals, Trial, run_trial, signals
-from reslearn.diagnose.verdict import DEAD_SHARE, GRADIENT_RATIO, MARGIN, Evidence, Verdict, decide
+from reslearn.diagnose.verdict import DEAD_SHARE, FEWEST_SEEDS, GRADIENT_RATIO, MARGIN, Evidence, Verdict, decide
 
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
 LR_STEP, MAX_WIDENINGS = 4.0, 4
 CHOICE_SEED = 1000
-MIN_SEEDS, MAX_SEEDS = 3, 6
-FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 60, 2000
+MAX_SEEDS = 6
+FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 30, 2000
 SCALE_LIMITS = (0.05, 20.0)
 """Inputs whose root mean square, or mean over deviation, lies outside are tried standardised too."""
 _SHARE_OF_CHOICE = 0.5
+_LOOKS = MAX_SEEDS - FEWEST_SEEDS + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
     """The verdict and all it rests on. `rates`: the learning rate taken for each condition, and the scores it was chosen by. `layers`: of
-    "deep" and "shortcuts" at the start. `proof`: where it was asked for, and shortcuts can be had."""
+    "deep" and "shortcuts" at the start. `proof`: where it was asked for, and shortcuts can be had. `interrupted`: by Ctrl-C; the verdict
+    is that of the evidence until then."""
 
     problem: Problem
     verdict: Verdict
@@ -49,6 +51,7 @@ class Diagnosis:
     steps: int
     seconds: float
     proof: Proof | None = None
+    interrupted: bool = False
 
 
 @dataclass(kw_only=True)
@@ -88,42 +91,51 @@ def diagnose(
     rates: dict[str, tuple[float, dict[float, float]]] = {}
     layers: dict[str, tuple[LayerSignal, ...]] = {}
     proof: Proof | None = None
+    interrupted = False
     if not fault:
         layers = signals_by_layer(problem, conditions.made, seed=CHOICE_SEED)
         with_proof = with_proof and "shortcuts" in conditions.made
         say("nearest neighbours, as a yardstick")
         neighbours = _neighbours(problem)
-        steps = steps or _steps(problem, conditions, clock, num_more=2 if with_proof else 0)
-        rates = _choose_rates(conditions.made, steps, trials, say)
-        learns = any(min(rates[name][1].values()) <= 1 - MARGIN for name in ("deep", "shallow") if name in rates)
-        if not learns and (least := shallowest(problem)) is not None:
-            conditions.made["shallowest"] = least
-            rates |= _choose_rates({"shallowest": least}, steps, trials, say)
-        if min(rates["deep"][1].values()) - neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
-            conditions.made["wide"] = wide(problem)
-            rates |= _choose_rates({"wide": conditions.made["wide"]}, steps, trials, say)
-        evidence = _judge(problem, conditions, rates, steps, neighbours, trials, clock, say, reserves=with_proof)
-        if with_proof:
-            say(f"before and after on a fresh seed: about {_pair_seconds(trials):.0f} s")
-            proof = prove(conditions.made, {name: lr for name, (lr, _) in rates.items()}, steps=steps)
-    verdict = decide(evidence)
+        try:
+            steps = steps or _steps(problem, conditions, clock, num_more=2 if with_proof else 0)
+            _rates(problem, conditions, steps, neighbours, trials, rates, say)
+            evidence = _judge(problem, conditions, rates, steps, neighbours, trials, clock, say, reserves=with_proof)
+            if with_proof:
+                say(f"before and after on a fresh seed: about {_pair_seconds(trials):.0f} s")
+                proof = prove(conditions.made, {name: lr for name, (lr, _) in rates.items()}, steps=steps)
+        except KeyboardInterrupt:
+            say("stopped: the verdict is that of the evidence until here")
+            interrupted = True
+            evidence = _evidence(trials, conditions, neighbours, "", looks=_LOOKS)
     return Diagnosis(
-        problem=problem, verdict=verdict, evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
-        layers=layers, steps=steps or 0, seconds=clock.used(), proof=proof,
+        problem=problem, verdict=decide(evidence), evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
+        layers=layers, steps=steps or 0, seconds=clock.used(), proof=proof, interrupted=interrupted,
     )  # fmt: skip
+
+
+def _rates(
+    problem: Problem, conditions: Conditions, steps: int, neighbours: float, trials: list[Trial],
+    rates: dict[str, tuple[float, dict[float, float]]], say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Fill in `rates`, and add the conditions that what was seen on the way asks for."""
+    _choose_rates(conditions.made, steps, trials, rates, say)
+    learns = any(min(rates[name][1].values()) <= 1 - MARGIN for name in ("deep", "shallow") if name in rates)
+    if not learns and (least := shallowest(problem)) is not None:
+        conditions.made["shallowest"] = least
+        _choose_rates({"shallowest": least}, steps, trials, rates, say)
+    if min(rates["deep"][1].values()) - neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
+        conditions.made["wide"] = wide(problem)
+        _choose_rates({"wide": conditions.made["wide"]}, steps, trials, rates, say)
 
 
 def _fault_of_data(problem: Problem) -> str:
     """What is plainly wrong with the data, without any training."""
     if not problem.inputs.is_floating_point():
         return ""
-    if not torch.isfinite(problem.inputs).all():
+    if not (torch.isfinite(problem.inputs).all() and torch.isfinite(problem.held_inputs).all()):
         return "inputs are not finite: nan or infinity among them"
-    if float(problem.inputs.std(0).max()) == 0:
-        return "inputs do not vary: every example is the same"
-    if problem.task == "regression" and not torch.isfinite(problem.targets).all():
-        return "targets are not finite: nan or infinity among them"
-    return ""
+    return "inputs do not vary: every example is the same" if float(problem.inputs.std(0).max()) == 0 else ""
 
 
 def _conditions(problem: Problem, start: Signals) -> Conditions:
@@ -164,29 +176,35 @@ def _neighbours(problem: Problem) -> float:
 
 def _steps(problem: Problem, conditions: Conditions, clock: _Clock, *, num_more: int = 0) -> int:
     """Steps a trial: learning rates, all seeds and `num_more` trials fit into the time. DiagnosisError where not even the fewest do."""
+    number = len(conditions.made) + 2  # and the network at the rate given, and one that comes on the way
+    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS) + num_more
+    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS) + num_more
+
+    def fitting(a_trial: float, a_step: float) -> int:
+        """Raises DiagnosisError where the time is too short for the fewest steps."""
+        fit = int((0.9 * clock.left() - num_trials * a_trial) / (full_length * a_step))
+        if fit < MIN_STEPS:
+            needed = math.ceil((num_trials * a_trial + full_length * a_step * 2 * MIN_STEPS + clock.used()) / 0.9 / 60)
+            raise DiagnosisError(f"{clock.seconds / 60:g} minutes are too few for this network on this machine: give {needed} or more")
+        return min(MAX_STEPS, fit)
+
     seconds = []
     for probe in (1, 2, 22):  # the first is not counted: it waits for what torch imports at its first step, seconds of it
         began = time.monotonic()
         lowest = problem.lr * LR_FACTORS[0]
         run_trial(problem, problem.net(CHOICE_SEED), condition="probe", lr=lowest, seed=CHOICE_SEED, steps=probe)
         seconds.append(time.monotonic() - began)
-    a_trial, a_step = seconds[1], max(1e-5, (seconds[2] - seconds[1]) / 20)
-    number = len(conditions.made) + 1  # and the network at the rate given
-    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS) + num_more
-    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS) + num_more
-    steps = int((0.9 * clock.left() - num_trials * a_trial) / (full_length * a_step))
-    if steps < MIN_STEPS // 2:
-        needed = math.ceil((num_trials * a_trial + full_length * a_step * MIN_STEPS) / 0.9 / 60)
-        raise DiagnosisError(f"{clock.seconds / 60:g} minutes are too few for this network on this machine: give {needed} or more")
-    return min(MAX_STEPS, max(MIN_STEPS, steps))
+        if probe == 2:
+            fitting(seconds[1], seconds[1] / 100)  # too long already, whatever a step takes
+    return fitting(seconds[1], max(1e-5, (seconds[2] - seconds[1]) / 20))
 
 
 def _choose_rates(
-    conditions: dict[str, Condition], steps: int, trials: list[Trial], say: Callable[[str], None]
-) -> dict[str, tuple[float, dict[float, float]]]:
-    """For each condition the rate of the lowest training score, on a seed that nothing is judged by; the smaller of two that are equal."""
-    short = max(MIN_STEPS // 2, int(_SHARE_OF_CHOICE * steps))
-    chosen = {}
+    conditions: dict[str, Condition], steps: int, trials: list[Trial], rates: dict[str, tuple[float, dict[float, float]]],
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """For each condition a rate by the training score, on a seed that nothing is judged by."""
+    short = max(MIN_STEPS, int(_SHARE_OF_CHOICE * steps)) if steps > MIN_STEPS else steps
     for condition in conditions.values():
         scores: dict[float, float] = {}
         wanted = [condition.problem.lr * part for part in LR_FACTORS]
@@ -198,8 +216,12 @@ def _choose_rates(
             scores[lr] = trial.train_score
             if not wanted and len(scores) < len(LR_FACTORS) + MAX_WIDENINGS:
                 wanted = further_rates(scores)
-        chosen[condition.name] = (_best(scores), scores)
-    return chosen
+        rates[condition.name] = (chosen_rate(scores), scores)
+
+
+def chosen_rate(scores: dict[float, float]) -> float:
+    """The smallest whose score by rate is within half the MARGIN of the best: the largest that trains one seed fails on another."""
+    return min(lr for lr, score in scores.items() if score <= min(scores.values()) + MARGIN / 2)
 
 
 def further_rates(scores: dict[float, float]) -> list[float]:
@@ -222,8 +244,7 @@ def _judge(
     trials: list[Trial], clock: _Clock, say: Callable[[str], None], *, reserves: bool,
 ) -> Evidence:  # fmt: skip
     """Seed after seed until a verdict is certain, or no time is left for another, and for a proof where it `reserves` that."""
-    looks = MAX_SEEDS - MIN_SEEDS + 1
-    evidence = _evidence(trials, conditions, neighbours, "", looks=looks)
+    evidence = _evidence(trials, conditions, neighbours, "", looks=_LOOKS)
     longest = 0.0
     for seed in range(MAX_SEEDS):
         if seed and clock.left() < longest + (_pair_seconds(trials) if reserves else 0):
@@ -233,12 +254,12 @@ def _judge(
         for condition in conditions.made.values():
             say(f"seed {seed}: {condition.name} ({condition.what})")
             trials.append(_trial(condition, rates[condition.name][0], seed, steps))
-        if rates["deep"][0] != problem.lr:
+        if problem.lr_is_given and rates["deep"][0] != problem.lr:
             say(f"seed {seed}: the network at the learning rate given, {problem.lr:.3g}")
             trials.append(_trial(conditions.made["deep"], problem.lr, seed, steps, name="given"))
         longest = max(longest, time.monotonic() - began)
-        evidence = _evidence(trials, conditions, neighbours, "", looks=looks)
-        if seed + 1 >= MIN_SEEDS:
+        evidence = _evidence(trials, conditions, neighbours, "", looks=_LOOKS)
+        if seed + 1 >= FEWEST_SEEDS:
             verdict = decide(evidence)
             say(f"after {seed + 1} seeds: {verdict.name}; {verdict.because}")
             if verdict.certain:

@@ -41,6 +41,8 @@ def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | N
         "task": problem.task, "examples": f"{len(problem.inputs):,} and {len(problem.held_inputs):,} held out",
         "trials": str(len(found.trials)), "steps a trial": str(found.steps), "time": duration(found.seconds),
     }  # fmt: skip
+    if found.interrupted:
+        facts["ended"] = "by hand, before all that was planned"
     return Page(
         f"Diagnosis of {problem.name}", "Each condition is a network that would be better if the suspected cause were true.",
         [section for section in sections if section.items or section.text], facts,
@@ -50,7 +52,8 @@ def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | N
 def patch_line(found: Diagnosis, patch: Patch) -> str:
     """In one line whether it is recommended, and by what; the seeds that were judged beside the one of the proof."""
     if found.proof is None:
-        return f"a patch was made, not tried and so not recommended: {found.evidence.fault or 'nothing was trained'}"
+        why = found.evidence.fault or ("it was stopped before" if found.interrupted else "nothing was trained")
+        return f"a patch was made, not tried and so not recommended: {why}"
     train = found.evidence.train
     num = len(train["deep"])
     seeds = f"the {num} seeds" if num > 1 else "the seed"
@@ -72,7 +75,7 @@ def evidence_table(found: Diagnosis) -> Table:
         "condition", "what it is", Column("training", ".3f", True), Column("sd", ".3f", True), Column("95 % interval", numeric=True),
         Column("held out", ".3f", True), Column("seeds", "d", True),
     ]  # fmt: skip
-    return Table("Losses on clean data as shares of the loss of guessing: 1 is guessing, 0 is perfect, at most 2.", columns, rows)
+    return Table("Losses on clean data as shares of the loss of guessing: 1 is guessing, 0 is perfect; training at most 2.", columns, rows)
 
 
 def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str,
         "verdict": found.verdict.name,
         "because": found.verdict.because,
         "certain": found.verdict.certain,
+        "interrupted": found.interrupted,
         "margin": MARGIN,
         "conditions": {name: one.what for name, one in found.conditions.made.items()},
         "notes": list(found.conditions.notes),
@@ -184,7 +188,8 @@ def _rates(found: Diagnosis) -> list[Table]:
     tried = sorted({lr for _, scores in found.rates.values() for lr in scores})
     rows = [[name, *(scores.get(lr) for lr in tried), f"{lr:.3g}"] for name, (lr, scores) in found.rates.items()]
     columns: list[Column | str] = ["condition", *(Column(f"at {lr:.3g}", ".3f", True) for lr in tried), "taken"]
-    return [Table(f"Training score; the learning rate given is {found.problem.lr:.3g} ({found.problem.optimizer_name}).", columns, rows)]
+    which = "the learning rate given" if found.problem.lr_is_given else "none was given, the usual learning rate"
+    return [Table(f"Training score; {which} is {found.problem.lr:.3g} ({found.problem.optimizer_name}).", columns, rows)]
 
 
 def _network(found: Diagnosis) -> dict[str, str]:

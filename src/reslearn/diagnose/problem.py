@@ -41,7 +41,8 @@ class DiagnosisError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """A network and what it is to learn. `lr` is the user's learning rate; the experiments try others too."""
+    """A network and what it is to learn. `lr` is the user's learning rate, or the usual one of the optimiser, which is not judged; the
+    experiments try others too."""
 
     build: Build
     name: str
@@ -54,6 +55,7 @@ class Problem:
     make_optimizer: MakeOptimizer
     optimizer_name: str
     lr: float
+    lr_is_given: bool
     batch_size: int
     guess_loss: float
 
@@ -76,20 +78,27 @@ def make_problem(
     name: str = "network",
     depth: int | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    optimizer: str = "sgd",
+    optimizer: str | MakeOptimizer = "sgd",
     lr: float | None = None,
     batch_size: int = 64,
+    size_px: int | None = None,
     data_dir: Path | None = None,
 ) -> Problem:
     """Check and put together. `build` takes nothing, or `depth`; `data`: (inputs, targets), a callable that gives them, a name, a folder.
 
+    optimizer: a name, or a callable that takes parameters and a learning rate. size_px: the side of a folder's images, in pixels.
     Raises DiagnosisError in one line for a build that fails or gives no module, data of the wrong shape or kind, a network that does not
     take the data or does not give one tensor that the loss takes; DataError for data that are not there.
     """
-    inputs, targets = _tensors(data, data_dir)
-    if optimizer not in OPTIMIZERS:
-        raise DiagnosisError(f"optimizer {optimizer!r}: allowed are {', '.join(OPTIMIZERS)}")
-    make_optimizer, usual_lr = OPTIMIZERS[optimizer]
+    inputs, targets = _tensors(data, data_dir, size_px)
+    if callable(optimizer):
+        make_optimizer, usual_lr, optimizer = optimizer, 0.0, getattr(optimizer, "__name__", "an optimiser of your own")
+        if lr is None:
+            raise DiagnosisError(f"lr: of {optimizer} no usual learning rate is known; give one")
+    elif optimizer in OPTIMIZERS:
+        make_optimizer, usual_lr = OPTIMIZERS[optimizer]
+    else:
+        raise DiagnosisError(f"optimizer {optimizer!r}: allowed are {', '.join(OPTIMIZERS)}, or FILE.py:FUNCTION of parameters and a rate")
     if lr is not None and not (lr > 0 and math.isfinite(lr)):
         raise DiagnosisError(f"lr {lr}: a number above 0 is needed")
     task: Literal["classification", "regression"] = "regression" if targets.is_floating_point() else "classification"
@@ -100,15 +109,18 @@ def make_problem(
     problem = Problem(
         build=bound(build, depth), name=name, inputs=inputs[kept], targets=targets[kept],
         held_inputs=inputs[held], held_targets=targets[held],
-        task=task, loss=chosen, make_optimizer=make_optimizer, optimizer_name=optimizer, lr=lr or usual_lr,
+        task=task, loss=chosen, make_optimizer=make_optimizer, optimizer_name=optimizer, lr=lr or usual_lr, lr_is_given=lr is not None,
         batch_size=min(batch_size, len(kept)), guess_loss=1.0,
     )  # fmt: skip
     outputs = _tried(problem)
     return _with_guess(problem, outputs)
 
 
-def load_build(place: str) -> tuple[Callable[..., nn.Module], str]:
-    """`path/to/file.py:build` or `package.module:build` to the callable and a name. DiagnosisError where it cannot be had."""
+def load_build(place: str) -> tuple[Callable[..., Any], str]:
+    """`path/to/file.py:build` or `package.module:build` to the callable (data, loss and optimiser too) and a name.
+
+    DiagnosisError where it cannot be had.
+    """
     module_name, _, attribute = place.rpartition(":")
     if not module_name or not attribute:
         raise DiagnosisError(f"{place}: FILE.py:BUILD or MODULE:BUILD is needed, as in net.py:build")
@@ -128,11 +140,12 @@ def load_build(place: str) -> tuple[Callable[..., nn.Module], str]:
             module = importlib.import_module(module_name)
     except DiagnosisError:
         raise
-    except Exception as error:  # what a stranger's file raises is anybody's guess
+    except (Exception, SystemExit) as error:  # what a stranger's file raises is anybody's guess
         raise DiagnosisError(f"{module_name} cannot be imported: {_told(error)}") from None
     build = getattr(module, attribute, None)
     if not callable(build):
-        there = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        own = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+        there = [name for name, value in own.items() if getattr(value, "__module__", None) == module.__name__] or list(own)
         raise DiagnosisError(f"{module_name} has no callable {attribute!r}; there are {', '.join(there) or 'none'}")
     return build, f"{Path(module_name).stem}:{attribute}"
 
@@ -149,7 +162,7 @@ def bound(build: Callable[..., nn.Module], depth: int | None) -> Build:
         parameters = inspect.signature(build).parameters.values()
     except (TypeError, ValueError):
         parameters = ()  # type: ignore[assignment]  # a builtin tells nothing
-    needed = [one.name for one in parameters if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     if depth is None and needed:
         hint = "give --depth N" if needed == ["depth"] else "give defaults, or a function without arguments"
         raise DiagnosisError(f"build needs the argument{'s' * (len(needed) > 1)} {', '.join(needed)}: {hint}")
@@ -158,37 +171,56 @@ def bound(build: Callable[..., nn.Module], depth: int | None) -> Build:
     return (lambda: build(depth=depth)) if depth is not None else build
 
 
-def _tensors(data: Any, data_dir: Path | None) -> tuple[Tensor, Tensor]:
+def _tensors(data: Any, data_dir: Path | None, size_px: int | None) -> tuple[Tensor, Tensor]:
     if callable(data):
         try:
             data = data()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DiagnosisError(f"the data function failed: {_told(error)}") from None
     if isinstance(data, str | Path):
-        dataset = data_room.load(data, data_dir=data_dir)
+        dataset = data_room.load(data, data_dir=data_dir, size_px=size_px)
         assert isinstance(dataset.train, data_room.Images)  # stream was not asked for
         return data_room.Preprocess.fit(dataset.train)(dataset.train.pixels), dataset.train.labels
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise DiagnosisError(f"data are a {type(data).__name__}: a pair (inputs, targets), a name or a folder is needed")
-    inputs, targets = (torch.as_tensor(part) for part in data)
+    inputs, targets = (_tensor(part, what) for part, what in zip(data, ("inputs", "targets"), strict=True))
     if len(inputs) != len(targets):
         raise DiagnosisError(f"{len(inputs)} inputs and {len(targets)} targets: as many are needed")
     if len(inputs) < 20:
         raise DiagnosisError(f"{len(inputs)} examples: at least 20 are needed")
-    targets = targets.float() if targets.is_floating_point() else targets.long()
-    if not targets.is_floating_point() and (targets.ndim != 1 or int(targets.min()) < 0):
-        raise DiagnosisError(f"integer targets of shape {tuple(targets.shape)}: classes 0, 1, ... of shape [N] are needed")
+    if targets.is_floating_point():
+        if not torch.isfinite(targets).all():
+            raise DiagnosisError("targets are not finite: nan or infinity among them")
+        targets = targets.float()
+    else:
+        targets = targets.long()
+        if targets.ndim != 1:
+            raise DiagnosisError(f"integer targets of shape {tuple(targets.shape)}: classes 0, 1, ... of shape [N] are needed")
+        if int(targets.min()) < 0:
+            raise DiagnosisError(f"integer targets from {int(targets.min())} on: classes 0, 1, ... are needed")
     return inputs.float() if inputs.is_floating_point() or inputs.dtype == torch.uint8 else inputs, targets
+
+
+def _tensor(part: Any, what: str) -> Tensor:
+    try:
+        made = torch.as_tensor(part).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DiagnosisError(f"{what} make no tensor: {_told(error)}") from None
+    if made.ndim == 0:
+        raise DiagnosisError(f"{what} are a single number: a row for each example is needed")
+    return made
 
 
 def _tried(problem: Problem) -> Tensor:
     """Outputs of a fresh network on a few inputs."""
     try:
-        net = problem.net(0)
-    except Exception as error:
+        net, other = problem.net(0), problem.net(1)
+    except (Exception, SystemExit) as error:
         raise DiagnosisError(f"build failed: {_told(error)}") from None
     if not isinstance(net, nn.Module):
         raise DiagnosisError(f"build gave a {type(net).__name__}: an nn.Module is needed")
+    if net is other or not {id(one) for one in net.parameters()}.isdisjoint(id(one) for one in other.parameters()):
+        raise DiagnosisError("build gave the same parameters twice: it must make a new network at each call")
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise DiagnosisError("build gave a network without parameters to train")
     try:

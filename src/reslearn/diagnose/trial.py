@@ -25,6 +25,8 @@ from reslearn.train import NonFiniteLossError, fit
 
 WORST_SCORE = 2.0
 """A run that diverged, or is worse than twice the loss of guessing, counts as this bad."""
+WORST_HELD_SCORE = 100.0
+"""On held-out data a network that overfits goes on getting worse long after that."""
 _CONSTANT_SHARE = 2 / 3
 _EVALUATION_BATCH = 250
 
@@ -43,7 +45,8 @@ UNKNOWN = Signals(gradient_ratio=None, dead_share=None)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Scores are losses over the loss of guessing, on clean data at the end, at most WORST_SCORE. `curve`: (step, score as trained)."""
+    """Scores are losses over the loss of guessing, on clean data at the end, at most WORST_SCORE and
+    WORST_HELD_SCORE. `curve`: (step, score as trained)."""
 
     condition: str
     lr: float
@@ -162,8 +165,8 @@ def _evaluate(net: nn.Module, problem: Problem) -> tuple[float, float | None, fl
     net.train(was_training)
     error = 100 * float((outputs.argmax(1) != y).float().mean()) if problem.task == "classification" else None
     held_loss = float(problem.loss(held, problem.held_targets[:MAX_EVALUATED]))
-    return _score(float(problem.loss(outputs, y)), problem), error, _score(held_loss, problem)
+    return _score(float(problem.loss(outputs, y)), problem), error, _score(held_loss, problem, worst=WORST_HELD_SCORE)
 
 
-def _score(loss: float, problem: Problem) -> float:
-    return min(WORST_SCORE, loss / problem.guess_loss) if math.isfinite(loss) else WORST_SCORE
+def _score(loss: float, problem: Problem, *, worst: float = WORST_SCORE) -> float:
+    return min(worst, loss / problem.guess_loss) if math.isfinite(loss) else worst

@@ -24,6 +24,7 @@ MARGIN = 0.05
 GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.4
 FEW_LAYERS = 5
+FEWEST_SEEDS = 3
 _SHALLOWER = ("shallow", "shallowest")
 RULES: tuple[tuple[Name, str], ...] = (
     (
@@ -46,13 +47,17 @@ RULES: tuple[tuple[Name, str], ...] = (
         "Worse in training loss than the shallower network made from it by leaving out blocks; where that learns nothing either, than the "
         "shallowest that can be made.",
     ),
-    ("bad learning rate", "At the learning rate given worse than at the best of those tried."),
+    ("bad learning rate", "At the learning rate given, if one was given, worse than at the best of those tried."),
     (
         "capacity too small",
         "A wide network of ours is better on held-out data than this one on the data it was trained on, which is worse neither than the "
         "shallower ones nor than itself with shortcuts.",
     ),
-    ("overfitting", f"Held-out loss more than {3 * MARGIN:g} above the training loss, and risen by more than {MARGIN:g} since half-way."),
+    (
+        "overfitting",
+        f"Held-out loss more than {3 * MARGIN:g} above the training loss, and risen by more than {MARGIN:g} since half-way, or worse than "
+        "guessing.",
+    ),
     (
         "healthy",
         f"Better than guessing by more than {MARGIN:g}, the interval too; not worse than the shallower network, nor at the given learning "
@@ -98,7 +103,9 @@ def decide(evidence: Evidence) -> Verdict:
         verdict = rule(evidence)
         if verdict is not None:
             return verdict
-    return Verdict(name="undecided", because="no cause with the certainty asked for; " + _all_means(train), certain=False)
+    num = len(train["deep"])
+    few = f"{num} seed{'s' * (num > 1)} could be judged in the time; " if num < FEWEST_SEEDS else ""
+    return Verdict(name="undecided", because=f"{few}no cause with the certainty asked for; {_all_means(train)}", certain=False)
 
 
 def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | None]:
@@ -181,8 +188,11 @@ def _overfitting(evidence: Evidence) -> Verdict | None:
     n = min(len(train), len(held), len(half))
     if n < 2:
         return None
-    gap, risen = (compare(held[:n], other[:n], paired=True, confidence=1 - 0.05 / evidence.looks) for other in (train, half))
-    if gap.interval is None or risen.interval is None or gap.interval.low <= 3 * MARGIN or risen.interval.low <= MARGIN:
+    confidence = 1 - 0.05 / evidence.looks
+    gap, risen = (compare(held[:n], other[:n], paired=True, confidence=confidence).interval for other in (train, half))
+    around = summary(held[:n], confidence=confidence).interval
+    assert gap is not None and risen is not None and around is not None, "two seeds have intervals"
+    if gap.low <= 3 * MARGIN or (risen.low <= MARGIN and around.low <= 1):
         return None
     because = f"held-out {_mean(held)}, half-way {_mean(half)}, training {_mean(train)}"
     return Verdict(name="overfitting", because=because, certain=True)
