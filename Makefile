@@ -27,8 +27,9 @@ help:
 demo: .venv/core.stamp
 	$(BIN)/reslearn demo
 
+# Files side by side, each in order: their fixtures are made once a file.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/full.stamp
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -36,11 +36,13 @@ def measure_truths(chosen: Sequence[Member], *, jobs: int, say: Say, place: Path
     _run(_truth, [one for one in chosen if one.name not in done], place, jobs, say, small)
 
 
-def measure_verdicts(chosen: Sequence[Member], *, jobs: int, say: Say, place: Path = VERDICTS, **small: int) -> None:
-    """Those that the file does not have by the rules as they are now."""
+def measure_verdicts(
+    chosen: Sequence[Member], *, jobs: int, say: Say, place: Path = VERDICTS, truths: Path = TRUTHS, **small: int
+) -> None:  # fmt: skip
+    """Those that the file does not have by the rules as they are now, but for members whose truth was measured and is not settled."""
     now = rules()
     kept = [line for line in lines(place) if line["rules"] == now]
-    done = {line["name"] for line in kept}
+    done = {line["name"] for line in kept} | {line["name"] for line in lines(truths) if not line["names"]}
     if place.is_file():
         place.write_text("".join(json.dumps(line) + "\n" for line in kept))
     _run(_verdict, [one for one in chosen if one.name not in done], place, jobs, say, small)
