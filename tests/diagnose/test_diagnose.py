@@ -108,7 +108,7 @@ def test_a_number_that_is_none_is_found_in_any_part_of_the_data() -> None:
 
 def test_stopped_by_hand_the_evidence_so_far_is_a_verdict_and_a_page(tmp_path: Path) -> None:
     def stop(text: str) -> None:
-        if text.startswith("seed 1: shallow"):
+        if text.startswith("seed 1, 10 steps: shallow"):
             raise KeyboardInterrupt
 
     found = diagnose(make_problem(mlp, (X, Y)), minutes=5, steps=10, say=lambda text: stop(text))

@@ -1,10 +1,12 @@
 """The rules, outcome by outcome, on evidence written by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from reslearn.diagnose import RULES, Evidence, decide
+from reslearn.diagnose.verdict import suspect
 
 
 def around(mean: float, n: int = 4) -> list[float]:
@@ -61,6 +63,20 @@ def test_a_rule_gives_its_verdict(name: str) -> None:
     verdict = decide(given)
     assert verdict.name == expected, verdict.because
     assert verdict.because
+
+
+def test_what_a_short_trial_lets_suspect_is_not_told_before_a_longer_one_confirms_it() -> None:
+    for name, told in {"plain and deep": "undecided", "a step too large": "undecided", "a healthy network": "healthy"}.items():
+        expected, given = CASES[name]
+        short = replace(given, is_short=True)
+        assert suspect(short).name == expected and decide(short).name == told
+    assert "degradation so far, which longer trials have to confirm" in decide(replace(CASES["plain and deep"][1], is_short=True)).because
+
+
+def test_too_small_is_only_what_surely_is_not_too_deep() -> None:
+    train = {"deep": [1.0, 0.7, 1.0], "shallow": [0.2, 0.2, 0.25], "wide": [0.03] * 3}
+    given = Evidence(train=train, held=train, held_at_half=train, neighbours=0.3, looks=4)
+    assert decide(given).name == "undecided"
 
 
 def test_every_verdict_has_a_rule_and_a_case() -> None:

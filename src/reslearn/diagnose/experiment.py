@@ -2,7 +2,8 @@
 
 First what costs nothing (do inputs and targets vary, what do nearest neighbours reach), then learning rates, each condition at a few on a
 seed of its own, further out where the best lies at an end, then seed after seed of every condition, paired, with a look at the rules
-after the third and each further one.
+after the third and each further one. What depth or the rate seems to cost is tried once more with LONGER times the steps: a deeper network
+may only be slower to begin.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from reslearn.diagnose.conditions import Condition, Conditions, initialised, mak
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.trial import WORST_SCORE, Signals, Trial, run_trial, signals
-from reslearn.diagnose.verdict import DEAD_SHARE, FEWEST_SEEDS, GRADIENT_RATIO, MARGIN, Evidence, Verdict, decide
+from reslearn.diagnose.verdict import DEAD_SHARE, FEWEST_SEEDS, GRADIENT_RATIO, MARGIN, NEED_LONGER, Evidence, Verdict, decide, suspect
 
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
 LR_STEP, MAX_WIDENINGS = 4.0, 4
 CHOICE_SEED = 1000
-MAX_SEEDS = 6
+LONGER = 4
+MAX_SEEDS = {1: 4, LONGER: 6}
+"""By how many times the steps."""
 FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 30, 2000
 SCALE_LIMITS = (0.05, 20.0)
 """Inputs whose root mean square, or mean over deviation, lies outside are tried standardised too."""
 _SHARE_OF_CHOICE = 0.5
-_LOOKS = MAX_SEEDS - FEWEST_SEEDS + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,11 +89,12 @@ def diagnose(
     start = signals(problem.net(CHOICE_SEED), problem)
     conditions = _conditions(problem, start)
     trials: list[Trial] = []
-    evidence = _evidence(trials, conditions, 1.0, fault, looks=1)
+    evidence = _evidence(trials, conditions, 1.0, fault)
     rates: dict[str, tuple[float, dict[float, float]]] = {}
     layers: dict[str, tuple[LayerSignal, ...]] = {}
     proof: Proof | None = None
     interrupted = False
+    length = 0
     if not fault:
         layers = signals_by_layer(problem, conditions.made, seed=CHOICE_SEED)
         with_proof = with_proof and "shortcuts" in conditions.made
@@ -100,17 +103,27 @@ def diagnose(
         try:
             steps = steps or _steps(problem, conditions, clock, num_more=2 if with_proof else 0)
             _rates(problem, conditions, steps, neighbours, trials, rates, say)
-            evidence = _judge(problem, conditions, rates, steps, neighbours, trials, clock, say, reserves=with_proof)
+            length = steps
+            for times in MAX_SEEDS:
+                if times > 1 and not _lasts(trials, clock, times, reserves=with_proof):
+                    say("no time is left for longer trials")
+                    break
+                length = times * steps
+                evidence = _judge(problem, conditions, rates, steps, times, neighbours, trials, clock, say, reserves=with_proof)
+                if suspect(evidence).name not in NEED_LONGER:
+                    break
             if with_proof:
                 say(f"before and after on a fresh seed: about {_pair_seconds(trials):.0f} s")
-                proof = prove(conditions.made, {name: lr for name, (lr, _) in rates.items()}, steps=steps)
+                proof = prove(conditions.made, {name: lr for name, (lr, _) in rates.items()}, steps=length)
         except KeyboardInterrupt:
             say("stopped: the verdict is that of the evidence until here")
             interrupted = True
-            evidence = _evidence(trials, conditions, neighbours, "", looks=_LOOKS)
+            if sum(trial.condition == "deep" and trial.steps == length for trial in trials) < FEWEST_SEEDS:
+                length = steps or 0  # the short trials tell more
+            evidence = _evidence(trials, conditions, neighbours, "", length=length, is_short=length <= (steps or 0))
     return Diagnosis(
         problem=problem, verdict=decide(evidence), evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
-        layers=layers, steps=steps or 0, seconds=clock.used(), proof=proof, interrupted=interrupted,
+        layers=layers, steps=length, seconds=clock.used(), proof=proof, interrupted=interrupted,
     )  # fmt: skip
 
 
@@ -177,8 +190,8 @@ def _neighbours(problem: Problem) -> float:
 def _steps(problem: Problem, conditions: Conditions, clock: _Clock, *, num_more: int = 0) -> int:
     """Steps a trial: learning rates, all seeds and `num_more` trials fit into the time. DiagnosisError where not even the fewest do."""
     number = len(conditions.made) + 2  # and the network at the rate given, and one that comes on the way
-    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS) + num_more
-    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS) + num_more
+    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS[1] + FEWEST_SEEDS) + num_more
+    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS[1] + LONGER * FEWEST_SEEDS) + LONGER * num_more
 
     def fitting(a_trial: float, a_step: float) -> int:
         """Raises DiagnosisError where the time is too short for the fewest steps."""
@@ -240,31 +253,40 @@ def _best(scores: dict[float, float]) -> float:
 
 
 def _judge(
-    problem: Problem, conditions: Conditions, rates: dict[str, tuple[float, dict[float, float]]], steps: int, neighbours: float,
+    problem: Problem, conditions: Conditions, rates: dict[str, tuple[float, dict[float, float]]], steps: int, times: int, neighbours: float,
     trials: list[Trial], clock: _Clock, say: Callable[[str], None], *, reserves: bool,
 ) -> Evidence:  # fmt: skip
-    """Seed after seed until a verdict is certain, or no time is left for another, and for a proof where it `reserves` that."""
-    evidence = _evidence(trials, conditions, neighbours, "", looks=_LOOKS)
+    """Seed after seed of `times` the steps until a verdict is certain, or no time is left for another (nor, where it `reserves` that, for
+    a proof)."""
+    length = times * steps
+    looks = MAX_SEEDS[times] - FEWEST_SEEDS + 1
+    evidence = _evidence(trials, conditions, neighbours, "", length=length, looks=looks, is_short=times == 1)
     longest = 0.0
-    for seed in range(MAX_SEEDS):
+    for seed in range(MAX_SEEDS[times]):
         if seed and clock.left() < longest + (_pair_seconds(trials) if reserves else 0):
             say(f"no time is left for another seed: {seed} were judged")
             break
         began = time.monotonic()
         for condition in conditions.made.values():
-            say(f"seed {seed}: {condition.name} ({condition.what})")
-            trials.append(_trial(condition, rates[condition.name][0], seed, steps))
+            say(f"seed {seed}, {length} steps: {condition.name} ({condition.what})")
+            trials.append(_trial(condition, rates[condition.name][0], seed, length))
         if problem.lr_is_given and rates["deep"][0] != problem.lr:
-            say(f"seed {seed}: the network at the learning rate given, {problem.lr:.3g}")
-            trials.append(_trial(conditions.made["deep"], problem.lr, seed, steps, name="given"))
+            say(f"seed {seed}, {length} steps: the network at the learning rate given, {problem.lr:.3g}")
+            trials.append(_trial(conditions.made["deep"], problem.lr, seed, length, name="given"))
         longest = max(longest, time.monotonic() - began)
-        evidence = _evidence(trials, conditions, neighbours, "", looks=_LOOKS)
+        evidence = _evidence(trials, conditions, neighbours, "", length=length, looks=looks, is_short=times == 1)
         if seed + 1 >= FEWEST_SEEDS:
-            verdict = decide(evidence)
-            say(f"after {seed + 1} seeds: {verdict.name}; {verdict.because}")
-            if verdict.certain:
+            found = suspect(evidence)
+            say(f"after {seed + 1} seeds: {found.name}; {found.because}")
+            if found.certain:
                 break
     return evidence
+
+
+def _lasts(trials: list[Trial], clock: _Clock, times: int, *, reserves: bool) -> bool:
+    """Whether there is time for the fewest seeds of `times` the steps, and for a proof of as many where it `reserves` that."""
+    a_seed = max(sum(trial.seconds for trial in trials if trial.seed == seed) for seed in range(FEWEST_SEEDS))
+    return clock.left() >= times * (FEWEST_SEEDS * a_seed + (_pair_seconds(trials) if reserves else 0))
 
 
 def _pair_seconds(trials: list[Trial]) -> float:
@@ -279,8 +301,11 @@ def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str 
     return run_trial(condition.problem, net, condition=name or condition.name, lr=lr, seed=seed, steps=steps, look=look)
 
 
-def _evidence(trials: list[Trial], conditions: Conditions, neighbours: float, fault: str, *, looks: int) -> Evidence:
-    judged = [trial for trial in trials if trial.seed != CHOICE_SEED]
+def _evidence(
+    trials: list[Trial], conditions: Conditions, neighbours: float, fault: str, *, length: int = 0, looks: int = 1, is_short: bool = False
+) -> Evidence:  # fmt: skip
+    """From the trials of `length` steps by which is judged."""
+    judged = [trial for trial in trials if trial.seed != CHOICE_SEED and trial.steps == length]
     names = list(dict.fromkeys(trial.condition for trial in judged))
     by_name = {name: [trial for trial in judged if trial.condition == name] for name in names}
     deep = by_name.get("deep", [])
@@ -290,6 +315,7 @@ def _evidence(trials: list[Trial], conditions: Conditions, neighbours: float, fa
         held_at_half={name: [trial.held_at_half for trial in own] for name, own in by_name.items()},
         neighbours=neighbours,
         looks=looks,
+        is_short=is_short,
         fault=fault,
         num_layers=conditions.num_layers,
         gradient_ratios=[(trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep],

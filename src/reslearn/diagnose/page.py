@@ -136,7 +136,7 @@ _RATES = "Each condition at its best of a few, chosen by training loss on a seed
 
 
 def _curves(found: Diagnosis) -> list[Figure]:
-    judged = [trial for trial in found.trials if trial.seed != CHOICE_SEED]
+    judged = [trial for trial in found.trials if trial.seed != CHOICE_SEED and trial.steps == found.steps]
     series: list[Series] = []
     for name in found.evidence.train:
         curves = {trial.seed: list(trial.curve) for trial in judged if trial.condition == name}
@@ -208,7 +208,7 @@ def _network(found: Diagnosis) -> dict[str, str]:
 
 
 def _deep(found: Diagnosis) -> list[Trial]:
-    return [trial for trial in found.trials if trial.condition == "deep" and trial.seed != CHOICE_SEED]
+    return [trial for trial in found.trials if trial.condition == "deep" and trial.seed != CHOICE_SEED and trial.steps == found.steps]
 
 
 def _median(values: list[float | None]) -> float | None:

@@ -3,6 +3,8 @@
 All scores are training losses as shares of the loss of guessing, each condition at its best of a few learning rates (chosen on a seed of
 its own), paired by seed. "Worse" means: the mean difference is more than MARGIN and its interval lies above 0; "not worse": the interval
 ends below MARGIN. Looks at the data are paid for: with k looks planned the intervals have a confidence of 1 - 0.05 / k (Bonferroni).
+What depth, or a learning rate, costs after few steps may be no more than a slow start: these verdicts are given only where they hold after
+several times the steps (experiment.LONGER) too.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.4
 FEW_LAYERS = 5
 FEWEST_SEEDS = 3
+NEED_LONGER: tuple[Name, ...] = ("degradation", "bad learning rate", "undecided")
 _SHALLOWER = ("shallow", "shallowest")
 RULES: tuple[tuple[Name, str], ...] = (
     (
@@ -70,13 +73,15 @@ RULES: tuple[tuple[Name, str], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
-    network at the user's learning rate. `looks`: how often the data will be looked at in all. `num_layers`: None where not known."""
+    network at the user's learning rate. `looks`: how often the data will be looked at. `num_layers`: None where not known.
+    `is_short`: from the first, short trials, by which those of NEED_LONGER are only suspected."""
 
     train: Mapping[str, Sequence[float]]
     held: Mapping[str, Sequence[float]]
     held_at_half: Mapping[str, Sequence[float]]
     neighbours: float
     looks: int = 1
+    is_short: bool = False
     fault: str = ""
     num_layers: int | None = None
     gradient_ratios: Sequence[tuple[float | None, float | None]] = ()
@@ -93,7 +98,16 @@ class Verdict:
 
 
 def decide(evidence: Evidence) -> Verdict:
-    """Apply RULES in order."""
+    """Apply RULES in order; what short trials let suspect is undecided."""
+    found = suspect(evidence)
+    if evidence.is_short and found.certain and found.name in NEED_LONGER:
+        because = f"{found.name} so far, which longer trials have to confirm, and no time was left: {found.because}"
+        return Verdict(name="undecided", because=because, certain=False)
+    return found
+
+
+def suspect(evidence: Evidence) -> Verdict:
+    """What RULES say, however long was trained."""
     if evidence.fault:
         return Verdict(name="data fault", because=evidence.fault, certain=True)
     train = evidence.train
@@ -174,7 +188,8 @@ def _learning_rate(evidence: Evidence) -> Verdict | None:
 def _capacity(evidence: Evidence) -> Verdict | None:
     deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
     n = min(len(deep), len(wide))
-    if n < 2 or any(worse(evidence, "deep", other)[0] for other in (*_SHALLOWER, "shortcuts")):
+    others = [other for other in (*_SHALLOWER, "shortcuts") if evidence.train.get(other)]
+    if n < 2 or not all(worse(evidence, "deep", other)[1] for other in others):
         return None
     found = compare(deep[:n], wide[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
     if not is_worse(found):
