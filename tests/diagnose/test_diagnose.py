@@ -124,6 +124,21 @@ def test_no_learning_rate_is_judged_where_none_was_given() -> None:
     assert "given" in own.evidence.train and "given" not in usual.evidence.train
 
 
+@pytest.mark.parametrize(("gain", "tried"), [(0.1, True), (1.0, False), (8.0, True), (1e-9, True), (1e3, True)])
+def test_another_start_is_tried_where_the_signal_vanishes_or_explodes(gain: float, tried: bool) -> None:
+    """The gradients of the weights, products of a signal and a gradient, are alike in all layers of such a chain."""
+
+    def build() -> nn.Module:
+        net = mlp(depth=8)
+        for module in net.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=gain * (2 / module.in_features) ** 0.5)
+        return net
+
+    found = diagnose(make_problem(build, (X, Y)), minutes=5, steps=4)
+    assert ("initialised" in found.conditions.made) == tried
+
+
 def test_seeds_that_are_one_are_told() -> None:
     def build() -> nn.Module:
         torch.manual_seed(3)

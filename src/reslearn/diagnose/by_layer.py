@@ -1,4 +1,5 @@
-"""The signal that leaves each layer and the gradient that reaches it, once at the start: context, by which nothing is decided.
+"""The signal that leaves each layer and the gradient that reaches it, once at the start: context, by which nothing is decided but what to
+try.
 
 The paper found both healthy in plain networks that degrade (Sec. 4.1). A layer's response is that behind its norm and before its
 activation, as in Fig. 7; its gradient is that of its weights, as the solver sees it.
@@ -7,6 +8,7 @@ activation, as in Fig. 7; its gradient is that of its weights, as the solver see
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +40,20 @@ def signals_by_layer(problem: Problem, conditions: Mapping[str, Condition], *, s
     found = [layer for layer in layers(opened) if layer is not None]
     nets = {"deep": opened.graph_module} | {name: conditions[name].make(seed) for name in ("shortcuts",) if name in conditions}
     return {name: _measured(found, net, problem) for name, net in nets.items()}
+
+
+def response_ratio(layers: Sequence[LayerSignal]) -> float | None:
+    """Of the last third of layers over the first, geometric means: 0 where a signal is lost, infinity where one overflows. None for fewer
+    than three layers, or where one is not known."""
+    third = len(layers) // 3
+    first, last = ([one.response for one in part] for part in (layers[:third], layers[len(layers) - third :]))
+    if not third or any(math.isnan(value) for value in (*first, *last)):
+        return None
+    if min(*first, *last) == 0:
+        return 0.0
+    if max(*first, *last) == math.inf:
+        return math.inf
+    return math.exp(statistics.fmean(map(math.log, last)) - statistics.fmean(map(math.log, first)))
 
 
 def _measured(found: Sequence[Block], net: nn.Module, problem: Problem) -> tuple[LayerSignal, ...]:

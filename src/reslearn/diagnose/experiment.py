@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from reslearn.diagnose.by_layer import LayerSignal, signals_by_layer
+from reslearn.diagnose.by_layer import LayerSignal, response_ratio, signals_by_layer
 from reslearn.diagnose.conditions import Condition, Conditions, initialised, make_conditions, shallowest, standardised, wide
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
@@ -95,8 +95,12 @@ def diagnose(
     proof: Proof | None = None
     interrupted = False
     length = 0
+    response: float | None = None
     if not fault:
         layers = signals_by_layer(problem, conditions.made, seed=CHOICE_SEED)
+        response = response_ratio(layers.get("deep", ()))
+        if response is not None and not 1 / GRADIENT_RATIO < response < GRADIENT_RATIO:
+            conditions.made.setdefault("initialised", initialised(problem))
         with_proof = with_proof and "shortcuts" in conditions.made
         say("nearest neighbours, as a yardstick")
         neighbours = _neighbours(problem)
@@ -121,6 +125,7 @@ def diagnose(
             if sum(trial.condition == "deep" and trial.steps == length for trial in trials) < FEWEST_SEEDS:
                 length = steps or 0  # the short trials tell more
             evidence = _evidence(trials, conditions, neighbours, "", length=length, is_short=length <= (steps or 0))
+    evidence = replace(evidence, response_ratio=response)
     return Diagnosis(
         problem=problem, verdict=decide(evidence), evidence=evidence, conditions=conditions, trials=tuple(trials), rates=rates, start=start,
         layers=layers, steps=length, seconds=clock.used(), proof=proof, interrupted=interrupted,

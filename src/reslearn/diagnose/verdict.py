@@ -50,7 +50,10 @@ RULES: tuple[tuple[Name, str], ...] = (
         "Worse in training loss than the shallower network made from it by leaving out blocks; where that learns nothing either, than the "
         "shallowest that can be made.",
     ),
-    ("bad learning rate", "At the learning rate given, if one was given, worse than at the best of those tried."),
+    (
+        "bad learning rate",
+        "At the learning rate given, if one was given, worse than at the best of those tried, at which it is better than guessing.",
+    ),
     (
         "capacity too small",
         "A wide network of ours is better on held-out data than this one on the data it was trained on, which is worse neither than the "
@@ -74,7 +77,8 @@ RULES: tuple[tuple[Name, str], ...] = (
 class Evidence:
     """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
     network at the user's learning rate. `looks`: how often the data will be looked at. `num_layers`: None where not known.
-    `is_short`: from the first, short trials, by which those of NEED_LONGER are only suspected."""
+    `response_ratio`: of the signal behind the last third of layers to that behind the first, at the start. `is_short`: from the first,
+    short trials, by which those of NEED_LONGER are only suspected."""
 
     train: Mapping[str, Sequence[float]]
     held: Mapping[str, Sequence[float]]
@@ -84,6 +88,7 @@ class Evidence:
     is_short: bool = False
     fault: str = ""
     num_layers: int | None = None
+    response_ratio: float | None = None
     gradient_ratios: Sequence[tuple[float | None, float | None]] = ()
     dead_shares: Sequence[float | None] = ()
 
@@ -180,7 +185,7 @@ def _depth(evidence: Evidence) -> Verdict | None:
 
 
 def _learning_rate(evidence: Evidence) -> Verdict | None:
-    if not worse(evidence, "given", "deep")[0]:
+    if not worse(evidence, "given", "deep")[0] or statistics.fmean(evidence.train["deep"]) > 1 - MARGIN:
         return None
     return Verdict(name="bad learning rate", because=_against(evidence, "given", "deep"), certain=True)
 
@@ -243,9 +248,10 @@ def _is_extreme(evidence: Evidence) -> bool:
 
 def _ratio(evidence: Evidence) -> str:
     known = [pair[0] for pair in evidence.gradient_ratios if pair[0] is not None]
-    if not known:
-        return "gradients are not known by layer"
-    return f"first layers get {statistics.median(known):.2g} times the gradient of the last"
+    ratio = evidence.response_ratio
+    told = [] if ratio is None else [f"the signal of the last layers is {ratio:.2g} times that of the first"]
+    told += [f"first layers get {statistics.median(known):.2g} times the gradient of the last"] if known else []
+    return " and ".join(told) or "signals are not known by layer"
 
 
 def _against(evidence: Evidence, a: str, b: str) -> str:
