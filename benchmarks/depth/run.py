@@ -78,7 +78,8 @@ def lines(place: Path) -> list[Line]:
 def rules() -> str:
     """Twelve digits of the hash of all that decides a verdict."""
     folder = Path(reslearn.diagnose.__file__).parent
-    source = b"".join((folder / f"{name}.py").read_bytes() for name in ("conditions", "experiment", "problem", "trial", "verdict"))
+    names = ("before", "by_layer", "conditions", "experiment", "problem", "trial", "verdict")
+    source = b"".join((folder / f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(source + str(truth.DIAGNOSIS_STEPS).encode()).hexdigest()[:12]
 
 
