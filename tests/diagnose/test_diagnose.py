@@ -5,13 +5,14 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from reslearn.diagnose import DiagnosisError, diagnose, make_conditions, make_problem, run_trial
+from reslearn.diagnose import DiagnosisError, diagnose, experiment, make_conditions, make_problem, run_trial
 from reslearn.diagnose.experiment import chosen_rate, further_rates
 from reslearn.diagnose.page import diagnosis_json, diagnosis_page
 from reslearn.report import write_page
@@ -168,6 +169,27 @@ def test_loss_and_optimiser_of_ones_own() -> None:
 ])  # fmt: skip
 def test_the_smallest_rate_that_is_as_good_is_taken(scores: dict[float, float], chosen: float) -> None:
     assert chosen_rate(scores) == chosen
+
+
+@pytest.mark.parametrize(("at_rate", "lower", "chosen"), [(2.0, 0.1, 0.01), (0.1, 0.5, 0.04), (0.1, 0.11, 0.01)])
+def test_a_network_is_not_accused_at_a_rate_that_only_short_trials_bear(
+    at_rate: float, lower: float, chosen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem(mlp, (X, Y))
+    said: list[str] = []
+    made = experiment._Experiment(
+        problem=problem, conditions=make_conditions(problem), clock=experiment.Clock(seconds=9), say=said.append, with_proof=False,
+        layers={}, times=4, steps=10, rates={"deep": (0.04, {0.04: 0.3, 0.16: 0.4})},
+    )  # fmt: skip
+    trained: list[int] = []
+
+    def trial(condition: object, lr: float, seed: int, steps: int, *, name: str) -> SimpleNamespace:
+        trained.append(steps)
+        return SimpleNamespace(train_score=at_rate if lr == 0.04 else lower)
+
+    monkeypatch.setattr(experiment, "_trial", trial)
+    made.choose_lower_rate()
+    assert made.rates["deep"][0] == chosen and trained == [40, 40]
 
 
 def test_constant_inputs_are_told_without_training_and_have_a_page(tmp_path: Path) -> None:

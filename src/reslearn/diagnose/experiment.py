@@ -3,7 +3,7 @@
 First what costs nothing (do inputs and targets vary, what do nearest neighbours reach), then learning rates, each condition at a few on a
 seed of its own, further out where the best lies at an end, then seed after seed of every condition, paired, with a look at the rules
 after the third and each further one. What depth or the rate seems to cost is tried once more with LONGER times the steps: a deeper network
-may only be slower to begin.
+may only be slower to begin, and get along with a lower rate in the long run.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ class _Experiment:
             if times > 1 and not self.lasts(times):
                 break
             self.times = times
+            if times > 1:
+                self.choose_lower_rate()
             self.judge()
             if suspect(self.evidence()).name not in NEED_LONGER:
                 break
@@ -170,6 +172,17 @@ class _Experiment:
                 wanted = further_rates(scores)
         self.rates[condition.name] = (chosen_rate(scores), scores)
 
+    def choose_lower_rate(self) -> None:
+        """For the network itself, before it is accused: a rate that a short trial bears may be too high for a long one."""
+        rate, scores = self.rates["deep"]
+        length, longer = self.times * self.steps, {}
+        for lr in (rate, rate / LR_STEP):
+            self.say(f"learning rates: deep at {lr:.3g}, {length} steps")
+            trial = _trial(self.conditions.made["deep"], lr, CHOICE_SEED, length, name="deep, to choose its rate")
+            self.trials.append(trial)
+            longer[lr] = trial.train_score
+        self.rates["deep"] = (chosen_rate(longer), scores)
+
     def judge(self) -> None:
         """Seed after seed until a verdict is certain, or no time is left for another and the proof."""
         length = self.times * self.steps
@@ -195,7 +208,8 @@ class _Experiment:
     def lasts(self, times: int) -> bool:
         """Whether there is time for the fewest seeds of `times` the steps, and a proof of as many."""
         a_seed = max(sum(trial.seconds for trial in self.trials if trial.seed == seed) for seed in range(FEWEST_SEEDS))
-        needed = times * (FEWEST_SEEDS * a_seed + (self.pair_seconds() if self.with_proof else 0))
+        deep = next(trial.seconds for trial in self.trials if trial.condition == "deep")
+        needed = times * (FEWEST_SEEDS * a_seed + 2 * deep + (self.pair_seconds() if self.with_proof else 0))
         if self.clock.left() < needed:
             self.say(f"no time is left for trials of {times} times the steps, which would take {needed:.0f} s")
         return self.clock.left() >= needed
@@ -237,7 +251,7 @@ def fitting_steps(problem: Problem, conditions: Conditions, clock: Clock, *, num
     """Steps a trial: learning rates, all seeds and `num_more` trials fit into the time. DiagnosisError where not even the fewest do."""
     number = len(conditions.made) + 2  # and the network at the rate given, and one that comes on the way
     num_trials = number * (len(LR_FACTORS) + MAX_SEEDS[1] + FEWEST_SEEDS) + num_more
-    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS[1] + LONGER * FEWEST_SEEDS) + LONGER * num_more
+    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS[1] + LONGER * FEWEST_SEEDS) + LONGER * (num_more + 2)
 
     def fitting(a_trial: float, a_step: float) -> int:
         """Raises DiagnosisError where the time is too short for the fewest steps."""
