@@ -41,6 +41,7 @@ CASES: dict[str, tuple[str, Evidence]] = {
     "dead": ("dead units", evidence(deep=0.9, shallow=0.9, initialised=0.2, dead_shares=[0.8] * 4)),
     "a step too large": ("bad learning rate", evidence(deep=0.1, shallow=0.1, given=0.8)),
     "nothing is learnt at any rate, though one diverges": ("undecided", evidence(deep=1.0, shallow=1.0, given=2.0)),
+    "a step that only overfits less": ("overfitting", evidence(deep=0.1, num_layers=4, given=0.4, held={"deep": 1.3, "given": 0.9})),
     "depth before step": ("degradation", evidence(deep=0.7, shallow=0.1, given=0.9)),
     "unscaled": ("data fault", evidence(deep=0.7, shallow=0.7, standardised=0.1)),
     "nothing to be learned": ("data fault", evidence(neighbours=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3})),

@@ -52,7 +52,8 @@ RULES: tuple[tuple[Name, str], ...] = (
     ),
     (
         "bad learning rate",
-        "At the learning rate given, if one was given, worse than at the best of those tried, at which it is better than guessing.",
+        "At the learning rate given, if one was given, worse than at the best of those tried, on held-out data too; and better than guessing "
+        "at that.",
     ),
     (
         "capacity too small",
@@ -187,6 +188,8 @@ def _depth(evidence: Evidence) -> Verdict | None:
 def _learning_rate(evidence: Evidence) -> Verdict | None:
     if not worse(evidence, "given", "deep")[0] or statistics.fmean(evidence.train["deep"]) > 1 - MARGIN:
         return None
+    if statistics.fmean(evidence.held["given"]) < statistics.fmean(evidence.held["deep"]):
+        return None  # it only fits faster what does not carry over
     return Verdict(name="bad learning rate", because=_against(evidence, "given", "deep"), certain=True)
 
 
