@@ -52,8 +52,8 @@ RULES: tuple[tuple[Name, str], ...] = (
     ),
     (
         "bad learning rate",
-        "At the learning rate given, if one was given, worse than at the best of those tried, on held-out data too; and better than guessing "
-        "at that.",
+        "At the learning rate given, if one was given, worse than at the best of those tried, on held-out data too, and better than "
+        "guessing at that.",
     ),
     (
         "capacity too small",
