@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,7 +113,7 @@ def test_stopped_by_hand_the_evidence_so_far_is_a_verdict_and_a_page(tmp_path: P
         if text.startswith("seed 1, 10 steps: shallow"):
             raise KeyboardInterrupt
 
-    found = diagnose(make_problem(mlp, (X, Y)), minutes=5, steps=10, say=lambda text: stop(text))
+    found = diagnose(make_problem(mlp, (X, Y)), minutes=5, steps=10, say=stop)
     assert found.interrupted and len(found.evidence.train["deep"]) == 2 and len(found.evidence.train["shallow"]) == 1
     assert found.verdict.name == "undecided" and "2 seeds could be judged" in found.verdict.because
     assert "before all that was planned" in write_page(diagnosis_page(found, command=["reslearn"]), tmp_path).read_text()
@@ -153,13 +154,13 @@ def test_loss_and_optimiser_of_ones_own() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
 
-    def lion(parameters: object, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(parameters, lr=lr)  # type: ignore[arg-type]
+    def rms(parameters: Iterable[torch.Tensor], lr: float) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(parameters, lr=lr)
 
-    problem = make_problem(build, (X, X[:, 0]), loss=nn.functional.l1_loss, optimizer=lion, lr=0.01)
+    problem = make_problem(build, (X, X[:, 0]), loss=nn.functional.l1_loss, optimizer=rms, lr=0.01)
     assert run_trial(problem, problem.net(0), condition="deep", lr=0.01, seed=0, steps=200).train_score < 0.2
-    with pytest.raises(DiagnosisError, match="lr: of lion no usual learning rate"):
-        make_problem(build, (X, X[:, 0]), optimizer=lion)
+    with pytest.raises(DiagnosisError, match="lr: of rms no usual learning rate"):
+        make_problem(build, (X, X[:, 0]), optimizer=rms)
 
 
 @pytest.mark.parametrize(("scores", "chosen"), [
@@ -176,10 +177,9 @@ def test_a_network_is_not_accused_at_a_rate_that_only_short_trials_bear(
     at_rate: float, lower: float, chosen: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = make_problem(mlp, (X, Y))
-    said: list[str] = []
     made = experiment._Experiment(
-        problem=problem, conditions=make_conditions(problem), clock=experiment.Clock(seconds=9), say=said.append, with_proof=False,
-        layers={}, times=4, steps=10, rates={"deep": (0.04, {0.04: 0.3, 0.16: 0.4})},
+        problem=problem, conditions=make_conditions(problem), response_ratio=None, clock=experiment.Clock(seconds=9), say=print,
+        with_proof=False, times=4, steps=10, rates={"deep": (0.04, {0.04: 0.3, 0.16: 0.4})},
     )  # fmt: skip
     trained: list[int] = []
 

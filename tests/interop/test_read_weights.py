@@ -43,10 +43,12 @@ def caffe(path: Path) -> None:
     _write_caffe(path, {"a.0": STATE["a.weight"], "a.1": STATE["a.bias"]}, dialects()["caffe"])
 
 
-def onnx_file(path: Path) -> None:
+def onnx_file(path: Path, state: dict[str, torch.Tensor] = STATE) -> None:
+    """The first tensor as a list of numbers, the others as bytes."""
     onnx = pytest.importorskip("onnx", reason="pip install 'reslearn[test]' brings onnx")
-    tensors = [onnx.numpy_helper.from_array(value.numpy(), name) for name, value in STATE.items()]
-    tensors[0] = onnx.helper.make_tensor("a.weight", onnx.TensorProto.FLOAT, [2, 3, 4], STATE["a.weight"].flatten().tolist())
+    tensors = [onnx.numpy_helper.from_array(value.numpy(), name) for name, value in state.items()]
+    name, value = next(iter(state.items()))
+    tensors[0] = onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, value.shape, value.flatten().tolist())
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
 
 
@@ -88,9 +90,7 @@ def test_what_was_written_comes_back(container: str, tmp_path: Path) -> None:
 
 
 def test_an_onnx_file_for_inference_is_told_what_is_the_matter(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="pip install 'reslearn[test]' brings onnx")
-    tensors = [onnx.numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), "onnx::Conv_193")]
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), tmp_path / "x.onnx")
+    onnx_file(tmp_path / "x.onnx", {"onnx::Conv_193": torch.zeros(8, 3, 3, 3)})
     with pytest.raises(WeightsError, match="exporters fold batch norm"):
         identify(read_checkpoint(tmp_path / "x.onnx"))
 

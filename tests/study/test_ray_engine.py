@@ -203,7 +203,7 @@ def test_all_of_the_paper_comes_out_the_same_on_both_engines(cluster: Any, tmp_p
             told.append({key: value for key, value in content.items() if key not in ("page", "seconds", "command")})
         assert told[0] == told[1], name
     ours, theirs = (sorted(path.parent.name for path in (tmp_path / engine).rglob("result.json")) for engine in ("local", "ray"))
-    assert ours == theirs and len(ours) > 30
+    assert ours == theirs and len(ours) == 36
 
 
 def load_exhibit_data(name: str) -> str | None:

@@ -68,10 +68,10 @@ def inspect(
 
 
 def _is_file(model: str) -> bool:
-    """A file that exists, what can be no name, or weights with a name or an address."""
-    from reslearn.interop.named import is_named
+    """A file that exists, a hub's folder, what can be no name, or weights with a name or an address."""
+    from reslearn.interop.named import fetched, is_named
 
-    return is_named(model) or Path(model).exists() or "/" in model or Path(model).suffix in _SUFFIXES
+    return is_named(model) or fetched(model).is_file() or "/" in model or Path(model).suffix in _SUFFIXES
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from reslearn.diagnose.by_layer import LayerSignal, response_ratio
 from reslearn.diagnose.conditions import Condition, initialised, standardised
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.trial import WORST_SCORE, Signals
@@ -26,7 +24,7 @@ def fault_of_data(problem: Problem) -> str:
     return "inputs do not vary: every example is the same" if float(problem.inputs.std(0).max()) == 0 else ""
 
 
-def suggested(problem: Problem, start: Signals, layers: Sequence[LayerSignal]) -> dict[str, Condition]:
+def suggested(problem: Problem, start: Signals, response_ratio: float | None) -> dict[str, Condition]:
     """Conditions by name for which something about the data, or the network's start, speaks."""
     made = []
     if problem.inputs.is_floating_point():
@@ -34,7 +32,7 @@ def suggested(problem: Problem, start: Signals, layers: Sequence[LayerSignal]) -
         shift = float(problem.inputs.mean().abs() / problem.inputs.std().clamp_min(1e-12))
         if not SCALE_LIMITS[0] < strength < SCALE_LIMITS[1] or shift > SCALE_LIMITS[1]:
             made.append(standardised(problem))
-    ratios = [ratio for ratio in (start.gradient_ratio, response_ratio(layers)) if ratio is not None]
+    ratios = [ratio for ratio in (start.gradient_ratio, response_ratio) if ratio is not None]
     is_dead = start.dead_share is not None and start.dead_share >= DEAD_SHARE
     if is_dead or any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios):
         made.append(initialised(problem))

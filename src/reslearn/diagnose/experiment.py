@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -85,11 +85,14 @@ def diagnose(
     fault = fault_of_data(problem)
     start = signals(problem.net(CHOICE_SEED), problem)
     conditions = make_conditions(problem)
-    layers: dict[str, tuple[LayerSignal, ...]] = {}
+    layers = {} if fault else signals_by_layer(problem, conditions.made, seed=CHOICE_SEED)
+    ratio = response_ratio(layers.get("deep", ()))
     if not fault:
-        layers = signals_by_layer(problem, conditions.made, seed=CHOICE_SEED)
-        conditions.made.update(suggested(problem, start, layers.get("deep", ())))
-    made = _Experiment(problem=problem, conditions=conditions, clock=clock, say=say, with_proof=with_proof, layers=layers)
+        conditions.made.update(suggested(problem, start, ratio))
+    made = _Experiment(
+        problem=problem, conditions=conditions, response_ratio=ratio, clock=clock, say=say,
+        with_proof=with_proof and "shortcuts" in conditions.made,
+    )  # fmt: skip
     interrupted = False
     if fault:
         evidence = replace(made.evidence(), fault=fault)
@@ -113,10 +116,10 @@ class _Experiment:
 
     problem: Problem
     conditions: Conditions
+    response_ratio: float | None
     clock: Clock
     say: Callable[[str], None]
     with_proof: bool
-    layers: Mapping[str, Sequence[LayerSignal]]
     neighbours: float = 1.0
     steps: int = 0
     times: int = 1
@@ -126,7 +129,6 @@ class _Experiment:
 
     def run(self, steps: int | None) -> None:
         """All of it, in order."""
-        self.with_proof = self.with_proof and "shortcuts" in self.conditions.made
         self.say("nearest neighbours, as a yardstick")
         self.neighbours = neighbours(self.problem)
         self.steps = steps or fitting_steps(self.problem, self.conditions, self.clock, num_more=2 if self.with_proof else 0)
@@ -241,7 +243,7 @@ class _Experiment:
             looks=MAX_SEEDS[self.times] - FEWEST_SEEDS + 1,
             is_short=self.times == 1,
             num_layers=self.conditions.num_layers,
-            response_ratio=response_ratio(self.layers.get("deep", ())),
+            response_ratio=self.response_ratio,
             gradient_ratios=[(trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep],
             dead_shares=[_larger(trial.start.dead_share, trial.end.dead_share) for trial in deep],
         )

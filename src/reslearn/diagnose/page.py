@@ -129,8 +129,8 @@ def _proof_json(proof: Proof) -> dict[str, Any]:
 
 
 _SIGNALS = (
-    "At the start, on a few inputs; nothing is decided by it. Norms such as these look healthy in networks that degrade, and ill in some "
-    "that train."
+    "At the start, on a few inputs; no more is decided by it than what is tried. Norms such as these look healthy in networks that "
+    "degrade, and ill in some that train."
 )
 _RATES = "Each condition at its best of a few, chosen by training loss on a seed of its own: depth is not to be taken for step size."
 

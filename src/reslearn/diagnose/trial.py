@@ -45,8 +45,8 @@ UNKNOWN = Signals(gradient_ratio=None, dead_share=None)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Scores are losses over the loss of guessing, on clean data at the end, at most WORST_SCORE and
-    WORST_HELD_SCORE. `curve`: (step, score as trained)."""
+    """Scores are losses over the loss of guessing, on clean data at the end, cut at WORST_SCORE, held-out ones
+    at WORST_HELD_SCORE. `curve`: (step, score as trained)."""
 
     condition: str
     lr: float
