@@ -5,10 +5,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """A server of one file; `cut_after` bytes of body it drops the connection, as often as `cuts` says."""
+    """A server of one file; `cut_after` bytes of body it drops the connection, as often as `cuts` says.
+
+    `refusal`: all that it answers, if set.
+    """
 
     def __init__(self, body: bytes) -> None:
         self.body, self.cut_after, self.cuts, self.ranges = body, len(body), 0, True
+        self.refusal: int | None = None  # a status
         self.requested: list[str | None] = []
         site = self
 
@@ -16,6 +20,9 @@ class Site:
             def do_GET(self) -> None:
                 asked = self.headers.get("Range")
                 site.requested.append(asked)
+                if site.refusal:
+                    self.send_error(site.refusal)
+                    return
                 start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and site.ranges else 0
                 if start >= len(site.body):
                     self.send_error(416)

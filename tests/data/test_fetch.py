@@ -95,6 +95,13 @@ def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(si
         fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
 
 
+def test_what_is_not_there_is_not_asked_for_again(site: Site, tmp_path: Path) -> None:
+    site.refusal = 404
+    with pytest.raises(DataError, match=f"cannot download {site.address} .404 Not Found.: put what is meant at"):
+        fetch(site.address, tmp_path / "archive", pause_seconds=0.0)
+    assert len(site.requested) == 1
+
+
 def test_an_archive_that_lies_there_is_verified_and_unpacked(site: Site, tmp_path: Path) -> None:
     cifar = cifar_at(site)
     archive = tmp_path / cifar.layouts[0].archive

@@ -254,5 +254,5 @@ def test_a_file_may_import_those_beside_it(tmp_path: Path) -> None:
 
 
 def test_too_little_time_says_how_much_is_needed() -> None:
-    with pytest.raises(DiagnosisError, match="minutes are too few"):
+    with pytest.raises(DiagnosisError, match="too few for this network"):
         diagnose(make_problem(mlp, (X, Y)), minutes=0.01)

@@ -120,11 +120,12 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     RunFolder(tmp_path / "before").bundle_path.rename(weights)
     preprocess = read_bundle(weights).preprocess  # which comes along, and is another than that of the recipe
     recipe = small(f'init.source="{weights}"')
-    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    with pytest.warns(UserWarning, match="its preprocessing overrides"):
+        train_recipe(recipe, tmp_path / "unbroken", threads=1)
 
     monkeypatch.setattr(run, "train_steps", until_killed(2))  # the first checkpoint is that of step 4
     out = tmp_path / "killed"
-    with pytest.raises(Killed):
+    with pytest.raises(Killed), pytest.warns(UserWarning, match="its preprocessing overrides"):
         train_recipe(recipe, out, threads=1)
     weights.rename(aside)
     with pytest.raises(RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: put it back") as raised:

@@ -8,7 +8,6 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reslearn.recipes import Recipe
     from reslearn.study import Collection, DegradationVerdict, Difference, Engine, Summary
     from reslearn.study.collect import Kind
 
@@ -40,6 +39,7 @@ def study(
     A study that was stopped goes on when it is called again: what is complete stays, what was begun is resumed.
     """
     from reslearn.data import load
+    from reslearn.paper.arithmetic import arithmetic
     from reslearn.study import collect, degradation_verdicts, load_study, run_study, study_from
 
     runner = engine_named(engine, jobs=jobs)
@@ -57,7 +57,7 @@ def study(
         name = f"{Path(data or chosen).name}-{'-'.join(names)}"
     out = out or Path("studies") / name
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    planned = plan.jobs(out, cost=_cost, arguments=arguments)
+    planned = plan.jobs(out, cost=arithmetic, arguments=arguments)
     # What is not there is told once, not by every run.
     needed = {(job.recipe.data.name, job.recipe.data.size_px, job.recipe.data.jitter is not None) for job in planned if not job.is_complete}
     for name_of_data, size_px, stream in needed:
@@ -89,21 +89,6 @@ def engine_named(name: str, *, jobs: int | None) -> "Engine":
     if name == "ray":
         return RayEngine(jobs=jobs)
     raise ValueError(f"--engine {name}: local or ray is needed")
-
-
-def _cost(recipe: "Recipe") -> float:
-    """Multiply-adds of a run, near enough to start the longest first."""
-    import torch
-
-    from reslearn.models import build, complexity
-
-    with torch.device("meta"):
-        net = build(
-            **{**recipe.model.model_dump(), "num_classes": recipe.model.num_classes or 10, "in_channels": recipe.model.in_channels or 3}
-        )
-    size_px = recipe.data.size_px or 32
-    macs = complexity(net, (recipe.model.in_channels or 3, size_px, size_px)).macs
-    return float(macs * recipe.schedule.duration.steps(num_images=50_000, batch_size=recipe.train.batch_size) * recipe.train.batch_size)
 
 
 def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str]", out: Path, *, as_json: bool) -> None:

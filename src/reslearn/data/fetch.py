@@ -23,6 +23,7 @@ from reslearn.data.progress import progress
 _CHUNK_BYTES = 1 << 18
 _ATTEMPTS = 4  # this many in a row that brought nothing, and we give up
 _TIMEOUT_SECONDS = 30.0
+_NEVER = (400, 401, 403, 404, 410, 451)  # a server that says so says it again
 
 
 def fetch(address: str, archive: Path, *, md5: str | None = None, sha256: str | None = None, pause_seconds: float = 1.0) -> None:
@@ -43,6 +44,8 @@ def fetch(address: str, archive: Path, *, md5: str | None = None, sha256: str | 
             reason = "the connection was cut"
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+            if isinstance(error, urllib.error.HTTPError) and error.code in _NEVER:
+                raise DataError(f"cannot download {address} ({error.code} {reason}): put what is meant at {archive}") from None
         fruitless = 0 if _size(part) > before else fruitless + 1
         if fruitless == _ATTEMPTS:
             raise DataError(f"cannot download {address} ({reason}): put what is there at {archive}")

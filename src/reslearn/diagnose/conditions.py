@@ -59,7 +59,8 @@ def make_conditions(problem: Problem) -> Conditions:
         if left_out:
             shallow = leave_out(opened, left_out).network
             shallow_layers = lay_open(shallow, problem.example).num_layers
-            what = f"{shallow_layers} of {layers} layers: without {len(left_out)} blocks that keep the shape"
+            blocks = "a block that keeps" if len(left_out) == 1 else f"{len(left_out)} blocks that keep"
+            what = f"{shallow_layers} of {layers} layers: without {blocks} the shape"
             made["shallow"] = Condition(name="shallow", what=what, problem=problem, make=_shallow(problem, left_out))
         else:
             notes.append("no shallower network: it has fewer than two blocks that keep the shape")
@@ -68,7 +69,7 @@ def make_conditions(problem: Problem) -> Conditions:
     try:
         operated = residualize(problem.net(0), problem.example)
         around = operated.done
-        what = f"parameter-free shortcuts around {len(around)} blocks"
+        what = f"parameter-free shortcuts around {len(around)} block{'s' * (len(around) > 1)}"
         made["shortcuts"] = Condition(
             name="shortcuts", what=what, problem=problem, make=lambda seed: residualize(problem.net(seed), problem.example).network
         )  # fmt: skip

@@ -260,7 +260,7 @@ def fitting_steps(problem: Problem, conditions: Conditions, clock: Clock, *, num
         fit = int((0.9 * clock.left() - num_trials * a_trial) / (full_length * a_step))
         if fit < MIN_STEPS:
             needed = math.ceil((num_trials * a_trial + full_length * a_step * 2 * MIN_STEPS + clock.used()) / 0.9 / 60)
-            raise DiagnosisError(f"{clock.seconds / 60:g} minutes are too few for this network on this machine: give {needed} or more")
+            raise DiagnosisError(f"minutes {clock.seconds / 60:g}: too few for this network on this machine; give {needed} or more")
         return min(MAX_STEPS, fit)
 
     seconds = []
