@@ -61,7 +61,9 @@ def train(
     overrides = [f"{key}={value}" for key, value in short.items() if value is not None] + (set_ or [])
     chosen = _recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)
     if out is None:
-        out = Path("runs") / f"{chosen.model.name}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
+        # Of which network the weights of --init are is known only once they are read.
+        net = chosen.model.name if init is None or model else f"from-{Path(init.rpartition(':')[2]).stem}"
+        out = Path("runs") / f"{net}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
     if dry_run and are_many():
         raise ValueError("--dry-run plans for one process: leave torchrun out")
     if dry_run:
