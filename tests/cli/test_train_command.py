@@ -37,6 +37,13 @@ def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path
     assert json.loads(again[1])["out"] == "my run"
 
 
+def test_fewer_epochs_keep_the_schedule_in_proportion(train: Run, tmp_path: Path) -> None:
+    planned = train("digits", "--model", "resnet8", "--epochs", "0.4", "-b", "64", "--out", "run", "--set", "evaluation.recompute_images=0")
+    assert planned[::2] == (0, "")
+    schedule = RunFolder.open(tmp_path / "run").recipe["schedule"]
+    assert (schedule["duration"], schedule["milestones"]) == ("0.4 epochs", ["0.2 epochs", "0.3 epochs"])  # 20, 10 and 15 in the recipe
+
+
 def test_a_run_without_a_name_is_found_again(train: Run, tmp_path: Path) -> None:
     first, second = train("digits", *SMALL, "--json"), train("digits", *SMALL, "--resume", "--json")
     assert json.loads(first[1]) == json.loads(second[1])

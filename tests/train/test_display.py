@@ -26,6 +26,15 @@ def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsy
     assert said == "evaluating [now]"
 
 
+def test_a_line_says_what_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("reslearn.train.display._LINE_EVERY_SECONDS", 0.0)
+    show(monkeypatch, RESLEARN_PROGRESS="on")
+    first, second, last, _ = capsys.readouterr().err.splitlines()
+    assert "images/s" not in first  # compilation may be in it
+    assert second.endswith(" images/s  0:00:00 left")
+    assert "left" not in last
+
+
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="on", FORCE_COLOR="1", TERM="xterm", COLUMNS="200")
     shown = capsys.readouterr().err

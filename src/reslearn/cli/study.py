@@ -38,9 +38,9 @@ def study(
 
     A study that was stopped goes on when it is called again: what is complete stays, what was begun is resumed.
     """
-    from reslearn.data import load
     from reslearn.paper.arithmetic import arithmetic
     from reslearn.study import collect, degradation_verdicts, load_study, run_study, study_from
+    from reslearn.train import check_recipes
 
     runner = engine_named(engine, jobs=jobs)
     if (file is None) == (models is None):
@@ -58,10 +58,8 @@ def study(
     out = out or Path("studies") / name
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
     planned = plan.jobs(out, cost=arithmetic, arguments=arguments)
-    # What is not there is told once, not by every run.
-    needed = {(job.recipe.data.name, job.recipe.data.size_px, job.recipe.data.jitter is not None) for job in planned if not job.is_complete}
-    for name_of_data, size_px, stream in needed:
-        load(name_of_data, data_dir=data_dir, size_px=size_px, stream=stream)
+    # What cannot be trained is told once, before anything is, not by every run.
+    check_recipes((job.recipe for job in planned if not job.is_complete), data_dir=data_dir)
     report = run_study(planned, out, engine=runner)
     if not as_json or not report.is_complete:
         typer.echo("\n".join(report.lines()), err=as_json)

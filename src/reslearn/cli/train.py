@@ -26,7 +26,7 @@ def train(
     model: Annotated[str | None, typer.Option(help="A name of `reslearn list models`.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A name of `reslearn list recipes`, or .toml; default: digits or cifar-paper.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A value of the recipe, as in optimizer.lr=0.2; may be repeated.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Short for --set schedule.duration='N epochs'.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Short for --set schedule.duration='N epochs', milestones in proportion.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Short for --set train.batch_size=N.")] = None,
     lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=X.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
@@ -52,9 +52,8 @@ def train(
     from reslearn.train import Interrupted, plan, train_recipe
     from reslearn.train.processes import are_many, is_first
 
-    duration = None if epochs is None else f"{epochs:.10g} epochs"
     short = {
-        "data.name": _quoted(data), "model.name": _quoted(model), "schedule.duration": _quoted(duration),
+        "data.name": _quoted(data), "model.name": _quoted(model), **_lasting(epochs, recipe=recipe or _usual(data), overrides=set_ or []),
         "train.batch_size": batch_size, "optimizer.lr": lr, "seed": seed, "init.source": _quoted(init),
         "init.partial": "true" if partial else None,
     }  # fmt: skip
@@ -104,7 +103,29 @@ def _recipe(out: Path | None, *, data: str | None, recipe: str | None, overrides
         if not folder.exists():
             raise ValueError(f"{out} holds nothing to resume: name the data to start with, as in: reslearn train digits --resume --out ...")
         return recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
-    return recipes.load(recipe or ("digits" if data == "digits" else "cifar-paper"), overrides=overrides)
+    return recipes.load(recipe or _usual(data), overrides=overrides)
+
+
+def _usual(data: str | None) -> str:
+    return "digits" if data == "digits" else "cifar-paper"
+
+
+def _lasting(epochs: float | None, *, recipe: str, overrides: list[str]) -> dict[str, str]:
+    """What `--epochs` stands for: milestones keep their share of the duration where they are told in its unit."""
+    import json
+    import math
+
+    from reslearn import recipes
+
+    if epochs is None:
+        return {}
+    meant = {"schedule.duration": json.dumps(f"{epochs:.10g} epochs")}
+    schedule = recipes.load(recipe, overrides=overrides).schedule
+    can_be = math.isfinite(epochs) and epochs > 0
+    if can_be and isinstance(schedule, recipes.Stepwise) and {one.unit for one in schedule.milestones} <= {schedule.duration.unit}:
+        moved = [f"{epochs * one.amount / schedule.duration.amount:.10g} epochs" for one in schedule.milestones]
+        meant["schedule.milestones"] = json.dumps(moved)
+    return meant
 
 
 def _quoted(text: str | None) -> str | None:

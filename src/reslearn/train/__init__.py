@@ -5,7 +5,11 @@ from reslearn.train.dry_run import Plan, plan
 from reslearn.train.interrupt import Interrupted
 from reslearn.train.loop import NonFiniteLossError, fit
 from reslearn.train.meter import Reading
+from reslearn.train.prepare import check_recipes
 from reslearn.train.run import train_recipe
 from reslearn.train.schedule import WarmUp
 
-__all__ = ["Interrupted", "NonFiniteLossError", "Plan", "Reading", "WarmUp", "evaluate_bundle", "fit", "is_source", "plan", "train_recipe"]
+__all__ = [
+    "Interrupted", "NonFiniteLossError", "Plan", "Reading", "WarmUp", "check_recipes", "evaluate_bundle", "fit", "is_source", "plan",
+    "train_recipe",
+]  # fmt: skip

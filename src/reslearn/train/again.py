@@ -107,7 +107,8 @@ def _open(path: Path) -> _Member:
     if path.is_dir():
         folder = RunFolder.open(path)
         if not folder.bundle_path.exists():
-            raise RunError(f"{path} has no model.safetensors: it is not complete, or was committed without weights")
+            why = folder.divergence or ("it was committed without weights" if folder.is_complete else "it is not complete")
+            raise RunError(f"{path} has no model.safetensors: {why}")
         precision = folder.environment["numerics"]["precision"]
         data_name = folder.recipe["data"]["name"]
         bundle_path = folder.bundle_path

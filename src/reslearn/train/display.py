@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -20,7 +21,8 @@ class Display:
         self._on = os.environ.get("RESLEARN_PROGRESS", "on") != "off" and not quiet
         self._progress: Progress | None = None
         self._last = self._line_at = time.monotonic()
-        self._last_step: int | None = None
+        self._first: tuple[int, float] | None = None  # step and moment of the first reading: compilation is before it
+        self._last_step = 0
 
     def __enter__(self) -> "Display":
         if self._on and self._console.is_terminal:
@@ -43,10 +45,13 @@ class Display:
 
     def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
         """One reading."""
-        now = time.monotonic()
-        speed = ""  # of the first reading none: compilation is in it
-        if self._last_step is not None:
+        now, speed, left = time.monotonic(), "", ""
+        if self._first is None:
+            self._first = step, now
+        else:
             speed = f"  {(step - self._last_step) * self._images_per_step / (now - self._last):,.0f} images/s"
+            seconds = (self._num_steps - step) * (now - self._first[1]) / (step - self._first[0])
+            left = f"  {timedelta(seconds=round(seconds))} left" if step < self._num_steps else ""
         self._last, self._last_step = now, step
         epoch = step / self._steps_per_epoch
         state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %{speed}"
@@ -54,7 +59,7 @@ class Display:
             self._progress.update(self._task, completed=step, state=state)
         elif self._on and (now - self._line_at >= _LINE_EVERY_SECONDS or step == self._num_steps):
             self._line_at = now
-            print(f"{self._title}  step {step}/{self._num_steps}  {state}", file=sys.stderr, flush=True)
+            print(f"{self._title}  step {step}/{self._num_steps}  {state}{left}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """A line that stays."""

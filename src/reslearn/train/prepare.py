@@ -3,7 +3,7 @@
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,7 @@ def prepare(
 
     Raises DataError, UnknownModel, WeightsError, RunError (the record cannot be obeyed here) and ValueError.
     """
-    options = recipe.data
-    dataset = data.load(
-        options.name, data_dir=data_dir, download=download, size_px=options.size_px, stream=options.jitter is not None
-    )  # fmt: skip
-    if options.jitter is not None and not isinstance(dataset.train, data.Files):
-        raise ValueError(f"data.jitter resizes picture files, and {options.name} has none: give a folder of images, or data.jitter=none")
-    if options.validation_images:
-        dataset = data.split(dataset, options.validation_images)
-    if options.train_images is not None:
-        dataset = replace(dataset, train=dataset.train.spread(options.train_images))
-    if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
-        raise ValueError(
-            f'schedule.kind = "plateau" decides by validation images, and {options.name} has none: set data.validation_images'
-        )  # fmt: skip
+    dataset, options = _load(recipe, data_dir=data_dir, download=download), recipe.data
     if record is not None and record["data"]["fingerprint"] != dataset.fingerprint:
         raise RunError(f"the run began on other images than {recipe.data.name} holds now: start anew in another folder")
     recipe = _fit_model_to_data(recipe, dataset)
@@ -131,8 +118,44 @@ def prepare(
         preprocess=(start.preprocess if start else None) or _fit_preprocess(options, dataset), augment=_augment(options, dataset),
         num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers, start=start,
     )  # fmt: skip
-    _check_milestones(prepared)
+    _check_milestones(recipe, dataset)
     return prepared
+
+
+def check_recipes(chosen: Iterable[recipes.Recipe], *, data_dir: Path | None) -> None:
+    """Raise what `prepare` would for want of data, an unknown network or values that do not go together; data are loaded once."""
+    loaded: dict[str, data.Dataset] = {}
+    checked = set()
+    for recipe in chosen:
+        if (alike := recipe.model_copy(update={"seed": 0}).model_dump_json()) in checked:
+            continue
+        checked.add(alike)
+        key = recipe.data.model_dump_json()
+        loaded[key] = loaded.get(key) or _load(recipe, data_dir=data_dir, download=False)
+        fitted = _fit_model_to_data(recipe, loaded[key])
+        with torch.device("meta"):
+            models.build(**fitted.model.model_dump())
+        with warnings.catch_warnings(action="ignore"):  # the run itself says them
+            _check_milestones(recipe, loaded[key])
+
+
+def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.Dataset:
+    """The images of a recipe, held-out ones apart."""
+    options = recipe.data
+    dataset = data.load(
+        options.name, data_dir=data_dir, download=download, size_px=options.size_px, stream=options.jitter is not None
+    )  # fmt: skip
+    if options.jitter is not None and not isinstance(dataset.train, data.Files):
+        raise ValueError(f"data.jitter resizes picture files, and {options.name} has none: give a folder of images, or data.jitter=none")
+    if options.validation_images:
+        dataset = data.split(dataset, options.validation_images)
+    if options.train_images is not None:
+        dataset = replace(dataset, train=dataset.train.spread(options.train_images))
+    if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
+        raise ValueError(
+            f'schedule.kind = "plateau" decides by validation images, and {options.name} has none: set data.validation_images'
+        )  # fmt: skip
+    return dataset
 
 
 def _fit_preprocess(options: recipes.Data, dataset: data.Dataset) -> data.Preprocess:
@@ -183,15 +206,20 @@ def _check_shares(recipe: recipes.Recipe, dataset: data.Dataset, processes: Proc
         warnings.warn("train.sync_batch_norm without effect, since there is one process", stacklevel=4)
 
 
-def _check_milestones(prepared: Prepared) -> None:
+def _check_milestones(recipe: recipes.Recipe, dataset: data.Dataset) -> None:
     """ValueError unless they rise also where epochs stand beside steps; a warning of those that come too late for any effect."""
-    schedule = prepared.recipe.schedule
+    schedule, batch_size, num_images = recipe.schedule, recipe.train.batch_size, len(dataset.train)
     if isinstance(schedule, recipes.Stepwise):
-        steps = [prepared.steps_of(milestone) for milestone in schedule.milestones]
+        *steps, last = (
+            length.steps(num_images=num_images, batch_size=batch_size) for length in (*schedule.milestones, schedule.duration)
+        )  # fmt: skip
         if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
             given, found = (", ".join(map(str, each)) for each in (schedule.milestones, steps))
-            raise ValueError(f"schedule.milestones = {given}: here those are steps {found}; each must be later than the one before it")
-        late = [str(milestone) for milestone, step in zip(schedule.milestones, steps, strict=True) if step >= prepared.num_steps]
+            raise ValueError(
+                f"schedule.milestones = {given}: with {num_images:,} images in batches of {batch_size:,} those are steps {found}; "
+                "each must be later than the one before it"
+            )  # fmt: skip
+        late = [str(milestone) for milestone, step in zip(schedule.milestones, steps, strict=True) if step >= last]
         if late:
             text = f"schedule.milestones: {', '.join(late)} without effect, since the training ends after {schedule.duration}"
             warnings.warn(text, stacklevel=3)
