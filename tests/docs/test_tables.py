@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,16 @@ def test_a_number_that_was_edited_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
     path = copy / "cifar-fast" / "seed0" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_top1_error_pct": 1.23}))
     assert "1.23" in tables.results_table(copy) and "1.23" not in before
+
+
+def test_the_demo_of_the_readme_is_the_one_that_is_committed() -> None:
+    claims = {one["claim"]: one for one in json.loads((ROOT / "results" / "demo" / "claims.json").read_text())["claims"]}
+    rows = re.findall(r"^\| (C\d+) [^|]*\| ([^|]*) \| ([^|]*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) >= 6
+    for claim, measured, verdict in rows:
+        assert verdict == claims[claim]["outcome"]
+        assert (series := re.findall(r"\d+\.\d+", measured)) or claim in ("C4", "C9")
+        assert [number for number in series if number not in claims[claim]["measured"]] == []
 
 
 def test_no_weights_are_committed() -> None:

@@ -49,7 +49,7 @@ _FULL_CURVES = ('evaluation.every="2 epochs"', "evaluation.test_curve=true")
 
 
 def demo() -> Budget:
-    """Digits: real scans of 8 x 8 pixels, 1,437 to train on; about six minutes on two cores for all claims."""
+    """Digits: real scans of 8 x 8 pixels, 1,437 to train on; six to seven minutes on two slow cores for all claims."""
     return Budget(
         name="demo", data="digits", recipe="digits", overrides=_DEMO_STEPS, depths=(8, 20, 32, 56),
         learning_rates=(0.005, 0.02, 0.08), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3),

@@ -1,7 +1,8 @@
 """How a step is computed: precision, memory format, compilation, threads. One value decides, and the record says what it was.
 
-`precision = auto` takes bf16 autocast where the processor or GPU computes in it, since the outcome then stays within seed noise
-(LOG.md); float32 elsewhere. Two runs agree bit for bit only where all of `Numerics` agrees, so a resumed run obeys the record.
+`precision = auto` takes bf16 autocast where the processor or GPU computes in it, since it saves a quarter of a step and the
+outcome was no other by more than seeds differ (LOG.md); float32 elsewhere. Two runs agree bit for bit only where all of `Numerics`
+agrees, so a resumed run obeys the record.
 """
 
 import ctypes
@@ -16,9 +17,9 @@ import torch
 from reslearn.recipes import Train
 from reslearn.runs import RunError
 
-# Compiling costs 20 to 55 seconds on a CPU and saves 5 to 9 % of a run: it pays above this many MACs (forward, all images).
+# Compiling costs 20 to 80 seconds on a CPU and saves some per cent (LOG.md): it pays above about this many MACs (forward, all images).
 _COMPILE_PAYS_MACS = 4e13
-# Below this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) bf16 saves 0 to 5 % of a step, not worth its rounding.
+# Below about this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) bf16 saves too little of a step to be worth its rounding.
 _BF16_PAYS_MACS = 10e6
 
 
