@@ -32,6 +32,7 @@ def list_paper(
     import json
     from dataclasses import asdict
 
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -46,8 +47,8 @@ def list_paper(
         told = [{"claim": claim.identifier, "text": claim.text, "section": claim.section} for claim in claims]
         typer.echo(json.dumps({"exhibits": [asdict(item) for item in items], "claims": told}))
         return
-    heads = ("name", "what", "needs", "hours, two cores", "one GPU", "committed runs")
-    table = Table(*heads, title="Tables and figures", title_justify="left")
+    heads = ("name", "what", "needs", "hours on\n2 cores", "on one\nGPU", "committed\nruns")
+    table = Table(*heads, title="Tables and figures", title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
     for item in items:
         committed = "\n".join(f"{budget} {have} of {needed}" for budget, (have, needed) in item.committed.items() if have) or "none"
         hours = ("-" if one is None else f"{one:,.0f}" if one >= 10 else f"{one:.1f}" for one in (item.hours_two_cores, item.hours_one_gpu))
