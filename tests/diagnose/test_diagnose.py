@@ -4,14 +4,16 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from reslearn.diagnose import DiagnosisError, diagnose, experiment, make_conditions, make_problem, run_trial
 from reslearn.diagnose.experiment import chosen_rate, further_rates
@@ -97,6 +99,9 @@ def data():
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["verdict"] == "degradation", told["because"]
+    scores = told["train_scores"]  # the deep network can hold what the shallow one learnt
+    assert scores["constructed"] == pytest.approx(scores["shallow"], abs=1e-4)
+    assert "constructed" in told["because"] and "trained on from there" in told["because"]
     assert (tmp_path / told["page"]).is_file()
 
 
@@ -163,33 +168,93 @@ def test_loss_and_optimiser_of_ones_own() -> None:
         make_problem(build, (X, X[:, 0]), optimizer=rms)
 
 
+@pytest.mark.parametrize(
+    ("loss", "targets", "guess"),
+    [
+        (nn.functional.l1_loss, torch.tensor([0.0] * 90 + [50.0] * 10), 5.0),  # the median, not the mean
+        (nn.functional.binary_cross_entropy_with_logits, torch.tensor([0.0] * 90 + [1.0] * 10), 0.325),  # log-odds, no share
+        (nn.functional.mse_loss, torch.tensor([0.0] * 50 + [2.0] * 50), 1.0),
+    ],
+)
+def test_guessing_is_the_best_constant_answer_to_the_loss(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], targets: torch.Tensor, guess: float
+) -> None:
+    targets = targets.repeat(10)
+    problem = make_problem(lambda: nn.Sequential(nn.Linear(6, 1), nn.Flatten(0)), (torch.zeros(1000, 6), targets), loss=loss)
+    kept = float(loss(torch.full((1000,), {5.0: 0.0, 0.325: math.log(1 / 9), 1.0: 1.0}[guess]), targets))
+    assert kept == pytest.approx(guess, rel=0.01) and problem.guess_loss == pytest.approx(guess, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "tells"),
+    [
+        ({"loss": lambda outputs, targets: nn.functional.cross_entropy(outputs, targets, reduction="sum")}, "doubles with the number"),
+        ({"loss": lambda outputs, targets: 0.5}, "the loss gives a float"),
+        ({"loss": lambda outputs, targets: -nn.functional.cross_entropy(outputs, targets)}, "goes below 0"),
+        ({"optimizer": lambda parameters, lr: torch.optim.LBFGS(parameters, lr), "lr": 1.0}, "cannot make a step.*closure"),
+        ({"optimizer": lambda parameters, lr: None, "lr": 1.0}, "the optimiser is a NoneType"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"build": lambda: nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4))}, "without a size yet"),
+        ({"build": lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "batch_size": 1}, "batch of 1 inputs in training"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_trained_is_told_before_any_trial(given: dict[str, Any], tells: str) -> None:
+    with pytest.raises(DiagnosisError, match=tells) as raised:
+        make_problem(**{"build": mlp, "data": (X, Y), **given})
+    assert "\n" not in str(raised.value)
+
+
+def test_tokens_have_no_wide_network_and_dropout_follows_the_seed() -> None:
+    tokens, targets = torch.randint(0, 9, (200, 4), generator=torch.Generator().manual_seed(0)), torch.arange(200) % 2
+    net = lambda: nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(32, 8), nn.Dropout(0.5), nn.Linear(8, 2))  # noqa: E731
+    problem = make_problem(net, (tokens, targets), lr=0.1)
+    assert "wide" not in diagnose(problem, minutes=5, steps=10).conditions.made
+    once, again = (run_trial(problem, problem.net(0), condition="deep", lr=0.1, seed=0, steps=10) for _ in range(2))
+    assert once.train_score == again.train_score
+
+
+def test_a_loader_and_a_class_of_loss_are_taken() -> None:
+    loader = DataLoader(TensorDataset(X, Y), batch_size=50)
+    for data in (loader, loader.dataset):
+        problem = make_problem(mlp, data, loss=nn.CrossEntropyLoss)
+        assert len(problem.inputs) + len(problem.held_inputs) == len(X)
+
+
 @pytest.mark.parametrize(("scores", "chosen"), [
     ({0.01: 0.9, 0.04: 0.5, 0.16: 0.2}, 0.16),
     ({0.01: 0.02, 0.04: 0.001, 0.16: 0.0}, 0.01),  # all the same but for half the margin
     ({0.01: 0.3, 0.04: 0.22, 0.16: 0.2}, 0.04),
 ])  # fmt: skip
 def test_the_smallest_rate_that_is_as_good_is_taken(scores: dict[float, float], chosen: float) -> None:
-    assert chosen_rate(scores) == chosen
+    assert chosen_rate(scores, usual=0.04) == chosen
 
 
-@pytest.mark.parametrize(("at_rate", "lower", "chosen"), [(2.0, 0.1, 0.01), (0.1, 0.5, 0.04), (0.1, 0.11, 0.01)])
+def test_where_nothing_learns_the_usual_rate_is_taken() -> None:
+    assert chosen_rate({0.01: 1.001, 0.04: 1.004, 0.16: 1.0}, usual=0.04) == 0.04
+    assert chosen_rate({0.01: 2.0, 0.04: 2.0, 0.16: 2.0}, usual=0.04) == 0.01  # all diverge
+
+
+@pytest.mark.parametrize(
+    ("short", "at", "chosen"),
+    [
+        ({0.04: 0.3, 0.16: 0.4}, {0.01: 0.1, 0.04: 2.0}, 0.01),  # a short trial bears more than a long one
+        ({0.04: 0.3, 0.16: 0.4}, {0.01: 0.5, 0.04: 0.1}, 0.04),
+        ({0.04: 0.3, 0.16: 0.4}, {0.01: 0.11, 0.04: 0.1}, 0.01),
+        ({0.01: 1.0, 0.04: 1.0}, {0.0025: 1.0, 0.01: 1.0, 0.04: 1.0, 0.16: 0.1}, 0.16),  # short trials said nothing
+    ],
+)
 def test_a_network_is_not_accused_at_a_rate_that_only_short_trials_bear(
-    at_rate: float, lower: float, chosen: float, monkeypatch: pytest.MonkeyPatch
+    short: dict[float, float], at: dict[float, float], chosen: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = make_problem(mlp, (X, Y))
+    problem = make_problem(mlp, (X, Y), lr=0.04)
     made = experiment._Experiment(
         problem=problem, conditions=make_conditions(problem), response_ratio=None, clock=experiment.Clock(seconds=9), say=print,
-        with_proof=False, times=4, steps=10, rates={"deep": (0.04, {0.04: 0.3, 0.16: 0.4})},
+        with_proof=False, times=4, steps=10, rates={"deep": (0.04, short), "shallow": (0.04, short)},
     )  # fmt: skip
-    trained: list[int] = []
-
-    def trial(condition: object, lr: float, seed: int, steps: int, *, name: str) -> SimpleNamespace:
-        trained.append(steps)
-        return SimpleNamespace(train_score=at_rate if lr == 0.04 else lower)
-
-    monkeypatch.setattr(experiment, "_trial", trial)
-    made.choose_lower_rate()
-    assert made.rates["deep"][0] == chosen and trained == [40, 40]
+    monkeypatch.setattr(experiment, "_trial", lambda condition, lr, seed, steps, *, name: SimpleNamespace(train_score=at[lr]))
+    made.choose_rates_again()
+    assert {name: rate for name, (rate, _) in made.rates.items()} == {"deep": chosen, "shallow": chosen}
 
 
 def test_constant_inputs_are_told_without_training_and_have_a_page(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_minutes_are_shared_out_so_that_the_proof_fits_in(monkeypatch: pytes
         now[0] = 0.0
         steps[more] = experiment.fitting_steps(problem, conditions, experiment.Clock(seconds=120, started=0.0), num_more=more)
     number = len(conditions.made) + 2  # the network at the rate given, and a condition that comes on the way
-    trials, lengths = number * (4 + 4 + 3) + 2, number * (2 + 4 + 4 * 3) + 4 * (2 + 2)
+    trials, lengths = number * (4 + 4 + 3) + 2 + 6, number * (2 + 4 + 4 * 3) + 4 * (2 + 6)  # six to choose rates in long trials
     assert trials * 0.12 + lengths * steps[2] * 0.01 <= 0.9 * 120 < trials * 0.12 + lengths * (steps[0] + 1) * 0.01
 
 

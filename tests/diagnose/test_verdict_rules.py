@@ -16,7 +16,8 @@ def around(mean: float, n: int = 4) -> list[float]:
 
 def evidence(neighbours: float = 0.3, n: int = 4, held: dict[str, float] | None = None, **given: Any) -> Evidence:
     """`deep=0.9` is the training score; held-out ones are 0.02 higher unless given."""
-    extra = {key: given.pop(key) for key in ("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers") if key in given}
+    others = ("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers", "narrows")
+    extra = {key: given.pop(key) for key in others if key in given}
     train = {name: around(mean, n) for name, mean in given.items()}
     held_out = {name: around((held or {}).get(name, mean + 0.02), n) for name, mean in given.items()}
     return Evidence(train=train, held=held_out, held_at_half=extra.pop("held_at_half", held_out), neighbours=neighbours, looks=4, **extra)
@@ -46,6 +47,9 @@ CASES: dict[str, tuple[str, Evidence]] = {
     "unscaled": ("data fault", evidence(deep=0.7, shallow=0.7, standardised=0.1)),
     "nothing to be learned": ("data fault", evidence(neighbours=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3})),
     "constant inputs": ("data fault", evidence(fault="inputs do not vary", deep=0.1)),
+    "a bottleneck between": ("undecided", evidence(deep=0.7, shallow=0.2, narrows="3 narrows 32 values to 1")),
+    "few layers, and too small": ("capacity too small", evidence(deep=0.6, num_layers=3, wide=0.05, held={"wide": 0.3})),
+    "nothing that says whether it is depth or width": ("undecided", evidence(deep=0.6, num_layers=22, wide=0.05, held={"wide": 0.3})),
     "too small": ("capacity too small", evidence(deep=0.6, shallow=0.6, wide=0.05, held={"wide": 0.3})),
     "overfitted": ("overfitting", evidence(deep=0.01, shallow=0.01, held={"deep": 0.6}, held_at_half={"deep": around(0.4)})),
     "overfitted from half-way on, and worse than guessing": ("overfitting", evidence(deep=0.0, num_layers=4, held={"deep": 3.0})),

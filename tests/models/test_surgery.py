@@ -289,6 +289,33 @@ def test_transformer_layers_of_torch_have_their_shortcuts_already() -> None:
         residualize(net, torch.randn(2, 5, 4))
 
 
+class Heads(nn.Module):
+    """Attention as most people write it: heads are an axis of their own for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.q, self.k, self.v, self.o = nn.LayerNorm(8), *(nn.Linear(8, 8) for _ in range(4))
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        h = self.norm(x)
+        q, k, v = (layer(h).view(batch, length, 2, width // 2).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.down(torch.relu(self.up(self.o(mixed.transpose(1, 2).reshape(batch, length, width)))))
+
+
+def test_attention_written_by_hand_is_one_block() -> None:
+    net, example = nn.Sequential(nn.Linear(5, 8), Heads(), Heads(), nn.Flatten(), nn.Linear(48, 3)), torch.randn(4, 6, 5)
+    opened = lay_open(net, example)
+    assert [(block.name, block.keeps_shape, block.num_layers) for block in blocks(opened)] == [
+        ("1.norm", True, 4), ("1.up", True, 2), ("2.norm", True, 4), ("2.up", True, 2),
+    ]  # fmt: skip
+    assert residualize(net, example).done == ("1.norm", "1.up", "2.norm", "2.up")
+    shallow = leave_out(opened, ["1.norm", "2.up"]).network
+    assert shallow(example).shape == (4, 3) and not any(name.startswith("1.q") for name, _ in shallow.named_parameters())
+
+
 def test_layers_of_a_recurrent_network_are_counted() -> None:
     assert lay_open(Recurrent(), torch.randn(2, 5, 4)).num_layers == 4
 

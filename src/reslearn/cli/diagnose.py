@@ -24,6 +24,7 @@ def diagnose(
     data: Annotated[str, typer.Option(help="digits, cifar10, a folder of images, or FILE.py:DATA, a function giving (inputs, targets).")],
     depth: Annotated[int | None, typer.Option(min=1, help="For a function that takes a depth.")] = None,
     minutes: Annotated[float, typer.Option(help="How long it may take.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(min=4, help="Of a short trial; default: as many as let all fit into the minutes.")] = None,
     loss: Annotated[str | None, typer.Option(help="FILE.py:LOSS, of outputs and targets; default: cross-entropy or mean square.")] = None,
     optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, or FILE.py:MAKE, of parameters and a rate.")] = "sgd",
     lr: Annotated[float | None, typer.Option(help="Your learning rate; it is judged where it is given.")] = None,
@@ -58,8 +59,10 @@ def diagnose(
         data_dir=data_dir,
     )  # fmt: skip
     place = out or Path("diagnosis") / name.replace(":", "-")
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"--out {place}: a file is there, and a folder is needed")
     made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
-    found = run(problem, minutes=minutes, with_proof=made is not None, say=aloud)
+    found = run(problem, minutes=minutes, steps=steps, with_proof=made is not None, say=aloud)
     page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
     if made is not None:
         write_patch(made)

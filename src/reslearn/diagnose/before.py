@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from reslearn.diagnose.conditions import Condition, initialised, standardised
 from reslearn.diagnose.problem import Problem
@@ -40,7 +41,10 @@ def suggested(problem: Problem, start: Signals, response_ratio: float | None) ->
 
 
 def neighbours(problem: Problem) -> float:
-    """Held-out score of ten nearest neighbours on standardised inputs: says that there is something to learn, whoever learns it."""
+    """Held-out score of ten nearest neighbours on standardised inputs: says that there is something to learn, whoever learns it.
+
+    By cross-entropy or mean square, whatever the user's loss is: means are no answers to every loss.
+    """
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
     from sklearn.preprocessing import StandardScaler
 
@@ -51,10 +55,13 @@ def neighbours(problem: Problem) -> float:
     if problem.task == "regression":
         model: Any = KNeighborsRegressor(number).fit(scaler.transform(x), y.flatten(1) if y.ndim > 1 else y)
         outputs = torch.as_tensor(model.predict(scaler.transform(held)), dtype=torch.float32).view_as(answers)
+        loss, guess = functional.mse_loss(outputs, answers), functional.mse_loss(problem.targets.mean(0).expand_as(answers), answers)
     else:
         model = KNeighborsClassifier(number).fit(scaler.transform(x), y)
         width = int(max(problem.targets.max(), problem.held_targets.max())) + 1
+        frequencies = torch.bincount(problem.targets, minlength=width).float() / len(problem.targets)
+        guess = functional.cross_entropy(frequencies.clamp_min(1e-6).log().expand(len(answers), -1), answers)
         shares = torch.full((len(answers), width), 0.5 / number)  # a class that no neighbour has is unlikely, not impossible
         shares[:, torch.as_tensor(model.classes_)] += torch.as_tensor(model.predict_proba(scaler.transform(held)), dtype=torch.float32)
-        outputs = (shares / shares.sum(1, keepdim=True)).log()
-    return min(WORST_SCORE, float(problem.loss(outputs, answers)) / problem.guess_loss)
+        loss = functional.nll_loss((shares / shares.sum(1, keepdim=True)).log(), answers)
+    return min(WORST_SCORE, float(loss / guess.clamp_min(1e-12)))

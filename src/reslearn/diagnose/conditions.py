@@ -3,11 +3,13 @@
 deep: as it is. shallow: every shape-preserving block but one in three left out. shallowest: all of them left out, for where "shallow" is
 still too deep to learn anything. shortcuts: parameter-free shortcuts around its blocks.
 standardised: inputs brought to mean 0 and deviation 1. initialised: weights drawn by He's rule, biases zero. Weights of a seed are those
-that the deep network has at that seed, so that conditions of one seed are pairs.
+that the deep network has at that seed, so that conditions of one seed are pairs. constructed: the paper's solution by construction
+(Sec. 1), the deep network that computes what the trained shallow one does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from reslearn.diagnose.problem import Problem
-from reslearn.models import Opened, Residual, SurgeryError, blocks, lay_open, leave_out, residualize
+from reslearn.models import Opened, Residual, SurgeryError, blocks, construct_from, lay_open, leave_out, residualize
 
 KEPT_ONE_IN = 3
 Make = Callable[[int], nn.Module]
@@ -33,7 +35,8 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditions:
-    """Those that could be made, in order, and why others could not. `left_out` are the blocks that the shallow one lacks."""
+    """Those that could be made, in order, and why others could not. `left_out` are the blocks that the shallow one lacks; `narrows`: where
+    one of these has fewer values inside than enter it, so that it cannot be an identity."""
 
     made: dict[str, Condition]
     notes: tuple[str, ...]
@@ -41,6 +44,7 @@ class Conditions:
     num_layers_shallow: int | None = None
     left_out: tuple[str, ...] = ()
     shortcuts_around: tuple[str, ...] = ()
+    narrows: str = ""
 
 
 def make_conditions(problem: Problem) -> Conditions:
@@ -52,6 +56,7 @@ def make_conditions(problem: Problem) -> Conditions:
     layers = shallow_layers = None
     left_out: tuple[str, ...] = ()
     around: tuple[str, ...] = ()
+    narrows = ""
     try:
         opened = lay_open(problem.net(0), problem.example)
         layers = opened.num_layers
@@ -62,6 +67,7 @@ def make_conditions(problem: Problem) -> Conditions:
             blocks = "a block that keeps" if len(left_out) == 1 else f"{len(left_out)} blocks that keep"
             what = f"{shallow_layers} of {layers} layers: without {blocks} the shape"
             made["shallow"] = Condition(name="shallow", what=what, problem=problem, make=_shallow(problem, left_out))
+            narrows = _narrows(opened, left_out)
         else:
             notes.append("no shallower network: it has fewer than two blocks that keep the shape")
     except SurgeryError as error:
@@ -77,7 +83,8 @@ def make_conditions(problem: Problem) -> Conditions:
     except SurgeryError as error:
         notes.append(f"no residual counterpart: {error}")
     return Conditions(
-        made=made, notes=tuple(notes), num_layers=layers, num_layers_shallow=shallow_layers, left_out=left_out, shortcuts_around=around
+        made=made, notes=tuple(notes), num_layers=layers, num_layers_shallow=shallow_layers, left_out=left_out, shortcuts_around=around,
+        narrows=narrows,
     )  # fmt: skip
 
 
@@ -93,6 +100,27 @@ def shallowest(problem: Problem) -> Condition | None:
         return None
     what = f"{left} of {opened.num_layers} layers: without any block that keeps the shape"
     return Condition(name="shallowest", what=what, problem=problem, make=_shallow(problem, names))
+
+
+def constructed(problem: Problem, seed: int, shallow: nn.Module, left_out: tuple[str, ...]) -> nn.Module | str:
+    """The network of `seed` with the weights of the trained `shallow` and identities for the blocks that it lacks; a text where that is
+    not the same function, or there is no such network."""
+    try:
+        made = construct_from(lay_open(problem.net(seed), problem.example), shallow, left_out, problem.inputs[:64])
+    except SurgeryError as error:
+        return str(error)
+    if not made.is_unchanged:
+        return f"identities move its outputs by {made.difference:.2g} (of {made.scale:.2g}): not what ReLU passes on untouched"
+    return made.network
+
+
+def _narrows(opened: Opened, names: tuple[str, ...]) -> str:
+    for block in blocks(opened):
+        for segment in block.segments if block.name in names else ():
+            if math.prod(segment.out_shape[1:]) < math.prod(block.in_shape[1:]):
+                module = (*segment.modules, block.name)[0]
+                return f"{module} narrows {math.prod(block.in_shape[1:]):,} values to {math.prod(segment.out_shape[1:]):,}"
+    return ""
 
 
 def _keep_shape(opened: Opened) -> list[str]:

@@ -17,11 +17,11 @@ from torch import nn
 
 from reslearn.diagnose.before import fault_of_data, neighbours, suggested
 from reslearn.diagnose.by_layer import LayerSignal, response_ratio, signals_by_layer
-from reslearn.diagnose.conditions import Condition, Conditions, make_conditions, shallowest, wide
+from reslearn.diagnose.conditions import Condition, Conditions, constructed, make_conditions, shallowest, wide
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
-from reslearn.diagnose.trial import Signals, Trial, run_trial, signals
-from reslearn.diagnose.verdict import FEWEST_SEEDS, MARGIN, NEED_LONGER, Evidence, Verdict, decide, suspect
+from reslearn.diagnose.trial import Signals, Trial, as_it_is, run_trial, signals
+from reslearn.diagnose.verdict import FEWEST_SEEDS, MARGIN, NEED_LONGER, Evidence, Verdict, decide, ruled_out, suspect
 
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
 LR_STEP, MAX_WIDENINGS = 4.0, 4
@@ -29,13 +29,16 @@ CHOICE_SEED = 1000
 LONGER = 4
 MAX_SEEDS = {1: 4, LONGER: 6}
 """By how many times the steps."""
+NUM_AGAIN = 3
+"""Rates that a network and its shallower one are tried at in longer trials, mostly."""
 FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 30, 2000
 _SHARE_OF_CHOICE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
-    """The verdict and all it rests on. `rates`: the learning rate taken for each condition, and the scores it was chosen by. `layers`: of
+    """The verdict and all it rests on. `steps`: of the trials judged; `short_steps`: of those made first, which `steps` of `diagnose` sets
+    and which repeat it on any machine. `rates`: the learning rate taken for each condition, and the scores it was chosen by. `layers`: of
     "deep" and "shortcuts" at the start. `proof`: where it was asked for, and shortcuts can be had. `interrupted`: by Ctrl-C; the verdict
     is that of the evidence until then."""
 
@@ -48,6 +51,7 @@ class Diagnosis:
     start: Signals
     layers: dict[str, tuple[LayerSignal, ...]]
     steps: int
+    short_steps: int
     seconds: float
     proof: Proof | None = None
     interrupted: bool = False
@@ -106,7 +110,8 @@ def diagnose(
         evidence = made.evidence()
     return Diagnosis(
         problem=problem, verdict=decide(evidence), evidence=evidence, conditions=conditions, trials=tuple(made.trials), rates=made.rates,
-        start=start, layers=layers, steps=made.times * made.steps, seconds=clock.used(), proof=made.proof, interrupted=interrupted,
+        start=start, layers=layers, steps=made.times * made.steps, short_steps=made.steps, seconds=clock.used(), proof=made.proof,
+        interrupted=interrupted,
     )  # fmt: skip
 
 
@@ -125,6 +130,7 @@ class _Experiment:
     times: int = 1
     trials: list[Trial] = field(default_factory=list)
     rates: dict[str, tuple[float, dict[float, float]]] = field(default_factory=dict)
+    shallow: dict[int, nn.Module] = field(default_factory=dict)  # trained, by seed
     proof: Proof | None = None
 
     def run(self, steps: int | None) -> None:
@@ -138,10 +144,12 @@ class _Experiment:
                 break
             self.times = times
             if times > 1:
-                self.choose_lower_rate()
+                self.choose_rates_again()
             self.judge()
             if suspect(self.evidence()).name not in NEED_LONGER:
                 break
+        if suspect(self.evidence()).name == "degradation":
+            self.construct()
         if self.with_proof:
             self.say(f"before and after on a fresh seed: about {self.pair_seconds():.0f} s")
             self.proof = prove(self.conditions.made, {name: lr for name, (lr, _) in self.rates.items()}, steps=self.times * self.steps)
@@ -151,11 +159,12 @@ class _Experiment:
         made, rates = self.conditions.made, self.rates
         for condition in list(made.values()):
             self.choose_rate(condition)
-        learns = any(min(rates[name][1].values()) <= 1 - MARGIN for name in ("deep", "shallow") if name in rates)
-        if not learns and (least := shallowest(self.problem)) is not None:
+        something = any(learns(rates[name][1]) for name in ("deep", "shallow") if name in rates)
+        if not something and (least := shallowest(self.problem)) is not None:
             made["shallowest"] = least
             self.choose_rate(least)
-        if min(rates["deep"][1].values()) - self.neighbours > MARGIN:  # it fits less than neighbours tell of what they never saw
+        fits_less = min(rates["deep"][1].values()) - self.neighbours > MARGIN  # than neighbours tell of what they never saw
+        if fits_less and self.problem.inputs.is_floating_point():
             made["wide"] = wide(self.problem)
             self.choose_rate(made["wide"])
 
@@ -172,23 +181,28 @@ class _Experiment:
             scores[lr] = trial.train_score
             if not wanted and len(scores) < len(LR_FACTORS) + MAX_WIDENINGS:
                 wanted = further_rates(scores)
-        self.rates[condition.name] = (chosen_rate(scores), scores)
+        self.rates[condition.name] = (chosen_rate(scores, usual=condition.problem.lr), scores)
 
-    def choose_lower_rate(self) -> None:
-        """For the network itself, before it is accused: a rate that a short trial bears may be too high for a long one."""
-        rate, scores = self.rates["deep"]
-        length, longer = self.times * self.steps, {}
-        for lr in (rate, rate / LR_STEP):
-            self.say(f"learning rates: deep at {lr:.3g}, {length} steps")
-            trial = _trial(self.conditions.made["deep"], lr, CHOICE_SEED, length, name="deep, to choose its rate")
-            self.trials.append(trial)
-            longer[lr] = trial.train_score
-        self.rates["deep"] = (chosen_rate(longer), scores)
+    def choose_rates_again(self) -> None:
+        """Before depth is accused: a rate that a short trial bears may be too high for a long one, and where nothing was learnt in short
+        trials they said nothing of rates."""
+        length = self.times * self.steps
+        for condition in [one for name, one in self.conditions.made.items() if name in ("deep", "shallow", "shallowest")]:
+            (rate, scores), usual = self.rates[condition.name], condition.problem.lr
+            blind = [] if learns(scores) else [usual * part for part in LR_FACTORS]
+            longer: dict[float, float] = {}
+            for lr in sorted({rate, rate / LR_STEP, usual, *blind}):
+                self.say(f"learning rates: {condition.name} at {lr:.3g}, {length} steps")
+                trial = _trial(condition, lr, CHOICE_SEED, length, name=f"{condition.name}, to choose its rate")
+                self.trials.append(trial)
+                longer[lr] = trial.train_score
+            self.rates[condition.name] = (chosen_rate(longer, usual=usual), scores)
 
     def judge(self) -> None:
         """Seed after seed until a verdict is certain, or no time is left for another and the proof."""
         length = self.times * self.steps
         longest = 0.0
+        self.shallow.clear()
         for seed in range(MAX_SEEDS[self.times]):
             if seed and self.clock.left() < longest + (self.pair_seconds() if self.with_proof else 0):
                 self.say(f"no time is left for another seed: {seed} were judged")
@@ -196,22 +210,41 @@ class _Experiment:
             began = time.monotonic()
             for condition in self.conditions.made.values():
                 self.say(f"seed {seed}, {length} steps: {condition.name} ({condition.what})")
-                self.trials.append(_trial(condition, self.rates[condition.name][0], seed, length))
+                net = condition.make(seed)
+                self.trials.append(_trial(condition, self.rates[condition.name][0], seed, length, net=net))
+                if condition.name == "shallow":
+                    self.shallow[seed] = net
             if self.problem.lr_is_given and self.rates["deep"][0] != self.problem.lr:
                 self.say(f"seed {seed}, {length} steps: the network at the learning rate given, {self.problem.lr:.3g}")
                 self.trials.append(_trial(self.conditions.made["deep"], self.problem.lr, seed, length, name="given"))
             longest = max(longest, time.monotonic() - began)
             if seed + 1 >= FEWEST_SEEDS:
                 found = suspect(self.evidence())
-                self.say(f"after {seed + 1} seeds: {found.name}; {found.because}")
+                out = ", ".join(ruled_out(self.evidence()))
+                self.say(f"after {seed + 1} seeds: {found.name}; {found.because}" + (f"; ruled out: {out}" if out else ""))
                 if found.certain:
                     break
+
+    def construct(self) -> None:
+        """The deep network with the trained shallow one inside it, as it is and trained on from there, as far as the time suffices."""
+        length, rate, what = self.times * self.steps, self.rates["deep"][0], "the trained shallow network, and identities for the rest"
+        for seed, shallow in self.shallow.items():
+            net = constructed(self.problem, seed, shallow, self.conditions.left_out)
+            if isinstance(net, str):
+                self.say(f"no solution by construction: {net}")
+                return
+            self.say(f"seed {seed}: constructed ({what})")
+            self.trials.append(as_it_is(self.problem, net, condition="constructed", seed=seed, steps=length))
+            deep = next(trial.seconds for trial in reversed(self.trials) if trial.condition == "deep")
+            if self.clock.left() > deep * (len(self.shallow) - seed) + (self.pair_seconds() if self.with_proof else 0):
+                self.say(f"seed {seed}, {length} steps: trained on from there")
+                self.trials.append(run_trial(self.problem, net, condition="continued", lr=rate, seed=seed, steps=length))
 
     def lasts(self, times: int) -> bool:
         """Whether there is time for the fewest seeds of `times` the steps, and a proof of as many."""
         a_seed = max(sum(trial.seconds for trial in self.trials if trial.seed == seed) for seed in range(FEWEST_SEEDS))
         deep = next(trial.seconds for trial in self.trials if trial.condition == "deep")
-        needed = times * (FEWEST_SEEDS * a_seed + 2 * deep + (self.pair_seconds() if self.with_proof else 0))
+        needed = times * (FEWEST_SEEDS * a_seed + 2 * NUM_AGAIN * deep + (self.pair_seconds() if self.with_proof else 0))
         if self.clock.left() < needed:
             self.say(f"no time is left for trials of {times} times the steps, which would take {needed:.0f} s")
         return self.clock.left() >= needed
@@ -232,7 +265,7 @@ class _Experiment:
 
     def evidence(self) -> Evidence:
         """For the rules."""
-        names = (*self.conditions.made, "given")
+        names = (*self.conditions.made, "given", "constructed", "continued")
         by_name = {name: own for name in names if (own := self.judged(name))}
         deep = by_name.get("deep", [])
         return Evidence(
@@ -244,6 +277,7 @@ class _Experiment:
             is_short=self.times == 1,
             num_layers=self.conditions.num_layers,
             response_ratio=self.response_ratio,
+            narrows=self.conditions.narrows,
             gradient_ratios=[(trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep],
             dead_shares=[_larger(trial.start.dead_share, trial.end.dead_share) for trial in deep],
         )
@@ -252,8 +286,8 @@ class _Experiment:
 def fitting_steps(problem: Problem, conditions: Conditions, clock: Clock, *, num_more: int = 0) -> int:
     """Steps a trial: learning rates, all seeds and `num_more` trials fit into the time. DiagnosisError where not even the fewest do."""
     number = len(conditions.made) + 2  # and the network at the rate given, and one that comes on the way
-    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS[1] + FEWEST_SEEDS) + num_more
-    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS[1] + LONGER * FEWEST_SEEDS) + LONGER * (num_more + 2)
+    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS[1] + FEWEST_SEEDS) + num_more + 2 * NUM_AGAIN
+    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS[1] + LONGER * FEWEST_SEEDS) + LONGER * (num_more + 2 * NUM_AGAIN)
 
     def fitting(a_trial: float, a_step: float) -> int:
         """Raises DiagnosisError where the time is too short for the fewest steps."""
@@ -269,14 +303,25 @@ def fitting_steps(problem: Problem, conditions: Conditions, clock: Clock, *, num
         lowest = problem.lr * LR_FACTORS[0]
         run_trial(problem, problem.net(CHOICE_SEED), condition="probe", lr=lowest, seed=CHOICE_SEED, steps=probe)
         seconds.append(time.monotonic() - began)
-        if probe == 2:
-            fitting(seconds[1], seconds[1] / 100)  # too long already, whatever a step takes
+        if probe == 2 and 12 * seconds[1] > clock.left():
+            fitting(seconds[1], seconds[1] / 4)  # no time even for the next probe
     return fitting(seconds[1], max(1e-5, (seconds[2] - seconds[1]) / 20))
 
 
-def chosen_rate(scores: dict[float, float]) -> float:
-    """The smallest whose score by rate is within half the MARGIN of the best: the largest that trains one seed fails on another."""
-    return min(lr for lr, score in scores.items() if score <= min(scores.values()) + MARGIN / 2)
+def learns(scores: dict[float, float]) -> bool:
+    """At one of the rates at least, better than guessing by more than MARGIN."""
+    return min(scores.values()) <= 1 - MARGIN
+
+
+def chosen_rate(scores: dict[float, float], *, usual: float) -> float:
+    """The smallest whose score by rate is within half the MARGIN of the best: the largest that trains one seed fails on another.
+
+    Where nothing is learnt at any, and `usual` does no harm, that: scores of guessing say nothing of rates.
+    """
+    as_good = min(scores.values()) + MARGIN / 2
+    if not learns(scores) and scores.get(usual, math.inf) <= min(as_good, 1 + MARGIN):
+        return usual
+    return min(lr for lr, score in scores.items() if score <= as_good)
 
 
 def further_rates(scores: dict[float, float]) -> list[float]:
@@ -285,7 +330,7 @@ def further_rates(scores: dict[float, float]) -> list[float]:
     if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
         return []
     beside = ordered[1] if best == ordered[0] else ordered[-2]
-    if scores[beside] - scores[best] <= MARGIN and scores[best] <= 1 - MARGIN:
+    if scores[beside] - scores[best] <= MARGIN and learns(scores):
         return []
     return [best / LR_STEP if best == ordered[0] else best * LR_STEP]
 
@@ -294,10 +339,10 @@ def _best(scores: dict[float, float]) -> float:
     return min(scores, key=lambda lr: (scores[lr], lr))
 
 
-def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str | None = None) -> Trial:
-    """A condition at a rate; looked into where it goes by its own name and is the network itself."""
-    net: nn.Module = condition.make(seed)
+def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str | None = None, net: nn.Module | None = None) -> Trial:
+    """A condition at a rate, of `net` if it was made before; looked into where it goes by its own name and is the network itself."""
     look = name is None and condition.name == "deep"
+    net = net or condition.make(seed)
     return run_trial(condition.problem, net, condition=name or condition.name, lr=lr, seed=seed, steps=steps, look=look)
 
 

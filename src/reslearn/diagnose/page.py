@@ -35,7 +35,7 @@ def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | N
         Section("The network", "\n\n".join(found.conditions.notes), [*([drawn] if drawn else []), Facts(_network(found))]),
         Section("Signal and gradient by layer", _SIGNALS if found.layers else "", _by_layer(found)),
         Section("Rules", f"Margin: {MARGIN:g} of the loss of guessing.", [rules]),
-        Section("How to repeat it", "", [Code(shlex.join(command), "Command")]),
+        Section("How to repeat it", "", [Code(_again(found, command), "Command")]),
     ]
     facts = {
         "task": problem.task, "examples": f"{len(problem.inputs):,} and {len(problem.held_inputs):,} held out",
@@ -62,12 +62,19 @@ def patch_line(found: Diagnosis, patch: Patch) -> str:
     return f"{found.proof.told()} ({judged}); {end}"
 
 
+_OTHERS = {
+    "given": "the network at the learning rate given",
+    "constructed": "the trained shallow network, and identities for the blocks that it lacks",
+    "continued": "the constructed one, trained on",
+}
+
+
 def evidence_table(found: Diagnosis) -> Table:
     """A row a condition: training and held-out score over seeds."""
     rows: list[list[Cell]] = []
     for name, scores in found.evidence.train.items():
         own = found.conditions.made.get(name)
-        what = own.what if own is not None else "the network at the learning rate given"
+        what = own.what if own is not None else _OTHERS[name]
         train, held = summary(list(scores)), summary(list(found.evidence.held[name]))
         around = "" if train.interval is None else f"{train.interval.low:.3f} to {train.interval.high:.3f}"
         rows.append([name, what, train.mean, train.standard_deviation, around, held.mean, train.n])
@@ -139,7 +146,7 @@ def _curves(found: Diagnosis) -> list[Figure]:
     judged = [trial for trial in found.trials if trial.seed != CHOICE_SEED and trial.steps == found.steps]
     series: list[Series] = []
     for name in found.evidence.train:
-        curves = {trial.seed: list(trial.curve) for trial in judged if trial.condition == name}
+        curves = {trial.seed: list(trial.curve) for trial in judged if trial.condition == name and trial.curve}
         series += seeds_series(name, curves, group=name)
     if not series:
         return []
@@ -205,6 +212,12 @@ def _network(found: Diagnosis) -> dict[str, str]:
         "nearest neighbours, held out": f"{found.evidence.neighbours:.3f}" if found.trials else "",
     }
     return {label: text for label, text in facts.items() if text}
+
+
+def _again(found: Diagnosis, command: Sequence[str]) -> str:
+    """With the number of steps, by which it does not hang on the machine."""
+    is_told = not found.short_steps or any(part.startswith("--steps") for part in command)
+    return shlex.join(command if is_told else [*command, "--steps", str(found.short_steps)])
 
 
 def _deep(found: Diagnosis) -> list[Trial]:

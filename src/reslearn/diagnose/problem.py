@@ -12,13 +12,14 @@ import math
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from reslearn import data as data_room
 from reslearn.data.counter import permutation
@@ -101,11 +102,15 @@ def make_problem(
         raise DiagnosisError(f"optimizer {optimizer!r}: allowed are {', '.join(OPTIMIZERS)}, or FILE.py:FUNCTION of parameters and a rate")
     if lr is not None and not (lr > 0 and math.isfinite(lr)):
         raise DiagnosisError(f"lr {lr}: a number above 0 is needed")
+    if batch_size < 1:
+        raise DiagnosisError(f"batch_size {batch_size}: at least 1 is needed")
     task: Literal["classification", "regression"] = "regression" if targets.is_floating_point() else "classification"
     order = permutation(0, 0, len(inputs))
     num_held = max(1, round(HELD_OUT_SHARE * len(inputs)))
     held, kept = order[:num_held], order[num_held:]
     chosen: Callable[[Tensor, Tensor], Tensor] = loss or (functional.cross_entropy if task == "classification" else functional.mse_loss)
+    if isinstance(chosen, type):
+        chosen = chosen()  # a class, such as torch.nn.CrossEntropyLoss
     problem = Problem(
         build=bound(build, depth), name=name, inputs=inputs[kept], targets=targets[kept],
         held_inputs=inputs[held], held_targets=targets[held],
@@ -113,7 +118,9 @@ def make_problem(
         batch_size=min(batch_size, len(kept)), guess_loss=1.0,
     )  # fmt: skip
     outputs = _tried(problem)
-    return _with_guess(problem, outputs)
+    problem = _with_guess(problem, outputs)
+    _try_a_step(problem)
+    return problem
 
 
 def load_build(place: str) -> tuple[Callable[..., Any], str]:
@@ -181,6 +188,10 @@ def _tensors(data: Any, data_dir: Path | None, size_px: int | None) -> tuple[Ten
         dataset = data_room.load(data, data_dir=data_dir, size_px=size_px)
         assert isinstance(dataset.train, data_room.Images)  # stream was not asked for
         return data_room.Preprocess.fit(dataset.train)(dataset.train.pixels), dataset.train.labels
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    elif isinstance(data, DataLoader):
+        data = [torch.cat(parts) for parts in zip(*data, strict=True)]
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise DiagnosisError(f"data are a {type(data).__name__}: a pair (inputs, targets), a name or a folder is needed")
     inputs, targets = (_tensor(part, what) for part, what in zip(data, ("inputs", "targets"), strict=True))
@@ -221,6 +232,8 @@ def _tried(problem: Problem) -> Tensor:
         raise DiagnosisError(f"build gave a {type(net).__name__}: an nn.Module is needed")
     if net is other or not {id(one) for one in net.parameters()}.isdisjoint(id(one) for one in other.parameters()):
         raise DiagnosisError("build gave the same parameters twice: it must make a new network at each call")
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in net.parameters()):
+        raise DiagnosisError("build gave layers without a size yet (LazyLinear and its like): let it run the network once on an example")
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise DiagnosisError("build gave a network without parameters to train")
     try:
@@ -239,20 +252,82 @@ def _tried(problem: Problem) -> Tensor:
 
 
 def _with_guess(problem: Problem, outputs: Tensor) -> Problem:
-    """The loss of the best constant answer: class frequencies, or the mean of the targets."""
+    """The loss of the best constant answer: class frequencies, the mean, the median or what the loss itself leads to from there."""
     targets = problem.targets
     if problem.task == "classification":
-        shares = torch.bincount(targets, minlength=outputs.shape[1]).float() / len(targets)
-        constant = shares.clamp_min(1e-6).log().expand(len(targets), -1)
+        starts = [(torch.bincount(targets, minlength=outputs.shape[1]).float() / len(targets)).clamp_min(1e-6).log()]
     else:
-        constant = targets.mean(0, keepdim=True).expand_as(targets)
+        starts = [targets.mean(0), targets.median(0).values]
+    guess = min((_best_constant(problem, start) for start in starts), key=lambda loss: loss if math.isfinite(loss) else math.inf)
+    if not math.isfinite(guess):
+        raise DiagnosisError(f"the loss of a constant answer is {guess}: is it of (outputs, targets)?")
+    if guess <= 1e-4:
+        raise DiagnosisError(f"nothing to learn: guessing has a loss of {guess:.3g}. All targets are the same, or the loss goes below 0")
+    return replace(problem, guess_loss=guess)
+
+
+def _best_constant(problem: Problem, start: Tensor) -> float:
+    """The least loss that a constant answer reaches, from `start` [...] downhill."""
+    targets, constant = problem.targets, start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([constant], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = _loss(problem, constant.expand(len(targets), *start.shape), targets)
+        torch.autograd.backward(value)
+        return value
+
+    least = float(loss().detach())
+    half = len(targets) // 2
+    part = float(_loss(problem, constant.detach().expand(half, *start.shape), targets[:half]))
+    twice = float(_loss(problem, constant.detach().expand(2 * half, *start.shape), targets[:half].repeat(2, *[1] * (targets.ndim - 1))))
+    if abs(twice - 2 * part) < 1e-3 * abs(part):
+        raise DiagnosisError("the loss doubles with the number of examples (reduction='sum'?): a mean over examples is needed")
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    found = float(loss().detach())
+    return min(least, found) if math.isfinite(found) else least
+
+
+def _loss(problem: Problem, outputs: Tensor, targets: Tensor) -> Tensor:
+    """One number that can be trained by, or DiagnosisError."""
     try:
-        guess = float(problem.loss(constant, targets))
+        value = problem.loss(outputs, targets)
     except Exception as error:
         raise DiagnosisError(f"the loss cannot take outputs and targets: {_told(error)}") from None
-    if not (math.isfinite(guess) and guess > 1e-4):
-        raise DiagnosisError(f"guessing has a loss of {guess:.3g}: all targets are the same, so that there is nothing to learn")
-    return Problem(**{**vars(problem), "guess_loss": guess})
+    if not (isinstance(value, Tensor) and value.numel() == 1):
+        raise DiagnosisError(f"the loss gives {_kind(value)}: one number as a tensor is needed")
+    if outputs.requires_grad and not value.requires_grad:
+        raise DiagnosisError("the loss does not depend on the outputs in a way that can be trained by")
+    return value
+
+
+def _try_a_step(problem: Problem) -> None:
+    """All that a trial does, once on one batch, so that what cannot be trained is told in a line."""
+    net = problem.net(0)
+    try:
+        optimizer = problem.make_optimizer(net.parameters(), problem.lr)
+    except Exception as error:
+        raise DiagnosisError(f"the optimiser cannot be made of parameters and a rate: {_told(error)}") from None
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise DiagnosisError(f"the optimiser is {_kind(optimizer)}: a torch.optim.Optimizer is needed")
+    x, y = problem.inputs[: problem.batch_size], problem.targets[: problem.batch_size]
+    try:
+        outputs = net.train()(x)
+    except Exception as error:
+        raise DiagnosisError(f"the network cannot take a batch of {len(x)} inputs in training: {_told(error)}") from None
+    torch.autograd.backward(_loss(problem, outputs, y))
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise DiagnosisError(f"the optimiser cannot make a step: {_told(error)}") from None
+    try:
+        net.eval()(problem.held_inputs[:3])
+    except Exception as error:
+        raise DiagnosisError(f"the network cannot be evaluated: {_told(error)}") from None
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _told(error: BaseException) -> str:

@@ -64,7 +64,16 @@ class Trial:
 
 
 def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed: int, steps: int, look: bool = False) -> Trial:
-    """Train `net`, which is changed, and read it; gradients and dead units too if it is to be looked into, which takes a while."""
+    """Train `net`, which is changed, and read it; gradients and dead units too if it is to be looked into, which takes a while.
+
+    What the network itself draws (dropout) follows from `seed` too, and the global generator is put back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _trial(problem, net, condition=condition, lr=lr, seed=seed, steps=steps, look=look)
+
+
+def _trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed: int, steps: int, look: bool) -> Trial:
     started = time.monotonic()
     start = signals(net, problem) if look else UNKNOWN
     curve: list[tuple[int, float]] = []
@@ -95,6 +104,16 @@ def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, se
         condition=condition, lr=lr, seed=seed, steps=steps, train_score=train, held_score=held, held_at_half=half, train_error_pct=error,
         diverged=diverged, curve=tuple(curve), start=start, end=signals(net, problem) if look and not diverged else UNKNOWN,
         seconds=time.monotonic() - started,
+    )  # fmt: skip
+
+
+def as_it_is(problem: Problem, net: nn.Module, *, condition: str, seed: int, steps: int) -> Trial:
+    """What a network scores that is not trained, its batch-norm statistics left alone; `steps`: of those that it is compared with."""
+    started = time.monotonic()
+    train, error, held = _evaluate(net, problem, recompute=False)
+    return Trial(
+        condition=condition, lr=0.0, seed=seed, steps=steps, train_score=train, held_score=held, held_at_half=held, train_error_pct=error,
+        diverged=False, curve=(), start=UNKNOWN, end=UNKNOWN, seconds=time.monotonic() - started,
     )  # fmt: skip
 
 
@@ -153,10 +172,11 @@ def batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, T
 
 
 @torch.no_grad()
-def _evaluate(net: nn.Module, problem: Problem) -> tuple[float, float | None, float]:
+def _evaluate(net: nn.Module, problem: Problem, *, recompute: bool = True) -> tuple[float, float | None, float]:
     """Score and error in per cent on clean training data, score on held-out data; batch-norm statistics recomputed on training inputs."""
     x, y = problem.inputs[:MAX_EVALUATED], problem.targets[:MAX_EVALUATED]
-    recompute_batch_norm(net, [(part, part) for part in torch.split(x, _EVALUATION_BATCH)])
+    if recompute:
+        recompute_batch_norm(net, [(part, part) for part in torch.split(x, _EVALUATION_BATCH)])
     was_training = net.training
     net.eval()
     outputs, held = (

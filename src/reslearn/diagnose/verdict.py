@@ -1,8 +1,11 @@
-"""The rules by which evidence becomes a verdict, written down before any benchmark was run. `decide` applies them in the order of RULES.
+"""The rules by which evidence becomes a verdict, written down and mended before the held-out half of benchmarks/depth was looked at.
+
+`decide` applies them in the order of RULES.
 
 All scores are training losses as shares of the loss of guessing, each condition at its best of a few learning rates (chosen on a seed of
 its own), paired by seed. "Worse" means: the mean difference is more than MARGIN and its interval lies above 0; "not worse": the interval
-ends below MARGIN. Looks at the data are paid for: with k looks planned the intervals have a confidence of 1 - 0.05 / k (Bonferroni).
+ends below MARGIN. Looks at the data are paid for: with k looks planned at trials of one length the intervals have a confidence of
+1 - 0.05 / k (Bonferroni).
 What depth, or a learning rate, costs after few steps may be no more than a slow start: these verdicts are given only where they hold after
 several times the steps (experiment.LONGER) too.
 """
@@ -27,7 +30,7 @@ GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.4
 FEW_LAYERS = 5
 FEWEST_SEEDS = 3
-NEED_LONGER: tuple[Name, ...] = ("degradation", "bad learning rate", "undecided")
+NEED_LONGER: tuple[Name, ...] = ("degradation", "bad learning rate", "capacity too small", "undecided")
 _SHALLOWER = ("shallow", "shallowest")
 RULES: tuple[tuple[Name, str], ...] = (
     (
@@ -48,7 +51,7 @@ RULES: tuple[tuple[Name, str], ...] = (
     (
         "degradation",
         "Worse in training loss than the shallower network made from it by leaving out blocks; where that learns nothing either, than the "
-        "shallowest that can be made.",
+        "shallowest that can be made. Not where a layer between is narrower, so that identities cannot make the one of the other.",
     ),
     (
         "bad learning rate",
@@ -58,7 +61,8 @@ RULES: tuple[tuple[Name, str], ...] = (
     (
         "capacity too small",
         "A wide network of ours is better on held-out data than this one on the data it was trained on, which is worse neither than the "
-        "shallower ones nor than itself with shortcuts.",
+        f"shallower ones nor than itself with shortcuts (of which there must be one, with more than {FEW_LAYERS} layers). Or it is held "
+        "back by regularisation: weight decay, dropout.",
     ),
     (
         "overfitting",
@@ -78,8 +82,10 @@ RULES: tuple[tuple[Name, str], ...] = (
 class Evidence:
     """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
     network at the user's learning rate. `looks`: how often the data will be looked at. `num_layers`: None where not known.
-    `response_ratio`: of the signal behind the last third of layers to that behind the first, at the start. `is_short`: from the first,
-    short trials, by which those of NEED_LONGER are only suspected."""
+    `response_ratio`: of the signal behind the last third of layers to that behind the first, at the start. `narrows`: the layer, where
+    there is one among those left out of "shallow", that has fewer values than enter it. `is_short`: from the first, short trials, by which
+    those of NEED_LONGER are only suspected. "constructed" is the deep network with the weights of the trained shallow one and identities
+    for the rest; "continued" the same, trained on; neither decides."""
 
     train: Mapping[str, Sequence[float]]
     held: Mapping[str, Sequence[float]]
@@ -90,6 +96,7 @@ class Evidence:
     fault: str = ""
     num_layers: int | None = None
     response_ratio: float | None = None
+    narrows: str = ""
     gradient_ratios: Sequence[tuple[float | None, float | None]] = ()
     dead_shares: Sequence[float | None] = ()
 
@@ -148,11 +155,11 @@ def is_worse(found: Comparison) -> bool:
 def _no_information(evidence: Evidence) -> Verdict | None:
     held = {name: statistics.fmean(scores) for name, scores in evidence.held.items() if scores}
     best = min(held.values())
-    if evidence.neighbours < 1 - MARGIN or best < 1 - MARGIN or len(evidence.held["deep"]) < 2:
+    if evidence.neighbours < 1 - MARGIN or best < 1 - MARGIN or len(evidence.held["deep"]) < FEWEST_SEEDS:
         return None
     because = (
-        f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbours {evidence.neighbours:.2f}): "
-        "the inputs say nothing of the targets; are they shuffled?"
+        f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbours {evidence.neighbours:.2f}): what was "
+        "learnt does not carry over; do the targets belong to these inputs, or are they shuffled?"
     )
     return Verdict(name="data fault", because=because, certain=True)
 
@@ -178,8 +185,12 @@ def _depth(evidence: Evidence) -> Verdict | None:
     if shallower is None:
         return None
     told = _against(evidence, "deep", shallower)
-    if evidence.train.get("shortcuts"):
-        told += f"; with shortcuts {_mean(evidence.train['shortcuts'])}"
+    for name, said in (("constructed", "constructed"), ("continued", "trained on from there"), ("shortcuts", "with shortcuts")):
+        if evidence.train.get(name):
+            told += f"; {said} {_mean(evidence.train[name])}"
+    if evidence.narrows:
+        because = f"{told}; but {evidence.narrows}, so that the deep network need not hold what the shallow one computes: width or depth?"
+        return Verdict(name="undecided", because=because, certain=False)
     if statistics.fmean(evidence.train["deep"]) > 1 - MARGIN and _is_extreme(evidence):
         return Verdict(name="vanishing or exploding signal", because=f"{told}; {_ratio(evidence)}", certain=True)
     return Verdict(name="degradation", because=told, certain=True)
@@ -197,7 +208,7 @@ def _capacity(evidence: Evidence) -> Verdict | None:
     deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
     n = min(len(deep), len(wide))
     others = [other for other in (*_SHALLOWER, "shortcuts") if evidence.train.get(other)]
-    if n < 2 or not all(worse(evidence, "deep", other)[1] for other in others):
+    if n < 2 or not (others or _is_flat(evidence)) or not all(worse(evidence, "deep", other)[1] for other in others):
         return None
     found = compare(deep[:n], wide[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
     if not is_worse(found):
@@ -233,10 +244,28 @@ def _healthy(evidence: Evidence) -> Verdict | None:
     if around is None or around.high >= 1 - MARGIN:
         return None
     if not evidence.train.get("shallow"):
-        if evidence.num_layers is None or evidence.num_layers > FEW_LAYERS:
+        if not _is_flat(evidence):
             return None
         parts.insert(0, f"{evidence.num_layers} layers, too few for depth to hurt, training loss {_mean(deep)}")
     return Verdict(name="healthy", because="; ".join(parts), certain=True)
+
+
+def ruled_out(evidence: Evidence) -> list[str]:
+    """What is surely not the cause, in words, for those who wait."""
+    told = {
+        "the learning rate given": ("given", "deep"), "the scale of the inputs": ("deep", "standardised"),
+        "the initialisation": ("deep", "initialised"),
+    }  # fmt: skip
+    found = [said for said, (a, b) in told.items() if worse(evidence, a, b)[1]]
+    shallower = [worse(evidence, "deep", name)[1] for name in _SHALLOWER if evidence.train.get(name)]
+    found += ["depth"] * (bool(shallower) and all(shallower))
+    best = min((statistics.fmean(scores) for scores in evidence.held.values() if scores), default=1.0)
+    return found + ["inputs without information"] * (min(evidence.neighbours, best) < 1 - MARGIN)
+
+
+def _is_flat(evidence: Evidence) -> bool:
+    """Too few layers for depth to hurt."""
+    return evidence.num_layers is not None and evidence.num_layers <= FEW_LAYERS
 
 
 def _is_extreme(evidence: Evidence) -> bool:

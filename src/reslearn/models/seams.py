@@ -264,7 +264,29 @@ def _segments(graph_module: fx.GraphModule, ran: _Shapes) -> list[Segment]:
             live.add(node)
         if live == {node} and ran.shapes[node] is not None:
             seams.append(node)
-    return [_segment(graph_module, carrying, ran, *pair) for pair in itertools.pairwise(seams)]
+    found = [_segment(graph_module, carrying, ran, *pair) for pair in itertools.pairwise(seams)]
+    whole = [(start, end) for start, end in _inside_heads(found) if start < end]
+    inside = {found[index].end for start, end in whole for index in range(start, end)}
+    kept = [seam for seam in seams if seam not in inside]
+    return [_segment(graph_module, carrying, ran, *pair) for pair in itertools.pairwise(kept)] if inside else found
+
+
+def _inside_heads(segments: list[Segment]) -> list[tuple[int, int]]:
+    """First and last of those that belong together since a tensor with another number of axes lies between them: attention written by hand,
+    whose heads are an axis of their own until they are joined and, by the layer that follows, mixed."""
+    found = []
+    for first, segment in enumerate(segments):
+        if segment.role != "branches" or len(segment.out_shape) == len(segment.in_shape):
+            continue
+        last = first
+        while len(segments[last].out_shape) != len(segment.in_shape) and last + 1 < len(segments) and segments[last + 1].role == "other":
+            last += 1
+        if len(segments[last].out_shape) != len(segment.in_shape):
+            continue
+        if last + 1 < len(segments) and segments[last + 1].role == "layer" and segments[last + 1].out_shape == segment.in_shape:
+            last += 1
+        found.append((first, last))
+    return found
 
 
 def _carrying(nodes: list[fx.Node], tensors: set[fx.Node]) -> set[fx.Node]:
