@@ -1,9 +1,10 @@
 """The networks of the benchmark, healthy and ill, and how the truth of each is known.
 
 Where something is plainly wrong by construction (labels shuffled, a learning rate two hundred times that of a sibling) the truth is written
-here. All others are measured: ten times a diagnosis' steps, several learning rates, five seeds, against a shallower network that its own
-builder makes (truth.py). The members of each kind are dealt to two halves by a hash of their names: rules may be tuned on one, and are
-scored on the other.
+here. All others are measured: ten times the steps of a short trial (a verdict on depth or a rate comes from trials of four times), several
+learning rates, five seeds, against a shallower network that its own builder makes (truth.py). The members of each kind are dealt to two
+halves by a hash of their names: rules may be tuned on one, and are scored on the other. Held out is the member, not its data or its family:
+siblings lie in both halves.
 """
 
 import hashlib
@@ -82,6 +83,9 @@ def _measured() -> Iterator[dict[str, Any]]:
             for depth in (3, 6, 12, 24):
                 name = f"mlp{depth}-{task}" + ("-bn" if norm else "") + ("-wide" if width > 16 else "")
                 yield _against_shallow(name, "mlp", partial(mlp, norm=norm, width=width), depth, data, lr)
+        for depth in (32, 48):  # enough that depth does hurt
+            yield _against_shallow(f"mlp{depth}-{task}", "mlp, deep", mlp, depth, data, lr)
+        yield _against_shallow(f"mlp48-{task}-bn", "mlp, deep", partial(mlp, norm=True), 48, data, lr)
         for depth in (7, 13, 25):
             build = partial(mlp, norm=True, shortcuts=True)
             yield _against_shallow(f"mlp{depth}-{task}-shortcuts", "mlp, shortcuts", build, depth, data, lr)

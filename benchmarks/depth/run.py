@@ -62,6 +62,12 @@ def judged(half: str | None, *, truths: Path = TRUTHS, verdicts: Path = VERDICTS
     ]  # fmt: skip
 
 
+def unsettled(half: str | None, *, truths: Path = TRUTHS) -> int:
+    """Members of a half whose measured truth did not come out one way or the other."""
+    known = {line["name"] for line in lines(truths) if not line["names"]}
+    return sum(one.name in known for one in members() if half in (None, one.half))
+
+
 def lines(place: Path) -> list[Line]:
     """What was measured; a last line that was cut is left out."""
     if not place.is_file():
@@ -76,10 +82,13 @@ def lines(place: Path) -> list[Line]:
 
 
 def rules() -> str:
-    """Twelve digits of the hash of all that decides a verdict."""
-    folder = Path(reslearn.diagnose.__file__).parent
-    names = ("before", "by_layer", "conditions", "experiment", "problem", "trial", "verdict")
-    source = b"".join((folder / f"{name}.py").read_bytes() for name in names)
+    """Twelve digits of the hash of what decides a verdict: rules, experiments and surgery."""
+    rooms = {
+        "diagnose": ("before", "by_layer", "conditions", "experiment", "problem", "trial", "verdict"),
+        "models": ("blocks", "seams", "surgery"),
+    }
+    root = Path(reslearn.diagnose.__file__).parents[1]
+    source = b"".join((root / room / f"{name}.py").read_bytes() for room, names in rooms.items() for name in names)
     return hashlib.sha256(source + str(truth.DIAGNOSIS_STEPS).encode()).hexdigest()[:12]
 
 

@@ -54,6 +54,7 @@ class Score:
     rivals: dict[str, tuple[Rate, Rate]]
     seconds_median: float
     seconds_max: float
+    unsettled: int
     wrong: tuple[str, ...]
 
 
@@ -65,8 +66,8 @@ def rate(hits: int, n: int) -> Rate:
     return Rate(hits=hits, n=n, pct=100 * hits / n, low_pct=100 * interval.low, high_pct=100 * interval.high)
 
 
-def score(judged: Sequence[Judged]) -> Score:
-    """ValueError where nothing was judged."""
+def score(judged: Sequence[Judged], *, unsettled: int = 0) -> Score:
+    """ValueError where nothing was judged. `unsettled`: members that were measured and are left out, since their truth did not come out."""
     if not judged:
         raise ValueError("no member has both a truth and a verdict yet")
     confusion: dict[str, Counter[str]] = {}
@@ -83,6 +84,7 @@ def score(judged: Sequence[Judged]) -> Score:
         rivals={name: (_share(one.alarms[name] for one in healthy), _share(one.alarms[name] for one in degraded)) for name in RIVALS},
         seconds_median=median(one.seconds for one in judged),
         seconds_max=max(one.seconds for one in judged),
+        unsettled=unsettled,
         wrong=tuple(f"{one.name}: {one.verdict}, is {' or '.join(one.truths)}" for one in judged if not one.is_right),
     )
 
@@ -97,6 +99,7 @@ def table(found: Score) -> str:
     lines += [
         "", f"false alarms among the healthy  {found.false_alarms}", f"healthy, left undecided         {found.healthy_undecided}",
         f"degradations missed             {found.degradations_missed}", f"right verdicts                  {found.right}",
+        f"left out, truth not settled     {found.unsettled}",
     ]  # fmt: skip
     lines += [f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}" for name, (healthy, degraded) in found.rivals.items()]
     lines += [f"a network took {found.seconds_median:.0f} s in the median, {found.seconds_max:.0f} s at most, on one core"]

@@ -113,7 +113,7 @@ def diagnose(
         run = bench.measure_truths if truth else bench.measure_verdicts
         run(chosen, jobs=jobs or os.cpu_count() or 1, say=aloud)
     if not truth:
-        found = scoring.score(bench.judged(wanted))
+        found = scoring.score(bench.judged(wanted), unsettled=bench.unsettled(wanted))
         typer.echo(dumps(scoring.to_json(found), indent=2) if as_json else scoring.table(found))
 
 
