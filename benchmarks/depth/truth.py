@@ -1,4 +1,4 @@
-"""What is true of a member whose truth is not by construction: measured at ten times the steps of a short trial, never by an operation on it.
+"""What is true of a member whose truth is not by construction: measured at ten times the steps of a short trial, by no operation on it.
 
 The rule, written before any was measured: the network and the shallower one that its builder makes, each at the best of four learning
 rates chosen on a seed of its own, five further seeds, paired; scores are training losses as shares of the loss of guessing.

@@ -10,10 +10,11 @@ from torch.nn import functional
 from reslearn.diagnose.conditions import Condition, initialised, standardised
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.trial import WORST_SCORE, Signals
-from reslearn.diagnose.verdict import DEAD_SHARE, GRADIENT_RATIO
+from reslearn.diagnose.verdict import GRADIENT_RATIO
 
 SCALE_LIMITS = (0.05, 20.0)
 """Inputs whose root mean square, or mean over deviation, lies outside are tried standardised too."""
+_MANY_DEAD = 0.4
 
 
 def fault_of_data(problem: Problem) -> str:
@@ -34,7 +35,7 @@ def suggested(problem: Problem, start: Signals, response_ratio: float | None) ->
         if not SCALE_LIMITS[0] < strength < SCALE_LIMITS[1] or shift > SCALE_LIMITS[1]:
             made.append(standardised(problem))
     ratios = [ratio for ratio in (start.gradient_ratio, response_ratio) if ratio is not None]
-    is_dead = start.dead_share is not None and start.dead_share >= DEAD_SHARE
+    is_dead = start.dead_share is not None and start.dead_share >= _MANY_DEAD
     if is_dead or any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios):
         made.append(initialised(problem))
     return {condition.name: condition for condition in made}

@@ -27,7 +27,8 @@ Name = Literal[
 
 MARGIN = 0.05
 GRADIENT_RATIO = 1e3
-DEAD_SHARE = 0.4
+DEAD_SHARE = 0.6
+"""Where a signal has died away, biases alone shut half of the units."""
 FEW_LAYERS = 5
 FEWEST_SEEDS = 3
 NEED_LONGER: tuple[Name, ...] = ("degradation", "bad learning rate", "capacity too small", "undecided")
