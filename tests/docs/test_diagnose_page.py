@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,49 @@ import torch
 import typer.main
 from torch import nn
 
+from reslearn import diagnose
 from reslearn.cli import app
 from reslearn.diagnose import experiment
 
 TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
-INPUTS = {"A multilayer perceptron": (4, 64), "A network for signals": (4, 1, 100), "A transformer without shortcuts": (4, 12, 8)}
-BLOCKS = {"A multilayer perceptron": 10, "A network for signals": 2, "A transformer without shortcuts": 4}
+VERDICTS = {"A multilayer perceptron": "degradation", "A network for signals": "healthy", "A transformer without shortcuts": "degradation"}
 
 
-@pytest.mark.parametrize("title", INPUTS)
-def test_an_example_puts_shortcuts_into_its_network(title: str) -> None:
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few and as short trials as there can be."""
+    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 4, "MAX_STEPS": 4}.items():
+        monkeypatch.setattr(experiment, name, value)
+
+
+def run(title: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    torch.manual_seed(0)
-    exec(compile(EXAMPLES[title], str(title), "exec"), values)
+    exec(compile(EXAMPLES[title], title, "exec"), values)
+    return values
+
+
+@pytest.mark.parametrize("title", VERDICTS)
+def test_a_worked_diagnosis_runs(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch)
+    monkeypatch.setattr(diagnose, "diagnose", partial(experiment.diagnose, minutes=5, steps=4))
+    monkeypatch.setitem(EXAMPLES, title, re.sub(r", minutes=\d+, steps=\d+", "", EXAMPLES[title]))
+    found = run(title)["found"]
+    assert set(found.evidence.train) >= {"deep", "shallow", "shortcuts"} and not found.conditions.notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", VERDICTS)
+def test_a_worked_diagnosis_says_what_the_page_says(title: str) -> None:
+    assert run(title)["found"].verdict.name == VERDICTS[title]
+    assert re.search(rf"^\"{VERDICTS[title]}: ", TEXT.split(f"## {title}\n")[1], re.MULTILINE)
+
+
+def test_shortcuts_keep_every_parameter_under_its_name() -> None:
+    values = run("From Python, without a diagnosis")
     net, operated = values["net"], values["operated"]
-    assert len(operated.done) == BLOCKS[title] and not operated.not_done
+    assert len(operated.done) == 2 and not operated.not_done
     assert list(operated.network.state_dict()) == list(net.state_dict())
-    x = torch.randn(INPUTS[title])
+    x = torch.randn(4, 1, 100)
     assert operated.network(x).shape == net(x).shape
 
 
@@ -37,11 +63,8 @@ def plain() -> nn.Module:
 
 
 def test_a_function_is_repaired_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 4, "MAX_STEPS": 4}.items():
-        monkeypatch.setattr(experiment, name, value)
-    values: dict[str, Any] = {}
-    exec(compile(EXAMPLES["The patch"], "The patch", "exec"), values)
-    proof = values["repair"](plain, (torch.randn(60, 6), torch.arange(60) % 3), tmp_path)
+    few(monkeypatch)
+    proof = run("The patch")["repair"](plain, (torch.randn(60, 6), torch.arange(60) % 3), tmp_path)
     assert proof.before.steps == 16
     assert (tmp_path / "shortcuts.patch").exists() == proof.helps
 
