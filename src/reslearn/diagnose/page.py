@@ -139,7 +139,10 @@ _SIGNALS = (
     "At the start, on a few inputs; no more is decided by it than what is tried. Norms such as these look healthy in networks that "
     "degrade, and ill in some that train."
 )
-_RATES = "Each condition at its best of a few, chosen by training loss on a seed of its own: depth is not to be taken for step size."
+_RATES = (
+    "Each condition at its best of a few, chosen by training loss on a seed of its own: depth is not to be taken for step size. Where "
+    "longer trials were made, the rates of the network and of the shallower ones were chosen once more in these."
+)
 
 
 def _curves(found: Diagnosis) -> list[Figure]:
