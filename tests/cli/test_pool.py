@@ -1,0 +1,43 @@
+"""Processes side by side end with the one that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+SCRIPT = """
+import os, time
+from reslearn.cli.pool import one_thread_each
+
+def work(seconds):
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    with one_thread_each(1) as pool:
+        pool.submit(work, 60).result()
+"""
+
+
+def test_a_worker_ends_with_a_process_that_was_killed(tmp_path: os.PathLike[str]) -> None:
+    script = os.path.join(tmp_path, "script.py")
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(SCRIPT)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        worker = int(started.stdout.readline())
+        started.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while _runs(worker) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _runs(worker)
+
+
+def _runs(process: int) -> bool:
+    """Not gone, and no zombie that nobody has collected."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
