@@ -32,6 +32,13 @@ def mlp(depth: int = 7, width: int = 12) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(width, 4))
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few trials as there can be, where it is not they that are tested."""
+    for name, value in {"LR_FACTORS": (1 / 16, 1.0), "MAX_WIDENINGS": 0, "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}}.items():
+        monkeypatch.setattr(experiment, name, value)
+
+
 def test_conditions_are_made_by_surgery_and_share_the_weights_of_a_seed() -> None:
     made = make_conditions(make_problem(mlp, (X, Y)))
     assert list(made.made) == ["deep", "shallow", "shortcuts"]
@@ -125,12 +132,14 @@ def test_stopped_by_hand_the_evidence_so_far_is_a_verdict_and_a_page(tmp_path: P
     assert diagnosis_json(found)["interrupted"]
 
 
+@pytest.mark.usefixtures("few")
 def test_no_learning_rate_is_judged_where_none_was_given() -> None:
     usual = diagnose(make_problem(mlp, (X, Y)), minutes=5, steps=4)
     own = diagnose(make_problem(mlp, (X, Y), lr=1e4), minutes=5, steps=4)
     assert "given" in own.evidence.train and "given" not in usual.evidence.train
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(("gain", "tried"), [(0.1, True), (1.0, False), (8.0, True), (1e-9, True), (1e3, True)])
 def test_another_start_is_tried_where_the_signal_vanishes_or_explodes(gain: float, tried: bool) -> None:
     """The gradients of the weights, products of a signal and a gradient, are alike in all layers of such a chain."""
@@ -205,6 +214,7 @@ def test_what_cannot_be_trained_is_told_before_any_trial(given: dict[str, Any], 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("few")
 def test_tokens_have_no_wide_network_and_dropout_follows_the_seed() -> None:
     tokens, targets = torch.randint(0, 9, (200, 4), generator=torch.Generator().manual_seed(0)), torch.arange(200) % 2
     net = lambda: nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(32, 8), nn.Dropout(0.5), nn.Linear(8, 2))  # noqa: E731
