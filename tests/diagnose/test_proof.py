@@ -30,7 +30,7 @@ def plain(depth: int) -> nn.Module:
 
 def quick(problem: Problem, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Diagnosis:
     """As few trials as there can be."""
-    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 80, "MAX_STEPS": 80}.items():
+    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, "MIN_STEPS": 80, "MAX_STEPS": 80}.items():
         monkeypatch.setattr(experiment, name, value)
     return diagnose(problem, minutes=10, **given)
 
