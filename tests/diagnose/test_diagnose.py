@@ -217,7 +217,10 @@ def test_what_cannot_be_trained_is_told_before_any_trial(given: dict[str, Any], 
 @pytest.mark.usefixtures("few")
 def test_tokens_have_no_wide_network_and_dropout_follows_the_seed() -> None:
     tokens, targets = torch.randint(0, 9, (200, 4), generator=torch.Generator().manual_seed(0)), torch.arange(200) % 2
-    net = lambda: nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(32, 8), nn.Dropout(0.5), nn.Linear(8, 2))  # noqa: E731
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(32, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+
     problem = make_problem(net, (tokens, targets), lr=0.1)
     assert "wide" not in diagnose(problem, minutes=5, steps=10).conditions.made
     once, again = (run_trial(problem, problem.net(0), condition="deep", lr=0.1, seed=0, steps=10) for _ in range(2))

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,9 +45,6 @@ def train(
 ) -> None:
     """Train one network and write a run folder that can be resumed, evaluated and reported."""
     _huge_pages()
-    import json
-    import shlex
-
     from reslearn import recipes
     from reslearn.train import Interrupted, plan, train_recipe
     from reslearn.train.processes import are_many, is_first
@@ -63,9 +60,9 @@ def train(
         # Of which network the weights of --init are is known only once they are read.
         net = chosen.model.name if init is None or model else f"from-{Path(init.rpartition(':')[2]).stem}"
         out = Path("runs") / f"{net}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
-    if dry_run and are_many():
-        raise ValueError("--dry-run plans for one process: leave torchrun out")
     if dry_run:
+        if are_many():
+            raise ValueError("--dry-run plans for one process: leave torchrun out")
         _print_plan(
             plan(chosen, out, resume=resume, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers),
             as_json=as_json,
@@ -79,16 +76,8 @@ def train(
     except Interrupted as stop:
         print(f"\nreslearn: {stop}", file=sys.stderr)
         raise typer.Exit(stop.exit_status) from None
-    if not is_first():  # of many processes one speaks
-        return
-    if as_json:
-        print(json.dumps({"out": str(out), **result}))
-        return
-    print(
-        f"test error {result['test_top1_error_pct']:.2f} %, training error {result['train_top1_error_pct']:.2f} % "
-        f"(clean images) after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s\n{out}\n"
-        f"a page of it: reslearn report {shlex.quote(str(out))}"
-    )
+    if is_first():  # of many processes one speaks
+        _print_result(result, out, as_json=as_json)
 
 
 def _recipe(out: Path | None, *, data: str | None, recipe: str | None, overrides: list[str], resume: bool) -> "Recipe":
@@ -133,6 +122,20 @@ def _quoted(text: str | None) -> str | None:
     import json
 
     return None if text is None else json.dumps(text, ensure_ascii=False)
+
+
+def _print_result(result: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    import json
+    import shlex
+
+    if as_json:
+        print(json.dumps({"out": str(out), **result}))
+        return
+    print(
+        f"test error {result['test_top1_error_pct']:.2f} %, training error {result['train_top1_error_pct']:.2f} % "
+        f"(clean images) after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s\n{out}\n"
+        f"a page of it: reslearn report {shlex.quote(str(out))}"
+    )
 
 
 def _print_plan(planned: "Plan", *, as_json: bool) -> None:
