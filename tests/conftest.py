@@ -17,6 +17,7 @@ os.environ.pop("RESLEARN_DATA", None)
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,18 @@ settings.load_profile("reslearn")
 def _known_seed() -> None:
     """Tests do not depend on the order in which they run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`few_trials(MIN_STEPS=4)`: a diagnosis makes as few trials as there can be; what else is to be another number is named."""
+    from reslearn.diagnose import experiment
+
+    def fewer(**others: Any) -> None:
+        for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, **others}.items():
+            monkeypatch.setattr(experiment, name, value)
+
+    return fewer
 
 
 @pytest.fixture(scope="session")

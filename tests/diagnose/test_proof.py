@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from reslearn.diagnose import MARGIN, Diagnosis, Patch, Problem, diagnose, experiment, make_problem
+from reslearn.diagnose import MARGIN, Diagnosis, Patch, diagnose, experiment, make_problem
 from reslearn.diagnose.page import diagnosis_json, diagnosis_page, patch_line
 from reslearn.diagnose.proof import PROOF_SEED
 from reslearn.report import Page, render_html
@@ -28,20 +30,23 @@ def plain(depth: int) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), *layers, nn.Linear(12, 4))
 
 
-def quick(problem: Problem, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Diagnosis:
+Quick = Callable[..., Diagnosis]
+
+
+@pytest.fixture
+def quick(few_trials: Callable[..., None]) -> Quick:
     """As few trials as there can be."""
-    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, "MIN_STEPS": 80, "MAX_STEPS": 80}.items():
-        monkeypatch.setattr(experiment, name, value)
-    return diagnose(problem, minutes=10, **given)
+    few_trials(MIN_STEPS=80, MAX_STEPS=80)
+    return partial(diagnose, minutes=10)
 
 
 def html(page: Page) -> str:
     return render_html(page).replace("&#39;", "'")
 
 
-def test_a_network_that_shortcuts_repair_is_proven_on_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_shortcuts_repair_is_proven_on_a_seed_of_its_own(quick: Quick) -> None:
     said: list[str] = []
-    found = quick(make_problem(lambda: plain(16), (X, Y), lr=0.1, batch_size=32), monkeypatch, with_proof=True, say=said.append)
+    found = quick(make_problem(lambda: plain(16), (X, Y), lr=0.1, batch_size=32), with_proof=True, say=said.append)
     proof = found.proof
     assert proof is not None and proof.helps and proof.gain == proof.before.train_score - proof.after.train_score > MARGIN
     assert {proof.before.seed, proof.after.seed} == {PROOF_SEED} and PROOF_SEED not in {trial.seed for trial in found.trials}
@@ -68,10 +73,10 @@ def test_a_network_that_shortcuts_repair_is_proven_on_a_seed_of_its_own(monkeypa
     assert "The patch" not in html(diagnosis_page(found, command=["reslearn"]))
 
 
-def test_nothing_is_proven_where_nothing_was_asked_or_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert quick(make_problem(lambda: plain(4), (X, Y), batch_size=32), monkeypatch).proof is None
+def test_nothing_is_proven_where_nothing_was_asked_or_trained(quick: Quick) -> None:
+    assert quick(make_problem(lambda: plain(4), (X, Y), batch_size=32)).proof is None
     shallow = make_problem(lambda: nn.Sequential(nn.Linear(6, 4)), (X, Y), batch_size=32)
-    assert quick(shallow, monkeypatch, with_proof=True).proof is None
+    assert quick(shallow, with_proof=True).proof is None
     still = diagnose(make_problem(lambda: plain(4), (X * 0 + 1, Y)), with_proof=True)
     assert still.proof is None
     assert "not recommended: inputs do not vary" in html(diagnosis_page(still, command=["reslearn"], patch=PATCH))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,7 @@ EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$
 VERDICTS = {"A multilayer perceptron": "degradation", "A network for signals": "healthy", "A transformer without shortcuts": "degradation"}
 
 
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few and as short trials as there can be."""
-    for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 4, "MAX_STEPS": 4}.items():
-        monkeypatch.setattr(experiment, name, value)
+SHORT = {"MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 4, "MAX_STEPS": 4}
 
 
 def run(title: str) -> dict[str, Any]:
@@ -33,8 +31,8 @@ def run(title: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("title", VERDICTS)
-def test_a_worked_diagnosis_runs(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    few(monkeypatch)
+def test_a_worked_diagnosis_runs(title: str, few_trials: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    few_trials(**SHORT)
     monkeypatch.setattr(diagnose, "diagnose", partial(experiment.diagnose, minutes=5, steps=4))
     monkeypatch.setitem(EXAMPLES, title, re.sub(r", minutes=\d+, steps=\d+", "", EXAMPLES[title]))
     found = run(title)["found"]
@@ -62,8 +60,8 @@ def plain() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(6, 3))
 
 
-def test_a_function_is_repaired_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few(monkeypatch)
+def test_a_function_is_repaired_from_python(tmp_path: Path, few_trials: Callable[..., None]) -> None:
+    few_trials(**SHORT)
     proof = run("The patch")["repair"](plain, (torch.randn(60, 6), torch.arange(60) % 3), tmp_path)
     assert proof.before.steps == 16
     assert (tmp_path / "shortcuts.patch").exists() == proof.helps
