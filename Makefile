@@ -38,7 +38,7 @@ check: lint
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 lint: .venv/full.stamp
-	$(BIN)/ruff check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 venv: .venv/full.stamp

@@ -55,6 +55,7 @@ def _convolutional(
     activation: str = "relu", norm: bool = False, shortcuts: bool = False, gain: float = 1.0, bias: float = 0.0, dropout: float = 0.0,
 ) -> nn.Module:  # fmt: skip
     """Sizes halved by the first convolution, and a linear classifier behind the mean."""
+
     def layer(one: int, other: int) -> nn.Module:
         return conv(one, other, stride=2 if one == 1 else 1)
 
@@ -108,6 +109,7 @@ def _chain(
     shortcuts: bool, dropout: float,
 ) -> list[nn.Module]:  # fmt: skip
     """A first layer and depth - 1 of one width; with shortcuts in blocks of two."""
+
     def layer(one: int, *, active: bool = True) -> list[nn.Module]:
         parts = [make(one, width)]
         if callable(norm):

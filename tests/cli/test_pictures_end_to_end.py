@@ -18,8 +18,6 @@ TINY = [
 ]  # fmt: skip
 
 
-
-
 def test_from_folder_to_all_three_protocols(make_pictures: Make, tmp_path: Path, reslearn: Run) -> None:
     pictures, out = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4), tmp_path / "run"
     cut = pictures / "train" / "green" / "99.jpg"
@@ -65,8 +63,20 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
         status, _, told = reslearn("evaluate", *arguments)
         assert (status, told.count("\n")) == (2, 1)
         assert tells in told
-    status, _, told = reslearn("train", "digits", "--recipe", "digits", "--out", tmp_path / "digits", "--model", "resnet8",
-                         "--set", "schedule.kind=constant", "--epochs", "0.02")
+    status, _, told = reslearn(
+        "train",
+        "digits",
+        "--recipe",
+        "digits",
+        "--out",
+        tmp_path / "digits",
+        "--model",
+        "resnet8",
+        "--set",
+        "schedule.kind=constant",
+        "--epochs",
+        "0.02",
+    )
     assert status == 0
     status, _, told = reslearn("evaluate", tmp_path / "digits", "--protocol", "multi-scale")
     assert status == 2

@@ -19,8 +19,6 @@ from one_file_server import Site
 Run = Callable[..., tuple[int, str, str]]
 
 
-
-
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     """Serves resnet8 in the names of cifar-fc under any name; what is fetched is kept below tmp_path/kept."""

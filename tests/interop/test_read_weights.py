@@ -223,7 +223,8 @@ FILES: dict[str, tuple[str, bytes | Callable[[Path], None]]] = {
     "tuples in tuples, whose hash ends the process": ("x.pkl", b"\x80\x02})" + b"\x85" * 200_000 + b"Ns."),
     "the same, each by its number": ("x.pkl", b"\x80\x02})q\0" + b"0h\0\x85q\0" * 200_000 + b"h\0Ns."),
     "one text encoded again and again": (
-        "x.pkl", b"\x80\x02]X\x10\x27\0\0" + b"a" * 10_000 + b"q\x010c_codecs\nencode\nq\x020" + b"h\x02h\x01\x85Ra" * 1_000 + b".",
+        "x.pkl",
+        b"\x80\x02]X\x10\x27\0\0" + b"a" * 10_000 + b"q\x010c_codecs\nencode\nq\x020" + b"h\x02h\x01\x85Ra" * 1_000 + b".",
     ),
     "a function changed": ("x.pth", torch_zip_of(b"c_codecs\nencode\n" + ATTRIBUTE)),
     "a type changed": ("x.pth", torch_zip_of(FLOATS + ATTRIBUTE)),

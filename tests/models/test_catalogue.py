@@ -84,6 +84,8 @@ def test_names_match_a_pattern() -> None:
     ("wrong", "meant"),
     [
         ("resnet21", "resnet20"),
+        ("rsnet56", "resnet56"),
+        ("resnet50b", "resnet50"),
         ("ResNet-56", "resnet56"),
         ("plian18", "plain18"),
         ("resnet_152", "resnet152"),

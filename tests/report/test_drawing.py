@@ -1,16 +1,19 @@
 """Axes, thinning, labels, colours: what the inline SVG and the PNG share."""
 
+import io
 import itertools
 import math
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from reslearn.report import Figure, Series
 from reslearn.report.axes import x_axis, y_axis
-from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, contrast
+from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS, contrast, mark_of
 from reslearn.report.png import figure_png
 from reslearn.report.svg import MIN_LABEL_GAP, SIDE, draw, end_labels, thin
 
@@ -104,7 +107,17 @@ def test_colours_have_contrast_on_their_ground_and_differ_by_marker():
     assert min(contrast(colour, LIGHT_GROUND) for colour in LIGHT) >= 3
     assert min(contrast(colour, DARK_GROUND) for colour in DARK) >= 3
     assert len({name for name, _, _ in MARKS}) == len(MARKS) == len(LIGHT) == len(DARK)
+    assert len({(group % NUM_COLOURS, mark_of(group)) for group in range(64)}) == 64
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_a_long_legend_stands_beside_the_curves():
+    lengths = {}
+    for number in (4, 20):
+        drawn = figure(*(Series(f"net-{i} of a long name", [1, 2], [50, i]) for i in range(number)), y_limits=(0, 100))
+        with Image.open(io.BytesIO(figure_png(drawn))) as picture:
+            lengths[number] = (np.asarray(picture.convert("L")) < 100).sum(axis=1).max()  # the horizontal axis, in pixels
+    assert lengths[20] < 0.85 * lengths[4]
 
 
 def test_png_draws_hostile_names_as_they_are():

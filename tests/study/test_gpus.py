@@ -35,9 +35,7 @@ def test_where_there_is_none_nothing_is_set_aside() -> None:
 
 def test_a_grid_takes_what_the_recipe_says_and_names_its_runs_alike(tmp_path: Path) -> None:
     (plain,) = grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path)
-    (job,) = grid(
-        models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path, overrides=[["resources.cores=2", "resources.gpus=0.25"]]
-    )
+    (job,) = grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path, overrides=[["resources.cores=2", "resources.gpus=0.25"]])
     assert (plain.cores, plain.gpus, job.cores, job.gpus) == (1, 0.0, 2, 0.25)
     assert job.arguments[-2:] == ("--threads", "2")
     assert job.folder == plain.folder

@@ -55,7 +55,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(
     said, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert said.count("test error") == 1
-    assert "Traceback" not in errors.replace("Traceback (most recent call last):\n  File \"<frozen runpy>\"", "")
+    assert "Traceback" not in errors.replace('Traceback (most recent call last):\n  File "<frozen runpy>"', "")
     assert folder.result["resumed_at"]
     values = on_processes(2, one_of_many.train, small(longer), tmp_path / "unbroken")
     assert [kind for kind, _ in values] == ["value", "value"]

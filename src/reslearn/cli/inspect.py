@@ -1,13 +1,9 @@
 """`reslearn inspect MODEL|FILE`: layers, parameters and multiply-adds of a network, without weights, data or a forward pass (Tables 1, 6);
 or whose weights a file holds, and of which network."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-# A file that is not there is no unknown network. Names of networks have no dots.
-_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".pkl", ".pickle", ".caffemodel", ".onnx", ".h5", ".hdf5")
 
 if TYPE_CHECKING:
     from reslearn.models import Complexity
@@ -68,10 +64,10 @@ def inspect(
 
 
 def _is_file(model: str) -> bool:
-    """A file that exists, a hub's folder, what can be no name, or weights with a name or an address."""
+    """A file that exists, a hub's folder, weights with a name or an address; or what can be no network, whose names have no dots."""
     from reslearn.interop.named import fetched, is_named
 
-    return is_named(model) or fetched(model).is_file() or "/" in model or Path(model).suffix in _SUFFIXES
+    return is_named(model) or fetched(model).is_file() or "/" in model or "." in model
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:

@@ -32,6 +32,7 @@ Padding = Literal["after-mean", "black"]
 _FITTED_ON = 10_000  # pictures on disk: the mean over them is off by half a grey level, and a million take an hour to decode
 _CHUNK = 256  # images whose squares float32 still adds up without rounding
 
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocess:
     """Built by `fit` or `from_json`. `padding` says whether augmentation pads with zeros after the mean is subtracted (the paper's

@@ -23,9 +23,7 @@ BOTTLENECK_EXPANSION = 4  # Paper: Table 1, 64 to 256, 128 to 512, ...
 Parts = OrderedDict[str, nn.Module]
 
 
-def layer(
-    in_channels: int, out_channels: int, *, kernel: int, stride: int, normalize: bool, suffix: str = "", groups: int = 1
-) -> Parts:
+def layer(in_channels: int, out_channels: int, *, kernel: int, stride: int, normalize: bool, suffix: str = "", groups: int = 1) -> Parts:
     """A convolution that keeps the size at stride 1, and its batch norm, named conv<suffix> and bn<suffix>."""
     parts: Parts = OrderedDict()
     parts[f"conv{suffix}"] = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=not normalize)

@@ -151,16 +151,20 @@ def _layout_or_raise(name: str) -> Layout:
 
 def _nearest(name: str) -> str | None:
     """resnet21 to resnet20, ResNet-56 to resnet56, plian18 to plain18; a depth that can be built is kept."""
-    if not re.fullmatch(r"(plain|resnet)\D?\d*(-cifar)?", name.lower()):
-        written, variants = name.lower().replace("-", "_"), [*VARIANTS, *WIDE_CIFAR]
-        begun = [variant for variant in variants if len(written) > 3 and variant.startswith(written)]
-        if near := begun or difflib.get_close_matches(written, variants, n=1, cutoff=0.75):
-            return near[0]
-    plain_text = re.sub(r"[\s_-]", "", name.lower())
-    match = re.fullmatch(r"([a-z]*?)(\d+)[a-z]*", plain_text)
+    kept = _of_near_depth(re.sub(r"[\s_-]", "", name.lower()))
+    if re.fullmatch(r"(plain|resnet)\D?\d*(-cifar)?", name.lower()):
+        return kept
+    written, variants = name.lower().replace("-", "_"), [*VARIANTS, *WIDE_CIFAR]
+    begun = [variant for variant in variants if len(written) > 3 and variant.startswith(written)]
+    near = begun or difflib.get_close_matches(written, [*variants, kept or ""], n=1, cutoff=0.75)
+    return near[0] if near else kept
+
+
+def _of_near_depth(name: str) -> str | None:
+    match = re.fullmatch(r"([a-z]*?)(\d+)[a-z]*", name)
     kind = difflib.get_close_matches(match[1], KINDS, n=1) if match else []
     if match is None or not kind:
-        return next(iter(difflib.get_close_matches(plain_text, names(), n=1)), None)
+        return next(iter(difflib.get_close_matches(name, names(), n=1)), None)
     depth = min(int(match[2]), CIFAR_DEPTHS[-1])
     depths = (6 * max(1, round((depth - 2) / 6)) + 2, *IMAGENET_BLOCKS)
     return f"{kind[0]}{min(depths, key=lambda known: abs(known - depth))}"

@@ -86,7 +86,7 @@ def judged_conditions(evidence: Evidence, kinds: Sequence[Kind] = BOTH) -> list[
 
 def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
     """The same, known without any evidence, where there is one learning rate and so nothing to choose: the paper's tables and figures."""
-    lr, = budget.learning_rates
+    (lr,) = budget.learning_rates
     return [
         Condition(model=model, seed=seed, overrides=_overrides(model, lr), why="to judge")
         for model in models(budget, kinds)

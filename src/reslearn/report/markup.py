@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Table, Verdict
 from reslearn.report.diagram import Diagram, entry
 from reslearn.report.heat import draw_heat
-from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS
+from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS, mark_of
 from reslearn.report.svg import draw
 
 SYMBOLS = {
@@ -55,6 +55,7 @@ def render_html(page: Page, downloads: Downloads | None = None) -> str:
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         marks=MARKS,
+        mark_of=mark_of,
         num_colours=NUM_COLOURS,
         symbols=SYMBOLS,
     )

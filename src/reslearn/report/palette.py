@@ -28,6 +28,11 @@ MARKS = (
 NUM_COLOURS = len(LIGHT)
 
 
+def mark_of(group: int) -> tuple[str, str, str]:
+    """The marker of the group with this number; together with its colour no other of the first 64 groups has it."""
+    return MARKS[(group + group // NUM_COLOURS) % len(MARKS)]
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG contrast of two "#rrggbb" colours, 1..21."""
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reslearn.report.axes import Axis, x_axis, y_axis
 from reslearn.report.content import Figure, HeatMap, Series
 from reslearn.report.heat import plot_heat
-from reslearn.report.palette import LIGHT, MARKS, NUM_COLOURS
+from reslearn.report.palette import LIGHT, NUM_COLOURS, mark_of
 from reslearn.report.svg import end_labels, marked
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INK = "#22262b"
 DASHES: tuple[float, tuple[float, float]] = (0, (5, 2.2))
 WIDTH_OF = {"line": 2.2, "dashed": 1.1, "thin": 0.8}
+NUM_INSIDE = 12  # entries of a legend that leave room for curves beside it
 SETTINGS: Any = {
     "font.size": 10.5,
     "text.parse_math": False,  # names are data: a dollar sign in one is no formula
@@ -106,7 +107,7 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
         axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
     marks = marked(series, points)
     if marks:
-        shape = MARKS[group % len(MARKS)][2]
+        shape = mark_of(group)[2]
         face = "white" if series.style == "dashed" else colour
         at = [point[0] for point in marks], [point[1] for point in marks]
         axes.plot(*at, shape, color=colour, markerfacecolor=face, markersize=5.5, zorder=order + 0.1)
@@ -130,10 +131,12 @@ def _legend(figure: Figure, groups: list[str], named_at_ends: bool, axes: Axes) 
     handles = []
     if not named_at_ends and len(groups) > 1:
         for index, group in enumerate(groups):
-            handles.append(Line2D([], [], color=LIGHT[index % NUM_COLOURS], marker=MARKS[index % len(MARKS)][2], linewidth=2, label=group))
+            handles.append(Line2D([], [], color=LIGHT[index % NUM_COLOURS], marker=mark_of(index)[2], linewidth=2, label=group))
     for style, meaning in figure.styles.items():
         alpha = 0.5 if style == "thin" else 1.0
         dash: Any = DASHES if style == "dashed" else "solid"
         handles.append(Line2D([], [], color=INK, linewidth=WIDTH_OF[style], linestyle=dash, alpha=alpha, label=meaning))
-    if handles:
+    if len(handles) > NUM_INSIDE:
+        axes.figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside right upper", ncols=1 + len(handles) // 22)
+    elif handles:
         axes.legend(handles=handles, frameon=False, fontsize=9, loc="best", ncols=2 if len(handles) > 5 else 1)

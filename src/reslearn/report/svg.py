@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from reslearn.report.axes import NUM_MARKED_POINTS, Axis, x_axis, y_axis
 from reslearn.report.content import Figure, Series, Style
-from reslearn.report.palette import MARKS, NUM_COLOURS
+from reslearn.report.palette import NUM_COLOURS, mark_of
 
 SIDE = 4000
 STYLES: tuple[Style, ...] = ("thin", "dashed", "line")
@@ -186,13 +186,8 @@ def _marks(series: Series, index: int, groups: list[str], points: list[Point], a
     for x, y, _, _ in marked(series, points):
         right, above = across.fraction(x), up.fraction(y)
         if math.isfinite(above) and -1e-9 <= above <= 1 + 1e-9:
-            uses.append(Markup('<use href="#mark-{}" x="{}" y="{}"/>').format(mark(group), _percent(right), _percent(1 - above)))
+            uses.append(Markup('<use href="#mark-{}" x="{}" y="{}"/>').format(mark_of(group)[0], _percent(right), _percent(1 - above)))
     return _opening(series, index, groups, "marks") + Markup("").join(uses) + Markup("</g>") if uses else Markup("")
-
-
-def mark(group: int) -> str:
-    """Name of the marker of the group with this number."""
-    return MARKS[group % len(MARKS)][0]
 
 
 def _end_label(label: EndLabel) -> Markup:
