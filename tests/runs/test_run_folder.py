@@ -44,9 +44,25 @@ def test_create_and_open(tmp_path: Path) -> None:
     assert (again.recipe, again.environment, again.metrics(), again.is_complete) == ({"name": "made", "seed": 0}, {"format": 1}, [], False)
     with pytest.raises(RunError, match="is not complete: reslearn train --resume --out"):
         _ = again.result
-    again.write_json("result.json", {"steps": 3})
+    written = again.finish({"steps": 3})
     assert again.is_complete
-    assert again.result == {"steps": 3}
+    assert again.result == written == {"steps": 3, "checksum": written["checksum"]}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("recipe.json", '"seed": 0', '"seed": 1'), ("metrics.jsonl", '"loss": 2.0', '"loss": 1.0'), ("result.json", "38.06", "1.0")],
+)
+def test_a_number_changed_after_the_end_is_told(tmp_path: Path, file: str, old: str, new: str) -> None:
+    run = made(tmp_path / "run")
+    run.append_metrics({"kind": "train", "step": 1, "epoch": 1.0, "loss": 2.0})
+    run.finish({"test_top1_error_pct": 38.06})
+    path = run.path / file
+    path.write_text(path.read_text().replace(" ", "  "))  # spaces are nobody's numbers
+    assert run.result["test_top1_error_pct"] == 38.06
+    path.write_text(path.read_text().replace(old.replace(" ", "  "), new.replace(" ", "  ")))
+    with pytest.raises(RunError, match="was changed after the run ended; train it anew"):
+        _ = run.result
 
 
 def test_the_hint_quotes_the_path(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from reslearn.runs import RunFolder
 from reslearn.study import collect, degradation_verdict, depth_rows, table
 
 
-def write(folder: Path, model: str, seed: int, error: float | None, *overrides: str) -> None:
+def write(folder: Path, model: str, seed: int, error: float | None, *overrides: str, **environment: Any) -> None:
     recipe = recipes.load("digits", overrides=[f"model.name={model}", f"seed={seed}", *overrides])
-    run = RunFolder.create(folder / f"{model}-{seed}-{recipes.recipe_hash(recipe.to_dict())}", recipe.to_dict(), {})
+    run = RunFolder.create(folder / f"{model}-{seed}-{recipes.recipe_hash(recipe.to_dict())}", recipe.to_dict(), environment)
     run.append_metrics({"kind": "train", "step": 50, "epoch": 1.0, "loss": 2.0})
     if error is not None:
         result: dict[str, Any] = {"train_recomputed_top1_error_pct": error, "test_top1_error_pct": error + 1}
@@ -60,6 +60,17 @@ def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_no
     write(tmp_path, "resnet20", 1, 11.0, "train.checkpoint_every_seconds=5")
     write(tmp_path, "resnet20", 2, 12.0, "model.shortcut=C")
     assert sorted(group.seeds for group in table(collect(tmp_path).rows).groups) == [(0, 1), (2,)]
+
+
+def test_other_images_are_another_recipe_and_another_precision_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "resnet20", 0, 10.0, data={"fingerprint": "a"}, numerics={"precision": "bf16", "instruction_set": "AVX512+bf16"})
+    write(tmp_path, "resnet20", 1, 11.0, data={"fingerprint": "a"}, numerics={"precision": "fp32", "instruction_set": "AVX2"})
+    write(tmp_path, "resnet20", 2, 99.0, data={"fingerprint": "b"}, numerics={"precision": "fp32", "instruction_set": "AVX2"})
+    made = table(collect(tmp_path).rows)
+    assert sorted(group.seeds for group in made.groups) == [(0, 1), (2,)]
+    told = "\n".join(made.notes)
+    assert 'data.fingerprint: "a" -> "b"' in told
+    assert "resnet20: averaged over runs of different precision: 1 bf16 on AVX512+bf16, 1 fp32 on AVX2" in told
 
 
 def test_incomplete_runs_are_listed_and_never_averaged(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reslearn.runs import RunError, RunFolder
 from reslearn.study import Job, LocalEngine, Outcome, StudyInUseError, grid, run_study
 
 # The name of the model says what the stand-in does. It counts steps as a training would, checkpoints on SIGTERM, and resumes.
@@ -46,7 +47,6 @@ def stop(number, frame):
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, stop)
-(folder / "recipe.json").write_text("{}")
 resumed_at = step
 while step < total:
     step += 1
@@ -238,6 +238,14 @@ def test_another_engine_can_take_the_place(tmp_path: Path) -> None:
 
     report = run_study(jobs_for(tmp_path, "a"), tmp_path, engine=Refusing(), continue_command="x")
     assert report.lines() == ["0 of 1 runs complete, 1 failed", "a-seed0: failed: not today", "go on with: x"]
+
+
+def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
+    jobs = grid(models=["resnet8"], seeds=[0, 1], recipe="digits", folder=tmp_path)
+    for job in jobs:
+        RunFolder.create(job.folder, jobs[0].recipe.to_dict(), {}).finish({"seconds": 1.0})
+    with pytest.raises(RunError, match=r"seed1.*recipe\.json is of another run \(seed: 1 -> 0\): remove the folder"):
+        run_study(jobs, tmp_path)
 
 
 def test_misuse_is_one_line(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
         without = {"seconds", "metrics_bytes"}
         return {
             "lines": [{key: value for key, value in line.items() if key != "seconds"} for line in folder.metrics()],
-            "result": {key: value for key, value in folder.result.items() if key not in ("seconds", "resumed_at")},
+            "result": {key: value for key, value in folder.result.items() if key not in ("seconds", "resumed_at", "checksum")},
             "last": plain({key: value for key, value in last.items() if key not in without}),
             "recipe": json.dumps(folder.recipe),
         }

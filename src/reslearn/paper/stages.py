@@ -53,7 +53,7 @@ class Stages:
         reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
         for condition, job in jobs.items():
             if job.is_complete:
-                self.runs[condition] = RunFolder(job.folder)
+                self.runs[condition] = RunFolder.open(job.folder)
                 for checkpoint in self.runs[condition].checkpoints():
                     checkpoint.unlink()  # hundreds of megabytes over all runs, and a complete one does not go on
                 continue

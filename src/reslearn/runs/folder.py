@@ -5,6 +5,7 @@ Every file but metrics.jsonl is written aside, synced and renamed, so that a cra
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -108,10 +109,25 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The run's results; RunError while the run is not complete."""
+        """The run's results; RunError while the run is not complete, and where a number of it was changed after its end."""
         if not self.is_complete:
             raise RunError(f"{self.path} is not complete: reslearn train --resume --out {shlex.quote(str(self.path))}")
-        return self._read_json("result.json")
+        result = self._read_json("result.json")
+        if "checksum" in result and result["checksum"] != self._checksum(result):
+            raise RunError(f"{self.path}: recipe.json, metrics.jsonl or result.json was changed after the run ended; train it anew")
+        return result
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json, which ends the run, with a checksum of all that its numbers come from; returns what was written."""
+        sealed = {**result, "checksum": self._checksum(result)}
+        self.write_json("result.json", sealed)
+        return sealed
+
+    def _checksum(self, result: Mapping[str, Any]) -> str:
+        """Sixteen hex digits over the recipe, the lines of metrics.jsonl and the result, however they are spaced."""
+        numbers = {key: value for key, value in result.items() if key != "checksum"}
+        text = json.dumps([self.recipe, self.metrics(), numbers], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def divergence(self) -> str | None:

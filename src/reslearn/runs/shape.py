@@ -75,6 +75,7 @@ class _Result(_Shape):
     test_touched: Whole | None = None
     resumed_at: list[Whole] = []
     warmed_up_at_step: Whole | None = None
+    checksum: str = ""
 
 
 class _Divergence(_Shape):

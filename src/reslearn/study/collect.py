@@ -5,7 +5,7 @@ Only complete runs are averaged, and only with runs of the same recipe; what was
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,8 @@ Kind = Literal["plain", "residual"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One complete run. `protocol` is the hash of its recipe without seed and model; `depth` and `kind` are None for other families."""
+    """One complete run. `protocol` is the hash of its recipe without seed and model, to which the images belong: `recipe` holds their
+    fingerprint as data.fingerprint. `depth` and `kind` are None for other families; `numerics` says in which precision it was reckoned."""
 
     folder: Path
     model: str
@@ -33,6 +34,7 @@ class Row:
     kind: Kind | None
     seed: int
     protocol: str
+    numerics: str
     recipe: dict[str, Any]
     result: dict[str, Any]
 
@@ -111,6 +113,7 @@ def table(rows: Iterable[Row], *, fields: Sequence[str] = ERROR_FIELDS, incomple
         seeds.setdefault(row.seed, row)
     first = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
     notes += _differences(first)
+    notes += [note for seeds in groups.values() if (note := _mixed(list(seeds.values())))]
     notes += [f"{run.folder} is not averaged: {run.reason}" for run in incomplete]
     made = [_group(list(seeds.values()), fields) for seeds in groups.values()]
     made.sort(key=lambda group: (group.kind or "~", group.depth or 0, group.model, group.protocol))
@@ -131,8 +134,9 @@ def last_line(path: Path) -> str:
 
 
 def _row(run: RunFolder) -> Row:
-    recipe, result = run.recipe, run.result
-    _, _ = run.environment, run.metrics()  # whoever reads them later is to find them whole: a damaged run is damaged as a whole
+    recipe, result, environment = run.recipe, run.result, run.environment
+    _ = run.metrics()  # whoever reads them later is to find them whole: a damaged run is damaged as a whole
+    recipe = {**recipe, "data": {**recipe.get("data", {}), "fingerprint": environment.get("data", {}).get("fingerprint", "")}}
     model, seed = str(recipe["model"]["name"]), int(recipe["seed"])
     depth, kind = _family(model)
     return Row(
@@ -142,9 +146,22 @@ def _row(run: RunFolder) -> Row:
         kind=kind,
         seed=seed,
         protocol=recipes.recipe_hash(recipe, without=APART),
+        numerics=_numerics(environment.get("numerics", {})),
         recipe=recipe,
         result=result,
     )
+
+
+def _numerics(chosen: Mapping[str, Any]) -> str:
+    return " on ".join(str(chosen[key]) for key in ("precision", "instruction_set") if chosen.get(key))
+
+
+def _mixed(rows: list[Row]) -> str:
+    """A note on an average over runs that were not reckoned alike, which is an average still."""
+    counts = Counter(row.numerics for row in rows)
+    if len(counts) < 2:
+        return ""
+    return f"{rows[0].model}: averaged over runs of different precision: {', '.join(f'{number} {what}' for what, number in counts.items())}"
 
 
 def _unfinished(run: RunFolder) -> Incomplete:

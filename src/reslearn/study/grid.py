@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reslearn import recipes
 from reslearn.recipes import Recipe
-from reslearn.runs import RunFolder
+from reslearn.runs import RunError, RunFolder
 
 _OWN = {"model.name": "models", "seed": "seeds", "data.name": "data"}
 
@@ -35,6 +35,13 @@ class Job:
     def is_complete(self) -> bool:
         """Whether the run ended; asks the folder, every time."""
         return RunFolder(self.folder).is_complete
+
+    def check(self) -> None:
+        """RunError where the folder holds a run of another recipe than this one's: copied there, or changed by hand."""
+        run = RunFolder(self.folder)
+        if run.exists() and (changed := recipes.difference(self.recipe.to_dict(), run.recipe)):
+            told = "; ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
+            raise RunError(f"{run.path / 'recipe.json'} is of another run ({told}): remove the folder, and it is trained anew")
 
     @property
     def command(self) -> str:

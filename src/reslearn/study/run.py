@@ -54,13 +54,15 @@ def run_study(jobs: Sequence[Job], folder: Path | str, *, engine: Engine | None 
     """Bring every job to its end, as far as that goes; called again, it does what is left.
 
     `continue_command` defaults to the command that is running. Raises StudyInUseError, in one line, where another process has the
-    folder. A failed run is no exception: see `StudyReport.failed`.
+    folder, and RunError where the folder of a job holds another run. A failed run is no exception: see `StudyReport.failed`.
     """
     folder = Path(folder)
     for place, number in Counter(job.folder for job in jobs).items():
         if number > 1:
             raise ValueError(f"{place} is the folder of {number} jobs: each needs its own")
     with _lock(folder):
+        for job in jobs:
+            job.check()
         done = [job for job in jobs if job.is_complete]
         left = [job for job in jobs if job not in done]
         outcomes = [Outcome(job=job, status="skipped") for job in done]

@@ -269,9 +269,7 @@ def _finish(prepared: Prepared, training: Training, record: Record) -> dict[str,
         "warmed_up_at_step": state.warmed_up_at_step,
     }  # fmt: skip
     record.bundle(net, folder.bundle_path, metrics=result)
-    if prepared.processes.is_first:
-        folder.write_json("result.json", result)
-    return prepared.processes.from_first(result)
+    return prepared.processes.from_first(folder.finish(result) if prepared.processes.is_first else result)
 
 
 def _resume_line(prepared: Prepared, folder: RunFolder) -> str:
