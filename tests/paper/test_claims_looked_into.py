@@ -197,7 +197,7 @@ def starts(evidence: Evidence, tmp_path: Path) -> Evidence:
     for number, condition in enumerate(c06.conditions(BUDGET)):
         run = RunFolder.open(shutil.copytree(source.path, tmp_path / str(number)))
         loss = 1.0 if "model.normalize=true" in condition.overrides else math.log(10)
-        run.write_json("result.json", {**run.result, "train_recomputed_loss": loss})
+        run.finish({**run.result, "train_recomputed_loss": loss})
         runs[condition] = run
     return dataclasses.replace(evidence, runs=runs)
 

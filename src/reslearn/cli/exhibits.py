@@ -48,28 +48,35 @@ def exhibit_command(name: str) -> Callable[..., None]:
 
     def command(
         data: Annotated[str | None, typer.Option(help=_data_help(name))] = None,
-        budget: Annotated[str, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's own).")] = "short",
+        budget: Annotated[
+            str | None, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's own).  [default: short]")
+        ] = None,
         seeds: Annotated[int | None, typer.Option(min=1, help="Seeds a net; default: 2, 3 or 5, by budget.")] = None,
         depths: Annotated[str | None, typer.Option(help="Layers to compare, as in 20,56; default: the paper's, fewer by budget.")] = None,
         out: Annotated[Path | None, typer.Option(help="Where pages and runs go; default: paper/DATA-BUDGET, for all of them.")] = None,
         jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
         engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out.")] = "local",
         data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
-        check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a line is judged 'not reproduced'.")] = False,
+        check: Annotated[
+            bool, typer.Option("--check", help="Exit with 1 where what the paper says is judged 'not reproduced' or 'not shown'.")
+        ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
     ) -> None:
         from reslearn import paper
-        from reslearn.data import load
+        from reslearn.train import check_recipes
 
         module = paper.load_exhibit(name)
-        chosen = paper.budget_of(module, budget, data, seeds=seeds, depths=_depths(depths))
-        if module.conditions(chosen):
-            load(chosen.data, data_dir=data_dir, stream=True)  # what is not there is told once, not by every run
-        out = out or Path("paper") / (f"{Path(chosen.data).name}-{budget}" if chosen.data else "not-run")
+        if budget is not None and module.EXHIBIT.data == "none":
+            raise ValueError(f"--budget has no effect in {name}: leave it out")
+        chosen = paper.budget_of(module, budget or "short", data, seeds=seeds, depths=_depths(depths))
+        out = out or Path("paper") / (f"{Path(chosen.data).name}-{chosen.name}" if chosen.data else "without-data")
+        needed = paper.jobs_of(module.conditions(chosen), chosen, out / "runs")
+        check_recipes((job.recipe for job in needed if not job.is_complete), data_dir=data_dir)  # what is amiss is told once
         report = _run(name, chosen, out, engine=engine_named(engine, jobs=jobs), data_dir=data_dir, as_json=as_json)
         for failure in report.failures:
             print(f"reslearn: failed: {failure}", file=sys.stderr)
-        refused = check and any(line.outcome in ("not reproduced", "not shown") for line in report.measured.lines)
+        against = ("not reproduced",) if module.EXHIBIT.is_open else ("not reproduced", "not shown")
+        refused = check and any(line.outcome in against for line in report.measured.lines)
         if report.failures or refused:
             raise typer.Exit(1)
 
@@ -109,10 +116,10 @@ def _run(name: str, budget: "Budget", out: Path, *, engine: "Engine", data_dir: 
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
     page = write_page(paper.exhibit_page(report, command=["reslearn", *sys.argv[1:]]), out / name)
-    told = {**paper.exhibit_json(report), "page": str(page)}
+    told = paper.exhibit_json(report)
     keep(told, out / name / f"{name}.json")
     if as_json:
-        typer.echo(json.dumps(told, allow_nan=False))
+        typer.echo(json.dumps({**told, "page": str(page)}, allow_nan=False))
     else:
         _print(report, page)
     return report

@@ -64,6 +64,7 @@ def list_paper(
 def claims(
     data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")] = "cifar10",
     budget: Annotated[str, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's 64k steps).")] = "short",
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds to judge on; default: 2, 3 or 5, by budget.")] = None,
     only: Annotated[str | None, typer.Option(help="Some claims, as in C1,C8; default: all.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
@@ -77,15 +78,15 @@ def claims(
     Stopped, it goes on when it is called again with the same --out.
     """
     from reslearn import paper
-    from reslearn.data import load
+    from reslearn.train import check_recipes
 
     wanted = tuple(name.strip().upper() for name in only.split(",") if name.strip()) if only is not None else ()
     if only is not None and not wanted:
         raise ValueError(f"--only {only!r}: names of claims are needed, as in --only C1,C8")
-    chosen = paper.paper_budget(budget, data)
-    if any(module.conditions(chosen) for module in paper.load_claims(wanted)):
-        load(data, data_dir=data_dir)  # what is not there is told once, not by every run
+    chosen = paper.paper_budget(budget, data, seeds=seeds)
     out = out or Path("claims") / f"{Path(data).name}-{budget}"
+    jobs_ = paper.jobs_of((one for module in paper.load_claims(wanted) for one in module.conditions(chosen)), chosen, out / "runs")
+    check_recipes((job.recipe for job in jobs_ if not job.is_complete), data_dir=data_dir)  # what is amiss is told once, not by every run
     run_and_tell(chosen, wanted, out=out, jobs=jobs, engine=engine, data_dir=data_dir, check=check, as_json=as_json)
 
 
@@ -110,10 +111,10 @@ def run_and_tell(
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
     page = write_page(paper.claims_page(report, command=["reslearn", *sys.argv[1:]]), out)
-    findings = {**paper.as_json(report), "page": str(page)}
+    findings = paper.as_json(report)
     keep(findings, out / "claims.json")
     if as_json:
-        typer.echo(json.dumps(findings, allow_nan=False))
+        typer.echo(json.dumps({**findings, "page": str(page)}, allow_nan=False))
     else:
         _print(report, page)
     for failure in report.failures:

@@ -8,10 +8,10 @@ from reslearn.paper.exhibits import load_exhibit
 from reslearn.paper.inventory import inventory
 from reslearn.paper.page import as_json, claims_page
 from reslearn.paper.runner import ClaimsReport, run_claims
-from reslearn.paper.stages import StudyStopped
+from reslearn.paper.stages import StudyStopped, jobs_of
 
 __all__ = [
     "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "ExhibitReport", "Finding", "Fit", "StudyStopped", "as_json",
-    "budget_of", "claims_page", "demo", "exhibit_json", "exhibit_page", "inventory", "load_claims", "load_exhibit", "paper_budget",
-    "run_claims", "run_exhibit", "texts",
+    "budget_of", "claims_page", "demo", "exhibit_json", "exhibit_page", "inventory", "jobs_of", "load_claims", "load_exhibit",
+    "paper_budget", "run_claims", "run_exhibit", "texts",
 ]  # fmt: skip

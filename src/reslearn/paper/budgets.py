@@ -56,22 +56,24 @@ def demo() -> Budget:
     )  # fmt: skip
 
 
-def paper_budget(name: str, data: str) -> Budget:
-    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, days of a GPU.
+def paper_budget(name: str, data: str, *, seeds: int | None = None) -> Budget:
+    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, days of a GPU. `seeds` to judge on: 0, 1, ...
 
-    ValueError for another name, and for the full budget on digits.
+    ValueError for another name, for the full budget on digits, and for seeds that are to choose learning rates on.
     """
+    if seeds is not None and seeds > 100:
+        raise ValueError(f"--seeds {seeds}: seeds from 100 on are those to choose learning rates on")
     digits = Path(data).name == "digits"
     if name == "smoke":
         steps = tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data.")))
         return Budget(
             name="smoke", data=data, recipe="digits" if digits else "cifar-short", overrides=steps, depths=(8, 20),
-            learning_rates=(0.05, 0.1), choice_seeds=(100,), judge_seeds=(0, 1),
+            learning_rates=(0.05, 0.1), choice_seeds=(100,), judge_seeds=tuple(range(seeds or 2)),
         )  # fmt: skip
     if name == "short":
         return Budget(
             name="short", data=data, recipe="digits" if digits else "cifar-short", overrides=_SHORT_STEPS, depths=(8, 14, 20, 32, 56),
-            learning_rates=(0.03, 0.1), choice_seeds=(100,), judge_seeds=(0, 1, 2),
+            learning_rates=(0.03, 0.1), choice_seeds=(100,), judge_seeds=tuple(range(seeds or 3)),
         )  # fmt: skip
     if name == "full" and digits:
         # cifar-paper on them would mirror digits and shift 8 pixels by 4.
@@ -79,7 +81,7 @@ def paper_budget(name: str, data: str) -> Budget:
     if name == "full":
         return Budget(
             name="full", data=data, recipe="cifar-paper", overrides=_FULL_STEPS, depths=(8, 14, 20, 32, 44, 56),
-            learning_rates=(0.03, 0.1, 0.3), choice_seeds=(100, 101), judge_seeds=(0, 1, 2, 3, 4), extra_residual_depths=(110,),
+            learning_rates=(0.03, 0.1, 0.3), choice_seeds=(100, 101), judge_seeds=tuple(range(seeds or 5)), extra_residual_depths=(110,),
         )  # fmt: skip
     raise ValueError(f"--budget {name}: allowed are smoke, short and full")
 

@@ -7,7 +7,7 @@ stopped.
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,25 @@ def budget_of(module: ExhibitModule, name: str, data: str | None = None, *, seed
     for depth in depths:
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"--depths {depth}: nets for CIFAR have 6n+2 layers: 8, 14, 20, 26, 32, ...")
-    if depths and not module.DEPTHS:
-        raise ValueError(f"--depths has no effect in {module.EXHIBIT.name}: leave it out")
-    if module.EXHIBIT.data == "ImageNet":
+    exhibit = module.EXHIBIT
+    given = {
+        "--depths": depths and not module.DEPTHS,
+        "--data": data is not None and exhibit.data == "none",
+        "--seeds": seeds is not None and (exhibit.data == "none" or exhibit.name == "table5"),
+    }
+    for option, without_effect in given.items():
+        if without_effect:
+            raise ValueError(f"{option} has no effect in {exhibit.name}: leave it out")
+    if exhibit.data == "ImageNet":
         return imagenet_budget(name, data, seeds=seeds)
     own = module.DEPTHS.get(name, Depths(both=())) if not depths else Depths(both=tuple(sorted(set(depths))))
-    if own.both and len({*own.both, *own.residual}) < module.EXHIBIT.fewest_depths:
-        raise ValueError(f"--depths {own.both[0]}: {module.EXHIBIT.name} compares at least {module.EXHIBIT.fewest_depths}, as in 20,56")
-    return exhibit_budget(name, data or "cifar10", depths=own.both, extra_residual_depths=own.residual, seeds=seeds)
+    if own.both and len({*own.both, *own.residual}) < exhibit.fewest_depths:
+        raise ValueError(f"--depths {own.both[0]}: {exhibit.name} compares at least {exhibit.fewest_depths}, as in 20,56")
+    if exhibit.most_depths is not None and len(own.both) > exhibit.most_depths:
+        raise ValueError(f"--depths {','.join(map(str, own.both))}: {exhibit.name} is of one net, as in --depths {own.both[0]}")
+    return exhibit_budget(
+        name, data or ("" if exhibit.data == "none" else "cifar10"), depths=own.both, extra_residual_depths=own.residual, seeds=seeds
+    )
 
 
 def run_exhibit(
@@ -71,7 +82,7 @@ def run_exhibit(
     stages = Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
     evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, evaluate=evaluate, data_dir=data_dir, say=say)
     stages.train(module.conditions(budget), module.EXHIBIT.title, continue_command)
-    measured = module.measure(evidence)
+    measured = _without_failed(module.measure(evidence), stages.failure_lines())
     return ExhibitReport(
         exhibit=module.EXHIBIT,
         measured=measured,
@@ -81,6 +92,15 @@ def run_exhibit(
         num_diverged=len(stages.diverged),
         failures=stages.failure_lines(),
     )
+
+
+def _without_failed(measured: Measured, failures: Sequence[str]) -> Measured:
+    """A run that failed (no memory, a full disk) is no evidence, as one that diverged is: lines that lack a run stay undecided then."""
+    if not failures:
+        return measured
+    because = f"{len(failures)} run(s) failed, as {failures[0]}"
+    lines = (replace(line, outcome="undecided", because=because) if line.num_lost else line for line in measured.lines)
+    return replace(measured, lines=tuple(lines))
 
 
 def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
@@ -120,8 +140,8 @@ def texts(line: Line) -> tuple[str, str, str]:
     if numbers is None:
         return paper, "", ""
     spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{_digits(line)}f}"
-    ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit} ({numbers.n})" if numbers.n else "diverged"
-    ours += f", {numbers.num_diverged} diverged" if numbers.n and numbers.num_diverged else ""
+    ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit} ({numbers.n})" if numbers.n else "no result"
+    ours += f", {numbers.num_diverged} without a result" if numbers.n and numbers.num_diverged else ""
     return paper, ours, difference_text(line)
 
 
@@ -146,7 +166,7 @@ def exhibit_json(report: ExhibitReport) -> dict[str, Any]:
         "section": report.exhibit.section,
         "rule": report.exhibit.rule,
         "budget": report.evidence.budget.name,
-        "data": report.evidence.budget.data,
+        "data": report.evidence.budget.data or None,
         "seconds": round(report.seconds, 1),
         "runs": report.num_runs,
         "diverged": report.num_diverged,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import MARGIN_PCT, Line, against_paper
+from reslearn.paper.exhibit import MARGIN_PCT, Line, against_paper, not_run
 from reslearn.paper.numbers import numbers, top5
 from reslearn.runs import RunFolder
 
@@ -26,7 +26,7 @@ NETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "resnet101": ("resnet101", ()),
     "resnet152": ("resnet152", ()),
 }
-NUM_CLASSES = 1000
+_CLASSES, _IMAGES = ("n01440764", "n15075141"), 1_281_167  # the first and the last of 1,000, and how many there are to train on
 MISSING = "needs ImageNet (ILSVRC2012 as class folders train/ and val/): --data FOLDER"
 
 RULE = (
@@ -65,14 +65,19 @@ def conditions(budget: Budget, labels: Iterable[str]) -> list[Condition]:
 def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) -> tuple[Line, ...]:
     """Top-1 and, where the paper has it, top-5 error of every row of a table, those that were not run too."""
     made = []
-    judged = evidence.budget.name == "full" and is_imagenet(evidence)
+    judged = is_papers_own(evidence)
     for printed, place in ((numbers(table), 0), (top5(table), 1)):
         for label, paper in printed.items():
-            ran = evidence.budget.data and label in labels
-            values = [errors(evidence, label, seed, protocol)[place] for seed in evidence.budget.judge_seeds] if ran else []
-            # Top-5 says nothing of fewer than six classes.
-            known = [] if all(math.isnan(value) for value in values) else values
-            made.append(against_paper(f"{label}, top-{(1, 5)[place]} error", known, paper, same_protocol=judged))
+            what = f"{label}, top-{(1, 5)[place]} error"
+            if not evidence.budget.data or label not in labels:
+                because = "not at this budget" if evidence.budget.data else MISSING
+                made.append(not_run(what, because, unit="%", paper=paper))
+                continue
+            values = [errors(evidence, label, seed, protocol) for seed in evidence.budget.judge_seeds]
+            if place == 1 and any(math.isfinite(top1) and math.isnan(top5_) for top1, top5_ in values):
+                made.append(not_run(what, "fewer than six classes", unit="%", paper=paper))
+                continue
+            made.append(against_paper(what, [pair[place] for pair in values], paper, same_protocol=judged))
     return tuple(made)
 
 
@@ -85,11 +90,11 @@ def errors(evidence: Evidence, label: str, seed: int, protocol: str) -> tuple[fl
 def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tuple[float, float]:
     """Errors of one run or of an ensemble by a protocol of testing, kept in the (first) run as analysis/evaluation-PROTOCOL.json."""
     name = f"evaluation-{protocol}" + (f"-{len(runs)}" if len(runs) > 1 else "")
-    record = runs[0].analysis(name)
-    if record is None:
+    record, names = runs[0].analysis(name), [run.path.name for run in runs]
+    if record is None or record["runs"] != names:
         found = evidence.evaluate([run.path for run in runs], protocol=protocol, data_dir=evidence.data_dir)
         record = {
-            "protocol": protocol, "runs": [run.path.name for run in runs], "images": found.num_images, "loss": found.loss,
+            "protocol": protocol, "runs": names, "images": found.num_images, "loss": found.loss,
             "top1_error_pct": found.top1_error_pct, "top5_error_pct": found.top5_error_pct,
         }  # fmt: skip
         (runs[0].path / "analysis").mkdir(exist_ok=True)
@@ -99,9 +104,18 @@ def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tu
 
 
 def is_imagenet(evidence: Evidence) -> bool:
-    """Whether what was trained on has ImageNet's number of classes."""
+    """Whether what was trained on is ILSVRC2012: by its classes, and by the images that an epoch has."""
     run = next(iter(evidence.runs.values()), None)
-    return run is not None and len(run.environment.get("data", {}).get("classes", ())) == NUM_CLASSES
+    if run is None:
+        return False
+    classes, result = sorted(run.environment.get("data", {}).get("classes", ())), run.result
+    whole = abs(result["images"] - result["epochs"] * _IMAGES) < 1e-6 * result["images"]
+    return len(classes) == 1000 and (classes[0], classes[-1]) == _CLASSES and whole
+
+
+def is_papers_own(evidence: Evidence) -> bool:
+    """Whether the runs are those of Sec. 3.4: its recipe in full, on ImageNet."""
+    return evidence.budget.name == "full" and is_imagenet(evidence)
 
 
 def notes(evidence: Evidence) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def inventory(results: Path | None) -> list[Item]:
 
 def _item(name: str, complete: dict[str, Path]) -> Item:
     module = load_exhibit(name)
-    data = "ILSVRC2012" if module.EXHIBIT.data == "ImageNet" else "cifar10"
+    data = {"none": None, "CIFAR-10": "cifar10", "ImageNet": "ILSVRC2012"}[module.EXHIBIT.data]
     jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in ("short", "full")}
     work = sum(arithmetic(job.recipe) for job in jobs["full"])
     return Item(

@@ -76,7 +76,7 @@ def choose(evidence: Evidence, model: str) -> Choice:
 
 def judged_condition(evidence: Evidence, model: str, seed: int) -> Condition:
     """The run of a net at its chosen learning rate."""
-    return Condition(model=model, seed=seed, overrides=_overrides(model, choose(evidence, model).learning_rate), why="to judge")
+    return Condition(model=model, seed=seed, overrides=overrides(model, choose(evidence, model).learning_rate), why="to judge")
 
 
 def judged_conditions(evidence: Evidence, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
@@ -88,7 +88,7 @@ def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condi
     """The same, known without any evidence, where there is one learning rate and so nothing to choose: the paper's tables and figures."""
     (lr,) = budget.learning_rates
     return [
-        Condition(model=model, seed=seed, overrides=_overrides(model, lr), why="to judge")
+        Condition(model=model, seed=seed, overrides=overrides(model, lr), why="to judge")
         for model in models(budget, kinds)
         for seed in budget.judge_seeds
     ]  # fmt: skip
@@ -116,7 +116,7 @@ def by_depth(evidence: Evidence, kind: Kind, field: str, at: Sequence[int]) -> l
 def _choice_condition(model: str, learning_rate: float, seed: int) -> Condition:
     """Nothing but its training loss is wanted of it."""
     spared = ("evaluation.test_curve=false", "evaluation.snapshots=[]")
-    return Condition(model=model, seed=seed, overrides=(*_overrides(model, learning_rate), *spared), why="to choose its learning rate")
+    return Condition(model=model, seed=seed, overrides=(*overrides(model, learning_rate), *spared), why="to choose its learning rate")
 
 
 def lost_but_deepest(curves: Sequence[Sequence[float]]) -> bool:
@@ -131,7 +131,8 @@ def _value(run: RunFolder, field: str) -> float:
     return float(value)
 
 
-def _overrides(model: str, learning_rate: float) -> tuple[str, ...]:
+def overrides(model: str, learning_rate: float) -> tuple[str, ...]:
+    """What of a net's recipe the protocol sets: its learning rate, and the warm-up of the deepest."""
     depth = int("".join(character for character in model if character.isdigit()))
     warm_up = ("schedule.warm_up_lr=0.01",) if depth >= WARM_UP_FROM_DEPTH else ()
     return (f"optimizer.lr={learning_rate:g}", *warm_up)

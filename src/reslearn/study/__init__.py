@@ -14,9 +14,11 @@ from reslearn.study.statistics import (
     Equivalence,
     Interval,
     Slope,
+    Spread,
     Summary,
     bootstrap,
     compare,
+    compare_to,
     equivalence,
     equivalence_to,
     slope,
@@ -28,9 +30,9 @@ from reslearn.study.warm import WarmStart
 
 __all__ = [
     "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Difference", "Engine", "Equivalence", "Group",
-    "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Steps", "StepsComparison", "StudyError",
-    "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap", "collect",
-    "compare", "compare_steps", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences", "equivalence", "equivalence_to",
-    "grid", "holm", "load_study", "power_of", "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from",
-    "summary", "table", "training_field", "vary",
+    "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
+    "StudyError", "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap",
+    "collect", "compare", "compare_steps", "compare_to", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences",
+    "equivalence", "equivalence_to", "grid", "holm", "load_study", "power_of", "restricted_mean", "run_study", "runs_needed", "slope",
+    "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
 ]  # fmt: skip

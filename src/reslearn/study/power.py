@@ -54,11 +54,11 @@ def power_of(difference: float, standard_deviation: float, *, num_runs: int, pai
         raise ValueError(f"num_runs = {num_runs}: at least 2 are needed")
     if standard_deviation == 0:
         return 1.0
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import chdtr, nctdtr, stdtrit
 
     degrees, sides = (num_runs - 1, 1) if paired else (2 * num_runs - 2, 2)
     shift = abs(difference) / (standard_deviation * math.sqrt(sides / num_runs))
-    if shift > 30:  # beyond that the series behind the non-central t no longer converges, and the power is 1 to many digits
-        return 1.0
     critical = float(stdtrit(degrees, 0.975))
+    if shift > 30:  # the series behind the non-central t no longer converges; beside such a shift only the estimated spread varies
+        return float(chdtr(degrees, degrees * (shift / critical) ** 2))
     return float(1 - nctdtr(degrees, shift, critical) + nctdtr(degrees, shift, -critical))

@@ -127,25 +127,48 @@ def equivalence(a: Sequence[float], b: Sequence[float], *, margin: float, paired
 
     A difference that is merely not significant shows nothing; this test asks for evidence that it is small.
     """
+    estimate, _, _, _ = _difference(a, b, paired)
+    return _equivalence(estimate, margin, compare(a, b, paired, confidence=0.90))
+
+
+def _equivalence(estimate: "_Estimate", margin: float, comparison: Comparison) -> Equivalence:
     if not (margin > 0 and math.isfinite(margin)):
         raise ValueError(f"margin = {margin}: a finite number above 0 is needed")
-    estimate, _, _, _ = _difference(a, b, paired)
     below, above = estimate.p_greater(-margin), estimate.p_less(margin)
     p = None if below is None or above is None else max(below, above)
     return Equivalence(
         equivalent=p is not None and p < 0.05,
         p=p,
         margin=margin,
-        comparison=compare(a, b, paired, confidence=0.90),
+        comparison=comparison,
     )
 
 
-def equivalence_to(values: Sequence[float], target: float, *, margin: float) -> Equivalence:
-    """Whether a mean lies less than `margin` from a fixed number, a published one say, by two one-sided t tests at 5 %.
+class Spread(NamedTuple):
+    """What is known of the runs behind a published mean: their standard deviation and number."""
 
-    The number's own noise is not known where it comes from one run; the margin has to allow for it.
+    standard_deviation: float
+    n: int
+
+
+def compare_to(values: Sequence[float], target: float, *, spread: Spread | None = None, confidence: float = CONFIDENCE) -> Comparison:
+    """mean(values) minus a published number: taken as exact where it is of one run, whose noise nobody knows; by Welch's t test where it
+    is the mean of several (`spread`)."""
+    estimate, n, num_diverged = _difference_to(values, target, spread)
+    low, high = estimate.interval(confidence) or (None, None)
+    return Comparison(
+        difference=estimate.value, interval_low=low, interval_high=high, p=estimate.p(), n_a=n, n_b=1 if spread is None else spread.n,
+        paired=False, num_diverged=num_diverged,
+    )  # fmt: skip
+
+
+def equivalence_to(values: Sequence[float], target: float, *, margin: float, spread: Spread | None = None) -> Equivalence:
+    """Whether a mean lies less than `margin` from a published number (`compare_to`), by two one-sided t tests at 5 %.
+
+    Where that is of one run, the margin has to allow for its noise.
     """
-    return equivalence(values, [target] * len(values), margin=margin, paired=True)
+    estimate, _, _ = _difference_to(values, target, spread)
+    return _equivalence(estimate, margin, compare_to(values, target, spread=spread, confidence=0.90))
 
 
 def slope(x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float = CONFIDENCE) -> Slope:
@@ -256,6 +279,16 @@ def _difference(a: Sequence[float], b: Sequence[float], paired: bool) -> tuple[_
     if not left or not right:
         return _Estimate(math.nan, None, None), len(left), len(right), num_diverged
     return _welch(_estimate(left), _estimate(right)), len(left), len(right), num_diverged
+
+
+def _difference_to(values: Sequence[float], target: float, spread: Spread | None) -> tuple[_Estimate, int, int]:
+    """The estimate of mean(values) - target, the number of finite values, and of those that are not."""
+    finite, num_diverged = _finite(values, "values")
+    ours = _estimate(finite) if finite else _Estimate(math.nan, None, None)
+    if spread is None:
+        return ours._replace(value=ours.value - target), len(finite), num_diverged
+    theirs = _Estimate(target, spread.standard_deviation / math.sqrt(spread.n), spread.n - 1)
+    return _welch(ours, theirs), len(finite), num_diverged
 
 
 def _welch(a: _Estimate, b: _Estimate) -> _Estimate:

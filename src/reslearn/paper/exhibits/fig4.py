@@ -4,7 +4,7 @@ import math
 
 from reslearn.paper import imagenet
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import Depths, Exhibit, Measured, rises
+from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Measured, not_run, rises
 from reslearn.report import Figure, Panels, Series
 from reslearn.report.curves import curve, seeds_series
 
@@ -16,10 +16,15 @@ EXHIBIT = Exhibit(
     rule=(
         "Training error on clean images, paired by seed. Reproduced: plain-34 minus plain-18, and ResNet-18 minus ResNet-34, have 95 % "
         "intervals above 0 and means of more than 1 point. With one seed, as in the paper, there is no interval and no verdict."
+        f"{OTHER_RUNS_RULE}"
     ),
 )
 DEPTHS: dict[str, Depths] = {}
 LABELS = ("plain18", "plain34", "resnet18", "resnet34")
+_LINES = {
+    "training error, plain-34 minus plain-18, is above 0": ("plain34", "plain18"),
+    "training error, ResNet-18 minus ResNet-34, is above 0": ("resnet18", "resnet34"),
+}
 _FIELD = "train_recomputed_top1_error_pct"
 
 
@@ -31,7 +36,7 @@ def conditions(budget: Budget) -> list[Condition]:
 def measure(evidence: Evidence) -> Measured:
     """Two differences and two panels of curves."""
     if not evidence.budget.data:
-        return Measured(lines=(), notes=imagenet.notes(evidence))
+        return Measured(lines=tuple(not_run(what, imagenet.MISSING) for what in _LINES), notes=imagenet.notes(evidence))
     seeds = evidence.budget.judge_seeds
     runs = {label: {seed: evidence.runs.get(imagenet.condition(label, seed)) for seed in seeds} for label in LABELS}
     error = {
@@ -42,10 +47,8 @@ def measure(evidence: Evidence) -> Measured:
     def minus(a: str, b: str) -> list[float]:
         return [x - y for x, y in zip(error[a], error[b], strict=True)]
 
-    lines = (
-        rises("training error, plain-34 minus plain-18", minus("plain34", "plain18")),
-        rises("training error, ResNet-18 minus ResNet-34", minus("resnet18", "resnet34")),
-    )
+    own = imagenet.is_papers_own(evidence)
+    lines = tuple(rises(what, minus(*nets), same_protocol=own) for what, nets in _LINES.items())
     panels = []
     for kind, title in (("plain", "Plain networks"), ("resnet", "Residual networks")):
         series: list[Series] = []
@@ -54,7 +57,10 @@ def measure(evidence: Evidence) -> Measured:
             for said, dashed in (("train", True), ("test", False)):
                 curves = {seed: curve(lines_, said, "top1_error_pct") for seed, lines_ in records.items()}
                 name = f"{label}, {'training' if dashed else 'test'}"
-                series += seeds_series(name, curves, group=label, dashed=dashed, single=False)
-        caption = "As the paper's figure 4. Thin, dashed: training error of running batches. Bold: centre crop of the images tested on."
+                series += seeds_series(name, curves, group=label, dashed=dashed, single=not dashed)
+        caption = (
+            "As the paper's figure 4. Thin, dashed: training error of running batches. Bold: centre crop of the images tested on, mean "
+            "over seeds; pale: each seed."
+        )
         panels.append(Figure(f"figure-4-{kind}", title, caption, "iteration", "error (%)", series, y_limits=(0.0, 100.0)))
     return Measured(lines=lines, figures=(Panels(panels),), notes=imagenet.notes(evidence), numbers={"training_error_pct": error})

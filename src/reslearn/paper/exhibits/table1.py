@@ -40,7 +40,7 @@ def measure(evidence: Evidence) -> Measured:
             with torch.no_grad():
                 maps = net.stages(torch.empty(2, *INPUT_SHAPE))
         count = complexity(net, INPUT_SHAPE)
-        lines.append(exact(f"{name}, multiply-adds", "10^9", count.macs / 1e9, paper, last_digit=0.1))
+        lines.append(exact(f"{name}, multiply-adds", "10^9", count.macs / 1e9, paper, within=0.1))
         blocks = [sum(block.startswith(f"{stage}.") for block, _ in net.blocks()) for stage in maps if stage != "stem"]
         sizes = " ".join(f"{output.shape[1]}x{output.shape[2]}x{output.shape[3]}" for output in maps.values())
         cells = [", ".join(map(str, blocks)), sizes, f"{count.parameters:,}", f"{count.macs:,}", "" if late is None else f"{late.macs:,}"]
