@@ -162,7 +162,7 @@ def test_an_ambiguity_that_moves_the_error_is_shown_and_the_others_are_not(repor
     assert found.pop("best epoch on the test set (wrong) instead of the last") == "not shown"
     assert found["stride in the 3x3 of a bottleneck"] == "not run here"
     assert {outcome for name, outcome in found.items() if "=" not in name} == {"not shown", "not run here"}
-    assert ["Nesterov momentum", 0.0, "2"] in [list(row) for row in report.measured.tables[0].rows]
+    assert ["Nesterov momentum", "0", 0.0, "2"] in [list(row) for row in report.measured.tables[0].rows]
 
 
 def test_a_table_against_the_papers_number() -> None:

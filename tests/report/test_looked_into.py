@@ -147,13 +147,15 @@ def test_a_study_draws_the_responses_of_its_nets(tmp_path):
             own = {} if model == "resnet14" else {"responses": {"layers": layers}}
             make_run(tmp_path / f"{model}-{seed}", model, seed, own)
     drawn = figures_of(study_page(collect(tmp_path)))["responses"]
-    assert [(series.name, list(series.y)) for series in drawn.series] == [("plain8", [1, 2, 3]), ("resnet8", [1, 2, 3])]
-    assert "Means over 2 seeds" in drawn.caption
+    bold = [(series.name, list(series.y)) for series in drawn.series if series.style == "line"]
+    assert bold == [("plain8", [1, 2, 3]), ("resnet8", [1, 2, 3])]
+    assert [list(series.y) for series in drawn.series if series.group == "plain8" and series.style == "thin"] == [[0, 1, 2], [2, 3, 4]]
+    assert "Bold: means over 2 seeds; pale: each seed" in drawn.caption
     assert "responses" not in figures_of(study_page(collect(tmp_path / "resnet14-0")))
 
 
 def test_a_missing_number_is_a_gap_and_comes_last_when_sorted():
-    in_order, by_size = response_figures({"net": [[1.0, None, 3.0]]}).figures
+    in_order, by_size = response_figures({"net": [[1.0, None, 3.0]]})
     assert [math.isnan(y) for y in in_order.series[0].y] == [False, True, False]
     assert list(by_size.series[0].y)[:2] == [3, 1]
 

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +68,33 @@ def test_any_pair_of_groups_has_an_answer_that_swaps(a: list[Steps], b: list[Ste
     assert forth.p == (None if back.p is None else pytest.approx(back.p))
     if forth.p_exact is not None:
         assert 0 < forth.p_exact <= 1
+
+
+@settings(max_examples=30)
+@given(runs, runs)
+def test_one_stratum_is_the_plain_log_rank_test(a: list[Steps], b: list[Steps]) -> None:
+    def censored(group: list[Steps]) -> scipy.stats.CensoredData:
+        split = [[run.steps for run in group if run.reached is which] for which in (True, False)]
+        return scipy.stats.CensoredData(uncensored=split[0], right=split[1])
+
+    if not any(run.reached for run in (*a, *b)):
+        assert compare_steps(a, b).p is None
+        return
+    with np.errstate(invalid="ignore", divide="ignore"):
+        known = float(scipy.stats.logrank(censored(a), censored(b)).pvalue)
+    assert compare_steps(a, b).p == pytest.approx(known if math.isfinite(known) else 1.0, abs=1e-9)
+
+
+def test_runs_are_compared_within_their_stratum() -> None:
+    # Deep nets are slow and shallow ones fast in either group: pooled, that spread hides that a is always a little sooner.
+    a = [Steps(base + i, True) for base in (100, 1000, 5000) for i in range(4)]
+    b = [Steps(base + 10 + i, True) for base in (100, 1000, 5000) for i in range(4)]
+    depths = [depth for depth in (8, 20, 56) for _ in range(4)]
+    pooled, stratified = compare_steps(a, b).p, compare_steps(a, b, strata=(depths, depths)).p
+    assert pooled is not None and stratified is not None
+    assert stratified < 0.001 < 0.05 < pooled
+    few = compare_steps(a[::2], b[::2], strata=(depths[::2], depths[::2]))
+    assert few.p_exact == pytest.approx(2 / 6**3)
 
 
 def test_misuse_is_one_line() -> None:

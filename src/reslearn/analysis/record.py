@@ -19,7 +19,7 @@ def responses_record(subject: Subject, *, num_images: int = 10_000) -> dict[str,
     return {
         "model": subject.recipe["model"]["name"],
         "images": len(images),
-        "reads": "evaluation mode: the standard deviation follows the learned gamma of each batch norm (gamma_rms)",
+        "reads": "evaluation mode: the standard deviation follows each batch norm's learned gamma (gamma_rms) and the spread of its beta",
         "layers": [asdict(layer) for layer in layers],
     }
 

@@ -41,12 +41,13 @@ _OPTIONS = {
 _ARGUMENTS = {"images": "num_images", "points": "num_points", "grid": "num_grid", "with": "other"}
 
 
+_IMAGES_HELP = "How many images, evenly spaced; default: 10,000 (responses), 512 (gradients), 1,000 (lesion), 128 (paths), 500 (landscape)."
+
+
 def analyse(
     run: Annotated[Path, typer.Argument(help="The folder of a complete run.")],
     what: Annotated[What, typer.Argument(help="What is looked at; see above.")],
-    images: Annotated[
-        int | None, typer.Option(min=1, help="How many images, evenly spaced; default: 10,000, 512, 1000, 128, 500 (landscape).")
-    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help=_IMAGES_HELP)] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Random draws of each kind; default: 5 (lesion), 10 (paths).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides the draws; default: 0.")] = None,
     other: Annotated[Path | None, typer.Option("--with", help="Another run of the recipe: the line from RUN's end to its end.")] = None,

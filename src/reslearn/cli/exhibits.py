@@ -135,12 +135,10 @@ def _print(report: "ExhibitReport", page: Path) -> None:
     console = Console(highlight=False)
     table = Table("", "paper", "ours (n)", "difference [95 %]", "verdict", title=report.exhibit.title, title_justify="left")
     table.columns[-1].no_wrap = True
-    reasons = []
     for line in report.measured.lines:
         table.add_row(line.what, *paper.texts(line), Text(line.outcome, style=_STYLES[line.outcome]))
-        reasons += [f"{line.what}: {line.because}"] if line.because else []
     console.print(table)
-    for reason in reasons:
+    for reason in paper.reasons_of(report.measured.lines):
         console.print(f"  {reason}", markup=False)
     for extra in report.measured.tables:
         shown = Table(*(column.name for column in extra.heads()), title=extra.caption, title_justify="left")

@@ -95,7 +95,7 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
     from dataclasses import asdict
 
     from reslearn.report import study_page, write_page
-    from reslearn.study import differences, table, training_field
+    from reslearn.study import differences, names_of, table, training_field
 
     fields = {training_field(found.rows): "training error %", "test_top1_error_pct": "test error %"}
     conditions = table(found.rows, incomplete=found.incomplete)
@@ -110,8 +110,9 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
     from rich.table import Table
 
     shown = Table("model", "runs", *fields.values(), title="mean ± standard deviation [95 % interval]", title_justify="left")
+    names = names_of(conditions.groups)
     for group in conditions.groups:
-        shown.add_row(group.model, str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))
+        shown.add_row(names[group.model, group.protocol], str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))
     console = Console()
     console.print(shown)
     for said, each in moved.items():

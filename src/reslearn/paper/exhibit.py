@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.report import Figure, Panels, Table
-from reslearn.study import DegradationVerdict, Interval, Spread, Summary, compare_to, equivalence_to, summary
+from reslearn.study import DegradationVerdict, Interval, Spread, Summary, compare_to, equivalence_to, runs_needed, summary
 
 Outcome = Literal["reproduced", "not reproduced", "shown", "not shown", "undecided", "not run here"]
 """Of runs by the paper's own recipe on its own data: reproduced or not. Of other runs, and of what the paper leaves open: shown or not."""
@@ -139,6 +139,7 @@ def against_paper(
         outcome, because = "not reproduced", f"more than {margin:g} points away"
     else:
         outcome, because = "undecided", "one seed has no interval" if around is None else f"neither within {margin:g} points nor outside"
+        because += _seeds_to_see(margin, numbers, "points")
     difference = None if math.isnan(numbers.mean) else numbers.mean - paper
     return Line(
         what=what, unit="%", paper=paper, values=tuple(values), difference=difference, interval=around, outcome=outcome, because=because,
@@ -172,12 +173,20 @@ def rises(
     elif numbers.interval.high <= margin:
         outcome = no
     else:
-        because = f"the interval does not tell a rise above {margin:g} from none"
+        because = f"the interval does not tell a rise above {margin:g} from none{_seeds_to_see(numbers.mean, numbers, unit)}"
     mean = None if math.isnan(numbers.mean) else numbers.mean
     return Line(
         what=what, unit=unit, paper=None, values=tuple(differences), difference=mean, interval=numbers.interval, outcome=outcome,
         because=because, num_lost=numbers.num_diverged,
     )  # fmt: skip
+
+
+def _seeds_to_see(difference: float, numbers: Summary, unit: str) -> str:
+    """How many seeds it would take, by the spread of those that there are."""
+    if not numbers.standard_deviation or not difference:
+        return ""
+    needed = runs_needed(difference, numbers.standard_deviation, paired=True)
+    return f"; to see {abs(difference):.2g} {unit} takes {'over 10,000' if needed is None else needed} seeds (power 80 %)"
 
 
 def _answers(same_protocol: bool) -> tuple[Outcome, Outcome]:

@@ -110,7 +110,7 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
     repeat: list[Item] = [Code(shlex.join(command), "Command")]
     if run is not None:
         repeat.append(Facts(circumstances(run.environment), "Circumstances of the first run"))
-    reasons: list[Item] = [f"{line.what}: {line.because}." for line in measured.lines if line.because]
+    reasons: list[Item] = [f"{told}." for told in reasons_of(measured.lines)]
     sections = [
         Section("The paper and ours", "\n\n".join(measured.notes), [lines_table(measured.lines), *reasons] if measured.lines else []),
         Section("Figures", "", measured.figures),
@@ -132,11 +132,23 @@ def lines_table(lines: Iterable[Line]) -> Table:
     return Table(caption, columns, [[line.what, Verdict(line.outcome), *texts(line)] for line in lines])
 
 
+def reasons_of(lines: Iterable[Line]) -> list[str]:
+    """Why the verdicts are what they are; lines of one reason are told together."""
+    by_reason: dict[str, list[str]] = {}
+    for line in lines:
+        if line.because:
+            by_reason.setdefault(line.because, []).append(line.what)
+    return [f"{whats[0]}{f' and {len(whats) - 1} more' if whats[1:] else ''}: {because}" for because, whats in by_reason.items()]
+
+
+_UNITS = {"standard deviation": "", "10^9": " × 10⁹", "10^6": " × 10⁶"}
+
+
 def texts(line: Line) -> tuple[str, str, str]:
     """The paper's number, ours and the difference, each with its unit."""
     numbers = line.summary
-    unit = "" if line.unit == "standard deviation" else f" {line.unit}"
-    paper = "" if line.paper is None else f"{line.paper:g}{unit}"
+    unit = _UNITS.get(line.unit, f" {line.unit}")
+    paper = "" if line.paper is None else f"{line.paper:.2f}{unit}" if line.unit == "%" else f"{line.paper:g}{unit}"
     if numbers is None:
         return paper, "", ""
     spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{_digits(line)}f}"

@@ -1,6 +1,6 @@
 """Figures in the manner of the paper's 1 and 6, from the judged runs: error over iterations, and error against depth.
 
-Thin dashed lines are training error on augmented batches, bold lines test error, as there; seeds are averaged.
+Dashed lines are training error on augmented batches, bold lines test error, as there, both means over seeds; each seed is a pale line.
 """
 
 import math
@@ -48,10 +48,10 @@ def figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
     for depth in at:
         name = f"{label}-{depth}"
         series += seeds_series(f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True, single=False)
-        series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name, single=False)
+        series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name)
     return Figure(
         f"figure-6-{kind}", f"{kind.capitalize()} networks",
-        "As the paper's figure 6: means over seeds. Training error is of the running, augmented batches, as there.",
+        "As the paper's figure 6: means over seeds, and pale each seed's test error. Training error is of the running, augmented batches.",
         "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles={"dashed": "training error", "line": "test error"},
     )  # fmt: skip
 
@@ -66,11 +66,14 @@ def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
             low = [None if one.interval is None else max(0.0, one.interval.low) for one in numbers]
             high = [None if one.interval is None else min(100.0, one.interval.high) for one in numbers]
             style = "dashed" if said == "training" else "line"
+            for seed, one in zip(evidence.budget.judge_seeds, curves, strict=True):
+                series.append(Series(f"{kind}, {said}, seed {seed}", at, [v if math.isfinite(v) else None for v in one], "thin", kind))
             means = [one.mean if math.isfinite(one.mean) else None for one in numbers]
             series.append(Series(f"{kind}, {said}", at, means, style, kind, low, high))  # type: ignore[arg-type]
     return Figure(
-        "error-against-depth", "Error against depth", "At the end of training: means over seeds and 95 % intervals. Training error is on "
-        "clean images with batch-norm statistics recomputed.", "layers", "error (%)", series, y_limits=(0.0, 100.0),
+        "error-against-depth", "Error against depth",
+        "At the end of training: means over seeds with 95 % intervals, and pale each seed. Training error is on clean images with "
+        "batch-norm statistics recomputed.", "layers", "error (%)", series, y_limits=(0.0, 100.0),
         styles={"dashed": "training error", "line": "test error"},
     )  # fmt: skip
 

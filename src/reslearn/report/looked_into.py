@@ -38,9 +38,9 @@ def _responses(record: Record) -> tuple[str, list[Item]]:
     strengths = [layer["standard_deviation"] for layer in record["layers"]]
     text = (
         "Standard deviation of each 3x3 layer's output after batch norm, before ReLU and addition, "
-        f"on {record['images']:,} training images. It follows the learned gamma."
+        f"on {record['images']:,} training images. It follows the learned gamma, and the spread of beta over channels."
     )
-    return text, [response_figures({record["model"]: [strengths]})]
+    return text, [Panels(response_figures({record["model"]: [strengths]}))]
 
 
 def _gradients(record: Record) -> tuple[str, list[Item]]:

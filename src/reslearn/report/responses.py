@@ -9,26 +9,25 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from reslearn.report.content import Figure, Panels, Series
+from reslearn.report.content import Figure, Series
 from reslearn.runs import RunError, RunFolder
 
 Runs = Sequence[Sequence[float | None]]
 
 
-def response_figures(nets: Mapping[str, Runs]) -> Panels:
-    """Left in network order, right sorted from the greatest, as the paper's upper and lower part; means over each net's runs."""
+def response_figures(nets: Mapping[str, Runs]) -> list[Figure]:
+    """Left in network order, right sorted from the greatest, as the paper's upper and lower part: each run, and the mean of a net's."""
     seeds = sorted({len(runs) for runs in nets.values()})
-    means = "" if seeds == [1] else f" Means over {seeds[0] if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'} seeds."
-    in_order = {name: _mean(runs) for name, runs in nets.items()}
-    by_size = {name: _mean([_sorted(run) for run in runs]) for name, runs in nets.items()}
-    figures = [
-        Figure(key, title, f"As the paper's figure 7, {part}.{means}", label, "standard deviation", [_line(*one) for one in drawn.items()])
+    number = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    means = "" if seeds == [1] else f" Bold: means over {number} seeds; pale: each seed."
+    by_size = {name: [_sorted(run) for run in runs] for name, runs in nets.items()}
+    return [
+        Figure(key, title, f"As the paper's figure 7, {part}.{means}", label, "standard deviation", _lines(drawn))
         for key, title, part, label, drawn in (
-            ("responses", "In network order", "top", "layer", in_order),
+            ("responses", "In network order", "top", "layer", nets),
             ("responses-sorted", "Sorted by strength", "bottom", "layer, from the strongest", by_size),
         )
     ]
-    return Panels(figures)
 
 
 def responses_of(folder: RunFolder) -> list[float | None] | None:
@@ -42,8 +41,14 @@ def responses_of(folder: RunFolder) -> list[float | None] | None:
         raise RunError(f"{folder.path / 'analysis' / 'responses.json'}: not what `reslearn analyse` writes; run it again") from None
 
 
-def _line(name: str, values: Sequence[float]) -> Series:
-    return Series(name, range(1, len(values) + 1), values)
+def _lines(nets: Mapping[str, Runs]) -> list[Series]:
+    series = []
+    for name, runs in nets.items():
+        layers = range(1, len(runs[0]) + 1)
+        if len(runs) > 1:
+            series += [Series(f"{name}, run {number}", layers, run, "thin", name) for number, run in enumerate(runs, 1)]
+        series.append(Series(name, layers, _mean(runs), "line", name))
+    return series
 
 
 def _sorted(run: Sequence[float | None]) -> list[float | None]:

@@ -19,7 +19,7 @@ from reslearn.report.responses import response_figures, responses_of
 from reslearn.report.run import circumstances, device, duration
 from reslearn.runs import RunFolder
 from reslearn.study import Interval, Summary, degradation_verdicts, differences, table, training_field
-from reslearn.study.collect import Collection, Group, Row, StudyTable
+from reslearn.study.collect import Collection, Group, Row, StudyTable, names_of
 from reslearn.study.verdicts import MARGIN_PCT
 
 TEST = "test_top1_error_pct"
@@ -34,7 +34,7 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
         raise ValueError("no complete run was found: a page of a study needs at least one" + _first_reason(found))
     training = training_field(found.rows)
     conditions = table(found.rows, fields=(training, "validation_top1_error_pct", TEST), incomplete=found.incomplete)
-    names = _names(conditions.groups)
+    names = names_of(conditions.groups)
     sections = [
         Section("Conditions", "", [_conditions(conditions, names, found.rows, training), *conditions.notes]),
         Section("Differences", "", _differences(found.rows, training)),
@@ -49,12 +49,6 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
 
 def _first_reason(found: Collection) -> str:
     return f" ({found.incomplete[0].folder}: {found.incomplete[0].reason})" if found.incomplete else ""
-
-
-def _names(groups: Sequence[Group]) -> dict[tuple[str, str], str]:
-    """A name for each group: its model, and its recipe's hash where a model was run by several."""
-    models = Counter(group.model for group in groups)
-    return {(g.model, g.protocol): g.model if models[g.model] == 1 else f"{g.model} {g.protocol[:6]}" for g in groups}
 
 
 def _subtitle(conditions: StudyTable) -> str:
@@ -201,8 +195,11 @@ def _responses(conditions: StudyTable, names: dict[tuple[str, str], str], rows: 
             nets[names[group.model, group.protocol]] = runs
     if not nets:
         return []
-    said = "Standard deviation of each 3x3 layer's output after batch norm, before ReLU and addition. It follows the learned gamma."
-    return [said, response_figures(nets)]
+    said = (
+        "Standard deviation of each 3x3 layer's output after batch norm, before ReLU and addition. It follows the learned gamma, and the "
+        "spread of beta."
+    )
+    return [said, Panels(response_figures(nets))]
 
 
 def _evaluated(runs: Iterable[list[dict[str, Any]]]) -> str:

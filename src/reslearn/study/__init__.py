@@ -1,6 +1,6 @@
 """Many runs: grids, the engine that runs them, statistics, verdicts. Knows nothing of torch."""
 
-from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, table
+from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, names_of, table
 from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
@@ -33,6 +33,6 @@ __all__ = [
     "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
     "StudyError", "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap",
     "collect", "compare", "compare_steps", "compare_to", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences",
-    "equivalence", "equivalence_to", "grid", "holm", "load_study", "power_of", "restricted_mean", "run_study", "runs_needed", "slope",
-    "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
+    "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "power_of", "restricted_mean", "run_study", "runs_needed",
+    "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
 ]  # fmt: skip

@@ -120,6 +120,13 @@ def table(rows: Iterable[Row], *, fields: Sequence[str] = ERROR_FIELDS, incomple
     return StudyTable(groups=tuple(made), notes=tuple(notes))
 
 
+def names_of(groups: Iterable[Group]) -> dict[tuple[str, str], str]:
+    """A name for each group, by model and protocol: the model, and the recipe's hash where a model was run by several."""
+    groups = list(groups)
+    models = Counter(group.model for group in groups)
+    return {(g.model, g.protocol): g.model if models[g.model] == 1 else f"{g.model} {g.protocol[:6]}" for g in groups}
+
+
 def last_line(path: Path) -> str:
     """The last line that says anything of what the last command wrote to a log, or an empty text."""
     try:

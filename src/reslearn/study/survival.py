@@ -1,15 +1,17 @@
 """Steps to a threshold: how soon runs reach a given training loss (claim C4, "easier to optimise").
 
 A run that never gets there is censored at its last step: it says "later than this", which is neither a missing value nor its
-last step. Hence Kaplan-Meier curves, their restricted means, and the log-rank test, from scipy.stats.
+last step. Hence Kaplan-Meier curves and their restricted means, from scipy.stats, and the log-rank test, here because runs of several
+depths are no draws of one kind: it is stratified (Mantel and Haenszel 1959), which scipy's is not.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+_Dealt = tuple[Sequence["Steps"], Sequence["Steps"]]
 _MOST_SPLITS = 1000  # up to 6 against 6 runs; beyond, the asymptotic p is good enough
 
 
@@ -25,8 +27,8 @@ class StepsComparison:
     """Two groups of runs on the way to a threshold.
 
     `restricted_mean_*`: mean steps when every run is cut at `horizon`, the longest time for which both groups were watched.
-    `p`: log-rank, asymptotic, which flatters a handful of runs. `p_exact`: the same statistic over all ways of dealing the runs into
-    the two groups (3 against 3 cannot go below 0.1); None above 1,000 ways. Both are None where no run reached the threshold.
+    `p`: log-rank, asymptotic, which flatters a handful of runs. `p_exact`: the same statistic over all ways of dealing the runs of each
+    stratum into the two groups (3 against 3 cannot go below 0.1); None above 1,000 ways. Both are None where no run reached the threshold.
     """
 
     restricted_mean_a: float
@@ -58,8 +60,13 @@ def steps_to_threshold(records: Iterable[Mapping[str, Any]], *, threshold: float
     return Steps(last, False)
 
 
-def compare_steps(a: Sequence[Steps], b: Sequence[Steps]) -> StepsComparison:
-    """Compare two groups of runs by the log-rank test and by restricted means. ValueError for an empty group."""
+def compare_steps(
+    a: Sequence[Steps], b: Sequence[Steps], *, strata: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None
+) -> StepsComparison:
+    """Compare two groups of runs by the log-rank test and by restricted means. ValueError for an empty group.
+
+    `strata` says of each run of a and of b what it is of, its depth say: runs are then compared with those of their stratum alone.
+    """
     for name, group in (("a", a), ("b", b)):
         if not group:
             raise ValueError(f"no runs in group {name}: at least one is needed")
@@ -69,6 +76,14 @@ def compare_steps(a: Sequence[Steps], b: Sequence[Steps]) -> StepsComparison:
     horizon = min(max(run.steps for run in a), max(run.steps for run in b))
     reached_a, reached_b = (sum(run.reached for run in group) for group in (a, b))
     testable = reached_a + reached_b > 0
+    labels_a, labels_b = strata or ([None] * len(a), [None] * len(b))
+    dealt = [
+        (
+            [run for run, of in zip(a, labels_a, strict=True) if of == label],
+            [run for run, of in zip(b, labels_b, strict=True) if of == label],
+        )
+        for label in dict.fromkeys([*labels_a, *labels_b])
+    ]
     return StepsComparison(
         restricted_mean_a=restricted_mean(a, horizon),
         restricted_mean_b=restricted_mean(b, horizon),
@@ -77,8 +92,8 @@ def compare_steps(a: Sequence[Steps], b: Sequence[Steps]) -> StepsComparison:
         num_reached_b=reached_b,
         n_a=len(a),
         n_b=len(b),
-        p=_log_rank(a, b)[1] if testable else None,
-        p_exact=_exact_p(a, b) if testable else None,
+        p=math.erfc(abs(_log_rank(dealt)) / math.sqrt(2)) if testable else None,
+        p_exact=_exact_p(dealt) if testable else None,
     )
 
 
@@ -98,30 +113,32 @@ def restricted_mean(runs: Sequence[Steps], horizon: float) -> float:
     return float(area + height * (horizon - since))
 
 
-def _exact_p(a: Sequence[Steps], b: Sequence[Steps]) -> float | None:
-    """Share of all splits into groups of these sizes whose log-rank statistic is at least as extreme."""
-    if math.comb(len(a) + len(b), len(a)) > _MOST_SPLITS:
+def _exact_p(strata: Sequence[_Dealt]) -> float | None:
+    """Share of all ways to deal each stratum into groups of these sizes whose log-rank statistic is at least as extreme."""
+    if math.prod(math.comb(len(a) + len(b), len(a)) for a, b in strata) > _MOST_SPLITS:
         return None
-    runs = [*a, *b]
-    observed = abs(_log_rank(a, b)[0])
-    extreme = total = 0
-    for chosen in itertools.combinations(range(len(runs)), len(a)):
-        group = set(chosen)
-        statistic, _ = _log_rank([runs[i] for i in chosen], [run for i, run in enumerate(runs) if i not in group])
-        extreme += abs(statistic) >= observed - 1e-9
-        total += 1
-    return extreme / total
+    observed = abs(_log_rank(strata))
+    ways = [abs(_log_rank(dealt)) for dealt in itertools.product(*([*_ways([*a, *b], len(a))] for a, b in strata))]
+    return sum(statistic >= observed - 1e-9 for statistic in ways) / len(ways)
 
 
-def _log_rank(a: Sequence[Steps], b: Sequence[Steps]) -> tuple[float, float]:
-    """Statistic and asymptotic p; (0, 1) where every event happens with nobody left to compare with."""
-    import numpy
-    import scipy.stats
+def _ways(runs: Sequence[Steps], number: int) -> Iterator[_Dealt]:
+    for chosen in itertools.combinations(range(len(runs)), number):
+        yield [runs[i] for i in chosen], [run for i, run in enumerate(runs) if i not in chosen]
 
-    with numpy.errstate(invalid="ignore", divide="ignore"):
-        result = scipy.stats.logrank(_censored(a), _censored(b))
-    statistic, p = float(result.statistic), float(result.pvalue)
-    return (statistic, p) if math.isfinite(statistic) else (0.0, 1.0)
+
+def _log_rank(strata: Sequence[_Dealt]) -> float:
+    """Arrivals in a beyond those expected if both groups were alike, in standard deviations, summed over strata; 0 where nobody arrives
+    with another left to compare with."""
+    beyond = variance = 0.0
+    for a, b in strata:
+        for step in {run.steps for run in (*a, *b) if run.reached}:
+            at_risk_a, at_risk = (sum(run.steps >= step for run in group) for group in (a, (*a, *b)))
+            arrived_a, arrived = (sum(run.reached and run.steps == step for run in group) for group in (a, (*a, *b)))
+            share = at_risk_a / at_risk
+            beyond += arrived_a - arrived * share
+            variance += arrived * share * (1 - share) * (at_risk - arrived) / max(1, at_risk - 1)
+    return beyond / math.sqrt(variance) if variance else 0.0
 
 
 def _censored(runs: Sequence[Steps]) -> Any:

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.batch_norm import BatchNormInFloat32
@@ -47,7 +48,8 @@ def make_step(
 
     `loss` is a mean over the images it is given. The step returns sums over the batch for the meter: [loss, errors, images], float64
     on the device; it raises ValueError where a batch cannot be cut into equal parts. With many `processes` each is given its share of
-    the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalises over all shares, uncompiled.
+    the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalises over all shares, uncompiled. The running
+    statistics of batch norm follow the first part of a batch, as with many processes those of the first: one move a step either way.
     """
 
     normalising = partial(SynchronisedBatchNorm, processes) if sync_batch_norm else BatchNormInFloat32 if compiled else nullcontext
@@ -64,17 +66,24 @@ def make_step(
         forward = torch.compile(forward)
     shared, kept_here = processes.sharing(model, forward)
     num_parts = accumulate * processes.count
+    running = [buffer for module in model.modules() if isinstance(module, _BatchNorm) for buffer in module.buffers(recurse=False)]
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         if len(x) % accumulate:
             raise ValueError(f"a batch of {len(x)} cannot be cut into accumulate = {accumulate} equal parts")
         optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
+        moved: list[Tensor] = []
         for number, (part_x, part_y) in enumerate(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True), 1):
             with kept_here() if number < accumulate else nullcontext():
                 value, part = shared(part_x, part_y)
                 torch.autograd.backward(value / num_parts)
+            if number == 1 < accumulate:
+                moved = [buffer.clone() for buffer in running]
             total = part if total is None else total + part
+        if accumulate > 1:
+            for buffer, first in zip(running, moved, strict=True):
+                buffer.copy_(first)
         optimizer.step()
         assert total is not None
         return total

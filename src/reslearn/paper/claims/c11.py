@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
 from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
-from reslearn.report import Figure, Series
+from reslearn.report import Figure
+from reslearn.report.responses import response_figures
 from reslearn.study import Comparison
 
 if TYPE_CHECKING:
@@ -150,20 +151,4 @@ def _figures(evidence: Evidence) -> tuple[Figure, ...]:
         subject = next(iter(judged_subjects(evidence, name).values()), None)
         if subject is not None:
             curves[name] = [layer.standard_deviation for layer in _responses(subject)]
-    largest_first = {name: sorted(curve, reverse=True) for name, curve in curves.items()}
-    return (
-        _figure("c11-responses", "Responses of layers (Fig. 7, top)", "In network order.", "layer", curves),
-        _figure("c11-responses-sorted", "Responses of layers, sorted (Fig. 7, bottom)", "Sorted by size.", "layer, by size", largest_first),
-    )
-
-
-def _figure(name: str, title: str, order: str, x_label: str, curves: dict[str, list[float]]) -> Figure:
-    return Figure(
-        name=name,
-        title=title,
-        caption="Standard deviation of each 3x3 layer's response, after batch norm and before ReLU and addition, which reads the learned "
-        f"gamma. {order}",
-        x_label=x_label,
-        y_label="standard deviation",
-        series=[Series(model, range(1, len(curve) + 1), curve) for model, curve in curves.items()],
-    )
+    return tuple(response_figures({name: [curve] for name, curve in curves.items()}))

@@ -77,7 +77,9 @@ def measure(evidence: Evidence) -> Measured:
         f"The best of {len(finite)} runs, in place of their mean, is {math.fsum(finite) / len(finite) - min(finite):.2f} points lower."
     )
     notes = (best_run,) if len(finite) > 1 else ()
-    return Measured(lines=tuple(lines), tables=(_power(moved, base),), notes=notes, numbers={"test_error_pct": {"default": base, **moved}})
+    return Measured(
+        lines=tuple(lines), tables=(_power(moved, base, corrected),), notes=notes, numbers={"test_error_pct": {"default": base, **moved}}
+    )
 
 
 def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
@@ -118,7 +120,7 @@ def _best_epoch(evidence: Evidence, seed: int) -> float:
 def _line(name: str, differences: list[float], p: float | None) -> Line:
     numbers = compare(differences, [0.0] * len(differences), paired=True)
     outcome: Outcome = "undecided"
-    because = f"p, corrected: {p:.2g}" if p is not None else "fewer than two seeds"
+    because = "" if p is not None else "fewer than two seeds"
     if numbers.interval is not None and not numbers.num_diverged:
         low, high = numbers.interval
         if p is not None and p < 0.05:
@@ -132,14 +134,18 @@ def _line(name: str, differences: list[float], p: float | None) -> Line:
     )  # fmt: skip
 
 
-def _power(moved: dict[str, list[float]], base: list[float]) -> Table:
-    """How many pairs of seeds it takes to see 0.3 points, from the spread of the differences."""
+def _power(moved: dict[str, list[float]], base: list[float], corrected: dict[str, float | None]) -> Table:
+    """The p values, and how many pairs of seeds it takes to see 0.3 points, from the spread of the differences."""
     rows: list[list[Cell]] = []
     for name, values in moved.items():
         differences = [a - b for a, b in zip(values, base, strict=True) if math.isfinite(a - b)]
         if len(differences) > 1:
             deviation = statistics.stdev(differences)
             needed = runs_needed(DIFFERENCE_TO_SEE_PCT, deviation, paired=True)
-            rows.append([name, round(deviation, 2), "over 10,000" if needed is None else str(needed)])
-    caption = f"To see {DIFFERENCE_TO_SEE_PCT:g} points with a power of 80 %: pairs of seeds, from the spread of the differences here."
-    return Table(caption, ["switch", "standard deviation of the difference", "pairs needed"], rows)
+            p = corrected[name]
+            rows.append([name, "" if p is None else f"{p:.2g}", round(deviation, 2), "over 10,000" if needed is None else str(needed)])
+    caption = (
+        "p by Holm's correction for all switches. Pairs of seeds needed: to see "
+        f"{DIFFERENCE_TO_SEE_PCT:g} points with a power of 80 %, from the spread of the differences here."
+    )
+    return Table(caption, ["switch", "p", "standard deviation of the difference", "pairs needed"], rows)

@@ -11,6 +11,7 @@ from typing import Any
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Line, Measured, is_papers_own, rises
+from reslearn.report import Panels
 from reslearn.report.responses import response_figures
 from reslearn.runs import RunFolder
 
@@ -61,7 +62,7 @@ def measure(evidence: Evidence) -> Measured:
     shown = {net: [one for one in seeds if one] for net, seeds in layers.items()}
     drawn = {f"{'plain' if kind == 'plain' else 'ResNet'}-{depth}": seeds for (kind, depth), seeds in shown.items() if seeds}
     numbers = {f"{kind}-{depth}": values for (kind, depth), values in mean.items()}
-    return Measured(lines=tuple(lines), figures=(response_figures(drawn),) if drawn else (), numbers={"mean_response": numbers})
+    return Measured(lines=tuple(lines), figures=(Panels(response_figures(drawn)),) if drawn else (), numbers={"mean_response": numbers})
 
 
 def _responses(evidence: Evidence, model: str, seed: int) -> list[float]:

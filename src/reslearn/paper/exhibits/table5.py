@@ -41,7 +41,10 @@ def measure(evidence: Evidence) -> Measured:
     alone = [imagenet.measured(evidence, [run], "multi-scale") for run in runs]
     because = "the paper's is of the test set"
     made = [_line(f"ensemble of {len(runs)}, top-5 error", paper, found[1], because), _line("ensemble, top-1 error", None, found[0], "")]
-    made += [_line(f"{one.model} alone, top-1 error", None, pair[0], "") for one, pair in zip(wanted, alone, strict=True)]
+    members = MEMBERS[evidence.budget.name]
+    made += [
+        _line(f"{label}, seed {seed}, alone, top-1 error", None, pair[0], "") for (label, seed), pair in zip(members, alone, strict=True)
+    ]
     return Measured(lines=tuple(made), notes=imagenet.notes(evidence))
 
 
