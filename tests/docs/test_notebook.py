@@ -26,6 +26,7 @@ def test_it_reads_as_the_paper_does() -> None:
     assert [heading.split()[1] for heading in headings[:5]] == ["1", "3.1,", "3.3", "4.1", "4.2"]
     assert TEXT.count("> **Claim.**") >= 5 and "> **Definition (Eq. 1).**" in TEXT
     assert all(cell.count("\n") < 40 for cell in CODE[1:]), "a few lines that call the library"
+    assert max(len(line) for cell in CODE for line in cell.splitlines()) <= 105, "a longer line is cut on the HTML page"
 
 
 def test_what_it_imports_is_there() -> None:
@@ -64,7 +65,9 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
     assert "cifar10 at 16 px, recipe cifar-short" in said
     assert "plain nets? yes" in said and "residual nets? no" in said
     assert [row[:2] for row in shown[0]] == [["plain20", 3], ["plain56", 3], ["resnet20", 3], ["resnet56", 3]]
-    assert [(series.name, list(series.x)) for series in drawn[0].series] == [("plain", [20, 56]), ("residual", [20, 56])]
+    bold = [(series.name, list(series.x)) for series in drawn[0].series if series.style == "line"]
+    assert bold == [("plain", [20, 56]), ("residual", [20, 56])]
+    assert sum(series.style == "thin" for series in drawn[0].series) == 6
 
 
 @pytest.mark.slow

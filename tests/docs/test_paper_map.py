@@ -5,18 +5,25 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from reslearn.cli import app
+from reslearn.cli.analyse import What
 
 ROOT = Path(__file__).parents[2]
 ROWS = [line.split("|")[1:-1] for line in (ROOT / "docs/paper-map.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
 FUNCTIONS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(reslearn(?:\.\w+)+)`", row[2])})
 TESTS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(tests/[\w/.]+)`", row[3])})
-COMMANDS = sorted({name for row in ROWS[1:] for name in re.findall(r"`reslearn (\w+)", row[4])})
+COMMANDS = sorted({name for row in ROWS[1:] for name in re.findall(r"`reslearn ([^`]+)`", row[4])})
+RESULTS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(results/[\w/-]+)`", row[5])})
 
 
 def test_the_map_has_rows_and_each_is_whole() -> None:
     assert len(ROWS) > 10
-    assert all(len(row) == 5 for row in ROWS)
+    assert all(len(row) == 6 for row in ROWS)
     assert all(row[2].strip() for row in ROWS), "every row names a function, or says later"
+    assert all(row[5].strip() for row in ROWS), "every row says what came of it"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -30,10 +37,21 @@ def test_a_test_of_the_map_exists(name: str) -> None:
     assert (ROOT / name).is_file()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_of_the_map_is_one(name: str) -> None:
-    from typer.main import get_command
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_a_command_of_the_map_is_one(typed: str) -> None:
+    """Down to the table or figure, and to what `analyse` looks at."""
+    words = typed.split()
+    command = get_command(app)
+    while isinstance(command, TyperGroup) and words:
+        word = words.pop(0)
+        assert word in command.commands, typed
+        command = command.commands[word]
+    assert not isinstance(command, TyperGroup), f"{typed}: and then?"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+    assert not typed.startswith("analyse") or words[1] in {what.value for what in What}
 
-    from reslearn.cli import app
 
-    assert name in get_command(app).commands  # type: ignore[attr-defined]
+@pytest.mark.parametrize("place", RESULTS)
+def test_a_result_of_the_map_is_committed(place: str) -> None:
+    assert any((ROOT / place).iterdir())

@@ -89,9 +89,13 @@ def thin(points: Sequence[Point], max_points: int) -> list[Point]:
 
 
 def end_labels(figure: Figure, up: Axis) -> list[EndLabel]:
-    """Names at curve ends, pushed apart; none for a single group, for many or for long names (the legend has them all)."""
+    """Names at curve ends, pushed apart; none for a single group, for many, for long names, and where curves end at different places (the
+    legend has them all)."""
     groups = figure.groups()
     if not 2 <= len(groups) <= 8 or max(len(group) for group in groups) > 14:
+        return []
+    ends_at = [max((point[0] for point in series.points()), default=math.nan) for series in figure.series if series.style != "thin"]
+    if min(ends_at) < max(ends_at) - 0.05 * (max(ends_at) - min(x for series in figure.series for x in series.x)):
         return []
     wanted: list[tuple[float, int]] = []
     for index, group in enumerate(groups):
