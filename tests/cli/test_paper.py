@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from reslearn.cli import app
 from reslearn.models import build, complexity
-from reslearn.paper import budget_of, inventory, load_exhibit
+from reslearn.paper import budget_of, claims_inventory, inventory, load_exhibit
 from reslearn.paper.arithmetic import macs
 from reslearn.paper.stages import jobs_of
-from reslearn.runs import RunFolder
+from reslearn.runs import RunError, RunFolder
 
 SMOKE = ("paper", "claims", "--data", "digits", "--budget", "smoke", "--only", "C5,C12", "--json")
 
@@ -42,6 +42,18 @@ def test_a_committed_run_is_counted(tmp_path: Path) -> None:
     assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (1, 6)
 
 
+def test_the_claims_say_what_they_take_and_what_was_judged(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    claims = [{"outcome": "shown"}, {"outcome": "not shown"}, {"outcome": "shown"}]
+    (tmp_path / "demo" / "claims.json").write_text(json.dumps({"data": "digits", "claims": claims}))
+    item = claims_inventory(tmp_path)
+    assert item.committed == {"demo/claims.json": ("digits", 2, 3)}
+    assert item.hours_two_cores > item.hours_one_gpu > 1 and item.num_runs > 100
+    (tmp_path / "demo" / "claims.json").write_text("[]")
+    with pytest.raises(RunError, match="not what `reslearn paper claims` writes"):
+        claims_inventory(tmp_path)
+
+
 @pytest.mark.parametrize(("model", "size_px"), [("resnet20", 32), ("plain56", 32), ("resnet110", 32), ("resnet56", 16)])
 def test_planned_multiply_adds_are_those_that_are_counted(model: str, size_px: int) -> None:
     assert macs(model, size_px) == pytest.approx(complexity(build(model, num_classes=10), (3, size_px, size_px)).macs, rel=1e-3)
@@ -51,6 +63,7 @@ def test_planned_multiply_adds_are_those_that_are_counted(model: str, size_px: i
     ("arguments", "words"),
     [
         (["--budget", "full", "--data", "digits"], "for digits take smoke, short or reslearn demo"),
+        (["--seeds", "101"], "seeds from 100 on are those to choose learning rates on"),
         (["--only", "C15"], "no claim 'C15': there are C1, C2"),
         (["--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
         (["--only", ","], "--only ',': names of claims are needed"),

@@ -116,6 +116,15 @@ def test_the_papers_warm_up_waits_for_the_training_error() -> None:
     assert [reading.lr for reading in readings] == [1e-13, 1e-13, 1e-13, 1e-12, 1e-12, 1e-12]
 
 
+def test_a_warm_up_of_some_steps_waits_for_nothing_else() -> None:
+    net = nn.Linear(2, 1)  # no classes, so that there is no error to wait for
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
+    batches = [(torch.randn(4, 2), torch.randn(4, 1))]
+    warm_up = WarmUp(lr=0.01, error_pct=80, num_steps=3)
+    readings = fit(net, batches, nn.MSELoss(), optimizer, steps=6, read_every_steps=1, warm_up=warm_up)
+    assert [reading.lr for reading in readings] == [0.01, 0.01, 0.01, 0.2, 0.2]  # the last two are read as one
+
+
 @given(accumulate=st.sampled_from([1, 2, 3, 4, 6, 12]))
 def test_accumulation_equals_the_whole_batch(accumulate: int) -> None:
     """Where nothing normalises over the batch."""

@@ -27,7 +27,8 @@ def list_paper(
 ) -> None:
     """List the paper's tables, figures and claims: what each needs, and which runs for it are committed.
 
-    Hours are of the paper's own budget (64k steps, five seeds): on two CPU cores with bf16, and guessed for one GPU.
+    Hours are of the paper's own budget (CIFAR: 64k steps, five seeds; ImageNet: 60 x 10^4 steps, one seed): on two CPU cores with bf16 (of
+    those without, three times as many), and guessed for one GPU.
     """
     import json
     from dataclasses import asdict
@@ -36,18 +37,19 @@ def list_paper(
     from rich.console import Console
     from rich.table import Table
 
-    from reslearn.paper import inventory, load_claims
+    from reslearn.paper import claims_inventory, inventory, load_claims
 
     if results is not None and not results.is_dir():
         raise ValueError(f"--results {results}: there is no such folder")
     places = (Path(__file__).parents[3] / "results", Path("results"))
-    items = inventory(results or next((place for place in places if place.is_dir()), None))
+    results = results or next((place for place in places if place.is_dir()), None)
+    items, of_claims = inventory(results), claims_inventory(results)
     claims = [module.CLAIM for module in load_claims()]
     if as_json:
         told = [{"claim": claim.identifier, "text": claim.text, "section": claim.section} for claim in claims]
-        typer.echo(json.dumps({"exhibits": [asdict(item) for item in items], "claims": told}))
+        typer.echo(json.dumps({"exhibits": [asdict(item) for item in items], "claims": told, "claims_need": asdict(of_claims)}))
         return
-    heads = ("name", "what", "needs", "hours on\n2 cores", "on one\nGPU", "committed\nruns")
+    heads = ("name", "what", "needs", "hours on\n2 cores,\nbf16", "on one\nGPU", "committed\nruns")
     table = Table(*heads, title="Tables and figures", title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
     for item in items:
         committed = "\n".join(f"{budget} {have} of {needed}" for budget, (have, needed) in item.committed.items() if have) or "none"
@@ -56,7 +58,10 @@ def list_paper(
         table.add_row(item.name, item.title, needs, *hours, committed if item.num_runs else "exact, no run")
     console = Console(highlight=False)
     console.print(table)
-    console.print("Claims (reslearn paper claims)")
+    long = f"{of_claims.num_runs} runs, {of_claims.hours_two_cores:,.0f} hours on 2 cores, {of_claims.hours_one_gpu:,.0f} on one GPU"
+    console.print(f"Claims (reslearn paper claims) need CIFAR-10; in full {long}", markup=False, soft_wrap=True)
+    for place, (data, shown, number) in of_claims.committed.items():
+        console.print(f"  committed: {place}, {shown} of {number} shown on {data}", markup=False, soft_wrap=True)
     for claim in claims:
         console.print(f"  {claim.identifier:4} {claim.text} ({claim.section})", markup=False, soft_wrap=True)
 

@@ -3,16 +3,20 @@
 Hours are arithmetic over a rate.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reslearn.paper import protocol
 from reslearn.paper.arithmetic import arithmetic
-from reslearn.paper.claim import Budget
+from reslearn.paper.budgets import paper_budget
+from reslearn.paper.claim import Budget, Evidence
+from reslearn.paper.claims import load_claims
 from reslearn.paper.exhibiting import budget_of
 from reslearn.paper.exhibits import NAMES, load_exhibit
 from reslearn.paper.stages import jobs_of
-from reslearn.runs import RunFolder
+from reslearn.runs import RunError, RunFolder
 from reslearn.study import Job
 
 MACS_A_SECOND_TWO_CORES = 1.8e11
@@ -40,6 +44,42 @@ def inventory(results: Path | None) -> list[Item]:
     """Every table and figure, in the order of the paper. `results` is searched for complete runs, at any depth."""
     complete = {} if results is None else {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
     return [_item(name, complete) for name in NAMES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsItem:
+    """What the claims take by the paper's own budget. `committed`, by the place of a claims.json: its data, and how many of how many claims
+    it judged shown."""
+
+    num_runs: int
+    hours_two_cores: float
+    hours_one_gpu: float
+    committed: dict[str, tuple[str, int, int]]
+
+
+def claims_inventory(results: Path | None) -> ClaimsItem:
+    """All claims together: they share their runs. Of the rates to choose among, the judged runs are counted at any one."""
+    budget = paper_budget("full", "cifar10")
+    evidence = Evidence(budget=budget, runs={}, folder=Path("runs"), fit=lambda *given, steps: [])
+    first = [condition for module in load_claims() for condition in module.conditions(budget)]
+    jobs = {job.folder: job for job in jobs_of([*first, *protocol.judged_conditions(evidence)], budget, Path("runs"))}
+    work = sum(arithmetic(job.recipe) for job in jobs.values())
+    places = [] if results is None else sorted(results.rglob("claims.json"))
+    return ClaimsItem(
+        num_runs=len(jobs),
+        hours_two_cores=work / MACS_A_SECOND_TWO_CORES / 3600,
+        hours_one_gpu=work / MACS_A_SECOND_ONE_GPU / 3600,
+        committed={str(path.relative_to(results or path)): _judged(path) for path in places},
+    )
+
+
+def _judged(path: Path) -> tuple[str, int, int]:
+    try:
+        found = json.loads(path.read_bytes())
+        outcomes = [claim["outcome"] for claim in found["claims"]]
+        return str(found["data"]), outcomes.count("shown"), len(outcomes)
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{path}: not what `reslearn paper claims` writes ({error})") from None
 
 
 def _item(name: str, complete: dict[str, Path]) -> Item:

@@ -23,7 +23,7 @@ _NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels", "resources
 _CAME_LATER: dict[str, Any] = {
     "data.jitter": None, "data.colour": None, "train.sync_batch_norm": False, "model.stem": None, "model.groups": None,
     "model.base_width": None, "model.width": None, "model.shortcut_pool": None, "model.preactivation": None, "init": None,
-    "init.entry": None,
+    "init.entry": None, "schedule.warm_up_duration": None,
 }  # fmt: skip
 # What nothing means where runs were kept when the key had a value at all times.
 _NOTHING_MEANS: dict[str, Any] = {"model.stride_in": "1x1"}
@@ -36,7 +36,7 @@ _MISSING = ("missing", "union_tag_not_found")
 _SCHEDULES: dict[str, type[BaseModel]] = {
     "constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine, "plateau": Plateau,
 }  # fmt: skip
-_OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct"}
+_OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct", "warm_up_duration"}
 
 
 class RecipeError(ValueError):

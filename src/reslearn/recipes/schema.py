@@ -96,9 +96,17 @@ class Optimizer(_Part):
 
 class _Schedule(_Part):
     duration: Duration
-    # Paper: 110 layers start at 0.01 until the training error is below 80 % (Sec. 4.2); None: no warm-up.
+    # Paper: 110 layers start at 0.01 until the training error is below 80 % (Sec. 4.2); None: no warm-up. With a duration it lasts that
+    # long instead, whatever the error, as in re-implementations ("400 steps", "1 epochs").
     warm_up_lr: float | None = Field(None, gt=0)
     warm_up_error_pct: float = Field(80.0, gt=0, le=100)
+    warm_up_duration: Duration | None = None
+
+    @model_validator(mode="after")
+    def _a_duration_is_of_a_warm_up(self) -> "_Schedule":
+        if self.warm_up_duration is not None and self.warm_up_lr is None:
+            raise ValueError("schedule.warm_up_duration is without effect: there is no schedule.warm_up_lr")
+        return self
 
 
 class Constant(_Schedule):

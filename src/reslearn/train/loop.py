@@ -109,6 +109,8 @@ def train_steps(
     made on readings alone, at steps that depend on nothing but the recipe. Raises NonFiniteLossError.
     """
     while state.step < num_steps:
+        if warm_up and state.step == warm_up.num_steps:
+            state.warmed_up_at_step = state.step
         warming = warm_up is not None and state.warmed_up_at_step is None
         for group in optimizer.param_groups:
             group["lr"] = warm_up.lr if warm_up and warming else group["base_lr"] * factor(state.step)
@@ -119,10 +121,11 @@ def train_steps(
         reading = meter.add(totals, step=state.step, lr=optimizer.param_groups[0]["lr"], last=state.step == num_steps)
         if reading is not None:
             check_finite(reading)
-            if warm_up and math.isnan(reading.top1_error_pct):
-                raise ValueError("warm_up waits for a training error, and outputs [B, K] with integer targets [B] alone have one")
-            if warm_up and warming and reading.top1_error_pct < warm_up.error_pct:
-                state.warmed_up_at_step = state.step
+            if warm_up and warm_up.num_steps is None:
+                if math.isnan(reading.top1_error_pct):
+                    raise ValueError("warm_up waits for a training error, and outputs [B, K] with integer targets [B] alone have one")
+                if warming and reading.top1_error_pct < warm_up.error_pct:
+                    state.warmed_up_at_step = state.step
         yield reading
 
 

@@ -169,7 +169,10 @@ def _loop(prepared: Prepared, training: Training, record: Record, display: Displ
         compiled=prepared.numerics.compiled, processes=processes, sync_batch_norm=recipe.train.sync_batch_norm and processes.count > 1,
     )  # fmt: skip
     schedule = recipe.schedule
-    warm_up = WarmUp(lr=schedule.warm_up_lr, error_pct=schedule.warm_up_error_pct) if schedule.warm_up_lr else None
+    warm_up = None
+    if schedule.warm_up_lr:
+        length = None if schedule.warm_up_duration is None else prepared.steps_of(schedule.warm_up_duration)
+        warm_up = WarmUp(lr=schedule.warm_up_lr, error_pct=schedule.warm_up_error_pct, num_steps=length)
     evaluate_every = prepared.steps_of(recipe.evaluation.every)
     snapshots = {prepared.steps_of(moment) for moment in recipe.evaluation.snapshots}
     if state.step == 0 and 0 in snapshots:

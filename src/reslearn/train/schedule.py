@@ -10,10 +10,11 @@ from reslearn.recipes import Constant, Cosine, Length, Plateau, Schedule, Stepwi
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """Train at `lr` until the training error read from the loop is below `error_pct` (paper: 0.01 and 80 %)."""
+    """Train at `lr` until the training error read from the loop is below `error_pct` (paper: 0.01 and 80 %), or for `num_steps` steps."""
 
     lr: float
     error_pct: float
+    num_steps: int | None = None
 
 
 @dataclass(kw_only=True)

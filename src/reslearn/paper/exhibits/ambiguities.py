@@ -42,9 +42,12 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "exact batch-norm statistics after training": ("evaluation.batch_norm=exact",),
 }
 _IMAGES = "nine tenths of the training images"
+_WARM_UP = {
+    "warm-up of 400 steps, whatever the training error": ('schedule.warm_up_duration="400 steps"',),
+    "warm-up of an epoch, whatever the training error": ('schedule.warm_up_duration="1 epochs"',),
+}
 _OTHER_NETS = {
     "stride in the 3x3 of a bottleneck": "nets for CIFAR have none",
-    "warm-up by steps instead of training error": "in force from 110 layers on",
     "mean and deviation of ImageNet": "a habit of fine-tuning; no default of ours stands against it",
 }
 
@@ -70,8 +73,11 @@ def measure(evidence: Evidence) -> Measured:
     comparisons = {name: compare(values, base, paired=True) for name, values in moved.items()}
     corrected = dict(zip(comparisons, holm([one.p for one in comparisons.values()]), strict=True))
     lines = [_line(name, [a - b for a, b in zip(moved[name], base, strict=True)], corrected[name]) for name in moved]
-    lines += [not_run(name, why) for name, why in _OTHER_NETS.items()]
-    lines += [] if _IMAGES in switches else [not_run(_IMAGES, "of digits and CIFAR alone")]
+    elsewhere = {
+        **_OTHER_NETS, **dict.fromkeys(_WARM_UP, f"in force from {protocol.WARM_UP_FROM_DEPTH} layers on: --depths 110"),
+        _IMAGES: "of digits and CIFAR alone",
+    }  # fmt: skip
+    lines += [not_run(name, why) for name, why in elsewhere.items() if name not in switches]
     finite = [value for value in base if math.isfinite(value)]
     best_run = (
         f"The best of {len(finite)} runs, in place of their mean, is {math.fsum(finite) / len(finite) - min(finite):.2f} points lower."
@@ -85,14 +91,16 @@ def measure(evidence: Evidence) -> Measured:
 def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
     """All of them. With a tenth of the images set aside the steps stay as many, so that nothing but the images differs; of a folder,
     which has validation images of its own or as many images as it happens to have, that is left out."""
-    digits = Path(budget.data).name == "digits"
+    digits, own = Path(budget.data).name == "digits", SWITCHES
+    if budget.depths[0] >= protocol.WARM_UP_FROM_DEPTH:
+        own = {**own, **_WARM_UP}
     if not digits and budget.data not in ("cifar10", "cifar100"):
-        return SWITCHES
+        return own
     fewer: tuple[str, ...] = (f"data.validation_images={143 if digits else 5000}",)
     if budget.name == "short":
         steps = (898, 449, 674) if digits else (3125, 1563, 2344)  # 20 epochs of digits, 8 of CIFAR; then the milestones at 1/2 and 3/4
         fewer += (f'schedule.duration="{steps[0]} steps"', f'schedule.milestones=["{steps[1]} steps", "{steps[2]} steps"]')
-    return {**SWITCHES, _IMAGES: fewer}
+    return {**own, _IMAGES: fewer}
 
 
 def _condition(budget: Budget, seed: int, switch: tuple[str, ...], name: str) -> Condition:
