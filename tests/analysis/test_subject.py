@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.analysis import Subject, plain, write_analysis
-from reslearn.runs import RunError, RunFolder
+from reslearn.analysis import Subject, write_analysis
+from reslearn.runs import RunError, RunFolder, plain
 
 
 def test_step_0_is_rebuilt_bit_for_bit_where_no_snapshot_holds_it(tiny_run: RunFolder) -> None:

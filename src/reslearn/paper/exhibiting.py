@@ -16,9 +16,10 @@ from reslearn.paper.claim import Budget, Evaluate, Evidence, Fit
 from reslearn.paper.exhibit import Depths, Exhibit, ExhibitModule, Line, Measured
 from reslearn.paper.imagenet import imagenet_budget
 from reslearn.paper.stages import Stages
-from reslearn.paper.wording import or_none, plain
+from reslearn.paper.wording import or_none
 from reslearn.report import Code, Column, Facts, Item, Page, Section, Table, Verdict
 from reslearn.report.run import circumstances, duration
+from reslearn.runs import plain
 from reslearn.study import Engine
 
 

@@ -11,9 +11,10 @@ from reslearn.paper.claim import Evidence, Finding, Outcome
 from reslearn.paper.figures import paper_figures
 from reslearn.paper.protocol import model_name
 from reslearn.paper.runner import ClaimsReport
-from reslearn.paper.wording import mean_of, or_none, plain
+from reslearn.paper.wording import mean_of, or_none
 from reslearn.report import Code, Facts, Figure, Page, Panels, Section, Table, Verdict
 from reslearn.report.run import circumstances, duration
+from reslearn.runs import plain
 from reslearn.study.collect import Kind
 
 OUTCOMES: tuple[Outcome, ...] = ("shown", "not shown", "undecided", "not testable here")

@@ -1,7 +1,6 @@
 """Numbers of the findings as one line for the table of claims: with sign, interval and number of seeds."""
 
 import math
-from typing import Any
 
 from reslearn.study import Summary
 
@@ -33,12 +32,3 @@ def mean_of(values: list[float]) -> float:
 def or_none(value: float) -> float | None:
     """JSON has no nan."""
     return value if math.isfinite(value) else None
-
-
-def plain(value: Any) -> Any:
-    """Numbers that JSON has: nan becomes null, tuples become lists."""
-    if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return or_none(value) if isinstance(value, float) else value

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -41,6 +42,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.fsync(folder)  # the name too must survive a power cut
     finally:
         os.close(folder)
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON has them: tuples become lists, and numbers that are not finite, which it does not know, null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Table(dict[str, Any]):

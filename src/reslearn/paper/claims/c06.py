@@ -63,7 +63,7 @@ def conditions(budget: Budget) -> list[Condition]:
 
 def judge(evidence: Evidence) -> Finding:
     """Who starts; and the signals of the first step."""
-    from reslearn.analysis import Subject, plain
+    from reslearn.analysis import Subject
 
     budget = evidence.budget
     runs = {
@@ -87,13 +87,11 @@ def judge(evidence: Evidence) -> Finding:
         claim=CLAIM,
         outcome=_outcome(started[_MODERN.title], started[_OLD.title]),
         measured=f"{_model(budget)}, training loss after {_STEPS} steps, the better of lr 0.1 and 0.01 (guessing {guessing:.2f}): {told}",
-        numbers=plain(
-            {
-                "guessing_loss": guessing,
-                "loss": {title: {f"lr {lr:g}, seed {seed}": loss for (lr, seed), loss in cell.items()} for title, cell in losses.items()},
-                "signals_at_step_0": signals,
-            }
-        ),
+        numbers={
+            "guessing_loss": guessing,
+            "loss": {title: {f"lr {lr:g}, seed {seed}": loss for (lr, seed), loss in cell.items()} for title, cell in losses.items()},
+            "signals_at_step_0": signals,
+        },
         figures=(_curves(budget, runs), _signal_figure(budget, signals, "forward"), _signal_figure(budget, signals, "backward")),
         rests_on=tuple(run.path.name for run in finished),
     )

@@ -49,7 +49,7 @@ def judge(evidence: Evidence) -> Finding:
     """Every moment of the deepest plain net, every seed; controls at the start of the first."""
     from dataclasses import asdict
 
-    from reslearn.analysis import gradients, gradients_by_moment, plain
+    from reslearn.analysis import gradients, gradients_by_moment
 
     name = protocol.model_name("plain", max(evidence.budget.depths))
     subjects = judged_subjects(evidence, name)
@@ -67,14 +67,12 @@ def judge(evidence: Evidence) -> Finding:
         claim=CLAIM,
         outcome=unless_lost(_outcome(ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees), evidence, name),
         measured=_sentence(name, means, next(iter(controls.values())), len(by_seed)),
-        numbers=plain(
-            {
-                "model": name,
-                "mean_ratios_by_step": means,
-                "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
-                "controls": {kind: asdict(control) for kind, control in controls.items()},
-            }
-        ),
+        numbers={
+            "model": name,
+            "mean_ratios_by_step": means,
+            "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
+            "controls": {kind: asdict(control) for kind, control in controls.items()},
+        },
         figures=tuple(_figure(name, next(iter(by_seed.values())), controls, kind) for kind in ("weights", "signal")),
         rests_on=rests_on(list(subjects.values())),
     )

@@ -51,8 +51,6 @@ def judged_conditions(evidence: Evidence) -> list[Condition]:
 
 def judge(evidence: Evidence) -> Finding:
     """Fit, then responses."""
-    from reslearn.analysis import plain
-
     fitted, losses = _fits(evidence)
     deepest = max(evidence.budget.depths)
     subjects = {kind: judged_subjects(evidence, protocol.model_name(kind, deepest)) for kind in protocol.BOTH}
@@ -72,14 +70,12 @@ def judge(evidence: Evidence) -> Finding:
         outcome=unless_lost(_outcome(fitted, compared), evidence, *(protocol.model_name(kind, deepest) for kind in protocol.BOTH)),
         measured=f"y = x by {2 * _BLOCKS} layers: loss {typical['without']:.2g} without shortcuts, {typical['with']:.2g} with "
         f"(1: no better than the mean; n={fitted.n_a}); {told}",
-        numbers=plain(
-            {
-                "fit_loss": losses,
-                "fit_log_ratio": {"mean": fitted.difference, "low": fitted.interval_low, "high": fitted.interval_high},
-                "mean_response": means,
-                "seeds": seeds,
-            }
-        ),
+        numbers={
+            "fit_loss": losses,
+            "fit_log_ratio": {"mean": fitted.difference, "low": fitted.interval_low, "high": fitted.interval_high},
+            "mean_response": means,
+            "seeds": seeds,
+        },
         figures=_figures(evidence),
         rests_on=rests_on([subjects[kind][seed] for kind in protocol.BOTH for seed in seeds]),
     )
@@ -151,4 +147,4 @@ def _figures(evidence: Evidence) -> tuple[Figure, ...]:
         subject = next(iter(judged_subjects(evidence, name).values()), None)
         if subject is not None:
             curves[name] = [layer.standard_deviation for layer in _responses(subject)]
-    return tuple(response_figures({name: [curve] for name, curve in curves.items()}))
+    return tuple(response_figures({name: [curve] for name, curve in curves.items()})) if curves else ()

@@ -80,6 +80,6 @@ def _look(run: RunFolder, evidence: Evidence) -> dict[str, Any]:
     from reslearn import analysis
 
     subject = analysis.Subject.open(run, data_dir=evidence.data_dir)
-    record: dict[str, Any] = analysis.plain(analysis.responses_record(subject, num_images=_NUM_IMAGES))
+    record: dict[str, Any] = analysis.responses_record(subject, num_images=_NUM_IMAGES)
     analysis.write_analysis(run, "responses", record)
     return record
