@@ -19,6 +19,8 @@ _DEMO_STEPS = (
     "evaluation.test_curve=true",
     'evaluation.snapshots=["0 steps", "1 epochs", "4 epochs"]',
 )
+# Half as long to choose a learning rate by.
+_DEMO_CHOICE_STEPS = ('schedule.duration="4 epochs"', 'schedule.milestones=["2 epochs", "3 epochs"]')
 _SMOKE_STEPS = (
     "data.size_px=16",
     "data.train_images=1000",
@@ -52,7 +54,7 @@ def demo() -> Budget:
     """Digits: real scans of 8 x 8 pixels, 1,437 to train on; six to seven minutes on two slow cores for all claims."""
     return Budget(
         name="demo", data="digits", recipe="digits", overrides=_DEMO_STEPS, depths=(8, 20, 32, 56),
-        learning_rates=(0.005, 0.02, 0.08), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3),
+        learning_rates=(0.005, 0.02, 0.08), choice_seeds=(100,), judge_seeds=(0, 1, 2, 3), choice_overrides=_DEMO_CHOICE_STEPS,
     )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ class Condition:
 class Budget:
     """How much is spent: depths, learning rates to choose among, seeds to choose on and seeds to judge on (never the same).
 
-    `extra_residual_depths`: beyond the depths at which both families are compared, as the paper's ResNet-110.
+    `extra_residual_depths`: beyond the depths at which both families are compared, as the paper's ResNet-110. `choice_overrides`: how runs
+    to choose on differ from those to judge on, in length say.
     """
 
     name: Literal["demo", "smoke", "short", "full"]
@@ -53,6 +54,7 @@ class Budget:
     choice_seeds: tuple[int, ...]
     judge_seeds: tuple[int, ...]
     extra_residual_depths: tuple[int, ...] = ()
+    choice_overrides: tuple[str, ...] = ()
 
 
 class ClaimModule(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Evidence, Finding, Outcome
 from reslearn.paper.figures import paper_figures
 from reslearn.paper.protocol import model_name
 from reslearn.paper.runner import ClaimsReport
@@ -35,7 +35,7 @@ def claims_page(report: ClaimsReport, *, command: Sequence[str]) -> Page:
         Section("As in the paper's figures", "", paper_figures(evidence)),
         Section("Figures of single claims", "", figures),
         Section("Rules", "What each verdict was decided by.", [_rules(findings)]),
-        Section("Learning rates", _LEARNING_RATES, _learning_rates(evidence)),
+        Section("Learning rates", _LEARNING_RATES + _choice_runs(evidence.budget), _learning_rates(evidence)),
         Section("How to repeat it", "", [Code(shlex.join(command), "Command"), Facts(_circumstances(evidence), "Circumstances")]),
     ]
     return Page(
@@ -94,6 +94,10 @@ _LEARNING_RATES = (
     "Each net was trained at its best of a few learning rates, chosen by training loss on seeds that were not used to judge. One for all "
     "would not tell depth from learning rate."
 )
+
+
+def _choice_runs(budget: Budget) -> str:
+    return f" The runs to choose by had {', '.join(budget.choice_overrides)}." if budget.choice_overrides else ""
 
 
 def _own_panels(finding: Finding) -> Figure | Panels:

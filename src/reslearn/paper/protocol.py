@@ -56,7 +56,7 @@ def choice_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Cond
     if len(budget.learning_rates) == 1:
         return []
     return [
-        _choice_condition(model, lr, seed)
+        _choice_condition(budget, model, lr, seed)
         for model in models(budget, kinds)
         for lr in budget.learning_rates
         for seed in budget.choice_seeds
@@ -68,7 +68,7 @@ def choose(evidence: Evidence, model: str) -> Choice:
     budget = evidence.budget
     losses: dict[float, float] = {}
     for lr in budget.learning_rates if len(budget.learning_rates) > 1 else ():
-        runs = [evidence.runs.get(_choice_condition(model, lr, seed)) for seed in budget.choice_seeds]
+        runs = [evidence.runs.get(_choice_condition(budget, model, lr, seed)) for seed in budget.choice_seeds]
         losses[lr] = math.fsum(math.inf if run is None else _value(run, TRAINING_LOSS) for run in runs) / len(runs)
     best = min(losses, key=lambda lr: (losses[lr], lr), default=budget.learning_rates[0])
     return Choice(model=model, learning_rate=best, losses=losses)
@@ -113,9 +113,9 @@ def by_depth(evidence: Evidence, kind: Kind, field: str, at: Sequence[int]) -> l
     ]
 
 
-def _choice_condition(model: str, learning_rate: float, seed: int) -> Condition:
+def _choice_condition(budget: Budget, model: str, learning_rate: float, seed: int) -> Condition:
     """Nothing but its training loss is wanted of it."""
-    spared = ("evaluation.test_curve=false", "evaluation.snapshots=[]")
+    spared = ("evaluation.test_curve=false", "evaluation.snapshots=[]", *budget.choice_overrides)
     return Condition(model=model, seed=seed, overrides=(*overrides(model, learning_rate), *spared), why="to choose its learning rate")
 
 
