@@ -69,7 +69,9 @@ def exhibit_command(name: str) -> Callable[..., None]:
         if budget is not None and module.EXHIBIT.data == "none":
             raise ValueError(f"--budget has no effect in {name}: leave it out")
         chosen = paper.budget_of(module, budget or "short", data, seeds=seeds, depths=_depths(depths))
-        out = out or Path("paper") / (f"{Path(chosen.data).name}-{chosen.name}" if chosen.data else "without-data")
+        if out is None:
+            without = "" if module.EXHIBIT.data == "none" else "without-data"
+            out = Path("paper") / (f"{Path(chosen.data).name}-{chosen.name}" if chosen.data else without)
         needed = paper.jobs_of(module.conditions(chosen), chosen, out / "runs")
         check_recipes((job.recipe for job in needed if not job.is_complete), data_dir=data_dir)  # what is amiss is told once
         report = _run(name, chosen, out, engine=engine_named(engine, jobs=jobs), data_dir=data_dir, as_json=as_json)
@@ -126,14 +128,17 @@ def _run(name: str, budget: "Budget", out: Path, *, engine: "Engine", data_dir: 
 
 
 def _print(report: "ExhibitReport", page: Path) -> None:
+    from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from reslearn import paper
 
     console = Console(highlight=False)
-    table = Table("", "paper", "ours (n)", "difference [95 %]", "verdict", title=report.exhibit.title, title_justify="left")
+    table = Table(
+        "", "paper", "ours (n)", "difference [95 %]", "verdict", title=report.exhibit.title, title_justify="left", box=box.HORIZONTALS
+    )
     table.columns[-1].no_wrap = True
     for line in report.measured.lines:
         table.add_row(line.what, *paper.texts(line), Text(line.outcome, style=_STYLES[line.outcome]))
@@ -141,7 +146,9 @@ def _print(report: "ExhibitReport", page: Path) -> None:
     for reason in paper.reasons_of(report.measured.lines):
         console.print(f"  {reason}", markup=False)
     for extra in report.measured.tables:
-        shown = Table(*(column.name for column in extra.heads()), title=extra.caption, title_justify="left")
+        # Where the terminal is narrow a number goes on below rather than to end in dots.
+        heads = (Column(head.name, overflow="fold") for head in extra.heads())
+        shown = Table(*heads, title=extra.caption, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
         for row in extra.rows:
             shown.add_row(*map(_text, row))
         console.print(shown)

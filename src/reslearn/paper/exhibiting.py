@@ -153,7 +153,8 @@ def texts(line: Line) -> tuple[str, str, str]:
     if numbers is None:
         return paper, "", ""
     spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{_digits(line)}f}"
-    ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit} ({numbers.n})" if numbers.n else "no result"
+    counted = line.unit.startswith("10^")  # nothing random, so that there is no number of seeds
+    ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit}{'' if counted else f' ({numbers.n})'}" if numbers.n else "no result"
     ours += f", {numbers.num_diverged} without a result" if numbers.n and numbers.num_diverged else ""
     return paper, ours, difference_text(line)
 

@@ -120,9 +120,7 @@ def is_papers_own(evidence: Evidence) -> bool:
 
 def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must know before the numbers."""
-    if not evidence.budget.data:
-        return (f"Nothing was run: this {MISSING}.",)
-    if is_imagenet(evidence):
+    if not evidence.budget.data or is_imagenet(evidence):
         return ()
     name = Path(evidence.budget.data).name
     return (f"{name} is a stand-in: it is not ImageNet, so that its errors have no reason to agree with the paper's.",)

@@ -36,7 +36,7 @@ def conditions(budget: Budget) -> list[Condition]:
 def measure(evidence: Evidence) -> Measured:
     """Two differences and two panels of curves."""
     if not evidence.budget.data:
-        return Measured(lines=tuple(not_run(what, imagenet.MISSING) for what in _LINES), notes=imagenet.notes(evidence))
+        return Measured(lines=tuple(not_run(what, imagenet.MISSING) for what in _LINES))
     seeds = evidence.budget.judge_seeds
     runs = {label: {seed: evidence.runs.get(imagenet.condition(label, seed)) for seed in seeds} for label in LABELS}
     error = {
