@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from reslearn.study.power import runs_needed
 from reslearn.study.statistics import CONFIDENCE, Comparison, Summary, compare, summary
 
 MARGIN_PCT = 1.0
@@ -86,6 +87,8 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
     highest = max((c.interval_high for c in plain.values() if c.interval_high is not None), default=None)
     diverged = {depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors}
     answer, reason = _decide(deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower)
+    if answer == "undecided" and reference is not None:
+        reason += _seeds_needed(*sides[reference], margin_pct)
     return DegradationVerdict(
         answer=answer,
         reason=reason,
@@ -129,6 +132,16 @@ def _decide(
             return "undecided", f"{found}; but {diverged[deepest]} run(s) of depth {deepest} diverged and could have been the worst"
         return "no", f"{found}; no shallower depth is better by {margin_pct:g} (95 % intervals end at {highest:+.2f})"
     return "undecided", f"{found}: neither above 0 and more than {margin_pct:g}, nor below {margin_pct:g} for certain"
+
+
+def _seeds_needed(deep: list[float], shallow: list[float], margin_pct: float) -> str:
+    """How many pairs of seeds it takes to see the margin, by the spread of those that there are."""
+    differences = [a - b for a, b in zip(deep, shallow, strict=True) if math.isfinite(a - b)]
+    deviation = summary(differences).standard_deviation if differences else None
+    if not deviation or not margin_pct:
+        return ""
+    needed = runs_needed(margin_pct, deviation, paired=True)
+    return f"; to see {margin_pct:g} point{'' if margin_pct == 1 else 's'} takes {'over 10,000' if needed is None else needed} seeds a depth (power 80 %)"
 
 
 def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:
