@@ -140,8 +140,9 @@ def _seeds_needed(deep: list[float], shallow: list[float], margin_pct: float) ->
     deviation = summary(differences).standard_deviation if differences else None
     if not deviation or not margin_pct:
         return ""
-    needed = runs_needed(margin_pct, deviation, paired=True)
-    return f"; to see {margin_pct:g} point{'' if margin_pct == 1 else 's'} takes {'over 10,000' if needed is None else needed} seeds a depth (power 80 %)"
+    needed = runs_needed(margin_pct, deviation, paired=True) or "over 10,000"
+    points = "point" if margin_pct == 1 else "points"
+    return f"; to see {margin_pct:g} {points} takes {needed} seeds a depth (power 80 %)"
 
 
 def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:
