@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 
 import pytest
 
@@ -104,6 +105,8 @@ def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_fact
     assert [[row[0] for row in moved.rows] for moved in (training, test)] == [["plain8 -> resnet8", "plain14 -> resnet14"]] * 2
     assert training.rows[1][1] == pytest.approx(5.0 - 1.4 - 14, abs=0.5)
     assert {row[2] for row in conditions.rows} == {3}
+    assert [head.name for head in conditions.heads()][3:] == ["training", "95 % interval", "test", "95 % interval"]
+    assert re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", conditions.rows[0][3])
     assert [(row[0], row[1]) for row in verdicts.rows] == [("plain", "yes"), ("residual", "no")]
     figures = {figure.name: figure for figure in items_of(page, Figure)}
     assert set(figures) == {"error-against-depth", "curves-plain", "curves-residual"}
@@ -136,7 +139,8 @@ def test_one_run_is_a_study_without_intervals(tmp_path):
     make_run(tmp_path / "one", curve_of=())
     page = study_page(collect(tmp_path))
     (conditions,) = items_of(page, Table)
-    assert conditions.rows[0][5] is None
+    assert [head.name for head in conditions.heads()] == ["network", "parameters", "n", "training", "test"]
+    assert "one seed, so that there is no interval" in conditions.caption
     (figure,) = items_of(page, Figure)
     assert [(series.style, len(series.x)) for series in figure.series] == [("dashed", 10), ("line", 1)]
     (tmp_path / "empty").mkdir()

@@ -55,7 +55,8 @@ def _subtitle(conditions: StudyTable) -> str:
     numbers = sorted({len(group.seeds) for group in conditions.groups})
     seeds = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     plural = "" if numbers == [1] else "s"
-    return f"{len(conditions.groups)} conditions, {seeds} seed{plural} each. Errors are top-1, in per cent, at the last epoch."
+    many = "" if len(conditions.groups) == 1 else "s"
+    return f"{len(conditions.groups)} condition{many}, {seeds} seed{plural} each. Errors are top-1, in per cent, at the last epoch."
 
 
 def _facts(found: Collection) -> dict[str, str]:
@@ -75,27 +76,30 @@ def _conditions(conditions: StudyTable, names: dict[tuple[str, str], str], rows:
     measured = [f for f in (training, "validation_top1_error_pct", TEST) if any(f in g.summaries for g in conditions.groups)]
     said = {training: "training", "validation_top1_error_pct": "validation", TEST: "test"}
     columns: list[Column | str] = ["network", Column("parameters", ",", numeric=True), "n"]
+    several = any(len(group.seeds) > 1 for group in conditions.groups)
     for field in measured:
-        columns += [Column(said[field], ".2f", True), Column("sd", ".2f", True), Column("95 % interval", numeric=True)]
+        columns += [Column(said[field], numeric=True), *([Column("95 % interval", numeric=True)] if several else [])]
     body = []
     for group in conditions.groups:
         cells: list[Cell] = [names[group.model, group.protocol], parameters[group.model, group.protocol], len(group.seeds)]
         for field in measured:
-            cells += _summary_cells(group.summaries.get(field))
+            cells += _summary_cells(group.summaries.get(field))[: 1 + several]
         body.append(cells)
     clean = ", batch-norm statistics recomputed" if "recomputed" in training else ""
-    caption = f"Top-1 error in per cent over n seeds: mean, standard deviation, t interval. Training error on clean images{clean}."
+    spread = "mean ± standard deviation over n seeds, and t interval" if several else "one seed, so that there is no interval"
+    caption = f"Top-1 error in per cent: {spread}. Training error on clean images{clean}."
     return Table(caption, columns, body)
 
 
 def _summary_cells(numbers: Summary | None) -> list[Cell]:
     if numbers is None:
-        return [None, None, None]
-    mean: Cell = numbers.mean
+        return [None, None]
+    spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.2f}"
+    mean = f"{numbers.mean:.2f}{spread}" if numbers.n else ""
     if numbers.num_diverged:
-        mean = f"{numbers.mean:.2f} ({numbers.num_diverged} diverged)" if numbers.n else f"{numbers.num_diverged} diverged"
+        mean += f" ({numbers.num_diverged} diverged)" if numbers.n else f"{numbers.num_diverged} diverged"
     interval = f"{numbers.interval_low:.2f} to {numbers.interval_high:.2f}".replace("-", "\N{MINUS SIGN}") if numbers.interval else None
-    return [mean, numbers.standard_deviation, interval]
+    return [mean, interval]
 
 
 def _differences(rows: Sequence[Row], training: str) -> list[Item]:
