@@ -11,7 +11,7 @@ import pytest
 from reslearn import recipes
 from reslearn.paper import protocol
 from reslearn.paper.budgets import demo, paper_budget
-from reslearn.paper.claim import Budget, Evidence
+from reslearn.paper.claim import Budget, Evidence, Finding
 from reslearn.paper.claims import c06, c09, c10, c11, c14
 from reslearn.report import Page, Section, render_html
 from reslearn.runs import RunFolder, plain
@@ -55,10 +55,10 @@ def test_without_a_finished_run_nothing_is_decided(claim: object, evidence: Evid
     assert "no " in finding.measured
 
 
-def check_finding(finding: object) -> None:
+def check_finding(finding: Finding) -> None:
     """Numbers are plain JSON, and the figures can be drawn."""
-    json.dumps(plain(finding.numbers), allow_nan=False)  # type: ignore[attr-defined]
-    figures = finding.figures  # type: ignore[attr-defined]
+    json.dumps(plain(finding.numbers), allow_nan=False)
+    figures = finding.figures
     assert all(figure.series for figure in figures)
     render_html(Page("claims", sections=[Section("figures", "", figures)]))
 

@@ -67,7 +67,7 @@ def measured(name: str, folder: Path, *, data: str | None = None, engine: Stub |
     module = paper.load_exhibit(name)
     data = "digits" if module.EXHIBIT.data == "CIFAR-10" else data
     chosen = replace(paper.budget_of(module, "smoke", data), judge_seeds=(0, 1, 2))
-    return paper.run_exhibit(module, chosen, folder, engine=engine or Stub(), fit=lambda *a, **b: [], evaluate=_evaluate)  # type: ignore[arg-type]
+    return paper.run_exhibit(module, chosen, folder, engine=engine or Stub(), fit=lambda *a, **b: [], evaluate=_evaluate)
 
 
 def _evaluate(*arguments: Any, **named: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.report import Figure, Panels, Table
-from reslearn.study import DegradationVerdict, Interval, Spread, Summary, compare_to, equivalence_to, runs_needed, summary
+from reslearn.study import DegradationVerdict, Interval, Spread, Summary, compare_to, equivalence_to, pairs_told, summary
 
 Outcome = Literal["reproduced", "not reproduced", "shown", "not shown", "undecided", "not run here"]
 """Of runs by the paper's own recipe on its own data: reproduced or not. Of other runs, and of what the paper leaves open: shown or not."""
@@ -25,7 +25,7 @@ MARGIN_OF_A_RISE_PCT = 1.0
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
     """`name` is that of the command: table1 to table6, fig1, fig4, fig6, fig7, ambiguities. `data`: what the paper's own needs. Where the
-    paper itself leaves a question open (`is_open`) no answer is against it."""
+    paper itself leaves a question open (`is_open`) no answer is against it. `names_seeds`: which they are belongs to what is run."""
 
     name: str
     title: str
@@ -35,6 +35,7 @@ class Exhibit:
     fewest_depths: int = 1
     most_depths: int | None = None
     is_open: bool = False
+    names_seeds: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,7 @@ def exact(what: str, unit: str, ours: float, paper: float, *, within: float) -> 
 
 
 def against_paper(
-    what: str,
-    values: Sequence[float],
-    paper: float,
-    *,
-    same_protocol: bool,
-    margin: float = MARGIN_PCT,
-    spread: Spread | None = None,
-    because: str = "",
+    what: str, values: Sequence[float], paper: float, *, same_protocol: bool, margin: float = MARGIN_PCT, spread: Spread | None = None
 ) -> Line:
     """An error of ours against the paper's, in per cent; `spread` where the paper's is a mean of several runs.
 
@@ -124,7 +118,7 @@ def against_paper(
     and so do runs that all gave the very same number, whose spread says nothing.
     """
     if not values:
-        return not_run(what, because, unit="%", paper=paper)
+        return not_run(what, "", unit="%", paper=paper)
     test, numbers = equivalence_to(values, paper, margin=margin, spread=spread), summary(values)
     around = compare_to(values, paper, spread=spread).interval
     outcome: Outcome
@@ -185,8 +179,7 @@ def _seeds_to_see(difference: float, numbers: Summary, unit: str) -> str:
     """How many seeds it would take, by the spread of those that there are."""
     if not numbers.standard_deviation or not difference:
         return ""
-    needed = runs_needed(difference, numbers.standard_deviation, paired=True)
-    return f"; to see {abs(difference):.2g} {unit} takes {'over 10,000' if needed is None else needed} seeds (power 80 %)"
+    return f"; to see {abs(difference):.2g} {unit} takes {pairs_told(difference, numbers.standard_deviation)} seeds (power 80 %)"
 
 
 def _answers(same_protocol: bool) -> tuple[Outcome, Outcome]:

@@ -46,13 +46,13 @@ def budget_of(module: ExhibitModule, name: str, data: str | None = None, *, seed
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"--depths {depth}: nets for CIFAR have 6n+2 layers: 8, 14, 20, 26, 32, ...")
     exhibit = module.EXHIBIT
-    given = {
+    without_effect = {
         "--depths": depths and not module.DEPTHS,
         "--data": data is not None and exhibit.data == "none",
-        "--seeds": seeds is not None and (exhibit.data == "none" or exhibit.name == "table5"),
+        "--seeds": seeds is not None and (exhibit.data == "none" or exhibit.names_seeds),
     }
-    for option, without_effect in given.items():
-        if without_effect:
+    for option, is_given in without_effect.items():
+        if is_given:
             raise ValueError(f"{option} has no effect in {exhibit.name}: leave it out")
     if exhibit.data == "ImageNet":
         return imagenet_budget(name, data, seeds=seeds)

@@ -94,8 +94,9 @@ def end_labels(figure: Figure, up: Axis) -> list[EndLabel]:
     groups = figure.groups()
     if not 2 <= len(groups) <= 8 or max(len(group) for group in groups) > 14:
         return []
-    ends_at = [max((point[0] for point in series.points()), default=math.nan) for series in figure.series if series.style != "thin"]
-    if min(ends_at) < max(ends_at) - 0.05 * (max(ends_at) - min(x for series in figure.series for x in series.x)):
+    along = [series.x for series in figure.series if series.style != "thin" and len(series.x)]
+    ends = [max(x) for x in along]
+    if ends and max(ends) - min(ends) > 0.05 * (max(ends) - min(map(min, along))):
         return []
     wanted: list[tuple[float, int]] = []
     for index, group in enumerate(groups):

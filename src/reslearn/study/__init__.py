@@ -6,7 +6,7 @@ from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
-from reslearn.study.power import holm, power_of, runs_needed
+from reslearn.study.power import holm, pairs_told, power_of, runs_needed
 from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
 from reslearn.study.statistics import (
@@ -33,6 +33,6 @@ __all__ = [
     "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
     "StudyError", "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap",
     "collect", "compare", "compare_steps", "compare_to", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences",
-    "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "power_of", "restricted_mean", "run_study", "runs_needed",
-    "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
+    "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "pairs_told", "power_of", "restricted_mean", "run_study",
+    "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
 ]  # fmt: skip

@@ -48,6 +48,11 @@ def runs_needed(difference: float, standard_deviation: float, *, power: float = 
     return few
 
 
+def pairs_told(difference: float, standard_deviation: float) -> str:
+    """`runs_needed` of pairs with a power of 80 %, as a reader says it: "8", or "over 10,000"."""
+    return str(runs_needed(difference, standard_deviation, paired=True) or "over 10,000")
+
+
 def power_of(difference: float, standard_deviation: float, *, num_runs: int, paired: bool = False) -> float:
     """The chance to see `difference` with the t test at 5 %, two-sided, from `num_runs` seeds a side (pairs, if paired)."""
     if num_runs < 2:

@@ -118,7 +118,7 @@ def _exact_p(strata: Sequence[_Dealt]) -> float | None:
     if math.prod(math.comb(len(a) + len(b), len(a)) for a, b in strata) > _MOST_SPLITS:
         return None
     observed = abs(_log_rank(strata))
-    ways = [abs(_log_rank(dealt)) for dealt in itertools.product(*([*_ways([*a, *b], len(a))] for a, b in strata))]
+    ways = [abs(_log_rank(dealt)) for dealt in itertools.product(*(_ways([*a, *b], len(a)) for a, b in strata))]
     return sum(statistic >= observed - 1e-9 for statistic in ways) / len(ways)
 
 

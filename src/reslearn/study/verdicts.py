@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from reslearn.study.power import runs_needed
+from reslearn.study.power import pairs_told
 from reslearn.study.statistics import CONFIDENCE, Comparison, Summary, compare, summary
 
 MARGIN_PCT = 1.0
@@ -140,9 +140,8 @@ def _seeds_needed(deep: list[float], shallow: list[float], margin_pct: float) ->
     deviation = summary(differences).standard_deviation if differences else None
     if not deviation or not margin_pct:
         return ""
-    needed = runs_needed(margin_pct, deviation, paired=True) or "over 10,000"
     points = "point" if margin_pct == 1 else "points"
-    return f"; to see {margin_pct:g} {points} takes {needed} seeds a depth (power 80 %)"
+    return f"; to see {margin_pct:g} {points} takes {pairs_told(margin_pct, deviation)} seeds a depth (power 80 %)"
 
 
 def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:

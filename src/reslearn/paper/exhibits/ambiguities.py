@@ -12,7 +12,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, Outcome, not_run
 from reslearn.report import Cell, Table
-from reslearn.study import compare, holm, runs_needed
+from reslearn.study import compare, holm, pairs_told
 
 DIFFERENCE_TO_SEE_PCT = 0.3
 EXHIBIT = Exhibit(
@@ -149,9 +149,8 @@ def _power(moved: dict[str, list[float]], base: list[float], corrected: dict[str
         differences = [a - b for a, b in zip(values, base, strict=True) if math.isfinite(a - b)]
         if len(differences) > 1:
             deviation = statistics.stdev(differences)
-            needed = runs_needed(DIFFERENCE_TO_SEE_PCT, deviation, paired=True)
-            p = corrected[name]
-            rows.append([name, "" if p is None else f"{p:.2g}", round(deviation, 2), "over 10,000" if needed is None else str(needed)])
+            p, needed = corrected[name], pairs_told(DIFFERENCE_TO_SEE_PCT, deviation)
+            rows.append([name, "" if p is None else f"{p:.2g}", round(deviation, 2), needed])
     caption = (
         "p by Holm's correction for all switches. Pairs of seeds needed: to see "
         f"{DIFFERENCE_TO_SEE_PCT:g} points with a power of 80 %, from the spread of the differences here."

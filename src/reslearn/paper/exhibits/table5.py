@@ -14,6 +14,7 @@ EXHIBIT = Exhibit(
     title="An ensemble of six on ImageNet",
     section="Table 5",
     data="ImageNet",
+    names_seeds=True,
     rule="Shown beside the paper's number, not judged: that is of test images whose labels are not public.",
 )
 DEPTHS: dict[str, Depths] = {}
