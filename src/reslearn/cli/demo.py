@@ -15,7 +15,7 @@ def demo(
 ) -> None:
     """Show on handwritten digits what the paper claims: plain networks get harder to train with depth, residual ones do not.
 
-    Trains both families at several depths (six to seven minutes on two cores, no download), applies to each claim a rule that was
+    Trains both families at several depths (about five minutes on two cores, no download), applies to each claim a rule that was
     written before the data were seen, and writes a page. Stopped, it goes on when it is called again.
     """
     from reslearn import paper
