@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.depth.rivals import NAMES as RIVALS
-from scipy.stats import binomtest
+
+from reslearn.study import Interval, bootstrap, proportion
 
 NO_ALARM = ("healthy", "undecided")
 
@@ -53,6 +54,7 @@ class Score:
     right: Rate
     rivals: dict[str, tuple[Rate, Rate]]
     seconds_median: float
+    seconds_interval: Interval | None  # of the median over networks, by bootstrap
     seconds_max: float
     unsettled: int
     wrong: tuple[str, ...]
@@ -62,7 +64,7 @@ def rate(hits: int, n: int) -> Rate:
     """With its interval."""
     if not n:
         return Rate(hits=0, n=0, pct=None, low_pct=None, high_pct=None)
-    interval = binomtest(hits, n).proportion_ci(method="exact")
+    interval = proportion(hits, n)
     return Rate(hits=hits, n=n, pct=100 * hits / n, low_pct=100 * interval.low, high_pct=100 * interval.high)
 
 
@@ -83,6 +85,7 @@ def score(judged: Sequence[Judged], *, unsettled: int = 0) -> Score:
         right=_share(one.is_right for one in judged),
         rivals={name: (_share(one.alarms[name] for one in healthy), _share(one.alarms[name] for one in degraded)) for name in RIVALS},
         seconds_median=median(one.seconds for one in judged),
+        seconds_interval=bootstrap([one.seconds for one in judged], median),
         seconds_max=max(one.seconds for one in judged),
         unsettled=unsettled,
         wrong=tuple(f"{one.name}: {one.verdict}, is {' or '.join(one.truths)}" for one in judged if not one.is_right),
@@ -102,7 +105,8 @@ def table(found: Score) -> str:
         f"left out, truth not settled     {found.unsettled}",
     ]  # fmt: skip
     lines += [f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}" for name, (healthy, degraded) in found.rivals.items()]
-    lines += [f"a network took {found.seconds_median:.0f} s in the median, {found.seconds_max:.0f} s at most, on one core"]
+    spread = "" if found.seconds_interval is None else f" [{found.seconds_interval.low:.0f}, {found.seconds_interval.high:.0f}]"
+    lines += [f"a network took {found.seconds_median:.0f} s{spread} in the median, {found.seconds_max:.0f} s at most, on one core"]
     return "\n".join([*lines, *(f"wrong: {line}" for line in found.wrong)])
 
 

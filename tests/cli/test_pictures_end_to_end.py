@@ -39,12 +39,17 @@ def test_from_folder_to_all_three_protocols(make_pictures: Make, tmp_path: Path,
         measured[protocol] = json.loads(told)
         assert (measured[protocol]["protocol"], measured[protocol]["networks"], measured[protocol]["num_images"]) == (protocol, 1, 12)
     assert measured["single"]["top1_error_pct"] == result["test_top1_error_pct"]
+    for values in measured.values():
+        low, high = values["top1_error_interval_pct"]
+        assert 0 <= low <= values["top1_error_pct"] <= high <= 100
+        assert high - low > 20, "twelve images tell little"
     assert len({values["loss"] for values in measured.values()}) == 3
 
     bundle = out / "model.safetensors"
     status, told, _ = reslearn("evaluate", out, bundle, pictures, "--protocol", "ten-crop")
     assert status == 0
-    assert told.startswith(f"test error {measured['ten-crop']['top1_error_pct']:.2f} %")
+    low, high = measured["ten-crop"]["top1_error_interval_pct"]
+    assert told.startswith(f"test error {measured['ten-crop']['top1_error_pct']:.2f} % [{low:.2f}, {high:.2f}], ")
     assert "(ten-crop, 2 networks)" in told
     status, told, _ = reslearn("evaluate", bundle, pictures, "--images", "validation", "--json")
     assert (status, json.loads(told)["top1_error_pct"]) == (0, result["validation_top1_error_pct"])

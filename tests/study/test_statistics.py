@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from reslearn.study import bootstrap, compare, equivalence, slope, summary
+from reslearn.study import bootstrap, compare, equivalence, proportion, slope, summary
 
 # Whole hundredths of a per cent: what errors look like, and no two values that differ by rounding alone.
 errors_pct = st.integers(0, 10_000).map(lambda hundredths: hundredths / 100)
@@ -185,3 +185,16 @@ def test_bootstrap_of_many_values_is_near_the_t_interval_and_repeats() -> None:
     assert median.low <= statistics.median(values) <= median.high
     assert bootstrap([1.0]) is None
     assert bootstrap([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_of_a_share_is_scipys_exact_one(seen: tuple[int, int]) -> None:
+    theirs = scipy.stats.binomtest(*seen).proportion_ci(0.95, method="exact")
+    assert proportion(*seen) == pytest.approx((theirs.low, theirs.high), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(1, 0), (-1, 3), (4, 3)])
+def test_a_share_of_nothing_is_refused(hits: int, n: int) -> None:
+    with pytest.raises(ValueError, match=f"{hits} of {n}"):
+        proportion(hits, n)

@@ -34,7 +34,8 @@ def evaluate(
 
     Of several networks, and of several views, the softmax scores are averaged. Lengths are the paper's for crops of 224 pixels and in
     proportion for others: ten-crop takes four corners and the centre at a shorter side of 256, and their mirror images; multi-scale
-    shows whole pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a folder of images.
+    shows whole pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a folder of images. Intervals
+    in brackets hold 95 % and are over images: what another sample of as many would give, not what another seed of training would.
     """
     import json
     from dataclasses import asdict
@@ -53,8 +54,23 @@ def evaluate(
         members, data, images=images, protocol=protocol.value, precision=precision, device=device, data_dir=data_dir
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps({**asdict(metrics), "protocol": protocol.value, "networks": len(members)}))
+        interval = _interval_pct(metrics.top1_error_pct, metrics.num_images)
+        told = {**asdict(metrics), "top1_error_interval_pct": interval, "protocol": protocol.value, "networks": len(members)}
+        typer.echo(json.dumps(told))
         return
-    top5 = "" if metrics.top5_error_pct is None else f", top-5 {metrics.top5_error_pct:.2f} %"
+    top5 = "" if metrics.top5_error_pct is None else f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"
     by = "" if protocol == Views.single and len(members) == 1 else f" ({protocol.value}, {len(members)} network{'s'[: len(members) > 1]})"
-    typer.echo(f"{images} error {metrics.top1_error_pct:.2f} %{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images{by}")
+    top1 = _with_interval(metrics.top1_error_pct, metrics.num_images)
+    typer.echo(f"{images} error {top1}{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images{by}")
+
+
+def _interval_pct(error_pct: float, num_images: int) -> tuple[float, float]:
+    from reslearn.study import proportion
+
+    interval = proportion(round(error_pct * num_images / 100), num_images)
+    return 100 * interval.low, 100 * interval.high
+
+
+def _with_interval(error_pct: float, num_images: int) -> str:
+    low, high = _interval_pct(error_pct, num_images)
+    return f"{error_pct:.2f} % [{low:.2f}, {high:.2f}]"

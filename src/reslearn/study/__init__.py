@@ -21,6 +21,7 @@ from reslearn.study.statistics import (
     compare_to,
     equivalence,
     equivalence_to,
+    proportion,
     slope,
     summary,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
     "StudyError", "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap",
     "collect", "compare", "compare_steps", "compare_to", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences",
-    "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "pairs_told", "power_of", "restricted_mean", "run_study",
-    "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field", "vary",
+    "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "pairs_told", "power_of", "proportion",
+    "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field",
+    "vary",
 ]  # fmt: skip

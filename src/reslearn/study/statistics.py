@@ -193,6 +193,21 @@ def slope(x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float
     return Slope(per_seed=slopes, summary=summary(slopes, confidence=confidence))
 
 
+def proportion(hits: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Exact interval of a share, from 0 to 1, of which `hits` of `n` were seen (Clopper and Pearson 1934).
+
+    ValueError for no n, and for hits below 0 or above n.
+    """
+    if not 0 <= hits <= n or n == 0:
+        raise ValueError(f"{hits} of {n}: from none to all of at least one are needed")
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = betaincinv(hits, n - hits + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
+    return Interval(float(low), float(high))
+
+
 def bootstrap(
     values: Sequence[float],
     statistic: Callable[[Sequence[float]], float] = statistics.mean,
@@ -203,7 +218,7 @@ def bootstrap(
 ) -> Interval | None:
     """Percentile bootstrap interval of any statistic (a median, a ratio) of finite values; None below two.
 
-    It is too narrow for the three to five seeds of most studies: for means take `summary`. Its use is many values, images say.
+    It is too narrow for the three to five seeds of most studies: for means take `summary`. Its use is many values: images, or networks.
     """
     finite, _ = _finite(values, "values")
     if len(finite) < 2:
