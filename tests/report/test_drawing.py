@@ -103,6 +103,23 @@ def test_end_labels_keep_their_distance_and_their_order():
     assert end_labels(figure(Series("only", [1], [1])), y_axis(drawn)) == []
 
 
+@pytest.mark.parametrize(
+    ("series", "labels"),
+    [
+        ([Series("a", [], []), Series("b", [], [])], []),
+        ([Series("a", [], []), Series("b", [1, 2], [1, 2])], ["b"]),
+        ([Series("a", [1, 9], [1, 2], "thin"), Series("b", [1, 2], [2, 3], "thin")], ["a", "b"]),
+        ([Series("a", [1, 9], [1, 2]), Series("b", [1, 2], [2, 3])], []),
+        ([Series("a", [1, 2], [1, math.nan]), Series("b", [1, 2], [math.nan, math.nan])], ["a"]),
+    ],
+    ids=["all empty", "one empty", "all thin", "ends at different places", "without a value"],
+)
+def test_end_labels_of_empty_and_thin_curves(series: list[Series], labels: list[str]) -> None:
+    drawn = figure(*series)
+    assert [label.group for label in end_labels(drawn, y_axis(drawn))] == labels
+    assert draw(drawn).svg and figure_png(drawn)
+
+
 def test_colours_have_contrast_on_their_ground_and_differ_by_marker():
     assert min(contrast(colour, LIGHT_GROUND) for colour in LIGHT) >= 3
     assert min(contrast(colour, DARK_GROUND) for colour in DARK) >= 3
