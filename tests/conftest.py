@@ -41,11 +41,14 @@ def _known_seed() -> None:
 @pytest.fixture
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`few_trials(MIN_STEPS=4)`: a diagnosis makes as few trials as there can be; what else is to be another number is named."""
-    from reslearn.diagnose import experiment
+    from reslearn.diagnose import budget, experiment
 
     def fewer(**others: Any) -> None:
         for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, **others}.items():
-            monkeypatch.setattr(experiment, name, value)
+            places = [module for module in (budget, experiment) if hasattr(module, name)]
+            assert places, name
+            for place in places:
+                monkeypatch.setattr(place, name, value)
 
     return fewer
 

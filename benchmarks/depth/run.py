@@ -84,7 +84,7 @@ def lines(place: Path) -> list[Line]:
 def rules() -> str:
     """Twelve digits of the hash of what decides a verdict: rules, experiments and surgery."""
     rooms = {
-        "diagnose": ("before", "by_layer", "conditions", "experiment", "problem", "trial", "verdict"),
+        "diagnose": ("before", "budget", "by_layer", "conditions", "experiment", "problem", "rates", "trial", "verdict"),
         "models": ("blocks", "seams", "surgery"),
     }
     root = Path(reslearn.diagnose.__file__).parents[1]

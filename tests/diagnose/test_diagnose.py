@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from reslearn.diagnose import DiagnosisError, diagnose, experiment, make_conditions, make_problem, run_trial
-from reslearn.diagnose.experiment import chosen_rate, further_rates
+from reslearn.diagnose.budget import Clock
 from reslearn.diagnose.page import diagnosis_json, diagnosis_page
+from reslearn.diagnose.rates import chosen_rate, further_rates
 from reslearn.report import write_page
 
 torch.manual_seed(0)
@@ -261,10 +262,10 @@ def test_a_network_is_not_accused_at_a_rate_that_only_short_trials_bear(
 ) -> None:
     problem = make_problem(mlp, (X, Y), lr=0.04)
     made = experiment._Experiment(
-        problem=problem, conditions=make_conditions(problem), response_ratio=None, clock=experiment.Clock(seconds=9), say=print,
+        problem=problem, conditions=make_conditions(problem), response_ratio=None, clock=Clock(seconds=9), say=print,
         with_proof=False, times=4, steps=10, rates={"deep": (0.04, short), "shallow": (0.04, short)},
     )  # fmt: skip
-    monkeypatch.setattr(experiment, "_trial", lambda condition, lr, seed, steps, *, name: SimpleNamespace(train_score=at[lr]))
+    monkeypatch.setattr(experiment, "run_trial", lambda problem, net, *, lr, **others: SimpleNamespace(train_score=at[lr]))
     made.choose_rates_again()
     assert {name: rate for name, (rate, _) in made.rates.items()} == {"deep": chosen, "shallow": chosen}
 

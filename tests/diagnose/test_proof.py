@@ -1,20 +1,20 @@
 """Before and after on a fresh seed: what is trained, what is recommended, what page, JSON and command line say."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from reslearn.diagnose import MARGIN, Diagnosis, Patch, diagnose, experiment, make_problem
+from reslearn.diagnose.budget import Clock, fitting_steps
 from reslearn.diagnose.page import diagnosis_json, diagnosis_page, patch_line
 from reslearn.diagnose.proof import PROOF_SEED
 from reslearn.report import Page, render_html
@@ -82,23 +82,27 @@ def test_nothing_is_proven_where_nothing_was_asked_or_trained(quick: Quick) -> N
     assert "not recommended: inputs do not vary" in html(diagnosis_page(still, command=["reslearn"], patch=PATCH))
 
 
-def test_the_minutes_are_shared_out_so_that_the_proof_fits_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-
-    def trial(*given: Any, steps: int, **named: Any) -> None:
-        now[0] += 0.1 + 0.01 * steps
-
-    monkeypatch.setattr(experiment, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(experiment, "run_trial", trial)
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_the_minutes_are_shared_out_so_that_the_proof_fits_in(jobs: int) -> None:
     problem = make_problem(lambda: plain(4), (X, Y), batch_size=32)
     conditions = experiment.make_conditions(problem)
-    steps = {}
-    for more in (0, 2):
-        now[0] = 0.0
-        steps[more] = experiment.fitting_steps(problem, conditions, experiment.Clock(seconds=120, started=0.0), num_more=more)
+    steps, parts = {}, {}
+    for with_proof in (False, True):
+        clock = Clock(seconds=120)
+        made = experiment._Experiment(
+            problem=problem, conditions=conditions, response_ratio=None, clock=clock, say=print, with_proof=with_proof, jobs=jobs
+        )
+        parts[with_proof] = made.parts()
+        steps[with_proof] = fitting_steps(parts[with_proof], clock, lambda num: 0.1 + 0.01 * num, jobs=jobs)
     number = len(conditions.made) + 2  # the network at the rate given, and a condition that comes on the way
-    trials, lengths = number * (4 + 4 + 3) + 2 + 6, number * (2 + 4 + 4 * 3) + 4 * (2 + 6)  # six to choose rates in long trials
-    assert trials * 0.12 + lengths * steps[2] * 0.01 <= 0.9 * 120 < trials * 0.12 + lengths * (steps[0] + 1) * 0.01
+    assert sum(num for num, _ in parts[True]) == number * (4 + 4 + 3) + 2 + 6  # six to choose rates in long trials
+    assert sum(num * length for num, length in parts[True]) == number * (2 + 4 + 4 * 3) + 4 * (2 + 6)
+
+    def needed(with_proof: bool, steps: int) -> float:
+        return sum(math.ceil(num / jobs) * (0.12 + 0.01 * length * steps) for num, length in parts[with_proof])
+
+    assert needed(True, steps[True]) <= 0.9 * 120 < needed(True, steps[False] + 1)
+    assert needed(True, steps[True] + 1) > 0.9 * 119
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def diagnose(
     patch: Annotated[bool, typer.Option("--patch", help="Write what to change, and train before and after it on a fresh seed.")] = False,
     patch_file: Annotated[Path | None, typer.Option(help="Where; NAME.py: a new file with its own build. Default: in --out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page goes; default: diagnosis/NAME.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trials at once, a thread each; default: one a core (with a GPU: 1).")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless the network is healthy.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
@@ -62,7 +63,7 @@ def diagnose(
     if place.exists() and not place.is_dir():
         raise ValueError(f"--out {place}: a file is there, and a folder is needed")
     made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
-    found = run(problem, minutes=minutes, steps=steps, with_proof=made is not None, say=aloud)
+    found = run(problem, minutes=minutes, steps=steps, with_proof=made is not None, jobs=jobs, say=aloud)
     page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
     if made is not None:
         write_patch(made)

@@ -8,30 +8,35 @@ may only be slower to begin, and get along with a lower rate in the long run.
 
 from __future__ import annotations
 
-import math
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from reslearn.diagnose.before import fault_of_data, neighbours, suggested
+from reslearn.diagnose.budget import MIN_STEPS, Clock, fitting_steps, speedup
 from reslearn.diagnose.by_layer import LayerSignal, response_ratio, signals_by_layer
 from reslearn.diagnose.conditions import Condition, Conditions, constructed, make_conditions, shallowest, wide
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
+from reslearn.diagnose.rates import LR_STEP, chosen_rate, further_rates, learns
+from reslearn.diagnose.side_by_side import jobs_here, side_by_side
 from reslearn.diagnose.trial import Signals, Trial, as_it_is, run_trial, signals
 from reslearn.diagnose.verdict import FEWEST_SEEDS, MARGIN, NEED_LONGER, Evidence, Verdict, decide, ruled_out, suspect
 
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
-LR_STEP, MAX_WIDENINGS = 4.0, 4
+MAX_WIDENINGS = 4
 CHOICE_SEED = 1000
 LONGER = 4
 MAX_SEEDS = {1: 4, LONGER: 6}
 """By how many times the steps."""
 NUM_AGAIN = 3
 """Rates that a network and its shallower one are tried at in longer trials, mostly."""
-FEWEST_STEPS, MIN_STEPS, MAX_STEPS = 4, 30, 2000
+FEWEST_STEPS = 4
 _SHARE_OF_CHOICE = 0.5
 
 
@@ -57,34 +62,22 @@ class Diagnosis:
     interrupted: bool = False
 
 
-@dataclass(kw_only=True)
-class Clock:
-    """Time that may be spent."""
-
-    seconds: float
-    started: float = field(default_factory=time.monotonic)
-
-    def used(self) -> float:
-        return time.monotonic() - self.started
-
-    def left(self) -> float:
-        return self.seconds - self.used()
-
-
 def diagnose(
-    problem: Problem, *, minutes: float = 10.0, steps: int | None = None, with_proof: bool = False,
+    problem: Problem, *, minutes: float = 10.0, steps: int | None = None, with_proof: bool = False, jobs: int | None = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> Diagnosis:  # fmt: skip
     """Tell by experiment whether depth hurts the network, or what else does. `say` is told what is being tried and what was ruled out.
 
     steps: of a short trial, by default as many as let all fit into `minutes`; given, the outcome does not hang on the speed of the machine,
     as long as the time suffices. with_proof: train it before and after shortcuts too, on a seed by which nothing was judged; the minutes
-    are shared out so that this fits in. Raises DiagnosisError where the time does not suffice for a single trial.
+    are shared out so that this fits in. jobs: trials at once; 1 trains here, with all threads; more, forks of this process with a thread
+    each; None, one a core. Raises DiagnosisError where the time does not suffice for a single trial.
     """
     if not minutes > 0:
         raise DiagnosisError(f"minutes {minutes}: more than 0 is needed")
     if steps is not None and steps < FEWEST_STEPS:
         raise DiagnosisError(f"steps {steps}: {FEWEST_STEPS} or more are needed")
+    jobs = jobs_here(jobs)
     clock = Clock(seconds=60 * minutes)
     fault = fault_of_data(problem)
     start = signals(problem.net(CHOICE_SEED), problem)
@@ -94,7 +87,7 @@ def diagnose(
     if not fault:
         conditions.made.update(suggested(problem, start, ratio))
     made = _Experiment(
-        problem=problem, conditions=conditions, response_ratio=ratio, clock=clock, say=say,
+        problem=problem, conditions=conditions, response_ratio=ratio, clock=clock, say=say, jobs=jobs,
         with_proof=with_proof and "shortcuts" in conditions.made,
     )  # fmt: skip
     interrupted = False
@@ -125,19 +118,20 @@ class _Experiment:
     clock: Clock
     say: Callable[[str], None]
     with_proof: bool
+    jobs: int = 1
     neighbours: float = 1.0
     steps: int = 0
     times: int = 1
     trials: list[Trial] = field(default_factory=list)
     rates: dict[str, tuple[float, dict[float, float]]] = field(default_factory=dict)
-    shallow: dict[int, nn.Module] = field(default_factory=dict)  # trained, by seed
+    shallow: dict[int, bytes] = field(default_factory=dict)  # weights as trained, by seed
     proof: Proof | None = None
 
     def run(self, steps: int | None) -> None:
         """All of it, in order."""
         self.say("nearest neighbours, as a yardstick")
         self.neighbours = neighbours(self.problem)
-        self.steps = steps or fitting_steps(self.problem, self.conditions, self.clock, num_more=2 if self.with_proof else 0)
+        self.steps = steps or fitting_steps(self.parts(), self.clock, self.seconds_of, jobs=self.jobs)
         self.choose_rates()
         for times in MAX_SEEDS:
             if times > 1 and not self.lasts(times):
@@ -152,106 +146,170 @@ class _Experiment:
             self.construct()
         if self.with_proof:
             self.say(f"before and after on a fresh seed: about {self.pair_seconds():.0f} s")
-            self.proof = prove(self.conditions.made, {name: lr for name, (lr, _) in self.rates.items()}, steps=self.times * self.steps)
+            rates = {name: lr for name, (lr, _) in self.rates.items()}
+            self.proof = prove(self.conditions.made, rates, steps=self.times * self.steps, jobs=self.jobs)
+
+    def parts(self) -> list[tuple[int, float]]:
+        """Trials that there will be at most, those that can be side by side together, and their length in short ones."""
+        num = len(self.conditions.made) + 2  # and the network at the rate given, and one that comes on the way
+        more_seeds = MAX_SEEDS[1] - FEWEST_SEEDS
+        return [
+            (num * len(LR_FACTORS), _SHARE_OF_CHOICE), (num * FEWEST_SEEDS, 1), *[(num, 1)] * more_seeds,
+            (2 * NUM_AGAIN, LONGER), (num * FEWEST_SEEDS, LONGER), (2 * self.with_proof, LONGER),
+        ]  # fmt: skip
+
+    def seconds_of(self, steps: int) -> float:
+        """That trials of the whole network take, as many at once as there will be, since they share the memory."""
+        began, lowest = time.monotonic(), self.problem.lr * LR_FACTORS[0]
+        probe = _Planned(self.conditions.made["deep"], lowest, CHOICE_SEED, steps, name="probe")
+        list(side_by_side([probe.run] * self.jobs, self.jobs))
+        return time.monotonic() - began
+
+    def train(self, planned: Iterable[_Planned]) -> list[Trial]:
+        """Side by side; kept in their order, so that what was stopped has no gaps."""
+        made = []
+        for trial, weights in side_by_side((one.run for one in planned), self.jobs):
+            made.append(trial)
+            self.trials.append(trial)
+            if weights:
+                self.shallow[trial.seed] = weights
+        return made
 
     def choose_rates(self) -> None:
         """For all conditions, and for those that what is seen on the way asks for."""
         made, rates = self.conditions.made, self.rates
-        for condition in list(made.values()):
-            self.choose_rate(condition)
+        self.choose(list(made.values()))
         something = any(learns(rates[name][1]) for name in ("deep", "shallow") if name in rates)
         if not something and (least := shallowest(self.problem)) is not None:
             made["shallowest"] = least
-            self.choose_rate(least)
+            self.choose([least])
         fits_less = min(rates["deep"][1].values()) - self.neighbours > MARGIN  # than neighbours tell of what they never saw
         if fits_less and self.problem.inputs.is_floating_point():
             made["wide"] = wide(self.problem)
-            self.choose_rate(made["wide"])
+            self.choose([made["wide"]])
 
-    def choose_rate(self, condition: Condition) -> None:
-        """By the training score, on a seed that nothing is judged by."""
+    def choose(self, conditions: Sequence[Condition]) -> None:
+        """Rates by the training score, on a seed that nothing is judged by; further out for those whose best lies at an end."""
         short = max(MIN_STEPS, int(_SHARE_OF_CHOICE * self.steps)) if self.steps > MIN_STEPS else self.steps
-        scores: dict[float, float] = {}
-        wanted = [condition.problem.lr * part for part in LR_FACTORS]
+        scores: dict[str, dict[float, float]] = {condition.name: {} for condition in conditions}
+        wanted = [(condition, condition.problem.lr * part) for condition in conditions for part in LR_FACTORS]
         while wanted:
-            lr = wanted.pop(0)
-            self.say(f"learning rates: {condition.name} at {lr:.3g}")
-            trial = _trial(condition, lr, CHOICE_SEED, short, name=f"{condition.name}, to choose its rate")
-            self.trials.append(trial)
-            scores[lr] = trial.train_score
-            if not wanted and len(scores) < len(LR_FACTORS) + MAX_WIDENINGS:
-                wanted = further_rates(scores)
-        self.rates[condition.name] = (chosen_rate(scores, usual=condition.problem.lr), scores)
+            for condition, lr, score in self.tried(wanted, short):
+                scores[condition.name][lr] = score
+            unsettled = [one for one in dict.fromkeys(one for one, _ in wanted) if len(scores[one.name]) < len(LR_FACTORS) + MAX_WIDENINGS]
+            wanted = [(condition, lr) for condition in unsettled for lr in further_rates(scores[condition.name])]
+        for condition in conditions:
+            self.rates[condition.name] = (chosen_rate(scores[condition.name], usual=condition.problem.lr), scores[condition.name])
 
     def choose_rates_again(self) -> None:
         """Before depth is accused: a rate that a short trial bears may be too high for a long one, and where nothing was learnt in short
         trials they said nothing of rates."""
-        length = self.times * self.steps
-        for condition in [one for name, one in self.conditions.made.items() if name in ("deep", "shallow", "shallowest")]:
+        conditions = [one for name, one in self.conditions.made.items() if name in ("deep", "shallow", "shallowest")]
+        wanted = []
+        for condition in conditions:
             (rate, scores), usual = self.rates[condition.name], condition.problem.lr
             blind = [] if learns(scores) else [usual * part for part in LR_FACTORS]
-            longer: dict[float, float] = {}
-            for lr in sorted({rate, rate / LR_STEP, usual, *blind}):
-                self.say(f"learning rates: {condition.name} at {lr:.3g}, {length} steps")
-                trial = _trial(condition, lr, CHOICE_SEED, length, name=f"{condition.name}, to choose its rate")
-                self.trials.append(trial)
-                longer[lr] = trial.train_score
-            self.rates[condition.name] = (chosen_rate(longer, usual=usual), scores)
+            wanted += [(condition, lr) for lr in sorted({rate, rate / LR_STEP, usual, *blind})]
+        longer: dict[str, dict[float, float]] = {condition.name: {} for condition in conditions}
+        for condition, lr, score in self.tried(wanted, self.times * self.steps):
+            longer[condition.name][lr] = score
+        for condition in conditions:
+            rate = chosen_rate(longer[condition.name], usual=condition.problem.lr)
+            self.rates[condition.name] = (rate, self.rates[condition.name][1])
+
+    def tried(self, wanted: Sequence[tuple[Condition, float]], steps: int) -> list[tuple[Condition, float, float]]:
+        """Conditions at rates, and their training scores."""
+
+        def planned() -> Iterator[_Planned]:
+            for condition, lr in wanted:
+                self.say(f"learning rates: {condition.name} at {lr:.3g}, {steps} steps")
+                yield _Planned(condition, lr, CHOICE_SEED, steps, name=f"{condition.name}, to choose its rate")
+
+        trials = self.train(planned())
+        return [(condition, lr, trial.train_score) for (condition, lr), trial in zip(wanted, trials, strict=True)]
 
     def judge(self) -> None:
         """Seed after seed until a verdict is certain, or no time is left for another and the proof."""
-        length = self.times * self.steps
-        longest = 0.0
         self.shallow.clear()
-        for seed in range(MAX_SEEDS[self.times]):
-            if seed and self.clock.left() < longest + (self.pair_seconds() if self.with_proof else 0):
-                self.say(f"no time is left for another seed: {seed} were judged")
+        seeds = range(MAX_SEEDS[self.times])
+        for some in (seeds[:FEWEST_SEEDS], *(seeds[seed : seed + 1] for seed in seeds[FEWEST_SEEDS:])):
+            self.train(self.planned(some))
+            if len(self.judged("deep")) < some.stop:
+                self.say(f"no time is left for another seed: {len(self.judged('deep'))} were judged")
                 break
-            began = time.monotonic()
+            found = suspect(self.evidence())
+            out = ", ".join(ruled_out(self.evidence()))
+            self.say(f"after {some.stop} seeds: {found.name}; {found.because}" + (f"; ruled out: {out}" if out else ""))
+            if found.certain:
+                break
+
+    def planned(self, seeds: Sequence[int]) -> Iterator[_Planned]:
+        """Every condition of `seeds`, as long as there is time for a seed more."""
+        length = self.times * self.steps
+        for seed in seeds:
+            needed = self.seed_seconds() / speedup(len(self.conditions.made), self.jobs)
+            if seed and self.clock.left() < needed + (self.pair_seconds() if self.with_proof else 0):
+                return
             for condition in self.conditions.made.values():
                 self.say(f"seed {seed}, {length} steps: {condition.name} ({condition.what})")
-                net = condition.make(seed)
-                self.trials.append(_trial(condition, self.rates[condition.name][0], seed, length, net=net))
-                if condition.name == "shallow":
-                    self.shallow[seed] = net
+                keep = condition.name == "shallow"
+                yield _Planned(condition, self.rates[condition.name][0], seed, length, keep=keep)
             if self.problem.lr_is_given and self.rates["deep"][0] != self.problem.lr:
                 self.say(f"seed {seed}, {length} steps: the network at the learning rate given, {self.problem.lr:.3g}")
-                self.trials.append(_trial(self.conditions.made["deep"], self.problem.lr, seed, length, name="given"))
-            longest = max(longest, time.monotonic() - began)
-            if seed + 1 >= FEWEST_SEEDS:
-                found = suspect(self.evidence())
-                out = ", ".join(ruled_out(self.evidence()))
-                self.say(f"after {seed + 1} seeds: {found.name}; {found.because}" + (f"; ruled out: {out}" if out else ""))
-                if found.certain:
-                    break
+                yield _Planned(self.conditions.made["deep"], self.problem.lr, seed, length, name="given")
 
     def construct(self) -> None:
         """The deep network with the trained shallow one inside it, as it is and trained on from there, as far as the time suffices."""
-        length, rate, what = self.times * self.steps, self.rates["deep"][0], "the trained shallow network, and identities for the rest"
-        for seed, shallow in self.shallow.items():
-            net = constructed(self.problem, seed, shallow, self.conditions.left_out)
-            if isinstance(net, str):
-                self.say(f"no solution by construction: {net}")
-                return
-            self.say(f"seed {seed}: constructed ({what})")
-            self.trials.append(as_it_is(self.problem, net, condition="constructed", seed=seed, steps=length))
-            deep = next(trial.seconds for trial in reversed(self.trials) if trial.condition == "deep")
-            if self.clock.left() > deep * (len(self.shallow) - seed) + (self.pair_seconds() if self.with_proof else 0):
-                self.say(f"seed {seed}, {length} steps: trained on from there")
-                self.trials.append(run_trial(self.problem, net, condition="continued", lr=rate, seed=seed, steps=length))
+        length, (rate, _) = self.times * self.steps, self.rates["deep"]
+        what = "the trained shallow network, and identities for the rest"
+
+        def planned() -> Iterator[_Planned]:
+            for place, (seed, weights) in enumerate(self.shallow.items()):
+                shallow = self.conditions.made["shallow"].make(seed)
+                shallow.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+                net = constructed(self.problem, seed, shallow, self.conditions.left_out)
+                if isinstance(net, str):
+                    self.say(f"no solution by construction: {net}")
+                    return
+                self.say(f"seed {seed}: constructed ({what})")
+                self.trials.append(as_it_is(self.problem, net, condition="constructed", seed=seed, steps=length))
+                left, deep = len(self.shallow) - place, self.latest("deep")
+                assert deep is not None, "it is what depth hurts"
+                needed = left * deep.seconds / speedup(left, self.jobs)
+                if self.clock.left() > needed + (self.pair_seconds() if self.with_proof else 0):
+                    self.say(f"seed {seed}, {length} steps: trained on from there")
+                    yield _Planned(replace(self.conditions.made["deep"], make=_given(net)), rate, seed, length, name="continued")
+
+        self.train(planned())
 
     def lasts(self, times: int) -> bool:
         """Whether there is time for the fewest seeds of `times` the steps, and a proof of as many."""
-        a_seed = max(sum(trial.seconds for trial in self.trials if trial.seed == seed) for seed in range(FEWEST_SEEDS))
-        deep = next(trial.seconds for trial in self.trials if trial.condition == "deep")
-        needed = times * (FEWEST_SEEDS * a_seed + 2 * NUM_AGAIN * deep + (self.pair_seconds() if self.with_proof else 0))
+        num, num_rates, deep = FEWEST_SEEDS * len(self.conditions.made), 2 * NUM_AGAIN, self.latest("deep")
+        assert deep is not None, "seed 0 is always trained"
+        seeds = FEWEST_SEEDS * self.seed_seconds() / speedup(num, self.jobs)
+        rates = num_rates * deep.seconds / speedup(num_rates, self.jobs)
+        needed = times * (seeds + rates + (self.pair_seconds() if self.with_proof else 0))
         if self.clock.left() < needed:
             self.say(f"no time is left for trials of {times} times the steps, which would take {needed:.0f} s")
         return self.clock.left() >= needed
 
+    def seed_seconds(self) -> float:
+        """Of the longest seed judged until now, its conditions one after another; 0 where there is none yet."""
+        length = self.times * self.steps
+        spent: dict[int, float] = {}
+        for trial in self.trials:
+            if trial.seed != CHOICE_SEED and trial.steps == length:
+                spent[trial.seed] = spent.get(trial.seed, 0.0) + trial.seconds
+        return max(spent.values(), default=0.0)
+
     def pair_seconds(self) -> float:
-        """Of one seed of the network and its form with shortcuts."""
-        return sum(next(trial.seconds for trial in reversed(self.trials) if trial.condition == name) for name in ("deep", "shortcuts"))
+        """That a seed of the network and its form with shortcuts takes; 0 where there is none yet."""
+        pair = [trial for name in ("deep", "shortcuts") if (trial := self.latest(name)) is not None]
+        return sum(trial.seconds for trial in pair) / speedup(2, self.jobs)
+
+    def latest(self, condition: str) -> Trial | None:
+        """The last trial that was kept; None before the first."""
+        return next((trial for trial in reversed(self.trials) if trial.condition == condition), None)
 
     def back_to_what_is_whole(self) -> None:
         """To the short trials, where too few of the longer ones were made."""
@@ -283,67 +341,39 @@ class _Experiment:
         )
 
 
-def fitting_steps(problem: Problem, conditions: Conditions, clock: Clock, *, num_more: int = 0) -> int:
-    """Steps a trial: learning rates, all seeds and `num_more` trials fit into the time. DiagnosisError where not even the fewest do."""
-    number = len(conditions.made) + 2  # and the network at the rate given, and one that comes on the way
-    num_trials = number * (len(LR_FACTORS) + MAX_SEEDS[1] + FEWEST_SEEDS) + num_more + 2 * NUM_AGAIN
-    full_length = number * (len(LR_FACTORS) * _SHARE_OF_CHOICE + MAX_SEEDS[1] + LONGER * FEWEST_SEEDS) + LONGER * (num_more + 2 * NUM_AGAIN)
+class _Made(NamedTuple):
+    """A trial, and the weights that it ended with where they are wanted."""
 
-    def fitting(a_trial: float, a_step: float) -> int:
-        """Raises DiagnosisError where the time is too short for the fewest steps."""
-        fit = int((0.9 * clock.left() - num_trials * a_trial) / (full_length * a_step))
-        if fit < MIN_STEPS:
-            needed = math.ceil((num_trials * a_trial + full_length * a_step * 2 * MIN_STEPS + clock.used()) / 0.9 / 60)
-            raise DiagnosisError(f"minutes {clock.seconds / 60:g}: too few for this network on this machine; give {needed} or more")
-        return min(MAX_STEPS, fit)
-
-    seconds = []
-    for probe in (1, 2, 22):  # the first is not counted: it waits for what torch imports at its first step, seconds of it
-        began = time.monotonic()
-        lowest = problem.lr * LR_FACTORS[0]
-        run_trial(problem, problem.net(CHOICE_SEED), condition="probe", lr=lowest, seed=CHOICE_SEED, steps=probe)
-        seconds.append(time.monotonic() - began)
-        if probe == 2 and 12 * seconds[1] > clock.left():
-            fitting(seconds[1], seconds[1] / 4)  # no time even for the next probe
-    return fitting(seconds[1], max(1e-5, (seconds[2] - seconds[1]) / 20))
+    trial: Trial
+    weights: bytes
 
 
-def learns(scores: dict[float, float]) -> bool:
-    """At one of the rates at least, better than guessing by more than MARGIN."""
-    return min(scores.values()) <= 1 - MARGIN
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """A condition at a rate. Looked into where it goes by its own name and is the network itself."""
+
+    condition: Condition
+    lr: float
+    seed: int
+    steps: int
+    name: str | None = None
+    keep: bool = False
+
+    def run(self) -> _Made:
+        """Train it."""
+        one, net = self.condition, self.condition.make(self.seed)
+        trial = run_trial(
+            one.problem, net, condition=self.name or one.name, lr=self.lr, seed=self.seed, steps=self.steps,
+            look=self.name is None and one.name == "deep",
+        )  # fmt: skip
+        weights = io.BytesIO()
+        if self.keep:
+            torch.save(net.state_dict(), weights)
+        return _Made(trial, weights.getvalue())
 
 
-def chosen_rate(scores: dict[float, float], *, usual: float) -> float:
-    """The smallest whose score by rate is within half the MARGIN of the best: the largest that trains one seed fails on another.
-
-    Where nothing is learnt at any, and `usual` does no harm, that: scores of guessing say nothing of rates.
-    """
-    as_good = min(scores.values()) + MARGIN / 2
-    if not learns(scores) and scores.get(usual, math.inf) <= min(as_good, 1 + MARGIN):
-        return usual
-    return min(lr for lr, score in scores.items() if score <= as_good)
-
-
-def further_rates(scores: dict[float, float]) -> list[float]:
-    """One more, beyond the end at which the best of `scores` by rate lies, if it gained by more than MARGIN there or nothing learns yet."""
-    ordered, best = sorted(scores), _best(scores)
-    if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
-        return []
-    beside = ordered[1] if best == ordered[0] else ordered[-2]
-    if scores[beside] - scores[best] <= MARGIN and learns(scores):
-        return []
-    return [best / LR_STEP if best == ordered[0] else best * LR_STEP]
-
-
-def _best(scores: dict[float, float]) -> float:
-    return min(scores, key=lambda lr: (scores[lr], lr))
-
-
-def _trial(condition: Condition, lr: float, seed: int, steps: int, *, name: str | None = None, net: nn.Module | None = None) -> Trial:
-    """A condition at a rate, of `net` if it was made before; looked into where it goes by its own name and is the network itself."""
-    look = name is None and condition.name == "deep"
-    net = net or condition.make(seed)
-    return run_trial(condition.problem, net, condition=name or condition.name, lr=lr, seed=seed, steps=steps, look=look)
+def _given(net: nn.Module) -> Callable[[int], nn.Module]:
+    return lambda seed: net
 
 
 def _larger(a: float | None, b: float | None) -> float | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from reslearn.diagnose.conditions import Condition
+from reslearn.diagnose.side_by_side import side_by_side
 from reslearn.diagnose.trial import Trial, run_trial
 from reslearn.diagnose.verdict import MARGIN
 
@@ -40,12 +42,13 @@ class Proof:
         return f"shortcuts did not help: {numbers}; a gain of more than {MARGIN:g} is asked for"
 
 
-def prove(conditions: Mapping[str, Condition], rates: Mapping[str, float], *, steps: int) -> Proof:
-    """Train the conditions "deep" and "shortcuts" on PROOF_SEED, each at its rate."""
-    before, after = (
-        run_trial(
-            one.problem, one.make(PROOF_SEED), condition=name, lr=rates[one.name], seed=PROOF_SEED, steps=steps
-        )
-        for name, one in (("before", conditions["deep"]), ("after", conditions["shortcuts"]))
-    )  # fmt: skip
+def prove(conditions: Mapping[str, Condition], rates: Mapping[str, float], *, steps: int, jobs: int = 1) -> Proof:
+    """Train the conditions "deep" and "shortcuts" on PROOF_SEED, each at its rate, side by side where there are two jobs."""
+
+    def trained(name: str, one: Condition) -> Trial:
+        net = one.make(PROOF_SEED)
+        return run_trial(one.problem, net, condition=name, lr=rates[one.name], seed=PROOF_SEED, steps=steps)
+
+    pair = (("before", conditions["deep"]), ("after", conditions["shortcuts"]))
+    before, after = side_by_side([partial(trained, *one) for one in pair], jobs)
     return Proof(before=before, after=after)
