@@ -277,6 +277,12 @@ def test_constant_inputs_are_told_without_training_and_have_a_page(tmp_path: Pat
     assert "inputs do not vary" in write_page(diagnosis_page(found, command=["reslearn", "diagnose"]), tmp_path).read_text()
 
 
+def _with_nan() -> nn.Module:
+    net = mlp()
+    nn.init.constant_(net[0].bias, math.nan)  # type: ignore[index]
+    return net
+
+
 def failing() -> nn.Module:
     raise RuntimeError("no such layer")
 
@@ -302,6 +308,8 @@ ONE = mlp()
     (lambda: 3, (X, Y), "build gave a int"),
     (lambda: nn.ReLU(), (X, Y), "without parameters"),
     (lambda: nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 4)), (X, Y), "gives a tuple"),
+    (lambda: _with_nan(), (X, Y), "whose 0.bias is not finite: nan"),
+    (lambda: nn.Linear(6, 4), (X, Y.float()), "targets are \\(\\); classes are told by whole numbers"),
     (mlp, (X[:, :5], Y), r"cannot take inputs of shape \(4, 5\)"),
     (mlp, (X, Y + 3), r"gives \(4,\) an input, and the targets have 7 classes"),
     (mlp, (X, X[:, 0]), r"targets are \(\)"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.fx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -34,6 +35,14 @@ SWITCHES: list[dict[str, Any]] = [
 def on_meta(name: str, **switches: Any) -> Network:
     with torch.device("meta"):
         return build(name, num_classes=10, **switches)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: str(switches["name"]))
+def test_recorded_by_torch_fx_a_network_computes_the_same(switches: dict[str, Any]) -> None:
+    net = build(**switches).eval()
+    x = torch.randn(2, switches.get("in_channels", 3), 16, 16)
+    with torch.no_grad():
+        assert torch.equal(torch.fx.symbolic_trace(net)(x), net(x))
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: str(switches["name"]))

@@ -40,6 +40,24 @@ def test_a_block_leaves_its_input_alone() -> None:
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize(("body", "shortcut"), [
+    (nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 5)), nn.Identity()),
+    (nn.Linear(5, 5), nn.ReLU(inplace=True)),
+])  # fmt: skip
+def test_what_is_changed_from_under_the_sum_is_refused(body: nn.Module, shortcut: nn.Module) -> None:
+    block = Residual(body, shortcut, nn.Identity())
+    with pytest.raises(ValueError, match="changes its input in place"):
+        block(torch.randn(3, 5))
+
+
+def test_a_body_that_ends_or_goes_on_in_place_is_none_of_that() -> None:
+    body = nn.Sequential(nn.Linear(5, 5), nn.ReLU(inplace=True))
+    x = torch.randn(3, 5)
+    assert torch.equal(Residual(body, nn.Identity(), nn.ReLU(inplace=True))(x), torch.relu(body(x) + x))
+    with torch.inference_mode():
+        assert torch.equal(Residual(body, nn.Identity(), nn.ReLU(inplace=True))(x), torch.relu(body(x) + x))
+
+
 def test_shapes_that_would_only_broadcast_are_refused() -> None:
     block = Residual(nn.Linear(5, 1), nn.Identity(), nn.ReLU())
     with pytest.raises(ValueError, match=r"body gives \(3, 1\), shortcut gives \(3, 5\)"):

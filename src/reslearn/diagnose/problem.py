@@ -236,6 +236,9 @@ def _tried(problem: Problem) -> Tensor:
         raise DiagnosisError("build gave layers without a size yet (LazyLinear and its like): let it run the network once on an example")
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise DiagnosisError("build gave a network without parameters to train")
+    ill = next((name for name, parameter in net.named_parameters() if not torch.isfinite(parameter).all()), None)
+    if ill is not None:
+        raise DiagnosisError(f"build gave a network whose {ill} is not finite: nan or infinity among its weights")
     try:
         outputs = net(problem.example)
     except Exception as error:
@@ -247,7 +250,8 @@ def _tried(problem: Problem) -> Tensor:
         if outputs.ndim != 2 or outputs.shape[1] < classes:
             raise DiagnosisError(f"the network gives {tuple(outputs.shape[1:])} an input, and the targets have {classes} classes")
     elif outputs.shape != problem.targets[: len(outputs)].shape:
-        raise DiagnosisError(f"the network gives {tuple(outputs.shape[1:])} an input, and targets are {tuple(problem.targets.shape[1:])}")
+        gives = f"the network gives {tuple(outputs.shape[1:])} an input, and targets are {tuple(problem.targets.shape[1:])}"
+        raise DiagnosisError(gives + ("" if problem.targets.ndim > 1 else "; classes are told by whole numbers (int64)"))
     return outputs
 
 

@@ -25,7 +25,8 @@ class Residual(nn.Module):
     before: what body and shortcut both see the output of; the shared pre-activation of a block whose shortcut projects.
     checkpoint_activations: keep only the block's input for the backward pass and compute the rest again there.
     The result equals, batch norm statistics included, that of the block without it; it costs one more forward pass.
-    Raises ValueError where body and shortcut differ in shape: broadcasting would hide the mistake.
+    Raises ValueError where body and shortcut differ in shape (broadcasting would hide the mistake), and where one of them changes its
+    input in place, from under the other.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         given: object = x
         if isinstance(given, torch.fx.Proxy):  # seen through by surgery: what is recorded has no shapes to compare
-            recorded: Any = self.body(x) if self.shortcut is None else self.body(x) + self.shortcut(x)
+            entering: Any = given if self.before is None else self.before(given)
+            recorded: Any = self.body(entering) if self.shortcut is None else self.body(entering) + self.shortcut(entering)
             return cast(Tensor, self.activation(recorded))
         if not (self.checkpoint_activations and self.training and torch.is_grad_enabled()):
             return self._compute(x)
@@ -60,7 +62,13 @@ class Residual(nn.Module):
             x = _tensor(self.before(x))
         if self.shortcut is None:
             return _tensor(self.activation(self.body(x)))
+        version = _version(x)
         response, carried = self.body(x), self.shortcut(x)
+        if _version(x) != version:
+            raise ValueError(
+                "Residual: body or shortcut changes its input in place, and what would be added is not x any more (Eq. 1); "
+                "inplace=False in its first module mends it"
+            )
         if response.shape != carried.shape:
             raise ValueError(
                 f"Residual: body gives {tuple(response.shape)}, shortcut gives {tuple(carried.shape)} "
@@ -87,6 +95,11 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part, name, buffer in kept:
             setattr(part, name, buffer)
+
+
+def _version(x: Tensor) -> int:
+    """How often it was written to. Tensors of inference mode do not count, and a compiler cannot ask."""
+    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
 def _tensor(value: object) -> Tensor:
