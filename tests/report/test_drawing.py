@@ -15,7 +15,7 @@ from reslearn.report import Figure, Series
 from reslearn.report.axes import x_axis, y_axis
 from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS, contrast, mark_of
 from reslearn.report.png import figure_png
-from reslearn.report.svg import MIN_LABEL_GAP, SIDE, draw, end_labels, thin
+from reslearn.report.svg import MIN_LABEL_GAP, SIDE, draw, end_labels, marked, thin
 
 numbers = st.floats(-1e9, 1e9, allow_nan=False) | st.sampled_from([math.nan, math.inf, 0.0])
 
@@ -118,6 +118,12 @@ def test_end_labels_of_empty_and_thin_curves(series: list[Series], labels: list[
     drawn = figure(*series)
     assert [label.group for label in end_labels(drawn, y_axis(drawn))] == labels
     assert draw(drawn).svg and figure_png(drawn)
+
+
+def test_a_point_that_no_line_joins_to_another_has_a_marker() -> None:
+    for style in ("thin", "line", "dashed"):
+        drawn = Series("one seed", [1, 2], [math.nan, 5.0], style)  # type: ignore[arg-type]
+        assert [point[:2] for point in marked(drawn, drawn.points())] == [(2, 5.0)]
 
 
 def test_colours_have_contrast_on_their_ground_and_differ_by_marker():

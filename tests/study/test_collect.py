@@ -49,10 +49,16 @@ def test_other_recipes_are_kept_apart_and_named(tmp_path: Path) -> None:
     write(tmp_path, "plain20", 1, 20.0, "optimizer.lr=0.05")
     made = table(collect(tmp_path).rows)
     assert [group.summaries["train_recomputed_top1_error_pct"].n for group in made.groups] == [1, 1, 1]
-    assert made.notes[0].startswith("2 recipes, which are not averaged")
+    assert made.notes[0].startswith("2 recipes, which are not averaged with one another; most follow")
     assert made.notes[1].endswith("(plain20): optimizer.lr: 0.1 -> 0.05")
     with pytest.raises(ValueError, match=r"plain20 follow 2 recipes"):
         depth_rows(collect(tmp_path).rows, kind="plain")
+
+
+def test_where_half_follow_either_recipe_none_is_that_of_most(tmp_path: Path) -> None:
+    write(tmp_path, "plain20", 0, 10.0)
+    write(tmp_path, "plain20", 1, 20.0, "optimizer.lr=0.05")
+    assert "others are set against" in table(collect(tmp_path).rows).notes[0]
 
 
 def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_not(tmp_path: Path) -> None:

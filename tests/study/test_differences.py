@@ -28,6 +28,14 @@ def test_residual_nets_are_measured_against_plain_ones_of_their_depth(tmp_path: 
     assert [one.p for one in found] == holm([one.comparison.p for one in found])
 
 
+def test_lines_of_two_recipes_are_told_apart(tmp_path: Path) -> None:
+    for switch in ((), ("optimizer.lr=0.05",)):
+        for model in ("plain20", "resnet20"):
+            write(tmp_path, model, 0, 10.0, *switch)
+    told = [one.what for one in differences(collect(tmp_path).rows) if "->" in one.what and "recipe" in one.what]
+    assert len(told) == len(set(told)) == 2
+
+
 def test_what_cannot_be_compared_is_left_out(tmp_path: Path) -> None:
     write(tmp_path, "plain20", 0, 10.0)
     write(tmp_path, "resnet20", 1, 9.0)  # another seed

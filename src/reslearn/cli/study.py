@@ -111,10 +111,14 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
 
     shown = Table("model", "runs", *fields.values(), title="mean ± standard deviation [95 % interval]", title_justify="left")
     names = names_of(conditions.groups)
+    if "recomputed" in training_field(found.rows):
+        shown.caption = "batch-norm statistics: of the training error recomputed, of the test error those that are saved"
     for group in conditions.groups:
         shown.add_row(names[group.model, group.protocol], str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))
     console = Console()
     console.print(shown)
+    if any(one.p is not None for each in moved.values() for one in each):
+        console.print("p is corrected for all lines of a kind (Holm), intervals are not", highlight=False)
     for said, each in moved.items():
         for one in each:
             console.print(f"{said}, {one.what}: {_moved(one)}", highlight=False, markup=False, soft_wrap=True)

@@ -85,7 +85,8 @@ def _conditions(conditions: StudyTable, names: dict[tuple[str, str], str], rows:
         for field in measured:
             cells += _summary_cells(group.summaries.get(field))[: 1 + several]
         body.append(cells)
-    clean = ", batch-norm statistics recomputed" if "recomputed" in training else ""
+    recomputed = ", batch-norm statistics recomputed; test error with those that are saved"
+    clean = recomputed if "recomputed" in training else ""
     spread = "mean ± standard deviation over n seeds, and t interval" if several else "one seed, so that there is no interval"
     caption = f"Top-1 error in per cent: {spread}. Training error on clean images{clean}."
     return Table(caption, columns, body)
@@ -113,7 +114,10 @@ def _differences(rows: Sequence[Row], training: str) -> list[Item]:
             columns: list[Column | str] = [
                 "change", Column("difference", "+.2f", True), Column("95 % interval", numeric=True), Column("p", ".3f", True), "pairs",
             ]  # fmt: skip
-            caption = f"{name} error in points, paired by seed. p by Holm's correction for all lines of the table."
+            caption = (
+                f"{name} error in points, paired by seed. p by Holm's correction for all lines of the table; intervals are of each line "
+                "by itself."
+            )
             tables.append(Table(caption, columns, body))
     return tables
 
@@ -203,6 +207,8 @@ def _responses(conditions: StudyTable, names: dict[tuple[str, str], str], rows: 
         "Standard deviation of each 3x3 layer's output after batch norm, before ReLU and addition. It follows the learned gamma, and the "
         "spread of beta."
     )
+    if len(nets) < len(conditions.groups):
+        said += f" Looked into were: {', '.join(nets)}."
     return [said, Panels(response_figures(nets))]
 
 

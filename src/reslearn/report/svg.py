@@ -117,8 +117,10 @@ def end_labels(figure: Figure, up: Axis) -> list[EndLabel]:
 
 
 def marked(series: Series, points: Sequence[Point]) -> list[Point]:
-    """Points that carry a marker: all of a short series, a few of a long bold one."""
+    """Points that carry a marker: all of a short series, a few of a long bold one, and one that no line joins to another."""
     finite = [point for point in points if math.isfinite(point[1])]
+    if len(finite) == 1:
+        return finite
     if len(points) <= NUM_MARKED_POINTS:
         return [] if series.style == "thin" else finite
     if series.style != "line":

@@ -201,13 +201,15 @@ def _group(rows: list[Row], fields: Sequence[str]) -> Group:
 
 
 def _differences(groups: dict[tuple[str, str], Row]) -> list[str]:
-    """A line for every recipe but the one that most models follow: how it differs from that."""
+    """A line for every recipe but the one that most models follow, or the first: how it differs from that."""
     counts = Counter(protocol for _, protocol in groups)
     if len(counts) < 2:
         return []
-    usual = counts.most_common(1)[0][0]
+    (usual, most), *_ = counts.most_common(1)
     base = next(row for (_, protocol), row in groups.items() if protocol == usual)
-    notes = [f"{len(counts)} recipes, which are not averaged with one another; most follow {usual}"]
+    is_usual = 2 * most > len(groups)
+    told = f"most follow {usual}" if is_usual else f"others are set against {usual}"
+    notes = [f"{len(counts)} recipes, which are not averaged with one another; {told}"]
     for other in counts:
         if other != usual:
             of = [model for model, protocol in groups if protocol == other]

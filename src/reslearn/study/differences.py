@@ -47,7 +47,8 @@ def _pairs(conditions: Sequence[list[Row]]) -> Iterator[tuple[str, list[Row], li
         for residual in conditions:
             a, b = plain[0], residual[0]
             if (a.kind, b.kind) == ("plain", "residual") and a.depth == b.depth and a.protocol == b.protocol:
-                yield f"{a.model} -> {b.model}", plain, residual
+                several = len({one[0].protocol for one in conditions if one[0].model in (a.model, b.model)}) > 1
+                yield f"{a.model} -> {b.model}" + (f", recipe {a.protocol[:6]}" if several else ""), plain, residual
 
 
 def _changes(base: Row, other: Row) -> str:
