@@ -43,6 +43,7 @@ def test_from_folder_to_all_three_protocols(make_pictures: Make, tmp_path: Path,
         low, high = values["top1_error_interval_pct"]
         assert 0 <= low <= values["top1_error_pct"] <= high <= 100
         assert high - low > 20, "twelve images tell little"
+        assert values["top5_error_pct"] is values["top5_error_interval_pct"] is None, "three classes"
     assert len({values["loss"] for values in measured.values()}) == 3
 
     bundle = out / "model.safetensors"

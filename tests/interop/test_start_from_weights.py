@@ -146,6 +146,15 @@ def test_a_training_starts_from_weights_and_their_switches_come_along(weights: P
     assert reslearn(*flags, "--init", str(weights), "--resume")[0] == 0
 
 
+def test_nothing_is_trained_from_numbers_that_are_none(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+    stored = torch.load(weights, weights_only=True)
+    next(iter(stored.values()))[0, 0] = float("nan")
+    torch.save(stored, weights)
+    status, _, errors = reslearn("train", "digits", "--init", str(weights), "--partial", *SMALL, "--out", str(tmp_path / "run"))
+    assert status == 2 and "not a finite number in what stem.conv.weight is made of" in errors
+    assert not (tmp_path / "run" / "diverged.json").exists()
+
+
 def test_what_does_not_match_is_an_error_that_lists_it(weights: Path, reslearn: Run, tmp_path: Path) -> None:
     net = models.build("resnet14", num_classes=5, shortcut="B")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -54,8 +54,9 @@ def evaluate(
         members, data, images=images, protocol=protocol.value, precision=precision, device=device, data_dir=data_dir
     )  # fmt: skip
     if as_json:
-        interval = _interval_pct(metrics.top1_error_pct, metrics.num_images)
-        told = {**asdict(metrics), "top1_error_interval_pct": interval, "protocol": protocol.value, "networks": len(members)}
+        errors = {"top1": metrics.top1_error_pct, "top5": metrics.top5_error_pct}
+        intervals = {f"{k}_error_interval_pct": None if e is None else _interval_pct(e, metrics.num_images) for k, e in errors.items()}
+        told = {**asdict(metrics), **intervals, "protocol": protocol.value, "networks": len(members)}
         typer.echo(json.dumps(told))
         return
     top5 = "" if metrics.top5_error_pct is None else f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"

@@ -76,6 +76,9 @@ def begin_from(
             raise
         raise RunError(f"{error}; the run that began with it has no checkpoint yet: put it back, or start anew in another folder") from None
     loaded = load_weights(model, identity, partial=recipe.init.partial)
+    ill = next((name for name, one in model.state_dict().items() if one.is_floating_point() and not torch.isfinite(one).all()), None)
+    if ill is not None:
+        raise WeightsError(f"{recipe.init.source}: not a finite number in what {ill} is made of; nothing can be trained from it")
     with Path(identity.checkpoint.path).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     began_with = (record or {}).get("init", {}).get("sha256", sha256)
