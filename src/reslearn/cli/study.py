@@ -97,7 +97,8 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
     from reslearn.report import study_page, write_page
     from reslearn.study import differences, names_of, table, training_field
 
-    fields = {training_field(found.rows): "training error %", "test_top1_error_pct": "test error %"}
+    training = training_field(found.rows)
+    fields = {training: "training error %", "test_top1_error_pct": "test error %"}
     conditions = table(found.rows, incomplete=found.incomplete)
     moved = {said: differences(found.rows, field=field) for field, said in fields.items()}
     page = write_page(study_page(found, title=f"Study {out.name}"), out)
@@ -111,7 +112,7 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
 
     shown = Table("model", "runs", *fields.values(), title="mean ± standard deviation [95 % interval]", title_justify="left")
     names = names_of(conditions.groups)
-    if "recomputed" in training_field(found.rows):
+    if "recomputed" in training:
         shown.caption = "batch-norm statistics: of the training error recomputed, of the test error those that are saved"
     for group in conditions.groups:
         shown.add_row(names[group.model, group.protocol], str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))

@@ -6,9 +6,7 @@ functions without anyone having to name or copy them; what they give back is cop
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
 import signal
 import sys
 import warnings
@@ -20,12 +18,11 @@ from typing import Generic, TypeVar
 import torch
 
 from reslearn.diagnose.problem import DiagnosisError
-from reslearn.study import available_cores
+from reslearn.study import available_cores, end_with
 
 T = TypeVar("T")
 MOST_JOBS = 8
 """Conditions and seeds that are ready at once are about a dozen, and each trial takes memory."""
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def jobs_here(jobs: int | None) -> int:
@@ -113,13 +110,14 @@ class _Fork(Generic[T]):
 def _work(task: Callable[[], T], far_end: Connection) -> None:
     """In the fork. Ctrl-C is for the process that it was forked from to hear, whose end, however it comes, ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != getattr(multiprocessing.parent_process(), "pid", None):
-        return  # it ended before it could be watched
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None, "it was forked"
+    if not end_with(parent.pid, signal.SIGKILL):
+        return
     torch.set_num_threads(1)
     try:
         answer: tuple[T | None, BaseException | None] = (task(), None)
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is raised where the result is taken
         answer = (None, _that_can_be_sent(error))
     far_end.send(answer)
 

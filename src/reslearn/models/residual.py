@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast, final
+from typing import cast, final
 
 import torch
 import torch.fx
@@ -46,12 +46,8 @@ class Residual(nn.Module):
         self.checkpoint_activations = checkpoint_activations
 
     def forward(self, x: Tensor) -> Tensor:
-        given: object = x
-        if isinstance(given, torch.fx.Proxy):  # seen through by surgery: what is recorded has no shapes to compare
-            entering: Any = given if self.before is None else self.before(given)
-            recorded: Any = self.body(entering) if self.shortcut is None else self.body(entering) + self.shortcut(entering)
-            return cast(Tensor, self.activation(recorded))
-        if not (self.checkpoint_activations and self.training and torch.is_grad_enabled()):
+        saves = self.checkpoint_activations and self.training and torch.is_grad_enabled()
+        if not saves or _is_recorded(x):
             return self._compute(x)
         if torch.compiler.is_compiling():  # the compiler writes each statistic once, at the end of its forward graph
             return _tensor(checkpoint(self._compute, x, use_reentrant=False))
@@ -69,7 +65,7 @@ class Residual(nn.Module):
                 "Residual: body or shortcut changes its input in place, and what would be added is not x any more (Eq. 1); "
                 "inplace=False in its first module mends it"
             )
-        if response.shape != carried.shape:
+        if not _is_recorded(x) and response.shape != carried.shape:
             raise ValueError(
                 f"Residual: body gives {tuple(response.shape)}, shortcut gives {tuple(carried.shape)} "
                 f"for an input {tuple(x.shape)}; they must be equal to be added (Eq. 1), else the shortcut must project (Eq. 2)"
@@ -97,11 +93,16 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
             setattr(part, name, buffer)
 
 
+def _is_recorded(x: object) -> bool:
+    """Whether surgery sees through: what torch.fx records stands for a tensor, and has neither a shape nor a history to compare."""
+    return isinstance(x, torch.fx.Proxy)
+
+
 def _version(x: Tensor) -> int:
     """How often it was written to. Tensors of inference mode do not count, and a compiler cannot ask."""
-    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
+    return 0 if torch.compiler.is_compiling() or _is_recorded(x) or x.is_inference() else x._version
 
 
 def _tensor(value: object) -> Tensor:
-    assert isinstance(value, Tensor), f"a module gave {type(value).__name__}, not a Tensor"
-    return value
+    assert isinstance(value, Tensor | torch.fx.Proxy), f"a module gave {type(value).__name__}, not a Tensor"
+    return cast(Tensor, value)

@@ -26,6 +26,7 @@ from reslearn.study.statistics import (
     summary,
 )
 from reslearn.study.survival import Steps, StepsComparison, compare_steps, restricted_mean, steps_to_threshold
+from reslearn.study.tether import end_with
 from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_verdict
 from reslearn.study.warm import WarmStart
 
@@ -34,7 +35,7 @@ __all__ = [
     "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
     "StudyError", "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap",
     "collect", "compare", "compare_steps", "compare_to", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences",
-    "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "pairs_told", "power_of", "proportion",
+    "end_with", "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "pairs_told", "power_of", "proportion",
     "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field",
     "vary",
 ]  # fmt: skip

@@ -12,13 +12,21 @@ import sys
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>; kept across execve
 
 
+def end_with(parent: int, number: int) -> bool:
+    """Have this process sent the signal `number` when `parent` ends; False where it had ended before it could be watched.
+
+    Where the kernel is not Linux nothing is watched.
+    """
+    if sys.platform != "linux":
+        return True
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    return os.getppid() == parent
+
+
 def main(parent: int, command: list[str]) -> None:
     """Replace this process by `command`; returns only where `parent` is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before it could be watched
-            return
-    os.execvp(command[0], command)
+    if end_with(parent, signal.SIGTERM):
+        os.execvp(command[0], command)
 
 
 if __name__ == "__main__":
