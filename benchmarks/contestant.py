@@ -20,6 +20,8 @@ import numpy.typing as npt
 import torch
 
 NUM_WARM_STEPS = 4
+# The plainest loop in float32, and on a GPU peer_loop.py, compiled or not.
+RIVALS = ("plain", *(peer + way for peer in ("autocast", "torchvision", "timm") for way in ("", "-compiled")))
 
 
 def matrix_product_flops(dtype: torch.dtype, *, device: str, seconds: float) -> float:
@@ -85,7 +87,7 @@ def made_up_images(*, size_px: int, num_images: int, num_classes: int) -> tuple[
 def main() -> None:
     """Build the loop that is asked for, and serve it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--loop", choices=["ours", "plain"], required=True)
+    parser.add_argument("--loop", choices=["ours", *RIVALS], required=True)
     parser.add_argument("--without", default=None)
     parser.add_argument("--model", required=True)
     parser.add_argument("--size-px", type=int, required=True)
@@ -102,6 +104,12 @@ def main() -> None:
 
         steps: Iterator[object] = plain_loop(given.model, pixels, labels, batch_size=given.batch_size, device=given.device)
         about: dict[str, Any] = {"precision": "fp32", "compiled": False}
+    elif given.loop in RIVALS:
+        from benchmarks.peer_loop import peer_loop
+
+        peer, compiled = given.loop.removesuffix("-compiled"), given.loop.endswith("-compiled")
+        steps = peer_loop(peer, given.model, pixels, labels, batch_size=given.batch_size, device=given.device, compiled=compiled)
+        about = {"precision": "bf16", "compiled": compiled}
     else:
         from benchmarks.our_loop import Part, our_loop
 

@@ -31,6 +31,7 @@ class Part(StrEnum):
     compile = "compile"
     kept_memory = "kept-memory"
     huge_pages = "huge-pages"  # set in the environment of the process: see `environment`
+    replay = "replay"  # of steps as CUDA graphs
     fused_optimizer = "fused-optimizer"
     loader = "loader"  # without: the same batch again and again
 
@@ -77,7 +78,14 @@ def our_loop(
     if without is Part.fused_optimizer:
         groups = [{key: group[key] for key in ("params", "lr", "weight_decay", "base_lr")} for group in optimizer.param_groups]
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    step = make_step(model, nn.CrossEntropyLoss(), optimizer, autocast=chosen.autocast, compiled=chosen.compiled)
+    step = make_step(
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        autocast=chosen.autocast,
+        compiled=chosen.compiled,
+        replayed=chosen.replayed and without is not Part.replay,
+    )
     steps = train_steps(
         step, batches, optimizer, state=State(), meter=Meter(every=train.read_every_steps, device=device), average=NoAverage(),
         num_steps=2**62, factor=lambda step: 1.0, warm_up=None,

@@ -13,10 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contestant import RIVALS
 from benchmarks.our_loop import Part, environment
 from benchmarks.plain_loop import network
 
@@ -72,23 +73,36 @@ class Row:
     others_pct: Spread  # of the machine's processor time, taken by other processes meanwhile (Linux; else 0)
 
 
-def task_of(model: str) -> Task:
+def task_of(model: str, batch_size: int | None = None) -> Task:
     """The task of a network. ValueError for one that the plain loop does not know."""
     network(model)
-    return Task(model=model, size_px=224, batch_size=32, num_images=320, num_classes=1000) if model == "resnet50" else Task(model=model)
+    task = Task(model=model, size_px=224, batch_size=32, num_images=320, num_classes=1000) if model == "resnet50" else Task(model=model)
+    return task if batch_size is None else replace(task, batch_size=batch_size, num_images=max(task.num_images, 2 * batch_size))
 
 
 def measure(
-    task: Task, *, rounds: int, threads: int, device: str = "cpu", parts: Sequence[Part] = (),
+    task: Task, *, rounds: int, threads: int, device: str = "cpu", parts: Sequence[Part] = (), against: Sequence[str] = ("plain",),
     say: Callable[[str], object] = lambda line: None,
 ) -> list[Row]:  # fmt: skip
-    """The plain loop, ours, and ours without each of `parts`, in `rounds` rounds of turns of three seconds."""
-    loops: list[tuple[str, Part | None]] = [("plain", None), ("ours", None), *((f"ours without {part}", part) for part in parts)]
+    """Ours, its rivals and ours without each of `parts`, in `rounds` rounds of turns of three seconds.
+
+    Ours is told as a multiple of the first rival, all others as one of ours. ValueError for a rival that is not known.
+    """
+    unknown = [rival for rival in against if rival not in RIVALS]
+    if unknown or not against:
+        raise ValueError(f"--against {','.join(unknown)}: known are {', '.join(RIVALS)}")
+    first, *others = against
+    loops: list[tuple[str, Part | None]] = [
+        (first, None), ("ours", None), *((rival, None) for rival in others), *((f"ours without {part}", part) for part in parts)
+    ]  # fmt: skip
     with ExitStack() as stack:
         contestants = []
         for loop, without in loops:
             say(f"{task.model}: warming up {loop}")
             contestants.append(stack.enter_context(contestant(task, loop.split()[0], threads=threads, device=device, without=without)))
+            if device == "cpu":
+                contestants[-1].warm()
+        abouts = [one.warm() for one in contestants]  # on a GPU beside one another: what compiles is the CPU
         turns: list[list[dict[str, float]]] = [[] for _ in loops]
         for number in range(rounds):
             say(f"{task.model}: round {number + 1} of {rounds}")
@@ -96,9 +110,9 @@ def measure(
             for index in order:
                 turns[index].append(contestants[index].turn(TURN_SECONDS))
     rows = []
-    for (loop, without), those, one in zip(loops, turns, contestants, strict=True):
-        ratio_to, base = ("ours", turns[1]) if without else (None if loop == "plain" else "plain", turns[0])
-        rows.append(_row(task, loop, one.about, those, threads=threads, ratio_to=ratio_to, base=base))
+    for (loop, _), those, about in zip(loops, turns, abouts, strict=True):
+        ratio_to, base = {first: (None, turns[0]), "ours": (first, turns[0])}.get(loop, ("ours", turns[1]))
+        rows.append(_row(task, loop, about, those, threads=threads, ratio_to=ratio_to, base=base))
     return rows
 
 
@@ -129,13 +143,18 @@ def _row(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Contestant:
-    """A loop in its process, warm and waiting."""
+    """A loop in its process."""
 
     name: str
     process: subprocess.Popen[str]
-    about: dict[str, Any]
+    about: dict[str, Any] | None = None
+
+    def warm(self) -> dict[str, Any]:
+        """Wait until it is; what it says of itself."""
+        self.about = self.about or _answer(self.process, self.name)
+        return self.about
 
     def turn(self, seconds: float) -> dict[str, float]:
         """Let it train for so long; what it did."""
@@ -155,7 +174,7 @@ def contestant(task: Task, loop: str, *, threads: int, device: str, without: Par
     name = f"{loop} on {task.model}"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings) as process:
         try:
-            yield Contestant(name=name, process=process, about=_answer(process, name))
+            yield Contestant(name=name, process=process)
         finally:
             process.kill()  # it keeps nothing
 

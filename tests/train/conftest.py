@@ -39,7 +39,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
 
     def read(path: Path) -> dict[str, Any]:
         folder = RunFolder.open(path)
-        last = torch.load(folder.checkpoints()[-1], weights_only=True)
+        last = torch.load(folder.checkpoints()[-1], map_location="cpu", weights_only=True)
         without = {"seconds", "metrics_bytes"}
         return {
             "lines": [{key: value for key, value in line.items() if key != "seconds"} for line in folder.metrics()],

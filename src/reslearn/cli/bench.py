@@ -14,6 +14,7 @@ TRAIN_EXAMPLES = (
     "reslearn bench train",
     "reslearn bench train --models resnet20 --repeats 9 --json",
     "reslearn bench train --models resnet20 --parts",
+    "reslearn bench train --models resnet50 --batch-size 256 --against torchvision,torchvision-compiled",
 )
 LOAD_EXAMPLES = ("reslearn bench load", "reslearn bench load --threads 1,2 --json")
 STUDY_EXAMPLES = ("reslearn bench study", "reslearn bench study --models resnet8,resnet20 --seeds 4 --epochs 20 --json")
@@ -26,6 +27,10 @@ def train(
     models: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "resnet20,resnet56,resnet50",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds in which each loop trains for three seconds.")] = 7,
     parts: Annotated[bool, typer.Option("--parts", help="Also our step without bf16, without compilation, and so on.")] = False,
+    against: Annotated[
+        str, typer.Option(help="Rivals: plain; on a GPU autocast, torchvision, timm, each also as NAME-compiled.")
+    ] = "plain",
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Images a step; default: 128, resnet50 32.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
@@ -43,9 +48,9 @@ def train(
 
     from reslearn.train.numerics import choose_device
 
-    tasks = [bench.task_of(name) for name in models.split(",")]
+    tasks = [bench.task_of(name, batch_size) for name in models.split(",")]
     used = bench.Part if parts else ()
-    where = {"threads": threads or torch.get_num_threads(), "device": choose_device(device)}
+    where = {"threads": threads or torch.get_num_threads(), "device": choose_device(device), "against": against.split(",")}
     rows = [row for task in tasks for row in bench.measure(task, rounds=repeats, parts=used, say=aloud, **where)]
     typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 

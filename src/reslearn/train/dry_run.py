@@ -146,7 +146,10 @@ def _step_seconds(prepared: Prepared) -> float:
     """The median of a few steps, after one that warms up; a step that takes long is made once, and its warming up is little of it."""
     training: Training = begin_training(prepared)
     accumulate = prepared.recipe.train.accumulate
-    step = make_step(prepared.model, prepared.loss(), training.optimizer, autocast=prepared.numerics.autocast, accumulate=accumulate)
+    step = make_step(
+        prepared.model, prepared.loss(), training.optimizer, autocast=prepared.numerics.autocast, accumulate=accumulate,
+        replayed=prepared.numerics.replayed,
+    )  # fmt: skip
     prepared.model.train()
     seconds = []
     for x, y in itertools.islice(prepared.train_batches(start_step=0), 1 + _TIMED_STEPS):

@@ -18,6 +18,7 @@ from reslearn.train.average import Average, NoAverage
 from reslearn.train.batch_norm import BatchNormInFloat32
 from reslearn.train.meter import Meter, Reading, sums
 from reslearn.train.processes import ALONE, Processes
+from reslearn.train.replay import Replay
 from reslearn.train.schedule import Waiting, WarmUp
 from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
 
@@ -42,7 +43,7 @@ class State:
 
 def make_step(
     model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, *, autocast: Autocast, accumulate: int = 1, compiled: bool = False,
-    processes: Processes = ALONE, sync_batch_norm: bool = False,
+    processes: Processes = ALONE, sync_batch_norm: bool = False, replayed: bool = False,
 ) -> Step:  # fmt: skip
     """One update of the weights from one batch, in `accumulate` equal parts that pass one after another.
 
@@ -50,6 +51,7 @@ def make_step(
     on the device; it raises ValueError where a batch cannot be cut into equal parts. With many `processes` each is given its share of
     the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalises over all shares, uncompiled. The running
     statistics of batch norm follow the first part of a batch, as with many processes those of the first: one move a step either way.
+    `replayed`: as a CUDA graph (replay.py), by one process; then the sums of a step are overwritten by the next.
     """
 
     normalising = partial(SynchronisedBatchNorm, processes) if sync_batch_norm else BatchNormInFloat32 if compiled else nullcontext
@@ -88,7 +90,7 @@ def make_step(
         assert total is not None
         return total
 
-    return step
+    return Replay(step, model, optimizer) if replayed else step
 
 
 def train_steps(

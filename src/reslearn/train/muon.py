@@ -62,4 +62,4 @@ class Muon(torch.optim.Optimizer):
                 if group["orthogonal"]:
                     parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
                     update = orthogonalise(update)
-                parameter.add_(update, alpha=-group["lr"])
+                parameter.sub_(update * group["lr"])  # a number, or a tensor where the step is replayed

@@ -17,8 +17,8 @@ import torch
 from reslearn.recipes import Train
 from reslearn.runs import RunError
 
-# Compiling costs 20 to 80 seconds on a CPU and saves some per cent (LOG.md): it pays above about this many MACs (forward, all images).
-_COMPILE_PAYS_MACS = 4e13
+# Compiling costs 20 to 80 seconds and saves some per cent of a step (LOG.md): it pays above about this many MACs (forward, all images).
+_COMPILE_PAYS_MACS = {"cpu": 4e13, "cuda": 2e14}
 # Below about this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) bf16 saves too little of a step to be worth its rounding.
 _BF16_PAYS_MACS = 10e6
 
@@ -33,6 +33,7 @@ class Numerics:
     threads: int  # of each process
     instruction_set: str
     processes: int = 1
+    replayed: bool = False  # steps as a CUDA graph
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the network runs forward."""
@@ -62,7 +63,7 @@ def choose(train: Train, *, device: str, threads: int | None, macs: int, num_ima
     """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all, by so many processes."""
     fast_bf16 = _computes_in_bf16(device) and macs >= _BF16_PAYS_MACS
     # Alone: what compilation saves beside the sums over processes has not been measured.
-    pays = macs * num_images >= _COMPILE_PAYS_MACS and processes == 1
+    pays = macs * num_images >= _COMPILE_PAYS_MACS[torch.device(device).type] and processes == 1
     compiled = pays if train.compile == "auto" else train.compile == "on"
     return Numerics(
         device=device,
@@ -71,6 +72,7 @@ def choose(train: Train, *, device: str, threads: int | None, macs: int, num_ima
         threads=threads or torch.get_num_threads(),
         instruction_set=_instruction_set(device),
         processes=processes,
+        replayed=device.startswith("cuda") and processes == 1,
     )
 
 
@@ -109,6 +111,7 @@ def prepare(numerics: Numerics) -> None:
     if numerics.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = False  # its choice of kernels would differ from start to start
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean it; what is to be fast is bf16
     else:
         _keep_memory()
 

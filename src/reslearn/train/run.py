@@ -167,6 +167,7 @@ def _loop(prepared: Prepared, training: Training, record: Record, display: Displ
     step = make_step(
         prepared.model, prepared.loss(), training.optimizer, autocast=prepared.numerics.autocast, accumulate=recipe.train.accumulate,
         compiled=prepared.numerics.compiled, processes=processes, sync_batch_norm=recipe.train.sync_batch_norm and processes.count > 1,
+        replayed=prepared.numerics.replayed,
     )  # fmt: skip
     schedule = recipe.schedule
     warm_up = None

@@ -1,0 +1,131 @@
+"""On a CUDA device: what the CPU computes, bit for bit after a stop, without waiting for the device (`pytest -m gpu`)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reslearn import data
+from reslearn.recipes import Recipe
+from reslearn.runs import RunFolder
+from reslearn.train import evaluate_bundle, loop, numerics, run, train_recipe
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+
+Small = Callable[..., Recipe]
+Outcome = Callable[[Path], dict[str, Any]]
+VARIANTS = {
+    "fp32": (),
+    "bf16": ("train.precision=bf16", "schedule.kind=cosine", "schedule.rise=0.3"),
+    "parts": ("train.accumulate=2", "train.ema=0.9", "evaluation.batch_norm=exact"),
+    "warm-up": ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=85", "data.validation_images=100", "train.precision=bf16"),
+    "muon": ("optimizer.name=muon", "optimizer.filter_lr=0.03", "optimizer.nesterov=true", "optimizer.decay=weights"),
+}
+
+
+def readings(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in RunFolder.open(folder).metrics(kind)]
+
+
+def test_batches_are_those_of_the_cpu_bit_for_bit() -> None:
+    images = data.load("digits").train
+    assert isinstance(images, data.Images)
+    preprocess = data.Preprocess.fit(images)
+    here, there = (data.train_batches(images, preprocess, batch_size=100, seed=3, device=device) for device in ("cpu", "cuda"))
+    for _ in range(20):  # more than one epoch
+        for mine, theirs in zip(next(here), next(there), strict=True):
+            assert torch.equal(mine, theirs.cpu())
+
+
+@pytest.mark.parametrize("variant", ["fp32", "parts", "warm-up", "muon"])
+def test_trains_as_the_cpu_does(variant: str, small: Small, tmp_path: Path) -> None:
+    recipe = small(*VARIANTS[variant], "train.precision=fp32", "schedule.duration=30 steps", "train.read_every_steps=1")
+    for device in ("cpu", "cuda"):
+        train_recipe(recipe, tmp_path / device, device=device, threads=1)
+    losses = [[line["loss"] for line in readings(tmp_path / device)] for device in ("cpu", "cuda")]
+    # sums in another order differ by 1e-7 of their size, and training spreads two nets apart, slowly at first
+    assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=5e-2)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_replayed_is_as_started_one_by_one(
+    variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(*VARIANTS[variant])
+    train_recipe(recipe, tmp_path / "replayed", device="cuda", threads=1)
+    assert RunFolder.open(tmp_path / "replayed").environment["numerics"]["replayed"]
+    genuine = numerics.choose
+    monkeypatch.setattr(numerics, "choose", lambda *args, **kwargs: replace(genuine(*args, **kwargs), replayed=False))
+    train_recipe(recipe, tmp_path / "one-by-one", device="cuda", threads=1)
+    assert outcome(tmp_path / "replayed") == outcome(tmp_path / "one-by-one")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_goes_on_bit_for_bit(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed_after_six(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, reading in enumerate(loop.train_steps(*arguments, **options), 1):
+            yield reading
+            if number == 6:
+                raise Killed
+
+    recipe = small(*VARIANTS[variant])
+    for name in ("unbroken", "again"):
+        train_recipe(recipe, tmp_path / name, device="cuda", threads=1)
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "train_steps", killed_after_six)
+        with pytest.raises(Killed):
+            train_recipe(recipe, tmp_path / "broken", device="cuda", threads=1)
+    train_recipe(recipe, tmp_path / "broken", resume=True, device="cuda", threads=1)
+    assert RunFolder.open(tmp_path / "broken").result["resumed_at"]
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
+
+
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Whatever makes the host wait for the device raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_host_never_waits_but_for_a_reading(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings come by an event, of a copy that was sent a step before; all else that waits is refused between them."""
+    steps = []
+
+    def watched(step: Any, batches: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        genuine = loop.train_steps(step, batches, *arguments, **options)
+        yield next(genuine)  # records the graph, and fills the epoch's table of views
+        while True:
+            try:
+                with waiting_refused():
+                    reading = next(genuine)
+            except StopIteration:
+                return
+            steps.append(reading is not None)
+            yield reading
+
+    monkeypatch.setattr(run, "train_steps", watched)
+    recipe = small(
+        "schedule.duration=24 steps", "train.checkpoint_every_seconds=3600", "evaluation.every=100 steps", "train.precision=bf16"
+    )
+    train_recipe(recipe, tmp_path / "run", device="cuda", threads=1)  # 150 images, 20 a step: four epochs
+    assert len(steps) == 23 and sum(steps) == 8
+
+
+def test_evaluates_as_the_cpu_does(small: Small, tmp_path: Path) -> None:
+    train_recipe(small(), tmp_path / "run", device="cuda", threads=1)
+    (on_gpu,) = readings(tmp_path / "run", "test")
+    on_cpu = evaluate_bundle(tmp_path / "run", device="cpu")
+    assert on_gpu["loss"] == pytest.approx(on_cpu.loss, rel=1e-4)
+    assert on_gpu["top1_error_pct"] == pytest.approx(on_cpu.top1_error_pct, abs=0.6)  # of 360 images one or two
