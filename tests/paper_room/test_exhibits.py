@@ -234,7 +234,7 @@ def test_the_papers_numbers_are_there() -> None:
         (["table1", "--budget", "full"], "--budget has no effect in table1"),
         (["table5", "--seeds", "3"], "--seeds has no effect in table5"),
         (["ambiguities", "--depths", "20,56"], "--depths 20,56: ambiguities is of one net"),
-        (["table6", "--budget", "huge"], "--budget huge: allowed are smoke, short and full"),
+        (["table6", "--budget", "huge"], "--budget huge: allowed are smoke, short, medium and full"),
         (["table6", "--budget", "full", "--data", "digits"], "for digits take smoke or short"),
         (["fig1", "--data", "digts"], "did you mean 'digits'?"),
     ],

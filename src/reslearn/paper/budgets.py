@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 
 from reslearn.paper.claim import Budget
 
-BudgetName = Literal["smoke", "short", "full"]
+BudgetName = Literal["smoke", "short", "medium", "full"]
 
 _DEMO_STEPS = (
     'schedule.duration="8 epochs"',
@@ -93,20 +93,22 @@ def exhibit_budget(
 ) -> Budget:
     """What a table or figure is made from: every net at the paper's one learning rate, 0.1, on seeds 0, 1, ...
 
-    Smoke: does it run. Short: 8 epochs of 16 x 16 pixels (digits: the recipe of that name), hours on two cores. Full: the paper's 64k
-    steps of 32 x 32, five seeds. ValueError for another name, and for the full budget on digits.
+    Smoke: does it run. Short: 8 epochs of 16 x 16 pixels (digits: the recipe of that name), hours on two cores. Medium: 8 epochs of
+    32 x 32, minutes of a GPU. Full: the paper's 64k steps, five seeds. ValueError for another name, and for digits with the last two.
     """
     digits = Path(data).name == "digits"
     if name not in get_args(BudgetName):
-        raise ValueError(f"--budget {name}: allowed are smoke, short and full")
-    if name == "full" and digits:
-        raise ValueError("--budget full is the paper's 64k steps on CIFAR: for digits take smoke or short")
+        raise ValueError(f"--budget {name}: allowed are smoke, short, medium and full")
+    if name in ("medium", "full") and digits:
+        meant = "8 epochs" if name == "medium" else "the paper's 64k steps"
+        raise ValueError(f"--budget {name} is {meant} of 32 x 32 pixels: for digits take smoke or short")
     overrides = {
         "smoke": tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data."))),
         "short": () if digits else _SHORT_AT_16_PX,
+        "medium": (),
         "full": _FULL_CURVES,
     }
-    number = {"smoke": 2, "short": 3, "full": 5}
+    number = {"smoke": 2, "short": 3, "medium": 3, "full": 5}
     recipe = "digits" if digits else "cifar-paper" if name == "full" else "cifar-short"
     return Budget(
         name=cast(BudgetName, name), data=data, recipe=recipe, overrides=overrides[name], depths=tuple(depths), learning_rates=(0.1,),

@@ -45,7 +45,7 @@ class Budget:
     to choose on differ from those to judge on, in length say.
     """
 
-    name: Literal["demo", "smoke", "short", "full"]
+    name: Literal["demo", "smoke", "short", "medium", "full"]
     data: str
     recipe: str
     overrides: tuple[str, ...]

@@ -85,7 +85,8 @@ def _judged(path: Path) -> tuple[str, int, int]:
 def _item(name: str, complete: dict[str, Path]) -> Item:
     module = load_exhibit(name)
     data = {"none": None, "CIFAR-10": "cifar10", "ImageNet": "ILSVRC2012"}[module.EXHIBIT.data]
-    jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in ("short", "full")}
+    budgets = ("short", "full") if module.EXHIBIT.data == "ImageNet" else ("short", "medium", "full")
+    jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in budgets}
     work = sum(arithmetic(job.recipe) for job in jobs["full"])
     return Item(
         name=name,

@@ -28,7 +28,7 @@ EXHIBIT = Exhibit(
         "neither."
     ),
 )
-DEPTHS = {name: Depths(both=(20,)) for name in ("smoke", "short", "full")}
+DEPTHS = {name: Depths(both=(20,)) for name in ("smoke", "short", "medium", "full")}
 SWITCHES: dict[str, tuple[str, ...]] = {
     "option A: zeros on both sides": ("model.zero_pad=split",),
     "option A: 2x2 average instead of slicing": ("model.subsample=average",),
@@ -97,7 +97,7 @@ def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
     if not digits and budget.data not in ("cifar10", "cifar100"):
         return own
     fewer: tuple[str, ...] = (f"data.validation_images={143 if digits else 5000}",)
-    if budget.name == "short":
+    if budget.name in ("short", "medium"):
         steps = (898, 449, 674) if digits else (3125, 1563, 2344)  # 20 epochs of digits, 8 of CIFAR; then the milestones at 1/2 and 3/4
         fewer += (f'schedule.duration="{steps[0]} steps"', f'schedule.milestones=["{steps[1]} steps", "{steps[2]} steps"]')
     return {**own, _IMAGES: fewer}

@@ -18,7 +18,7 @@ EXHIBIT = Exhibit(
         f"reproduced: the interval ends at or below that.{OTHER_RUNS_RULE}"
     ),
 )
-DEPTHS = {"smoke": Depths(both=(8, 20)), "short": Depths(both=(20, 56)), "full": Depths(both=(20, 56))}
+DEPTHS = {"smoke": Depths(both=(8, 20)), **dict.fromkeys(("short", "medium", "full"), Depths(both=(20, 56)))}
 
 
 def conditions(budget: Budget) -> list[Condition]:
