@@ -67,7 +67,8 @@ def _runs(rows: Iterable[Row]) -> str:
     seconds = sorted(float(row.result["seconds"]) for row in rows)
     places = sorted({device(RunFolder.open(row.folder).environment) for row in rows})
     times = dict.fromkeys(duration(value) for value in (seconds[0], seconds[-1]))
-    precision = sorted({row.numerics for row in rows})
+    # of a GPU the instruction set is its name, told already
+    precision = sorted({row.numerics.partition(" on ")[0] if row.numerics.partition(" on ")[2] in places else row.numerics for row in rows})
     return f"{' to '.join(times)} ({'; '.join((*places, *precision))})"
 
 

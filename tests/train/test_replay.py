@@ -1,0 +1,42 @@
+"""What recording a step leaves behind: nothing. That a recorded step is the step is shown on a GPU (test_gpu.py)."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from reslearn.models import build
+from reslearn.recipes import Optimizer
+from reslearn.train.loop import make_step
+from reslearn.train.optimizer import build_optimizer
+from reslearn.train.replay import _kept
+
+OPTIMIZERS = {
+    "sgd": Optimizer(),
+    "nesterov": Optimizer(nesterov=True, decay="weights"),
+    "muon": Optimizer(name="muon", filter_lr=0.03, nesterov=True, decay="weights"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: int) -> None:
+    """Also not in the bits of the steps that follow, whether the optimiser had begun or not."""
+    torch.manual_seed(0)
+    net = build("resnet8", num_classes=10).train()
+    twin = copy.deepcopy(net)
+    batches = [(torch.randn(6, 3, 8, 8), torch.randint(0, 10, (6,))) for _ in range(5)]
+    for model, warms_up in ((net, True), (twin, False)):
+        optimizer = build_optimizer(model, OPTIMIZERS[name])
+        step = make_step(model, nn.CrossEntropyLoss(), optimizer, autocast=lambda: torch.autocast("cpu", enabled=False))
+        for x, y in batches[:steps_before]:
+            step(x, y)
+        if warms_up:
+            with _kept(model, optimizer):
+                step(*batches[3])
+                step(*batches[4])
+        for x, y in batches[steps_before:3]:
+            step(x, y)
+    for mine, theirs in zip(net.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
