@@ -305,7 +305,7 @@ ONE = mlp()
     (lambda depth: mlp(depth), (X, Y), "give --depth N"),
     (leaving, (X, Y), r"build failed: SystemExit: 3 \(.*test_diagnose.py:\d+\)"),
     (lambda: ONE, (X, Y), "the same parameters twice"),
-    (lambda: 3, (X, Y), "build gave a int"),
+    (lambda: 3, (X, Y), "build gave 3, of type int"),
     (lambda: nn.ReLU(), (X, Y), "without parameters"),
     (lambda: nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 4)), (X, Y), "gives a tuple"),
     (lambda: _with_nan(), (X, Y), "whose 0.bias is not finite: nan"),

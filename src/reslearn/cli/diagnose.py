@@ -1,5 +1,6 @@
 """`reslearn diagnose FILE.py:BUILD --data DATA`: does depth hurt this network, what else does, and do shortcuts help?"""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,7 @@ def diagnose(
     size_px: Annotated[int | None, typer.Option(min=2, help="Side in pixels to which the images of a folder are brought.")] = None,
     patch: Annotated[bool, typer.Option("--patch", help="Write what to change, and train before and after it on a fresh seed.")] = False,
     patch_file: Annotated[Path | None, typer.Option(help="Where; NAME.py: a new file with its own build. Default: in --out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the page goes; default: diagnosis/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the page goes; default: diagnosis/NAME, then NAME-2, ...")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trials at once, a thread each; default: one a core (with a GPU: 1).")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless the network is healthy.")] = False,
@@ -59,7 +60,7 @@ def diagnose(
         optimizer=load_build(optimizer)[0] if ":" in optimizer else optimizer, lr=lr, batch_size=batch_size, size_px=size_px,
         data_dir=data_dir,
     )  # fmt: skip
-    place = out or Path("diagnosis") / name.replace(":", "-")
+    place = out or _not_there_yet(Path("diagnosis") / name.replace(":", "-"))
     if place.exists() and not place.is_dir():
         raise ValueError(f"--out {place}: a file is there, and a folder is needed")
     made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
@@ -75,6 +76,11 @@ def diagnose(
         raise typer.Exit(130)
     if check and found.verdict.name != "healthy":
         raise typer.Exit(1)
+
+
+def _not_there_yet(place: Path) -> Path:
+    """`place`, or place-2, place-3, ...: a diagnosis after the repair does not take the place of that before it."""
+    return next(one for number in itertools.count(1) if not (one := place if number == 1 else Path(f"{place}-{number}")).exists())
 
 
 def _patch(network: str, problem: "Problem", depth: int | None, path: Path | None, folder: Path) -> "Patch | None":

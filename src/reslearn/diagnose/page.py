@@ -143,6 +143,7 @@ _RATES = (
     "Each condition at its best of a few, chosen by training loss on a seed of its own: depth is not to be taken for step size. Where "
     "longer trials were made, the rates of the network and of the shallower ones were chosen once more in these."
 )
+_HIGHEST = 1.5  # of the curves: a loss above that of guessing is bad enough
 
 
 def _curves(found: Diagnosis) -> list[Figure]:
@@ -153,8 +154,12 @@ def _curves(found: Diagnosis) -> list[Figure]:
         series += seeds_series(name, curves, group=name)
     if not series:
         return []
-    caption = "As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing."
-    return [Figure("curves", "Training loss by condition", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, 1.5))]
+    caption = f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{_cut(series)}"
+    return [Figure("curves", "Training loss by condition", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, _HIGHEST))]
+
+
+def _cut(series: Sequence[Series]) -> str:
+    return f" What lies above {_HIGHEST:g} is not drawn." if any(y > _HIGHEST for one in series for y in one.y if y is not None) else ""
 
 
 def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]:
@@ -168,7 +173,8 @@ def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]
     pair = (found.proof.before, found.proof.after)
     series = [Series(trial.condition, [step for step, _ in trial.curve], [score for _, score in trial.curve]) for trial in pair]
     caption = f"On seed {pair[0].seed}, by which nothing was chosen or judged, each at its best learning rate. 1 is the loss of guessing."
-    figure = Figure("proof", "Training loss before and after", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, 1.5))
+    name, title = "proof", "Training loss before and after"
+    figure = Figure(name, title, caption + _cut(series), "step", "loss / loss of guessing", series, y_limits=(0.0, _HIGHEST))
     rows = [[trial.condition, f"{trial.lr:.3g}", trial.train_score, trial.held_score, trial.train_error_pct] for trial in pair]
     columns: list[Column | str] = [
         "network", "learning rate", Column("training", ".3f", True), Column("held out", ".3f", True),

@@ -229,7 +229,7 @@ def _tried(problem: Problem) -> Tensor:
     except (Exception, SystemExit) as error:
         raise DiagnosisError(f"build failed: {_told(error)}") from None
     if not isinstance(net, nn.Module):
-        raise DiagnosisError(f"build gave a {type(net).__name__}: an nn.Module is needed")
+        raise DiagnosisError(f"build gave {net!r:.40}, of type {type(net).__name__}: an nn.Module is needed")
     if net is other or not {id(one) for one in net.parameters()}.isdisjoint(id(one) for one in other.parameters()):
         raise DiagnosisError("build gave the same parameters twice: it must make a new network at each call")
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in net.parameters()):

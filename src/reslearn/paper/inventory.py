@@ -22,7 +22,7 @@ from reslearn.study import Job
 MACS_A_SECOND_TWO_CORES = 1.8e11
 """Two processes of one thread on two cores with bf16 trained resnet20 at 1,475 images a second together; AVX2 alone has a third of it."""
 MACS_A_SECOND_ONE_GPU = 1.2e13
-"""25 trainings of nets of 20 to 110 layers on one H200, five at a time by its Multi-Process Service, evaluations and starts included (LOG.md)."""
+"""25 trainings of 20 to 110 layers on one H200, five at a time by its Multi-Process Service, evaluations and starts included (LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,8 +113,8 @@ def _paths(record: Record) -> tuple[str, list[Item]]:
         f"Each of {record['num_blocks']} blocks hands the gradient through its body or its shortcut: 2^{record['num_blocks']} paths "
         f"(Veit, Wilber, Belongie 2016, Sec. 5). Paths have {record['mean_length']:g} bodies on average; weighted by contribution (number "
         f"of paths of a length times the mean norm of their gradient), {_said(record['effective_length'])}. Paths of {record['low']} to "
-        f"{record['high']} bodies, {_said(record['within_pct'])} % of all, give 95 % of the contribution; those through fewer than "
-        f"{half:g} give {_said(record['short_pct'])} %. Measured in training mode on {record['images']:,} training images."
+        f"{record['high']} bodies, {_said(record['within_pct'])} % of all, give at least 95 % of the contribution; those through fewer "
+        f"than {half:g} give {_said(record['short_pct'])} %. Measured in training mode on {record['images']:,} training images."
     )
     name, caption = "path length (blocks)", "Dashed: paths through so many bodies. Bold: their contribution."
     means, least, greatest = ([entry[f"{key}_gradient_norm"] for entry in lengths] for key in ("mean", "least", "greatest"))

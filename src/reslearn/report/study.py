@@ -31,7 +31,7 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
     Raises ValueError where there is no complete run, RunError where a run cannot be read.
     """
     if not found.rows:
-        raise ValueError("no complete run was found: a page of a study needs at least one" + _first_reason(found))
+        raise ValueError(f"{title}: no complete run was found, and a page of a study needs at least one" + _first_reason(found))
     training = training_field(found.rows)
     conditions = table(found.rows, fields=(training, "validation_top1_error_pct", TEST), incomplete=found.incomplete)
     names = names_of(conditions.groups)

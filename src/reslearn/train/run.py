@@ -136,7 +136,13 @@ def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) ->
         title=f"{name} on {prepared.dataset.name}", num_steps=prepared.num_steps, images_per_step=prepared.recipe.train.batch_size,
         steps_per_epoch=prepared.steps_per_epoch, quiet=not processes.is_first,
     )  # fmt: skip
+    numerics = prepared.numerics
+    slowly = ", compiled at first, which takes a minute" if numerics.compiled else ""
     with display, on_request() as request:
+        display.say(
+            f"{name}: {prepared.num_steps:,} steps, {prepared.num_steps / prepared.steps_per_epoch:.4g} epochs of "
+            f"{len(prepared.dataset.train):,} images, on {numerics.device} in {numerics.precision}{slowly}"
+        )
         try:
             _loop(prepared, training, record, display, request)
             display.say(f"{name}: {training.state.step} steps in {clock.seconds():.0f} s; evaluating")
