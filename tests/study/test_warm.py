@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -50,10 +51,23 @@ if __name__ == "__main__":
 """
 
 
-def warm(folder: Path | str) -> WarmStart:
+STOPPED = r"""
+import os, sys
+from pathlib import Path
+from test_warm import jobs_for, warm
+from reslearn.study import LocalEngine, run_study
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    report = run_study(jobs_for(folder, "long", "good"), folder, engine=LocalEngine(jobs=1, launch=warm(folder, "slow_to_import")))
+    (folder / "outcomes").write_text(" ".join(outcome.status for outcome in report.outcomes))
+"""
+
+
+def warm(folder: Path | str, *preload: str) -> WarmStart:
     script = Path(folder) / "train.py"
     script.write_text(TRAIN)
-    return WarmStart(functools.partial(runpy.run_path, str(script), run_name="__main__"), preload=["colorsys"])
+    return WarmStart(functools.partial(runpy.run_path, str(script), run_name="__main__"), preload=["colorsys", *preload])
 
 
 def jobs_for(folder: Path | str, *models: str) -> list[Job]:
@@ -95,3 +109,16 @@ def test_a_study_that_is_killed_outright_takes_its_runs_along(tmp_path: Path) ->
         process.kill()
     wait_for((job.folder / "checkpoint").exists)
     assert not job.is_complete
+
+
+def test_all_that_belongs_to_a_study_is_asked_to_stop_while_the_process_to_fork_from_begins(tmp_path: Path) -> None:
+    """As `timeout` and service managers do: SIGTERM to the process group, the fork server in it."""
+    script = tmp_path / "study.py"
+    script.write_text(STOPPED)
+    slow = f"import pathlib, time; pathlib.Path({str(tmp_path / 'importing')!r}).touch(); time.sleep(1)"
+    (tmp_path / "slow_to_import.py").write_text(slow)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])}
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, start_new_session=True) as process:
+        wait_for((tmp_path / "importing").exists)
+        os.killpg(process.pid, signal.SIGTERM)
+    assert (tmp_path / "outcomes").read_text() == "interrupted interrupted"

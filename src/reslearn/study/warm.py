@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from reslearn.runs import RunError, RunFolder
 from reslearn.study.grid import Job
 
 _WAIT_FOR_LOCK_SECONDS = 60.0
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class ForkedProcess:
@@ -66,22 +67,22 @@ class WarmStart:
 
 
 def _start_server(environment: dict[str, str]) -> None:
-    """Where it does not run yet: with the environment that all runs get, and deaf to Ctrl-C, which is for the engine to hear."""
-    before, main_thread = dict(os.environ), threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
+    """Where it does not run yet: with the environment that all runs get, and deaf to what stops a study, which the engine is to hear."""
+    resource_tracker.ensure_running()  # which the fork server starts otherwise, and which unblocks these signals
+    before, mask = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     os.environ.update(environment)
     try:
         forkserver.ensure_running()  # returns at once; the server imports while the first run waits for it
     finally:
         os.environ.clear()
         os.environ.update(before)
-        if main_thread:
-            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """In the fork: a session, an environment, a log and a command line of its own."""
+    """In the fork: a session, ears, an environment, a log and a command line of its own."""
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     os.environ.clear()
     os.environ.update(environment)  # the server's is that of the first run; the GPU set aside is another for each
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
