@@ -18,6 +18,7 @@ from reslearn.cli import app
 from reslearn.cli.train import HUGE_PAGES
 
 SMALL = train.Task(model="resnet8", batch_size=16, num_images=64)
+AGAINST = "plain,autocast"
 ABOUT = {"precision": "bf16", "compiled": True, "warm_up_seconds": 20.0}
 
 
@@ -95,33 +96,38 @@ def test_tasks_have_the_shapes_of_cifar_and_imagenet() -> None:
     small, large = train.task_of("resnet56"), train.task_of("resnet50")
     assert (small.size_px, small.batch_size, small.num_classes) == (32, 128, 10)
     assert (large.size_px, large.batch_size, large.num_classes) == (224, 32, 1000)
+    assert (train.task_of("resnet50", 256).batch_size, train.task_of("resnet50", 256).num_images) == (256, 512)
 
 
-def test_command_runs_both_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_runs_all_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds: list[str] = []
     turn_of = train.Contestant.turn
-    monkeypatch.setattr(train, "task_of", lambda name: SMALL)
+    monkeypatch.setattr(train, "task_of", lambda name, batch_size: SMALL)
     monkeypatch.setattr(train, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(train.Contestant, "turn", lambda self, seconds: [rounds.append(self.name), turn_of(self, seconds)][1])
     shown = CliRunner().invoke(
-        app, ["bench", "train", "--models", "resnet8", "--repeats", "2", "--threads", "1", "--device", "cpu", "--json"]
+        app,
+        ["bench", "train", "--models", "resnet8", "--repeats", "2", "--threads", "1", "--device", "cpu", "--json", "--against", AGAINST],
     )
     assert shown.exit_code == 0, shown.output
     rows: list[dict[str, Any]] = json.loads(shown.stdout)
-    assert rounds == ["plain on resnet8", "ours on resnet8", "ours on resnet8", "plain on resnet8"]
+    first = [f"{loop} on resnet8" for loop in ("plain", "ours", "autocast")]
+    assert rounds == [*first, *reversed(first)]
     assert [(row["model"], row["loop"], row["ratio_to"], row["rounds"]) for row in rows] == [
         ("resnet8", "plain", None, 2),
         ("resnet8", "ours", "plain", 2),
+        ("resnet8", "autocast", "ours", 2),
     ]
-    assert rows[0]["precision"] == "fp32"
+    assert [rows[0]["precision"], rows[2]["precision"]] == ["fp32", "bf16"]
     assert rows[1]["ratio"]["low"] > 0
 
 
 def test_a_loop_that_dies_is_one_line() -> None:
-    with pytest.raises(OSError, match="the loop plain on resnet8 ended with status 2"), train.contestant(
-        SMALL, "plain", threads="many", device="cpu", without=None  # type: ignore[arg-type]
-    ):  # fmt: skip
-        pass
+    with (
+        train.contestant(SMALL, "plain", threads="many", device="cpu", without=None) as one,  # type: ignore[arg-type]
+        pytest.raises(OSError, match="the loop plain on resnet8 ended with status 2"),
+    ):
+        one.warm()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +135,7 @@ def test_a_loop_that_dies_is_one_line() -> None:
     [
         (["train", "--models", "resnet20,vgg16"], "--models vgg16"),
         (["train", "--device", "abacus"], "--device abacus"),
+        (["train", "--against", "plain,keras", "--device", "cpu"], "--against keras: known are plain, autocast"),
         (["load", "--threads", "1,two"], "--threads two"),
     ],
 )
