@@ -3,7 +3,7 @@
 channels_last, bf16 autocast, fused SGD, the same batch again and again from the device's memory (they pay for no data), with
 torch.compile or without.
 
-CIFAR nets, which neither has, are the plain loop's. Nothing of reslearn is used.
+CIFAR nets, which neither has, are the plain loop's (`autocast`). Nothing of reslearn is used.
 """
 
 from collections.abc import Iterator

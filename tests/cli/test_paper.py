@@ -42,6 +42,11 @@ def test_a_committed_run_is_counted(tmp_path: Path) -> None:
     assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (1, 6)
 
 
+def test_the_committed_runs_of_figure_1_are_found_by_both_budgets() -> None:
+    found = {item.name: item.committed for item in inventory(Path(__file__).parents[2] / "results")}["fig1"]
+    assert (found["short"], found["medium"]) == ((6, 6), (6, 6))
+
+
 def test_the_claims_say_what_they_take_and_what_was_judged(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     claims = [{"outcome": "shown"}, {"outcome": "not shown"}, {"outcome": "shown"}]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from reslearn import data
+from reslearn import data, recipes
 from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.train import evaluate_bundle, loop, numerics, run, train_recipe
@@ -129,3 +129,12 @@ def test_evaluates_as_the_cpu_does(small: Small, tmp_path: Path) -> None:
     on_cpu = evaluate_bundle(tmp_path / "run", device="cpu")
     assert on_gpu["loss"] == pytest.approx(on_cpu.loss, rel=1e-4)
     assert on_gpu["top1_error_pct"] == pytest.approx(on_cpu.top1_error_pct, abs=0.6)  # of 360 images one or two
+
+
+def test_pictures_on_disk_are_read_while_a_step_is_recorded(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
+    """By workers, and pinned by a thread: neither spoils the recording."""
+    folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
+    own = ("model.name=resnet8", "data.size_px=16", "schedule.duration=9 steps", "train.batch_size=6", "evaluation.every=3 steps")
+    recipe = recipes.load("imagenet", overrides=[*own, f'data.name="{folder}"', "data.validation_images=0", "train.compile=off"])
+    train_recipe(recipe, tmp_path / "run", device="cuda", threads=1, workers=2)
+    assert RunFolder.open(tmp_path / "run").environment["numerics"]["replayed"]

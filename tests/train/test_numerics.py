@@ -30,7 +30,7 @@ def test_words_are_taken_as_they_are(precision: str, compiled: str) -> None:
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "tpu?", "abacus"])
+@pytest.mark.parametrize("name", ["cuda:99", "tpu?", "abacus", "meta"])
 def test_devices_that_are_not_here(name: str) -> None:
     with pytest.raises(ValueError, match=f"--device {name.rstrip('?')}"):
         choose_device(name)

@@ -10,7 +10,7 @@ from reslearn.models import build
 from reslearn.recipes import Optimizer
 from reslearn.train.loop import make_step
 from reslearn.train.optimizer import build_optimizer
-from reslearn.train.replay import _kept
+from reslearn.train.replay import _kept, _rates_on_device
 
 OPTIMIZERS = {
     "sgd": Optimizer(),
@@ -40,3 +40,20 @@ def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: in
             step(x, y)
     for mine, theirs in zip(net.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_learning_rates_are_tensors_while_a_step_is_recorded_and_numbers_again_afterwards() -> None:
+    """A step by a rate on the device is that by the number, but for float32."""
+    nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=True) for net in nets]
+    x = torch.randn(4, 3)
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        net(x).square().sum().backward()
+        if net is nets[0]:
+            optimizer.step()
+    with _rates_on_device(optimizers[1], [torch.tensor(0.1)]):
+        optimizers[1].step()
+    assert [group["lr"] for group in optimizers[1].param_groups] == [0.1]
+    for mine, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)

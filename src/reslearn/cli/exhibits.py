@@ -45,12 +45,13 @@ def examples(name: str) -> tuple[str, ...]:
 
 def exhibit_command(name: str) -> Callable[..., None]:
     """The command of one table or figure."""
+    medium = "" if name in _IMAGENET else ", medium (a GPU's minutes)"
 
     def command(
         data: Annotated[str | None, typer.Option(help=_data_help(name))] = None,
         budget: Annotated[
             str | None,
-            typer.Option(help="smoke (does it run), short (hours on two cores), medium (a GPU's minutes) or full.  [default: short]"),
+            typer.Option(help=f"smoke (does it run), short (hours on two cores){medium} or full (the paper's own).  [default: short]"),
         ] = None,
         seeds: Annotated[int | None, typer.Option(min=1, help="Seeds a net; default: 2, 3 or 5, by budget.")] = None,
         depths: Annotated[str | None, typer.Option(help="Layers to compare, as in 20,56; default: the paper's, fewer by budget.")] = None,

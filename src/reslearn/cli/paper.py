@@ -28,7 +28,7 @@ def list_paper(
     """List the paper's tables, figures and claims: what each needs, and which runs for it are committed.
 
     Hours are of the paper's own budget (CIFAR: 64k steps, five seeds; ImageNet: 60 x 10^4 steps, one seed): on two CPU cores with bf16 (of
-    those without, three times as many), and guessed for one GPU.
+    those without, three times as many), and of one GPU of 2024, five trainings at once on it; for ImageNet nobody has measured that.
     """
     import json
     from dataclasses import asdict

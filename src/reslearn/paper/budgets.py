@@ -59,7 +59,7 @@ def demo() -> Budget:
 
 
 def paper_budget(name: str, data: str, *, seeds: int | None = None) -> Budget:
-    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, days of a GPU. `seeds` to judge on: 0, 1, ...
+    """Smoke: does it run, in a minute or two. Short: hours on two cores. Full: the paper's, hours of a GPU. `seeds` to judge on: 0, 1, ...
 
     ValueError for another name, for the full budget on digits, and for seeds that are to choose learning rates on.
     """
@@ -94,7 +94,8 @@ def exhibit_budget(
     """What a table or figure is made from: every net at the paper's one learning rate, 0.1, on seeds 0, 1, ...
 
     Smoke: does it run. Short: 8 epochs of 16 x 16 pixels (digits: the recipe of that name), hours on two cores. Medium: 8 epochs of
-    32 x 32, minutes of a GPU. Full: the paper's 64k steps, five seeds. ValueError for another name, and for digits with the last two.
+    the images as they are, minutes of a GPU. Full: the paper's 64k steps, five seeds. ValueError for another name, and for digits
+    with the last two.
     """
     digits = Path(data).name == "digits"
     if name not in get_args(BudgetName):

@@ -90,8 +90,10 @@ def _name_of_data(members: Sequence[_Member]) -> str:
 
 
 def _numerics(member: _Member, precision: str | None, device: str | None) -> numerics.Numerics:
+    place = numerics.choose_device(device)
+    numerics.choose_kernels(place)
     return numerics.Numerics(
-        device=numerics.choose_device(device), precision=precision or member.precision or "fp32", compiled=False,
+        device=place, precision=precision or member.precision or "fp32", compiled=False,
         threads=torch.get_num_threads(), instruction_set="",
     )  # fmt: skip
 

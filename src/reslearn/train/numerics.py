@@ -18,7 +18,7 @@ from reslearn.recipes import Train
 from reslearn.runs import RunError
 
 # Compiling costs 20 to 80 seconds and saves some per cent of a step (LOG.md): it pays above about this many MACs (forward, all images).
-_COMPILE_PAYS_MACS = {"cpu": 4e13, "cuda": 2e14}
+_COMPILE_PAYS_MACS = {"cpu": 4e13, "cuda": 3e14}
 # Below about this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) bf16 saves too little of a step to be worth its rounding.
 _BF16_PAYS_MACS = 10e6
 
@@ -52,8 +52,11 @@ def choose_device(name: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        known = device.type in ("cpu", "cuda")
     except RuntimeError:
-        raise ValueError(f"--device {name}: cpu, cuda or cuda:N is needed") from None
+        known = False
+    if not known:
+        raise ValueError(f"--device {name}: cpu, cuda or cuda:N is needed")
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use")
     return name
@@ -108,12 +111,17 @@ def obey(record: dict[str, Any], *, device: str | None, threads: int | None, pro
 def prepare(numerics: Numerics) -> None:
     """Set the process up for `numerics`: threads, deterministic kernels, memory that is kept instead of given back."""
     torch.set_num_threads(numerics.threads)
-    if numerics.device.startswith("cuda"):
+    choose_kernels(numerics.device)
+    if not numerics.device.startswith("cuda"):
+        _keep_memory()
+
+
+def choose_kernels(device: str) -> None:
+    """On a GPU: the same from start to start, and float32 where fp32 is said."""
+    if device.startswith("cuda"):
         torch.backends.cudnn.benchmark = False  # its choice of kernels would differ from start to start
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean it; what is to be fast is bf16
-    else:
-        _keep_memory()
+        torch.backends.cudnn.allow_tf32 = False  # what is to be fast is bf16
 
 
 def _keep_memory() -> None:

@@ -54,14 +54,15 @@ class Replay:
         self._rates = [torch.zeros((), dtype=torch.float32, device=x.device) for _ in self._optimizer.param_groups]
         self._copied = [0.0 for _ in self._rates]
         stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(x.device))
         with _kept(self._model, self._optimizer), _rates_on_device(self._optimizer, self._rates):
+            stream.wait_stream(torch.cuda.current_stream(x.device))  # for what is kept, too
             with torch.cuda.stream(stream):
                 for _ in range(_NUM_WARM_STEPS):
                     self._step(self._x, self._y)
             torch.cuda.current_stream(x.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream):
+            # thread_local: threads that read pictures may pin memory meanwhile
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self._sums = self._step(self._x, self._y)
             self._graph = graph
 
@@ -85,13 +86,15 @@ def _kept(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     ours = [*model.parameters(), *model.buffers(), *_state(optimizer)]
     before = [tensor.detach().clone() for tensor in ours]
     known = {id(tensor) for tensor in ours}
-    yield
-    with torch.no_grad():
-        for tensor, value in zip(ours, before, strict=True):
-            tensor.copy_(value)
-        for tensor in _state(optimizer):
-            if id(tensor) not in known:
-                tensor.zero_()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(ours, before, strict=True):
+                tensor.copy_(value)
+            for tensor in _state(optimizer):
+                if id(tensor) not in known:
+                    tensor.zero_()
 
 
 def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
