@@ -14,7 +14,7 @@ from benchmarks.depth.truth import settle
 from typer.testing import CliRunner
 
 from reslearn.cli import app
-from reslearn.diagnose import RULES
+from reslearn.diagnose import RULES, Evidence, decide
 
 VERDICTS = {name for name, _ in RULES}
 
@@ -82,6 +82,13 @@ def test_truths_that_are_committed_are_those_of_the_members_and_follow_the_rule(
 
 def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
     return Judged(name=f"{truth}-{verdict}", truths=(truth,), verdict=verdict, seconds=3.0, alarms=dict.fromkeys(rivals.NAMES, alarmed))
+
+
+def test_the_rules_say_of_the_committed_evidence_what_is_committed() -> None:
+    """A rule that changes must be measured anew, or change none of these."""
+    lines = [json.loads(line) for line in run.VERDICTS.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) > 170
+    assert [line["name"] for line in lines if decide(Evidence(**line["evidence"])).name != line["verdict"]] == []
 
 
 def test_rates_and_their_intervals() -> None:
