@@ -32,18 +32,16 @@ def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
 
 
 def test_a_task_is_taken_when_it_can_begin() -> None:
-    given: list[int] = []
-    known_at: list[int] = []
+    before = len(multiprocessing.active_children())
+    running: list[int] = []
 
     def tasks() -> Iterator[Callable[[], int]]:
         for number in range(6):
-            known_at.append(len(given))
-            yield partial(slept, 0.01, number)
+            running.append(len(multiprocessing.active_children()) - before)
+            yield partial(slept, 0.05, number)
 
-    for value in side_by_side(tasks(), 2):
-        given.append(value)
-    assert given == list(range(6))
-    assert all(number - 2 <= known for number, known in enumerate(known_at)), "more than two were ahead of what was given"
+    assert list(side_by_side(tasks(), 2)) == list(range(6))
+    assert max(running) <= 1, "a third one was taken while two ran"
 
 
 def test_tasks_know_what_lay_in_memory_and_use_one_thread() -> None:
