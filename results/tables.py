@@ -25,7 +25,8 @@ def results_table(results: Path = RESULTS) -> str:
     """Markdown: a row for each network and recipe, plain before residual and by depth."""
     found = collect(results)
     # A trial on the validation split chose the recipe; the numbers that count are those of all training images.
-    rows = [row for row in found.rows if not row.recipe["data"]["validation_images"]]
+    # The worth of each ambiguity has a table of its own.
+    rows = [row for row in found.rows if not row.recipe["data"]["validation_images"] and "ambiguities" not in row.folder.parts]
     heads = ("network", "recipe", "seeds", "training error %", "test error %", "paper, 164 epochs %", "a run")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for group in table(rows, fields=(TRAINING, TEST)).groups:
