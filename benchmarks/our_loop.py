@@ -79,13 +79,9 @@ def our_loop(
         groups = [{key: group[key] for key in ("params", "lr", "weight_decay", "base_lr")} for group in optimizer.param_groups]
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     step = make_step(
-        model,
-        nn.CrossEntropyLoss(),
-        optimizer,
-        autocast=chosen.autocast,
-        compiled=chosen.compiled,
+        model, nn.CrossEntropyLoss(), optimizer, autocast=chosen.autocast, compiled=chosen.compiled,
         replayed=chosen.replayed and without is not Part.replay,
-    )
+    )  # fmt: skip
     steps = train_steps(
         step, batches, optimizer, state=State(), meter=Meter(every=train.read_every_steps, device=device), average=NoAverage(),
         num_steps=2**62, factor=lambda step: 1.0, warm_up=None,

@@ -7,6 +7,7 @@ CIFAR nets, which neither has, are the plain loop's (`autocast`). Nothing of res
 """
 
 from collections.abc import Iterator
+from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +18,20 @@ from torch import Tensor, nn
 
 def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
     """`name` as the peer builds it. ModuleNotFoundError where it is not installed."""
-    if peer == "torchvision":
-        import torchvision  # type: ignore[import-untyped, import-not-found, unused-ignore]
-
-        return torchvision.models.get_model(name, num_classes=num_classes)  # type: ignore[no-any-return, unused-ignore]
-    if peer == "timm":
-        import timm  # type: ignore[import-untyped, import-not-found, unused-ignore]
-
-        return timm.create_model(name, num_classes=num_classes)  # type: ignore[no-any-return, unused-ignore]
-    return network(name)
+    if peer == "autocast":
+        return network(name)
+    module = import_module(peer)
+    create = module.create_model if peer == "timm" else module.models.get_model
+    net: nn.Module = create(name, num_classes=num_classes)
+    return net
 
 
 def peer_loop(
     peer: str, name: str, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, batch_size: int, device: str, compiled: bool
 ) -> Iterator[Tensor]:
     """Train for ever; every `next` is one step of SGD and gives its loss, on the device."""
-    net = peer_network(peer, name, int(labels.max()) + 1).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    net = peer_network(peer, name, int(labels.max()) + 1).train()
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     x = torch.from_numpy(pixels[:batch_size]).to(device).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.25)
     y = torch.from_numpy(labels[:batch_size]).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
@@ -42,6 +41,6 @@ def peer_loop(
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
             loss: Tensor = loss_function(forward(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
         yield loss.detach()

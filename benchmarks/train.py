@@ -96,13 +96,13 @@ def measure(
         (first, None), ("ours", None), *((rival, None) for rival in others), *((f"ours without {part}", part) for part in parts)
     ]  # fmt: skip
     with ExitStack() as stack:
-        contestants = []
+        contestants, abouts = [], []
         for loop, without in loops:
             say(f"{task.model}: warming up {loop}")
             contestants.append(stack.enter_context(contestant(task, loop.split()[0], threads=threads, device=device, without=without)))
             if device == "cpu":
-                contestants[-1].warm()
-        abouts = [one.warm() for one in contestants]  # on a GPU beside one another: what compiles is the CPU
+                abouts.append(contestants[-1].warm())
+        abouts = abouts or [one.warm() for one in contestants]  # on a GPU beside one another: what compiles is the CPU
         turns: list[list[dict[str, float]]] = [[] for _ in loops]
         for number in range(rounds):
             say(f"{task.model}: round {number + 1} of {rounds}")
@@ -143,18 +143,16 @@ def _row(
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Contestant:
     """A loop in its process."""
 
     name: str
     process: subprocess.Popen[str]
-    about: dict[str, Any] | None = None
 
     def warm(self) -> dict[str, Any]:
-        """Wait until it is; what it says of itself."""
-        self.about = self.about or _answer(self.process, self.name)
-        return self.about
+        """Wait until it is, once; what it says of itself."""
+        return _answer(self.process, self.name)
 
     def turn(self, seconds: float) -> dict[str, float]:
         """Let it train for so long; what it did."""

@@ -26,7 +26,10 @@ def results_table(results: Path = RESULTS) -> str:
     found = collect(results)
     # A trial on the validation split chose the recipe; the numbers that count are those of all training images.
     # The worth of each ambiguity has a table of its own.
-    rows = [row for row in found.rows if not row.recipe["data"]["validation_images"] and "ambiguities" not in row.folder.parts]
+    rows = [
+        row for row in found.rows
+        if not row.recipe["data"]["validation_images"] and row.folder.relative_to(results).parts[0] != "ambiguities"
+    ]  # fmt: skip
     heads = ("network", "recipe", "seeds", "training error %", "test error %", "paper, 164 epochs %", "a run")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for group in table(rows, fields=(TRAINING, TEST)).groups:
@@ -68,8 +71,8 @@ def _runs(rows: Iterable[Row]) -> str:
     seconds = sorted(float(row.result["seconds"]) for row in rows)
     places = sorted({device(RunFolder.open(row.folder).environment) for row in rows})
     times = dict.fromkeys(duration(value) for value in (seconds[0], seconds[-1]))
-    # of a GPU the instruction set is its name, told already
-    precision = sorted({row.numerics.partition(" on ")[0] if row.numerics.partition(" on ")[2] in places else row.numerics for row in rows})
+    told = tuple(f" on {place}" for place in places)  # of a GPU the instruction set is its name
+    precision = sorted({row.numerics.rpartition(" on ")[0] if row.numerics.endswith(told) else row.numerics for row in rows})
     return f"{' to '.join(times)} ({'; '.join((*places, *precision))})"
 
 

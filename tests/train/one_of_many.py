@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from killing import until_killed
 from torch import Tensor, nn
 
 from reslearn.recipes import Recipe
-from reslearn.train import loop, run, train_recipe
+from reslearn.train import run, train_recipe
 from reslearn.train.prepare import prepare
 from reslearn.train.processes import processes_here
 from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
@@ -65,22 +66,10 @@ def _be(rank: int, count: int, port: int, mouth: Any, task: Callable[..., Any], 
     mouth.send(said)
 
 
-class Killed(BaseException):
-    """Ends a training where it is."""
-
-
 def train(recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int | None = None) -> Any:
     """A whole run; or one of which every process ends after so many steps."""
-    genuine = loop.train_steps
-
-    def until_killed(*given: Any, **options: Any) -> Any:
-        for number, reading in enumerate(genuine(*given, **options), 1):
-            yield reading
-            if number == killed_after:
-                raise Killed
-
     if killed_after is not None:
-        run.train_steps = until_killed
+        run.train_steps = until_killed(killed_after)
     return train_recipe(recipe, out, resume=resume, threads=1)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from killing import Killed, until_killed
 
 from reslearn import data, recipes
 from reslearn.recipes import Recipe
@@ -67,21 +68,12 @@ def test_replayed_is_as_started_one_by_one(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_goes_on_bit_for_bit(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
-
-    def killed_after_six(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for number, reading in enumerate(loop.train_steps(*arguments, **options), 1):
-            yield reading
-            if number == 6:
-                raise Killed
-
     recipe = small(*VARIANTS[variant])
     for name in ("unbroken", "again"):
         train_recipe(recipe, tmp_path / name, device="cuda", threads=1)
     assert outcome(tmp_path / "again") == outcome(tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "train_steps", killed_after_six)
+        patch.setattr(run, "train_steps", until_killed(6))
         with pytest.raises(Killed):
             train_recipe(recipe, tmp_path / "broken", device="cuda", threads=1)
     train_recipe(recipe, tmp_path / "broken", resume=True, device="cuda", threads=1)

@@ -4,11 +4,12 @@ import itertools
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import Killed, until_killed
 
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
@@ -27,10 +28,6 @@ VARIANTS = {
 }
 # After so many steps of each part. Checkpoints are written at steps 4, 7, 10 (a reading comes a step late) and 11, the last.
 KILLS = {"everything": [(1, 4), (3, 5), (4, 1), (6, 7), (11,)], "plain8": [(2, 6), (10, 1)], "muon": [(5, 3), (8,)]}
-
-
-class Killed(BaseException):
-    """Ends a training where it is, as SIGKILL does, but in this process."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -52,16 +49,6 @@ def test_killed_after_every_step(variant: str, small: Small, outcome: Outcome, t
         monkeypatch.setattr(run, "train_steps", loop.train_steps)
         train_recipe(recipe, out, resume=True, threads=1)
         assert outcome(out) == expected
-
-
-def until_killed(num_steps: int) -> Callable[..., Iterator[Any]]:
-    def train_steps(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for number, reading in enumerate(loop.train_steps(*arguments, **options), 1):
-            yield reading
-            if number == num_steps:
-                raise Killed
-
-    return train_steps
 
 
 @pytest.mark.parametrize("variant", ["everything", "plain8"])

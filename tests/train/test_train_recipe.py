@@ -56,14 +56,8 @@ def test_what_is_written(finished: RunFolder, small: Small) -> None:
     assert (result["steps"], result["images"], result["epochs"], result["test_touched"]) == (11, 220, 220 / 150, 1)
     assert (result["validation_top1_error_pct"], result["resumed_at"], result["warmed_up_at_step"]) == (None, [], None)
     assert set(finished.environment["numerics"]) == {
-        "device",
-        "precision",
-        "compiled",
-        "threads",
-        "instruction_set",
-        "processes",
-        "replayed",
-    }
+        "device", "precision", "compiled", "threads", "instruction_set", "processes", "replayed"
+    }  # fmt: skip
     # the recipe as given, with what the data say about the network filled in
     assert finished.recipe["model"] == {**small().to_dict()["model"], "num_classes": 10, "in_channels": 1}
 

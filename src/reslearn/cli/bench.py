@@ -49,9 +49,9 @@ def train(
     from reslearn.train.numerics import choose_device
 
     tasks = [bench.task_of(name, batch_size) for name in models.split(",")]
-    on_gpu = choose_device(device) != "cpu"
-    used = [part for part in bench.Part if on_gpu or part is not bench.Part.replay] if parts else ()
-    where = {"threads": threads or torch.get_num_threads(), "device": choose_device(device), "against": against.split(",")}
+    place = choose_device(device)
+    used = [part for part in bench.Part if place != "cpu" or part is not bench.Part.replay] if parts else ()
+    where = {"threads": threads or torch.get_num_threads(), "device": place, "against": against.split(",")}
     rows = [row for task in tasks for row in bench.measure(task, rounds=repeats, parts=used, say=aloud, **where)]
     typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 

@@ -144,11 +144,16 @@ def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | 
     left, right = evidence.train.get(a), evidence.train.get(b)
     if not left or not right:
         return False, False, None
-    n = min(len(left), len(right))
-    found = compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
+    found = _paired(evidence, left, right)
     if found.interval is None:
         return False, False, found
     return is_worse(found), found.interval.high < MARGIN, found
+
+
+def _paired(evidence: Evidence, left: Sequence[float], right: Sequence[float]) -> Comparison:
+    """Of the seeds that both have, with the confidence that so many looks ask for."""
+    n = min(len(left), len(right))
+    return compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
 
 
 def is_worse(found: Comparison) -> bool:
@@ -163,8 +168,7 @@ def slow(evidence: Evidence, shallower: str) -> Comparison | None:
     left, right = evidence.held.get("deep"), evidence.held_at_half.get(shallower)
     if evidence.is_short or not left or not right:
         return None
-    n = min(len(left), len(right))
-    found = compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
+    found = _paired(evidence, left, right)
     return found if found.difference < -MARGIN else None
 
 
@@ -226,8 +230,7 @@ def _capacity(evidence: Evidence) -> Verdict | None:
     others = [other for other in (*_SHALLOWER, "shortcuts") if evidence.train.get(other)]
     if n < 2 or not (others or _is_flat(evidence)) or not all(worse(evidence, "deep", other)[1] for other in others):
         return None
-    found = compare(deep[:n], wide[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
-    if not is_worse(found):
+    if not is_worse(_paired(evidence, deep, wide)):
         return None
     because = f"training loss {_mean(deep)}; a wide network has {_mean(wide)} on held-out data"
     return Verdict(name="capacity too small", because=because, certain=True)

@@ -18,12 +18,11 @@ from reslearn.train.average import Average, NoAverage
 from reslearn.train.batch_norm import BatchNormInFloat32
 from reslearn.train.meter import Meter, Reading, sums
 from reslearn.train.processes import ALONE, Processes
-from reslearn.train.replay import Replay
+from reslearn.train.replay import Replay, Step
 from reslearn.train.schedule import Waiting, WarmUp
 from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[Tensor, Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 

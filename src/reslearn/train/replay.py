@@ -53,7 +53,7 @@ class Replay:
         # float32, which is what fused kernels read
         self._rates = [torch.zeros((), dtype=torch.float32, device=x.device) for _ in self._optimizer.param_groups]
         self._copied = [0.0 for _ in self._rates]
-        stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]  # torch's stub lacks it
         with _kept(self._model, self._optimizer), _rates_on_device(self._optimizer, self._rates):
             stream.wait_stream(torch.cuda.current_stream(x.device))  # for what is kept, too
             with torch.cuda.stream(stream):

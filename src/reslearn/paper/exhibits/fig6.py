@@ -23,8 +23,7 @@ EXHIBIT = Exhibit(
 )
 DEPTHS = {
     "smoke": Depths(both=(8, 20)),
-    "short": Depths(both=(20, 32, 56, 110)),
-    "medium": Depths(both=(20, 32, 56, 110)),
+    **dict.fromkeys(("short", "medium"), Depths(both=(20, 32, 56, 110))),
     "full": Depths(both=(20, 32, 44, 56, 110)),
 }
 

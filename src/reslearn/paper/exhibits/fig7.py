@@ -29,8 +29,7 @@ EXHIBIT = Exhibit(
 _NUM_IMAGES = 10_000  # of training images, or all
 DEPTHS = {
     "smoke": Depths(both=(8, 20)),
-    "short": Depths(both=(20, 56), residual=(110,)),
-    "medium": Depths(both=(20, 56), residual=(110,)),
+    **dict.fromkeys(("short", "medium"), Depths(both=(20, 56), residual=(110,))),
     "full": Depths(both=(20, 56), residual=(110,)),
 }
 

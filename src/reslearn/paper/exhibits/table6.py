@@ -22,8 +22,7 @@ EXHIBIT = Exhibit(
 )
 DEPTHS = {
     "smoke": Depths(both=(8, 20)),
-    "short": Depths(both=(20, 32, 56, 110)),
-    "medium": Depths(both=(20, 32, 56, 110)),
+    **dict.fromkeys(("short", "medium"), Depths(both=(20, 32, 56, 110))),
     "full": Depths(both=(20, 32, 44, 56, 110)),
 }
 _HALF_A_DIGIT = {"resnet110": 0.05, "resnet1202": 0.05}  # 1.7 and 19.4; the others have two decimals
