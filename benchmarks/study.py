@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reslearn.cli.study import engine_named
+from reslearn.paper.arithmetic import arithmetic
 from reslearn.runs import RunFolder
 from reslearn.study import Engine, LocalEngine, StudyReport, available_cores, run_study, study_from
 
@@ -45,7 +46,7 @@ def _row(way: str, engine: Engine, models: Sequence[str], seeds: int, overrides:
     plan = study_from({"models": tuple(models), "seeds": seeds, "recipe": "digits", "set": tuple(overrides)}, source="reslearn bench study")
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        report = run_study(plan.jobs(folder), folder, engine=engine)
+        report = run_study(plan.jobs(folder, cost=arithmetic), folder, engine=engine)
         seconds = time.monotonic() - begun
         if not report.is_complete:
             raise ValueError("; ".join(report.lines()[:-1]))

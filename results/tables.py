@@ -9,7 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reslearn.interop import dialects, unsupported
+import torch
+
+from reslearn import models
+from reslearn.interop import Dialect, dialects, unsupported
 from reslearn.paper.numbers import numbers
 from reslearn.report.run import device, duration
 from reslearn.runs import RunFolder
@@ -80,12 +83,20 @@ def dialects_table(*, sources: bool) -> str:
     """Markdown: a row for each dialect of weights, those that are not supported last; with `sources` also why we know it, or why not."""
     heads = ("dialect", "whose", "files", "direction", "example", "checked against")
     rows = [
-        (f"`{name}`", dialect.title, ", ".join(f".{kind}" for kind in dialect.containers), "in, out", dialect.example, dialect.source)
+        (f"`{name}`", dialect.title, ", ".join(f".{kind}" for kind in dialect.containers), "in, out", _example(dialect), dialect.source)
         for name, dialect in dialects().items()
     ]
     rows += [(f"`{name}`", "", "", "neither", "", reason) for name, reason in unsupported().items()]
     shown = len(heads) if sources else len(heads) - 1
     return "\n".join(f"| {' | '.join(cells[:shown])} |" for cells in (heads, ("---",) * len(heads), *rows))
+
+
+def _example(dialect: Dialect) -> str:
+    """A network that loads, with its shortcuts where they are not those that its name stands for."""
+    with torch.device("meta"):
+        usual = models.build(dialect.example, num_classes=10).spec["shortcut"]
+    theirs = dialect.spec.get("shortcut", usual)
+    return dialect.example if usual in theirs else f"{dialect.example}, option {theirs}"
 
 
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from reslearn import models
 from reslearn.data import Images, Preprocess
-from reslearn.interop import BundleError, WeightsError, look_at, preprocess_with, read_bundle, to_bytes
+from reslearn.interop import BundleError, WeightsError, inspect_file, look_at, preprocess_with, read_bundle, to_bytes
 
 CLASSES = tuple(f"kind {number}" for number in range(4))
 
@@ -58,6 +58,13 @@ def test_round_trip_is_bitwise(tmp_path: Path, content: bytes, network: models.N
     path.write_bytes(again)
     assert read_bundle(path).network.state_dict().keys() == state.keys()
     assert len(again) == len(content)
+
+
+def test_what_a_bundle_costs_is_told_for_its_own_images(tmp_path: Path, content: bytes, network: models.Network) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert (inspect_file(path).size_px, inspect_file(path).macs) == (8, models.complexity(network, (3, 8, 8)).macs)
+    assert inspect_file(path, size_px=16).macs > inspect_file(path).macs
 
 
 def refused(path: Path) -> str:

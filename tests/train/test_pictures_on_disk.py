@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import Killed, until_killed
 
 from reslearn import recipes
 from reslearn.data import DataError
@@ -43,16 +44,8 @@ def test_killed_and_resumed_with_any_number_of_workers(
     recipe = tiny(pictures)
     train_recipe(recipe, tmp_path / "unbroken", threads=1, workers=0)
     expected = outcome(tmp_path / "unbroken")
-    genuine = run.train_steps
-
-    def until_killed(*arguments: Any, **options: Any) -> Any:
-        for number, reading in enumerate(genuine(*arguments, **options), 1):
-            yield reading
-            if number == 4:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "train_steps", until_killed)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(run, "train_steps", until_killed(4))
+    with pytest.raises(Killed):
         train_recipe(recipe, tmp_path / "killed", threads=1, workers=2)
     monkeypatch.undo()
     train_recipe(recipe, tmp_path / "killed", resume=True, threads=1, workers=1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from killing import Killed, until_killed
 from pydantic import TypeAdapter
 
 from reslearn import recipes
@@ -71,19 +72,11 @@ def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them
     assert last["waiting"] == {"best_error_pct": waiting.best_error_pct, "num_waited": waiting.num_waited, "num_drops": 2}
 
     out = tmp_path / "killed"
-    genuine = run.train_steps
     for num_steps in (5, 4):
-
-        def until_killed(*arguments: Any, _num_steps: int = num_steps, **options: Any) -> Any:
-            for number, reading in enumerate(genuine(*arguments, **options), 1):
-                yield reading
-                if number == _num_steps:
-                    raise KeyboardInterrupt
-
-        monkeypatch.setattr(run, "train_steps", until_killed)
-        with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(run, "train_steps", until_killed(num_steps))
+        with pytest.raises(Killed):
             train_recipe(recipe, out, resume=True, threads=1)
-    monkeypatch.setattr(run, "train_steps", genuine)
+    monkeypatch.undo()
     train_recipe(recipe, out, resume=True, threads=1)
     assert outcome(out) == expected
     assert len(RunFolder.open(out).result["resumed_at"]) == 2

@@ -25,7 +25,7 @@ def inspect(
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="With batch normalisation, or with biases.")] = True,
     num_classes: Annotated[int | None, typer.Option(help="By default 10 for CIFAR nets, 1000 for ImageNet nets.")] = None,
     in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    size_px: Annotated[int | None, typer.Option(help="Side of an image; by default 32 for CIFAR nets, 224 for ImageNet nets.")] = None,
+    size_px: Annotated[int | None, typer.Option(help="Side of an image; default: a bundle's own, 32 (CIFAR nets) or 224.")] = None,
     entry: Annotated[str | None, typer.Option(help="Of a file with several tables of weights: which, such as state_dict_ema.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from reslearn import models
+from reslearn.interop.bundle import preprocess_of
 from reslearn.interop.identify import Identity, identify
 from reslearn.interop.named import fetched
 from reslearn.interop.read import read_checkpoint
@@ -74,7 +75,9 @@ def inspect_file(source: Path | str, *, entry: str | None = None, size_px: int |
     """Raises WeightsError in one line for what is no file of weights of a network here."""
     checkpoint = read_checkpoint(fetched(source))
     identity = identify(checkpoint, entry=entry)
-    size = size_px if size_px is not None else (32 if identity.spec["stem"] == "cifar" else 224)
+    own = preprocess_of(checkpoint.metadata)
+    usual = own.size_px if own is not None else (32 if identity.spec["stem"] == "cifar" else 224)
+    size = size_px if size_px is not None else usual
     with torch.device("meta"):
         net = models.build(**identity.spec, num_classes=identity.num_classes or 1)
     counted = models.complexity(net, (int(identity.spec["in_channels"]), size, size))
