@@ -38,7 +38,7 @@ def test_a_committed_run_is_counted(tmp_path: Path) -> None:
     job = jobs_of(module.conditions(budget_of(module, "short", "cifar10")), budget_of(module, "short", "cifar10"), tmp_path)[0]
     RunFolder.create(job.folder, job.recipe.to_dict(), {})
     assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (0, 6)
-    RunFolder(job.folder).write_json("result.json", {"seconds": 1.0})
+    RunFolder(job.folder).finish({"seconds": 1.0})
     assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (1, 6)
 
 

@@ -123,7 +123,10 @@ def test_folder_may_be_the_layout_or_its_parent_given_or_in_the_environment(tmp_
     assert load(str(tmp_path)).name == "cifar10"
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
     assert load("cifar10").fingerprint == expected
+    (tmp_path / "empty").mkdir()
     assert load("cifar10", data_dir=tmp_path / "empty").fingerprint == expected
+    with pytest.raises(DataError, match=r"--data-dir .*/absent: no such folder"):
+        load("cifar10", data_dir=tmp_path / "absent")
     monkeypatch.delenv("RESLEARN_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DataError, match=r"put https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz .* into .*/.cache/reslearn/data"):

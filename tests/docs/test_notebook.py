@@ -52,7 +52,7 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
                 recipe = recipes.load("cifar-short", overrides=overrides).to_dict()
                 run = RunFolder.create(tmp_path / f"results/degradation/{kind}{depth}-seed{seed}", recipe, {})
                 fields = ("train_recomputed_top1_error_pct", "test_top1_error_pct")
-                run.write_json("result.json", dict.fromkeys(fields, error + seed / 10))
+                run.finish(dict.fromkeys(fields, error + seed / 10))
     (tmp_path / "results" / "README.md").write_text("")
     monkeypatch.chdir(tmp_path)
     shown: list[list[list[object]]] = []

@@ -37,8 +37,8 @@ def test_a_dialect_that_is_added_is_a_row_of_both_pages(monkeypatch: pytest.Monk
     tables = _tables()
     more = {**dialects(), "more": replace(dialects()["hf"], title="somebody's", example="resnet34")}
     monkeypatch.setattr(tables, "dialects", lambda: more)
-    assert "| `more` | somebody's | .safetensors, .pth | in, out | resnet34 |\n" in tables.dialects_table(sources=False)
-    assert "| `more` | somebody's | .safetensors, .pth | in, out | resnet34 | transformers" in tables.dialects_table(sources=True)
+    assert "| `more` | somebody's | .safetensors, .pth | in, out | resnet34, option B |\n" in tables.dialects_table(sources=False)
+    assert "| `more` | somebody's | .safetensors, .pth | in, out | resnet34, option B | transformers" in tables.dialects_table(sources=True)
 
 
 def test_a_number_that_was_edited_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

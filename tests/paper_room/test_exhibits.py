@@ -13,7 +13,7 @@ from reslearn import paper
 from reslearn.cli import app
 from reslearn.cli.exhibits import EXHIBITS
 from reslearn.paper.exhibit import against_paper, degrades, exact, rises
-from reslearn.paper.exhibiting import lines_table
+from reslearn.paper.exhibiting import lines_table, texts
 from reslearn.paper.exhibits import NAMES
 from reslearn.paper.numbers import numbers, top5
 from reslearn.report import write_page
@@ -26,6 +26,8 @@ ERROR = {
     "plain20": 30.0,
     "resnet8": 12.0,
     "resnet20": 9.0,
+    "plain56": 50.0,
+    "resnet56": 8.0,
     "plain18": 28.0,
     "plain34": 30.0,
     "resnet18": 28.0,
@@ -53,20 +55,19 @@ class Stub:
                 line = {"step": step, "epoch": step / 45, "loss": 1.0, "top1_error_pct": error + 60 - step}
                 run.append_metrics({"kind": "train", **line})
                 run.append_metrics({"kind": "test", **line})
-            (run.path / "analysis").mkdir()
             response = (1.0 if name.startswith("plain") else 0.5) - 0.001 * int("".join(filter(str.isdigit, name))) + 0.01 * seed
             layers = [{"standard_deviation": response}, {"standard_deviation": response / 2}]
-            run.write_json("analysis/responses.json", {"images": 50, "layers": layers})
             errors = {"test_top1_error_pct": error, "train_recomputed_top1_error_pct": error}
             run.finish({**errors, "seconds": 1.0, "images": 150, "epochs": 3.0})
+            run.write_analysis("responses", {"images": 50, "layers": layers})
             outcomes.append(Outcome(job=job, status="complete"))
         return outcomes
 
 
-def measured(name: str, folder: Path, *, data: str | None = None, engine: Stub | None = None) -> Any:
+def measured(name: str, folder: Path, *, data: str | None = None, engine: Stub | None = None, depths: tuple[int, ...] = ()) -> Any:
     module = paper.load_exhibit(name)
     data = "digits" if module.EXHIBIT.data == "CIFAR-10" else data
-    chosen = replace(paper.budget_of(module, "smoke", data), judge_seeds=(0, 1, 2))
+    chosen = replace(paper.budget_of(module, "smoke", data, depths=depths), judge_seeds=(0, 1, 2))
     return paper.run_exhibit(module, chosen, folder, engine=engine or Stub(), fit=lambda *a, **b: [], evaluate=_evaluate)
 
 
@@ -115,7 +116,8 @@ def test_what_the_stand_in_trained_is_judged_by_the_rules(reports: dict[str, Any
     }
     assert set(verdicts(reports["fig7"]).values()) == {"shown"}
     table6 = verdicts(reports["table6"])
-    assert table6.pop("resnet20, test error") == "not run here"  # 60 steps of digits have no reason to agree
+    errors = [table6.pop(f"resnet{depth}, test error") for depth in (8, 20, 32, 44, 56, 110, 1202)]
+    assert set(errors) == {"not run here"}  # 60 steps of digits have no reason to agree, and the others were not trained
     assert set(table6.values()) == {"reproduced"}
     assert set(verdicts(reports["table1"]).values()) == {"reproduced"}
 
@@ -147,10 +149,40 @@ def test_a_run_that_failed_is_no_evidence(tmp_path: Path) -> None:
     assert "1 run(s) failed, as plain20" in plain.because and "No space left on device" in plain.because
 
 
+def test_runs_of_other_images_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    measured("fig1", tmp_path)
+    run = RunFolder(next((tmp_path / "runs").glob("plain8-*")))
+    run.write_json("environment.json", {**run.environment, "data": {"fingerprint": "f00"}})
+    with pytest.raises(ValueError, match=r"are of different images, all called digits \(f00 and \)|\( and f00\)"):
+        measured("fig1", tmp_path)
+
+
+def test_what_is_compared_over_runs_of_different_precision_says_so(tmp_path: Path) -> None:
+    assert not measured("fig1", tmp_path).measured.notes
+    run = RunFolder(next((tmp_path / "runs").glob("plain8-*")))
+    run.write_json("environment.json", {**run.environment, "numerics": {"precision": "bf16"}})
+    (note,) = measured("fig1", tmp_path).measured.notes
+    assert note.startswith("Means and differences are over runs of different precision: ") and "1 bf16" in note
+
+
+def test_an_interval_at_another_confidence_says_at_which(reports: dict[str, Any], tmp_path: Path) -> None:
+    report = measured("fig6", tmp_path, depths=(8, 20, 56))
+    degrading, rising = report.measured.lines[0], report.measured.lines[-1]
+    assert texts(degrading)[-1].endswith("] (97.5 %)") and "97.5 % interval" in degrading.because
+    assert texts(rising)[-1].endswith("]")
+    assert texts(reports["fig6"].measured.lines[0])[-1].endswith("]")  # of two depths it is one difference, at 95 %
+
+
+def test_a_fall_is_not_told_how_many_seeds_would_show_a_rise() -> None:
+    fall, rise = (rises("", [sign * value for value in (9.0, -1.0, 4.0)], same_protocol=False) for sign in (-1, 1))
+    assert (fall.outcome, rise.outcome) == ("undecided", "undecided")
+    assert "seeds" not in fall.because and rise.because.endswith("to tell 4 points from 0 takes 15 seeds (power 80 %)")
+
+
 def test_responses_of_other_images_are_not_taken_for_the_figures(tmp_path: Path) -> None:
     measured("fig7", tmp_path)
     run = RunFolder(next((tmp_path / "runs").glob("plain8-*")))
-    run.write_json("analysis/responses.json", {"images": 1, "layers": [{"standard_deviation": 9.0}]})
+    run.write_analysis("responses", {"images": 1, "layers": [{"standard_deviation": 9.0}]})
     with pytest.raises(ValueError, match=r"model\.safetensors"):  # looked at anew, for which this one has no weights
         measured("fig7", tmp_path)
 

@@ -81,10 +81,9 @@ FIGURES = {
 
 def make_run(path, model="resnet8", seed=0, analyses=()):
     run = RunFolder.create(path, {"name": "digits", "seed": seed, "model": {"name": model}, "data": {"name": "digits"}}, {})
-    run.write_json("result.json", {"train_top1_error_pct": 1.0, "test_top1_error_pct": 2.0, "seconds": 3.0})
-    (run.path / "analysis").mkdir()
+    run.finish({"train_top1_error_pct": 1.0, "test_top1_error_pct": 2.0, "seconds": 3.0})
     for name, record in dict(analyses).items():
-        run.write_json(f"analysis/{name}.json", record)
+        run.write_analysis(name, record)
     return run
 
 

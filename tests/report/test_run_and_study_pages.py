@@ -45,7 +45,7 @@ def make_run(path, model="resnet8", seed=0, *, complete=True, error=5.0, curve_o
         errors = {f"{k}_top1_error_pct": error + i / 2 + noise.random() / 5 for i, k in enumerate(fields)}
         losses = {f"{field}_loss": 0.1 for field in fields}
         rest = {"validation_top1_error_pct": None, "seconds": 3725, "steps": 200, "epochs": 4.4, "parameters": 75_002, "macs": 747_136}
-        run.write_json("result.json", {**errors, **losses, **rest, "test_touched": 1, "resumed_at": [], "warmed_up_at_step": None})
+        run.finish({**errors, **losses, **rest, "test_touched": 1, "resumed_at": [], "warmed_up_at_step": None})
     return run
 
 
@@ -85,6 +85,7 @@ def test_an_unfinished_run_has_a_page_too(tmp_path):
 def test_a_loss_that_was_not_finite_is_a_gap(tmp_path):
     run = make_run(tmp_path / "run")
     run.append_metrics({"kind": "train", "step": 220, "epoch": 4.9, "seconds": 1, "loss": None, "top1_error_pct": 90, "lr": 0.1})
+    run.finish(json.loads((run.path / "result.json").read_text()))
     loss = next(figure for figure in items_of(run_page(run), Figure) if figure.name == "loss")
     assert str(loss.series[0].y[-1]) == "nan"
 

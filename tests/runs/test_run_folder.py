@@ -1,5 +1,6 @@
 """The run folder: whole files or old ones, metrics cut back, one process at a time, and nothing of anybody else's touched."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -63,6 +64,35 @@ def test_a_number_changed_after_the_end_is_told(tmp_path: Path, file: str, old: 
     path.write_text(path.read_text().replace(old.replace(" ", "  "), new.replace(" ", "  ")))
     with pytest.raises(RunError, match="was changed after the run ended; train it anew"):
         _ = run.result
+
+
+def test_a_result_without_its_checksum_is_no_result(tmp_path: Path) -> None:
+    run = made(tmp_path / "run")
+    run.finish({"test_top1_error_pct": 38.06})
+    run.write_json("result.json", {"test_top1_error_pct": 1.0})
+    with pytest.raises(RunError, match="was changed after the run ended"):
+        _ = run.result
+
+
+def test_an_analysis_is_taken_as_it_was_written_of_its_own_run_alone(tmp_path: Path) -> None:
+    run, other = made(tmp_path / "run"), made(tmp_path / "other")
+    run.finish({"test_top1_error_pct": 38.06})
+    other.finish({"test_top1_error_pct": 38.07})
+    path = run.write_analysis("responses", {"images": 50})
+    assert run.analysis("probes") is None
+    assert run.analysis("responses") == run.analyses()["responses"] == json.loads(path.read_text())
+    written = path.read_text()
+    for place, text in (
+        (path, written.replace("50", "51")),
+        (path, '{"images": 50}'),
+        (run.path / "analysis" / "lesion.json", written),
+        (other.path / "analysis" / "responses.json", written),
+    ):
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text)
+        with pytest.raises(RunError, match=f"{place} was changed after it was written, or is of another run"):
+            RunFolder.open(place.parent.parent).analyses()
+        place.unlink()
 
 
 def test_the_hint_quotes_the_path(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def write(folder: Path, model: str, seed: int, error: float | None, *overrides: 
     run.append_metrics({"kind": "train", "step": 50, "epoch": 1.0, "loss": 2.0})
     if error is not None:
         result: dict[str, Any] = {"train_recomputed_top1_error_pct": error, "test_top1_error_pct": error + 1}
-        run.write_json("result.json", {**result, "validation_top1_error_pct": None})
+        run.finish({**result, "validation_top1_error_pct": None})
 
 
 def test_a_row_says_what_ran(tmp_path: Path) -> None:

@@ -51,13 +51,16 @@ def test_an_untestable_comparison_still_counts_as_one_of_the_many() -> None:
     assert holm([0.02, None]) == [0.04, None]
 
 
+@pytest.mark.parametrize("significance", [0.05, 0.05 / 12])
 @pytest.mark.parametrize("paired", [True, False])
-def test_power_is_the_share_of_simulated_studies_that_see_the_difference(paired: bool) -> None:
+def test_power_is_the_share_of_simulated_studies_that_see_the_difference(paired: bool, significance: float) -> None:
     random, n, difference = np.random.default_rng(0), 5, 0.3
     a = random.normal(difference, 0.2, (4000, n))
     b = np.zeros_like(a) if paired else random.normal(0, 0.2, (4000, n))
     seen = scipy.stats.ttest_1samp(a, 0, axis=1).pvalue if paired else scipy.stats.ttest_ind(a, b, axis=1).pvalue
-    assert power_of(difference, 0.2, num_runs=n, paired=paired) == pytest.approx(float((seen < 0.05).mean()), abs=0.03)
+    assert power_of(difference, 0.2, num_runs=n, paired=paired, significance=significance) == pytest.approx(
+        float((seen < significance).mean()), abs=0.03
+    )
 
 
 @settings(max_examples=40)

@@ -38,7 +38,7 @@ def test_worse_for_certain_but_by_less_than_the_margin_is_no() -> None:
 def test_noise_is_undecided() -> None:
     found = degradation_verdict(rows({56: [5.0, 30.0, 8.0], 20: [9.0, 9.5, 8.6]}), margin_pct=1)
     assert found.answer == "undecided"
-    assert f"to see 1 point takes {runs_needed(1, stdev([-4.0, 20.5, -0.6]), paired=True)} seeds a depth" in found.reason
+    assert f"to tell 1 point from 0 takes {runs_needed(1, stdev([-4.0, 20.5, -0.6]), paired=True)} seeds a depth" in found.reason
 
 
 @pytest.mark.parametrize("errors", [{20: [1.0, 2.0]}, {20: [1.0], 56: [50.0]}, {20: [math.nan, 1.0], 56: [50.0, math.nan]}])

@@ -38,6 +38,7 @@ def stopped(process: subprocess.Popen[str], signal_number: int) -> tuple[int, st
 
 def test_stopped_and_resumed_by_the_printed_command(small: Small, small_flags: list[str], tmp_path: Path) -> None:
     flags = [*small_flags, "--set", "schedule.duration=100000 steps", "--set", "train.checkpoint_every_seconds=1000"]
+    (tmp_path / "my data").mkdir()
     process = begin(["train", *flags, "--out", "my run", "--data-dir", "my data", "--threads", "1"], tmp_path)
     with pytest.raises(RunError, match="in use by another process"):
         train_recipe(small("schedule.duration=100000 steps", "train.checkpoint_every_seconds=1000"), tmp_path / "my run", resume=True)

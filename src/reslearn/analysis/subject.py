@@ -110,7 +110,5 @@ def check_same_recipe(one: Subject, other: Subject) -> None:
 
 
 def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:
-    """Write `analysis/NAME.json` into the run, atomically; values that are not finite become null. Returns its path."""
-    (folder.path / "analysis").mkdir(exist_ok=True)
-    folder.write_json(f"analysis/{name}.json", plain(value))
-    return folder.path / "analysis" / f"{name}.json"
+    """`RunFolder.write_analysis` of the value as JSON; values that are not finite become null. Returns the path."""
+    return folder.write_analysis(name, plain(value))

@@ -139,7 +139,14 @@ def _print(report: "ExhibitReport", page: Path) -> None:
 
     console = Console(highlight=False)
     table = Table(
-        "", "paper", "ours (n)", "difference [95 %]", "verdict", title=report.exhibit.title, title_justify="left", box=box.HORIZONTALS
+        "",
+        "paper",
+        "ours (n) [95 %]",
+        "difference [95 %]",
+        "verdict",
+        title=report.exhibit.title,
+        title_justify="left",
+        box=box.HORIZONTALS,
     )
     table.columns[-1].no_wrap = True
     for line in report.measured.lines:

@@ -68,9 +68,11 @@ def load(
 
     Raises:
         UnknownData: where the name is neither a source nor a folder.
-        DataError: where data are missing (with the address and the folder), truncated or foreign, or the size is not to be had.
+        DataError: where `data_dir` or data are missing (then with the address), truncated or foreign, or the size is not to be had.
     """
     name = str(name_or_folder)
+    if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
+        raise DataError(f"--data-dir {data_dir}: no such folder")
     if name in SOURCES:
         return SOURCES[name].load(_data_folders(data_dir), download=download, size_px=size_px)
     folder = Path(name).expanduser()

@@ -11,7 +11,17 @@ from typing import Any, Literal, Protocol
 
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.report import Figure, Panels, Table
-from reslearn.study import DegradationVerdict, Interval, Spread, Summary, compare_to, equivalence_to, pairs_told, summary
+from reslearn.study import (
+    CONFIDENCE,
+    DegradationVerdict,
+    Interval,
+    Spread,
+    Summary,
+    compare_to,
+    equivalence_to,
+    pairs_told,
+    summary,
+)
 
 Outcome = Literal["reproduced", "not reproduced", "shown", "not shown", "undecided", "not run here"]
 """Of runs by the paper's own recipe on its own data: reproduced or not. Of other runs, and of what the paper leaves open: shown or not."""
@@ -42,7 +52,7 @@ class Exhibit:
 class Line:
     """One number of the paper beside ours. `values` are one a seed (nan: no result), `difference` is ours minus the paper's, or, where
     `paper` is None, the difference between two conditions that the line is about. `because` is one sentence on the verdict, `num_lost`
-    the number of runs behind it that have no result."""
+    the number of runs behind it that have no result, `confidence` that of `interval`."""
 
     what: str
     unit: str
@@ -53,6 +63,7 @@ class Line:
     outcome: Outcome
     because: str = ""
     num_lost: int = 0
+    confidence: float = CONFIDENCE
 
     @property
     def summary(self) -> Summary | None:
@@ -167,7 +178,9 @@ def rises(
     elif numbers.interval.high <= margin:
         outcome = no
     else:
-        because = f"the interval does not tell a rise above {margin:g} from none{_seeds_to_see(numbers.mean, numbers, unit)}"
+        because = f"the interval does not tell a rise above {margin:g} from none"
+        if numbers.mean > 0:
+            because += _seeds_to_see(numbers.mean, numbers, unit)
     mean = None if math.isnan(numbers.mean) else numbers.mean
     return Line(
         what=what, unit=unit, paper=None, values=tuple(differences), difference=mean, interval=numbers.interval, outcome=outcome,
@@ -176,10 +189,10 @@ def rises(
 
 
 def _seeds_to_see(difference: float, numbers: Summary, unit: str) -> str:
-    """How many seeds it would take, by the spread of those that there are."""
+    """How many seeds it would take until a t test at 5 % tells the difference from 0, by the spread of those that there are."""
     if not numbers.standard_deviation or not difference:
         return ""
-    return f"; to see {abs(difference):.2g} {unit} takes {pairs_told(difference, numbers.standard_deviation)} seeds (power 80 %)"
+    return f"; to tell {abs(difference):.2g} {unit} from 0 takes {pairs_told(difference, numbers.standard_deviation)} seeds (power 80 %)"
 
 
 def _answers(same_protocol: bool) -> tuple[Outcome, Outcome]:
@@ -197,5 +210,5 @@ def degrades(what: str, verdict: DegradationVerdict, *, paper_says: Literal["yes
     return Line(
         what=what, unit="points", paper=None, values=values, difference=verdict.difference_pct,
         interval=None if low is None or high is None else Interval(low, high), outcome=outcome, because=verdict.reason,
-        num_lost=verdict.num_diverged,
+        num_lost=verdict.num_diverged, confidence=verdict.confidence,
     )  # fmt: skip

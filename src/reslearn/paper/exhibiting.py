@@ -4,6 +4,7 @@ All tables and figures of one budget share one folder of runs, so that each net 
 stopped.
 """
 
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ from reslearn.paper.wording import or_none
 from reslearn.report import Code, Column, Facts, Item, Page, Section, Table, Verdict
 from reslearn.report.run import circumstances, duration
 from reslearn.runs import plain
-from reslearn.study import Engine
+from reslearn.study import CONFIDENCE, Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ def run_exhibit(
     evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, evaluate=evaluate, data_dir=data_dir, say=say)
     stages.train(module.conditions(budget), module.EXHIBIT.title, continue_command)
     measured = _without_failed(module.measure(evidence), stages.failure_lines())
+    measured = replace(measured, notes=(*measured.notes, *stages.notes()))
     return ExhibitReport(
         exhibit=module.EXHIBIT,
         measured=measured,
@@ -128,8 +130,15 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
 
 def lines_table(lines: Iterable[Line]) -> Table:
     """What, verdict, paper, ours with spread and n, difference with interval."""
-    columns: list[Column | str] = ["", "verdict", *(Column(name, numeric=True) for name in ("paper", "ours (n)", "difference [95 %]"))]
-    caption = "Ours: mean ± standard deviation over n seeds. Differences are ours minus the paper's, or those that a line is about."
+    columns: list[Column | str] = [
+        "",
+        "verdict",
+        *(Column(name, numeric=True) for name in ("paper", "ours (n) [95 %]", "difference [95 %]")),
+    ]
+    caption = (
+        "Ours: mean ± standard deviation over n seeds, and the interval of the mean. Differences are ours minus the paper's, or those "
+        "that a line is about; of a verdict on several depths their interval is simultaneous, and its confidence stands beside it."
+    )
     return Table(caption, columns, [[line.what, Verdict(line.outcome), *texts(line)] for line in lines])
 
 
@@ -155,6 +164,9 @@ def texts(line: Line) -> tuple[str, str, str]:
     spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{_digits(line)}f}"
     counted = line.unit.startswith("10^")  # nothing random, so that there is no number of seeds
     ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit}{'' if counted else f' ({numbers.n})'}" if numbers.n else "no result"
+    if line.paper is not None and numbers.interval is not None:  # else it stands beside the difference, which is all there is
+        low, high = numbers.interval
+        ours += f" [{low:.{_digits(line)}f}, {high:.{_digits(line)}f}]"
     ours += f", {numbers.num_diverged} without a result" if numbers.n and numbers.num_diverged else ""
     return paper, ours, difference_text(line)
 
@@ -164,12 +176,13 @@ def _digits(line: Line) -> int:
 
 
 def difference_text(line: Line) -> str:
-    """+0.12 [-0.30, +0.54]."""
+    """+0.12 [-0.30, +0.54], and the confidence where it is another than 95 %."""
     if line.difference is None:
         return ""
     digits = _digits(line)
     around = "" if line.interval is None else f" [{line.interval.low:+.{digits}f}, {line.interval.high:+.{digits}f}]"
-    return f"{line.difference:+.{digits}f}{around}"
+    level = "" if math.isclose(line.confidence, CONFIDENCE) or not around else f" ({100 * line.confidence:.4g} %)"
+    return f"{line.difference:+.{digits}f}{around}{level}"
 
 
 def exhibit_json(report: ExhibitReport) -> dict[str, Any]:
@@ -198,6 +211,7 @@ def _line_json(line: Line) -> dict[str, Any]:
         "standard_deviation": None if numbers is None else numbers.standard_deviation,
         "interval": None if numbers is None or numbers.interval is None else list(numbers.interval),
         "difference": line.difference, "difference_interval": None if line.interval is None else list(line.interval),
+        "difference_confidence": None if line.interval is None else line.confidence,
         "verdict": line.outcome, "because": line.because,
     }  # fmt: skip
 

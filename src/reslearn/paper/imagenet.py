@@ -97,8 +97,7 @@ def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tu
             "protocol": protocol, "runs": names, "images": found.num_images, "loss": found.loss,
             "top1_error_pct": found.top1_error_pct, "top5_error_pct": found.top5_error_pct,
         }  # fmt: skip
-        (runs[0].path / "analysis").mkdir(exist_ok=True)
-        runs[0].write_json(f"analysis/{name}.json", record)
+        runs[0].write_analysis(name, record)
     top5_error = record["top5_error_pct"]
     return float(record["top1_error_pct"]), math.nan if top5_error is None else float(top5_error)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from reslearn.paper.arithmetic import arithmetic
 from reslearn.paper.claim import Budget, Condition
 from reslearn.runs import RunFolder
-from reslearn.study import Engine, Job, StudyReport, grid, run_study
+from reslearn.study import Engine, Job, StudyReport, grid, mixed_numerics, numerics_of, run_study
 
 
 class StudyStopped(Exception):
@@ -34,6 +34,11 @@ class Stages:
     def failure_lines(self) -> tuple[str, ...]:
         """What failed, a line each."""
         return tuple(f"{name_of(condition)}: {reason}" for condition, reason in self.failures.items())
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of their means must know."""
+        mixed = mixed_numerics(numerics_of(run.environment) for run in self.runs.values())
+        return (f"Means and differences are over {mixed}.",) if mixed else ()
 
     def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
         """Bring the conditions that are new to their end. Raises StudyStopped."""
@@ -61,6 +66,20 @@ class Stages:
                 self.diverged.add(condition)
             else:
                 self.failures[condition] = reasons.get(job.folder, "no result")
+        _check_same_images(self.runs.values())
+
+
+def _check_same_images(runs: Iterable[RunFolder]) -> None:
+    """ValueError where two runs name the same data, and trained on other images: a folder was changed between them."""
+    first: dict[tuple[str, ...], tuple[str, RunFolder]] = {}
+    for run in runs:
+        named, fingerprint = run.recipe.get("data", {}), str(run.environment.get("data", {}).get("fingerprint", ""))
+        before, other = first.setdefault((str(named.get("name")), str(named.get("size_px"))), (fingerprint, run))
+        if before != fingerprint:
+            raise ValueError(
+                f"{run.path} and {other.path} are of different images, all called {named.get('name')} "
+                f"({fingerprint} and {before}): use another --out"
+            )
 
 
 def jobs_of(conditions: Iterable[Condition], budget: Budget, folder: Path, arguments: Sequence[str] = ()) -> list[Job]:

@@ -123,7 +123,7 @@ class RunFolder:
         if not self.is_complete:
             raise RunError(f"{self.path} is not complete: reslearn train --resume --out {shlex.quote(str(self.path))}")
         result = self._read_json("result.json")
-        if "checksum" in result and result["checksum"] != self._checksum(result):
+        if result.get("checksum") != self._checksum(result):
             raise RunError(f"{self.path}: recipe.json, metrics.jsonl or result.json was changed after the run ended; train it anew")
         return result
 
@@ -134,10 +134,8 @@ class RunFolder:
         return sealed
 
     def _checksum(self, result: Mapping[str, Any]) -> str:
-        """Sixteen hex digits over the recipe, the lines of metrics.jsonl and the result, however they are spaced."""
-        numbers = {key: value for key, value in result.items() if key != "checksum"}
-        text = json.dumps([self.recipe, self.metrics(), numbers], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Over the recipe, the lines of metrics.jsonl and the result."""
+        return _digest(self.recipe, self.metrics(), result)
 
     @property
     def divergence(self) -> str | None:
@@ -217,8 +215,9 @@ class RunFolder:
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
     def analyses(self) -> dict[str, dict[str, Any]]:
-        """What `reslearn analyse` left in analysis/NAME.json, by name."""
-        return {path.stem: self._read_json(f"analysis/{path.name}") for path in sorted((self.path / "analysis").glob("*.json"))}
+        """What `reslearn analyse` left in analysis/NAME.json, by name. RunError as by `analysis`."""
+        names = sorted(path.stem for path in (self.path / "analysis").glob("*.json"))
+        return {name: record for name in names if (record := self.analysis(name)) is not None}
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, oldest first."""
@@ -229,8 +228,21 @@ class RunFolder:
         return _by_step(self.path / "checkpoints", "pt")
 
     def analysis(self, name: str) -> dict[str, Any] | None:
-        """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read."""
-        return self._read_json(f"analysis/{name}.json") if (self.path / "analysis" / f"{name}.json").is_file() else None
+        """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read, and where
+        it is not what was written of this very run."""
+        path = self.path / "analysis" / f"{name}.json"
+        if not path.is_file():
+            return None
+        record = self._read_json(f"analysis/{name}.json")
+        if record.get("checksum") != _digest(self.result["checksum"], name, record):
+            raise RunError(f"{path} was changed after it was written, or is of another run: remove it, and look into the run anew")
+        return record
+
+    def write_analysis(self, name: str, record: Mapping[str, Any]) -> Path:
+        """Write analysis/NAME.json atomically, with a checksum that binds it to the result of the run; returns its path."""
+        (self.path / "analysis").mkdir(exist_ok=True)
+        self.write_json(f"analysis/{name}.json", {**record, "checksum": _digest(self.result["checksum"], name, record)})
+        return self.path / "analysis" / f"{name}.json"
 
     def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2) -> Path:
         """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`."""
@@ -280,6 +292,13 @@ def _table(path: Path, text: bytes, *, where: str = "") -> dict[str, Any]:
     if wrong := problems(path.name, text):
         raise RunError(f"{path}{where}: {'; '.join(wrong)}")
     return value
+
+
+def _digest(*parts: Any) -> str:
+    """Sixteen hex digits over JSON values, however they are spaced; in the last, a table, "checksum" does not count."""
+    *others, table = parts
+    numbers = {key: value for key, value in table.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps([*others, numbers], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _by_step(folder: Path, suffix: str) -> dict[int, Path]:

@@ -1,6 +1,18 @@
 """Many runs: grids, the engine that runs them, statistics, verdicts. Knows nothing of torch."""
 
-from reslearn.study.collect import ERROR_FIELDS, Collection, Group, Incomplete, Row, StudyTable, collect, names_of, table
+from reslearn.study.collect import (
+    ERROR_FIELDS,
+    Collection,
+    Group,
+    Incomplete,
+    Row,
+    StudyTable,
+    collect,
+    mixed_numerics,
+    names_of,
+    numerics_of,
+    table,
+)
 from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
@@ -10,6 +22,7 @@ from reslearn.study.power import holm, pairs_told, power_of, runs_needed
 from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
 from reslearn.study.statistics import (
+    CONFIDENCE,
     Comparison,
     Equivalence,
     Interval,
@@ -31,11 +44,12 @@ from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_ve
 from reslearn.study.warm import WarmStart
 
 __all__ = [
-    "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Difference", "Engine", "Equivalence", "Group",
-    "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
+    "CONFIDENCE", "ERROR_FIELDS", "Collection", "Comparison", "DegradationVerdict", "DepthRow", "Difference", "Engine", "Equivalence",
+    "Group", "Incomplete", "Interval", "Job", "LocalEngine", "Outcome", "RayEngine", "Row", "Slope", "Spread", "Steps", "StepsComparison",
     "StudyError", "StudyFile", "StudyInUseError", "StudyReport", "StudyTable", "Summary", "WarmStart", "available_cores", "bootstrap",
     "collect", "compare", "compare_steps", "compare_to", "degradation_verdict", "degradation_verdicts", "depth_rows", "differences",
-    "end_with", "equivalence", "equivalence_to", "grid", "holm", "load_study", "names_of", "pairs_told", "power_of", "proportion",
+    "end_with", "equivalence", "equivalence_to", "grid", "holm", "load_study", "mixed_numerics",
+    "names_of", "numerics_of", "pairs_told", "power_of", "proportion",
     "restricted_mean", "run_study", "runs_needed", "slope", "steps_to_threshold", "study_from", "summary", "table", "training_field",
     "vary",
 ]  # fmt: skip

@@ -153,22 +153,29 @@ def _row(run: RunFolder) -> Row:
         kind=kind,
         seed=seed,
         protocol=recipes.recipe_hash(recipe, without=APART),
-        numerics=_numerics(environment.get("numerics", {})),
+        numerics=numerics_of(environment),
         recipe=recipe,
         result=result,
     )
 
 
-def _numerics(chosen: Mapping[str, Any]) -> str:
+def numerics_of(environment: Mapping[str, Any]) -> str:
+    """In which precision a run was reckoned, and by which instructions, as its environment.json says."""
+    chosen = environment.get("numerics", {})
     return " on ".join(str(chosen[key]) for key in ("precision", "instruction_set") if chosen.get(key))
 
 
 def _mixed(rows: list[Row]) -> str:
     """A note on an average over runs that were not reckoned alike, which is an average still."""
-    counts = Counter(row.numerics for row in rows)
-    if len(counts) < 2:
-        return ""
-    return f"{rows[0].model}: averaged over runs of different precision: {', '.join(f'{number} {what}' for what, number in counts.items())}"
+    mixed = mixed_numerics(row.numerics for row in rows)
+    return f"{rows[0].model}: averaged over {mixed}" if mixed else ""
+
+
+def mixed_numerics(numerics: Iterable[str]) -> str:
+    """Runs of different precision, by how they were reckoned; empty where all were reckoned alike."""
+    counts = Counter(numerics)
+    told = ", ".join(f"{number} {what}" for what, number in counts.items())
+    return f"runs of different precision: {told}" if len(counts) > 1 else ""
 
 
 def _unfinished(run: RunFolder) -> Incomplete:

@@ -34,6 +34,8 @@ class DegradationVerdict:
     margin_pct: float
     deepest: int
     reference_depth: int | None
+    confidence: float
+    """Of the simultaneous interval: 1 - 0.05 / k."""
     difference_pct: float | None
     interval_low_pct: float | None
     """Lower end of the simultaneous interval: the one "yes" is decided by."""
@@ -86,15 +88,18 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
     chosen = None if reference is None else comparisons[reference]
     highest = max((c.interval_high for c in plain.values() if c.interval_high is not None), default=None)
     diverged = {depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors}
-    answer, reason = _decide(deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower)
+    answer, reason = _decide(
+        deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower, simultaneous
+    )  # fmt: skip
     if answer == "undecided" and reference is not None:
-        reason += _seeds_needed(*sides[reference], margin_pct)
+        reason += _seeds_needed(*sides[reference], margin_pct, 1 - simultaneous)
     return DegradationVerdict(
         answer=answer,
         reason=reason,
         margin_pct=margin_pct,
         deepest=deepest,
         reference_depth=reference,
+        confidence=simultaneous,
         difference_pct=None if chosen is None else chosen.difference,
         interval_low_pct=None if chosen is None else chosen.interval_low,
         interval_high_pct=None if chosen is None else chosen.interval_high,
@@ -114,6 +119,7 @@ def _decide(
     margin_pct: float,
     diverged: dict[int, int],
     shallower: Sequence[int],
+    confidence: float,
 ) -> tuple[Answer, str]:
     if not shallower:
         return "undecided", f"only depth {deepest} has finished runs: at least two depths are needed"
@@ -122,7 +128,7 @@ def _decide(
         return "undecided", f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}"
     low, high = chosen.interval
     found = f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error"
-    found += f", interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
+    found += f", {100 * confidence:.4g} % interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
     if chosen.difference > margin_pct and low > 0:
         if diverged[reference]:
             return "undecided", f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst"
@@ -134,14 +140,14 @@ def _decide(
     return "undecided", f"{found}: neither above 0 and more than {margin_pct:g}, nor below {margin_pct:g} for certain"
 
 
-def _seeds_needed(deep: list[float], shallow: list[float], margin_pct: float) -> str:
-    """How many pairs of seeds it takes to see the margin, by the spread of those that there are."""
+def _seeds_needed(deep: list[float], shallow: list[float], margin_pct: float, significance: float) -> str:
+    """How many pairs of seeds it takes until the simultaneous interval tells the margin from 0, by the spread of those that there are."""
     differences = [a - b for a, b in zip(deep, shallow, strict=True) if math.isfinite(a - b)]
     deviation = summary(differences).standard_deviation if differences else None
     if not deviation or not margin_pct:
         return ""
-    points = "point" if margin_pct == 1 else "points"
-    return f"; to see {margin_pct:g} {points} takes {pairs_told(margin_pct, deviation)} seeds a depth (power 80 %)"
+    needed, points = pairs_told(margin_pct, deviation, significance=significance), "point" if margin_pct == 1 else "points"
+    return f"; to tell {margin_pct:g} {points} from 0 takes {needed} seeds a depth (power 80 %)"
 
 
 def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:

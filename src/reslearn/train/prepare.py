@@ -150,6 +150,8 @@ def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> d
     if options.validation_images:
         dataset = data.split(dataset, options.validation_images)
     if options.train_images is not None:
+        if options.train_images > len(dataset.train):
+            raise ValueError(f"data.train_images = {options.train_images:,}: {options.name} has {len(dataset.train):,} to train on")
         dataset = replace(dataset, train=dataset.train.spread(options.train_images))
     if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
         raise ValueError(

@@ -5,7 +5,7 @@ ResNet-1202 is counted; it is trained where --depths asks for it, for it alone i
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import MARGIN_PCT, Depths, Exhibit, Line, Measured, against_paper, exact, is_papers_own
+from reslearn.paper.exhibit import MARGIN_PCT, Depths, Exhibit, Line, Measured, against_paper, exact, is_papers_own, not_run
 from reslearn.paper.numbers import numbers, spreads
 
 EXHIBIT = Exhibit(
@@ -41,9 +41,25 @@ def measure(evidence: Evidence) -> Measured:
         model = protocol.model_name("residual", depth)
         values = [one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, [depth])]
         curves[model] = values
-        if model in printed:
+        if model not in printed:
+            lines.append(
+                Line(
+                    what=f"{model}, test error",
+                    unit="%",
+                    paper=None,
+                    values=tuple(values),
+                    difference=None,
+                    interval=None,
+                    outcome="not run here",
+                    because="the paper's table has no such net",
+                )
+            )
+        else:
             own, spread = is_papers_own(evidence), spreads("table6").get(model)
             lines.append(against_paper(f"{model}, test error", values, printed[model], same_protocol=own, spread=spread))
+    for model, paper in printed.items():
+        if model not in curves:
+            lines.append(not_run(f"{model}, test error", f"--depths {model.removeprefix('resnet')} trains it", unit="%", paper=paper))
     return Measured(lines=(*lines, *_parameters()), numbers={"test_error_pct": curves})
 
 
