@@ -1,9 +1,9 @@
 """A run opened for analysis: networks by step, images, and what is refused."""
 
-import json
 import math
 import shutil
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -62,8 +62,9 @@ def test_other_images_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
 
 
 def test_a_record_is_json_even_with_values_that_are_not(tiny_run: RunFolder, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path, tiny_run.recipe, {})
+    folder.finish({})
     path = write_analysis(folder, "gradients", {"ratio": math.inf, "layers": ({"norm": math.nan}, 1.5)})
     assert path == tmp_path / "analysis" / "gradients.json"
-    assert json.loads(path.read_text()) == {"ratio": None, "layers": [{"norm": None}, 1.5]}
+    assert folder.analysis("gradients") == {"ratio": None, "layers": [{"norm": None}, 1.5], "checksum": ANY}
     assert plain({1: (2, -math.inf)}) == {"1": [2, None]}

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import typer
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from reslearn import recipes
 from reslearn.cli.analyse import analyse
 from reslearn.report import run_page
-from reslearn.runs import RunError
+from reslearn.runs import RunError, RunFolder
 from reslearn.train import evaluate_bundle, train_recipe
 
 APP = typer.Typer()
@@ -54,7 +55,7 @@ def test_every_analysis_prints_a_table_and_keeps_its_numbers(run: Path, what: st
     kept = run / "analysis" / f"{what.split()[0]}.json"
     assert str(kept) in shown.output
     as_json = CliRunner().invoke(APP, [str(run), *what.split(), "--json"], catch_exceptions=False)
-    assert json.loads(as_json.output) == json.loads(kept.read_text())
+    assert {**json.loads(as_json.output), "checksum": ANY} == json.loads(kept.read_text()) == RunFolder(run).analysis(kept.stem)
     assert json.loads(as_json.output)[key]
 
 
