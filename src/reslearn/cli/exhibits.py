@@ -138,16 +138,7 @@ def _print(report: "ExhibitReport", page: Path) -> None:
     from reslearn import paper
 
     console = Console(highlight=False)
-    table = Table(
-        "",
-        "paper",
-        "ours (n) [95 %]",
-        "difference [95 %]",
-        "verdict",
-        title=report.exhibit.title,
-        title_justify="left",
-        box=box.HORIZONTALS,
-    )
+    table = Table("", *paper.HEADS, "verdict", title=report.exhibit.title, title_justify="left", box=box.HORIZONTALS)
     table.columns[-1].no_wrap = True
     for line in report.measured.lines:
         table.add_row(line.what, *paper.texts(line), Text(line.outcome, style=_STYLES[line.outcome]))

@@ -152,9 +152,9 @@ def against_paper(
     )  # fmt: skip
 
 
-def not_run(what: str, because: str, *, unit: str = "points", paper: float | None = None) -> Line:
-    """A line of which there are no runs."""
-    return Line(what=what, unit=unit, paper=paper, values=(), difference=None, interval=None, outcome="not run here", because=because)
+def not_run(what: str, because: str, *, unit: str = "points", paper: float | None = None, values: tuple[float, ...] = ()) -> Line:
+    """A line of which there are no runs, or runs (`values`) that no number of the paper stands beside."""
+    return Line(what=what, unit=unit, paper=paper, values=values, difference=None, interval=None, outcome="not run here", because=because)
 
 
 def rises(

@@ -130,11 +130,7 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
 
 def lines_table(lines: Iterable[Line]) -> Table:
     """What, verdict, paper, ours with spread and n, difference with interval."""
-    columns: list[Column | str] = [
-        "",
-        "verdict",
-        *(Column(name, numeric=True) for name in ("paper", "ours (n) [95 %]", "difference [95 %]")),
-    ]
+    columns: list[Column | str] = ["", "verdict", *(Column(name, numeric=True) for name in HEADS)]
     caption = (
         "Ours: mean ± standard deviation over n seeds, and the interval of the mean. Differences are ours minus the paper's, or those "
         "that a line is about; of a verdict on several depths their interval is simultaneous, and its confidence stands beside it."
@@ -152,6 +148,10 @@ def reasons_of(lines: Iterable[Line]) -> list[str]:
 
 
 _UNITS = {"standard deviation": "", "10^9": " × 10⁹", "10^6": " × 10⁶"}
+
+
+HEADS = ("paper", "ours (n) [95 %]", "difference [95 %]")
+"""What stands above `texts`."""
 
 
 def texts(line: Line) -> tuple[str, str, str]:

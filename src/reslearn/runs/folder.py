@@ -217,7 +217,8 @@ class RunFolder:
     def analyses(self) -> dict[str, dict[str, Any]]:
         """What `reslearn analyse` left in analysis/NAME.json, by name. RunError as by `analysis`."""
         names = sorted(path.stem for path in (self.path / "analysis").glob("*.json"))
-        return {name: record for name in names if (record := self.analysis(name)) is not None}
+        seal = self.result["checksum"] if names else ""  # which reads the whole run: once, however many there are
+        return {name: self._sealed(name, seal) for name in names}
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, oldest first."""
@@ -230,11 +231,12 @@ class RunFolder:
     def analysis(self, name: str) -> dict[str, Any] | None:
         """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read, and where
         it is not what was written of this very run."""
-        path = self.path / "analysis" / f"{name}.json"
-        if not path.is_file():
-            return None
+        return self._sealed(name, self.result["checksum"]) if (self.path / "analysis" / f"{name}.json").is_file() else None
+
+    def _sealed(self, name: str, seal: str) -> dict[str, Any]:
         record = self._read_json(f"analysis/{name}.json")
-        if record.get("checksum") != _digest(self.result["checksum"], name, record):
+        if record.get("checksum") != _digest(seal, name, record):
+            path = self.path / "analysis" / f"{name}.json"
             raise RunError(f"{path} was changed after it was written, or is of another run: remove it, and look into the run anew")
         return record
 

@@ -78,7 +78,7 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
         errors[row.depth][row.seed] = row.training_error_pct
     deepest = max(errors)
     shallower = [depth for depth in errors if depth != deepest]
-    simultaneous = 1 - (1 - CONFIDENCE) / max(1, len(shallower))
+    simultaneous = _simultaneous(shallower)
     pairs = {depth: sorted(errors[depth].keys() & errors[deepest].keys()) for depth in shallower}
     sides = {d: ([errors[deepest][s] for s in pairs[d]], [errors[d][s] for s in pairs[d]]) for d in shallower if pairs[d]}
     comparisons = {depth: compare(*both, paired=True, confidence=simultaneous) for depth, both in sides.items()}
@@ -88,9 +88,7 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
     chosen = None if reference is None else comparisons[reference]
     highest = max((c.interval_high for c in plain.values() if c.interval_high is not None), default=None)
     diverged = {depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors}
-    answer, reason = _decide(
-        deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower, simultaneous
-    )  # fmt: skip
+    answer, reason = _decide(deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower)
     if answer == "undecided" and reference is not None:
         reason += _seeds_needed(*sides[reference], margin_pct, 1 - simultaneous)
     return DegradationVerdict(
@@ -111,6 +109,11 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
     )
 
 
+def _simultaneous(shallower: Sequence[int]) -> float:
+    """The confidence at which as many intervals as there are shallower depths hold at once at 95 % (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / max(1, len(shallower))
+
+
 def _decide(
     deepest: int,
     reference: int | None,
@@ -119,7 +122,6 @@ def _decide(
     margin_pct: float,
     diverged: dict[int, int],
     shallower: Sequence[int],
-    confidence: float,
 ) -> tuple[Answer, str]:
     if not shallower:
         return "undecided", f"only depth {deepest} has finished runs: at least two depths are needed"
@@ -128,7 +130,7 @@ def _decide(
         return "undecided", f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}"
     low, high = chosen.interval
     found = f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error"
-    found += f", {100 * confidence:.4g} % interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
+    found += f", {100 * _simultaneous(shallower):.4g} % interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
     if chosen.difference > margin_pct and low > 0:
         if diverged[reference]:
             return "undecided", f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst"

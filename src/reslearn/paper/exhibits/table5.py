@@ -6,7 +6,7 @@ the ensemble, so that it is shown beside and never judged. It does not say which
 
 from reslearn.paper import imagenet
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured
+from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, not_run
 from reslearn.paper.numbers import numbers
 
 EXHIBIT = Exhibit(
@@ -51,4 +51,4 @@ def measure(evidence: Evidence) -> Measured:
 
 def _line(what: str, paper: float | None, ours: float | None, because: str) -> Line:
     values = () if ours is None or ours != ours else (ours,)
-    return Line(what=what, unit="%", paper=paper, values=values, difference=None, interval=None, outcome="not run here", because=because)
+    return not_run(what, because, unit="%", paper=paper, values=values)

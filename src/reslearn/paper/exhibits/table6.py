@@ -42,18 +42,7 @@ def measure(evidence: Evidence) -> Measured:
         values = [one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, [depth])]
         curves[model] = values
         if model not in printed:
-            lines.append(
-                Line(
-                    what=f"{model}, test error",
-                    unit="%",
-                    paper=None,
-                    values=tuple(values),
-                    difference=None,
-                    interval=None,
-                    outcome="not run here",
-                    because="the paper's table has no such net",
-                )
-            )
+            lines.append(not_run(f"{model}, test error", "the paper's table has no such net", unit="%", values=tuple(values)))
         else:
             own, spread = is_papers_own(evidence), spreads("table6").get(model)
             lines.append(against_paper(f"{model}, test error", values, printed[model], same_protocol=own, spread=spread))
