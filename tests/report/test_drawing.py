@@ -108,7 +108,7 @@ def test_end_labels_keep_their_distance_and_their_order():
     [
         ([Series("a", [], []), Series("b", [], [])], []),
         ([Series("a", [], []), Series("b", [1, 2], [1, 2])], ["b"]),
-        ([Series("a", [1, 9], [1, 2], "thin"), Series("b", [1, 2], [2, 3], "thin")], ["a", "b"]),
+        ([Series("a", [1, 9], [1, 2], "thin"), Series("b", [1, 2], [2, 3], "thin-dashed")], ["a", "b"]),
         ([Series("a", [1, 9], [1, 2]), Series("b", [1, 2], [2, 3])], []),
         ([Series("a", [1, 2], [1, math.nan]), Series("b", [1, 2], [math.nan, math.nan])], ["a"]),
     ],
@@ -121,7 +121,7 @@ def test_end_labels_of_empty_and_thin_curves(series: list[Series], labels: list[
 
 
 def test_a_point_that_no_line_joins_to_another_has_a_marker() -> None:
-    for style in ("thin", "line", "dashed"):
+    for style in ("thin", "thin-dashed", "line", "dashed"):
         drawn = Series("one seed", [1, 2], [math.nan, 5.0], style)  # type: ignore[arg-type]
         assert [point[:2] for point in marked(drawn, drawn.points())] == [(2, 5.0)]
 

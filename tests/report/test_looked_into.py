@@ -147,7 +147,7 @@ def test_a_study_draws_the_responses_of_its_nets(tmp_path):
             make_run(tmp_path / f"{model}-{seed}", model, seed, own)
     drawn = figures_of(study_page(collect(tmp_path)))["responses"]
     bold = [(series.name, list(series.y)) for series in drawn.series if series.style == "line"]
-    assert bold == [("plain8", [1, 2, 3]), ("resnet8", [1, 2, 3])]
+    assert bold == [("plain8, mean of 2 seeds", [1, 2, 3]), ("resnet8, mean of 2 seeds", [1, 2, 3])]
     assert [list(series.y) for series in drawn.series if series.group == "plain8" and series.style == "thin"] == [[0, 1, 2], [2, 3, 4]]
     assert "Bold: means over 2 seeds; pale: each seed" in drawn.caption
     assert "responses" not in figures_of(study_page(collect(tmp_path / "resnet14-0")))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import random
 import re
 
@@ -113,10 +114,11 @@ def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_fact
     assert set(figures) == {"error-against-depth", "curves-plain", "curves-residual"}
     assert figures["curves-plain"].y_limits == figures["curves-residual"].y_limits
     styles = [series.style for series in figures["curves-plain"].series if series.group == "plain8"]
-    assert styles == ["dashed", "thin", "thin", "thin", "line"]
+    assert styles == ["thin-dashed"] * 3 + ["dashed"] + ["thin"] * 3 + ["line"]
+    assert {series.low is not None for series in figures["curves-plain"].series if series.style in ("dashed", "line")} == {True}
     depth = figures["error-against-depth"]
-    assert [list(series.x) for series in depth.series] == [[8, 14]] * 4
-    assert depth.series[0].low is not None
+    assert [list(series.x) for series in depth.series] == [[8, 14]] * 4 * (3 + 1)
+    assert [series.low is not None for series in depth.series] == [False, False, False, True] * 4
     path = write_page(page, tmp_path_factory.mktemp("page"))
     assert path.stat().st_size < 2_000_000
 
@@ -160,14 +162,26 @@ def test_the_mean_is_taken_at_steps_that_all_seeds_have():
     thin_0, thin_1, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g")
     assert (list(mean.x), list(mean.y), mean.style) == ([2], [3.0], "line")
     assert (thin_0.name, thin_1.style) == ("net, seed 0", "thin")
+    assert mean.low == pytest.approx([3.0 - 12.7062]) and mean.high == pytest.approx([3.0 + 12.7062])  # t of one degree of freedom
     assert seeds_series("net", {0: []}, group="g") == []
+    *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g", everywhere=True)
+    assert (list(mean.x), list(mean.y)) == ([1, 2, 3], [1.0, 3.0, 9.0])
+    (alone,) = seeds_series("net", {3: [(1, 1.0)]}, group="g", dashed=True)
+    assert (alone.name, alone.style, alone.low) == ("net", "dashed", None)
+
+
+def test_a_mean_has_a_gap_where_a_seed_diverged():
+    *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(1, 2.0), (2, math.nan)]}, group="g")
+    assert mean.y[0] == 1.5
+    assert math.isnan(mean.y[1])
+    assert math.isnan(mean.low[1])
 
 
 def test_many_training_lines_are_averaged_by_epoch():
     records = [{"kind": "train", "step": s, "epoch": s / 10, "loss": float(s % 10 or 10)} for s in range(1, 201)]
     averaged = curve(records, "train", "loss")
     assert len(averaged) == 20
-    assert averaged[0] == (10, 5.5)
+    assert averaged[0] == (5.5, 5.5)
     assert curve(records[:50], "train", "loss")[0] == (1, 1.0)
 
 

@@ -16,7 +16,7 @@ from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.trial import Trial
 from reslearn.diagnose.verdict import MARGIN, RULES
 from reslearn.report import Cell, Code, Column, Facts, Figure, Page, Panels, Section, Series, Table
-from reslearn.report.curves import seeds_series
+from reslearn.report.curves import bands, seeds_series
 from reslearn.report.run import duration
 from reslearn.study import summary
 
@@ -150,12 +150,17 @@ _HIGHEST = 1.5  # of the curves: a loss above that of guessing is bad enough
 def _curves(found: Diagnosis) -> list[Figure]:
     judged = [trial for trial in found.trials if trial.seed != CHOICE_SEED and trial.steps == found.steps]
     series: list[Series] = []
+    most_seeds = 0
     for name in found.evidence.train:
         curves = {trial.seed: list(trial.curve) for trial in judged if trial.condition == name and trial.curve}
         series += seeds_series(name, curves, group=name)
+        most_seeds = max(most_seeds, len(curves))
     if not series:
         return []
-    caption = f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{_cut(series)}"
+    caption = (
+        f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{bands(most_seeds)}"
+        f"{_cut(series)}"
+    )
     return [Figure("curves", "Training loss by condition", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, _HIGHEST))]
 
 

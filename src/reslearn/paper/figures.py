@@ -3,15 +3,14 @@
 Dashed lines are training error on augmented batches, bold lines test error, as there, both means over seeds; each seed is a pale line.
 """
 
-import math
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Evidence
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Panels, Series
-from reslearn.report.curves import Curve, curve, seeds_series
-from reslearn.study import summary
+from reslearn.report.content import Style
+from reslearn.report.curves import Curve, bands, curve, error_styles, seeds_series
 from reslearn.study.collect import Kind
 
 
@@ -36,7 +35,8 @@ def figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
         for depth in (shallow, max(at)):
             series += seeds_series(f"plain-{depth}", _curves(evidence, "plain", depth, name), group=f"plain-{depth}")
         title = f"{said.capitalize()} error of plain-{shallow} and plain-{max(at)}"
-        caption = f"As the paper's figure 1, {'left' if name == 'train' else 'right'}. Bold: mean over seeds; thin: single seeds."
+        place = "left" if name == "train" else "right"
+        caption = f"As the paper's figure 1, {place}. Bold: mean over seeds; pale: each seed.{_bands(evidence)}"
         figures.append(Figure(f"figure-1-{said}", title, caption, "iteration", f"{said} error (%)", series, y_limits=(0.0, 100.0)))
     return figures
 
@@ -47,35 +47,36 @@ def figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
     label = "plain" if kind == "plain" else "ResNet"
     for depth in at:
         name = f"{label}-{depth}"
-        series += seeds_series(f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True, single=False)
+        series += seeds_series(f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True)
         series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name)
     return Figure(
         f"figure-6-{kind}", f"{kind.capitalize()} networks",
-        "As the paper's figure 6: means over seeds, and pale each seed's test error. Training error is of the running, augmented batches.",
-        "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles={"dashed": "training error", "line": "test error"},
+        f"As the paper's figure 6. Training error is of the running, augmented batches.{_bands(evidence)}",
+        "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles=_styles(evidence),
     )  # fmt: skip
 
 
 def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
     """Training and test error at the end, against depth, with intervals."""
-    series = []
+    series: list[Series] = []
     for kind, at in trained.items():
         for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):
-            curves = protocol.by_depth(evidence, kind, field, at)
-            numbers = [summary([one[index] for one in curves]) for index in range(len(at))]
-            low = [None if one.interval is None else max(0.0, one.interval.low) for one in numbers]
-            high = [None if one.interval is None else min(100.0, one.interval.high) for one in numbers]
-            style = "dashed" if said == "training" else "line"
-            for seed, one in zip(evidence.budget.judge_seeds, curves, strict=True):
-                series.append(Series(f"{kind}, {said}, seed {seed}", at, [v if math.isfinite(v) else None for v in one], "thin", kind))
-            means = [one.mean if math.isfinite(one.mean) else None for one in numbers]
-            series.append(Series(f"{kind}, {said}", at, means, style, kind, low, high))  # type: ignore[arg-type]
+            by_seed = zip(evidence.budget.judge_seeds, protocol.by_depth(evidence, kind, field, at), strict=True)
+            curves: dict[int, Curve] = {seed: list(zip(at, errors, strict=True)) for seed, errors in by_seed}
+            series += seeds_series(f"{kind}, {said}", curves, group=kind, dashed=said == "training")
     return Figure(
         "error-against-depth", "Error against depth",
-        "At the end of training: means over seeds with 95 % intervals, and pale each seed. Training error is on clean images with "
-        "batch-norm statistics recomputed.", "layers", "error (%)", series, y_limits=(0.0, 100.0),
-        styles={"dashed": "training error", "line": "test error"},
+        f"At the end of training. Training error is on clean images with batch-norm statistics recomputed.{_bands(evidence)}",
+        "layers", "error (%)", series, y_limits=(0.0, 100.0), styles=_styles(evidence),
     )  # fmt: skip
+
+
+def _bands(evidence: Evidence) -> str:
+    return bands(len(evidence.budget.judge_seeds))
+
+
+def _styles(evidence: Evidence) -> dict[Style, str]:
+    return error_styles(len(evidence.budget.judge_seeds))
 
 
 def _curves(evidence: Evidence, kind: Kind, depth: int, records: str) -> dict[int, Curve]:

@@ -61,7 +61,7 @@ def y_axis(figure: Figure) -> Axis:
     values = [y for _, y, _, _ in points if math.isfinite(y)]
     bounds = [bound for _, _, low, high in points for bound in (low, high) if math.isfinite(bound)]
     if figure.y_log:
-        return _log_axis(figure, [v for v in values + bounds if v > 0])
+        return _log_axis(figure, [v for v in values if v > 0], [bound for bound in bounds if bound > 0])
     if figure.y_limits is not None:
         low, high = figure.y_limits
     else:
@@ -77,10 +77,11 @@ def y_axis(figure: Figure) -> Axis:
     return Axis(low, high, tuple(ticks), _labels(ticks))
 
 
-def _log_axis(figure: Figure, values: list[float]) -> Axis:
+def _log_axis(figure: Figure, values: list[float], bounds: list[float]) -> Axis:
     low, high = figure.y_limits or (min(values, default=1.0), max(values, default=10.0))
     if figure.y_limits is None:
-        low, high = low / 1.15, high * 1.15
+        reach = math.sqrt(high / low)
+        low, high = max(min([low, *bounds]), low / reach) / 1.15, min(max([high, *bounds]), high * reach) * 1.15
     num_decades = math.log10(high / low)
     every = max(1, math.ceil(num_decades / NUM_TICKS))
     first, last = math.floor(math.log10(low) / every) * every, math.ceil(math.log10(high))

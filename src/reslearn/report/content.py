@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from reslearn.report.diagram import Diagram
 
-Style = Literal["line", "dashed", "thin"]
+Style = Literal["line", "dashed", "thin", "thin-dashed"]
 Outcome = Literal["shown", "not shown", "reproduced", "not reproduced", "undecided", "not testable here", "not run here"]
 
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -31,9 +31,9 @@ def _numbers(values: Iterable[float | None], where: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve. `style`: "line" is bold (the paper's test error), "dashed" thin and dashed (training error), "thin" one of
-    several runs behind their mean. Series of one `group` (default: the name) share a colour, a marker and a legend entry.
-    `low` and `high` bound an interval drawn as a band. Raises ValueError where lengths differ.
+    """One curve. `style`: "line" is bold (the paper's test error), "dashed" thin and dashed (training error), "thin" and
+    "thin-dashed" one of several runs behind a mean of either. Series of one `group` (default: the name) share a colour, a
+    marker and a legend entry. `low` and `high` bound an interval drawn as a band. Raises ValueError where lengths differ.
     """
 
     name: str

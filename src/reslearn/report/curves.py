@@ -1,8 +1,8 @@
-"""Lines of metrics.jsonl to curves: one run's, and several seeds' as thin lines behind their mean.
+"""Lines of metrics.jsonl to curves: one run's, and several seeds' as pale lines behind their mean and its interval.
 
 Place in the paper: figures 1, 4 and 6. Training error is that of the running batches, as there; it is averaged over about an
-epoch so that a curve can be read.
-Legend: a curve is a list of (step, value), steps rising.
+epoch, and drawn at its middle, so that a curve can be read.
+Legend: a curve is a list of (step, value), steps rising; of other figures, of (place across, value).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from reslearn.report.content import Series
+from reslearn.report.content import Series, Style
+from reslearn.study import summary
 
-Curve = list[tuple[int, float]]
+Curve = Sequence[tuple[float, float]]
 Record = Mapping[str, Any]
 
 NUM_SINGLE_POINTS = 60
@@ -31,35 +32,46 @@ def curve(records: Iterable[Record], kind: str, key: str) -> Curve:
     averaged = []
     for _, group in epochs:
         one = list(group)
-        averaged.append((int(one[-1]["step"]), statistics.fmean(_number(record[key]) for record in one)))
+        averaged.append((statistics.fmean(int(record["step"]) for record in one), statistics.fmean(_number(record[key]) for record in one)))
     return averaged if len(averaged) >= 8 else [(int(record["step"]), _number(record[key])) for record in chosen]
 
 
-def seeds_series(
-    name: str,
-    curves: Mapping[int, Curve],
-    *,
-    group: str,
-    dashed: bool = False,
-    single: bool = True,
-) -> list[Series]:
-    """Curves by seed as series: each seed thin (`single`), their mean bold or dashed at the steps that all have.
+def seeds_series(name: str, curves: Mapping[int, Curve], *, group: str, dashed: bool = False, everywhere: bool = False) -> list[Series]:
+    """Curves by seed as series: each seed pale behind their mean, bold or dashed, and its 95 % interval; one seed is its own mean.
 
-    One seed is its own mean. No band: an interval at every step of a curve says more than a few correlated points know.
+    The mean is taken at the places that all seeds have, or `everywhere`, at those that any has. The interval is Student's, at each place by
+    itself, as wide as so few seeds make it. Where a seed diverged (nan) is a gap: the mean of the others would flatter.
     """
-    present = {seed: points for seed, points in curves.items() if points}
+    present = {seed: dict(points) for seed, points in sorted(curves.items()) if points}
     if not present:
         return []
-    common = sorted(set.intersection(*({step for step, _ in points} for points in present.values())))
-    by_step = [dict(points) for points in present.values()]
-    values = [[points[step] for points in by_step] for step in common]
-    made = []
-    if single and len(present) > 1:
-        for seed, points in sorted(present.items()):
-            made.append(Series(f"{name}, seed {seed}", [s for s, _ in points], [v for _, v in points], "thin", group))
-    label = f"{name}, mean of {len(present)} seeds" if len(present) > 1 else name
-    made.append(Series(label, common, [statistics.fmean(at) for at in values], "dashed" if dashed else "line", group))
-    return made
+    single = len(present) == 1
+    places = sorted((set.union if everywhere else set.intersection)(*map(set, present.values())))
+    numbers = [summary([points[x] for points in present.values() if x in points]) for x in places]
+    whole = [one if one.num_diverged == 0 else None for one in numbers]
+    low = None if single else [None if one is None else one.interval_low for one in whole]
+    high = None if single else [None if one is None else one.interval_high for one in whole]
+    means, label = [None if one is None else one.mean for one in whole], name if single else f"{name}, mean of {len(present)} seeds"
+    mean = Series(label, places, means, "dashed" if dashed else "line", group, low, high)
+    pale: Style = "thin-dashed" if dashed else "thin"
+    behind = {} if single else present
+    return [*(Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group) for seed, points in behind.items()), mean]
+
+
+def bands(num_seeds: int) -> str:
+    """For captions, from the space on: what a band is, where there are any."""
+    said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted outlines where that is dashed."
+    return said if num_seeds > 1 else ""
+
+
+def error_styles(num_seeds: int, evaluated: str = "test") -> dict[Style, str]:
+    """What the strokes stand for where training and `evaluated` error share a figure, with a key for single seeds where there are
+    several."""
+    means: dict[Style, str] = {"dashed": "training error", "line": f"{evaluated} error"}
+    if num_seeds < 2:
+        return means
+    singles: dict[Style, str] = {"thin-dashed": "training error, each seed", "thin": f"{evaluated} error, each seed"}
+    return {style: f"{said}, mean" for style, said in means.items()} | singles
 
 
 def _number(value: Any) -> float:

@@ -12,17 +12,17 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from reslearn.report.axes import Axis, x_axis, y_axis
-from reslearn.report.content import Figure, HeatMap, Series
+from reslearn.report.content import Figure, HeatMap, Series, Style
 from reslearn.report.heat import plot_heat
 from reslearn.report.palette import LIGHT, NUM_COLOURS, mark_of
-from reslearn.report.svg import end_labels, marked
+from reslearn.report.svg import end_labels, marked, single_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#22262b"
 DASHES: tuple[float, tuple[float, float]] = (0, (5, 2.2))
-WIDTH_OF = {"line": 2.2, "dashed": 1.1, "thin": 0.8}
+WIDTH_OF = {"line": 2.2, "dashed": 1.1, "thin": 0.8, "thin-dashed": 0.8}
 NUM_INSIDE = 12  # entries of a legend that leave room for curves beside it
 SETTINGS: Any = {
     "font.size": 10.5,
@@ -92,18 +92,20 @@ def _plot(figure: Figure, axes: Axes) -> None:
 def _curve(series: Series, group: int, axes: Axes) -> None:
     colour, points = LIGHT[group % NUM_COLOURS], series.points()
     x, y, low, high = ([point[i] if math.isfinite(point[i]) else math.nan for point in points] for i in range(4))
-    order = {"thin": 2.0, "dashed": 2.2, "line": 2.4}[series.style]
+    order = {"thin-dashed": 1.9, "thin": 2.0, "dashed": 2.2, "line": 2.4}[series.style]
     axes.plot(
         x,
         y,
         color=colour,
         linewidth=WIDTH_OF[series.style],
-        linestyle=DASHES if series.style == "dashed" else "solid",
-        alpha=0.4 if series.style == "thin" else 1.0,
+        linestyle=_dash(series.style),
+        alpha=0.4 if single_run(series) else 1.0,
         zorder=order,
         solid_capstyle="round",
     )
-    if series.low is not None:
+    if series.low is not None and series.style == "dashed":  # outlined, so that it can be told from a filled one of the same colour
+        axes.fill_between(x, low, high, facecolor="none", edgecolor=colour, alpha=0.6, linewidth=0.7, linestyle=":", zorder=1.6)
+    elif series.low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
     marks = marked(series, points)
     if marks:
@@ -111,6 +113,10 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
         face = "white" if series.style == "dashed" else colour
         at = [point[0] for point in marks], [point[1] for point in marks]
         axes.plot(*at, shape, color=colour, markerfacecolor=face, markersize=5.5, zorder=order + 0.1)
+
+
+def _dash(style: Style) -> Any:
+    return DASHES if style.endswith("dashed") else "solid"
 
 
 def _scale(axes: Axes, across: Axis, up: Axis) -> None:
@@ -133,9 +139,8 @@ def _legend(figure: Figure, groups: list[str], named_at_ends: bool, axes: Axes) 
         for index, group in enumerate(groups):
             handles.append(Line2D([], [], color=LIGHT[index % NUM_COLOURS], marker=mark_of(index)[2], linewidth=2, label=group))
     for style, meaning in figure.styles.items():
-        alpha = 0.5 if style == "thin" else 1.0
-        dash: Any = DASHES if style == "dashed" else "solid"
-        handles.append(Line2D([], [], color=INK, linewidth=WIDTH_OF[style], linestyle=dash, alpha=alpha, label=meaning))
+        alpha = 0.5 if style.startswith("thin") else 1.0
+        handles.append(Line2D([], [], color=INK, linewidth=WIDTH_OF[style], linestyle=_dash(style), alpha=alpha, label=meaning))
     if len(handles) > NUM_INSIDE:
         axes.figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside right upper", ncols=1 + len(handles) // 22)
     elif handles:

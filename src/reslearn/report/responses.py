@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from reslearn.report.content import Figure, Series
+from reslearn.report.curves import bands, seeds_series
 from reslearn.runs import RunError, RunFolder
 
 Runs = Sequence[Sequence[float | None]]
@@ -19,10 +20,13 @@ def response_figures(nets: Mapping[str, Runs]) -> list[Figure]:
     """Left in network order, right sorted from the greatest, as the paper's upper and lower part: each run, and the mean of a net's."""
     seeds = sorted({len(runs) for runs in nets.values()})
     number = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    means = "" if seeds == [1] else f" Bold: means over {number} seeds; pale: each seed."
+    means = "" if seeds == [1] else f" Bold: means over {number} seeds; pale: each seed.{bands(seeds[-1])}"
+    values = [value for runs in nets.values() for run in runs for value in run if value is not None]
+    # Layers of a net that does not train can respond ten times as strongly as all others, which would then be one flat line.
+    log = min(values, default=0.0) > 0 and max(values) > 5 * statistics.median(values)
     by_size = {name: [_sorted(run) for run in runs] for name, runs in nets.items()}
     return [
-        Figure(key, title, f"As the paper's figure 7, {part}.{means}", label, "standard deviation", _lines(drawn))
+        Figure(key, title, f"As the paper's figure 7, {part}.{means}", label, "standard deviation", _lines(drawn), y_log=log)
         for key, title, part, label, drawn in (
             ("responses", "In network order", "top", "layer", nets),
             ("responses-sorted", "Sorted by strength", "bottom", "layer, from the strongest", by_size),
@@ -44,10 +48,8 @@ def responses_of(folder: RunFolder) -> list[float | None] | None:
 def _lines(nets: Mapping[str, Runs]) -> list[Series]:
     series = []
     for name, runs in nets.items():
-        layers = range(1, len(runs[0]) + 1)
-        if len(runs) > 1:
-            series += [Series(f"{name}, run {number}", layers, run, "thin", name) for number, run in enumerate(runs, 1)]
-        series.append(Series(name, layers, _mean(runs), "line", name))
+        by_run = {number: list(enumerate(map(_number, run), 1)) for number, run in enumerate(runs, 1)}
+        series += seeds_series(name, by_run, group=name)
     return series
 
 
@@ -55,6 +57,5 @@ def _sorted(run: Sequence[float | None]) -> list[float | None]:
     return sorted(run, key=lambda value: -1.0 if value is None else value, reverse=True)
 
 
-def _mean(runs: Runs) -> list[float]:
-    """Layer by layer; NaN, a gap, where a run has no number."""
-    return [statistics.fmean(math.nan if value is None else value for value in at) for at in zip(*runs, strict=True)]
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Page, Panels, Section, Series, Style, Table
-from reslearn.report.curves import Curve, curve, seeds_series
+from reslearn.report.content import Cell, Code, Column, Facts, Figure, Item, Page, Panels, Section, Series, Table
+from reslearn.report.curves import Curve, bands, curve, error_styles, seeds_series
 from reslearn.report.responses import response_figures, responses_of
 from reslearn.report.run import circumstances, device, duration
 from reslearn.runs import RunFolder
@@ -39,7 +39,7 @@ def study_page(found: Collection, *, title: str = "Study", subtitle: str = "", m
         Section("Conditions", "", [_conditions(conditions, names, found.rows, training), *conditions.notes]),
         Section("Differences", "", _differences(found.rows, training)),
         Section("Does training error degrade with depth?", "", _verdicts(found.rows, margin_pct)),
-        Section("Error against depth", "", _depth_figure(conditions, training)),
+        Section("Error against depth", "", _depth_figure(conditions, found.rows, training)),
         Section("Training", "", _curve_figures(conditions, names, found.rows)),
         Section("Responses of layers", "", _responses(conditions, names, found.rows)),
         Section("How to repeat it", "", _repeat(found.rows)),
@@ -137,31 +137,29 @@ def _verdicts(rows: Sequence[Row], margin_pct: float) -> list[Item]:
     return [Table(caption, ["networks", "answer", "because"], body)]
 
 
-def _depth_figure(conditions: StudyTable, training: str) -> list[Item]:
+def _depth_figure(conditions: StudyTable, rows: Sequence[Row], training: str) -> list[Item]:
     groups = [group for group in conditions.groups if group.kind is not None]
     if len({group.depth for group in groups}) < 2:
         return []
     one_recipe = max(Counter((group.kind, group.depth) for group in groups).values()) == 1
-    series = []
-    for name, members in groupby(sorted(groups, key=lambda g: _line(g, one_recipe)), key=lambda g: _line(g, one_recipe)):
-        line = sorted(members, key=lambda group: group.depth or 0)
-        series.append(_depth_series(f"{name}, training", name, line, training, "dashed"))
-        series.append(_depth_series(f"{name}, test", name, line, TEST, "line"))
-    styles: dict[Style, str] = {"dashed": "training error", "line": "test error"}
-    caption = "Means over seeds; the bands are 95 % intervals, cut where they leave the axis. Training error is on clean images."
+    most_seeds = max(len(group.seeds) for group in groups)
+    series: list[Series] = []
+    for name, line in groupby(sorted(groups, key=lambda g: _line(g, one_recipe)), key=lambda g: _line(g, one_recipe)):
+        nets = {(group.model, group.protocol) for group in line}
+        own = sorted((row for row in rows if (row.model, row.protocol) in nets), key=lambda row: row.depth or 0)
+        for field, said in ((training, "training"), (TEST, "test")):
+            curves: dict[int, list[tuple[float, float]]] = {}
+            for row in own:
+                if row.result.get(field) is not None:
+                    curves.setdefault(row.seed, []).append((row.depth or 0, float(row.result[field])))
+            series += seeds_series(f"{name}, {said}", curves, group=name, dashed=said == "training", everywhere=True)
+    caption = "Training error is on clean images." + bands(most_seeds)
+    styles = error_styles(most_seeds)
     return [Figure("error-against-depth", "Error against depth", caption, "layers", "top-1 error (%)", series, styles=styles)]
 
 
 def _line(group: Group, one_recipe: bool) -> str:
     return f"{group.kind}" if one_recipe else f"{group.kind} {group.protocol[:6]}"
-
-
-def _depth_series(name: str, group: str, line: Sequence[Group], field: str, style: Style) -> Series:
-    numbers = [member.summaries.get(field) for member in line]
-    means = [math.nan if one is None else one.mean for one in numbers]
-    low = [None if one is None else one.interval_low for one in numbers]
-    high = [None if one is None else one.interval_high for one in numbers]
-    return Series(name, [member.depth or 0 for member in line], means, style, group, low, high)
 
 
 def _curve_figures(conditions: StudyTable, names: dict[tuple[str, str], str], rows: Sequence[Row]) -> list[Item]:
@@ -173,15 +171,14 @@ def _curve_figures(conditions: StudyTable, names: dict[tuple[str, str], str], ro
         name = names[group.model, group.protocol]
         training: dict[int, Curve] = {seed: curve(lines, "train", "top1_error_pct") for seed, lines in own.items()}
         evaluated: dict[int, Curve] = {seed: curve(lines, kind, "top1_error_pct") for seed, lines in own.items()}
-        series = seeds_series(f"{name}, training", training, group=name, dashed=True, single=False)
+        series = seeds_series(f"{name}, training", training, group=name, dashed=True)
         series += seeds_series(f"{name}, {kind}", evaluated, group=name)
         by_kind.setdefault(group.kind or "other", []).extend(series)
-    styles: dict[Style, str] = {"dashed": "training error", "line": f"{kind} error, mean"}
-    if any(len(group.seeds) > 1 for group in conditions.groups):
-        styles["thin"] = f"{kind} error, each seed"
+    most_seeds = max(len(group.seeds) for group in conditions.groups)
+    styles = error_styles(most_seeds, kind)
     top = _common_top(by_kind.values())
     titles = {"plain": "Plain networks", "residual": "Residual networks", "other": "Networks"}
-    caption = "Training error is of the running, augmented batches, as in the paper's figure 6."
+    caption = "Training error is of the running, augmented batches, as in the paper's figure 6." + bands(most_seeds)
     return [
         Panels(
             [

@@ -19,7 +19,7 @@ from reslearn.report.content import Figure, Series, Style
 from reslearn.report.palette import NUM_COLOURS, mark_of
 
 SIDE = 4000
-STYLES: tuple[Style, ...] = ("thin", "dashed", "line")
+STYLES: tuple[Style, ...] = ("thin-dashed", "thin", "dashed", "line")
 """From the back to the front."""
 MIN_LABEL_GAP = 0.062
 """Least distance of two end labels, as a fraction of the plot's height (16 of 260 px)."""
@@ -94,7 +94,7 @@ def end_labels(figure: Figure, up: Axis) -> list[EndLabel]:
     groups = figure.groups()
     if not 2 <= len(groups) <= 8 or max(len(group) for group in groups) > 14:
         return []
-    along = [series.x for series in figure.series if series.style != "thin" and len(series.x)]
+    along = [series.x for series in figure.series if not single_run(series) and len(series.x)]
     ends = [max(x) for x in along]
     if ends and max(ends) - min(ends) > 0.05 * (max(ends) - min(map(min, along))):
         return []
@@ -116,13 +116,18 @@ def end_labels(figure: Figure, up: Axis) -> list[EndLabel]:
     return [EndLabel(groups[index], index, place) for place, (_, index) in zip(places, wanted, strict=True)]
 
 
+def single_run(series: Series) -> bool:
+    """Whether a series is one of several runs, pale behind their mean."""
+    return series.style in ("thin", "thin-dashed")
+
+
 def marked(series: Series, points: Sequence[Point]) -> list[Point]:
     """Points that carry a marker: all of a short series, a few of a long bold one, and one that no line joins to another."""
     finite = [point for point in points if math.isfinite(point[1])]
     if len(finite) == 1:
         return finite
     if len(points) <= NUM_MARKED_POINTS:
-        return [] if series.style == "thin" else finite
+        return [] if single_run(series) else finite
     if series.style != "line":
         return []
     return [finite[round(share * (len(finite) - 1))] for share in (0.1, 0.3, 0.5, 0.7, 0.9)] if finite else []
@@ -178,6 +183,7 @@ def _path(points: Iterable[Point], across: Axis, up: Axis) -> str:
 def _band(points: Iterable[Point], across: Axis, up: Axis) -> Markup:
     stretches: list[list[tuple[str, str]]] = [[]]
     for x, _, low, high in points:
+        low = up.low if up.log and low <= 0 else low
         bottom, top = _place(x, low, across, up), _place(x, high, across, up)
         if bottom and top:
             stretches[-1].append((bottom, top))

@@ -15,6 +15,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Series
+from reslearn.report.curves import bands, seeds_series
 from reslearn.study import Steps, StepsComparison, compare_steps, restricted_mean, steps_to_threshold
 from reslearn.study.collect import Kind
 
@@ -64,7 +65,7 @@ def judge(evidence: Evidence) -> Finding:
     numbers = {kind: {str(depth): [list(run) for run in runs] for depth, runs in one.items()} for kind, one in by_kind.items()}
     return Finding(
         claim=CLAIM, outcome=outcome, measured=measured, numbers={"steps_reached": numbers, "p": p},
-        figures=(_figure(by_kind, longest),), rests_on=tuple(protocol.models(evidence.budget)),
+        figures=(_figure(by_kind, longest, evidence.budget.judge_seeds),), rests_on=tuple(protocol.models(evidence.budget)),
     )  # fmt: skip
 
 
@@ -99,10 +100,16 @@ def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps | None]:
     return found
 
 
-def _figure(by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float) -> Figure:
-    series = []
+def _figure(by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float, seeds: Sequence[int]) -> Figure:
+    series: list[Series] = []
     for kind, by_depth in by_kind.items():
-        means = [restricted_mean(runs, horizon) for runs in by_depth.values()]
-        series.append(Series(kind, list(by_depth), means))
-    caption = f"Mean steps until the training loss is half that of guessing; a run that never gets there counts as {horizon:.0f} or more."
+        curves: dict[int, list[tuple[float, float]]] = {}
+        for depth, runs in by_depth.items():
+            for seed, run in zip(seeds, runs, strict=True):
+                curves.setdefault(seed, []).append((depth, run.steps if run.reached else horizon))
+        series += seeds_series(kind, curves, group=kind)
+    caption = (
+        "Steps until the training loss is half that of guessing, means over seeds and pale each seed; a run that never gets there counts "
+        f"as {horizon:.0f}, where it was last seen.{bands(len(seeds))}"
+    )
     return Figure("steps-to-half-loss", "How soon training gets somewhere", caption, "layers", "steps", series)

@@ -6,7 +6,7 @@ from reslearn.paper import imagenet
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Measured, not_run, rises
 from reslearn.report import Figure, Panels, Series
-from reslearn.report.curves import curve, seeds_series
+from reslearn.report.curves import bands, curve, error_styles, seeds_series
 
 EXHIBIT = Exhibit(
     name="fig4",
@@ -57,10 +57,11 @@ def measure(evidence: Evidence) -> Measured:
             for said, dashed in (("train", True), ("test", False)):
                 curves = {seed: curve(lines_, said, "top1_error_pct") for seed, lines_ in records.items()}
                 name = f"{label}, {'training' if dashed else 'test'}"
-                series += seeds_series(name, curves, group=label, dashed=dashed, single=not dashed)
+                series += seeds_series(name, curves, group=label, dashed=dashed)
         caption = (
-            "As the paper's figure 4. Thin, dashed: training error of running batches. Bold: centre crop of the images tested on, mean "
-            "over seeds; pale: each seed."
+            "As the paper's figure 4. Training error is of running batches, test error of the centre crop of the images tested on."
+            f"{bands(len(seeds))}"
         )
-        panels.append(Figure(f"figure-4-{kind}", title, caption, "iteration", "error (%)", series, y_limits=(0.0, 100.0)))
+        file, styles = f"figure-4-{kind}", error_styles(len(seeds))
+        panels.append(Figure(file, title, caption, "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles=styles))
     return Measured(lines=lines, figures=(Panels(panels),), notes=imagenet.notes(evidence), numbers={"training_error_pct": error})
