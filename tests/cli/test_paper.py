@@ -30,6 +30,8 @@ def test_everything_of_the_paper_is_listed_with_what_it_needs_and_what_is_commit
     items = {item["name"]: item for item in told["exhibits"]}
     assert items["table1"]["num_runs"] == 0 and items["table1"]["hours_two_cores"] is None
     assert items["table6"]["num_runs"] == 5 * 5
+    assert items["table2"]["estimated"] and not items["table6"]["estimated"]
+    assert f" ~{items['table2']['hours_one_gpu']:.0f} " in shown
     assert items["table6"]["committed"]["full"] == [0, 25]
 
 

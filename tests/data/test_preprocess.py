@@ -38,6 +38,15 @@ def test_mean_and_scale_are_those_of_numpy(images: Images, mean: Mean, std: Std)
     np.testing.assert_allclose(x.permute(0, 2, 3, 1), (pixels - expected_mean) / deviation, atol=1e-5)
 
 
+def test_imagenets_mean_and_deviation_are_those_of_torchvision(images: Images) -> None:
+    """docs.pytorch.org/vision: mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225] of pixels between 0 and 1."""
+    x = Preprocess.fit(images, mean="imagenet", std="imagenet")(images.pixels)
+    expected = (images.pixels.numpy() / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(x.permute(0, 2, 3, 1), expected, atol=1e-5)
+    with pytest.raises(DataError, match="three colours, and these images have 1"):
+        Preprocess.fit(images_of(np.zeros((3, 2, 2, 1), np.uint8)), std="imagenet")
+
+
 def test_sums_are_exact_over_many_white_images() -> None:
     preprocess = Preprocess.fit(images_of(np.full((3000, 2, 2, 1), 255, np.uint8)), std="none")
     assert preprocess.mean.flatten().tolist() == [255.0] * 4
@@ -50,8 +59,8 @@ def test_images_without_contrast_do_not_divide_by_zero() -> None:
 
 @given(
     seed=st.integers(0, 1000),
-    mean=st.sampled_from(["per-pixel", "per-channel", "none"]),
-    std=st.sampled_from(["scalar", "per-channel", "none"]),
+    mean=st.sampled_from(["per-pixel", "per-channel", "imagenet", "none"]),
+    std=st.sampled_from(["scalar", "per-channel", "imagenet", "none"]),
     padding=st.sampled_from(["after-mean", "black"]),
 )
 def test_json_gives_back_every_bit(seed: int, mean: Mean, std: Std, padding: Padding) -> None:
@@ -89,8 +98,8 @@ def test_missing_keys_and_unknown_choices_are_refused(images: Images) -> None:
     with pytest.raises(DataError, match="KeyError"):
         Preprocess.from_json({})
     wrong = (DataError, TypeError)  # the second where types are checked at run time
-    with pytest.raises(wrong, match=r"mean = 'imagenet': allowed are per-pixel, per-channel, none|Literal"):
-        Preprocess.fit(images, mean="imagenet")  # type: ignore[arg-type]
+    with pytest.raises(wrong, match=r"mean = 'pixel': allowed are per-pixel, per-channel, imagenet, none|Literal"):
+        Preprocess.fit(images, mean="pixel")  # type: ignore[arg-type]
     with pytest.raises(wrong, match=r"std = 'pixel': allowed|Literal"):
         Preprocess.fit(images, std="pixel")  # type: ignore[arg-type]
 

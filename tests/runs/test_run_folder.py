@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reslearn.runs import RunError, RunFolder, write_atomically
+from reslearn.runs import RunError, RunFolder, make_folder, write_atomically
 
 # Writes whole files of one repeated letter, in turns, until it is killed.
 WRITER = """
@@ -262,8 +262,8 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -
 
 
 def test_an_error_other_than_in_use_is_told_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"File exists|Not a directory"), RunFolder(tmp_path / "file").lock():
+    (tmp_path / "run" / ".lock").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError), RunFolder(tmp_path / "run").lock():
         pass
 
 
@@ -273,3 +273,12 @@ def test_snapshots_by_step(tmp_path: Path) -> None:
         folder.snapshot_path(step).parent.mkdir(exist_ok=True)
         folder.snapshot_path(step).write_bytes(b"")
     assert list(folder.snapshots()) == [2, 10]
+
+
+def test_a_file_in_the_way_of_results_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("done")
+    for place in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "runs"):
+        with pytest.raises(RunError) as caught:
+            make_folder(place)
+        assert str(caught.value) == f"{place} cannot be made (a file is in the way): choose another --out"
+    assert (tmp_path / "thesis.tex").read_text() == "done"

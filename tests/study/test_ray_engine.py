@@ -6,7 +6,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from typer.testing import CliRunner
 
 from reslearn.cli import app
 from reslearn.cli.exhibits import EXHIBITS
+from reslearn.cli.study import engine_named
 from reslearn.paper import load_exhibit
 from reslearn.runs import RunFolder
 from reslearn.study import Job, LocalEngine, RayEngine, run_study
+from reslearn.study.engine import launch_command
 from reslearn.study.ray_engine import _why, run_here
 
 pytest.importorskip("ray", reason="needs the extra `ray`")
@@ -33,7 +37,7 @@ def task(job: Job, folder: Path) -> Any:
     script = folder / "train.py"
     script.write_text(TRAIN)
     job.folder.mkdir(exist_ok=True)
-    return run_here(str(job.folder), job.command, ("python", "-S", str(script), *job.arguments), str(folder), job.cores)
+    return run_here(job, partial(launch_command, ("python", "-S", str(script))), str(folder))
 
 
 def test_a_task_runs_the_job_and_tells_its_status(tmp_path: Path) -> None:
@@ -49,7 +53,7 @@ def test_a_task_runs_the_job_and_tells_its_status(tmp_path: Path) -> None:
 def test_a_folder_that_the_machine_does_not_see_is_one_line(tmp_path: Path) -> None:
     (job,) = jobs_for(tmp_path, "a")
     for folder, directory in ((job.folder, tmp_path), (tmp_path, tmp_path / "elsewhere")):
-        ended = run_here(str(folder), job.command, ("python",), str(directory), 1)
+        ended = run_here(replace(job, folder=folder), partial(launch_command, ("python",)), str(directory))
         unseen = folder if folder == job.folder else directory
         assert _why(job, ended) == f"machine {ended.machine} does not see {unseen}: all machines must share the file system of the study"
 
@@ -144,7 +148,8 @@ def test_a_node_killed_in_mid_study_changes_nothing(
     killer = threading.Thread(target=kill_a_node)
     killer.start()
     capfd.readouterr()
-    report = run_study(jobs, tmp_path / "ray", engine=RayEngine(address=cluster.address, command=(sys.executable, "-m", "reslearn")))
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    report = run_study(jobs, tmp_path / "ray", engine=engine_named("ray", jobs=None))
     killer.join()
     assert report.lines() == ["3 of 3 runs complete"]
     assert killed
@@ -184,21 +189,23 @@ def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_all_of_the_paper_comes_out_the_same_on_both_engines(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In smoke form, by the commands that people type, from real trainings on digits that tables and figures share."""
+def test_all_of_the_paper_comes_out_the_same_on_both_engines(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: Callable[..., Path]
+) -> None:
+    """In smoke form, by the commands that people type, from real trainings that tables and figures share: on digits, and for those of
+    ImageNet on a folder of pictures with enough classes for a top-5 error."""
+    pictures = make_pictures(tmp_path / "pictures", classes=tuple("abcdefg"), train=8, test=2)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     cluster.add_node(num_cpus=2, include_log_monitor=False)
     for name in (*EXHIBITS, "claims"):
-        some = ["--only", "C1,C8"] if name == "claims" else []
         needed = None if name == "claims" else load_exhibit(name).EXHIBIT.data
-        of = {"none": [], "ImageNet": ["--budget", "smoke"]}.get(needed or "", ["--budget", "smoke", "--data", "digits"])
+        data = str(pictures) if needed == "ImageNet" else "digits"
+        of = [] if needed == "none" else ["--budget", "smoke", "--data", data]
         told = []
         for engine in ("local", "ray"):
             out = tmp_path / engine
-            done = CliRunner().invoke(
-                app, ["paper", name, *of, *some, "--engine", engine, "--out", str(out), "--json"]
-            )  # fmt: skip
+            done = CliRunner().invoke(app, ["paper", name, *of, "--engine", engine, "--out", str(out), "--json"])
             assert done.exit_code == 0, f"{name} on {engine}: {done.output} {done.exception}"
             content = json.loads(done.stdout)
             told.append({key: value for key, value in content.items() if key not in ("page", "seconds", "command")})

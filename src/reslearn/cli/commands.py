@@ -40,6 +40,13 @@ def add(name: str, function: Callable[..., None], examples: tuple[str, ...], *, 
     to.command(name, epilog=examples_epilog(examples))(function)
 
 
+def group(name: str, about: str, *examples: str) -> typer.Typer:
+    """A group of commands, `reslearn NAME COMMAND`."""
+    made = typer.Typer(rich_markup_mode=None, help=about, epilog=examples_epilog(tuple(f"reslearn {example}" for example in examples)))
+    app.add_typer(made, name=name)
+    return made
+
+
 add("demo", demo.demo, demo.EXAMPLES)
 add("export", export.export, export.EXAMPLES)
 add("inspect", inspect.inspect, inspect.EXAMPLES)
@@ -51,15 +58,15 @@ add("report", report.report, report.EXAMPLES)
 add("analyse", analyse.analyse, analyse.EXAMPLES)
 add("diagnose", diagnose.diagnose, diagnose.EXAMPLES)
 
-paper_group = typer.Typer(rich_markup_mode=None, help="The paper as an executable: its claims, tables and figures, with verdicts.")
-app.add_typer(paper_group, name="paper")
+paper_group = group("paper", "The paper as an executable: its claims, tables and figures, with verdicts.", "paper list", "paper table1")
 add("list", paper.list_paper, paper.LIST_EXAMPLES, to=paper_group)
 add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
 for exhibit in exhibits.EXHIBITS:
     add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)
 
-bench_group = typer.Typer(rich_markup_mode=None, help="Measure how fast training, loading and studies are, and how often a diagnosis errs.")
-app.add_typer(bench_group, name="bench")
+bench_group = group(
+    "bench", "Measure how fast training, loading and studies are, and how often a diagnosis errs.", "bench train", "bench study"
+)
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
 add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
 add("study", bench.study, bench.STUDY_EXAMPLES, to=bench_group)

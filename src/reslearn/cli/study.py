@@ -85,7 +85,7 @@ def engine_named(name: str, *, jobs: int | None) -> "Engine":
     if name == "local":
         return LocalEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD))
     if name == "ray":
-        return RayEngine(jobs=jobs)
+        return RayEngine(jobs=jobs, launch=WarmStart(main, preload=_PRELOAD))
     raise ValueError(f"--engine {name}: local or ray is needed")
 
 

@@ -25,10 +25,12 @@ from reslearn.data.images import Images
 from reslearn.data.pictures import Pixels, read_picture
 from reslearn.data.progress import progress
 
-Mean = Literal["per-pixel", "per-channel", "none"]
-Std = Literal["scalar", "per-channel", "none"]
+Mean = Literal["per-pixel", "per-channel", "imagenet", "none"]
+Std = Literal["scalar", "per-channel", "imagenet", "none"]
 Padding = Literal["after-mean", "black"]
 
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Red, green, blue: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 255, to which most published weights are used."""
 _FITTED_ON = 10_000  # pictures on disk: the mean over them is off by half a grey level, and a million take an hour to decode
 _CHUNK = 256  # images whose squares float32 still adds up without rounding
 
@@ -69,20 +71,26 @@ class Preprocess:
         """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
 
         The standard deviation is that of the images about the mean (where `mean` is "none": about the channel's), per channel or pooled.
+        "imagenet" fits nothing: DataError for images that are not of three colours.
         Of picture files the centres count, resized as `read` does, of at most 10,000, evenly spread.
         """
         _check_choice("mean", mean, Mean)
         _check_choice("std", std, Std)
         size_px, channels = images.size_px, images.channels
+        if "imagenet" in (mean, std) and channels != 3:
+            raise DataError(f"ImageNet's mean and deviation are of three colours, and these images have {channels}: take per-channel")
         pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
         channel_mean = pixel_mean.mean(dim=(0, 1))
         centre = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
         scale = torch.full((channels,), 255.0, dtype=torch.float64)
-        if std != "none":
+        if std == "imagenet":
+            scale = torch.tensor(IMAGENET_STD)
+        elif std != "none":
             variance = (pixel_square - centre.square()).mean(dim=(0, 1))
             pooled = variance if std == "per-channel" else variance.mean().expand(channels)
             scale = pooled.clamp(min=1.0).sqrt()  # one grey level at least: images without contrast must not divide by zero
-        subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, "none": torch.zeros(channels)}[mean]
+        given = {"imagenet": torch.tensor(IMAGENET_MEAN), "none": torch.zeros(channels)}
+        subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, **given}[mean]
         return cls(
             size_px=size_px, channels=channels, mean=subtracted.float(), scale=scale.float(), padding=padding, shorter_px=shorter_px
         )  # fmt: skip

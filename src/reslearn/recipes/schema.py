@@ -49,8 +49,9 @@ class Data(_Part):
     crop: bool = True
     pad_px: int = Field(4, ge=0, le=64)  # Paper: 4 pixels on each side.
     flip: bool = True
-    mean: Literal["per-pixel", "per-channel", "none"] = "per-pixel"  # Paper: per-pixel mean subtracted.
-    std: Literal["scalar", "per-channel", "none"] = "scalar"  # Deviates: the paper names no scale; one number keeps its geometry.
+    mean: Literal["per-pixel", "per-channel", "imagenet", "none"] = "per-pixel"  # Paper: per-pixel mean subtracted.
+    # Deviates: the paper names no scale; one number keeps its geometry.
+    std: Literal["scalar", "per-channel", "imagenet", "none"] = "scalar"
     padding: Literal["after-mean", "black"] = "after-mean"
     # Paper (Sec. 3.4): [256, 480], between which the shorter side is drawn for crops of 224 px, in proportion for a size_px of another
     # size. Pictures stay on disk and keep their resolution; a crop of size_px replaces `crop` and `pad_px`. None: Sec. 4.2.

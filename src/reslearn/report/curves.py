@@ -60,7 +60,7 @@ def seeds_series(name: str, curves: Mapping[int, Curve], *, group: str, dashed: 
 
 def bands(num_seeds: int) -> str:
     """For captions, from the space on: what a band is, where there are any."""
-    said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted outlines where that is dashed."
+    said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted where that is dashed."
     return said if num_seeds > 1 else ""
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from reslearn.report.content import Page
 from reslearn.report.markup import render_html
 from reslearn.report.numbers import figure_csv
-from reslearn.runs import write_atomically
+from reslearn.runs import make_folder, write_atomically
 
 
 def write_page(page: Page, folder: Path | str) -> Path:
     """Write `page` into `folder` (made if absent; other files in it are left alone) and return the path of report.html.
 
-    Raises ValueError for two figures of one name, OSError where the folder cannot be written.
+    Raises ValueError for two figures of one name, RunError where the folder cannot be made, OSError where it cannot be written.
     """
     from reslearn.report.png import figure_png
 
@@ -26,7 +26,7 @@ def write_page(page: Page, folder: Path | str) -> Path:
         downloads[f"figures/{figure.name}.csv"] = ("text/csv;charset=utf-8", figure_csv(figure).encode())
         downloads[f"figures/{figure.name}.png"] = ("image/png", figure_png(figure))
     html = render_html(page, downloads)
-    (folder / "figures" if downloads else folder).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "figures" if downloads else folder)
     for path, (_, content) in downloads.items():
         _put(folder / path, content)
     _put(folder / "report.html", html.encode())

@@ -22,6 +22,15 @@ class RunError(ValueError):
     """A folder that is no run, is in use, or holds what we cannot read; the text names it and says what to do."""
 
 
+def make_folder(path: Path) -> None:
+    """The folder that results go to, with those above it; RunError where it cannot be: a file is in the way, or it may not be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        in_the_way = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else str(error.strerror).lower()
+        raise RunError(f"{path} cannot be made ({in_the_way}): choose another --out") from None
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` on a file beside `path`, sync, and rename: `path` holds the old bytes or the new ones, never a part.
 
@@ -73,7 +82,7 @@ class RunFolder:
         """A new run in an empty or absent folder. RunError where the folder holds something else."""
         folder = cls(Path(path))
         folder.check_free()
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
         folder.write_json("environment.json", environment)
         folder.write_json("recipe.json", recipe)  # last: its presence makes the folder a run
         return folder
@@ -258,7 +267,7 @@ class RunFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one process; RunError where another has it. The lock ends with the process, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ from reslearn.study.gpus import Gpus
 from reslearn.study.grid import Job
 from reslearn.study.progress import Display, display_for
 
-_POLL_SECONDS = 0.02  # a core is idle for half of it when a run ends
+POLL_SECONDS = 0.02  # a core is idle for half of it when a run ends
 TETHER = Path(__file__).with_name("tether.py")
 
 
@@ -91,7 +91,7 @@ class LocalEngine:
         self._jobs = jobs or available_cores()
         self._cores = max(self._jobs, available_cores())
         self._gpus = Gpus.here()
-        self._launch = launch or partial(_launch_command, tuple(command))
+        self._launch = launch or partial(launch_command, tuple(command))
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run them all; outcomes in the order in which they ended."""
@@ -113,7 +113,7 @@ class LocalEngine:
                         self._begin(job, running, outcomes, display)
                     if running:
                         display.refresh([child.job for child in running])
-                        time.sleep(_POLL_SECONDS)
+                        time.sleep(POLL_SECONDS)
             finally:
                 _end(running)
         return outcomes + [Outcome(job=job, status="interrupted", reason="not begun") for job in waiting]
@@ -146,10 +146,12 @@ class LocalEngine:
         return _Child(job, process, time.monotonic(), gpu)
 
 
-def _launch_command(command: Sequence[str], job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def launch_command(command: Sequence[str], job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Begin `command` with the arguments of a job, its words appended to train.log; "python" is the one that runs this."""
+    program = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     with (job.folder / "train.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command, *job.arguments],
+            [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *program, *job.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

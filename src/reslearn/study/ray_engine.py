@@ -7,21 +7,21 @@ goes on from its folder, so the study's folder must be on a file system that all
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from reslearn.runs import RunFolder
-from reslearn.study.engine import TETHER, Outcome, run_environment, signals, why_ended
+from reslearn.runs import RunFolder, make_folder
+from reslearn.study.engine import POLL_SECONDS, Launch, Outcome, launch_command, run_environment, signals, why_ended
 from reslearn.study.grid import Job
 from reslearn.study.progress import Display, display_for
 from reslearn.study.warm import wait_for_lock
 
-_POLL_SECONDS = 0.2
+_WAIT_SECONDS = 0.2  # between looks at what is begun; what ends is told at once
 _MAX_RETRIES = 5  # after so many lost machines it may be the run that brings them down
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -40,30 +40,31 @@ class RayEngine:
     """One Ray task a run, at most `jobs` at once (default: as many as fit), longest first.
 
     Joins the cluster at `address` (default: RAY_ADDRESS, or the one that `ray start` began here); where there is none, Ray is started on
-    this machine for as long as the study lasts. Ctrl-C and SIGTERM are passed on as by `LocalEngine`. `command` is what the arguments of a
-    job are given to on the machine that runs it.
+    this machine for as long as the study lasts. Ctrl-C and SIGTERM are passed on, and `command` and `launch` meant, as by `LocalEngine`,
+    on the machine that runs the job: "python" is the Python there, and of `WarmStart` each of Ray's workers keeps a process to fork from.
     """
 
     def __init__(
-        self, *, jobs: int | None = None, address: str | None = None, command: Sequence[str] = ("python", "-m", "reslearn")
-    ) -> None:
+        self, *, jobs: int | None = None, address: str | None = None, command: Sequence[str] = ("python", "-m", "reslearn"),
+        launch: Launch | None = None,
+    ) -> None:  # fmt: skip
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs = {jobs}: at least 1 is needed")
-        self._jobs, self._address, self._command = jobs, address, tuple(command)
+        self._jobs, self._address, self._launch = jobs, address, launch or partial(launch_command, tuple(command))
         _import_ray()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run them all; outcomes in the order in which they ended. ValueError where no cluster answers at the address."""
         log = jobs[0].folder.parent / "ray.log"
         with _quiet(log) as terminal, _cluster(self._address) as ray, display_for(jobs, to=terminal) as display:
-            return _Study(ray, self._jobs or len(jobs), self._command, display).run(sorted(jobs, key=lambda job: -job.cost))
+            return _Study(ray, self._jobs or len(jobs), self._launch, display).run(sorted(jobs, key=lambda job: -job.cost))
 
 
 class _Study:
     """The tasks of one study: those waiting, those handed to Ray, what became of the rest."""
 
-    def __init__(self, ray: Any, at_once: int, command: Sequence[str], display: Display) -> None:
-        self._ray, self._at_once, self._command, self._display = ray, at_once, tuple(command), display
+    def __init__(self, ray: Any, at_once: int, launch: Launch, display: Display) -> None:
+        self._ray, self._at_once, self._launch, self._display = ray, at_once, launch, display
         self._submitted: dict[Any, Job] = {}
         self._log_bytes: dict[Path, int] = {}  # of train.log before the task; a longer one tells that the run has begun
         self._outcomes: list[Outcome] = []
@@ -80,7 +81,7 @@ class _Study:
                         passed_on = len(received)
                     while waiting and not received and len(self._submitted) < self._at_once:
                         self._submit(waiting.pop(0))
-                    done, _ = self._ray.wait(list(self._submitted), num_returns=1, timeout=_POLL_SECONDS) if self._submitted else ([], [])
+                    done, _ = self._ray.wait(list(self._submitted), num_returns=1, timeout=_WAIT_SECONDS) if self._submitted else ([], [])
                     for task in done:
                         self._end(task, stopping=bool(received))
                     self._display.refresh(self._begun())
@@ -104,7 +105,7 @@ class _Study:
             num_gpus=min(job.gpus, max((resources.get("GPU", 0) for resources in most), default=0)),
             max_retries=_MAX_RETRIES,
         )
-        self._submitted[task.remote(str(job.folder.resolve()), job.command, (*self._command, *job.arguments), os.getcwd(), job.cores)] = job
+        self._submitted[task.remote(replace(job, folder=job.folder.resolve()), self._launch, os.getcwd())] = job
 
     def _begun(self) -> list[Job]:
         """Tell the display of runs whose log has begun; returns all that run."""
@@ -147,24 +148,20 @@ class _Study:
             self._ray.cancel(task, force=force)
 
 
-def run_here(folder: str, shown: str, command: Sequence[str], directory: str, cores: int) -> Ended:
+def run_here(job: Job, launch: Launch, directory: str) -> Ended:
     """The task, on whatever machine: a run in a process of its own, stopped when the task is cancelled or its worker dies."""
-    place, machine, started = Path(folder), socket.gethostname(), time.monotonic()
-    for needed in (folder, directory):
+    machine, started = socket.gethostname(), time.monotonic()
+    for needed in (job.folder, directory):
         if not Path(needed).is_dir():
-            return Ended(machine=machine, status=2, seconds=0.0, unseen=needed)
-    wait_for_lock(RunFolder(place))
-    program = [sys.executable if command[0] == "python" else command[0], *command[1:]]
-    with (place / "train.log").open("ab") as log:
-        log.write(f"$ {shown}\n".encode())
-        log.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *program], cwd=directory, stdin=subprocess.DEVNULL, stdout=log,
-            stderr=log, env=run_environment(os.environ, cores), start_new_session=True,
-        )  # fmt: skip
+            return Ended(machine=machine, status=2, seconds=0.0, unseen=str(needed))
+    wait_for_lock(RunFolder(job.folder))
+    with (job.folder / "train.log").open("ab") as log:
+        log.write(f"$ {job.command}\n".encode())
+    with contextlib.chdir(directory):
+        process = launch(job, run_environment(os.environ, job.cores))
     try:
         while (status := process.poll()) is None:  # a wait would not hear that the task is cancelled, which is no signal
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
     except BaseException:  # cancelled: the run writes its checkpoint
         process.terminate()
         process.wait()
@@ -209,7 +206,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[TextIO]:
     """What Ray's processes and threads write to our stdout and stderr goes to `log`; yields what stderr was, for our own display."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     streams = sys.stdout, sys.stderr
     for stream in streams:
         stream.flush()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reslearn.runs import make_folder
 from reslearn.study.engine import Engine, LocalEngine, Outcome
 from reslearn.study.grid import Job
 
@@ -84,7 +85,7 @@ def _this_command() -> str:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Hold the folder. The runs inherit the lock, so that a study that was killed holds it until they have written their checkpoints."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".study.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,17 +48,21 @@ class ForkedProcess:
 
 
 class WarmStart:
-    """`LocalEngine(launch=WarmStart(entry, preload=...))`: `entry` reads `sys.argv` as a command line does; `preload` are modules."""
+    """`LocalEngine(launch=WarmStart(entry, preload=...))`: `entry` reads `sys.argv` as a command line does; `preload` are modules.
+
+    The process that runs are forked from is the calling process's own, one however many of these there are; so it can be sent to others.
+    """
 
     def __init__(self, entry: Callable[[], object], *, preload: Sequence[str]) -> None:
-        self._entry = entry
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._entry, self._preload = entry, tuple(preload)
 
     def __call__(self, job: Job, environment: dict[str, str]) -> ForkedProcess:
         """Begin a run; its words are appended to train.log in its folder. OSError where no process can be had."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(self._preload))
         _start_server(environment)
-        process = self._context.Process(target=_run, args=(self._entry, job.arguments, job.folder, environment), name=job.name)
+        run = self._entry, job.arguments, job.folder, os.getcwd(), environment
+        process = context.Process(target=_run, args=run, name=job.name)
         try:
             process.start()
         except EOFError:
@@ -79,8 +83,9 @@ def _start_server(environment: dict[str, str]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """In the fork: a session, ears, an environment, a log and a command line of its own."""
+def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path, directory: str, environment: Mapping[str, str]) -> None:
+    """In the fork: a session, ears, a place, an environment, a log and a command line of its own."""
+    os.chdir(directory)  # a fork begins where its parent began
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     os.environ.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
 from reslearn.report import Figure, Series
+from reslearn.report.curves import bands, curve, seeds_series
 from reslearn.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def _model(budget: Budget) -> str:
 
 
 def _seeds(budget: Budget) -> tuple[int, ...]:
-    """What is at stake is yes or no by orders of magnitude, so that one seed does where minutes count."""
-    return budget.judge_seeds[:1] if budget.name in ("demo", "smoke") else budget.judge_seeds
+    """What is at stake is yes or no by orders of magnitude, so that two seeds do where minutes count."""
+    return budget.judge_seeds[:2] if budget.name in ("demo", "smoke") else budget.judge_seeds
 
 
 def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> Condition:
@@ -141,24 +142,15 @@ def _signals(subject: "Subject", start: _Start) -> dict[str, list[float]]:
 
 
 def _curves(budget: Budget, runs: dict[str, dict[tuple[float, int], RunFolder | None]]) -> Figure:
-    series = []
+    series: list[Series] = []
     for title, cell in runs.items():
-        for (lr, seed), run in cell.items():
-            if run is not None and seed == _seeds(budget)[0]:
-                lines = run.metrics("train")
-                series.append(
-                    Series(
-                        name=f"{title}, lr {lr:g}",
-                        x=[line["step"] for line in lines],
-                        y=[line["loss"] for line in lines],
-                        style="line" if lr == _LEARNING_RATES[0] else "dashed",
-                        group=title,
-                    )
-                )
+        for rate in _LEARNING_RATES:
+            curves = {seed: curve(run.metrics(), "train", "loss") for (lr, seed), run in cell.items() if lr == rate and run is not None}
+            series += seeds_series(f"{title}, lr {rate:g}", curves, group=title, dashed=rate != _LEARNING_RATES[0])
     return Figure(
         name="c6-start",
         title=f"Does {_model(budget)} start to converge?",
-        caption="Training loss from four starts. A run that diverged is missing.",
+        caption=f"Training loss from four starts. A run that diverged is missing.{bands(len(_seeds(budget)))}",
         x_label="step",
         y_label="training loss",
         series=series,

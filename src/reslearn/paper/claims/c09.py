@@ -8,7 +8,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
 from reslearn.paper.subjects import judged_subjects, rests_on, unless_lost
 from reslearn.report import Figure, Series
-from reslearn.report.content import Style
+from reslearn.report.curves import bands, seeds_series
 
 if TYPE_CHECKING:
     from reslearn.analysis import Gradients
@@ -73,7 +73,7 @@ def judge(evidence: Evidence) -> Finding:
             "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
             "controls": {kind: asdict(control) for kind, control in controls.items()},
         },
-        figures=tuple(_figure(name, next(iter(by_seed.values())), controls, kind) for kind in ("weights", "signal")),
+        figures=tuple(_figure(name, by_seed, controls, kind) for kind in ("weights", "signal")),
         rests_on=rests_on(list(subjects.values())),
     )
 
@@ -121,27 +121,28 @@ def _sentence(name: str, means: dict[int, dict[str, float]], control: "Gradients
     )
 
 
-def _figure(name: str, moments: "list[Gradients]", controls: "dict[str, Gradients]", kind: str) -> Figure:
-    def norms(found: "Gradients") -> list[float]:
-        return [layer.norm for layer in (found.weights if kind == "weights" else found.signal)]
+def _figure(name: str, by_seed: "dict[int, list[Gradients]]", controls: "dict[str, Gradients]", kind: str) -> Figure:
+    def norms(found: "Gradients") -> list[tuple[int, float]]:
+        layers = found.weights if kind == "weights" else found.signal
+        return [(place, layer.norm if layer.norm > 0 else math.nan) for place, layer in enumerate(layers, 1)]
 
-    def series(title: str, found: "Gradients", style: Style) -> Series:
-        values = norms(found)
-        return Series(name=title, x=range(1, len(values) + 1), y=[norm if norm > 0 else None for norm in values], style=style)
-
+    series: list[Series] = []
+    for moments in zip(*by_seed.values(), strict=True):
+        title = f"step {moments[0].step}"
+        series += seeds_series(title, {seed: norms(moment) for seed, moment in zip(by_seed, moments, strict=True)}, group=title)
+    ours = [norm for one in series for norm in one.y if norm is not None and 0 < norm < math.inf]
+    for title, control in controls.items():
+        series += seeds_series(title, {0: norms(control)}, group=title, dashed=True)
     what, x_label = {"weights": ("weights of each convolution", "convolution"), "signal": ("output of each block", "block")}[kind]
-    ours = [norm for moment in moments for norm in norms(moment) if 0 < norm < math.inf]
     return Figure(
         name=f"c9-gradients-{kind}",
         title=f"Gradients of {name} by {what}",
         caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. Dashed: the same net at its "
-        "start without batch norm. A curve that rises to the right vanishes on its way back; cut four powers of ten below the rest.",
+        "start without batch norm. A curve that rises to the right vanishes on its way back; cut four powers of ten below the rest."
+        f"{bands(len(by_seed))}",
         x_label=x_label,
         y_label="gradient norm",
-        series=[
-            *(series(f"step {moment.step}", moment, "line") for moment in moments),
-            *(series(title, found, "dashed") for title, found in controls.items()),
-        ],
+        series=series,
         y_log=True,
         y_limits=(min(ours) / 1e4, max(ours) * 2) if ours else None,
     )

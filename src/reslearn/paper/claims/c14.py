@@ -8,7 +8,8 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
 from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.report import Figure, Series
-from reslearn.study import Comparison, summary
+from reslearn.report.curves import bands, seeds_series
+from reslearn.study import Comparison
 
 if TYPE_CHECKING:
     from reslearn.analysis import Subject
@@ -57,7 +58,7 @@ def judge(evidence: Evidence) -> Finding:
         measured=f"{name}, probe error % at {', '.join(stages)}: trained {told['trained']}; untrained {told['untrained']}; gain "
         f"{interval_text(gained, 1)}, more than untrained by {interval_text(more, 1)}, n={gained.n_a}",
         numbers={"model": name, "seeds": list(subjects), "test_error_pct": errors, "gain_pct": gains},
-        figures=(_figure(name, stages, errors),),
+        figures=(_figure(name, stages, list(subjects), errors),),
         rests_on=rests_on(list(subjects.values())),
     )
 
@@ -86,26 +87,15 @@ def _gain(errors: dict[str, float]) -> float:
     return first - last
 
 
-def _figure(name: str, stages: list[str], errors: dict[str, list[dict[str, float]]]) -> Figure:
-    series = []
+def _figure(name: str, stages: list[str], seeds: list[int], errors: dict[str, list[dict[str, float]]]) -> Figure:
+    series: list[Series] = []
     for kind, found in errors.items():
-        rows = [summary([seed[stage] for seed in found]) for stage in stages]
-        several = len(found) > 1
-        series.append(
-            Series(
-                name=kind,
-                x=range(len(stages)),
-                y=[row.mean for row in rows],
-                low=[row.interval_low for row in rows] if several else None,
-                high=[row.interval_high for row in rows] if several else None,
-                style="line" if kind == "trained" else "dashed",
-            )
-        )
+        curves = {number: list(enumerate(seed[stage] for stage in stages)) for number, seed in zip(seeds, found, strict=True)}
+        series += seeds_series(kind, curves, group=kind, dashed=kind == "untrained")
     return Figure(
         name="c14-probes",
         title=f"What a linear reader gets from each stage of {name}",
-        caption="Error of a linear probe on test images, mean and 95 % interval over seeds. "
-        f"0 is the stem, {len(stages) - 1} the last stage.",
+        caption=f"Error of a linear probe on test images. 0 is the stem, {len(stages) - 1} the last stage.{bands(len(seeds))}",
         x_label="stage",
         y_label="probe error (%)",
         series=series,
