@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.report import Figure, Panels, Table
+from reslearn.report import Drawing, Panels, Table
 from reslearn.study import (
     CONFIDENCE,
     DegradationVerdict,
@@ -76,7 +76,7 @@ class Measured:
     """What a table or figure came to. `tables` hold what has no verdict."""
 
     lines: tuple[Line, ...]
-    figures: tuple[Figure | Panels, ...] = ()
+    figures: tuple[Drawing | Panels, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     numbers: dict[str, Any] = field(default_factory=dict)

@@ -1,6 +1,24 @@
 """Reports: figures, tables and one-file HTML pages from plain data. Knows nothing of torch; matplotlib is imported when drawn."""
 
-from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Section, Series, Table, Verdict
+from reslearn.report.content import (
+    Cell,
+    Code,
+    Column,
+    Drawing,
+    Effect,
+    Facts,
+    Figure,
+    Forest,
+    HeatMap,
+    Item,
+    Number,
+    Page,
+    Panels,
+    Section,
+    Series,
+    Table,
+    Verdict,
+)
 from reslearn.report.diagram import Box, Diagram, Group
 from reslearn.report.markup import render_html
 from reslearn.report.run import run_page
@@ -13,8 +31,11 @@ __all__ = [
     "Code",
     "Column",
     "Diagram",
+    "Drawing",
+    "Effect",
     "Facts",
     "Figure",
+    "Forest",
     "Group",
     "HeatMap",
     "Item",

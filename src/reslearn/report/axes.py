@@ -62,8 +62,13 @@ def y_axis(figure: Figure) -> Axis:
     bounds = [bound for _, _, low, high in points for bound in (low, high) if math.isfinite(bound)]
     if figure.y_log:
         return _log_axis(figure, [v for v in values if v > 0], [bound for bound in bounds if bound > 0])
-    if figure.y_limits is not None:
-        low, high = figure.y_limits
+    return linear_axis(values, bounds, figure.y_limits)
+
+
+def linear_axis(values: list[float], bounds: list[float], limits: tuple[float, float] | None = None) -> Axis:
+    """Around all of `values` and most of their `bounds`, all finite, or from one of `limits` to the other."""
+    if limits is not None:
+        low, high = limits
     else:
         low, high = _span(values)
         # The interval of two seeds can be wider than the whole figure: bands widen the axis, but never flatten the curves.

@@ -123,10 +123,43 @@ class HeatMap:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """A row of a forest plot: what was changed, the `values` of every seed, their mean and its interval (NaN: there is none), and whether a
+    rule `decided` that the effect is there."""
+
+    name: str
+    values: Sequence[float]
+    mean: float
+    low: float
+    high: float
+    decided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Effects below each other over one axis with 0 in it, as clinical trials are compared. `name` is as a figure's; effects within
+    `margin` of 0 are as good as none, which is shaded."""
+
+    name: str
+    title: str
+    caption: str
+    x_label: str
+    effects: Sequence[Effect]
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not FILE_NAME.fullmatch(self.name):
+            raise ValueError(f"figure name {self.name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+
+
+Drawing = Figure | HeatMap | Forest
+
+
+@dataclass(frozen=True, slots=True)
 class Panels:
     """Figures side by side where there is room, as in the paper's figures 1, 4 and 6; below each other on a phone."""
 
-    figures: Sequence[Figure | HeatMap]
+    figures: Sequence[Drawing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +240,7 @@ class Code:
     caption: str = ""
 
 
-Item = str | Figure | HeatMap | Panels | Diagram | Table | Facts | Code
+Item = str | Drawing | Panels | Diagram | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +261,11 @@ class Page:
     sections: Sequence[Section] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
-    def figures(self) -> list[Figure | HeatMap]:
+    def figures(self) -> list[Drawing]:
         """All figures in order. Raises ValueError where two would write the same files."""
-        found: list[Figure | HeatMap] = []
+        found: list[Drawing] = []
         for item in (item for section in self.sections for item in section.items):
-            found += [item] if isinstance(item, Figure | HeatMap) else list(item.figures) if isinstance(item, Panels) else []
+            found += [item] if isinstance(item, Drawing) else list(item.figures) if isinstance(item, Panels) else []
         names = [figure.name for figure in found]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

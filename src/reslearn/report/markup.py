@@ -18,8 +18,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from reslearn.report.content import Cell, Code, Column, Facts, Figure, HeatMap, Item, Number, Page, Panels, Table, Verdict
+from reslearn.report.content import Cell, Code, Column, Drawing, Facts, Figure, Forest, HeatMap, Item, Number, Page, Panels, Table, Verdict
 from reslearn.report.diagram import Diagram, entry
+from reslearn.report.forest import ROW_PX, draw_forest
 from reslearn.report.heat import draw_heat
 from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS, mark_of
 from reslearn.report.svg import draw
@@ -77,15 +78,10 @@ class _Numbering:
                 heads = item.heads()
                 rows = [[_cell(cell, head) for cell, head in zip(row, heads, strict=True)] for row in item.rows]
                 return {"kind": "table", "number": self.num_tables, "caption": item.caption, "heads": heads, "rows": rows}
-            case Figure():
+            case Figure() | HeatMap() | Forest():
                 self.num_figures += 1
                 links = {ending: self.links.get(path := f"figures/{item.name}.{ending}", path) for ending in ("png", "csv")}
-                drawing = draw(item, self.max_points)
-                return {"kind": "figure", "number": self.num_figures, "figure": item, "groups": item.groups(), "drawing": drawing} | links
-            case HeatMap():
-                self.num_figures += 1
-                links = {ending: self.links.get(path := f"figures/{item.name}.{ending}", path) for ending in ("png", "csv")}
-                return {"kind": "heat", "number": self.num_figures, "figure": item, "svg": draw_heat(item)} | links
+                return {"number": self.num_figures, "figure": item} | self._drawn(item) | links
             case Diagram():
                 self.num_figures += 1
                 return entry(item) | {"number": self.num_figures}
@@ -95,6 +91,15 @@ class _Numbering:
                 return {"kind": "facts", "rows": item.rows, "caption": item.caption}
             case Code():
                 return {"kind": "code", "text": item.text, "caption": item.caption}
+
+    def _drawn(self, item: Drawing) -> dict[str, Any]:
+        match item:
+            case Figure():
+                return {"kind": "figure", "groups": item.groups(), "drawing": draw(item, self.max_points)}
+            case HeatMap():
+                return {"kind": "heat", "svg": draw_heat(item)}
+            case Forest():
+                return {"kind": "forest", "svg": draw_forest(item), "height_px": ROW_PX * len(item.effects)}
 
 
 def _cell(cell: Cell, head: Column) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from reslearn.report.axes import Axis, x_axis, y_axis
-from reslearn.report.content import Figure, HeatMap, Series, Style
+from reslearn.report.content import Drawing, Figure, Forest, HeatMap, Series, Style
+from reslearn.report.forest import plot_forest
 from reslearn.report.heat import plot_heat
 from reslearn.report.palette import LIGHT, NUM_COLOURS, mark_of
 from reslearn.report.svg import end_labels, marked, single_run
@@ -37,7 +38,7 @@ SETTINGS: Any = {
 }
 
 
-def figure_png(figure: Figure | HeatMap, *, width_inches: float = 7.2, height_inches: float = 4.2, dots_per_inch: int = 150) -> bytes:
+def figure_png(figure: Drawing, *, width_inches: float = 7.2, height_inches: float = 4.2, dots_per_inch: int = 150) -> bytes:
     """PNG of `figure` on white, 1080 x 630 pixels by default."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,10 +47,13 @@ def figure_png(figure: Figure | HeatMap, *, width_inches: float = 7.2, height_in
     buffer = io.BytesIO()
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box for a rare letter is no reason to lose the figure
-        canvas = Canvas(figsize=(width_inches, height_inches), layout="constrained")
+        height = max(height_inches, 0.4 * len(figure.effects)) if isinstance(figure, Forest) else height_inches
+        canvas = Canvas(figsize=(width_inches, height), layout="constrained")
         FigureCanvasAgg(canvas)
         if isinstance(figure, HeatMap):
             plot_heat(figure, canvas.add_subplot())
+        elif isinstance(figure, Forest):
+            plot_forest(figure, canvas.add_subplot())
         else:
             _plot(figure, canvas.add_subplot())
         canvas.savefig(buffer, dpi=dots_per_inch)

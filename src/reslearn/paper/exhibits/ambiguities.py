@@ -11,7 +11,7 @@ from pathlib import Path
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
 from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, Outcome, not_run
-from reslearn.report import Cell, Table
+from reslearn.report import Cell, Effect, Forest, Table
 from reslearn.study import compare, holm, pairs_told
 
 DIFFERENCE_TO_SEE_PCT = 0.3
@@ -85,7 +85,11 @@ def measure(evidence: Evidence) -> Measured:
     )
     notes = (best_run,) if len(finite) > 1 else ()
     return Measured(
-        lines=tuple(lines), tables=(_power(moved, base, corrected),), notes=notes, numbers={"test_error_pct": {"default": base, **moved}}
+        lines=tuple(lines),
+        figures=_forest(lines),
+        tables=(_power(moved, base, corrected),),
+        notes=notes,
+        numbers={"test_error_pct": {"default": base, **moved}},
     )
 
 
@@ -142,6 +146,21 @@ def _line(name: str, differences: list[float], p: float | None) -> Line:
         what=name, unit="points", paper=None, values=tuple(differences), difference=mean, interval=numbers.interval, outcome=outcome,
         because=because, num_lost=numbers.num_diverged,
     )  # fmt: skip
+
+
+def _forest(lines: list[Line]) -> tuple[Forest, ...]:
+    """The lines that were run, the largest effect first."""
+    run = sorted((line for line in lines if line.difference is not None), key=lambda line: -abs(line.difference or 0.0))
+    effects = []
+    for line in run:
+        low, high = line.interval or (math.nan, math.nan)
+        effects.append(Effect(line.what, line.values, line.difference or 0.0, low, high, decided=line.outcome == "shown"))
+    caption = (
+        "Dots: pairs of seeds. Diamond: their mean, full where the rule shows an effect. Line: its 95 % interval, cut at the axis. Shaded: "
+        f"within {DIFFERENCE_TO_SEE_PCT:g} points. Left of 0 the switch lowers the error."
+    )
+    title = "What each choice is worth"
+    return (Forest("effects", title, caption, "points of test error", effects, DIFFERENCE_TO_SEE_PCT),) if effects else ()
 
 
 def _power(moved: dict[str, list[float]], base: list[float], corrected: dict[str, float | None]) -> Table:
