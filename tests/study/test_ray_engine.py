@@ -186,22 +186,31 @@ def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path:
     assert int((long.folder / "checkpoint").read_text()) > 0
 
 
+def needs(data: str) -> list[str]:
+    """The tables and figures that need ImageNet, CIFAR-10 or none."""
+    return [name for name in EXHIBITS if load_exhibit(name).EXHIBIT.data == data]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("names", "num_runs"),
+    [([*needs("none"), *needs("CIFAR-10")], 30), (needs("ImageNet"), 6), (["claims"], 70)],
+    ids=["on digits", "on pictures", "claims"],
+)
 def test_all_of_the_paper_comes_out_the_same_on_both_engines(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: Callable[..., Path]
+    names: list[str], num_runs: int, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: Callable[..., Path]
 ) -> None:
-    """In smoke form, by the commands that people type, from real trainings that tables and figures share: on digits, and for those of
-    ImageNet on a folder of pictures with enough classes for a top-5 error."""
+    """In smoke form, by the commands that people type, from real trainings that tables and figures share; for those of ImageNet on a
+    folder of pictures with enough classes for a top-5 error."""
     pictures = make_pictures(tmp_path / "pictures", classes=tuple("abcdefg"), train=8, test=2)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     cluster.add_node(num_cpus=2, include_log_monitor=False)
-    for name in (*EXHIBITS, "claims"):
-        needed = None if name == "claims" else load_exhibit(name).EXHIBIT.data
-        data = str(pictures) if needed == "ImageNet" else "digits"
-        of = [] if needed == "none" else ["--budget", "smoke", "--data", data]
+    for name in names:
+        data = str(pictures) if name in needs("ImageNet") else "digits"
+        of = [] if name in needs("none") else ["--budget", "smoke", "--data", data]
         told = []
         for engine in ("local", "ray"):
             out = tmp_path / engine
@@ -211,4 +220,4 @@ def test_all_of_the_paper_comes_out_the_same_on_both_engines(
             told.append({key: value for key, value in content.items() if key not in ("page", "seconds", "command")})
         assert told[0] == told[1], name
     ours, theirs = (sorted(path.parent.name for path in (tmp_path / engine).rglob("result.json")) for engine in ("local", "ray"))
-    assert ours == theirs and len(ours) == 36
+    assert ours == theirs and len(ours) == num_runs

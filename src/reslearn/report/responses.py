@@ -36,7 +36,7 @@ def response_figures(nets: Mapping[str, Runs]) -> list[Figure]:
 
 def responses_of(folder: RunFolder) -> list[float | None] | None:
     """One number a layer from analysis/responses.json; None where the run has none. RunError where it is something else."""
-    record = folder.analyses().get("responses")
+    record = folder.analysis("responses")
     if record is None:
         return None
     try:
