@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reslearn.analysis import Subject, write_analysis
+from reslearn.interop.bundle import BundleError
 from reslearn.runs import RunError, RunFolder, plain
 
 
@@ -59,6 +60,19 @@ def test_other_images_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
     copy.write_json("environment.json", environment)
     with pytest.raises(RunError, match="other images"):
         Subject.open(copy)
+
+
+def test_weights_of_another_run_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder.open(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    copy.write_json("recipe.json", {**copy.recipe, "seed": 4})
+    copy.finish({"steps": 20})
+    with pytest.raises(BundleError, match="weights of another run"):
+        Subject.open(copy)
+    copy.write_json("recipe.json", tiny_run.recipe)
+    copy.finish({"steps": 20})
+    subject = Subject.open(copy)
+    shutil.copyfile(tiny_run.path / "model.safetensors", copy.snapshot_path(10))  # of the same recipe: taken
+    assert subject.network(10) is not None
 
 
 def test_a_record_is_json_even_with_values_that_are_not(tiny_run: RunFolder, tmp_path: Path) -> None:

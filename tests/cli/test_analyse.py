@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from reslearn import recipes
 from reslearn.cli.analyse import analyse
+from reslearn.interop.bundle import BundleError
 from reslearn.report import run_page
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import evaluate_bundle, train_recipe
@@ -70,7 +71,7 @@ def test_a_run_whose_record_lacks_something_gets_one_line(run: Path, tmp_path: P
     (damaged / "recipe.json").write_text("{}")
     with pytest.raises(RunError, match=r"recipe\.json lacks 'data'"):
         CliRunner().invoke(APP, [str(damaged), "probes"], catch_exceptions=False)
-    with pytest.raises(RunError, match=r"recipe\.json lacks 'data'"):
+    with pytest.raises(BundleError, match="weights of another run"):
         evaluate_bundle(damaged)
     with pytest.raises(RunError, match="there is no such run folder or bundle"):
         evaluate_bundle(tmp_path / "nothing")

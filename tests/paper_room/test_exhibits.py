@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from reslearn import paper
 from reslearn.cli import app
 from reslearn.cli.exhibits import EXHIBITS
-from reslearn.paper.exhibit import against_paper, degrades, exact, rises
+from reslearn.paper.claim import Evidence
+from reslearn.paper.exhibit import against_paper, degrades, exact, is_papers_own, rises
 from reslearn.paper.exhibiting import lines_table, texts
 from reslearn.paper.exhibits import NAMES
 from reslearn.paper.numbers import numbers, top5
@@ -147,6 +148,30 @@ def test_a_run_that_failed_is_no_evidence(tmp_path: Path) -> None:
     (plain, residual, gain) = report.measured.lines
     assert (plain.outcome, residual.outcome, gain.outcome) == ("undecided", "shown", "shown")
     assert "1 run(s) failed, as plain20" in plain.because and "No space left on device" in plain.because
+
+
+def test_a_run_that_diverged_leaves_its_net_without_a_mean_and_is_told(tmp_path: Path) -> None:
+    measured("fig6", tmp_path)
+    lost = RunFolder(next((tmp_path / "runs").glob("plain20-*seed1-*")))
+    (lost.path / "result.json").unlink()
+    lost.write_json("diverged.json", {"step": 20, "reason": "the loss is nan"})
+    report = measured("fig6", tmp_path, engine=Stub(lost.path.name))
+    assert any(note.startswith("Diverged, and without a mean in figures: plain20 ") and "seed 1" in note for note in report.measured.notes)
+    plain, _ = report.measured.figures[0].figures
+    means = {series.name: series.y for series in plain.series if "mean of 3 seeds" in series.name}
+    assert all(math.isnan(y) for y in means["plain-20, test, mean of 3 seeds"])
+    assert not any(math.isnan(y) for y in means["plain-8, test, mean of 3 seeds"])
+
+
+def test_only_the_images_of_cifar_10_reproduce_its_numbers(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {}, {"data": {"name": "cifar10", "fingerprint": "804876dd0acf5ac2"}})
+    budget = paper.budget_of(paper.load_exhibit("fig1"), "full", "cifar10")
+    condition = paper.load_exhibit("fig1").conditions(budget)[0]
+
+    evidence = Evidence(budget=budget, runs={condition: run}, folder=tmp_path, fit=lambda *a, **b: [])
+    assert is_papers_own(evidence) and not is_papers_own(replace(evidence, runs={}))
+    run.write_json("environment.json", {"data": {"name": "cifar10", "fingerprint": "f00"}})
+    assert not is_papers_own(evidence)
 
 
 def test_runs_of_other_images_under_the_same_name_are_refused(tmp_path: Path) -> None:

@@ -170,6 +170,12 @@ def test_the_mean_is_taken_at_steps_that_all_seeds_have():
     assert (alone.name, alone.style, alone.low) == ("net", "dashed", None)
 
 
+def test_on_a_logarithmic_axis_means_and_intervals_are_of_logarithms():
+    *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 0.0)], 1: [(1, 100.0), (2, 1.0)]}, group="g", log=True)
+    assert mean.y[0] == pytest.approx(10) and mean.low[0] == pytest.approx(10 ** (1 - 12.7062), rel=1e-3)
+    assert math.isnan(mean.y[1])  # 0 has no logarithm
+
+
 def test_a_mean_has_a_gap_where_a_seed_diverged():
     *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(1, 2.0), (2, math.nan)]}, group="g")
     assert mean.y[0] == 1.5

@@ -7,6 +7,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,8 @@ def stop(number, frame):
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, stop)
-(folder / "begun").write_text("")
-for _ in range(1000 if model == "long" else 1):
+(folder / "begun").write_text(str(os.getppid()))
+for _ in range({"long": 1000, "lasting": 50}.get(model, 1)):
     time.sleep(0.02)
 kept = {"environment": os.environ.get("OMP_NUM_THREADS"), "preloaded": "colorsys" in sys.modules, "session": os.getsid(0) == os.getpid()}
 (folder / "result.json").write_text(json.dumps(kept))
@@ -74,6 +75,11 @@ def jobs_for(folder: Path | str, *models: str) -> list[Job]:
     return grid(models=models, seeds=[0], recipe="digits", folder=folder)
 
 
+def environment(*folders: Path) -> dict[str, str]:
+    """In which scripts find this module, and those of `folders`."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), str(Path(__file__).parent), *sys.path])}
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -99,12 +105,34 @@ def test_runs_end_as_they_do_in_processes_of_their_own(tmp_path: Path) -> None:
     assert "OMP_NUM_THREADS" not in os.environ
 
 
+def test_runs_outlive_the_process_that_they_were_forked_from(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path, "lasting", "good")
+    begun = jobs[0].folder / "begun"
+
+    def kill_the_server() -> None:
+        wait_for(lambda: begun.exists() and begun.read_text())
+        os.kill(int(begun.read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_server)
+    killer.start()
+    report = run_study(jobs, tmp_path, engine=LocalEngine(jobs=1, launch=warm(tmp_path)))
+    killer.join()
+    assert [outcome.status for outcome in report.outcomes] == ["complete", "complete"]
+    assert min(outcome.seconds for outcome in report.outcomes if outcome.job is jobs[0]) > 0.8, "it was waited for"
+
+
+def test_a_fork_does_not_run_our_main_module_again(tmp_path: Path) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(f"with open({str(tmp_path / 'times')!r}, 'a') as file:\n    file.write('once ')\n{STUDY.replace('long', 'good')}")
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment())
+    assert (tmp_path / "times").read_text() == "once "
+
+
 def test_a_study_that_is_killed_outright_takes_its_runs_along(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text(STUDY)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     (job,) = jobs_for(tmp_path, "long")
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as process:
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment()) as process:
         wait_for((job.folder / "begun").exists)
         process.kill()
     wait_for((job.folder / "checkpoint").exists)
@@ -117,8 +145,7 @@ def test_all_that_belongs_to_a_study_is_asked_to_stop_while_the_process_to_fork_
     script.write_text(STOPPED)
     slow = f"import pathlib, time; pathlib.Path({str(tmp_path / 'importing')!r}).touch(); time.sleep(1)"
     (tmp_path / "slow_to_import.py").write_text(slow)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])}
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, start_new_session=True) as process:
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment(tmp_path), start_new_session=True) as process:
         wait_for((tmp_path / "importing").exists)
         os.killpg(process.pid, signal.SIGTERM)
     assert (tmp_path / "outcomes").read_text() == "interrupted interrupted"

@@ -1,6 +1,7 @@
 """Training on picture files left on disk: through the loop, killed and resumed, and what a file that cannot be read leaves behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from killing import Killed, until_killed
 from reslearn import recipes
 from reslearn.data import DataError
 from reslearn.interop import read_bundle
-from reslearn.runs import RunFolder
+from reslearn.runs import RunError, RunFolder
 from reslearn.train import evaluate_bundle, plan, run, train_recipe
 
 Make = Callable[..., Path]
@@ -79,6 +80,31 @@ def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Pat
     assert folder.environment["data"]["fingerprint"].startswith("names+sizes:")
     again = evaluate_bundle(folder.path)
     assert (again.top1_error_pct, again.loss) == (result["test_top1_error_pct"], pytest.approx(result["test_loss"], rel=1e-5))
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "cifar-short"], ids=["on disk", "in memory"])
+def test_pictures_that_are_others_now_are_evaluated_only_by_name(recipe: str, make_pictures: Make, tmp_path: Path) -> None:
+    """A fifth is held out of a folder without test/: of more pictures another fifth, former training pictures among it."""
+    folder = make_pictures(tmp_path / "pictures", train=10) / "train"
+    short = (
+        "schedule.duration=2 steps",
+        "schedule.milestones=[]",
+        "data.size_px=16",
+        "train.batch_size=4",
+        "evaluation.recompute_images=8",
+    )
+    on_disk = tiny(folder, "schedule.duration=2 steps", "data.validation_images=3")
+    in_memory = recipes.load("cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", *short])
+    chosen = on_disk if recipe == "imagenet" else in_memory
+    train_recipe(chosen, tmp_path / "run", threads=1, workers=0)
+    before = {protocol: evaluate_bundle(tmp_path / "run", protocol=protocol) for protocol in ("single", "ten-crop")}  # type: ignore[arg-type]
+    for number in range(5):
+        shutil.copyfile(folder / "red" / "0.jpg", folder / "red" / f"more{number}.jpg")
+    for protocol, found in before.items():
+        with pytest.raises(RunError, match="was trained on other images than .* holds now"):
+            evaluate_bundle(tmp_path / "run", protocol=protocol)  # type: ignore[arg-type]
+        named = evaluate_bundle(tmp_path / "run", str(folder), protocol=protocol)  # type: ignore[arg-type]
+        assert named.num_images > found.num_images
 
 
 def test_an_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> None:

@@ -45,13 +45,11 @@ class Subject:
         recipe = run.recipe
         options = recipe["data"]
         images = data.load(options["name"], data_dir=data_dir, size_px=options["size_px"], stream=options.get("jitter") is not None)
-        fingerprint = run.environment.get("data", {}).get("fingerprint", images.fingerprint)
-        if fingerprint != images.fingerprint:
-            raise RunError(f"{run.path} was trained on other images than {options['name']} holds now")
+        run.check_images(images.fingerprint)
         images = data.split(images, options["validation_images"])
         if options["train_images"] is not None:
             images = replace(images, train=images.train.spread(options["train_images"]))
-        preprocess = read_bundle(run.bundle_path).preprocess
+        preprocess = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash).preprocess
         return cls(folder=run, recipe=recipe, preprocess=preprocess, train=images.train, test=images.test)
 
     def network(self, step: int | None = None) -> models.Network:
@@ -61,9 +59,9 @@ class Subject:
         """
         kept = self.folder.snapshots()
         if step is None:
-            return read_bundle(self.folder.bundle_path).network
+            return read_bundle(self.folder.bundle_path, recipe_hash=self.folder.recipe_hash).network
         if step in kept:
-            return read_bundle(kept[step]).network
+            return read_bundle(kept[step], recipe_hash=self.folder.recipe_hash).network
         if step == 0:
             return self.untrained()
         raise ValueError(f"step {step}: {self.folder.path} keeps {', '.join(map(str, sorted({0, *kept})))} and the trained network")

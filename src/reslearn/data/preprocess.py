@@ -70,15 +70,15 @@ class Preprocess:
     ) -> "Preprocess":
         """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
 
-        The standard deviation is that of the images about the mean (where `mean` is "none": about the channel's), per channel or pooled.
-        "imagenet" fits nothing: DataError for images that are not of three colours.
+        The standard deviation is that of the images about their mean per pixel, or for another `mean` than that about their mean per
+        channel; per channel or pooled. "imagenet" is not fitted: DataError for images that are not of three colours.
         Of picture files the centres count, resized as `read` does, of at most 10,000, evenly spread.
         """
-        _check_choice("mean", mean, Mean)
-        _check_choice("std", std, Std)
         size_px, channels = images.size_px, images.channels
-        if "imagenet" in (mean, std) and channels != 3:
-            raise DataError(f"ImageNet's mean and deviation are of three colours, and these images have {channels}: take per-channel")
+        cls.check(mean, std, channels)
+        if mean == std == "imagenet":  # nothing to fit, and no picture to decode
+            centre, scale = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+            return cls(size_px=size_px, channels=channels, mean=centre, scale=scale, padding=padding, shorter_px=shorter_px)
         pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
         channel_mean = pixel_mean.mean(dim=(0, 1))
         centre = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
@@ -94,6 +94,14 @@ class Preprocess:
         return cls(
             size_px=size_px, channels=channels, mean=subtracted.float(), scale=scale.float(), padding=padding, shorter_px=shorter_px
         )  # fmt: skip
+
+    @staticmethod
+    def check(mean: str, std: str, channels: int) -> None:
+        """DataError for what `fit` would refuse of images with so many channels, without looking at one."""
+        _check_choice("mean", mean, Mean)
+        _check_choice("std", std, Std)
+        if "imagenet" in (mean, std) and channels != 3:
+            raise DataError(f"ImageNet's mean and deviation are of three colours, and these images have {channels}: take per-channel")
 
     def read(self, path: Path) -> Pixels:
         """A picture file as uint8 [size_px, size_px, 3], ready for `normalise`; DataError, naming the file, where it cannot be read."""

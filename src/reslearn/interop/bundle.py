@@ -60,8 +60,9 @@ def to_bytes(
     return safetensors.torch.save(tensors, metadata)
 
 
-def read_bundle(path: Path | str) -> Bundle:
-    """Read a bundle. BundleError in one line for a file that is absent, truncated, foreign or holds other tensors than its spec needs."""
+def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
+    """Read a bundle, of the recipe (seed included) whose hash is given. BundleError in one line for a file that is absent, truncated,
+    foreign, of another recipe, or holds other tensors than its spec needs."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -70,6 +71,8 @@ def read_bundle(path: Path | str) -> Bundle:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() only)
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: no bundle: {error}") from None
+    if recipe_hash is not None and metadata.get("recipe_hash") != recipe_hash:
+        raise BundleError(f"{path}: weights of another run (recipe {metadata.get('recipe_hash')}, here {recipe_hash}): put its own there")
     try:
         return _assemble(metadata, tensors)
     except KeyError as error:

@@ -5,7 +5,6 @@ chosen are never those on which a claim is judged.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, cast, get_args
 
 from reslearn.paper.claim import Budget
@@ -65,7 +64,7 @@ def paper_budget(name: str, data: str, *, seeds: int | None = None) -> Budget:
     """
     if seeds is not None and seeds > 100:
         raise ValueError(f"--seeds {seeds}: seeds from 100 on are those to choose learning rates on")
-    digits = Path(data).name == "digits"
+    digits = data == "digits"
     if name == "smoke":
         steps = tuple(step for step in _SMOKE_STEPS if not (digits and step.startswith("data.")))
         return Budget(
@@ -97,7 +96,7 @@ def exhibit_budget(
     the images as they are, minutes of a GPU. Full: the paper's 64k steps, five seeds. ValueError for another name, and for digits
     with the last two.
     """
-    digits = Path(data).name == "digits"
+    digits = data == "digits"
     if name not in get_args(BudgetName):
         raise ValueError(f"--budget {name}: allowed are smoke, short, medium and full")
     if name in ("medium", "full") and digits:

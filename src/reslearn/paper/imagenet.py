@@ -91,10 +91,11 @@ def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tu
     """Errors of one run or of an ensemble by a protocol of testing, kept in the (first) run as analysis/evaluation-PROTOCOL.json."""
     name = f"evaluation-{protocol}" + (f"-{len(runs)}" if len(runs) > 1 else "")
     record, names = runs[0].analysis(name), [run.path.name for run in runs]
-    if record is None or record["runs"] != names:
+    seals = [run.result["checksum"] for run in runs]  # the record itself is bound to the first alone
+    if record is None or record["runs"] != names or record.get("seals") != seals:
         found = evidence.evaluate([run.path for run in runs], protocol=protocol, data_dir=evidence.data_dir)
         record = {
-            "protocol": protocol, "runs": names, "images": found.num_images, "loss": found.loss,
+            "protocol": protocol, "runs": names, "seals": seals, "images": found.num_images, "loss": found.loss,
             "top1_error_pct": found.top1_error_pct, "top5_error_pct": found.top5_error_pct,
         }  # fmt: skip
         runs[0].write_analysis(name, record)

@@ -38,7 +38,9 @@ class Stages:
     def notes(self) -> tuple[str, ...]:
         """What a reader of their means must know."""
         mixed = mixed_numerics(numerics_of(run.environment) for run in self.runs.values())
-        return (f"Means and differences are over {mixed}.",) if mixed else ()
+        lost = [name_of(condition) for condition in self.diverged]
+        told = f"Diverged, and without a mean in figures: {'; '.join(sorted(lost))}."
+        return (*((f"Means and differences are over {mixed}.",) if mixed else ()), *((told,) if lost else ()))
 
     def train(self, conditions: Iterable[Condition], what: str, continue_command: str | None) -> None:
         """Bring the conditions that are new to their end. Raises StudyStopped."""

@@ -36,32 +36,44 @@ def curve(records: Iterable[Record], kind: str, key: str) -> Curve:
     return averaged if len(averaged) >= 8 else [(int(record["step"]), _number(record[key])) for record in chosen]
 
 
-def seeds_series(name: str, curves: Mapping[int, Curve], *, group: str, dashed: bool = False, everywhere: bool = False) -> list[Series]:
+def seeds_series(
+    name: str, curves: Mapping[int, Curve], *, group: str, dashed: bool = False, everywhere: bool = False, log: bool = False
+) -> list[Series]:
     """Curves by seed as series: each seed pale behind their mean, bold or dashed, and its 95 % interval; one seed is its own mean.
 
     The mean is taken at the places that all seeds have, or `everywhere`, at those that any has. The interval is Student's, at each place by
-    itself, as wide as so few seeds make it. Where a seed diverged (nan) is a gap: the mean of the others would flatter.
+    itself, as wide as so few seeds make it; for a `log` axis of the logarithms, so that the mean is geometric. Where a seed diverged (nan)
+    is a gap: the mean of the others would flatter.
     """
     present = {seed: dict(points) for seed, points in sorted(curves.items()) if points}
     if not present:
         return []
-    single = len(present) == 1
     places = sorted((set.union if everywhere else set.intersection)(*map(set, present.values())))
-    numbers = [summary([points[x] for points in present.values() if x in points]) for x in places]
-    whole = [one if one.num_diverged == 0 else None for one in numbers]
-    low = None if single else [None if one is None else one.interval_low for one in whole]
-    high = None if single else [None if one is None else one.interval_high for one in whole]
-    means, label = [None if one is None else one.mean for one in whole], name if single else f"{name}, mean of {len(present)} seeds"
-    mean = Series(label, places, means, "dashed" if dashed else "line", group, low, high)
+    means = [_mean([points[x] for points in present.values() if x in points], log=log) for x in places]
+    bold: Style = "dashed" if dashed else "line"
+    if len(present) == 1:
+        return [Series(name, places, [mean for mean, _, _ in means], bold, group)]
     pale: Style = "thin-dashed" if dashed else "thin"
-    behind = {} if single else present
-    return [*(Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group) for seed, points in behind.items()), mean]
+    singles = [Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group) for seed, points in present.items()]
+    middle, low, high = zip(*means, strict=True) if means else ((), (), ())
+    return [*singles, Series(f"{name}, mean of {len(present)} seeds", places, middle, bold, group, low, high)]
 
 
-def bands(num_seeds: int) -> str:
+def _mean(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:
+    """The mean, and both ends of its interval; nan for what there is not."""
+    if not all(math.isfinite(value) and (value > 0 or not log) for value in values):
+        return math.nan, math.nan, math.nan
+    found = summary([math.log(value) for value in values] if log else values)
+    low, high = found.interval or (math.nan, math.nan)
+    if log:
+        return math.exp(found.mean), math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
+    return found.mean, low, high
+
+
+def bands(num_seeds: int, *, log: bool = False) -> str:
     """For captions, from the space on: what a band is, where there are any."""
     said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted where that is dashed."
-    return said if num_seeds > 1 else ""
+    return (said + (" Means are geometric, as the axis is." if log else "")) if num_seeds > 1 else ""
 
 
 def error_styles(num_seeds: int, evaluated: str = "test") -> dict[Style, str]:

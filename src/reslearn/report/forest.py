@@ -94,5 +94,5 @@ def _row(effect: Effect, number: int, axis: Axis) -> Markup:
 def _said(effect: Effect) -> str:
     if not math.isfinite(effect.mean):
         return f"{effect.name}: no number"
-    interval = "" if not math.isfinite(effect.low) else f" [{effect.low:+.2f}, {effect.high:+.2f}]"
-    return f"{effect.name}: {effect.mean:+.2f}{interval}".replace("-", "\N{MINUS SIGN}")
+    interval = f" [{effect.low:+.2f}, {effect.high:+.2f}]" if math.isfinite(effect.low) else ""
+    return f"{effect.name}: " + f"{effect.mean:+.2f}{interval}".replace("-", "\N{MINUS SIGN}")

@@ -183,7 +183,6 @@ def _path(points: Iterable[Point], across: Axis, up: Axis) -> str:
 def _band(points: Iterable[Point], across: Axis, up: Axis) -> Markup:
     stretches: list[list[tuple[str, str]]] = [[]]
     for x, _, low, high in points:
-        low = up.low if up.log and low <= 0 else low
         bottom, top = _place(x, low, across, up), _place(x, high, across, up)
         if bottom and top:
             stretches[-1].append((bottom, top))

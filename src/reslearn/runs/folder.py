@@ -122,9 +122,21 @@ class RunFolder:
         return self._read_json("recipe.json")
 
     @property
+    def recipe_hash(self) -> str:
+        """The name of what the recipe computes, seed included: what its weights carry too."""
+        from reslearn.recipes import recipe_hash  # pydantic, which not everybody who reads a run needs
+
+        return recipe_hash(self.recipe)
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Versions, device, commit, command, chosen numerics, data fingerprint."""
         return self._read_json("environment.json")
+
+    def check_images(self, fingerprint: str) -> None:
+        """RunError where the images that the run names, whose fingerprint is given, are not those that it was trained on any more."""
+        if self.environment.get("data", {}).get("fingerprint", fingerprint) != fingerprint:
+            raise RunError(f"{self.path} was trained on other images than {self.recipe['data']['name']} holds now")
 
     @property
     def result(self) -> dict[str, Any]:

@@ -4,13 +4,15 @@ Importing torch, its optimisers and scikit-learn takes three to four seconds of 
 digits. The forking is the standard library's fork server; the run itself is the same command line as everywhere.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from reslearn.runs import RunError, RunFolder
 from reslearn.study.grid import Job
 
 _WAIT_FOR_LOCK_SECONDS = 60.0
+_LOST = 255
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -31,20 +34,37 @@ class ForkedProcess:
     @property
     def returncode(self) -> int | None:
         """Exit status, minus the number of a signal that ended it, or None while it runs."""
-        return self._process.exitcode
+        status = self._process.exitcode
+        # What multiprocessing says of a run whose server has died, which is no reason for the run to end: then only its folder tells how.
+        return None if status == _LOST and _is_there(self.pid) else status
 
     def poll(self) -> int | None:
         """The same."""
-        return self._process.exitcode
+        return self.returncode
 
     def terminate(self) -> None:
         """Ask it to stop."""
-        self._process.terminate()
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:
         """Wait until it has ended."""
         self._process.join()
-        return self._process.exitcode or 0
+        while self.returncode is None:
+            time.sleep(0.02)
+        return self.returncode or 0
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # no Linux, whose process 1 may never bury an orphan
+        return True
+    return state != "Z"
 
 
 class WarmStart:
@@ -64,10 +84,23 @@ class WarmStart:
         run = self._entry, job.arguments, job.folder, os.getcwd(), environment
         process = context.Process(target=_run, args=run, name=job.name)
         try:
-            process.start()
+            with _without_main(self._entry):
+                process.start()
         except EOFError:
             raise OSError("the process that runs are forked from has ended") from None
         return ForkedProcess(process)
+
+
+@contextlib.contextmanager
+def _without_main(entry: Callable[[], object]) -> Iterator[None]:
+    """A fork would run this process's main module again, for what may be defined in it: under Ray a second of imports, here of no use."""
+    main = sys.modules["__main__"]
+    if entry.__module__ != "__main__":
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_server(environment: dict[str, str]) -> None:

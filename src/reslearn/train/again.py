@@ -24,12 +24,21 @@ _PIXELS_A_BATCH = 64 * 224 * 224
 
 @dataclass(frozen=True, kw_only=True)
 class _Member:
-    """A bundle, and what the run around it says."""
+    """A bundle, and the run around it."""
 
     path: Path
     bundle: Bundle
-    precision: str | None
-    data_name: str | None
+    run: RunFolder | None
+
+    @property
+    def data_name(self) -> str | None:
+        """The data that the run was trained on."""
+        return None if self.run is None else str(self.run.recipe["data"]["name"])
+
+    @property
+    def precision(self) -> str:
+        """That of the run."""
+        return "fp32" if self.run is None else str(self.run.environment["numerics"]["precision"])
 
 
 def evaluate_bundle(
@@ -45,7 +54,8 @@ def evaluate_bundle(
     """Loss and error of the network of a run folder or bundle on clean images of its own or other data; of several, of their mean scores.
 
     `protocol` says which views of an image are taken (Sec. 4.1). Alone and by its single view a network is measured as in its run.
-    Raises RunError, BundleError, DataError; ValueError for other words than the options allow, and for data of other classes.
+    Of its own data that are others now it is not measured, since former training images may be among those held out: whoever means them
+    names them. Raises RunError, BundleError, DataError; ValueError for other words than the options allow, and for data of other classes.
     """
     if images not in _SETS:
         raise ValueError(f"--images {images}: train, validation or test is needed")
@@ -56,7 +66,7 @@ def evaluate_bundle(
         raise ValueError("a run folder or bundle is needed")
     name = data_name or _name_of_data(members)
     chosen = [_numerics(member, precision, device) for member in members]
-    sets = [_images(member, name, images, data_dir) for member in members]
+    sets = [_images(member, name, images, protocol, data_dir, named=data_name is not None) for member in members]
     if protocol == "single" and len(members) == 1:
         preprocess = members[0].bundle.preprocess
         batches = data.eval_batches(sets[0], preprocess, batch_size=_batch_size(preprocess), device=chosen[0].device)
@@ -93,7 +103,7 @@ def _numerics(member: _Member, precision: str | None, device: str | None) -> num
     place = numerics.choose_device(device)
     numerics.choose_kernels(place)
     return numerics.Numerics(
-        device=place, precision=precision or member.precision or "fp32", compiled=False,
+        device=place, precision=precision or member.precision, compiled=False,
         threads=torch.get_num_threads(), instruction_set="",
     )  # fmt: skip
 
@@ -105,24 +115,30 @@ def is_source(text: str) -> bool:
 
 
 def _open(path: Path) -> _Member:
-    precision, data_name, bundle_path = None, None, path
     if path.is_dir():
-        folder = RunFolder.open(path)
-        if not folder.bundle_path.exists():
-            why = folder.divergence or ("it was committed without weights" if folder.is_complete else "it is not complete")
+        run = RunFolder.open(path)
+        if not run.bundle_path.exists():
+            why = run.divergence or ("it was committed without weights" if run.is_complete else "it is not complete")
             raise RunError(f"{path} has no model.safetensors: {why}")
-        precision = folder.environment["numerics"]["precision"]
-        data_name = folder.recipe["data"]["name"]
-        bundle_path = folder.bundle_path
-    if not bundle_path.exists():
+        return _Member(path=path, bundle=read_bundle(run.bundle_path, recipe_hash=run.recipe_hash), run=run)
+    if not path.exists():
         raise RunError(f"{path}: there is no such run folder or bundle")
-    return _Member(path=path, bundle=read_bundle(bundle_path), precision=precision, data_name=data_name)
+    return _Member(path=path, bundle=read_bundle(path), run=None)
 
 
-def _images(member: _Member, name: str, images: str, data_dir: Path | None) -> data.ImageSet:
-    """The set to evaluate on; a folder of images stays on disk."""
-    bundle = member.bundle
-    dataset = data.load(name, data_dir=data_dir, size_px=bundle.preprocess.size_px, stream=True)
+def _images(member: _Member, name: str, images: str, protocol: Protocol, data_dir: Path | None, *, named: bool) -> data.ImageSet:
+    """The set to evaluate on; a folder of images stays on disk, unless it is in memory that the run had it and the protocol takes it."""
+    bundle, run = member.bundle, None if named else member.run
+
+    def load(*, stream: bool) -> data.Dataset:
+        return data.load(name, data_dir=data_dir, size_px=bundle.preprocess.size_px, stream=stream)
+
+    in_memory = run is not None and run.recipe["data"].get("jitter") is None
+    dataset = load(stream=not in_memory)
+    if run is not None:
+        run.check_images(dataset.fingerprint)  # that of a folder in memory is another than of one on disk
+    if in_memory and protocol != "single":
+        dataset = load(stream=True)
     if dataset.classes != bundle.classes:
         raise ValueError(
             f"{name} has other classes than {member.path}: {', '.join(dataset.classes[:3])}... and {', '.join(bundle.classes[:3])}..."

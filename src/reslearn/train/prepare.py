@@ -133,6 +133,7 @@ def check_recipes(chosen: Iterable[recipes.Recipe], *, data_dir: Path | None) ->
         key = recipe.data.model_dump_json()
         loaded[key] = loaded.get(key) or _load(recipe, data_dir=data_dir, download=False)
         fitted = _fit_model_to_data(recipe, loaded[key])
+        data.Preprocess.check(recipe.data.mean, recipe.data.std, loaded[key].channels)
         with torch.device("meta"):
             models.build(**fitted.model.model_dump())
         with warnings.catch_warnings(action="ignore"):  # the run itself says them

@@ -109,7 +109,7 @@ def _figure(by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float, seeds: 
                 curves.setdefault(seed, []).append((depth, run.steps if run.reached else horizon))
         series += seeds_series(kind, curves, group=kind)
     caption = (
-        "Steps until the training loss is half that of guessing, means over seeds and pale each seed; a run that never gets there counts "
-        f"as {horizon:.0f}, where it was last seen.{bands(len(seeds))}"
+        f"Steps until the training loss is half that of guessing, or {horizon:.0f} where that is later: means are of steps so cut, and "
+        f"where all seeds are, nothing is known above.{bands(len(seeds))}"
     )
     return Figure("steps-to-half-loss", "How soon training gets somewhere", caption, "layers", "steps", series)

@@ -129,7 +129,7 @@ def _figure(name: str, by_seed: "dict[int, list[Gradients]]", controls: "dict[st
     series: list[Series] = []
     for moments in zip(*by_seed.values(), strict=True):
         title = f"step {moments[0].step}"
-        series += seeds_series(title, {seed: norms(moment) for seed, moment in zip(by_seed, moments, strict=True)}, group=title)
+        series += seeds_series(title, {seed: norms(moment) for seed, moment in zip(by_seed, moments, strict=True)}, group=title, log=True)
     ours = [norm for one in series for norm in one.y if norm is not None and 0 < norm < math.inf]
     for title, control in controls.items():
         series += seeds_series(title, {0: norms(control)}, group=title, dashed=True)
@@ -139,7 +139,7 @@ def _figure(name: str, by_seed: "dict[int, list[Gradients]]", controls: "dict[st
         title=f"Gradients of {name} by {what}",
         caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. Dashed: the same net at its "
         "start without batch norm. A curve that rises to the right vanishes on its way back; cut four powers of ten below the rest."
-        f"{bands(len(by_seed))}",
+        f"{bands(len(by_seed), log=True)}",
         x_label=x_label,
         y_label="gradient norm",
         series=series,

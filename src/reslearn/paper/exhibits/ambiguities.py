@@ -6,7 +6,6 @@ such a net cannot tell (the stride of a bottleneck, the warm-up of 110 layers) i
 
 import math
 import statistics
-from pathlib import Path
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
@@ -96,7 +95,7 @@ def measure(evidence: Evidence) -> Measured:
 def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
     """All of them. With a tenth of the images set aside the steps stay as many, so that nothing but the images differs; of a folder,
     which has validation images of its own or as many images as it happens to have, that is left out."""
-    digits = Path(budget.data).name == "digits"
+    digits = budget.data == "digits"
     own = {name: switch for name, switch in SWITCHES.items() if not (digits and name == _IMAGENETS)}
     if budget.depths[0] >= protocol.WARM_UP_FROM_DEPTH:
         own = {**own, **_WARM_UP}
@@ -156,8 +155,9 @@ def _forest(lines: list[Line]) -> tuple[Forest, ...]:
         low, high = line.interval or (math.nan, math.nan)
         effects.append(Effect(line.what, line.values, line.difference or 0.0, low, high, decided=line.outcome == "shown"))
     caption = (
-        "Dots: pairs of seeds. Diamond: their mean, full where the rule shows an effect. Line: its 95 % interval, cut at the axis. Shaded: "
-        f"within {DIFFERENCE_TO_SEE_PCT:g} points. Left of 0 the switch lowers the error."
+        "Dots: pairs of seeds. Diamond: their mean, full where the rule, which corrects for the number of switches, shows an effect. Line: "
+        f"the 95 % interval of each by itself, cut at the axis. Shaded: within {DIFFERENCE_TO_SEE_PCT:g} points. Left of 0 the switch "
+        "lowers the error."
     )
     title = "What each choice is worth"
     return (Forest("effects", title, caption, "points of test error", effects, DIFFERENCE_TO_SEE_PCT),) if effects else ()

@@ -8,7 +8,7 @@ from reslearn.report import Panels
 
 EXHIBIT = Exhibit(
     name="fig1",
-    title="Training and test error of plain nets of 20 and 56 layers",
+    title="Training and test error of a plain net and a deeper one",
     section="Fig. 1",
     data="CIFAR-10",
     fewest_depths=2,

@@ -14,7 +14,7 @@ EXHIBIT = Exhibit(
     title="Architectures for ImageNet",
     section="Table 1",
     data="none",
-    rule="Reproduced: our multiply-adds differ by less than one unit of the last digit printed (0.1 GMACs).",
+    rule="Reproduced: our multiply-adds differ by at most one unit of the last digit printed (0.1 GMACs).",
 )
 DEPTHS: dict[str, Depths] = {}
 INPUT_SHAPE = (3, 224, 224)
