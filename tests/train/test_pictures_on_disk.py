@@ -86,22 +86,18 @@ def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Pat
 def test_pictures_that_are_others_now_are_evaluated_only_by_name(recipe: str, make_pictures: Make, tmp_path: Path) -> None:
     """A fifth is held out of a folder without test/: of more pictures another fifth, former training pictures among it."""
     folder = make_pictures(tmp_path / "pictures", train=10) / "train"
-    short = (
-        "schedule.duration=2 steps",
-        "schedule.milestones=[]",
-        "data.size_px=16",
-        "train.batch_size=4",
-        "evaluation.recompute_images=8",
-    )
+    short = ("schedule.duration=2 steps", "schedule.milestones=[]", "data.size_px=16", "train.batch_size=4")
     on_disk = tiny(folder, "schedule.duration=2 steps", "data.validation_images=3")
-    in_memory = recipes.load("cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", *short])
+    in_memory = recipes.load(
+        "cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", "evaluation.recompute_images=8", *short]
+    )
     chosen = on_disk if recipe == "imagenet" else in_memory
     train_recipe(chosen, tmp_path / "run", threads=1, workers=0)
     before = {protocol: evaluate_bundle(tmp_path / "run", protocol=protocol) for protocol in ("single", "ten-crop")}  # type: ignore[arg-type]
     for number in range(5):
         shutil.copyfile(folder / "red" / "0.jpg", folder / "red" / f"more{number}.jpg")
     for protocol, found in before.items():
-        with pytest.raises(RunError, match="was trained on other images than .* holds now"):
+        with pytest.raises(RunError, match=r"was trained on other images than .*: put those back, or name the data: reslearn evaluate "):
             evaluate_bundle(tmp_path / "run", protocol=protocol)  # type: ignore[arg-type]
         named = evaluate_bundle(tmp_path / "run", str(folder), protocol=protocol)  # type: ignore[arg-type]
         assert named.num_images > found.num_images

@@ -136,7 +136,7 @@ class RunFolder:
     def check_images(self, fingerprint: str) -> None:
         """RunError where the images that the run names, whose fingerprint is given, are not those that it was trained on any more."""
         if self.environment.get("data", {}).get("fingerprint", fingerprint) != fingerprint:
-            raise RunError(f"{self.path} was trained on other images than {self.recipe['data']['name']} holds now")
+            raise RunError(f"{self.path} was trained on other images than {self.recipe['data']['name']} holds now: put those back")
 
     @property
     def result(self) -> dict[str, Any]:

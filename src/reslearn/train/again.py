@@ -136,7 +136,10 @@ def _images(member: _Member, name: str, images: str, protocol: Protocol, data_di
     in_memory = run is not None and run.recipe["data"].get("jitter") is None
     dataset = load(stream=not in_memory)
     if run is not None:
-        run.check_images(dataset.fingerprint)  # that of a folder in memory is another than of one on disk
+        try:
+            run.check_images(dataset.fingerprint)  # that of a folder in memory is another than of one on disk
+        except RunError as error:
+            raise RunError(f"{error}, or name the data: reslearn evaluate {member.path} {name}") from None
     if in_memory and protocol != "single":
         dataset = load(stream=True)
     if dataset.classes != bundle.classes:
