@@ -87,6 +87,7 @@ def test_pictures_that_are_others_now_are_evaluated_only_by_name(recipe: str, ma
     """A fifth is held out of a folder without test/: of more pictures another fifth, former training pictures among it."""
     folder = make_pictures(tmp_path / "pictures", train=10) / "train"
     short = ("schedule.duration=2 steps", "schedule.milestones=[]", "data.size_px=16", "train.batch_size=4")
+    few = "evaluation.recompute_images=8"
     on_disk = tiny(folder, "schedule.duration=2 steps", "data.validation_images=3")
     in_memory = recipes.load(
         "cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", "evaluation.recompute_images=8", *short]

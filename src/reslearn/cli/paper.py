@@ -27,9 +27,9 @@ def list_paper(
 ) -> None:
     """List the paper's tables, figures and claims: what each needs, and which runs for it are committed.
 
-    Hours are of training by the paper's own budget (CIFAR: 64k steps, five seeds; ImageNet: 60 x 10^4 steps, one seed): on two CPU cores with bf16 (of
-    those without, three times as many), and of one GPU of 2024, five trainings at once on it. With ~, for ImageNet, that rate of the nets
-    for CIFAR is only carried over: wider layers fill a GPU better, so that it is rather less.
+    Hours are of training by the paper's own budget (CIFAR: 64k steps, five seeds; ImageNet: 60 x 10^4 steps, one seed): on two CPU cores
+    with bf16 (of those without, three times as many), and of one GPU of 2024, five trainings at once on it. With ~, for ImageNet, that
+    rate of the nets for CIFAR is only carried over: wider layers fill a GPU better, so that it is rather less.
     """
     import json
     from dataclasses import asdict
