@@ -87,11 +87,8 @@ def test_pictures_that_are_others_now_are_evaluated_only_by_name(recipe: str, ma
     """A fifth is held out of a folder without test/: of more pictures another fifth, former training pictures among it."""
     folder = make_pictures(tmp_path / "pictures", train=10) / "train"
     short = ("schedule.duration=2 steps", "schedule.milestones=[]", "data.size_px=16", "train.batch_size=4")
-    few = "evaluation.recompute_images=8"
     on_disk = tiny(folder, "schedule.duration=2 steps", "data.validation_images=3")
-    in_memory = recipes.load(
-        "cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", "evaluation.recompute_images=8", *short]
-    )
+    in_memory = recipes.load("cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", *short])
     chosen = on_disk if recipe == "imagenet" else in_memory
     train_recipe(chosen, tmp_path / "run", threads=1, workers=0)
     before = {protocol: evaluate_bundle(tmp_path / "run", protocol=protocol) for protocol in ("single", "ten-crop")}  # type: ignore[arg-type]
