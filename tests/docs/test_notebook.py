@@ -42,7 +42,8 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
 ) -> None:
     """The last two cells, on results as `reslearn study` leaves them; a display is not needed for it."""
     from reslearn import recipes, study
-    from reslearn.report import Figure, Series
+    from reslearn.report import Figure
+    from reslearn.report.curves import seeds_series
     from reslearn.runs import RunFolder
 
     for kind, errors in (("plain", (5.0, 20.0)), ("resnet", (5.0, 3.0))):
@@ -57,7 +58,7 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
     monkeypatch.chdir(tmp_path)
     shown: list[list[list[object]]] = []
     drawn: list[Figure] = []
-    names = {"Path": Path, "study": study, "Figure": Figure, "Series": Series}
+    names = {"Path": Path, "study": study, "Figure": Figure, "seeds_series": seeds_series}
     namespace = names | {"draw": drawn.append, "show": lambda headings, rows: shown.append(rows)}
     exec("\n".join(CODE[-2:]), namespace)
     said = capsys.readouterr().out
@@ -66,7 +67,7 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
     assert "plain nets? yes" in said and "residual nets? no" in said
     assert [row[:2] for row in shown[0]] == [["plain20", 3], ["plain56", 3], ["resnet20", 3], ["resnet56", 3]]
     bold = [(series.name, list(series.x)) for series in drawn[0].series if series.style == "line"]
-    assert bold == [("plain", [20, 56]), ("residual", [20, 56])]
+    assert bold == [("plain, mean of 3 seeds", [20, 56]), ("residual, mean of 3 seeds", [20, 56])]
     assert sum(series.style == "thin" for series in drawn[0].series) == 6
 
 
