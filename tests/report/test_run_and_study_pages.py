@@ -181,6 +181,8 @@ def test_a_mean_has_a_gap_where_a_seed_diverged():
     assert mean.y[0] == 1.5
     assert math.isnan(mean.y[1])
     assert math.isnan(mean.low[1])
+    one, mean = seeds_series("net", {0: [(1, 1.0)], 1: None}, group="g")
+    assert (one.style, mean.name) == ("thin", "net, mean of 2 seeds") and math.isnan(mean.y[0])
 
 
 def test_many_training_lines_are_averaged_by_epoch():

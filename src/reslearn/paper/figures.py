@@ -3,7 +3,6 @@
 Dashed lines are training error on augmented batches, bold lines test error, as there, both means over seeds; each seed is a pale line.
 """
 
-import math
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
@@ -80,9 +79,7 @@ def _styles(evidence: Evidence) -> dict[Style, str]:
     return error_styles(len(evidence.budget.judge_seeds))
 
 
-def _curves(evidence: Evidence, kind: Kind, depth: int, records: str) -> dict[int, Curve]:
-    """By seed; of a run that diverged nothing but nan, so that the others have no mean, which would flatter."""
+def _curves(evidence: Evidence, kind: Kind, depth: int, records: str) -> dict[int, Curve | None]:
+    """By seed; None for a run that diverged."""
     runs = {seed: protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds}
-    curves = {seed: curve(run.metrics(), records, "top1_error_pct") for seed, run in runs.items() if run is not None}
-    lost = [(step, math.nan) for step, _ in next(iter(curves.values()), ())]
-    return curves | {seed: lost for seed, run in runs.items() if run is None}
+    return {seed: None if run is None else curve(run.metrics(), records, "top1_error_pct") for seed, run in runs.items()}

@@ -37,26 +37,27 @@ def curve(records: Iterable[Record], kind: str, key: str) -> Curve:
 
 
 def seeds_series(
-    name: str, curves: Mapping[int, Curve], *, group: str, dashed: bool = False, everywhere: bool = False, log: bool = False
+    name: str, curves: Mapping[int, Curve | None], *, group: str, dashed: bool = False, everywhere: bool = False, log: bool = False
 ) -> list[Series]:
     """Curves by seed as series: each seed pale behind their mean, bold or dashed, and its 95 % interval; one seed is its own mean.
 
     The mean is taken at the places that all seeds have, or `everywhere`, at those that any has. The interval is Student's, at each place by
-    itself, as wide as so few seeds make it; for a `log` axis of the logarithms, so that the mean is geometric. Where a seed diverged (nan)
-    is a gap: the mean of the others would flatter.
+    itself, as wide as so few seeds make it; for a `log` axis of the logarithms, so that the mean is geometric. Where a seed has no number
+    (nan), and wherever one was lost altogether (None), is a gap: the mean of the others would flatter.
     """
     present = {seed: dict(points) for seed, points in sorted(curves.items()) if points}
     if not present:
         return []
     places = sorted((set.union if everywhere else set.intersection)(*map(set, present.values())))
-    means = [_mean([points[x] for points in present.values() if x in points], log=log) for x in places]
+    lost = [math.nan] * sum(points is None for points in curves.values())
+    means = [_mean([*lost, *(points[x] for points in present.values() if x in points)], log=log) for x in places]
     bold: Style = "dashed" if dashed else "line"
-    if len(present) == 1:
+    if len(present) == 1 and not lost:
         return [Series(name, places, [mean for mean, _, _ in means], bold, group)]
     pale: Style = "thin-dashed" if dashed else "thin"
     singles = [Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group) for seed, points in present.items()]
     middle, low, high = zip(*means, strict=True) if means else ((), (), ())
-    return [*singles, Series(f"{name}, mean of {len(present)} seeds", places, middle, bold, group, low, high)]
+    return [*singles, Series(f"{name}, mean of {len(lost) + len(present)} seeds", places, middle, bold, group, low, high)]
 
 
 def _mean(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:

@@ -53,9 +53,9 @@ def measure(evidence: Evidence) -> Measured:
     for kind, title in (("plain", "Plain networks"), ("resnet", "Residual networks")):
         series: list[Series] = []
         for label in (f"{kind}18", f"{kind}34"):
-            records = {seed: run.metrics() for seed, run in runs[label].items() if run is not None}
+            records = {seed: None if run is None else run.metrics() for seed, run in runs[label].items()}
             for said, dashed in (("train", True), ("test", False)):
-                curves = {seed: curve(lines_, said, "top1_error_pct") for seed, lines_ in records.items()}
+                curves = {seed: None if lines_ is None else curve(lines_, said, "top1_error_pct") for seed, lines_ in records.items()}
                 name = f"{label}, {'training' if dashed else 'test'}"
                 series += seeds_series(name, curves, group=label, dashed=dashed)
         caption = (
