@@ -137,14 +137,14 @@ def _mean(layers: "list[LayerResponse]") -> float:
 
 
 def _figures(evidence: Evidence) -> tuple[Figure, ...]:
-    """Fig. 7: plain and residual at the middle and the greatest depth, ResNets deeper still; the first judged seed that finished."""
+    """Fig. 7: plain and residual at the middle and the greatest depth, ResNets deeper still; every judged seed that finished."""
     depths = sorted(evidence.budget.depths)
     shown = sorted({statistics.median_low(depths), depths[-1]})
     names = [protocol.model_name(kind, depth) for kind in protocol.BOTH for depth in shown]
     names += [protocol.model_name("residual", depth) for depth in evidence.budget.extra_residual_depths]
-    curves: dict[str, list[float]] = {}
+    curves: dict[str, list[list[float]]] = {}
     for name in names:
-        subject = next(iter(judged_subjects(evidence, name).values()), None)
-        if subject is not None:
-            curves[name] = [layer.standard_deviation for layer in _responses(subject)]
-    return tuple(response_figures({name: [curve] for name, curve in curves.items()})) if curves else ()
+        runs = [[layer.standard_deviation for layer in _responses(subject)] for subject in judged_subjects(evidence, name).values()]
+        if runs:
+            curves[name] = runs
+    return tuple(response_figures(curves)) if curves else ()
