@@ -10,6 +10,7 @@ import pytest
 
 from reslearn import paper
 from reslearn.paper import protocol
+from reslearn.paper.budgets import exhibit_budget
 from reslearn.paper.claim import Claim, Condition, Evidence, Finding
 from reslearn.paper.page import as_json
 from reslearn.report import write_page
@@ -163,3 +164,8 @@ def test_a_page_of_claims_without_training_is_a_page(tmp_path: Path) -> None:
     report = paper.run_claims([Still()], BUDGET, tmp_path, engine=Stub(), fit=lambda *args, **named: [])
     assert write_page(paper.claims_page(report, command=["reslearn"]), tmp_path).is_file()
     assert as_json(report)["claims"][0]["numbers"] == {"gap": None}
+
+
+@pytest.mark.parametrize(("data", "recipe"), [("digits", "digits"), ("photos/digits", "cifar-short")])
+def test_a_folder_called_digits_is_a_folder(data: str, recipe: str) -> None:
+    assert paper.paper_budget("short", data).recipe == exhibit_budget("short", data, depths=(8, 20)).recipe == recipe

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from reslearn import cli, data
+from reslearn import cli, data, recipes
 from reslearn.evaluate import evaluate
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import NonFiniteLossError, train_recipe
-from reslearn.train.prepare import prepare
+from reslearn.train.prepare import check_recipes, prepare
 
 Small = Callable[..., Recipe]
 DIVERGES_LATER = ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=100", "optimizer.lr=1e9", "train.read_every_steps=2")
@@ -249,3 +249,8 @@ def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None
     nets = [read_bundle(tmp_path / name / "model.safetensors").network.state_dict() for name in ("with", "without")]
     assert all(torch.equal(value, nets[1][key]) for key, value in nets[0].items())
     assert json.loads((tmp_path / "without" / "result.json").read_text())["test_touched"] == 1
+
+
+def test_what_a_mean_of_three_colours_cannot_be_of_is_told_before_anything_is_trained() -> None:
+    with pytest.raises(ValueError, match="three colours, and these images have 1"):
+        check_recipes([recipes.load("digits", overrides=["data.mean=imagenet"])], data_dir=None)

@@ -111,8 +111,9 @@ _CIFAR10 = "804876dd0acf5ac2"  # the fingerprint of all 60,000 images as publish
 
 def is_papers_own(evidence: Evidence) -> bool:
     """Whether the runs are those of Sec. 4.2: its recipe in full, on the images of CIFAR-10. Numbers of others have no reason to agree."""
-    images = {run.environment.get("data", {}).get("fingerprint") for run in evidence.runs.values()}
-    return evidence.budget.name == "full" and images == {_CIFAR10}
+    if evidence.budget.name != "full":  # told without opening a run, once for every line of a table
+        return False
+    return {run.environment.get("data", {}).get("fingerprint") for run in evidence.runs.values()} == {_CIFAR10}
 
 
 def exact(what: str, unit: str, ours: float, paper: float, *, within: float) -> Line:

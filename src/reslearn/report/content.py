@@ -29,6 +29,11 @@ def _numbers(values: Iterable[float | None], where: str) -> tuple[float, ...]:
         raise ValueError(f"{where}: every value must be a number or None ({error})") from None
 
 
+def _check_name(name: str) -> None:
+    if not FILE_NAME.fullmatch(name):
+        raise ValueError(f"figure name {name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """One curve. `style`: "line" is bold (the paper's test error), "dashed" thin and dashed (training error), "thin" and
@@ -83,8 +88,7 @@ class Figure:
     styles: Mapping[Style, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not FILE_NAME.fullmatch(self.name):
-            raise ValueError(f"figure name {self.name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+        _check_name(self.name)
         if self.y_limits is not None:
             low, high = self.y_limits
             if not low < high or (self.y_log and low <= 0):
@@ -113,8 +117,7 @@ class HeatMap:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not FILE_NAME.fullmatch(self.name):
-            raise ValueError(f"figure name {self.name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+        _check_name(self.name)
         object.__setattr__(self, "values", tuple(_numbers(row, f"heat map {self.name!r}") for row in self.values))
         if len(self.values) != len(self.y) or any(len(row) != len(self.x) for row in self.values):
             raise ValueError(f"heat map {self.name!r}: {len(self.y)} rows of {len(self.x)} values are needed, one for each y and x")
@@ -148,8 +151,7 @@ class Forest:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if not FILE_NAME.fullmatch(self.name):
-            raise ValueError(f"figure name {self.name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+        _check_name(self.name)
 
 
 Drawing = Figure | HeatMap | Forest

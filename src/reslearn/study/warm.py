@@ -17,6 +17,7 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from reslearn.runs import RunError, RunFolder
+from reslearn.study.engine import POLL_SECONDS
 from reslearn.study.grid import Job
 
 _WAIT_FOR_LOCK_SECONDS = 60.0
@@ -52,7 +53,7 @@ class ForkedProcess:
         """Wait until it has ended."""
         self._process.join()
         while self.returncode is None:
-            time.sleep(0.02)
+            time.sleep(POLL_SECONDS)
         return self.returncode or 0
 
 
