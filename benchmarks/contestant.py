@@ -21,7 +21,10 @@ import torch
 
 NUM_WARM_STEPS = 4
 # The plainest loop in float32, and on a GPU peer_loop.py, compiled or not.
-RIVALS = ("plain", *(peer + way for peer in ("autocast", "torchvision", "timm") for way in ("", "-compiled")))
+RIVALS = (
+    "plain",
+    *(peer + way for peer in ("autocast", "torchvision", "timm") for way in ("", "-compiled")),
+)
 
 
 def matrix_product_flops(dtype: torch.dtype, *, device: str, seconds: float) -> float:
@@ -51,9 +54,18 @@ def serve(steps: Iterator[object], *, about: dict[str, Any], batch_size: int, de
             loss = next(steps)
             num += 1
         elapsed = _now(device) - started
-        others_pct = 100 * max(0.0, _seconds_of_others() - others) / (elapsed * (os.cpu_count() or 1))
+        others_pct = (
+            100 * max(0.0, _seconds_of_others() - others) / (elapsed * (os.cpu_count() or 1))
+        )
         assert not isinstance(loss, float) or math.isfinite(loss), "the plain loop diverged"
-        _say({"images": num * batch_size, "seconds": elapsed, "matrix_product_flops": flops, "others_pct": others_pct})
+        _say(
+            {
+                "images": num * batch_size,
+                "seconds": elapsed,
+                "matrix_product_flops": flops,
+                "others_pct": others_pct,
+            }
+        )
 
 
 def _now(device: str) -> float:
@@ -67,15 +79,21 @@ def _seconds_of_others() -> float:
     if not sys.platform.startswith("linux"):
         return 0.0
     # user nice system idle iowait irq softirq steal, in ticks (proc(5))
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf(
+        "SC_CLK_TCK"
+    ) - time.process_time()
 
 
 def _say(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
-def made_up_images(*, size_px: int, num_images: int, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def made_up_images(
+    *, size_px: int, num_images: int, num_classes: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """uint8 [N, H, W, 3] and int64 [N]: what images show costs nothing. Every class occurs."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (num_images, size_px, size_px, 3), dtype=np.uint8)
@@ -98,25 +116,42 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    pixels, labels = made_up_images(size_px=given.size_px, num_images=given.num_images, num_classes=given.num_classes)
+    pixels, labels = made_up_images(
+        size_px=given.size_px, num_images=given.num_images, num_classes=given.num_classes
+    )
     if given.loop == "plain":
         from benchmarks.plain_loop import plain_loop
 
-        steps: Iterator[object] = plain_loop(given.model, pixels, labels, batch_size=given.batch_size, device=given.device)
+        steps: Iterator[object] = plain_loop(
+            given.model, pixels, labels, batch_size=given.batch_size, device=given.device
+        )
         about: dict[str, Any] = {"precision": "fp32", "compiled": False}
     elif given.loop in RIVALS:
         from benchmarks.peer_loop import peer_loop
 
         peer, compiled = given.loop.removesuffix("-compiled"), given.loop.endswith("-compiled")
-        steps = peer_loop(peer, given.model, pixels, labels, batch_size=given.batch_size, device=given.device, compiled=compiled)
+        steps = peer_loop(
+            peer,
+            given.model,
+            pixels,
+            labels,
+            batch_size=given.batch_size,
+            device=given.device,
+            compiled=compiled,
+        )
         about = {"precision": "bf16", "compiled": compiled}
     else:
         from benchmarks.our_loop import Part, our_loop
 
         ours = our_loop(
-            given.model, pixels, labels, batch_size=given.batch_size, device=given.device, threads=given.threads,
+            given.model,
+            pixels,
+            labels,
+            batch_size=given.batch_size,
+            device=given.device,
+            threads=given.threads,
             without=Part(given.without) if given.without else None,
-        )  # fmt: skip
+        )
         steps, about = ours.steps, ours.numerics.to_dict()
     serve(steps, about=about, batch_size=given.batch_size, device=given.device)
 

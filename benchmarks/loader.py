@@ -31,18 +31,26 @@ class Row:
     images_per_second: float  # of the loader alone
 
 
-def measure(*, threads: int, batch_size: int = 128, size_px: int = 32, rounds: int = 15, device: str = "cpu") -> list[Row]:
+def measure(
+    *, threads: int, batch_size: int = 128, size_px: int = 32, rounds: int = 15, device: str = "cpu"
+) -> list[Row]:
     """Time both loaders and the step of resnet20 (float32, channels_last, eager), interleaved."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (50_000, size_px, size_px, 3), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(
+        0, 256, (50_000, size_px, size_px, 3), dtype=torch.uint8, generator=generator
+    )
     images = Images(pixels, torch.randint(0, 10, (50_000,), generator=generator))
     preprocess = Preprocess.fit(images)
     augment = Augment()
-    whole = train_batches(images, preprocess, batch_size=batch_size, seed=0, augment=augment, device=device)
+    whole = train_batches(
+        images, preprocess, batch_size=batch_size, seed=0, augment=augment, device=device
+    )
     loaders = {"in memory": whole}
     if device == "cpu":
-        loaders["per image"] = image_batches(images, preprocess, batch_size=batch_size, seed=0, augment=augment)
+        loaders["per image"] = image_batches(
+            images, preprocess, batch_size=batch_size, seed=0, augment=augment
+        )
     step = _step_of_resnet20(next(whole))
     seconds: dict[str, list[float]] = {name: [] for name in (*loaders, "step")}
     for _ in range(3 + rounds):
@@ -66,7 +74,9 @@ def measure(*, threads: int, batch_size: int = 128, size_px: int = 32, rounds: i
 
 def _step_of_resnet20(batch: tuple[torch.Tensor, torch.Tensor]) -> Callable[[], None]:
     x, y = batch
-    network = models.build("resnet20", num_classes=10).to(x.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    network = (
+        models.build("resnet20", num_classes=10).to(x.device).to(memory_format=torch.channels_last)
+    )  # type: ignore[call-overload]  # torch's stub lacks it
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 
     def step() -> None:

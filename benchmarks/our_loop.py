@@ -21,7 +21,9 @@ from reslearn.train.loop import State, make_step, train_steps
 from reslearn.train.meter import Meter
 from reslearn.train.optimizer import build_optimizer
 
-NUM_STEPS = 64_000  # Paper: so many steps of batch 128 (Sec. 4.2); `auto` compiles for a run of that length
+NUM_STEPS = (
+    64_000  # Paper: so many steps of batch 128 (Sec. 4.2); `auto` compiles for a run of that length
+)
 
 
 class Part(StrEnum):
@@ -53,9 +55,15 @@ class Ours:
 
 
 def our_loop(
-    name: str, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, batch_size: int, device: str, threads: int,
+    name: str,
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: str,
+    threads: int,
     without: Part | None = None,
-) -> Ours:  # fmt: skip
+) -> Ours:
     """Train `name` on `pixels` uint8 [N, H, W, 3], `labels` int64 [N], as `reslearn train` does with SGD, the paper's recipe."""
     size_px = pixels.shape[1]
     torch.manual_seed(0)
@@ -66,24 +74,42 @@ def our_loop(
         compile="off" if without is Part.compile else "auto",
     )
     macs = models.complexity(model, (3, size_px, size_px)).macs
-    chosen = numerics.choose(train, device=device, threads=threads, macs=macs, num_images=NUM_STEPS * batch_size)
+    chosen = numerics.choose(
+        train, device=device, threads=threads, macs=macs, num_images=NUM_STEPS * batch_size
+    )
     if without is not Part.kept_memory:
         numerics.prepare(chosen)
     model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks it
     images = data.Images(torch.from_numpy(pixels), torch.from_numpy(labels))
-    batches = data.train_batches(images, data.Preprocess.fit(images), batch_size=batch_size, seed=0, device=device)
+    batches = data.train_batches(
+        images, data.Preprocess.fit(images), batch_size=batch_size, seed=0, device=device
+    )
     if without is Part.loader:
         batches = itertools.repeat(next(batches))
     optimizer = build_optimizer(model, recipes.Optimizer())
     if without is Part.fused_optimizer:
-        groups = [{key: group[key] for key in ("params", "lr", "weight_decay", "base_lr")} for group in optimizer.param_groups]
+        groups = [
+            {key: group[key] for key in ("params", "lr", "weight_decay", "base_lr")}
+            for group in optimizer.param_groups
+        ]
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     step = make_step(
-        model, nn.CrossEntropyLoss(), optimizer, autocast=chosen.autocast, compiled=chosen.compiled,
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        autocast=chosen.autocast,
+        compiled=chosen.compiled,
         replayed=chosen.replayed and without is not Part.replay,
-    )  # fmt: skip
+    )
     steps = train_steps(
-        step, batches, optimizer, state=State(), meter=Meter(every=train.read_every_steps, device=device), average=NoAverage(),
-        num_steps=2**62, factor=lambda step: 1.0, warm_up=None,
-    )  # fmt: skip
+        step,
+        batches,
+        optimizer,
+        state=State(),
+        meter=Meter(every=train.read_every_steps, device=device),
+        average=NoAverage(),
+        num_steps=2**62,
+        factor=lambda step: 1.0,
+        warm_up=None,
+    )
     return Ours(steps=steps, numerics=chosen)

@@ -27,14 +27,31 @@ def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
 
 
 def peer_loop(
-    peer: str, name: str, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, batch_size: int, device: str, compiled: bool
+    peer: str,
+    name: str,
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: str,
+    compiled: bool,
 ) -> Iterator[Tensor]:
     """Train for ever; every `next` is one step of SGD and gives its loss, on the device."""
     net = peer_network(peer, name, int(labels.max()) + 1).train()
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    x = torch.from_numpy(pixels[:batch_size]).to(device).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.25)
+    x = (
+        torch.from_numpy(pixels[:batch_size])
+        .to(device)
+        .permute(0, 3, 1, 2)
+        .float()
+        .div(255)
+        .sub(0.5)
+        .div(0.25)
+    )
     y = torch.from_numpy(labels[:batch_size]).to(device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+    optimizer = torch.optim.SGD(
+        net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True
+    )
     loss_function = nn.CrossEntropyLoss()
     forward = torch.compile(net) if compiled else net
     while True:

@@ -61,7 +61,9 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
@@ -74,21 +76,42 @@ def network(name: str) -> nn.Sequential:
     match = re.fullmatch(r"resnet(\d+)", name)
     depth = int(match[1]) if match else 0
     if depth != 50 and (depth < 8 or depth % 6 != 2):
-        raise ValueError(f"--models {name}: the plain loop knows resnet50 and the CIFAR nets resnet8, 14, 20, ... (6n+2 layers)")
+        raise ValueError(
+            f"--models {name}: the plain loop knows resnet50 and the CIFAR nets resnet8, 14, 20, ... (6n+2 layers)"
+        )
     block: type[Basic] | type[Bottleneck]
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
     if depth == 50:
-        block, blocks, widths, channels, num_classes = Bottleneck, (3, 4, 6, 3), (256, 512, 1024, 2048), 64, 1000
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        block, blocks, widths, channels, num_classes = (
+            Bottleneck,
+            (3, 4, 6, 3),
+            (256, 512, 1024, 2048),
+            64,
+            1000,
+        )
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        ]
     else:
-        block, blocks, widths, channels, num_classes = Basic, ((depth - 2) // 6,) * 3, (16, 32, 64), 16, 10
+        block, blocks, widths, channels, num_classes = (
+            Basic,
+            ((depth - 2) // 6,) * 3,
+            (16, 32, 64),
+            16,
+            10,
+        )
         layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     for stage, (num_blocks, width) in enumerate(zip(blocks, widths, strict=True)):
         for index in range(num_blocks):
             layers.append(block(channels, width, 2 if stage > 0 and index == 0 else 1))
             channels = width
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+    net = nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+    )
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -101,8 +124,16 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __init__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
         self.pixels = pixels
         self.labels = labels
-        self.mean = torch.from_numpy(pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255).float().view(3, 1, 1)
-        self.std = torch.from_numpy(pixels.std(axis=(0, 1, 2), dtype=np.float64) / 255).float().view(3, 1, 1)
+        self.mean = (
+            torch.from_numpy(pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255)
+            .float()
+            .view(3, 1, 1)
+        )
+        self.std = (
+            torch.from_numpy(pixels.std(axis=(0, 1, 2), dtype=np.float64) / 255)
+            .float()
+            .view(3, 1, 1)
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,16 +142,27 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         picture = Image.fromarray(self.pixels[index])
         width, height = picture.size
         left, top = random.randint(0, 2 * PAD_PX), random.randint(0, 2 * PAD_PX)
-        picture = ImageOps.expand(picture, border=PAD_PX).crop((left, top, left + width, top + height))
+        picture = ImageOps.expand(picture, border=PAD_PX).crop(
+            (left, top, left + width, top + height)
+        )
         if random.random() < 0.5:
             picture = ImageOps.mirror(picture)
         x = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
         return (x - self.mean) / self.std, int(self.labels[index])
 
 
-def plain_loop(name: str, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, batch_size: int, device: str) -> Iterator[float]:
+def plain_loop(
+    name: str,
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: str,
+) -> Iterator[float]:
     """Train for ever; every `next` is one step of SGD and gives its loss."""
-    loader = DataLoader(Pictures(pixels, labels), batch_size=batch_size, shuffle=True, drop_last=True)
+    loader = DataLoader(
+        Pictures(pixels, labels), batch_size=batch_size, shuffle=True, drop_last=True
+    )
     net = network(name).to(device).train()
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)

@@ -35,15 +35,25 @@ def engines(jobs: int) -> dict[str, Engine]:
 
 
 def measure(
-    *, models: Sequence[str], seeds: int, overrides: Sequence[str] = (), jobs: int | None = None, ways: Sequence[str] = ("forked", "fresh")
+    *,
+    models: Sequence[str],
+    seeds: int,
+    overrides: Sequence[str] = (),
+    jobs: int | None = None,
+    ways: Sequence[str] = ("forked", "fresh"),
 ) -> list[Row]:
     """Run the same study in each way. ValueError where a run fails."""
     at_once = jobs or available_cores()
     return [_row(way, engines(at_once)[way], models, seeds, overrides, at_once) for way in ways]
 
 
-def _row(way: str, engine: Engine, models: Sequence[str], seeds: int, overrides: Sequence[str], jobs: int) -> Row:
-    plan = study_from({"models": tuple(models), "seeds": seeds, "recipe": "digits", "set": tuple(overrides)}, source="reslearn bench study")
+def _row(
+    way: str, engine: Engine, models: Sequence[str], seeds: int, overrides: Sequence[str], jobs: int
+) -> Row:
+    plan = study_from(
+        {"models": tuple(models), "seeds": seeds, "recipe": "digits", "set": tuple(overrides)},
+        source="reslearn bench study",
+    )
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
         report = run_study(plan.jobs(folder, cost=arithmetic), folder, engine=engine)
@@ -55,7 +65,9 @@ def _row(way: str, engine: Engine, models: Sequence[str], seeds: int, overrides:
 
 def row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row:
     """What the study's report and its run folders say."""
-    trained = [float(RunFolder(outcome.job.folder).result["seconds"]) for outcome in report.outcomes]
+    trained = [
+        float(RunFolder(outcome.job.folder).result["seconds"]) for outcome in report.outcomes
+    ]
     return Row(
         runs_start=way,
         runs=len(trained),
@@ -63,7 +75,9 @@ def row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row:
         seconds=seconds,
         training_seconds=sum(trained),
         overhead_pct=100 * (seconds * jobs / sum(trained) - 1),
-        start_up_seconds=statistics.median(outcome.seconds - done for outcome, done in zip(report.outcomes, trained, strict=True)),
+        start_up_seconds=statistics.median(
+            outcome.seconds - done for outcome, done in zip(report.outcomes, trained, strict=True)
+        ),
     )
 
 

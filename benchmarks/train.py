@@ -65,7 +65,9 @@ class Row:
     size_px: int
     rounds: int
     images_per_second: Spread
-    share_pct: Spread  # of the measured rate of matrix products: 3 x 2 x MACs x images / seconds / rate
+    share_pct: (
+        Spread  # of the measured rate of matrix products: 3 x 2 x MACs x images / seconds / rate
+    )
     matrix_product_gflops: Spread
     ratio_to: str | None
     ratio: Spread | None
@@ -76,14 +78,28 @@ class Row:
 def task_of(model: str, batch_size: int | None = None) -> Task:
     """The task of a network. ValueError for one that the plain loop does not know."""
     network(model)
-    task = Task(model=model, size_px=224, batch_size=32, num_images=320, num_classes=1000) if model == "resnet50" else Task(model=model)
-    return task if batch_size is None else replace(task, batch_size=batch_size, num_images=max(task.num_images, 2 * batch_size))
+    task = (
+        Task(model=model, size_px=224, batch_size=32, num_images=320, num_classes=1000)
+        if model == "resnet50"
+        else Task(model=model)
+    )
+    return (
+        task
+        if batch_size is None
+        else replace(task, batch_size=batch_size, num_images=max(task.num_images, 2 * batch_size))
+    )
 
 
 def measure(
-    task: Task, *, rounds: int, threads: int, device: str = "cpu", parts: Sequence[Part] = (), against: Sequence[str] = ("plain",),
+    task: Task,
+    *,
+    rounds: int,
+    threads: int,
+    device: str = "cpu",
+    parts: Sequence[Part] = (),
+    against: Sequence[str] = ("plain",),
     say: Callable[[str], object] = lambda line: None,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Ours, its rivals and ours without each of `parts`, in `rounds` rounds of turns of three seconds.
 
     Ours is told as a multiple of the first rival, all others as one of ours. ValueError for a rival that is not known.
@@ -93,16 +109,27 @@ def measure(
         raise ValueError(f"--against {','.join(unknown)}: known are {', '.join(RIVALS)}")
     first, *others = against
     loops: list[tuple[str, Part | None]] = [
-        (first, None), ("ours", None), *((rival, None) for rival in others), *((f"ours without {part}", part) for part in parts)
-    ]  # fmt: skip
+        (first, None),
+        ("ours", None),
+        *((rival, None) for rival in others),
+        *((f"ours without {part}", part) for part in parts),
+    ]
     with ExitStack() as stack:
         contestants, abouts = [], []
         for loop, without in loops:
             say(f"{task.model}: warming up {loop}")
-            contestants.append(stack.enter_context(contestant(task, loop.split()[0], threads=threads, device=device, without=without)))
+            contestants.append(
+                stack.enter_context(
+                    contestant(
+                        task, loop.split()[0], threads=threads, device=device, without=without
+                    )
+                )
+            )
             if device == "cpu":
                 abouts.append(contestants[-1].warm())
-        abouts = abouts or [one.warm() for one in contestants]  # on a GPU beside one another: what compiles is the CPU
+        abouts = abouts or [
+            one.warm() for one in contestants
+        ]  # on a GPU beside one another: what compiles is the CPU
         turns: list[list[dict[str, float]]] = [[] for _ in loops]
         for number in range(rounds):
             say(f"{task.model}: round {number + 1} of {rounds}")
@@ -111,19 +138,31 @@ def measure(
                 turns[index].append(contestants[index].turn(TURN_SECONDS))
     rows = []
     for (loop, _), those, about in zip(loops, turns, abouts, strict=True):
-        ratio_to, base = {first: (None, turns[0]), "ours": (first, turns[0])}.get(loop, ("ours", turns[1]))
+        ratio_to, base = {first: (None, turns[0]), "ours": (first, turns[0])}.get(
+            loop, ("ours", turns[1])
+        )
         rows.append(_row(task, loop, about, those, threads=threads, ratio_to=ratio_to, base=base))
     return rows
 
 
 def _row(
-    task: Task, loop: str, about: dict[str, Any], turns: list[dict[str, float]], *, threads: int, ratio_to: str | None,
+    task: Task,
+    loop: str,
+    about: dict[str, Any],
+    turns: list[dict[str, float]],
+    *,
+    threads: int,
+    ratio_to: str | None,
     base: list[dict[str, float]],
-) -> Row:  # fmt: skip
-    macs = models.complexity(models.build(task.model, num_classes=task.num_classes), (3, task.size_px, task.size_px)).macs
+) -> Row:
+    macs = models.complexity(
+        models.build(task.model, num_classes=task.num_classes), (3, task.size_px, task.size_px)
+    ).macs
     speeds = [turn["images"] / turn["seconds"] for turn in turns]
     rates = [turn["matrix_product_flops"] for turn in turns]
-    ratios = [mine * other["seconds"] / other["images"] for mine, other in zip(speeds, base, strict=True)]
+    ratios = [
+        mine * other["seconds"] / other["images"] for mine, other in zip(speeds, base, strict=True)
+    ]
     return Row(
         model=task.model,
         loop=loop,
@@ -134,7 +173,9 @@ def _row(
         size_px=task.size_px,
         rounds=len(turns),
         images_per_second=Spread.of(speeds),
-        share_pct=Spread.of([100 * 6 * macs * speed / rate for speed, rate in zip(speeds, rates, strict=True)]),
+        share_pct=Spread.of(
+            [100 * 6 * macs * speed / rate for speed, rate in zip(speeds, rates, strict=True)]
+        ),
         matrix_product_gflops=Spread.of([rate / 1e9 for rate in rates]),
         ratio_to=ratio_to,
         ratio=Spread.of(ratios) if ratio_to else None,
@@ -162,15 +203,27 @@ class Contestant:
 
 
 @contextmanager
-def contestant(task: Task, loop: str, *, threads: int, device: str, without: Part | None) -> Iterator[Contestant]:
+def contestant(
+    task: Task, loop: str, *, threads: int, device: str, without: Part | None
+) -> Iterator[Contestant]:
     """Start `loop` on `task` in a process of its own, and end it afterwards. OSError where it dies."""
-    options = {"loop": loop, "threads": threads, "device": device, **asdict(task)} | ({"without": without} if without else {})
+    options = {"loop": loop, "threads": threads, "device": device, **asdict(task)} | (
+        {"without": without} if without else {}
+    )
     command = [sys.executable, "-m", "benchmarks.contestant"]
-    command += [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    command += [
+        word
+        for key, value in options.items()
+        for word in (f"--{key.replace('_', '-')}", str(value))
+    ]
     settings = environment(without) if loop == "ours" else dict(os.environ)
-    settings["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), str(ROOT / "src"), settings.get("PYTHONPATH"))))
+    settings["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(ROOT), str(ROOT / "src"), settings.get("PYTHONPATH")))
+    )
     name = f"{loop} on {task.model}"
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings
+    ) as process:
         try:
             yield Contestant(name=name, process=process)
         finally:
@@ -181,7 +234,9 @@ def _answer(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise OSError(f"bench: the loop {name} ended with status {process.wait()} before it had answered")
+        raise OSError(
+            f"bench: the loop {name} ended with status {process.wait()} before it had answered"
+        )
     return dict(json.loads(line))
 
 
@@ -190,13 +245,23 @@ def table(rows: Sequence[Row]) -> str:
     heading = ("model", "loop", "numerics", "images/s", "ratio", "share of matrix products")
     lines = [heading, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    threads, rounds = (f"{num} {what}{'s' * (num > 1)}" for num, what in ((rows[0].threads, "thread"), (rows[0].rounds, "round")))
+    text = "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+    threads, rounds = (
+        f"{num} {what}{'s' * (num > 1)}"
+        for num, what in ((rows[0].threads, "thread"), (rows[0].rounds, "round"))
+    )
     others_pct = max(row.others_pct.median for row in rows)
     return (
         f"{text}\n{threads}, {rounds} in turns; median [lowest to highest]; "
         "share: 3 x 2 x MACs x images over the rate of matrix products in that precision"
-        + (f"\ndisturbed: other processes took {others_pct:.0f} % of the machine meanwhile" if others_pct > DISTURBED_PCT else "")
+        + (
+            f"\ndisturbed: other processes took {others_pct:.0f} % of the machine meanwhile"
+            if others_pct > DISTURBED_PCT
+            else ""
+        )
     )
 
 
@@ -207,4 +272,11 @@ def _cells(row: Row) -> tuple[str, ...]:
     numerics = f"{row.precision}{', compiled' if row.compiled else ''}"
     ratio = "" if row.ratio is None else f"{spread(row.ratio, 2)} of {row.ratio_to}"
     share = f"{row.share_pct.median:.0f} % of {row.matrix_product_gflops.median:,.0f} GFLOP/s"
-    return row.model, row.loop, numerics, spread(row.images_per_second, 0 if row.images_per_second.median >= 100 else 1), ratio, share
+    return (
+        row.model,
+        row.loop,
+        numerics,
+        spread(row.images_per_second, 0 if row.images_per_second.median >= 100 else 1),
+        ratio,
+        share,
+    )

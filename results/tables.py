@@ -30,10 +30,20 @@ def results_table(results: Path = RESULTS) -> str:
     # A trial on the validation split chose the recipe; the numbers that count are those of all training images.
     # The worth of each ambiguity has a table of its own.
     rows = [
-        row for row in found.rows
-        if not row.recipe["data"]["validation_images"] and row.folder.relative_to(results).parts[0] != "ambiguities"
-    ]  # fmt: skip
-    heads = ("network", "recipe", "seeds", "training error %", "test error %", "paper, 164 epochs %", "a run")
+        row
+        for row in found.rows
+        if not row.recipe["data"]["validation_images"]
+        and row.folder.relative_to(results).parts[0] != "ambiguities"
+    ]
+    heads = (
+        "network",
+        "recipe",
+        "seeds",
+        "training error %",
+        "test error %",
+        "paper, 164 epochs %",
+        "a run",
+    )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for group in table(rows, fields=(TRAINING, TEST)).groups:
         own = [row for row in rows if (row.model, row.protocol) == (group.model, group.protocol)]
@@ -44,13 +54,24 @@ def results_table(results: Path = RESULTS) -> str:
 def _cells(group: Group, rows: list[Row]) -> list[str]:
     recipe = rows[0].recipe
     size = recipe["data"]["size_px"]
-    told = f"`{recipe['name']}`, {recipe['schedule']['duration']}" + (f", {size} x {size} pixels" if size else "") + _data_and_start(recipe)
+    told = (
+        f"`{recipe['name']}`, {recipe['schedule']['duration']}"
+        + (f", {size} x {size} pixels" if size else "")
+        + _data_and_start(recipe)
+    )
     folders = {row.folder.relative_to(RESULTS).parts[0] for row in rows}
-    printed = None if size else numbers("table6").get(group.model)  # it says nothing of smaller pictures
+    printed = (
+        None if size else numbers("table6").get(group.model)
+    )  # it says nothing of smaller pictures
     return [
-        f"[{group.model}](results/{'/'.join(sorted(folders))})", told, str(len(group.seeds)), _error(group.summaries.get(TRAINING)),
-        _error(group.summaries.get(TEST)), "" if printed is None else f"{printed:.2f}", _runs(rows),
-    ]  # fmt: skip
+        f"[{group.model}](results/{'/'.join(sorted(folders))})",
+        told,
+        str(len(group.seeds)),
+        _error(group.summaries.get(TRAINING)),
+        _error(group.summaries.get(TEST)),
+        "" if printed is None else f"{printed:.2f}",
+        _runs(rows),
+    ]
 
 
 def _data_and_start(recipe: dict[str, Any]) -> str:
@@ -64,7 +85,9 @@ def _data_and_start(recipe: dict[str, Any]) -> str:
 def _error(numbers_: Summary | None) -> str:
     if numbers_ is None:
         return ""
-    text = f"{numbers_.mean:.2f}" + ("" if numbers_.standard_deviation is None else f" ± {numbers_.standard_deviation:.2f}")
+    text = f"{numbers_.mean:.2f}" + (
+        "" if numbers_.standard_deviation is None else f" ± {numbers_.standard_deviation:.2f}"
+    )
     around = numbers_.interval
     return text + (f" [{around.low:.2f}, {around.high:.2f}]" if around else "")
 
@@ -75,7 +98,12 @@ def _runs(rows: Iterable[Row]) -> str:
     places = sorted({device(RunFolder.open(row.folder).environment) for row in rows})
     times = dict.fromkeys(duration(value) for value in (seconds[0], seconds[-1]))
     told = tuple(f" on {place}" for place in places)  # of a GPU the instruction set is its name
-    precision = sorted({row.numerics.rpartition(" on ")[0] if row.numerics.endswith(told) else row.numerics for row in rows})
+    precision = sorted(
+        {
+            row.numerics.rpartition(" on ")[0] if row.numerics.endswith(told) else row.numerics
+            for row in rows
+        }
+    )
     return f"{' to '.join(times)} ({'; '.join((*places, *precision))})"
 
 
@@ -83,12 +111,21 @@ def dialects_table(*, sources: bool) -> str:
     """Markdown: a row for each dialect of weights, those that are not supported last; with `sources` also why we know it, or why not."""
     heads = ("dialect", "whose", "files", "direction", "example", "checked against")
     rows = [
-        (f"`{name}`", dialect.title, ", ".join(f".{kind}" for kind in dialect.containers), "in, out", _example(dialect), dialect.source)
+        (
+            f"`{name}`",
+            dialect.title,
+            ", ".join(f".{kind}" for kind in dialect.containers),
+            "in, out",
+            _example(dialect),
+            dialect.source,
+        )
         for name, dialect in dialects().items()
     ]
     rows += [(f"`{name}`", "", "", "neither", "", reason) for name, reason in unsupported().items()]
     shown = len(heads) if sources else len(heads) - 1
-    return "\n".join(f"| {' | '.join(cells[:shown])} |" for cells in (heads, ("---",) * len(heads), *rows))
+    return "\n".join(
+        f"| {' | '.join(cells[:shown])} |" for cells in (heads, ("---",) * len(heads), *rows)
+    )
 
 
 def _example(dialect: Dialect) -> str:

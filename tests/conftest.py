@@ -44,7 +44,12 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     from reslearn.diagnose import budget, experiment
 
     def fewer(**others: Any) -> None:
-        for name, value in {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, **others}.items():
+        for name, value in {
+            "LR_FACTORS": (1.0,),
+            "FEWEST_SEEDS": 1,
+            "MAX_SEEDS": {1: 1},
+            **others,
+        }.items():
             places = [module for module in (budget, experiment) if hasattr(module, name)]
             assert places, name
             for place in places:
@@ -58,13 +63,20 @@ def make_pictures() -> Callable[..., Path]:
     """`make_pictures(folder, train=9, test=3)`: class folders such as people have. Sizes are odd; some pictures are grey, transparent or
     held sideways by the camera; those of a class share a colour."""
 
-    def make(folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **parts: int) -> Path:
+    def make(
+        folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **parts: int
+    ) -> Path:
         random = np.random.default_rng(0)
         for part, num_images in parts.items():
             for label, name in enumerate(classes):
                 (folder / part / name).mkdir(parents=True)
                 for number in range(num_images):
-                    pixels = random.integers(0, 120, (random.integers(21, 60), random.integers(21, 60), 3), dtype=np.uint8)
+                    pixels = random.integers(
+                        0,
+                        120,
+                        (random.integers(21, 60), random.integers(21, 60), 3),
+                        dtype=np.uint8,
+                    )
                     pixels[:, :, 2 - label % 3] += 100
                     mode, suffix, exif = ("RGB", "jpg", Image.Exif())
                     if number % 5 == 1:
@@ -73,7 +85,9 @@ def make_pictures() -> Callable[..., Path]:
                         mode, suffix = "RGBA", "png"
                     elif number % 5 == 3:
                         exif[0x0112] = 6  # to be turned by a quarter
-                    Image.fromarray(pixels).convert(mode).save(folder / part / name / f"{number}.{suffix}", exif=exif)
+                    Image.fromarray(pixels).convert(mode).save(
+                        folder / part / name / f"{number}.{suffix}", exif=exif
+                    )
         return folder
 
     return make
@@ -89,7 +103,9 @@ def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *map(str, arguments)])
-        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
+        monkeypatch.setattr(
+            "warnings.showwarning", None
+        )  # put back afterwards, though main sets it
         with pytest.raises(SystemExit) as ended:
             cli.main()
         output = capsys.readouterr()

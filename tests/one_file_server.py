@@ -23,14 +23,20 @@ class Site:
                 if site.refusal:
                     self.send_error(site.refusal)
                     return
-                start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and site.ranges else 0
+                start = (
+                    int(asked.removeprefix("bytes=").removesuffix("-"))
+                    if asked and site.ranges
+                    else 0
+                )
                 if start >= len(site.body):
                     self.send_error(416)
                     return
                 body = site.body[start:]
                 self.send_response(206 if asked and site.ranges else 200)
                 if asked and site.ranges:
-                    self.send_header("Content-Range", f"bytes {start}-{len(site.body) - 1}/{len(site.body)}")
+                    self.send_header(
+                        "Content-Range", f"bytes {start}-{len(site.body) - 1}/{len(site.body)}"
+                    )
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if site.cuts:
@@ -43,11 +49,15 @@ class Site:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}/"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
         self.thread.start()
 
     def close(self) -> None:
-        if not self.thread.is_alive():  # a test that wants it gone closes it before the fixture does
+        if (
+            not self.thread.is_alive()
+        ):  # a test that wants it gone closes it before the fixture does
             return
         self.server.shutdown()
         self.server.server_close()

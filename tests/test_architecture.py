@@ -52,15 +52,21 @@ def rooms() -> dict[str, Room]:
     for name, allowed, torch in rows:
         words = set(re.findall(r"\w+", allowed))
         may_import = set(names) - {name} if words == {"all"} else words
-        assert may_import <= set(names), f"ARCHITECTURE.md: {name} may import {may_import - set(names)}, which are no rooms"
-        assert torch in {"yes", "late", "no"}, f"ARCHITECTURE.md: {name}: torch is {torch!r}; allowed are yes, late, no"
+        assert may_import <= set(names), (
+            f"ARCHITECTURE.md: {name} may import {may_import - set(names)}, which are no rooms"
+        )
+        assert torch in {"yes", "late", "no"}, (
+            f"ARCHITECTURE.md: {name}: torch is {torch!r}; allowed are yes, late, no"
+        )
         table[name] = Room(name, frozenset(may_import), torch)
     return table
 
 
 @functools.cache
 def imports_of(path: Path) -> tuple[Import, ...]:
-    return tuple(_walk(ast.parse(path.read_text(encoding="utf-8")), path, late=False, for_types=False))
+    return tuple(
+        _walk(ast.parse(path.read_text(encoding="utf-8")), path, late=False, for_types=False)
+    )
 
 
 def _walk(node: ast.AST, path: Path, *, late: bool, for_types: bool) -> Iterator[Import]:
@@ -68,14 +74,25 @@ def _walk(node: ast.AST, path: Path, *, late: bool, for_types: bool) -> Iterator
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, late, for_types) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, f"{path}:{child.lineno}: relative imports hide which room is meant"
+            assert child.level == 0, (
+                f"{path}:{child.lineno}: relative imports hide which room is meant"
+            )
             # `from reslearn import models` imports a room too.
-            named = [f"reslearn.{alias.name}" for alias in child.names] if child.module == "reslearn" else [child.module or ""]
+            named = (
+                [f"reslearn.{alias.name}" for alias in child.names]
+                if child.module == "reslearn"
+                else [child.module or ""]
+            )
             yield from (Import(module, child.lineno, late, for_types) for module in named)
         else:
             in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            type_checking = isinstance(child, ast.If) and ast.unparse(child.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
-            yield from _walk(child, path, late=late or in_function, for_types=for_types or type_checking)
+            type_checking = isinstance(child, ast.If) and ast.unparse(child.test) in {
+                "TYPE_CHECKING",
+                "typing.TYPE_CHECKING",
+            }
+            yield from _walk(
+                child, path, late=late or in_function, for_types=for_types or type_checking
+            )
 
 
 def room_of(path: Path) -> str | None:
@@ -103,7 +120,9 @@ def test_the_table_was_found() -> None:
 
 def test_the_table_has_no_cycle() -> None:
     graph = {room.name: room.may_import for room in rooms().values()}
-    assert set(TopologicalSorter(graph).static_order()) == set(graph)  # raises CycleError, naming it
+    assert set(TopologicalSorter(graph).static_order()) == set(
+        graph
+    )  # raises CycleError, naming it
 
 
 def test_every_folder_is_a_room() -> None:
@@ -120,7 +139,9 @@ def test_imports_keep_to_the_table(path: Path) -> None:
         if name is None and other not in {None, "cli"}:
             wrong.append(where(path, imported) + ": the package itself imports no room but cli")
         elif name is not None and other not in {None, name} | rooms()[name].may_import:
-            wrong.append(f"{where(path, imported)}: {name} may import {', '.join(sorted(rooms()[name].may_import)) or 'no other room'}")
+            wrong.append(
+                f"{where(path, imported)}: {name} may import {', '.join(sorted(rooms()[name].may_import)) or 'no other room'}"
+            )
         elif other == "train" and name not in MAY_TRAIN | {"train"}:
             wrong.append(where(path, imported) + ": only cli and diagnose start trainings")
     assert not wrong, "\n".join(wrong)
@@ -141,7 +162,9 @@ def test_torch_only_where_the_table_says(path: Path) -> None:
     wrong = [
         where(path, imported)
         for imported in imports_of(path)
-        if brings_torch(imported) and not imported.for_types and (torch == "no" or (torch == "late" and not imported.late))
+        if brings_torch(imported)
+        and not imported.for_types
+        and (torch == "no" or (torch == "late" and not imported.late))
     ]
     assert not wrong, f"torch in {name}: {torch}\n" + "\n".join(wrong)
 
@@ -153,7 +176,8 @@ def test_command_files_import_only_inside_functions() -> None:
         for path in MODULES
         if room_of(path) == "cli"
         for imported in imports_of(path)
-        if not (imported.late or imported.for_types) and imported_room(imported) not in {None, "cli"}
+        if not (imported.late or imported.for_types)
+        and imported_room(imported) not in {None, "cli"}
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -162,8 +186,12 @@ def test_command_files_import_only_inside_functions() -> None:
 def test_house_rules(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert path.stem not in SAYS_NOTHING, "a name that says what is in the file"
-    assert text.count("\n") <= MAX_LINES, f"{text.count(chr(10))} lines; mostly below 250, never over {MAX_LINES}"
-    assert ast.get_docstring(ast.parse(text)), "a module begins with what it is for and its place in the paper"
+    assert text.count("\n") <= MAX_LINES, (
+        f"{text.count(chr(10))} lines; mostly below 250, never over {MAX_LINES}"
+    )
+    assert ast.get_docstring(ast.parse(text)), (
+        "a module begins with what it is for and its place in the paper"
+    )
 
 
 def test_names_of_test_files_are_unique() -> None:
@@ -173,7 +201,15 @@ def test_names_of_test_files_are_unique() -> None:
 
 def test_rooms_without_torch_work_where_there_is_none() -> None:
     """What imports bring by way of libraries is seen only at run time: a report is made on a machine without torch."""
-    free = [room.name for room in rooms().values() if room.torch != "yes" and (PACKAGE / room.name).is_dir()]
-    code = "import sys; sys.modules['torch'] = None\n" + "\n".join(f"import reslearn.{name}" for name in free)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    free = [
+        room.name
+        for room in rooms().values()
+        if room.torch != "yes" and (PACKAGE / room.name).is_dir()
+    ]
+    code = "import sys; sys.modules['torch'] = None\n" + "\n".join(
+        f"import reslearn.{name}" for name in free
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr

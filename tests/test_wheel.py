@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     (built,) = folder.glob("*.whl")
     return built
 
@@ -21,7 +26,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_package_and_the_licence(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     package = ROOT / "src" / "reslearn"
-    kept = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    kept = {
+        path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
     expected = {f"reslearn/{path.relative_to(package).as_posix()}" for path in kept}
     assert {name for name in packed if name.startswith("reslearn/")} == expected
     assert any(name.endswith("licenses/LICENSE") for name in packed)
@@ -32,7 +39,12 @@ def test_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     code = "import sys; sys.path.insert(0, 'installed'); import reslearn.cli; print(reslearn.__file__); reslearn.cli.main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "list", "recipes"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, "list", "recipes"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stderr == ""
     where, *recipes = done.stdout.splitlines()

@@ -43,8 +43,13 @@ class Member:
     def problem(self, build: Callable[[], nn.Module] | None = None) -> Problem:
         """As `reslearn diagnose` takes it; with `build`, of another network on the same data."""
         return make_problem(
-            build or self.build, self.data(), name=self.name, optimizer=self.optimizer, lr=self.lr, batch_size=BATCH_SIZE
-        )  # fmt: skip
+            build or self.build,
+            self.data(),
+            name=self.name,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            batch_size=BATCH_SIZE,
+        )
 
 
 @cache
@@ -81,44 +86,73 @@ def _measured() -> Iterator[dict[str, Any]]:
         mlp = partial(nets.mlp, inputs, outputs)
         for norm, width in ((False, 16), (True, 16), (False, 32)):
             for depth in (3, 6, 12, 24):
-                name = f"mlp{depth}-{task}" + ("-bn" if norm else "") + ("-wide" if width > 16 else "")
-                yield _against_shallow(name, "mlp", partial(mlp, norm=norm, width=width), depth, data, lr)
+                name = (
+                    f"mlp{depth}-{task}" + ("-bn" if norm else "") + ("-wide" if width > 16 else "")
+                )
+                yield _against_shallow(
+                    name, "mlp", partial(mlp, norm=norm, width=width), depth, data, lr
+                )
         for depth in (32, 48):  # enough that depth does hurt
             yield _against_shallow(f"mlp{depth}-{task}", "mlp, deep", mlp, depth, data, lr)
-        yield _against_shallow(f"mlp48-{task}-bn", "mlp, deep", partial(mlp, norm=True), 48, data, lr)
+        yield _against_shallow(
+            f"mlp48-{task}-bn", "mlp, deep", partial(mlp, norm=True), 48, data, lr
+        )
         for depth in (7, 13, 25):
             build = partial(mlp, norm=True, shortcuts=True)
-            yield _against_shallow(f"mlp{depth}-{task}-shortcuts", "mlp, shortcuts", build, depth, data, lr)
+            yield _against_shallow(
+                f"mlp{depth}-{task}-shortcuts", "mlp, shortcuts", build, depth, data, lr
+            )
     for activation in ("tanh", "gelu", "sigmoid"):
         for task, depth in (("digits", 6), ("moons", 6), ("breast", 16), ("sines", 16)):
             data, inputs, outputs, lr = _TABLES[task]
             build = partial(nets.mlp, inputs, outputs, activation=activation)
-            yield _against_shallow(f"mlp{depth}-{task}-{activation}", "mlp, other activations", build, depth, data, lr)
+            yield _against_shallow(
+                f"mlp{depth}-{task}-{activation}", "mlp, other activations", build, depth, data, lr
+            )
     for family, (net, data, outputs) in _CONVOLUTIONAL.items():
         for norm in (False, True):
             for depth in (3, 6, 12, 20):
                 name = f"{family}-{depth}" + ("-bn" if norm else "")
-                yield _against_shallow(name, family, partial(net, outputs, norm=norm), depth, data, 0.05)
+                yield _against_shallow(
+                    name, family, partial(net, outputs, norm=norm), depth, data, 0.05
+                )
         for depth in (7, 13, 21):
             build = partial(net, outputs, norm=True, shortcuts=True)
-            yield _against_shallow(f"{family}-{depth}-shortcuts", f"{family}, shortcuts", build, depth, data, 0.05)
+            yield _against_shallow(
+                f"{family}-{depth}-shortcuts", f"{family}, shortcuts", build, depth, data, 0.05
+            )
     for shortcuts in (True, False):
         for depth in (2, 3, 6, 9):
             name = f"transformer{depth}" + ("" if shortcuts else "-no-shortcuts")
             build = partial(_transformer, shortcuts=shortcuts)
-            yield _against_shallow(name, "transformer", build, depth, tasks.tokens, 3e-3, optimizer="adam")
+            yield _against_shallow(
+                name, "transformer", build, depth, tasks.tokens, 3e-3, optimizer="adam"
+            )
 
 
 def _against_shallow(
-    name: str, kind: str, build: Callable[..., nn.Module], depth: int, data: Callable[[], Pair], lr: float, *, optimizer: str = "sgd"
+    name: str,
+    kind: str,
+    build: Callable[..., nn.Module],
+    depth: int,
+    data: Callable[[], Pair],
+    lr: float,
+    *,
+    optimizer: str = "sgd",
 ) -> dict[str, Any]:
     fewer = max(1, round(depth / 3))
     if "shortcuts" in kind:
         fewer += 1 - fewer % 2  # a first layer and whole blocks
     return {
-        "name": name, "kind": kind, "build": partial(build, depth=depth), "shallow": partial(build, depth=fewer),
-        "shallowest": partial(build, depth=1) if fewer > 2 else None, "data": data, "lr": lr, "optimizer": optimizer,
-    }  # fmt: skip
+        "name": name,
+        "kind": kind,
+        "build": partial(build, depth=depth),
+        "shallow": partial(build, depth=fewer),
+        "shallowest": partial(build, depth=1) if fewer > 2 else None,
+        "data": data,
+        "lr": lr,
+        "optimizer": optimizer,
+    }
 
 
 def _transformer(*, depth: int, shortcuts: bool = True) -> nn.Module:
@@ -141,17 +175,31 @@ def _constructed() -> Iterator[dict[str, Any]]:
 def _rates() -> Iterator[dict[str, Any]]:
     """Two hundred times too low, or so high that nothing is learnt."""
     usual: list[tuple[str, Callable[[], nn.Module], Callable[[], Pair], float, str]] = [
-        *((f"mlp-{task}", _mlp(task), _TABLES[task][0], _TABLES[task][3], "sgd") for task in ("digits", "breast", "moons", "sines")),
-        ("conv2d", partial(nets.conv2d, 10, 7, norm=True, shortcuts=True), tasks.scans, 0.05, "sgd"),
+        *(
+            (f"mlp-{task}", _mlp(task), _TABLES[task][0], _TABLES[task][3], "sgd")
+            for task in ("digits", "breast", "moons", "sines")
+        ),
+        (
+            "conv2d",
+            partial(nets.conv2d, 10, 7, norm=True, shortcuts=True),
+            tasks.scans,
+            0.05,
+            "sgd",
+        ),
         ("conv1d", partial(nets.conv1d, 4, 7, norm=True, shortcuts=True), tasks.waves, 0.05, "sgd"),
         ("transformer", partial(_transformer, depth=2), tasks.tokens, 3e-3, "adam"),
     ]
     for name, build, data, lr, optimizer in usual:
         for word, factor in (("low", 1 / 200), ("high", 200)):
             yield {
-                "name": f"{name}-lr-too-{word}", "kind": f"learning rate too {word}", "build": build, "data": data, "lr": lr * factor,
-                "optimizer": optimizer, "truths": ("bad learning rate",),
-            }  # fmt: skip
+                "name": f"{name}-lr-too-{word}",
+                "kind": f"learning rate too {word}",
+                "build": build,
+                "data": data,
+                "lr": lr * factor,
+                "optimizer": optimizer,
+                "truths": ("bad learning rate",),
+            }
 
 
 def _starts() -> Iterator[dict[str, Any]]:
@@ -159,36 +207,73 @@ def _starts() -> Iterator[dict[str, Any]]:
     for task in ("digits", "breast", "moons", "wine"):
         data, _, _, lr = _TABLES[task]
         common = {"data": data, "lr": lr}
-        yield {**common, "name": f"mlp-{task}-dead", "kind": "dead", "build": _mlp(task, bias=-4.0), "truths": ("dead units",)}
+        yield {
+            **common,
+            "name": f"mlp-{task}-dead",
+            "kind": "dead",
+            "build": _mlp(task, bias=-4.0),
+            "truths": ("dead units",),
+        }
         for word, gain in (("vanishing", 0.1), ("exploding", 8.0)):
             yield {
-                **common, "name": f"mlp-{task}-{word}", "kind": word, "build": _mlp(task, 8, gain=gain),
+                **common,
+                "name": f"mlp-{task}-{word}",
+                "kind": word,
+                "build": _mlp(task, 8, gain=gain),
                 "truths": ("vanishing or exploding signal",),
-            }  # fmt: skip
+            }
     for family, (net, data, outputs) in _CONVOLUTIONAL.items():
         common = {"data": data, "lr": 0.05}
-        yield {**common, "name": f"{family}-dead", "kind": "dead", "build": partial(net, outputs, 4, bias=-4.0), "truths": ("dead units",)}
+        yield {
+            **common,
+            "name": f"{family}-dead",
+            "kind": "dead",
+            "build": partial(net, outputs, 4, bias=-4.0),
+            "truths": ("dead units",),
+        }
         for word, gain in (("vanishing", 0.1), ("exploding", 8.0)):
             yield {
-                **common, "name": f"{family}-{word}", "kind": word, "build": partial(net, outputs, 8, gain=gain),
+                **common,
+                "name": f"{family}-{word}",
+                "kind": word,
+                "build": partial(net, outputs, 8, gain=gain),
                 "truths": ("vanishing or exploding signal",),
-            }  # fmt: skip
+            }
 
 
 def _data() -> Iterator[dict[str, Any]]:
     def on(
-        name: str, build: Callable[[], nn.Module], lr: float, kind: str, data: Callable[[], Pair], optimizer: str = "sgd"
-    ) -> dict[str, Any]:  # fmt: skip
+        name: str,
+        build: Callable[[], nn.Module],
+        lr: float,
+        kind: str,
+        data: Callable[[], Pair],
+        optimizer: str = "sgd",
+    ) -> dict[str, Any]:
         return {
-            "name": f"{name}-{kind}", "kind": kind, "build": build, "data": data, "lr": lr, "optimizer": optimizer,
+            "name": f"{name}-{kind}",
+            "kind": kind,
+            "build": build,
+            "data": data,
+            "lr": lr,
+            "optimizer": optimizer,
             "truths": ("data fault",),
-        }  # fmt: skip
+        }
 
     for task in ("digits", "breast", "moons", "sines"):
         pair, _, _, lr = _TABLES[task]
         yield on(f"mlp-{task}", _mlp(task), lr, "shuffled", partial(tasks.shuffled, pair))
-    yield on("conv1d", partial(nets.conv1d, 4, 3), 0.05, "shuffled", partial(tasks.shuffled, tasks.waves))
-    yield on("transformer", partial(_transformer, depth=2), 3e-3, "shuffled", partial(tasks.shuffled, tasks.tokens), "adam")
+    yield on(
+        "conv1d", partial(nets.conv1d, 4, 3), 0.05, "shuffled", partial(tasks.shuffled, tasks.waves)
+    )
+    yield on(
+        "transformer",
+        partial(_transformer, depth=2),
+        3e-3,
+        "shuffled",
+        partial(tasks.shuffled, tasks.tokens),
+        "adam",
+    )
     for task in ("wine", "moons"):
         pair, _, _, lr = _TABLES[task]
         yield on(f"mlp-{task}", _mlp(task), lr, "noise", partial(tasks.noise, pair))
@@ -197,8 +282,20 @@ def _data() -> Iterator[dict[str, Any]]:
     yield on("mlp-wine-raw", _mlp("wine"), 0.02, "unscaled", tasks.wine_raw)
     for task in ("digits", "moons"):
         pair, _, _, lr = _TABLES[task]
-        yield on(f"mlp-{task}-large", _mlp(task), lr, "unscaled", partial(tasks.unscaled, pair, factor=300.0))
-        yield on(f"mlp-{task}-offset", _mlp(task), lr, "unscaled", partial(tasks.unscaled, pair, offset=300.0))
+        yield on(
+            f"mlp-{task}-large",
+            _mlp(task),
+            lr,
+            "unscaled",
+            partial(tasks.unscaled, pair, factor=300.0),
+        )
+        yield on(
+            f"mlp-{task}-offset",
+            _mlp(task),
+            lr,
+            "unscaled",
+            partial(tasks.unscaled, pair, offset=300.0),
+        )
 
 
 def _sizes() -> Iterator[dict[str, Any]]:
@@ -210,18 +307,30 @@ def _sizes() -> Iterator[dict[str, Any]]:
         ("conv1d", partial(nets.conv1d, 4, 3, width=1), tasks.waves),
     ):
         yield {
-            "name": f"{name}-too-small", "kind": "too small", "build": build, "data": data, "lr": 0.02,
+            "name": f"{name}-too-small",
+            "kind": "too small",
+            "build": build,
+            "data": data,
+            "lr": 0.02,
             "truths": ("capacity too small",),
-        }  # fmt: skip
+        }
     for task in ("digits", "sines"):
         data, _, _, lr = _TABLES[task]
         yield {  # nothing that it could be called is quite right
-            "name": f"mlp-{task}-dropout", "kind": "too regularised", "build": _mlp(task, 4, dropout=0.8), "data": data, "lr": lr,
+            "name": f"mlp-{task}-dropout",
+            "kind": "too regularised",
+            "build": _mlp(task, 4, dropout=0.8),
+            "data": data,
+            "lr": lr,
             "truths": ("capacity too small", "undecided"),
-        }  # fmt: skip
+        }
     for task in ("digits", "breast", "moons", "wine"):
         pair, _, _, lr = _TABLES[task]
         yield {
-            "name": f"mlp-{task}-overfits", "kind": "overfits", "build": _mlp(task, 3, width=128), "lr": lr,
-            "data": partial(tasks.mislabelled, pair, share=0.3, number=150), "truths": ("overfitting",),
-        }  # fmt: skip
+            "name": f"mlp-{task}-overfits",
+            "kind": "overfits",
+            "build": _mlp(task, 3, width=128),
+            "lr": lr,
+            "data": partial(tasks.mislabelled, pair, share=0.3, number=150),
+            "truths": ("overfitting",),
+        }

@@ -30,7 +30,8 @@ def alarms(problem: Problem, *, steps: int, seed: int = 0) -> dict[str, bool]:
         before = [weight.detach().clone() for weight in _weights(net)]
         _train(net, problem, optimizer, seed, start=half, steps=1)
         moved = statistics.median(
-            float((weight.detach() - old).norm() / old.norm().clamp_min(1e-12)) for weight, old in zip(_weights(net), before, strict=True)
+            float((weight.detach() - old).norm() / old.norm().clamp_min(1e-12))
+            for weight, old in zip(_weights(net), before, strict=True)
         )
         _train(net, problem, optimizer, seed, start=half + 1, steps=steps - half - 1)
     except NonFiniteLossError:  # the weights are not finite either, which each of them would see
@@ -39,7 +40,10 @@ def alarms(problem: Problem, *, steps: int, seed: int = 0) -> dict[str, bool]:
     ratios = [one.gradient_ratio for one in (start, end) if one.gradient_ratio is not None]
     dead = [one.dead_share for one in (start, end) if one.dead_share is not None]
     return {
-        "gradient ratio": any(not math.isfinite(ratio) or not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios),
+        "gradient ratio": any(
+            not math.isfinite(ratio) or not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO
+            for ratio in ratios
+        ),
         "dead units": any(share >= DEAD_SHARE for share in dead),
         "update ratio": not UPDATE_RATIO[0] < moved < UPDATE_RATIO[1],
     }
@@ -49,6 +53,21 @@ def _weights(net: nn.Module) -> list[torch.Tensor]:
     return [parameter for parameter in net.parameters() if parameter.ndim > 1]
 
 
-def _train(net: nn.Module, problem: Problem, optimizer: torch.optim.Optimizer, seed: int, *, start: int, steps: int) -> None:
-    for _ in fit(net, batches(problem, seed, start), problem.loss, optimizer, steps=steps, read_every_steps=max(1, steps)):
+def _train(
+    net: nn.Module,
+    problem: Problem,
+    optimizer: torch.optim.Optimizer,
+    seed: int,
+    *,
+    start: int,
+    steps: int,
+) -> None:
+    for _ in fit(
+        net,
+        batches(problem, seed, start),
+        problem.loss,
+        optimizer,
+        steps=steps,
+        read_every_steps=max(1, steps),
+    ):
         pass

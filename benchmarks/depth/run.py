@@ -30,19 +30,29 @@ Line = dict[str, Any]
 Say = Callable[[str], None]
 
 
-def measure_truths(chosen: Sequence[Member], *, jobs: int, say: Say, place: Path = TRUTHS, **small: int) -> None:
+def measure_truths(
+    chosen: Sequence[Member], *, jobs: int, say: Say, place: Path = TRUTHS, **small: int
+) -> None:
     """Those that are not in the file yet. `small`: fewer steps and seeds than the rule says, for tests."""
     done = {line["name"] for line in lines(place)}
     _run(_truth, [one for one in chosen if one.name not in done], place, jobs, say, small)
 
 
 def measure_verdicts(
-    chosen: Sequence[Member], *, jobs: int, say: Say, place: Path = VERDICTS, truths: Path = TRUTHS, **small: int
-) -> None:  # fmt: skip
+    chosen: Sequence[Member],
+    *,
+    jobs: int,
+    say: Say,
+    place: Path = VERDICTS,
+    truths: Path = TRUTHS,
+    **small: int,
+) -> None:
     """Those that the file does not have by the rules as they are now, but for members whose truth was measured and is not settled."""
     now = rules()
     kept = [line for line in lines(place) if line["rules"] == now]
-    done = {line["name"] for line in kept} | {line["name"] for line in lines(truths) if not line["names"]}
+    done = {line["name"] for line in kept} | {
+        line["name"] for line in lines(truths) if not line["names"]
+    }
     if place.is_file():
         place.write_text("".join(json.dumps(line) + "\n" for line in kept))
     _run(_verdict, [one for one in chosen if one.name not in done], place, jobs, say, small)
@@ -50,16 +60,21 @@ def measure_verdicts(
 
 def judged(half: str | None, *, truths: Path = TRUTHS, verdicts: Path = VERDICTS) -> list[Judged]:
     """Members of a half (of both, if None) with a settled truth and a verdict."""
-    known = {line["name"]: tuple(line["names"]) for line in lines(truths)} | {one.name: one.truths for one in members() if one.truths}
+    known = {line["name"]: tuple(line["names"]) for line in lines(truths)} | {
+        one.name: one.truths for one in members() if one.truths
+    }
     said = {line["name"]: line for line in lines(verdicts)}
     return [
         Judged(
-            name=one.name, truths=known[one.name], verdict=said[one.name]["verdict"], seconds=said[one.name]["seconds"],
+            name=one.name,
+            truths=known[one.name],
+            verdict=said[one.name]["verdict"],
+            seconds=said[one.name]["seconds"],
             alarms=said[one.name]["alarms"],
         )
         for one in members()
         if half in (None, one.half) and known.get(one.name) and one.name in said
-    ]  # fmt: skip
+    ]
 
 
 def unsettled(half: str | None, *, truths: Path = TRUTHS) -> int:
@@ -84,11 +99,23 @@ def lines(place: Path) -> list[Line]:
 def rules() -> str:
     """Twelve digits of the hash of what decides a verdict: rules, experiments and surgery."""
     rooms = {
-        "diagnose": ("before", "budget", "by_layer", "conditions", "experiment", "problem", "rates", "trial", "verdict"),
+        "diagnose": (
+            "before",
+            "budget",
+            "by_layer",
+            "conditions",
+            "experiment",
+            "problem",
+            "rates",
+            "trial",
+            "verdict",
+        ),
         "models": ("blocks", "seams", "surgery"),
     }
     root = Path(reslearn.diagnose.__file__).parents[1]
-    source = b"".join((root / room / f"{name}.py").read_bytes() for room, names in rooms.items() for name in names)
+    source = b"".join(
+        (root / room / f"{name}.py").read_bytes() for room, names in rooms.items() for name in names
+    )
     return hashlib.sha256(source + str(truth.DIAGNOSIS_STEPS).encode()).hexdigest()[:12]
 
 
@@ -104,22 +131,40 @@ def _verdict(name: str, small: dict[str, int]) -> Line:
     evidence = asdict(found.evidence)
     alarms = rivals.alarms(problem, steps=steps)
     return {
-        "name": name, "verdict": found.verdict.name, "because": found.verdict.because, "certain": found.verdict.certain,
-        "seconds": round(seconds, 1), "alarms": alarms, "evidence": evidence, "rules": rules(),
-    }  # fmt: skip
+        "name": name,
+        "verdict": found.verdict.name,
+        "because": found.verdict.because,
+        "certain": found.verdict.certain,
+        "seconds": round(seconds, 1),
+        "alarms": alarms,
+        "evidence": evidence,
+        "rules": rules(),
+    }
 
 
 def _run(
-    work: Callable[[str, dict[str, int]], Line], chosen: Sequence[Member], place: Path, jobs: int, say: Say, small: dict[str, int]
+    work: Callable[[str, dict[str, int]], Line],
+    chosen: Sequence[Member],
+    place: Path,
+    jobs: int,
+    say: Say,
+    small: dict[str, int],
 ) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     for number, line in enumerate(_done(work, [one.name for one in chosen], jobs, small), 1):
         with place.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        say(f"{number}/{len(chosen)} {line['name']}: {line['verdict'] if 'verdict' in line else ' or '.join(line['names']) or 'unsettled'}")
+        say(
+            f"{number}/{len(chosen)} {line['name']}: {line['verdict'] if 'verdict' in line else ' or '.join(line['names']) or 'unsettled'}"
+        )
 
 
-def _done(work: Callable[[str, dict[str, int]], Line], names: Sequence[str], jobs: int, small: dict[str, int]) -> Iterator[Line]:
+def _done(
+    work: Callable[[str, dict[str, int]], Line],
+    names: Sequence[str],
+    jobs: int,
+    small: dict[str, int],
+) -> Iterator[Line]:
     if jobs == 1:
         yield from (work(name, small) for name in names)
         return

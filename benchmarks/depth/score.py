@@ -40,7 +40,11 @@ class Rate:
     high_pct: float | None
 
     def __str__(self) -> str:
-        return "none" if self.pct is None else f"{self.hits} of {self.n}: {self.pct:.0f} % [{self.low_pct:.0f}, {self.high_pct:.0f}]"
+        return (
+            "none"
+            if self.pct is None
+            else f"{self.hits} of {self.n}: {self.pct:.0f} % [{self.low_pct:.0f}, {self.high_pct:.0f}]"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,9 @@ def rate(hits: int, n: int) -> Rate:
     if not n:
         return Rate(hits=0, n=0, pct=None, low_pct=None, high_pct=None)
     interval = proportion(hits, n)
-    return Rate(hits=hits, n=n, pct=100 * hits / n, low_pct=100 * interval.low, high_pct=100 * interval.high)
+    return Rate(
+        hits=hits, n=n, pct=100 * hits / n, low_pct=100 * interval.low, high_pct=100 * interval.high
+    )
 
 
 def score(judged: Sequence[Judged], *, unsettled: int = 0) -> Score:
@@ -83,12 +89,22 @@ def score(judged: Sequence[Judged], *, unsettled: int = 0) -> Score:
         healthy_undecided=_share(one.verdict == "undecided" for one in healthy),
         degradations_missed=_share(not one.is_right for one in degraded),
         right=_share(one.is_right for one in judged),
-        rivals={name: (_share(one.alarms[name] for one in healthy), _share(one.alarms[name] for one in degraded)) for name in RIVALS},
+        rivals={
+            name: (
+                _share(one.alarms[name] for one in healthy),
+                _share(one.alarms[name] for one in degraded),
+            )
+            for name in RIVALS
+        },
         seconds_median=median(one.seconds for one in judged),
         seconds_interval=bootstrap([one.seconds for one in judged], median),
         seconds_max=max(one.seconds for one in judged),
         unsettled=unsettled,
-        wrong=tuple(f"{one.name}: {one.verdict}, is {' or '.join(one.truths)}" for one in judged if not one.is_right),
+        wrong=tuple(
+            f"{one.name}: {one.verdict}, is {' or '.join(one.truths)}"
+            for one in judged
+            if not one.is_right
+        ),
     )
 
 
@@ -98,15 +114,29 @@ def table(found: Score) -> str:
     wide = max(len(truth) for truth in found.confusion)
     lines = [f"{'truth':{wide}}  verdicts"]
     for truth, row in sorted(found.confusion.items()):
-        lines.append(f"{truth:{wide}}  " + ", ".join(f"{row[name]} {name}" for name in names if name in row))
+        lines.append(
+            f"{truth:{wide}}  " + ", ".join(f"{row[name]} {name}" for name in names if name in row)
+        )
     lines += [
-        "", f"false alarms among the healthy  {found.false_alarms}", f"healthy, left undecided         {found.healthy_undecided}",
-        f"degradations missed             {found.degradations_missed}", f"right verdicts                  {found.right}",
+        "",
+        f"false alarms among the healthy  {found.false_alarms}",
+        f"healthy, left undecided         {found.healthy_undecided}",
+        f"degradations missed             {found.degradations_missed}",
+        f"right verdicts                  {found.right}",
         f"left out, truth not settled     {found.unsettled}",
-    ]  # fmt: skip
-    lines += [f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}" for name, (healthy, degraded) in found.rivals.items()]
-    spread = "" if found.seconds_interval is None else f" [{found.seconds_interval.low:.0f}, {found.seconds_interval.high:.0f}]"
-    lines += [f"a network took {found.seconds_median:.0f} s{spread} in the median, {found.seconds_max:.0f} s at most, on one core"]
+    ]
+    lines += [
+        f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}"
+        for name, (healthy, degraded) in found.rivals.items()
+    ]
+    spread = (
+        ""
+        if found.seconds_interval is None
+        else f" [{found.seconds_interval.low:.0f}, {found.seconds_interval.high:.0f}]"
+    )
+    lines += [
+        f"a network took {found.seconds_median:.0f} s{spread} in the median, {found.seconds_max:.0f} s at most, on one core"
+    ]
     return "\n".join([*lines, *(f"wrong: {line}" for line in found.wrong)])
 
 

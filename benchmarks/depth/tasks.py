@@ -64,9 +64,16 @@ def waves() -> Pair:
     """[800, 1, 32], four classes of wave form, at any phase, in noise."""
     generator = _generator()
     label = np.arange(800) % 4
-    phase = generator.uniform(0, 1, (800, 1)) + np.linspace(0, 2, 32) * generator.uniform(0.8, 1.2, (800, 1))
+    phase = generator.uniform(0, 1, (800, 1)) + np.linspace(0, 2, 32) * generator.uniform(
+        0.8, 1.2, (800, 1)
+    )
     turn = phase % 1
-    forms = (np.sin(2 * math.pi * phase), np.sign(turn - 0.5), 2 * turn - 1, 1 - 4 * np.abs(turn - 0.5))
+    forms = (
+        np.sin(2 * math.pi * phase),
+        np.sign(turn - 0.5),
+        2 * turn - 1,
+        1 - 4 * np.abs(turn - 0.5),
+    )
     x = np.choose(label[:, None], forms) + 0.3 * generator.normal(size=(800, 32))
     return torch.tensor(x[:, None], dtype=torch.float32), torch.tensor(label)
 
@@ -76,9 +83,13 @@ def tokens() -> Pair:
     generator = _generator()
     label, place = np.arange(800) % 4, generator.integers(0, 8, 800)
     patterns = generator.normal(size=(4, 5))
-    x = np.concatenate([patterns[generator.integers(0, 4, (800, 8))], np.zeros((800, 8, 1))], axis=2)
+    x = np.concatenate(
+        [patterns[generator.integers(0, 4, (800, 8))], np.zeros((800, 8, 1))], axis=2
+    )
     x[np.arange(800), place] = np.concatenate([patterns[label], np.full((800, 1), 2.0)], axis=1)
-    return torch.tensor(x + 0.1 * generator.normal(size=x.shape), dtype=torch.float32), torch.tensor(label)
+    return torch.tensor(
+        x + 0.1 * generator.normal(size=x.shape), dtype=torch.float32
+    ), torch.tensor(label)
 
 
 def shuffled(make: Make) -> Pair:

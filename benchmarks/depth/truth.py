@@ -40,33 +40,51 @@ def truth_of(member: Member, *, steps: int = STEPS, seeds: int = SEEDS) -> Truth
         return Truth(names=member.truths, measured={})
     scores: dict[str, list[float]] = {}
     rates: dict[str, float] = {}
-    for name, build in (("deep", member.build), ("shallow", member.shallow), ("shallowest", member.shallowest)):
-        if build is None or (name == "shallowest" and any(statistics.fmean(one) <= 1 - MARGIN for one in scores.values())):
+    for name, build in (
+        ("deep", member.build),
+        ("shallow", member.shallow),
+        ("shallowest", member.shallowest),
+    ):
+        if build is None or (
+            name == "shallowest"
+            and any(statistics.fmean(one) <= 1 - MARGIN for one in scores.values())
+        ):
             continue
         problem = member.problem(build)
         rates[name] = _best_rate(problem, steps)
         scores[name] = [_score(problem, rates[name], seed, steps) for seed in range(seeds)]
     if rates["deep"] != member.lr:
-        scores["given"] = [_score(member.problem(), member.lr, seed, steps) for seed in range(seeds)]
+        scores["given"] = [
+            _score(member.problem(), member.lr, seed, steps) for seed in range(seeds)
+        ]
     return Truth(names=settle(scores), measured={"steps": steps, "rates": rates, "scores": scores})
 
 
 def settle(scores: dict[str, list[float]]) -> tuple[str, ...]:
     """The rule above."""
     is_fine = True
-    for a, b, name in (("deep", "shallow", "degradation"), ("deep", "shallowest", "degradation"), ("given", "deep", "bad learning rate")):
+    for a, b, name in (
+        ("deep", "shallow", "degradation"),
+        ("deep", "shallowest", "degradation"),
+        ("given", "deep", "bad learning rate"),
+    ):
         if a in scores and b in scores:
             found = compare(scores[a], scores[b], paired=True)
             assert found.interval is not None, "five seeds have an interval"
             if is_worse(found):
-                learns_nothing = name == "degradation" and statistics.fmean(scores["deep"]) > 1 - MARGIN
+                learns_nothing = (
+                    name == "degradation" and statistics.fmean(scores["deep"]) > 1 - MARGIN
+                )
                 return (name, "vanishing or exploding signal") if learns_nothing else (name,)
             is_fine = is_fine and found.interval.high < MARGIN
     return ("healthy",) if is_fine and statistics.fmean(scores["deep"]) < 1 - MARGIN else ()
 
 
 def _best_rate(problem: Problem, steps: int) -> float:
-    return min((problem.lr * part for part in LR_FACTORS), key=lambda lr: (_score(problem, lr, CHOICE_SEED, steps), lr))
+    return min(
+        (problem.lr * part for part in LR_FACTORS),
+        key=lambda lr: (_score(problem, lr, CHOICE_SEED, steps), lr),
+    )
 
 
 def _score(problem: Problem, lr: float, seed: int, steps: int) -> float:

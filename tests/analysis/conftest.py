@@ -11,7 +11,13 @@ from reslearn.train import train_recipe
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    overrides = ["model.name=plain8", 'schedule.duration="20 steps"', "schedule.kind=constant", "data.train_images=300", "seed=3"]
+    overrides = [
+        "model.name=plain8",
+        'schedule.duration="20 steps"',
+        "schedule.kind=constant",
+        "data.train_images=300",
+        "seed=3",
+    ]
     snapshots = 'evaluation.snapshots=["0 steps", "10 steps"]'
     folder: Path = tmp_path_factory.mktemp("runs") / "plain8"
     train_recipe(recipes.load("digits", overrides=[*overrides, snapshots]), folder, threads=1)

@@ -12,7 +12,9 @@ def test_blocks_are_the_sum_and_zeroed_ones_the_identity() -> None:
     assert len(checks) == 6
     assert all(check.is_sum for check in checks)
     assert [check.is_identity for check in checks] == [True, True, None, True, None, True]
-    assert check_blocks(build("plain8", num_classes=10, in_channels=1), torch.randn(8, 1, 8, 8)) == []
+    assert (
+        check_blocks(build("plain8", num_classes=10, in_channels=1), torch.randn(8, 1, 8, 8)) == []
+    )
 
 
 def test_a_block_that_is_something_else_is_found_out() -> None:

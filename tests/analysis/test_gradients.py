@@ -33,7 +33,9 @@ def test_norms_are_those_of_autograd(name: str, batch: tuple[torch.Tensor, torch
     assert found.step == 7
     assert found.loss == pytest.approx(float(loss.detach()))
     assert [layer.name for layer in found.signal] == list(outputs)
-    assert [layer.norm for layer in found.signal] == pytest.approx([float(gradient.norm()) for gradient in expected], rel=1e-5)
+    assert [layer.norm for layer in found.signal] == pytest.approx(
+        [float(gradient.norm()) for gradient in expected], rel=1e-5
+    )
     weights = {layer.name: layer.norm for layer in found.weights}
     assert weights["stage2.0.body.conv1"] == pytest.approx(float(weight_gradient.norm()), rel=1e-5)
     assert len(weights) == 13
@@ -46,7 +48,9 @@ def test_the_network_is_left_as_it_was(batch: tuple[torch.Tensor, torch.Tensor])
     forward_signal(net, batch[0])
     assert not net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in net.parameters())
+    assert all(
+        parameter.grad is None and not parameter.requires_grad for parameter in net.parameters()
+    )
 
 
 def test_a_signal_that_vanishes_is_seen(batch: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -32,7 +32,16 @@ def test_the_loss_is_in_units_of_the_variance() -> None:
 
 
 def test_a_chain_can_be_fitted() -> None:
-    net, x = chain(num_blocks=2, width=8, with_shortcuts=True, seed=0), inputs(num_inputs=64, width=8, seed=0)
+    net, x = (
+        chain(num_blocks=2, width=8, with_shortcuts=True, seed=0),
+        inputs(num_inputs=64, width=8, seed=0),
+    )
     before = identity_loss(net, x)
-    fit(net, [(x, x)], functional.mse_loss, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), steps=30)
+    fit(
+        net,
+        [(x, x)],
+        functional.mse_loss,
+        torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
+        steps=30,
+    )
     assert identity_loss(net, x) < 0.5 * before

@@ -46,7 +46,10 @@ def test_the_line_has_its_ends_and_the_mean_in_its_middle(batches: Batches) -> N
     assert found.barrier_loss == barrier([(point.at, point.loss) for point in found.points])
     for at, whole in ((0.0, start), (1.0, end)):
         moved_to = between(start, end, at)
-        assert all(torch.equal(value, whole.get_parameter(name)) for name, value in moved_to.named_parameters())
+        assert all(
+            torch.equal(value, whole.get_parameter(name))
+            for name, value in moved_to.named_parameters()
+        )
 
 
 def test_a_net_to_itself_has_no_barrier(batches: Batches) -> None:
@@ -64,11 +67,18 @@ def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[st
         if parameter.ndim < 2:
             assert not direction[name].any(), name
         else:
-            torch.testing.assert_close(direction[name].flatten(1).norm(dim=1), parameter.detach().flatten(1).norm(dim=1))
-    again, second, other = (filter_normalised(trained, seed=seed, number=number) for seed, number in ((3, 0), (3, 1), (4, 0)))
+            torch.testing.assert_close(
+                direction[name].flatten(1).norm(dim=1), parameter.detach().flatten(1).norm(dim=1)
+            )
+    again, second, other = (
+        filter_normalised(trained, seed=seed, number=number)
+        for seed, number in ((3, 0), (3, 1), (4, 0))
+    )
     name = "head.fc.weight"
     assert torch.equal(again[name], direction[name])
-    assert not torch.equal(second[name], direction[name]) and not torch.equal(other[name], direction[name])
+    assert not torch.equal(second[name], direction[name]) and not torch.equal(
+        other[name], direction[name]
+    )
 
 
 def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) -> None:
@@ -78,8 +88,13 @@ def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) 
         for parameter in other.parameters():
             if parameter.ndim == 4:
                 parameter.mul_(10)
-    curves = [across(each, filter_normalised(each, seed=1), batches, num_points=3) for each in (one, other)]
-    assert [point.loss for point in curves[0]] == pytest.approx([point.loss for point in curves[1]], rel=1e-3)
+    curves = [
+        across(each, filter_normalised(each, seed=1), batches, num_points=3)
+        for each in (one, other)
+    ]
+    assert [point.loss for point in curves[0]] == pytest.approx(
+        [point.loss for point in curves[1]], rel=1e-3
+    )
 
 
 def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
@@ -87,22 +102,33 @@ def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
     before = deepcopy(trained.state_dict())
     first, second = (filter_normalised(trained, seed=0, number=number) for number in range(2))
     loss, error = by_hand(trained, batches)
-    curve, square = across(trained, first, batches, num_points=3), grid(trained, first, second, batches, num_points=3)
+    curve, square = (
+        across(trained, first, batches, num_points=3),
+        grid(trained, first, second, batches, num_points=3),
+    )
     assert [point.at for point in curve] == [-1, 0, 1]
     assert (curve[1].loss, curve[1].top1_error_pct) == (loss, error)
     assert square.distances == (-1, 0, 1)
     assert square.loss[1][1] == loss and square.top1_error_pct[1][1] == error
-    assert square.loss[1] == tuple(point.loss for point in curve)  # a row: the second direction at 0
+    assert square.loss[1] == tuple(
+        point.loss for point in curve
+    )  # a row: the second direction at 0
     assert square.loss[2][1] == by_hand(moved(trained, [(second, 1.0)]), batches)[0]
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
 
 
 @settings(max_examples=60)
-@given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=12), st.floats(-10, 10), st.floats(-10, 10))
-def test_a_straight_line_under_it_does_not_change_a_barrier(values: list[float], height: float, slope: float) -> None:
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=12), st.floats(-10, 10), st.floats(-10, 10)
+)
+def test_a_straight_line_under_it_does_not_change_a_barrier(
+    values: list[float], height: float, slope: float
+) -> None:
     places = [index / (len(values) - 1) for index in range(len(values))]
     found = barrier(list(zip(places, values, strict=True)))
-    tilted = barrier([(t, value + height + slope * t) for t, value in zip(places, values, strict=True)])
+    tilted = barrier(
+        [(t, value + height + slope * t) for t, value in zip(places, values, strict=True)]
+    )
     assert found >= 0
     assert tilted == pytest.approx(found, abs=1e-6)
 

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from reslearn.analysis import assembled, block_shapes, droppable, interchangeable, kendall_tau, lesions, without_body
+from reslearn.analysis import (
+    assembled,
+    block_shapes,
+    droppable,
+    interchangeable,
+    kendall_tau,
+    lesions,
+    without_body,
+)
 from reslearn.analysis.lesions import choose, swap
 from reslearn.evaluate import evaluate
 from reslearn.models import Network, build, last_batch_norm
@@ -52,9 +60,19 @@ def test_dropping_a_block_whose_body_is_zero_changes_nothing(batches: Batches) -
 def test_a_net_without_its_last_blocks_is_the_shallower_net(name: str, batches: Batches) -> None:
     """plain14 without the second block of each stage is plain8 with the weights of the first ones."""
     net, shallow = made(name, batches), build(f"{name[:-2]}8", num_classes=10, in_channels=1)
-    shallow.load_state_dict({key: value for key, value in net.state_dict().items() if key in shallow.state_dict()})
-    second = [index for index, (block_name, _) in enumerate(net.blocks()) if block_name.endswith(".1")]
-    damaged = assembled(net, [without_body(block) if index in second else block for index, (_, block) in enumerate(net.blocks())])
+    shallow.load_state_dict(
+        {key: value for key, value in net.state_dict().items() if key in shallow.state_dict()}
+    )
+    second = [
+        index for index, (block_name, _) in enumerate(net.blocks()) if block_name.endswith(".1")
+    ]
+    damaged = assembled(
+        net,
+        [
+            without_body(block) if index in second else block
+            for index, (_, block) in enumerate(net.blocks())
+        ],
+    )
     assert evaluate(damaged, batches) == evaluate(shallow, batches)
 
 
@@ -62,7 +80,12 @@ def test_a_plain_net_keeps_the_blocks_that_change_the_shape(batches: Batches) ->
     net = made("plain14", batches)
     found = lesions(net, batches, draws=2)
     assert found.not_droppable == ("stage2.0", "stage3.0")
-    assert [block.block for block in found.one_dropped] == ["stage1.0", "stage1.1", "stage2.1", "stage3.1"]
+    assert [block.block for block in found.one_dropped] == [
+        "stage1.0",
+        "stage1.1",
+        "stage2.1",
+        "stage3.1",
+    ]
     assert [entry.num_blocks for entry in found.some_dropped] == [1, 2, 3, 4]
     assert [len(entry.draws) for entry in found.some_dropped] == [2, 2, 2, 1]
     shapes = block_shapes(net, batches[0][0])
@@ -82,8 +105,12 @@ def test_a_swap_of_two_equal_blocks_changes_nothing(batches: Batches) -> None:
         second.get_parameter("body.conv1.weight").mul_(-3)
     other = lesions(net, batches, draws=3)
     assert all(draw.loss != other.intact.loss for draw in other.reordered[0].draws)
-    assert all(tau == pytest.approx(1 - 2 / 15) for tau in other.reordered[0].kendall_tau)  # one of 15 pairs stands the other way round
-    assert other.reordered[1].kendall_tau == pytest.approx((1, 1, 1))  # only one pair can change places: twice is back
+    assert all(
+        tau == pytest.approx(1 - 2 / 15) for tau in other.reordered[0].kendall_tau
+    )  # one of 15 pairs stands the other way round
+    assert other.reordered[1].kendall_tau == pytest.approx(
+        (1, 1, 1)
+    )  # only one pair can change places: twice is back
 
 
 def test_means_and_deviations_are_those_of_the_draws(batches: Batches) -> None:
@@ -107,11 +134,15 @@ def test_draws_depend_on_the_seed_alone_and_the_net_is_left_as_it_was(batches: B
 
 @settings(max_examples=40)
 @given(st.integers(1, 9), st.data(), st.integers(1, 6), st.integers(0, 50))
-def test_choices_are_different_and_as_many_as_there_are(num_blocks: int, data: st.DataObject, draws: int, seed: int) -> None:
+def test_choices_are_different_and_as_many_as_there_are(
+    num_blocks: int, data: st.DataObject, draws: int, seed: int
+) -> None:
     number = data.draw(st.integers(1, num_blocks))
     chosen = choose(range(num_blocks), number, draws=draws, seed=seed)
     assert len(set(chosen)) == len(chosen) == min(draws, math.comb(num_blocks, number))
-    assert all(len(set(choice)) == number and set(choice) <= set(range(num_blocks)) for choice in chosen)
+    assert all(
+        len(set(choice)) == number and set(choice) <= set(range(num_blocks)) for choice in chosen
+    )
 
 
 @settings(max_examples=40)

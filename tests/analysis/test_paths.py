@@ -31,14 +31,22 @@ def gradient_at_the_first_block(net: Network, x: torch.Tensor, y: torch.Tensor) 
     return gradient
 
 
-@pytest.mark.parametrize("switches", [{"shortcut": "A"}, {"shortcut": "B"}, {"shortcut": "C"}, {"normalize": False}], ids=str)
-def test_all_paths_together_are_the_gradient(switches: dict[str, object], batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+@pytest.mark.parametrize(
+    "switches",
+    [{"shortcut": "A"}, {"shortcut": "B"}, {"shortcut": "C"}, {"normalize": False}],
+    ids=str,
+)
+def test_all_paths_together_are_the_gradient(
+    switches: dict[str, object], batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     net = build("resnet8", num_classes=10, in_channels=1, **switches)
     backward = BlockwiseBackward(net, *batch)
     expected = gradient_at_the_first_block(net, *batch)
     torch.testing.assert_close(backward.gradient(["both"] * 3), expected)
     every = [through for length in range(4) for through in itertools.combinations(range(3), length)]
-    torch.testing.assert_close(torch.stack([backward.path(through) for through in every]).sum(0), expected)
+    torch.testing.assert_close(
+        torch.stack([backward.path(through) for through in every]).sum(0), expected
+    )
     assert paths(net, *batch).gradient_norm == pytest.approx(float(expected.norm()), rel=1e-4)
 
 
@@ -48,7 +56,12 @@ def test_a_linear_chain_by_hand() -> None:
     bodies = [nn.Conv2d(2, 2, 1, bias=False) for _ in range(4)]
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
     chain = [Residual(body, nn.Identity(), nn.Identity()) for body in bodies]
-    net = Network(stem=nn.Identity(), stages=[chain[:2], chain[2:]], head=head, spec={"name": "chain", "num_classes": 3})
+    net = Network(
+        stem=nn.Identity(),
+        stages=[chain[:2], chain[2:]],
+        head=head,
+        spec={"name": "chain", "num_classes": 3},
+    )
     x, y = torch.randn(5, 2, 1, 1), torch.arange(5) % 3
     weights = [body.weight[:, :, 0, 0].detach() for body in bodies]
     hidden = x[:, :, 0, 0].T
@@ -79,11 +92,21 @@ def test_a_body_that_is_zero_lets_nothing_through(batch: tuple[torch.Tensor, tor
     assert found.within_pct == pytest.approx(100 / 64)
 
 
-def test_lengths_are_binomial_and_draws_follow_the_seed(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_lengths_are_binomial_and_draws_follow_the_seed(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
     net = build("resnet14", num_classes=10, in_channels=1).eval()
     before = deepcopy(net.state_dict())
     found = paths(net, *batch, draws=4, seed=1)
-    assert [round(entry.paths_pct * 64 / 100, 9) for entry in found.lengths] == [1, 6, 15, 20, 15, 6, 1]
+    assert [round(entry.paths_pct * 64 / 100, 9) for entry in found.lengths] == [
+        1,
+        6,
+        15,
+        20,
+        15,
+        6,
+        1,
+    ]
     assert [entry.num_draws for entry in found.lengths] == [1, 4, 4, 4, 4, 4, 1]
     assert found.lengths[0].sd_gradient_norm is None
     assert found.mean_length == 3
@@ -104,13 +127,17 @@ def test_contributions_are_shares_with_their_mean(norms: list[float]) -> None:
     assert math.fsum(entry.contribution_pct for entry in found.lengths) == pytest.approx(100)
     assert 0 <= found.low <= found.high <= n
     assert 0 <= found.effective_length <= n
-    inside = math.fsum(entry.contribution_pct for entry in found.lengths[found.low : found.high + 1])
+    inside = math.fsum(
+        entry.contribution_pct for entry in found.lengths[found.low : found.high + 1]
+    )
     assert inside >= 95 - 1e-9
 
 
 @settings(max_examples=20)
 @given(st.floats(0.05, 0.95), st.integers(2, 30))
-def test_a_gradient_that_shrinks_by_a_factor_has_a_known_effective_length(factor: float, n: int) -> None:
+def test_a_gradient_that_shrinks_by_a_factor_has_a_known_effective_length(
+    factor: float, n: int
+) -> None:
     """C(n, k) q^k is again binomial, with mean n q / (1 + q)."""
     found = summarise([[factor**length] for length in range(n + 1)], gradient_norm=1.0)
     assert found.effective_length == pytest.approx(n * factor / (1 + factor))

@@ -7,7 +7,9 @@ from reslearn.analysis import probes
 from reslearn.models import build
 
 
-def _images(num_images: int, *, readable: bool, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _images(
+    num_images: int, *, readable: bool, seed: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Two classes; where readable, the second has a bright upper left quarter."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(num_images) % 2
@@ -19,8 +21,12 @@ def _images(num_images: int, *, readable: bool, seed: int) -> list[tuple[torch.T
 
 def test_a_probe_reads_what_is_there_and_no_more() -> None:
     net = build("resnet8", num_classes=2, in_channels=1)
-    there = probes(net, _images(200, readable=True, seed=1), _images(200, readable=True, seed=2), dimension=8)
-    absent = probes(net, _images(200, readable=False, seed=1), _images(200, readable=False, seed=2), dimension=8)
+    there = probes(
+        net, _images(200, readable=True, seed=1), _images(200, readable=True, seed=2), dimension=8
+    )
+    absent = probes(
+        net, _images(200, readable=False, seed=1), _images(200, readable=False, seed=2), dimension=8
+    )
     assert [probe.stage for probe in there] == ["stem", "stage1", "stage2", "stage3"]
     assert all(probe.test_error_pct < 5 for probe in there)
     assert all(30 < probe.test_error_pct < 70 for probe in absent)

@@ -14,7 +14,9 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(torch.randn(40, 1, 16, 16), torch.zeros(40, dtype=torch.int64)) for _ in range(2)]
 
 
-def test_with_exact_statistics_a_response_is_gamma(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+def test_with_exact_statistics_a_response_is_gamma(
+    batches: list[tuple[torch.Tensor, torch.Tensor]],
+) -> None:
     """Normalised to variance 1 and scaled by one gamma for all channels, with beta 0, a layer's deviation is |gamma|."""
     net = build("resnet8", num_classes=10, in_channels=1)
     gammas = {}
@@ -30,7 +32,9 @@ def test_with_exact_statistics_a_response_is_gamma(batches: list[tuple[torch.Ten
         assert found[name].gamma_rms == pytest.approx(abs(gamma))
 
 
-def test_without_batch_norm_it_is_the_deviation_of_the_convolution(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+def test_without_batch_norm_it_is_the_deviation_of_the_convolution(
+    batches: list[tuple[torch.Tensor, torch.Tensor]],
+) -> None:
     net = build("plain8", num_classes=10, in_channels=1, normalize=False).train()
     first = responses(net, batches)[0]
     with torch.no_grad():

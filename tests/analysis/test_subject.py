@@ -26,7 +26,9 @@ def test_moments_are_the_snapshots_and_the_end(tiny_run: RunFolder) -> None:
     subject = Subject.open(tiny_run)
     assert subject.moments() == [0, 10, None]
     assert [subject.step_of(moment) for moment in subject.moments()] == [0, 10, 20]
-    nets = [subject.network(moment).get_parameter("stem.conv.weight") for moment in subject.moments()]
+    nets = [
+        subject.network(moment).get_parameter("stem.conv.weight") for moment in subject.moments()
+    ]
     assert not torch.equal(nets[0], nets[1]) and not torch.equal(nets[1], nets[2])
     with pytest.raises(ValueError, match=r"step 7: .* keeps 0, 10 and the trained"):
         subject.network(7)
@@ -71,14 +73,24 @@ def test_weights_of_another_run_are_refused(tiny_run: RunFolder, tmp_path: Path)
     copy.write_json("recipe.json", tiny_run.recipe)
     copy.finish({"steps": 20})
     subject = Subject.open(copy)
-    shutil.copyfile(tiny_run.path / "model.safetensors", copy.snapshot_path(10))  # of the same recipe: taken
+    shutil.copyfile(
+        tiny_run.path / "model.safetensors", copy.snapshot_path(10)
+    )  # of the same recipe: taken
     assert subject.network(10) is not None
 
 
-def test_a_record_is_json_even_with_values_that_are_not(tiny_run: RunFolder, tmp_path: Path) -> None:
+def test_a_record_is_json_even_with_values_that_are_not(
+    tiny_run: RunFolder, tmp_path: Path
+) -> None:
     folder = RunFolder.create(tmp_path, tiny_run.recipe, {})
     folder.finish({})
-    path = write_analysis(folder, "gradients", {"ratio": math.inf, "layers": ({"norm": math.nan}, 1.5)})
+    path = write_analysis(
+        folder, "gradients", {"ratio": math.inf, "layers": ({"norm": math.nan}, 1.5)}
+    )
     assert path == tmp_path / "analysis" / "gradients.json"
-    assert folder.analysis("gradients") == {"ratio": None, "layers": [{"norm": None}, 1.5], "checksum": ANY}
+    assert folder.analysis("gradients") == {
+        "ratio": None,
+        "layers": [{"norm": None}, 1.5],
+        "checksum": ANY,
+    }
     assert plain({1: (2, -math.inf)}) == {"1": [2, None]}

@@ -23,7 +23,12 @@ ABOUT = {"precision": "bf16", "compiled": True, "warm_up_seconds": 20.0}
 
 
 def turn(images: int, seconds: float, gflops: float, others_pct: float = 0.0) -> dict[str, float]:
-    return {"images": images, "seconds": seconds, "matrix_product_flops": 1e9 * gflops, "others_pct": others_pct}
+    return {
+        "images": images,
+        "seconds": seconds,
+        "matrix_product_flops": 1e9 * gflops,
+        "others_pct": others_pct,
+    }
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -46,11 +51,24 @@ def reslearn_macs(name: str) -> int:
 
 def test_table_names_loops_ratio_and_threads() -> None:
     turns = [turn(300, 1.0, 100)]
-    plain = train._row(SMALL, "plain", {**ABOUT, "precision": "fp32", "compiled": False}, turns, threads=1, ratio_to=None, base=turns)
-    ours = train._row(SMALL, "ours", ABOUT, [turn(600, 1.0, 400)], threads=1, ratio_to="plain", base=turns)
+    plain = train._row(
+        SMALL,
+        "plain",
+        {**ABOUT, "precision": "fp32", "compiled": False},
+        turns,
+        threads=1,
+        ratio_to=None,
+        base=turns,
+    )
+    ours = train._row(
+        SMALL, "ours", ABOUT, [turn(600, 1.0, 400)], threads=1, ratio_to="plain", base=turns
+    )
     lines = train.table([plain, ours]).splitlines()
     assert re.match(r"resnet8 +plain +fp32 +300 \[300 to 300\] +\d+ % of 100 GFLOP/s$", lines[1])
-    assert re.match(r"resnet8 +ours +bf16, compiled +600 \[600 to 600\] +2.00 \[2.00 to 2.00\] of plain +\d+ % of 400 GFLOP/s$", lines[2])
+    assert re.match(
+        r"resnet8 +ours +bf16, compiled +600 \[600 to 600\] +2.00 \[2.00 to 2.00\] of plain +\d+ % of 400 GFLOP/s$",
+        lines[2],
+    )
     assert "1 thread, 1 round in turns" in lines[3]
     assert len(lines) == 4
 
@@ -58,19 +76,29 @@ def test_table_names_loops_ratio_and_threads() -> None:
 def test_table_says_that_the_machine_was_busy_with_other_things() -> None:
     turns = [turn(300, 1.0, 100, others_pct=share) for share in (2.0, 30.0, 40.0)]
     row = train._row(SMALL, "plain", ABOUT, turns, threads=1, ratio_to=None, base=turns)
-    assert train.table([row]).splitlines()[-1] == "disturbed: other processes took 30 % of the machine meanwhile"
+    assert (
+        train.table([row]).splitlines()[-1]
+        == "disturbed: other processes took 30 % of the machine meanwhile"
+    )
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch.compile imports it
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method:DeprecationWarning"
+)  # torch.compile imports it
 def test_each_part_is_left_out() -> None:
     pixels, labels = made_up_images(size_px=32, num_images=32, num_classes=10)
     chosen = {
-        without: our_loop("resnet20", pixels, labels, batch_size=16, device="cpu", threads=1, without=without).numerics
+        without: our_loop(
+            "resnet20", pixels, labels, batch_size=16, device="cpu", threads=1, without=without
+        ).numerics
         for without in (None, Part.bf16, Part.compile)
     }
     assert chosen[None].compiled
     assert chosen[Part.bf16].precision == "fp32" and chosen[Part.bf16].compiled
-    assert not chosen[Part.compile].compiled and chosen[Part.compile].precision == chosen[None].precision
+    assert (
+        not chosen[Part.compile].compiled
+        and chosen[Part.compile].precision == chosen[None].precision
+    )
     assert environment(None).items() >= HUGE_PAGES.items()
     assert not environment(Part.huge_pages).keys() & HUGE_PAGES.keys()
 
@@ -78,7 +106,9 @@ def test_each_part_is_left_out() -> None:
 @pytest.mark.parametrize("without", [Part.kept_memory, Part.fused_optimizer, Part.loader])
 def test_the_loop_runs_without(without: Part) -> None:
     pixels, labels = made_up_images(size_px=8, num_images=32, num_classes=10)
-    steps = our_loop("resnet8", pixels, labels, batch_size=8, device="cpu", threads=1, without=without).steps
+    steps = our_loop(
+        "resnet8", pixels, labels, batch_size=8, device="cpu", threads=1, without=without
+    ).steps
     assert [next(steps) for _ in range(2)] == [None, None]  # no reading has arrived yet
 
 
@@ -96,7 +126,10 @@ def test_tasks_have_the_shapes_of_cifar_and_imagenet() -> None:
     small, large = train.task_of("resnet56"), train.task_of("resnet50")
     assert (small.size_px, small.batch_size, small.num_classes) == (32, 128, 10)
     assert (large.size_px, large.batch_size, large.num_classes) == (224, 32, 1000)
-    assert (train.task_of("resnet50", 256).batch_size, train.task_of("resnet50", 256).num_images) == (256, 512)
+    assert (
+        train.task_of("resnet50", 256).batch_size,
+        train.task_of("resnet50", 256).num_images,
+    ) == (256, 512)
 
 
 def test_command_runs_all_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +137,28 @@ def test_command_runs_all_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> Non
     turn_of = train.Contestant.turn
     monkeypatch.setattr(train, "task_of", lambda name, batch_size: SMALL)
     monkeypatch.setattr(train, "TURN_SECONDS", 0.0)
-    monkeypatch.setattr(train.Contestant, "turn", lambda self, seconds: [rounds.append(self.name), turn_of(self, seconds)][1])
+    monkeypatch.setattr(
+        train.Contestant,
+        "turn",
+        lambda self, seconds: [rounds.append(self.name), turn_of(self, seconds)][1],
+    )
     shown = CliRunner().invoke(
         app,
-        ["bench", "train", "--models", "resnet8", "--repeats", "2", "--threads", "1", "--device", "cpu", "--json", "--against", AGAINST],
+        [
+            "bench",
+            "train",
+            "--models",
+            "resnet8",
+            "--repeats",
+            "2",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--json",
+            "--against",
+            AGAINST,
+        ],
     )
     assert shown.exit_code == 0, shown.output
     rows: list[dict[str, Any]] = json.loads(shown.stdout)
@@ -135,7 +186,10 @@ def test_a_loop_that_dies_is_one_line() -> None:
     [
         (["train", "--models", "resnet20,vgg16"], "--models vgg16"),
         (["train", "--device", "abacus"], "--device abacus"),
-        (["train", "--against", "plain,keras", "--device", "cpu"], "--against keras: known are plain, autocast"),
+        (
+            ["train", "--against", "plain,keras", "--device", "cpu"],
+            "--against keras: known are plain, autocast",
+        ),
         (["load", "--threads", "1,two"], "--threads two"),
     ],
 )
@@ -146,7 +200,9 @@ def test_wrong_values_are_one_line(arguments: list[str], tells: str) -> None:
 
 
 def test_without_a_checkout_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(reslearn, "__file__", str(tmp_path / "site-packages" / "reslearn" / "__init__.py"))
+    monkeypatch.setattr(
+        reslearn, "__file__", str(tmp_path / "site-packages" / "reslearn" / "__init__.py")
+    )
     error = CliRunner().invoke(app, ["bench", "train"]).exception
     assert isinstance(error, ValueError)
     assert "source checkout" in str(error)
@@ -160,7 +216,11 @@ def test_loaders_are_timed_beside_the_step() -> None:
 
 
 def test_a_study_is_timed_against_its_runs() -> None:
-    small = ["schedule.duration=2 steps", "schedule.milestones=[]", "evaluation.recompute_images=10"]
+    small = [
+        "schedule.duration=2 steps",
+        "schedule.milestones=[]",
+        "evaluation.recompute_images=10",
+    ]
     (row,) = study.measure(models=["resnet8"], seeds=2, overrides=small, jobs=1, ways=["forked"])
     assert (row.runs_start, row.runs, row.jobs) == ("forked", 2, 1)
     assert row.overhead_pct == pytest.approx(100 * (row.seconds / row.training_seconds - 1))

@@ -11,13 +11,20 @@ from benchmarks.plain_loop import PAD_PX, Pictures, network, plain_loop
 from reslearn import models
 
 
-@pytest.mark.parametrize(("name", "num_classes", "size_px"), [("resnet8", 10, 32), ("resnet20", 10, 32), ("resnet50", 1000, 64)])
+@pytest.mark.parametrize(
+    ("name", "num_classes", "size_px"),
+    [("resnet8", 10, 32), ("resnet20", 10, 32), ("resnet50", 1000, 64)],
+)
 def test_it_is_the_same_network(name: str, num_classes: int, size_px: int) -> None:
     ours, plain = models.build(name, num_classes=num_classes), network(name)
-    plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))  # same tensors, same order
+    plain.load_state_dict(
+        dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True))
+    )  # same tensors, same order
     x = torch.randn(2, 3, size_px, size_px)
     for training in (True, False):
-        torch.testing.assert_close(plain.train(training)(x), ours.train(training)(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            plain.train(training)(x), ours.train(training)(x), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["resnet21", "resnet2", "plain20", "vgg16"])
@@ -30,8 +37,17 @@ def test_pictures_are_windows_of_the_padded_image_mirrored_or_not() -> None:
     pixels = np.random.default_rng(0).integers(1, 256, (1, 6, 6, 3), dtype=np.uint8)
     pictures = Pictures(pixels, np.array([7]))
     padded = F.pad(torch.from_numpy(pixels[0]).permute(2, 0, 1).float() / 255, (PAD_PX,) * 4)
-    windows = [padded[:, top : top + 6, left : left + 6] for top, left in itertools.product(range(2 * PAD_PX + 1), repeat=2)]
-    views = torch.stack([(view - pictures.mean) / pictures.std for window in windows for view in (window, window.flip(2))])
+    windows = [
+        padded[:, top : top + 6, left : left + 6]
+        for top, left in itertools.product(range(2 * PAD_PX + 1), repeat=2)
+    ]
+    views = torch.stack(
+        [
+            (view - pictures.mean) / pictures.std
+            for window in windows
+            for view in (window, window.flip(2))
+        ]
+    )
     found = set()
     for _ in range(60):
         x, label = pictures[0]
@@ -47,5 +63,7 @@ def test_it_learns() -> None:
     pixels = np.zeros((64, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(64) % 2
     pixels[labels == 1] = 255
-    losses = list(itertools.islice(plain_loop("resnet8", pixels, labels, batch_size=16, device="cpu"), 16))
+    losses = list(
+        itertools.islice(plain_loop("resnet8", pixels, labels, batch_size=16, device="cpu"), 16)
+    )
     assert losses[-1] < 0.1 * losses[0]

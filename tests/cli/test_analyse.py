@@ -21,7 +21,12 @@ APP = typer.Typer()
 APP.command()(analyse)
 
 
-OVERRIDES = ["model.name=resnet8", 'schedule.duration="5 steps"', "schedule.kind=constant", "data.train_images=200"]
+OVERRIDES = [
+    "model.name=resnet8",
+    'schedule.duration="5 steps"',
+    "schedule.kind=constant",
+    "data.train_images=200",
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +54,20 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("landscape --points 3 --grid 3", "line", "barrier"),
     ],
 )
-def test_every_analysis_prints_a_table_and_keeps_its_numbers(run: Path, what: str, key: str, row: str) -> None:
+def test_every_analysis_prints_a_table_and_keeps_its_numbers(
+    run: Path, what: str, key: str, row: str
+) -> None:
     shown = CliRunner().invoke(APP, [str(run), *what.split()], catch_exceptions=False)
     assert shown.exit_code == 0
     assert row in shown.output
     kept = run / "analysis" / f"{what.split()[0]}.json"
     assert str(kept) in shown.output
     as_json = CliRunner().invoke(APP, [str(run), *what.split(), "--json"], catch_exceptions=False)
-    assert {**json.loads(as_json.output), "checksum": ANY} == json.loads(kept.read_text()) == RunFolder(run).analysis(kept.stem)
+    assert (
+        {**json.loads(as_json.output), "checksum": ANY}
+        == json.loads(kept.read_text())
+        == RunFolder(run).analysis(kept.stem)
+    )
     assert json.loads(as_json.output)[key]
 
 
@@ -92,24 +103,47 @@ def test_a_report_draws_what_analyses_left(run: Path) -> None:
 
 def test_options_reach_their_analysis(run: Path, other: Path) -> None:
     lesion = invoke(run, "lesion", "--images", 20, "--draws", 2, "--seed", 5)
-    assert (lesion["test_images"], lesion["seed"], len(lesion["some_dropped"][0]["draws"])) == (20, 5, 2)
+    assert (lesion["test_images"], lesion["seed"], len(lesion["some_dropped"][0]["draws"])) == (
+        20,
+        5,
+        2,
+    )
     assert lesion == invoke(run, "lesion", "--images", 20, "--draws", 2, "--seed", 5)
     paths = invoke(run, "paths", "--images", 16, "--draws", 3)
-    assert (paths["images"], [length["num_draws"] for length in paths["lengths"]]) == (16, [1, 3, 3, 1])
+    assert (paths["images"], [length["num_draws"] for length in paths["lengths"]]) == (
+        16,
+        [1, 3, 3, 1],
+    )
     line = invoke(run, "landscape", "--with", other, "--images", 30, "--points", 3, "--grid", 0)
-    assert (line["start"], line["end"], line["images"], line["grid"]) == (str(run), str(other), 30, None)
+    assert (line["start"], line["end"], line["images"], line["grid"]) == (
+        str(run),
+        str(other),
+        30,
+        None,
+    )
     back = invoke(other, "landscape", "--with", run, "--images", 30, "--points", 3, "--grid", 0)
     ahead = [point["loss"] for point in line["line"]["points"]]
-    assert [point["loss"] for point in back["line"]["points"]] == pytest.approx(ahead[::-1], rel=1e-5)
+    assert [point["loss"] for point in back["line"]["points"]] == pytest.approx(
+        ahead[::-1], rel=1e-5
+    )
     own = invoke(run, "landscape", "--images", 30, "--points", 3, "--grid", 0)
     assert (own["start"], own["end"]) == ("step 0", "step 5")
-    assert own["across"][1]["loss"] == own["line"]["points"][-1]["loss"] == line["line"]["points"][0]["loss"]
+    assert (
+        own["across"][1]["loss"]
+        == own["line"]["points"][-1]["loss"]
+        == line["line"]["points"][0]["loss"]
+    )
 
 
 def test_a_line_to_a_run_of_another_recipe_gets_one_line(run: Path, tmp_path: Path) -> None:
-    changes = {"model.name=resnet14": r'model\.name = "resnet8" and "resnet14"', "optimizer.lr=0.3": r"optimizer\.lr = 0\.1 and 0\.3"}
+    changes = {
+        "model.name=resnet14": r'model\.name = "resnet8" and "resnet14"',
+        "optimizer.lr=0.3": r"optimizer\.lr = 0\.1 and 0\.3",
+    }
     for change, said in changes.items():
-        train_recipe(recipes.load("digits", overrides=[*OVERRIDES, change]), tmp_path / change, threads=1)
+        train_recipe(
+            recipes.load("digits", overrides=[*OVERRIDES, change]), tmp_path / change, threads=1
+        )
         with pytest.raises(RunError, match=said):
             invoke(run, "landscape", "--with", tmp_path / change)
 
@@ -128,8 +162,14 @@ def test_an_option_without_effect_gets_one_line(run: Path, arguments: list[str],
         invoke(run, *arguments)
 
 
-def test_a_plain_net_has_no_paths_and_a_run_without_weights_nothing(run: Path, tmp_path: Path) -> None:
-    train_recipe(recipes.load("digits", overrides=[*OVERRIDES, "model.name=plain8"]), tmp_path / "plain8", threads=1)
+def test_a_plain_net_has_no_paths_and_a_run_without_weights_nothing(
+    run: Path, tmp_path: Path
+) -> None:
+    train_recipe(
+        recipes.load("digits", overrides=[*OVERRIDES, "model.name=plain8"]),
+        tmp_path / "plain8",
+        threads=1,
+    )
     with pytest.raises(ValueError, match="plain8 has no shortcuts: its signal has one path only"):
         invoke(tmp_path / "plain8", "paths")
     assert len(invoke(tmp_path / "plain8", "lesion", "--images", 20)["one_dropped"]) == 1

@@ -24,7 +24,9 @@ def leaf_commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, 
     commands = getattr(group, "commands", None)
     if commands is None:
         return [path]
-    return [leaf for name, command in commands.items() for leaf in leaf_commands(command, (*path, name))]
+    return [
+        leaf for name, command in commands.items() for leaf in leaf_commands(command, (*path, name))
+    ]
 
 
 COMMANDS = leaf_commands(GROUP)
@@ -37,7 +39,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def run_in_process(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
-        monkeypatch.setattr("warnings.showwarning", commands._show_warning)  # put back afterwards, though main sets it
+        monkeypatch.setattr(
+            "warnings.showwarning", commands._show_warning
+        )  # put back afterwards, though main sets it
         with pytest.raises(SystemExit) as stopped:
             main()
         output = capsys.readouterr()
@@ -64,7 +68,11 @@ def in_new_process(*arguments: str, code: str | None = None) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",), *((*command, "--help") for command in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--help",), ("--version",), *((*command, "--help") for command in COMMANDS)],
+    ids=" ".join,
+)
 def test_help_and_version_bring_nothing_heavy(arguments: tuple[str, ...]) -> None:
     # typer itself reads the values of arguments with pydantic; the help of `reslearn` alone has none to read.
     heavy = HEAVY | {"pydantic"} if arguments in {("--help",), ("--version",)} else HEAVY
@@ -87,22 +95,32 @@ sys.exit(status)
 def test_every_command_has_help_and_examples_that_parse(command: tuple[str, ...], run: Run) -> None:
     status, output, _ = run(*command, "--help")
     assert status == 0
-    examples = re.findall(r"^ +(reslearn .*)$", output.partition("Examples:")[2], flags=re.MULTILINE)
+    examples = re.findall(
+        r"^ +(reslearn .*)$", output.partition("Examples:")[2], flags=re.MULTILINE
+    )
     assert examples, f"reslearn {' '.join(command)} --help ends without an example"
     for example in examples:
         words = shlex.split(example)[1:]
-        assert tuple(words[: len(command)]) == command, f"{example!r} is an example of another command"
+        assert tuple(words[: len(command)]) == command, (
+            f"{example!r} is an example of another command"
+        )
         group, context = GROUP, None
         for name in command[:-1]:
             context = group.make_context(name, [], parent=context, resilient_parsing=True)
             group = group.commands[name]
         leaf = group.commands[command[-1]]
-        leaf.make_context(command[-1], words[len(command) :])  # raises for an unknown option or a wrong value
+        leaf.make_context(
+            command[-1], words[len(command) :]
+        )  # raises for an unknown option or a wrong value
 
 
 def test_python_m_and_version() -> None:
     done = in_new_process("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"reslearn {reslearn.__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"reslearn {reslearn.__version__}\n",
+        "",
+    )
 
 
 def test_without_arguments_the_help_is_shown(run: Run) -> None:
@@ -120,14 +138,19 @@ def test_without_arguments_the_help_is_shown(run: Run) -> None:
         (["list", "models", "--bogus"], ["--bogus", "reslearn list --help"]),
         (["inspect", "resnet21"], ["resnet21", "resnet20"]),
         (["inspect", "resnet20", "--shortcut", "D"], ["shortcut", "'D'", "'A', 'B', 'C'"]),
-        (["inspect", "resnet20", "--size-px", "many"], ["--size-px", "many", "reslearn inspect --help"]),
+        (
+            ["inspect", "resnet20", "--size-px", "many"],
+            ["--size-px", "many", "reslearn inspect --help"],
+        ),
         (["inspect", "resnet20", "--num-classes", "0"], ["num_classes", "0"]),
         (["inspect", "resnet20", "--size-px", "0"], ["size_px=0"]),
         (["inspect", "resnet20", "resnet32"], ["resnet32"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_use_gets_one_line_and_status_2(arguments: list[str], tells: list[str], run: Run) -> None:
+def test_wrong_use_gets_one_line_and_status_2(
+    arguments: list[str], tells: list[str], run: Run
+) -> None:
     status, output, errors = run(*arguments)
     assert (status, output) == (2, "")
     assert errors.startswith("reslearn: ")
@@ -139,25 +162,34 @@ def test_wrong_use_gets_one_line_and_status_2(arguments: list[str], tells: list[
     ("error", "line"),
     [
         (ValueError("first\n  second"), "reslearn: first second\n"),
-        (FileNotFoundError(2, "No such file or directory", "missing.json"), "reslearn: No such file or directory: missing.json\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "missing.json"),
+            "reslearn: No such file or directory: missing.json\n",
+        ),
         (OSError("nothing but a text"), "reslearn: nothing but a text\n"),
         (OSError(28, "No space left on device"), "reslearn: No space left on device\n"),
         (ValueError(), "reslearn: ValueError\n"),
     ],
     ids=repr,
 )
-def test_bad_input_gets_one_line_and_status_2(error: Exception, line: str, run: Run, failing: Callable[[BaseException], None]) -> None:
+def test_bad_input_gets_one_line_and_status_2(
+    error: Exception, line: str, run: Run, failing: Callable[[BaseException], None]
+) -> None:
     failing(error)
     assert run("list", "models") == (2, "", line)
 
 
-def test_a_fault_of_ours_shows_its_traceback(run: Run, failing: Callable[[BaseException], None]) -> None:
+def test_a_fault_of_ours_shows_its_traceback(
+    run: Run, failing: Callable[[BaseException], None]
+) -> None:
     failing(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         run("list", "models")
 
 
-def test_debug_shows_the_traceback(run: Run, failing: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(
+    run: Run, failing: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing(ValueError("wrong"))
     monkeypatch.setenv("RESLEARN_DEBUG", "1")
     with pytest.raises(ValueError, match="wrong"):
@@ -174,7 +206,12 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     os.close(reading)
     with os.fdopen(writing, "w") as closed:
         done = subprocess.run(
-            [sys.executable, "-m", "reslearn", "list", "recipes"], stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            [sys.executable, "-m", "reslearn", "list", "recipes"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert (done.returncode, done.stderr) == (1, "")
 

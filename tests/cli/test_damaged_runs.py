@@ -28,7 +28,9 @@ Edit = Callable[[Any], Any]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of one real run."""
     folder = tmp_path_factory.mktemp("study")
-    (job,) = study_from({"models": ["resnet8"], "recipe": "digits", "set": SWITCHES}, source="here").jobs(folder)
+    (job,) = study_from(
+        {"models": ["resnet8"], "recipe": "digits", "set": SWITCHES}, source="here"
+    ).jobs(folder)
     train_recipe(job.recipe, job.folder, threads=1)
     return folder
 
@@ -49,14 +51,35 @@ EDITS = {
     "model": ("recipe.json", put("model", value=3), "model = 3: a table of keys is needed"),
     "seed": ("recipe.json", put("seed", value="0"), 'seed = "0": a whole number is needed'),
     "list": ("environment.json", lambda content: [], "a table is expected"),
-    "precision": ("environment.json", put("numerics", "precision", value=16), "numerics.precision = 16: input should be 'fp32' or 'bf16'"),
-    "threads": ("environment.json", put("numerics", "threads", value="1"), 'numerics.threads = "1": a whole number is needed'),
-    "text": ("result.json", put("test_top1_error_pct", value="8.4"), 'test_top1_error_pct = "8.4": a number is needed'),
+    "precision": (
+        "environment.json",
+        put("numerics", "precision", value=16),
+        "numerics.precision = 16: input should be 'fp32' or 'bf16'",
+    ),
+    "threads": (
+        "environment.json",
+        put("numerics", "threads", value="1"),
+        'numerics.threads = "1": a whole number is needed',
+    ),
+    "text": (
+        "result.json",
+        put("test_top1_error_pct", value="8.4"),
+        'test_top1_error_pct = "8.4": a number is needed',
+    ),
     "steps": ("result.json", put("steps", value=4.5), "steps = 4.5: a whole number is needed"),
     "line": ("metrics.jsonl", lambda content: [content], "line 1: a table is expected"),
-    "key": ("metrics.jsonl", lambda content: {"kind": "train"}, "line 1: step is missing; epoch is missing"),
+    "key": (
+        "metrics.jsonl",
+        lambda content: {"kind": "train"},
+        "line 1: step is missing; epoch is missing",
+    ),
 }
-REPORT, EVALUATE, ANALYSE, RESUME = ("report",), ("evaluate",), ("analyse", "responses"), ("train", "--resume", "--out")
+REPORT, EVALUATE, ANALYSE, RESUME = (
+    ("report",),
+    ("evaluate",),
+    ("analyse", "responses"),
+    ("train", "--resume", "--out"),
+)
 READS = [
     *((REPORT, edit) for edit in EDITS),
     *((EVALUATE, edit) for edit in ("model", "list", "precision")),
@@ -66,10 +89,14 @@ READS = [
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
     def run_in_process(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
-        monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
+        monkeypatch.setattr(
+            "warnings.showwarning", None
+        )  # put back afterwards, though main sets it
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return int(ended.value.code or 0), capsys.readouterr().err
@@ -82,14 +109,24 @@ def edited(study: Path, copy: Path, name: str) -> Path:
     file, edit, _ = EDITS[name]
     shutil.copytree(study, copy)
     (path,) = copy.glob(f"*/{file}")
-    first, *others = path.read_text().splitlines() if file == "metrics.jsonl" else [path.read_text()]
+    first, *others = (
+        path.read_text().splitlines() if file == "metrics.jsonl" else [path.read_text()]
+    )
     path.write_text("\n".join([json.dumps(edit(json.loads(first))), *others]) + "\n")
     return path.parent
 
 
-@pytest.mark.parametrize(("command", "name"), READS, ids=lambda value: "-".join(value[:1]) if isinstance(value, tuple) else value)
+@pytest.mark.parametrize(
+    ("command", "name"),
+    READS,
+    ids=lambda value: "-".join(value[:1]) if isinstance(value, tuple) else value,
+)
 def test_one_line_and_status_2(
-    study: Path, tmp_path: Path, run: Callable[..., tuple[int, str]], command: tuple[str, ...], name: str
+    study: Path,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str]],
+    command: tuple[str, ...],
+    name: str,
 ) -> None:
     folder = edited(study, tmp_path / "copy", name)
     first, *rest = command
@@ -107,14 +144,27 @@ def test_a_study_tells_what_is_there_and_then_what_is_damaged(
 ) -> None:
     folder = edited(study, tmp_path / "copy", name)
     switches = [part for switch in SWITCHES for part in ("--set", switch)]
-    status, errors = run("study", "--models", "resnet8", "--seeds", "1", "--recipe", "digits", *switches, "--out", str(tmp_path / "copy"))
+    status, errors = run(
+        "study",
+        "--models",
+        "resnet8",
+        "--seeds",
+        "1",
+        "--recipe",
+        "digits",
+        *switches,
+        "--out",
+        str(tmp_path / "copy"),
+    )
     file, _, tells = EDITS[name]
     assert (status, errors.count("\n")) == (2, 1), errors
     assert str(folder / file) in errors
     assert tells in errors
 
 
-def test_an_edited_line_is_refused_before_training_goes_on(study: Path, tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+def test_an_edited_line_is_refused_before_training_goes_on(
+    study: Path, tmp_path: Path, run: Callable[..., tuple[int, str]]
+) -> None:
     folder = edited(study, tmp_path / "copy", "key")
     (folder / "result.json").unlink()
     lines = folder / "metrics.jsonl"

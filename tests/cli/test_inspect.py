@@ -25,9 +25,15 @@ def inspected(*arguments: str) -> dict[str, Any]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_counts_are_the_papers(arguments: tuple[str, ...], parameters: int, macs: int | None) -> None:
+def test_counts_are_the_papers(
+    arguments: tuple[str, ...], parameters: int, macs: int | None
+) -> None:
     counted = inspected(*arguments)
-    assert counted["parameters"] == parameters == sum(layer["parameters"] for layer in counted["layers"])
+    assert (
+        counted["parameters"]
+        == parameters
+        == sum(layer["parameters"] for layer in counted["layers"])
+    )
     assert counted["macs"] == sum(layer["macs"] for layer in counted["layers"])
     assert macs is None or counted["macs"] == macs
 
@@ -35,12 +41,21 @@ def test_counts_are_the_papers(arguments: tuple[str, ...], parameters: int, macs
 def test_sizes_follow_the_family_unless_given() -> None:
     assert inspected("resnet18")["layers"][0]["output_shape"] == [64, 112, 112]
     assert inspected("resnet20")["layers"][0]["output_shape"] == [16, 32, 32]
-    assert inspected("resnet20", "--size-px", "8", "--in-channels", "1")["layers"][0]["output_shape"] == [16, 8, 8]
+    assert inspected("resnet20", "--size-px", "8", "--in-channels", "1")["layers"][0][
+        "output_shape"
+    ] == [16, 8, 8]
 
 
 def test_switches_reach_the_network() -> None:
-    model = inspected("resnet50", "--stride-in", "3x3", "--num-classes", "7", "--no-normalize", "--shortcut", "C")["model"]
-    assert (model["stride_in"], model["num_classes"], model["normalize"], model["shortcut"]) == ("3x3", 7, False, "C")
+    model = inspected(
+        "resnet50", "--stride-in", "3x3", "--num-classes", "7", "--no-normalize", "--shortcut", "C"
+    )["model"]
+    assert (model["stride_in"], model["num_classes"], model["normalize"], model["shortcut"]) == (
+        "3x3",
+        7,
+        False,
+        "C",
+    )
     zeros = inspected("resnet20", "--zero-pad", "split", "--subsample", "average")["model"]
     assert (zeros["zero_pad"], zeros["subsample"]) == ("split", "average")
 

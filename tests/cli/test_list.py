@@ -7,7 +7,10 @@ from reslearn import data, models, recipes
 from reslearn.cli import app
 
 
-@pytest.mark.parametrize(("kind", "names"), [("models", models.names()), ("recipes", recipes.names()), ("data", list(data.names()))])
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("models", models.names()), ("recipes", recipes.names()), ("data", list(data.names()))],
+)
 def test_lists_every_name(kind: str, names: list[str]) -> None:
     shown = CliRunner().invoke(app, ["list", kind])
     assert shown.exit_code == 0

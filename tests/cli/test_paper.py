@@ -20,13 +20,21 @@ SMOKE = ("paper", "claims", "--data", "digits", "--budget", "smoke", "--only", "
 
 
 def reslearn(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "reslearn", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "reslearn", *arguments], capture_output=True, text=True, check=False
+    )
 
 
-def test_everything_of_the_paper_is_listed_with_what_it_needs_and_what_is_committed(tmp_path: Path) -> None:
+def test_everything_of_the_paper_is_listed_with_what_it_needs_and_what_is_committed(
+    tmp_path: Path,
+) -> None:
     shown = CliRunner().invoke(app, ["paper", "list", "--results", str(tmp_path)]).stdout
-    assert re.findall(r"^  (C\d+) ", shown, flags=re.MULTILINE) == [f"C{number}" for number in range(1, 15)]
-    told = json.loads(CliRunner().invoke(app, ["paper", "list", "--json", "--results", str(tmp_path)]).stdout)
+    assert re.findall(r"^  (C\d+) ", shown, flags=re.MULTILINE) == [
+        f"C{number}" for number in range(1, 15)
+    ]
+    told = json.loads(
+        CliRunner().invoke(app, ["paper", "list", "--json", "--results", str(tmp_path)]).stdout
+    )
     items = {item["name"]: item for item in told["exhibits"]}
     assert items["table1"]["num_runs"] == 0 and items["table1"]["hours_two_cores"] is None
     assert items["table6"]["num_runs"] == 5 * 5
@@ -37,7 +45,11 @@ def test_everything_of_the_paper_is_listed_with_what_it_needs_and_what_is_commit
 
 def test_a_committed_run_is_counted(tmp_path: Path) -> None:
     module = load_exhibit("fig1")
-    job = jobs_of(module.conditions(budget_of(module, "short", "cifar10")), budget_of(module, "short", "cifar10"), tmp_path)[0]
+    job = jobs_of(
+        module.conditions(budget_of(module, "short", "cifar10")),
+        budget_of(module, "short", "cifar10"),
+        tmp_path,
+    )[0]
     RunFolder.create(job.folder, job.recipe.to_dict(), {})
     assert {item.name: item.committed for item in inventory(tmp_path)}["fig1"]["short"] == (0, 6)
     RunFolder(job.folder).finish({"seconds": 1.0})
@@ -45,7 +57,9 @@ def test_a_committed_run_is_counted(tmp_path: Path) -> None:
 
 
 def test_the_committed_runs_of_figure_1_are_found_by_both_budgets() -> None:
-    found = {item.name: item.committed for item in inventory(Path(__file__).parents[2] / "results")}["fig1"]
+    found = {
+        item.name: item.committed for item in inventory(Path(__file__).parents[2] / "results")
+    }["fig1"]
     assert (found["short"], found["medium"]) == ((6, 6), (6, 6))
 
 
@@ -61,9 +75,13 @@ def test_the_claims_say_what_they_take_and_what_was_judged(tmp_path: Path) -> No
         claims_inventory(tmp_path)
 
 
-@pytest.mark.parametrize(("model", "size_px"), [("resnet20", 32), ("plain56", 32), ("resnet110", 32), ("resnet56", 16)])
+@pytest.mark.parametrize(
+    ("model", "size_px"), [("resnet20", 32), ("plain56", 32), ("resnet110", 32), ("resnet56", 16)]
+)
 def test_planned_multiply_adds_are_those_that_are_counted(model: str, size_px: int) -> None:
-    assert macs(model, size_px) == pytest.approx(complexity(build(model, num_classes=10), (3, size_px, size_px)).macs, rel=1e-3)
+    assert macs(model, size_px) == pytest.approx(
+        complexity(build(model, num_classes=10), (3, size_px, size_px)).macs, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,9 +94,15 @@ def test_planned_multiply_adds_are_those_that_are_counted(model: str, size_px: i
         (["--only", ","], "--only ',': names of claims are needed"),
         (["--only", "C1", "--data", "digts"], "did you mean 'digits'?"),
     ],
-)  # fmt: skip
-def test_bad_input_is_refused_before_anything_is_trained(arguments: list[str], words: str, tmp_path: Path) -> None:
-    error = CliRunner().invoke(app, ["paper", "claims", "--out", str(tmp_path / "out"), *arguments]).exception
+)
+def test_bad_input_is_refused_before_anything_is_trained(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    error = (
+        CliRunner()
+        .invoke(app, ["paper", "claims", "--out", str(tmp_path / "out"), *arguments])
+        .exception
+    )
     assert isinstance(error, ValueError)
     assert words in str(error)
     assert not (tmp_path / "out").exists()
@@ -90,8 +114,15 @@ def test_claims_from_the_command_line_to_the_page_and_again(tmp_path: Path) -> N
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
     assert [claim["claim"] for claim in told["claims"]] == ["C5", "C12"]
-    assert told["runs"] == 2 * 2 + 2 * 2  # two depths: two learning rates on one seed, then two seeds
-    assert {claim["outcome"] for claim in told["claims"]} <= {"shown", "not shown", "undecided", "not testable here"}
+    assert (
+        told["runs"] == 2 * 2 + 2 * 2
+    )  # two depths: two learning rates on one seed, then two seeds
+    assert {claim["outcome"] for claim in told["claims"]} <= {
+        "shown",
+        "not shown",
+        "undecided",
+        "not testable here",
+    }
     assert Path(told["page"]).read_text().startswith("<!doctype html>")
     assert (tmp_path / "figures" / "figure-6-residual.png").is_file()
     results = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
@@ -102,7 +133,24 @@ def test_claims_from_the_command_line_to_the_page_and_again(tmp_path: Path) -> N
 
 def test_a_study_of_unknown_data_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    error = CliRunner().invoke(app, ["study", "--models", "resnet8", "--data", "digts", "--recipe", "digits", "--out", str(out)]).exception
+    error = (
+        CliRunner()
+        .invoke(
+            app,
+            [
+                "study",
+                "--models",
+                "resnet8",
+                "--data",
+                "digts",
+                "--recipe",
+                "digits",
+                "--out",
+                str(out),
+            ],
+        )
+        .exception
+    )
     assert isinstance(error, ValueError) and "did you mean 'digits'?" in str(error)
     assert not out.exists()
 

@@ -12,9 +12,18 @@ Run = Callable[..., tuple[int, str, str]]
     ("arguments", "tells"),
     [
         (["--models", "resnet8,foo"], "unknown model 'foo'"),
-        (["--models", "resnet8,plain8", "--set", "model.zero_init=true"], "plain8 has no shortcuts"),
-        (["--models", "resnet8", "--set", "data.validation_images=5000"], "validation_images = 5000: digits has 1437"),
-        (["--models", "resnet8", "--set", "train.batch_size=100000"], "with 1,437 images in batches of 100,000 those are steps 1, 1"),
+        (
+            ["--models", "resnet8,plain8", "--set", "model.zero_init=true"],
+            "plain8 has no shortcuts",
+        ),
+        (
+            ["--models", "resnet8", "--set", "data.validation_images=5000"],
+            "validation_images = 5000: digits has 1437",
+        ),
+        (
+            ["--models", "resnet8", "--set", "train.batch_size=100000"],
+            "with 1,437 images in batches of 100,000 those are steps 1, 1",
+        ),
         (["--models", "resnet8", "--data", "no-such-folder"], "no-such-folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

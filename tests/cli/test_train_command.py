@@ -10,9 +10,21 @@ import pytest
 from reslearn.runs import RunFolder
 
 SMALL = (
-    "--model", "resnet8", "--set", "schedule.kind=constant", "--set", "schedule.duration=2 steps", "--set", "data.train_images=40",
-    "--set", "evaluation.recompute_images=0", "-b", "10", "--threads", "1",
-)  # fmt: skip
+    "--model",
+    "resnet8",
+    "--set",
+    "schedule.kind=constant",
+    "--set",
+    "schedule.duration=2 steps",
+    "--set",
+    "data.train_images=40",
+    "--set",
+    "evaluation.recompute_images=0",
+    "-b",
+    "10",
+    "--threads",
+    "1",
+)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -24,24 +36,50 @@ def train(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run
 
 
 def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path) -> None:
-    status, output, errors = train("digits", *SMALL, "--lr", "0.05", "--seed", "7", "--out", "my run")
+    status, output, errors = train(
+        "digits", *SMALL, "--lr", "0.05", "--seed", "7", "--out", "my run"
+    )
     assert (status, errors) == (0, "")
     assert output.startswith("test error ")
     assert "\nmy run\n" in output
     assert "reslearn report 'my run'" in output
     recipe = RunFolder.open(tmp_path / "my run").recipe
-    assert (recipe["name"], recipe["seed"], recipe["model"]["name"], recipe["data"]["name"]) == ("digits", 7, "resnet8", "digits")
-    assert (recipe["optimizer"]["lr"], recipe["train"]["batch_size"], recipe["schedule"]["duration"]) == (0.05, 10, "2 steps")
+    assert (recipe["name"], recipe["seed"], recipe["model"]["name"], recipe["data"]["name"]) == (
+        "digits",
+        7,
+        "resnet8",
+        "digits",
+    )
+    assert (
+        recipe["optimizer"]["lr"],
+        recipe["train"]["batch_size"],
+        recipe["schedule"]["duration"],
+    ) == (0.05, 10, "2 steps")
     again = train("--resume", "--out", "my run", "--json")
     assert again[0] == 0
     assert json.loads(again[1])["out"] == "my run"
 
 
 def test_fewer_epochs_keep_the_schedule_in_proportion(train: Run, tmp_path: Path) -> None:
-    planned = train("digits", "--model", "resnet8", "--epochs", "0.4", "-b", "64", "--out", "run", "--set", "evaluation.recompute_images=0")
+    planned = train(
+        "digits",
+        "--model",
+        "resnet8",
+        "--epochs",
+        "0.4",
+        "-b",
+        "64",
+        "--out",
+        "run",
+        "--set",
+        "evaluation.recompute_images=0",
+    )
     assert planned[::2] == (0, "")
     schedule = RunFolder.open(tmp_path / "run").recipe["schedule"]
-    assert (schedule["duration"], schedule["milestones"]) == ("0.4 epochs", ["0.2 epochs", "0.3 epochs"])  # 20, 10 and 15 in the recipe
+    assert (schedule["duration"], schedule["milestones"]) == (
+        "0.4 epochs",
+        ["0.2 epochs", "0.3 epochs"],
+    )  # 20, 10 and 15 in the recipe
 
 
 def test_a_run_without_a_name_is_found_again(train: Run, tmp_path: Path) -> None:
@@ -54,17 +92,30 @@ def test_a_run_without_a_name_is_found_again(train: Run, tmp_path: Path) -> None
 def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path: Path) -> None:
     status, output, errors = train("digits", *SMALL, "--out", "run", "--dry-run")
     assert (status, errors, list(tmp_path.iterdir())) == (0, "", [])
-    for part in ("would begin in run: 2 steps", "75,002 parameters, 747,136 multiply-adds", " MiB ", " minutes ", "nothing was written"):
+    for part in (
+        "would begin in run: 2 steps",
+        "75,002 parameters, 747,136 multiply-adds",
+        " MiB ",
+        " minutes ",
+        "nothing was written",
+    ):
         assert part in output
     planned = json.loads(train("digits", *SMALL, "--out", "run", "--dry-run", "--json")[1])
-    assert (planned["parameters"], planned["steps"], planned["numerics"]["threads"]) == (75_002, 2, 1)
+    assert (planned["parameters"], planned["steps"], planned["numerics"]["threads"]) == (
+        75_002,
+        2,
+        1,
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "tells"),
     [
-        (["--resume", "--out", "absent"], ["absent holds nothing to resume", "reslearn train digits"]),
+        (
+            ["--resume", "--out", "absent"],
+            ["absent holds nothing to resume", "reslearn train digits"],
+        ),
         (["digits", "--model", "resnet9"], ["resnet9", "resnet8"]),
         (["digits", "--recipe", "digit"], ["no recipe 'digit'", "did you mean 'digits'?"]),
         (["2015"], ["no data called '2015'"]),
@@ -79,7 +130,9 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_use_is_one_line_status_2_and_no_file(arguments: list[str], tells: list[str], train: Run, tmp_path: Path) -> None:
+def test_wrong_use_is_one_line_status_2_and_no_file(
+    arguments: list[str], tells: list[str], train: Run, tmp_path: Path
+) -> None:
     status, output, errors = train(*arguments)
     assert (status, output) == (2, "")
     assert errors.startswith("reslearn: ")

@@ -36,9 +36,20 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, make_pictures: Callable[.
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_two_steps_of_every_recipe(
-    name: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    small = ["--set", "schedule.duration=2 steps", "--set", "train.batch_size=8", "--set", "evaluation.recompute_images=16"]
+    small = [
+        "--set",
+        "schedule.duration=2 steps",
+        "--set",
+        "train.batch_size=8",
+        "--set",
+        "evaluation.recompute_images=16",
+    ]
     recipe = recipes.load(name)
     if isinstance(recipe.schedule, recipes.Stepwise):
         small += ["--set", 'schedule.milestones=["1 step"]']
@@ -46,7 +57,18 @@ def test_two_steps_of_every_recipe(
         small += ["--set", "data.size_px=16", "--workers", "0"]
     if recipe.data.validation_images:
         small += ["--set", "data.validation_images=4"]
-    flags = ["--recipe", name, "--model", "resnet8", *small, "--data-dir", str(data_dir), "--out", str(tmp_path / "run"), "--json"]
+    flags = [
+        "--recipe",
+        name,
+        "--model",
+        "resnet8",
+        *small,
+        "--data-dir",
+        str(data_dir),
+        "--out",
+        str(tmp_path / "run"),
+        "--json",
+    ]
     monkeypatch.setattr(sys, "argv", ["reslearn", "train", *flags])
     monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
     with pytest.raises(SystemExit) as ended:

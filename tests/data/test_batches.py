@@ -9,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslearn.data import Augment, DataError, Images, Preprocess, eval_batches, image_batches, train_batches
+from reslearn.data import (
+    Augment,
+    DataError,
+    Images,
+    Preprocess,
+    eval_batches,
+    image_batches,
+    train_batches,
+)
 from reslearn.data.batches import crop_and_flip
 from reslearn.data.preprocess import Mean, Padding, Std
 from reslearn.data.views import Views, ViewSequence, epoch_views
@@ -22,7 +30,9 @@ augments = st.builds(Augment, pad_px=st.integers(0, 5), flip=st.booleans(), crop
 
 def made(num_images: int, size_px: int = 6, channels: int = 3, seed: int = 0) -> Images:
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (num_images, size_px, size_px, channels), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(
+        0, 256, (num_images, size_px, size_px, channels), dtype=torch.uint8, generator=generator
+    )
     return Images(pixels, torch.arange(num_images))
 
 
@@ -53,8 +63,12 @@ def test_per_image_path_gives_the_same_batches(
 ) -> None:
     images = made(num_images, size_px, channels, seed)
     preprocess = Preprocess.fit(images, mean=mean, std=std, padding=padding)
-    whole = train_batches(images, preprocess, batch_size=batch_size, seed=seed, start_step=step, augment=augment)
-    single = image_batches(images, preprocess, batch_size=batch_size, seed=seed, start_step=step, augment=augment)
+    whole = train_batches(
+        images, preprocess, batch_size=batch_size, seed=seed, start_step=step, augment=augment
+    )
+    single = image_batches(
+        images, preprocess, batch_size=batch_size, seed=seed, start_step=step, augment=augment
+    )
     for (x, y), (x_single, y_single) in islice(zip(whole, single, strict=False), 3):
         assert x.shape == (batch_size, channels, size_px, size_px)
         assert x.dtype == torch.float32
@@ -67,7 +81,11 @@ def test_worker_processes_give_the_same_batches_and_leave_the_global_generator_a
     images = made(10)
     preprocess = Preprocess.fit(images)
     before = torch.get_rng_state()
-    parallel = list(islice(image_batches(images, preprocess, batch_size=4, seed=1, start_step=3, num_workers=2), 4))
+    parallel = list(
+        islice(
+            image_batches(images, preprocess, batch_size=4, seed=1, start_step=3, num_workers=2), 4
+        )
+    )
     assert torch.equal(before, torch.get_rng_state())
     whole = islice(train_batches(images, preprocess, batch_size=4, seed=1, start_step=3), 4)
     for (x, y), (x_parallel, y_parallel) in zip(whole, parallel, strict=True):
@@ -76,12 +94,29 @@ def test_worker_processes_give_the_same_batches_and_leave_the_global_generator_a
 
 
 @settings(max_examples=30)
-@given(num_images=st.integers(1, 30), batch_size=st.integers(1, 40), step=st.integers(0, 12), augment=augments)
-def test_a_step_does_not_depend_on_where_the_loader_started(num_images: int, batch_size: int, step: int, augment: Augment) -> None:
+@given(
+    num_images=st.integers(1, 30),
+    batch_size=st.integers(1, 40),
+    step=st.integers(0, 12),
+    augment=augments,
+)
+def test_a_step_does_not_depend_on_where_the_loader_started(
+    num_images: int, batch_size: int, step: int, augment: Augment
+) -> None:
     images = made(num_images)
     preprocess = Preprocess.fit(images)
-    from_start = next(islice(train_batches(images, preprocess, batch_size=batch_size, seed=7, augment=augment), step, None))
-    resumed = next(train_batches(images, preprocess, batch_size=batch_size, seed=7, start_step=step, augment=augment))
+    from_start = next(
+        islice(
+            train_batches(images, preprocess, batch_size=batch_size, seed=7, augment=augment),
+            step,
+            None,
+        )
+    )
+    resumed = next(
+        train_batches(
+            images, preprocess, batch_size=batch_size, seed=7, start_step=step, augment=augment
+        )
+    )
     assert torch.equal(from_start[0], resumed[0])
     assert torch.equal(from_start[1], resumed[1])
 
@@ -91,15 +126,23 @@ def test_a_step_does_not_depend_on_where_the_loader_started(num_images: int, bat
 def test_batches_are_full_and_epochs_are_joined(num_images: int, batch_size: int) -> None:
     images = made(num_images, size_px=1)
     num_steps = -(-3 * num_images // batch_size)
-    batches = islice(train_batches(images, Preprocess.fit(images), batch_size=batch_size, seed=0), num_steps)
+    batches = islice(
+        train_batches(images, Preprocess.fit(images), batch_size=batch_size, seed=0), num_steps
+    )
     labels = [label for _, y in batches for label in y.tolist()]
     assert len(labels) == num_steps * batch_size
     for epoch in range(3):
-        assert sorted(labels[epoch * num_images : (epoch + 1) * num_images]) == list(range(num_images))
+        assert sorted(labels[epoch * num_images : (epoch + 1) * num_images]) == list(
+            range(num_images)
+        )
 
 
 def test_another_seed_or_epoch_is_another_order() -> None:
-    orders = [tuple(epoch_views(seed, epoch, 50, Augment()).index.tolist()) for seed in range(4) for epoch in range(4)]
+    orders = [
+        tuple(epoch_views(seed, epoch, 50, Augment()).index.tolist())
+        for seed in range(4)
+        for epoch in range(4)
+    ]
     assert len(set(orders)) == 16
 
 
@@ -113,27 +156,52 @@ def test_all_offsets_and_mirrors_occur_evenly() -> None:
 def test_no_crop_and_no_flip_shows_images_as_they_are() -> None:
     images = made(9)
     preprocess = Preprocess.fit(images)
-    x, y = next(train_batches(images, preprocess, batch_size=9, seed=0, augment=Augment(crop=False, flip=False)))
+    x, y = next(
+        train_batches(
+            images, preprocess, batch_size=9, seed=0, augment=Augment(crop=False, flip=False)
+        )
+    )
     assert torch.equal(x, preprocess(images.pixels[y]))
 
 
 def test_crop_and_flip_by_hand() -> None:
     image = torch.tensor([[1, 2], [3, 4]]).view(1, 2, 2, 1)
-    corner = crop_and_flip(image, Views(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.tensor([False])), 1)
+    corner = crop_and_flip(
+        image,
+        Views(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.tensor([False])),
+        1,
+    )
     assert corner.view(2, 2).tolist() == [[0, 0], [0, 1]]
-    mirrored = crop_and_flip(image, Views(torch.tensor([0]), torch.tensor([1]), torch.tensor([2]), torch.tensor([True])), 1)
-    assert mirrored.view(2, 2).tolist() == [[0, 2], [0, 4]]  # columns 2 and (padding), then mirrored
+    mirrored = crop_and_flip(
+        image,
+        Views(torch.tensor([0]), torch.tensor([1]), torch.tensor([2]), torch.tensor([True])),
+        1,
+    )
+    assert mirrored.view(2, 2).tolist() == [
+        [0, 2],
+        [0, 4],
+    ]  # columns 2 and (padding), then mirrored
 
 
 @pytest.mark.parametrize(("padding", "is_zero"), [("after-mean", True), ("black", False)])
 def test_padding_is_exactly_zero_after_the_mean_only(padding: Padding, is_zero: bool) -> None:
     images = Images(
-        torch.full((40, 4, 4, 3), 200, dtype=torch.uint8) + torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1), torch.arange(40)
+        torch.full((40, 4, 4, 3), 200, dtype=torch.uint8)
+        + torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1),
+        torch.arange(40),
     )
     preprocess = Preprocess.fit(images, padding=padding)
-    x, _ = next(train_batches(images, preprocess, batch_size=40, seed=0, augment=Augment(pad_px=4, flip=False)))
-    views = ViewSequence(seed=0, num_images=40, augment=Augment(pad_px=4, flip=False)).between(0, 40)
-    outside = torch.stack([(torch.arange(4) + top < 4) | (torch.arange(4) + top >= 8) for top in views.top])  # [B, H]: padded rows
+    x, _ = next(
+        train_batches(
+            images, preprocess, batch_size=40, seed=0, augment=Augment(pad_px=4, flip=False)
+        )
+    )
+    views = ViewSequence(seed=0, num_images=40, augment=Augment(pad_px=4, flip=False)).between(
+        0, 40
+    )
+    outside = torch.stack(
+        [(torch.arange(4) + top < 4) | (torch.arange(4) + top >= 8) for top in views.top]
+    )  # [B, H]: padded rows
     assert outside.any()
     padded_rows = x.permute(0, 2, 1, 3)[outside]
     assert bool((padded_rows == 0).all()) is is_zero
@@ -188,5 +256,7 @@ def test_read_only_sources_do_not_warn() -> None:
     for padding in ("after-mean", "black"):
         preprocess = Preprocess.fit(made(4, 4), padding=padding)
         for augment in (Augment(), Augment(crop=False, flip=False)):
-            x, _ = next(image_batches(ReadOnly(), preprocess, batch_size=3, seed=0, augment=augment))
+            x, _ = next(
+                image_batches(ReadOnly(), preprocess, batch_size=3, seed=0, augment=augment)
+            )
             assert x.shape == (3, 3, 4, 4)

@@ -76,7 +76,9 @@ def write_python(folder: Path, cifar: Cifar, dump: Callable[[object], bytes] = p
     layout = cifar.layouts[0]
     folder = folder / layout.folder
     folder.mkdir(parents=True)
-    key, names_key = (b"labels", b"label_names") if cifar is CIFAR10 else (b"fine_labels", b"fine_label_names")
+    key, names_key = (
+        (b"labels", b"label_names") if cifar is CIFAR10 else (b"fine_labels", b"fine_label_names")
+    )
     for name, (planes, labels) in content(cifar).items():
         (folder / name).write_bytes(dump({b"data": planes, key: labels, b"batch_label": b"made"}))
     names = [f"kind{label}".encode() for label in range(cifar.num_classes)]
@@ -88,12 +90,16 @@ def write_binary(folder: Path, cifar: Cifar) -> Path:
     layout = cifar.layouts[1]
     folder = folder / layout.folder
     folder.mkdir(parents=True)
-    for (planes, labels), name in zip(content(cifar).values(), (*layout.train, layout.test), strict=True):
+    for (planes, labels), name in zip(
+        content(cifar).values(), (*layout.train, layout.test), strict=True
+    ):
         columns = [np.array(labels, np.uint8)[:, None], planes]
         if cifar is CIFAR100:
             columns.insert(0, np.zeros((len(labels), 1), np.uint8))  # the coarse label
         np.concatenate(columns, axis=1).tofile(folder / name)
-    (folder / layout.classes).write_text("\n".join(f"kind{label}" for label in range(cifar.num_classes)) + "\n\n")
+    (folder / layout.classes).write_text(
+        "\n".join(f"kind{label}" for label in range(cifar.num_classes)) + "\n\n"
+    )
     return folder
 
 
@@ -108,14 +114,18 @@ def test_all_layouts_give_the_same_arrays(tmp_path: Path, cifar: Cifar) -> None:
     planes = np.concatenate([made[name][0] for name in cifar.layouts[0].train])
     loaded = [load(cifar.name, data_dir=folder) for folder in folders]
     for dataset in loaded:
-        np.testing.assert_array_equal(dataset.train.pixels, planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(
+            dataset.train.pixels, planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        )
         assert dataset.test.labels.tolist() == made[cifar.layouts[0].test][1]
         assert dataset.classes == tuple(f"kind{label}" for label in range(cifar.num_classes))
         assert (dataset.name, dataset.size_px, dataset.channels) == (cifar.name, 32, 3)
     assert len({dataset.fingerprint for dataset in loaded}) == 1
 
 
-def test_folder_may_be_the_layout_or_its_parent_given_or_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_may_be_the_layout_or_its_parent_given_or_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_python(tmp_path, CIFAR10)
     expected = load("cifar10", data_dir=folder).fingerprint
     assert load("cifar10", data_dir=tmp_path).fingerprint == expected
@@ -129,7 +139,10 @@ def test_folder_may_be_the_layout_or_its_parent_given_or_in_the_environment(tmp_
         load("cifar10", data_dir=tmp_path / "absent")
     monkeypatch.delenv("RESLEARN_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DataError, match=r"put https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz .* into .*/.cache/reslearn/data"):
+    with pytest.raises(
+        DataError,
+        match=r"put https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz .* into .*/.cache/reslearn/data",
+    ):
         load("cifar10")
     (tmp_path / ".cache/reslearn").mkdir(parents=True)
     (tmp_path / ".cache/reslearn/data").symlink_to(tmp_path)
@@ -143,7 +156,9 @@ def test_smaller_images_are_means_over_areas(tmp_path: Path) -> None:
     means = full.train.pixels.numpy().reshape(-1, 16, 2, 16, 2, 3).mean((2, 4))
     np.testing.assert_array_equal(half.train.pixels, np.floor(means + 0.5))
     assert half.fingerprint != full.fingerprint
-    with pytest.raises(DataError, match=r"size_px = 20: cifar10 has 32 x 32 pixels; allowed are 32, 16, 8, 4, 2$"):
+    with pytest.raises(
+        DataError, match=r"size_px = 20: cifar10 has 32 x 32 pixels; allowed are 32, 16, 8, 4, 2$"
+    ):
         load("cifar10", data_dir=folder, size_px=20)
 
 
@@ -164,7 +179,9 @@ def test_incomplete_folders_name_what_is_missing(tmp_path: Path) -> None:
 
 
 @given(keep=st.floats(0, 0.999))
-def test_truncated_pickles_are_one_line(tmp_path_factory: pytest.TempPathFactory, keep: float) -> None:
+def test_truncated_pickles_are_one_line(
+    tmp_path_factory: pytest.TempPathFactory, keep: float
+) -> None:
     whole = python2({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]})
     path = tmp_path_factory.mktemp("cut") / "data_batch_1"
     path.write_bytes(whole[: int(keep * len(whole))])
@@ -172,7 +189,9 @@ def test_truncated_pickles_are_one_line(tmp_path_factory: pytest.TempPathFactory
 
 
 @given(content=st.binary(max_size=200))
-def test_foreign_bytes_are_one_line_or_no_dictionary_of_images(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_foreign_bytes_are_one_line_or_no_dictionary_of_images(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.mktemp("foreign") / "data_batch_1"
     path.write_bytes(content)
     one_line_error(lambda: CIFAR10.layouts[0].read(path, 10))
@@ -189,7 +208,12 @@ class Hostile:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_pickles_cannot_run_anything(tmp_path: Path, protocol: int) -> None:
     path, evidence = tmp_path / "data_batch_1", tmp_path / "ran"
-    for action, arguments in [(os.system, (f"touch {evidence}",)), (eval, ("1",)), (getattr, ("", "join")), (np.load, (str(path),))]:
+    for action, arguments in [
+        (os.system, (f"touch {evidence}",)),
+        (eval, ("1",)),
+        (getattr, ("", "join")),
+        (np.load, (str(path),)),
+    ]:
         path.write_bytes(pickle.dumps({b"data": Hostile(action, *arguments)}, protocol=protocol))
         assert "it asks for" in one_line_error(lambda: read_pickle(path))
     for array in (np.array([[1]], dtype=object), np.array(["text"]), np.zeros(2, "u1,u1")):
@@ -205,9 +229,18 @@ def test_pickles_cannot_run_anything(tmp_path: Path, protocol: int) -> None:
         ({b"data": np.zeros((2, 3072), np.float32), b"labels": [0, 1]}, "'f4', not of bytes"),
         ({b"data": np.zeros((2, 100), np.uint8), b"labels": [0, 1]}, "`data` is not uint8"),
         ({b"data": np.zeros((0, 3072), np.uint8), b"labels": []}, "`data` is not uint8"),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}, "`labels` is not a list of 2 numbers"),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, "1"]}, "`labels` is not a list of 2 numbers"),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}, "labels 0 to 10; allowed are 0 to 9"),
+        (
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
+            "`labels` is not a list of 2 numbers",
+        ),
+        (
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, "1"]},
+            "`labels` is not a list of 2 numbers",
+        ),
+        (
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]},
+            "labels 0 to 10; allowed are 0 to 9",
+        ),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 2**70]}, "no class numbers"),
         ({b"data": np.zeros((2, 3072), np.uint8)}, "`labels` is not"),
     ],
@@ -223,15 +256,21 @@ def test_structure_is_checked(tmp_path: Path, value: object, reason: str) -> Non
 def test_truncated_binary_and_wrong_class_names(tmp_path: Path) -> None:
     folder = write_binary(tmp_path, CIFAR100)
     (folder / "fine_label_names.txt").write_text("one two")
-    assert "names 2 classes; cifar100 has 100" in one_line_error(lambda: load("cifar100", data_dir=tmp_path))
+    assert "names 2 classes; cifar100 has 100" in one_line_error(
+        lambda: load("cifar100", data_dir=tmp_path)
+    )
     (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-5])
-    assert "no whole number of records of 3074" in one_line_error(lambda: load("cifar100", data_dir=tmp_path))
+    assert "no whole number of records of 3074" in one_line_error(
+        lambda: load("cifar100", data_dir=tmp_path)
+    )
 
 
 def test_spec_of_each_layout_names_its_published_address() -> None:
     layouts: list[Layout] = [*CIFAR10.layouts, *CIFAR100.layouts]
     assert len({layout.md5 for layout in layouts}) == 4
-    assert all(layout.address == f"https://www.cs.toronto.edu/~kriz/{layout.archive}" for layout in layouts)
+    assert all(
+        layout.address == f"https://www.cs.toronto.edu/~kriz/{layout.archive}" for layout in layouts
+    )
     assert replace(layouts[0], site="x/").address == "x/cifar-10-python.tar.gz"
 
 
@@ -243,7 +282,11 @@ def test_real_cifar10(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(unpack), str(tmp_path)], check=True, capture_output=True)
     dataset = split(load("cifar10", data_dir=tmp_path), 5000)
     assert dataset.validation is not None
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (45_000, 5_000, 10_000)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (
+        45_000,
+        5_000,
+        10_000,
+    )
     assert torch.bincount(dataset.test.labels).tolist() == [1000] * 10
     assert dataset.classes[3] == "cat"
     assert dataset.test.labels[0] == 3

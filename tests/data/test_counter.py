@@ -30,8 +30,12 @@ def _reference(seed: int, stream: int, epoch: int, index: int) -> int:
     epoch=st.integers(0, 2**40),
     index=st.integers(0, 2**62),
 )
-def test_draw_is_the_same_hash_in_unbounded_integers(seed: int, stream: Stream, epoch: int, index: int) -> None:
-    assert int(draw(seed, stream, epoch, torch.tensor([index]))) & _MASK == _reference(seed, stream, epoch, index)
+def test_draw_is_the_same_hash_in_unbounded_integers(
+    seed: int, stream: Stream, epoch: int, index: int
+) -> None:
+    assert int(draw(seed, stream, epoch, torch.tensor([index]))) & _MASK == _reference(
+        seed, stream, epoch, index
+    )
 
 
 def test_finaliser_is_that_of_splitmix64() -> None:
@@ -44,7 +48,9 @@ def test_finaliser_is_that_of_splitmix64() -> None:
 @pytest.mark.parametrize("stream", list(Stream))
 def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) -> None:
     over_images = below(limit, draw(3, stream, 5, torch.arange(20_000)))
-    over_epochs = torch.tensor([int(below(limit, draw(3, stream, epoch, torch.tensor([7])))[0]) for epoch in range(1000)])
+    over_epochs = torch.tensor(
+        [int(below(limit, draw(3, stream, epoch, torch.tensor([7])))[0]) for epoch in range(1000)]
+    )
     for values in (over_images, over_epochs):
         assert int(values.min()) >= 0
         assert stats.chisquare(torch.bincount(values, minlength=limit).numpy()).pvalue > 1e-4
@@ -66,7 +72,9 @@ def test_streams_seeds_epochs_and_neighbours_are_independent() -> None:
 
 
 @given(seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 500), num_images=st.integers(1, 3000))
-def test_permutation_holds_each_image_once_and_is_repeatable(seed: int, epoch: int, num_images: int) -> None:
+def test_permutation_holds_each_image_once_and_is_repeatable(
+    seed: int, epoch: int, num_images: int
+) -> None:
     order = permutation(seed, epoch, num_images)
     assert torch.equal(order.sort().values, torch.arange(num_images))
     assert torch.equal(order, permutation(seed, epoch, num_images))
@@ -83,7 +91,10 @@ def test_held_out_is_a_fixed_share_of_every_class() -> None:
     labels = torch.arange(1000) % 7
     mask = held_out(labels, every=5)
     assert int(mask.sum()) == 200
-    assert all(abs(int(mask[labels == label].sum()) - int((labels == label).sum()) / 5) < 1 for label in range(7))
+    assert all(
+        abs(int(mask[labels == label].sum()) - int((labels == label).sum()) / 5) < 1
+        for label in range(7)
+    )
     assert torch.equal(mask, held_out(labels, every=5))
 
 

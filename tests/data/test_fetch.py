@@ -50,7 +50,9 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def cifar_at(site: Site) -> Cifar:
-    return replace(CIFAR10, layouts=(replace(CIFAR10.layouts[1], site=site.address, md5=md5(site.body)),))
+    return replace(
+        CIFAR10, layouts=(replace(CIFAR10.layouts[1], site=site.address, md5=md5(site.body)),)
+    )
 
 
 def test_download_goes_on_where_the_connection_was_cut(site: Site, tmp_path: Path) -> None:
@@ -63,7 +65,9 @@ def test_download_goes_on_where_the_connection_was_cut(site: Site, tmp_path: Pat
     assert len(site.requested) == 4  # nothing is downloaded twice
 
 
-def test_a_later_call_goes_on_too_and_a_whole_part_is_recognised(site: Site, tmp_path: Path) -> None:
+def test_a_later_call_goes_on_too_and_a_whole_part_is_recognised(
+    site: Site, tmp_path: Path
+) -> None:
     archive = tmp_path / "archive.tar.gz"
     part = tmp_path / "archive.tar.gz.part"
     for have in (1000, len(site.body)):
@@ -86,9 +90,14 @@ def test_a_wrong_md5_is_refused_and_nothing_kept(site: Site, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(site: Site, tmp_path: Path) -> None:
+def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(
+    site: Site, tmp_path: Path
+) -> None:
     site.cuts, site.cut_after = 100, 0
-    with pytest.raises(DataError, match=f"cannot download {site.address} .*put what is there at {tmp_path / 'archive'}"):
+    with pytest.raises(
+        DataError,
+        match=f"cannot download {site.address} .*put what is there at {tmp_path / 'archive'}",
+    ):
         fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     site.close()
     with pytest.raises(DataError, match=r"cannot download .*refused"):
@@ -97,7 +106,9 @@ def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(si
 
 def test_what_is_not_there_is_not_asked_for_again(site: Site, tmp_path: Path) -> None:
     site.refusal = 404
-    with pytest.raises(DataError, match=f"cannot download {site.address} .404 Not Found.: put what is meant at"):
+    with pytest.raises(
+        DataError, match=f"cannot download {site.address} .404 Not Found.: put what is meant at"
+    ):
         fetch(site.address, tmp_path / "archive", pause_seconds=0.0)
     assert len(site.requested) == 1
 
@@ -118,7 +129,11 @@ def test_many_processes_download_once(site: Site, tmp_path: Path) -> None:
     cifar = cifar_at(site)
     fingerprints: list[str] = []
     threads = [
-        threading.Thread(target=lambda: fingerprints.append(load_cifar(cifar, [tmp_path], download=True, size_px=None).fingerprint))
+        threading.Thread(
+            target=lambda: fingerprints.append(
+                load_cifar(cifar, [tmp_path], download=True, size_px=None).fingerprint
+            )
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -135,7 +150,9 @@ def test_nothing_is_unpacked_outside(tmp_path: Path, name: str) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     (inside / "a.tar.gz").write_bytes(archive_of({"folder/good": b"1", name: b"2"}))
-    if name.startswith("/"):  # an absolute name is made relative, so it lands in the folder aside and is thrown away
+    if name.startswith(
+        "/"
+    ):  # an absolute name is made relative, so it lands in the folder aside and is thrown away
         unpack(inside / "a.tar.gz", "folder")
         assert not Path(name).exists()
     else:
@@ -145,7 +162,11 @@ def test_nothing_is_unpacked_outside(tmp_path: Path, name: str) -> None:
         assert not (inside / "outside").exists()
 
 
-@pytest.mark.parametrize("body", [b"", b"no archive", archive_of(tiny_cifar())[:-3000]], ids=["empty", "foreign", "truncated"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no archive", archive_of(tiny_cifar())[:-3000]],
+    ids=["empty", "foreign", "truncated"],
+)
 def test_broken_archives_leave_no_folder(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(body)
     with pytest.raises(DataError, match="cannot be unpacked"):

@@ -25,13 +25,20 @@ def test_listed_as_loaded_into_memory(make_pictures: Make, tmp_path: Path) -> No
     """The same images in the same order, with the same labels, and to a network the same pixels."""
     make_pictures(tmp_path, train=7, validation=3, test=4)
     memory, disk = data.load(tmp_path, size_px=16), data.load(tmp_path, size_px=16, stream=True)
-    assert (disk.classes, disk.name, disk.size_px, disk.channels) == (memory.classes, memory.name, 16, 3)
+    assert (disk.classes, disk.name, disk.size_px, disk.channels) == (
+        memory.classes,
+        memory.name,
+        16,
+        3,
+    )
     preprocess = Preprocess.fit(memory.train)
     assert Preprocess.fit(disk.train) == preprocess
     for part in ("train", "validation", "test"):
         there, here = getattr(memory, part), getattr(disk, part)
         assert torch.equal(here.labels, there.labels)
-        assert [path.parent.name for path in paths(here)] == [memory.classes[label] for label in here.labels.tolist()]
+        assert [path.parent.name for path in paths(here)] == [
+            memory.classes[label] for label in here.labels.tolist()
+        ]
         batches = [list(eval_batches(images, preprocess, batch_size=5)) for images in (there, here)]
         for (x, y), (x_disk, y_disk) in zip(*batches, strict=True):
             assert torch.equal(x, x_disk)
@@ -71,7 +78,9 @@ def test_pictures_held_sideways_are_turned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, np.rot90(halves, -1))
 
 
-def test_the_validation_images_of_ilsvrc_are_what_is_reported(make_pictures: Make, tmp_path: Path) -> None:
+def test_the_validation_images_of_ilsvrc_are_what_is_reported(
+    make_pictures: Make, tmp_path: Path
+) -> None:
     """Its test labels were never published. Validation images for decisions are held out of train."""
     make_pictures(tmp_path, classes=WNIDS, train=8, val=3)
     (tmp_path / "test").mkdir()
@@ -84,7 +93,9 @@ def test_the_validation_images_of_ilsvrc_are_what_is_reported(make_pictures: Mak
     assert (len(held.train), len(held.validation), len(held.test)) == (18, 6, 9)
     assert {path.parts[-3] for path in paths(held.validation)} == {"train"}
     assert not set(paths(held.train)) & set(paths(held.validation))
-    assert data.load(tmp_path, size_px=8).test.labels.tolist() == dataset.test.labels.tolist()  # in memory too
+    assert (
+        data.load(tmp_path, size_px=8).test.labels.tolist() == dataset.test.labels.tolist()
+    )  # in memory too
 
     make_pictures(tmp_path / "own", classes=WNIDS, train=8, val=3, test=2)
     own = data.load(tmp_path / "own", size_px=8, stream=True)
@@ -92,7 +103,9 @@ def test_the_validation_images_of_ilsvrc_are_what_is_reported(make_pictures: Mak
     assert (len(own.validation), len(own.test)) == (9, 6)
 
 
-def test_the_fingerprint_is_one_of_names_and_sizes_and_says_so(make_pictures: Make, tmp_path: Path) -> None:
+def test_the_fingerprint_is_one_of_names_and_sizes_and_says_so(
+    make_pictures: Make, tmp_path: Path
+) -> None:
     make_pictures(tmp_path, train=4, test=2)
 
     def fingerprint() -> str:
@@ -114,7 +127,9 @@ def test_the_fingerprint_is_one_of_names_and_sizes_and_says_so(make_pictures: Ma
     assert fingerprint() not in (first, renamed)
 
 
-def test_what_is_wrong_with_files_is_told_when_it_is_cheap(make_pictures: Make, tmp_path: Path) -> None:
+def test_what_is_wrong_with_files_is_told_when_it_is_cheap(
+    make_pictures: Make, tmp_path: Path
+) -> None:
     """Empty files at once; broken ones when they are read, with their name."""
     make_pictures(tmp_path, train=4, test=2)
     broken = tmp_path / "test" / "red" / "0.jpg"
@@ -125,11 +140,15 @@ def test_what_is_wrong_with_files_is_told_when_it_is_cheap(make_pictures: Make, 
     with pytest.raises(DataError, match=rf"^{broken} cannot be read \(.+\): remove or replace it$"):
         list(eval_batches(dataset.test, preprocess, batch_size=2))
     broken.write_bytes(b"")
-    with pytest.raises(DataError, match=rf"^1 of 6 images are empty files, the first is {broken}: remove"):
+    with pytest.raises(
+        DataError, match=rf"^1 of 6 images are empty files, the first is {broken}: remove"
+    ):
         data.load(tmp_path, size_px=8, stream=True)
 
 
-def test_a_folder_may_be_named_without_its_place(make_pictures: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_may_be_named_without_its_place(
+    make_pictures: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_pictures(tmp_path / "given" / "photos", train=2, test=1)
     assert data.load("photos", data_dir=tmp_path / "given", size_px=8, stream=True).name == "photos"
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "given"))

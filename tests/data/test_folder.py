@@ -12,12 +12,19 @@ from reslearn.data import DataError, load, read_picture, split
 CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
 
 
-def picture(path: Path, color: tuple[int, int, int] = (200, 30, 90), size: tuple[int, int] = (30, 20), mode: str = "RGB") -> None:
+def picture(
+    path: Path,
+    color: tuple[int, int, int] = (200, 30, 90),
+    size: tuple[int, int] = (30, 20),
+    mode: str = "RGB",
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).convert(mode).save(path)
 
 
-def class_folders(folder: Path, num_images: int = 10, classes: tuple[str, ...] = ("shoe", "coat")) -> None:
+def class_folders(
+    folder: Path, num_images: int = 10, classes: tuple[str, ...] = ("shoe", "coat")
+) -> None:
     for name in classes:
         for number in range(num_images):
             picture(folder / name / f"{number}.png", (number, number, 0 if name == "coat" else 255))
@@ -31,11 +38,17 @@ def test_class_folders_hold_out_a_fixed_fifth(tmp_path: Path) -> None:
     assert torch.bincount(dataset.test.labels).tolist() == [2, 2]
     assert dataset.train.pixels.shape == (16, 8, 8, 3)
     blue = torch.cat([dataset.train.pixels, dataset.test.pixels])[:, 0, 0, 2]
-    assert torch.equal(blue, torch.cat([dataset.train.labels, dataset.test.labels]).mul(255).to(torch.uint8))
+    assert torch.equal(
+        blue, torch.cat([dataset.train.labels, dataset.test.labels]).mul(255).to(torch.uint8)
+    )
     numbers = torch.cat([dataset.train.pixels, dataset.test.pixels])[:, 0, 0, 0]
-    assert sorted(numbers.tolist()) == sorted(2 * list(range(10)))  # each once, train and test apart
+    assert sorted(numbers.tolist()) == sorted(
+        2 * list(range(10))
+    )  # each once, train and test apart
     assert load(tmp_path, size_px=8).fingerprint == dataset.fingerprint
-    assert 0 < int(dataset.train.labels[:8].sum()) < 8  # not class by class, so that the last ones are a fair sample
+    assert (
+        0 < int(dataset.train.labels[:8].sum()) < 8
+    )  # not class by class, so that the last ones are a fair sample
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -59,7 +72,14 @@ def test_train_and_validation_alone_hold_out_a_test(tmp_path: Path) -> None:
 
 
 def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
-    for mode, suffix in (("RGB", "jpg"), ("L", "png"), ("RGBA", "png"), ("P", "gif"), ("CMYK", "jpg"), ("1", "bmp")):
+    for mode, suffix in (
+        ("RGB", "jpg"),
+        ("L", "png"),
+        ("RGBA", "png"),
+        ("P", "gif"),
+        ("CMYK", "jpg"),
+        ("1", "bmp"),
+    ):
         path = tmp_path / f"{mode}.{suffix}"
         picture(path, mode=mode)
         assert read_picture(path, 7).shape == (7, 7, 3)
@@ -70,7 +90,9 @@ def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter: shown upright, left is up
     Image.fromarray(halves[:, 20:60]).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_picture(tmp_path / "turned.png", 40), np.rot90(halves[:, 20:60], -1))
+    np.testing.assert_array_equal(
+        read_picture(tmp_path / "turned.png", 40), np.rot90(halves[:, 20:60], -1)
+    )
 
 
 def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
@@ -82,7 +104,10 @@ def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> No
     (tmp_path / "shoe" / "._1.png").write_text("nor is this")
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"^2 of 22 images cannot be read, the first: .*(broken.jpg|cut.png) cannot be read \(.*\): remove"):
+    with pytest.raises(
+        DataError,
+        match=r"^2 of 22 images cannot be read, the first: .*(broken.jpg|cut.png) cannot be read \(.*\): remove",
+    ):
         load(tmp_path, size_px=4)
 
 
@@ -94,7 +119,9 @@ def test_folders_that_are_no_data_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "one")
     class_folders(tmp_path / "splits" / "train")
     class_folders(tmp_path / "splits" / "test", classes=("coat", "dress"))
-    with pytest.raises(DataError, match="has class 'dress', which is not among the training classes coat, shoe"):
+    with pytest.raises(
+        DataError, match="has class 'dress', which is not among the training classes coat, shoe"
+    ):
         load(tmp_path / "splits")
     class_folders(tmp_path / "classes")
     with pytest.raises(DataError, match="size_px = 0"):

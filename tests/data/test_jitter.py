@@ -21,7 +21,11 @@ SIZE, SHORTER = 16, (256, 480)  # shorter sides of 18 to 34
 
 @pytest.fixture(scope="module")
 def files(make_pictures: Make, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    train = data.load(make_pictures(tmp_path_factory.mktemp("pictures"), train=6, test=1), size_px=SIZE, stream=True).train
+    train = data.load(
+        make_pictures(tmp_path_factory.mktemp("pictures"), train=6, test=1),
+        size_px=SIZE,
+        stream=True,
+    ).train
     assert isinstance(train, Files)
     return train
 
@@ -36,25 +40,45 @@ def jitter(files: Files) -> Jitter:
     return Jitter.fit(files, shorter=SHORTER, flip=True, colour=0.1)
 
 
-def test_the_number_of_workers_and_the_start_change_nothing(files: Files, preprocess: Preprocess, jitter: Jitter) -> None:
+def test_the_number_of_workers_and_the_start_change_nothing(
+    files: Files, preprocess: Preprocess, jitter: Jitter
+) -> None:
     def batches(num_workers: int, start_step: int = 0) -> list[data.Batch]:
         made = image_batches(
-            files, preprocess, batch_size=5, seed=3, start_step=start_step, augment=jitter, num_workers=num_workers
-        )  # fmt: skip
+            files,
+            preprocess,
+            batch_size=5,
+            seed=3,
+            start_step=start_step,
+            augment=jitter,
+            num_workers=num_workers,
+        )
         return list(islice(made, 6 - start_step))
 
     before = torch.get_rng_state()
     alone = batches(0)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(x.shape == (5, 3, SIZE, SIZE) and x.is_contiguous(memory_format=torch.channels_last) for x, _ in alone)
-    for other in (batches(1), batches(2), [*alone[:2], *batches(0, 2)], [*alone[:4], *batches(2, 4)]):
+    assert all(
+        x.shape == (5, 3, SIZE, SIZE) and x.is_contiguous(memory_format=torch.channels_last)
+        for x, _ in alone
+    )
+    for other in (
+        batches(1),
+        batches(2),
+        [*alone[:2], *batches(0, 2)],
+        [*alone[:4], *batches(2, 4)],
+    ):
         for (x, y), (x_other, y_other) in zip(alone, other, strict=True):
             assert torch.equal(x, x_other)
             assert torch.equal(y, y_other)
 
 
-def test_epochs_are_joined_and_each_shows_every_image_once_and_differently(files: Files, preprocess: Preprocess, jitter: Jitter) -> None:
-    shown = list(islice(image_batches(files, preprocess, batch_size=4, seed=0, augment=jitter), 9))  # 36 images: two epochs
+def test_epochs_are_joined_and_each_shows_every_image_once_and_differently(
+    files: Files, preprocess: Preprocess, jitter: Jitter
+) -> None:
+    shown = list(
+        islice(image_batches(files, preprocess, batch_size=4, seed=0, augment=jitter), 9)
+    )  # 36 images: two epochs
     labels = torch.cat([y for _, y in shown])
     assert Counter(labels[:18].tolist()) == Counter(labels[18:].tolist()) == {0: 6, 1: 6, 2: 6}
     x = torch.cat([x for x, _ in shown]).flatten(1)
@@ -82,20 +106,32 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
         epoch, place = divmod(position, len(files))
         index = permutation(5, epoch, len(files))[place]
 
-        def drawn(stream: Stream, limit: int, epoch: int = epoch, index: torch.Tensor = index) -> int:
+        def drawn(
+            stream: Stream, limit: int, epoch: int = epoch, index: torch.Tensor = index
+        ) -> int:
             return int(below(limit, draw(5, stream, epoch, index)))
 
         side = 18 + drawn(Stream.SHORTER, 17)
         with Image.open(files.path(int(index))) as image:
-            resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(np.float64)
+            resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(
+                np.float64
+            )
         top, left = drawn(Stream.ROW, side - SIZE + 1), drawn(Stream.COLUMN, side - SIZE + 1)
         pixels = resized[top : top + SIZE, left : left + SIZE]
         mirrored = drawn(Stream.FLIP, 2)
         pixels = pixels[:, ::-1] if mirrored else pixels
-        alpha = normal(5, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, 3 * index + torch.arange(3)).numpy()
-        expected = (pixels + alpha @ jitter.colour.double().numpy() - preprocess.mean.numpy()) / preprocess.scale.numpy()
-        np.testing.assert_allclose(x[position].permute(1, 2, 0), expected, atol=1.001 / float(preprocess.scale.min()))
-        assert np.abs(x[position].permute(1, 2, 0).numpy() - expected).mean() < 5e-3  # a level off in a few pixels at most
+        alpha = normal(
+            5, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, 3 * index + torch.arange(3)
+        ).numpy()
+        expected = (
+            pixels + alpha @ jitter.colour.double().numpy() - preprocess.mean.numpy()
+        ) / preprocess.scale.numpy()
+        np.testing.assert_allclose(
+            x[position].permute(1, 2, 0), expected, atol=1.001 / float(preprocess.scale.min())
+        )
+        assert (
+            np.abs(x[position].permute(1, 2, 0).numpy() - expected).mean() < 5e-3
+        )  # a level off in a few pixels at most
         assert y[position] == files.labels[index]
         seen.update([f"flip {mirrored}", f"side {side}"])
     assert {"flip 0", "flip 1"} <= set(seen)
@@ -103,17 +139,23 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
 
 
 def test_draws_stay_in_their_range_and_fill_it(files: Files, preprocess: Preprocess) -> None:
-    narrow = JitteredViews(files, preprocess, seed=0, jitter=Jitter(shortest_px=SIZE, longest_px=SIZE))
+    narrow = JitteredViews(
+        files, preprocess, seed=0, jitter=Jitter(shortest_px=SIZE, longest_px=SIZE)
+    )
     assert all(narrow[position][0].shape == (SIZE, SIZE, 3) for position in range(18))
     index = torch.arange(30_000)
     sides = 256 + below(480 - 256 + 1, draw(0, Stream.SHORTER, 0, index))
     assert (int(sides.min()), int(sides.max())) == (256, 480)
 
 
-def test_without_flip_and_colour_nothing_but_scale_and_place_is_drawn(files: Files, preprocess: Preprocess) -> None:
+def test_without_flip_and_colour_nothing_but_scale_and_place_is_drawn(
+    files: Files, preprocess: Preprocess
+) -> None:
     jitter = Jitter.fit(files, shorter=SHORTER, flip=False, colour=None)
     assert jitter.colour is None
-    flipped = JitteredViews(files, preprocess, seed=0, jitter=Jitter.fit(files, shorter=SHORTER, flip=True, colour=None))
+    flipped = JitteredViews(
+        files, preprocess, seed=0, jitter=Jitter.fit(files, shorter=SHORTER, flip=True, colour=None)
+    )
     views = JitteredViews(files, preprocess, seed=0, jitter=jitter)
     mirrored = 0
     for position in range(18):
@@ -126,29 +168,52 @@ def test_without_flip_and_colour_nothing_but_scale_and_place_is_drawn(files: Fil
 
 
 def test_principal_colours_are_those_of_numpy(files: Files) -> None:
-    pixels = np.concatenate([data.read_picture(files.path(index), SIZE).reshape(-1, 3) for index in range(len(files))]) / 255
+    pixels = (
+        np.concatenate(
+            [
+                data.read_picture(files.path(index), SIZE).reshape(-1, 3)
+                for index in range(len(files))
+            ]
+        )
+        / 255
+    )
     values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
     moved = principal_colours(files).numpy()
     for row, value, vector in zip(moved, values[::-1], vectors.T[::-1], strict=True):
-        np.testing.assert_allclose(np.outer(row, row), np.outer(vector, vector) * (255 * value) ** 2, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            np.outer(row, row), np.outer(vector, vector) * (255 * value) ** 2, rtol=1e-4, atol=1e-6
+        )
     np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 255 * values[::-1], rtol=1e-5)
     assert all(row[np.abs(row).argmax()] > 0 for row in moved)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_broken_picture_is_one_line_when_it_is_met(make_pictures: Make, tmp_path: Path, num_workers: int) -> None:
+def test_a_broken_picture_is_one_line_when_it_is_met(
+    make_pictures: Make, tmp_path: Path, num_workers: int
+) -> None:
     files = data.load(make_pictures(tmp_path, train=5, test=1), size_px=SIZE, stream=True).train
     assert isinstance(files, Files)
-    preprocess, jitter = Preprocess.fit(files), Jitter.fit(files, shorter=SHORTER, flip=True, colour=None)
-    broken = files.path(int(permutation(0, 0, 15)[8]))  # shown at position 8: in the third batch of 4
+    preprocess, jitter = (
+        Preprocess.fit(files),
+        Jitter.fit(files, shorter=SHORTER, flip=True, colour=None),
+    )
+    broken = files.path(
+        int(permutation(0, 0, 15)[8])
+    )  # shown at position 8: in the third batch of 4
     broken.write_bytes(broken.read_bytes()[:200])
-    batches = image_batches(files, preprocess, batch_size=4, seed=0, augment=jitter, num_workers=num_workers)
+    batches = image_batches(
+        files, preprocess, batch_size=4, seed=0, augment=jitter, num_workers=num_workers
+    )
     assert len(list(islice(batches, 2))) == 2
-    with pytest.raises(DataError, match=rf"^{broken} cannot be read \([^\n]+\): remove or replace it$"):
+    with pytest.raises(
+        DataError, match=rf"^{broken} cannot be read \([^\n]+\): remove or replace it$"
+    ):
         next(batches)
 
 
 def test_images_in_memory_have_nothing_to_resize(preprocess: Preprocess, jitter: Jitter) -> None:
-    images = data.Images(torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    images = data.Images(
+        torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    )
     with pytest.raises(DataError, match="needs a folder of images"):
         image_batches(images, preprocess, batch_size=1, seed=0, augment=jitter)

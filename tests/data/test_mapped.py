@@ -15,10 +15,19 @@ from reslearn.data.mapped import mapped
 def made(seed: int = 0) -> Dataset:
     generator = torch.Generator().manual_seed(seed)
     train, test = (
-        Images(torch.randint(0, 256, (number, 4, 4, 3), dtype=torch.uint8, generator=generator), torch.arange(number) % 3)
+        Images(
+            torch.randint(0, 256, (number, 4, 4, 3), dtype=torch.uint8, generator=generator),
+            torch.arange(number) % 3,
+        )
         for number in (7, 5)
     )
-    return Dataset(name="made", classes=("a", "b", "ü"), train=train, test=test, fingerprint=fingerprint([train, test]))
+    return Dataset(
+        name="made",
+        classes=("a", "b", "ü"),
+        train=train,
+        test=test,
+        fingerprint=fingerprint([train, test]),
+    )
 
 
 def must_not() -> Dataset:
@@ -34,7 +43,12 @@ def source(tmp_path: Path) -> list[Path]:
 
 
 def assert_same(ours: Dataset, theirs: Dataset) -> None:
-    assert (ours.name, ours.classes, ours.fingerprint, ours.validation) == (theirs.name, theirs.classes, theirs.fingerprint, None)
+    assert (ours.name, ours.classes, ours.fingerprint, ours.validation) == (
+        theirs.name,
+        theirs.classes,
+        theirs.fingerprint,
+        None,
+    )
     for part in ("train", "test"):
         assert torch.equal(getattr(ours, part).pixels, getattr(theirs, part).pixels)
         assert torch.equal(getattr(ours, part).labels, getattr(theirs, part).labels)
@@ -46,9 +60,18 @@ def test_decoded_once_and_mapped_ever_after(source: list[Path]) -> None:
     for dataset in (first, second):
         assert_same(dataset, made())
     if Path("/proc/self/maps").exists():
-        assert str(source[0].parent / ".reslearn-4px.safetensors") in Path("/proc/self/maps").read_text()
-    assert sorted(path.name for path in source[0].parent.iterdir()) == [".reslearn-4px.safetensors", "part-1", "part-2"]
-    assert_same(mapped(source, "2px", lambda: made(seed=1)), made(seed=1))  # another label is another file
+        assert (
+            str(source[0].parent / ".reslearn-4px.safetensors")
+            in Path("/proc/self/maps").read_text()
+        )
+    assert sorted(path.name for path in source[0].parent.iterdir()) == [
+        ".reslearn-4px.safetensors",
+        "part-1",
+        "part-2",
+    ]
+    assert_same(
+        mapped(source, "2px", lambda: made(seed=1)), made(seed=1)
+    )  # another label is another file
 
 
 def changed(source: list[Path], place: Path) -> None:
@@ -74,7 +97,9 @@ def emptied(source: list[Path], place: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [changed, touched, truncated, flipped, emptied])
-def test_what_does_not_fit_is_made_anew(damage: Callable[[list[Path], Path], None], source: list[Path]) -> None:
+def test_what_does_not_fit_is_made_anew(
+    damage: Callable[[list[Path], Path], None], source: list[Path]
+) -> None:
     mapped(source, "4px", lambda: made(seed=1))
     damage(source, source[0].parent / ".reslearn-4px.safetensors")
     assert_same(mapped(source, "4px", made), made())

@@ -7,13 +7,23 @@ import pytest
 from PIL import Image
 
 from reslearn.data import DataError, read_picture
-from reslearn.data.pictures import centre, corners, in_proportion, offsets, open_picture, whole, window
+from reslearn.data.pictures import (
+    centre,
+    corners,
+    in_proportion,
+    offsets,
+    open_picture,
+    whole,
+    window,
+)
 
 SIZES = ((40, 30), (30, 40), (33, 71), (64, 64), (97, 31))
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def weights(length: int, step: float, start: float, num: int) -> np.ndarray:
@@ -25,7 +35,9 @@ def weights(length: int, step: float, start: float, num: int) -> np.ndarray:
     return triangle / triangle.sum(axis=1, keepdims=True)
 
 
-def slowly(image: Image.Image, step: float, top: float, left: float, height: int, width: int) -> np.ndarray:
+def slowly(
+    image: Image.Image, step: float, top: float, left: float, height: int, width: int
+) -> np.ndarray:
     """`top` and `left` in pixels of the file."""
     pixels = np.asarray(image).astype(np.float64)
     across = np.einsum("xw,hwc->hxc", weights(image.width, step, left, width), pixels)
@@ -40,7 +52,9 @@ def near(seen: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("shorter_px", "size_px"), [(24, 16), (16, 16), (50, 30)])
-def test_a_window_is_what_resizing_all_and_cutting_gives(size: tuple[int, int], shorter_px: int, size_px: int) -> None:
+def test_a_window_is_what_resizing_all_and_cutting_gives(
+    size: tuple[int, int], shorter_px: int, size_px: int
+) -> None:
     image = noise(*size)
     step = min(size) / shorter_px
     bottom, right = offsets(image, shorter_px=shorter_px, size_px=size_px)
@@ -62,9 +76,17 @@ def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() ->
     image = noise(80, 60)
     resized = np.asarray(image.resize((40, 30), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(whole(image, shorter_px=30), resized)
-    np.testing.assert_array_equal(window(image, shorter_px=30, size_px=20, top=7, left=11), resized[7:27, 11:31])
+    np.testing.assert_array_equal(
+        window(image, shorter_px=30, size_px=20, top=7, left=11), resized[7:27, 11:31]
+    )
     np.testing.assert_array_equal(centre(image, shorter_px=30, size_px=20), resized[5:25, 10:30])
-    expected = [resized[:20, :20], resized[:20, 20:], resized[10:, :20], resized[10:, 20:], resized[5:25, 10:30]]
+    expected = [
+        resized[:20, :20],
+        resized[:20, 20:],
+        resized[10:, :20],
+        resized[10:, 20:],
+        resized[5:25, 10:30],
+    ]
     for seen, part in zip(corners(image, shorter_px=30, size_px=20), expected, strict=True):
         np.testing.assert_array_equal(seen, part)
 
@@ -75,16 +97,33 @@ def test_the_whole_picture_keeps_its_shape_to_a_pixel() -> None:
 
 
 def test_lengths_are_those_of_the_paper_in_proportion() -> None:
-    assert [in_proportion(length, 224) for length in (224, 256, 384, 480, 640)] == [224, 256, 384, 480, 640]
-    assert [in_proportion(length, 64) for length in (224, 256, 384, 480, 640)] == [64, 73, 110, 137, 183]
+    assert [in_proportion(length, 224) for length in (224, 256, 384, 480, 640)] == [
+        224,
+        256,
+        384,
+        480,
+        640,
+    ]
+    assert [in_proportion(length, 64) for length in (224, 256, 384, 480, 640)] == [
+        64,
+        73,
+        110,
+        137,
+        183,
+    ]
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_seen_alike(tmp_path: Path) -> None:
-    smooth = Image.fromarray(np.add.outer(np.arange(600), np.arange(800)).astype(np.float32) / 6).convert("RGB")
+    smooth = Image.fromarray(
+        np.add.outer(np.arange(600), np.arange(800)).astype(np.float32) / 6
+    ).convert("RGB")
     smooth.save(tmp_path / "large.jpg", quality=95)
     assert open_picture(tmp_path / "large.jpg", 30).size == (100, 75)  # an eighth: still twice 30
     assert open_picture(tmp_path / "large.jpg", 200).size == (800, 600)
-    small, full = read_picture(tmp_path / "large.jpg", 24, 30), centre(smooth, shorter_px=30, size_px=24)
+    small, full = (
+        read_picture(tmp_path / "large.jpg", 24, 30),
+        centre(smooth, shorter_px=30, size_px=24),
+    )
     np.testing.assert_allclose(small.astype(int), full.astype(int), atol=4)
 
 
@@ -93,5 +132,7 @@ def test_a_broken_file_is_one_line_with_its_name(tmp_path: Path) -> None:
     content = (tmp_path / "cut.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     for name in ("cut.jpg", "absent.jpg"):
-        with pytest.raises(DataError, match=rf"^\S*{name} cannot be read \(.+\): remove or replace it$"):
+        with pytest.raises(
+            DataError, match=rf"^\S*{name} cannot be read \(.+\): remove or replace it$"
+        ):
             read_picture(tmp_path / name, 8)

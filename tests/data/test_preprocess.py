@@ -28,14 +28,24 @@ def images() -> Images:
 @pytest.mark.parametrize("std", ["scalar", "per-channel", "none"])
 def test_mean_and_scale_are_those_of_numpy(images: Images, mean: Mean, std: Std) -> None:
     pixels = images.pixels.numpy().astype(np.float64)
-    expected_mean = {"per-pixel": pixels.mean(0), "per-channel": pixels.mean((0, 1, 2)), "none": np.zeros(3)}[mean]
+    expected_mean = {
+        "per-pixel": pixels.mean(0),
+        "per-channel": pixels.mean((0, 1, 2)),
+        "none": np.zeros(3),
+    }[mean]
     centred = pixels - (pixels.mean(0) if mean == "per-pixel" else pixels.mean((0, 1, 2)))
-    deviation = {"scalar": np.full(3, centred.std()), "per-channel": centred.std((0, 1, 2)), "none": np.full(3, 255.0)}[std]
+    deviation = {
+        "scalar": np.full(3, centred.std()),
+        "per-channel": centred.std((0, 1, 2)),
+        "none": np.full(3, 255.0),
+    }[std]
     preprocess = Preprocess.fit(images, mean=mean, std=std)
     np.testing.assert_allclose(preprocess.mean, expected_mean, rtol=1e-6)
     np.testing.assert_allclose(preprocess.scale, deviation, rtol=1e-6)
     x = preprocess(images.pixels)
-    np.testing.assert_allclose(x.permute(0, 2, 3, 1), (pixels - expected_mean) / deviation, atol=1e-5)
+    np.testing.assert_allclose(
+        x.permute(0, 2, 3, 1), (pixels - expected_mean) / deviation, atol=1e-5
+    )
 
 
 def test_imagenets_mean_and_deviation_are_those_of_torchvision(images: Images) -> None:
@@ -54,7 +64,9 @@ def test_sums_are_exact_over_many_white_images() -> None:
 
 def test_images_without_contrast_do_not_divide_by_zero() -> None:
     preprocess = Preprocess.fit(images_of(np.full((3, 2, 2, 1), 9, np.uint8)))
-    assert preprocess(torch.full((1, 2, 2, 1), 9, dtype=torch.uint8)).tolist() == [[[[0.0, 0.0], [0.0, 0.0]]]]
+    assert preprocess(torch.full((1, 2, 2, 1), 9, dtype=torch.uint8)).tolist() == [
+        [[[0.0, 0.0], [0.0, 0.0]]]
+    ]
 
 
 @given(
@@ -98,7 +110,9 @@ def test_missing_keys_and_unknown_choices_are_refused(images: Images) -> None:
     with pytest.raises(DataError, match="KeyError"):
         Preprocess.from_json({})
     wrong = (DataError, TypeError)  # the second where types are checked at run time
-    with pytest.raises(wrong, match=r"mean = 'pixel': allowed are per-pixel, per-channel, imagenet, none|Literal"):
+    with pytest.raises(
+        wrong, match=r"mean = 'pixel': allowed are per-pixel, per-channel, imagenet, none|Literal"
+    ):
         Preprocess.fit(images, mean="pixel")  # type: ignore[arg-type]
     with pytest.raises(wrong, match=r"std = 'pixel': allowed|Literal"):
         Preprocess.fit(images, std="pixel")  # type: ignore[arg-type]
@@ -113,8 +127,12 @@ def test_pictures_are_read_at_the_sizes_that_the_bundle_holds(tmp_path: Path) ->
     levels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path / "picture.png")
     square = Preprocess(size_px=20, channels=3, mean=torch.zeros(20, 20, 3), scale=torch.ones(3))
-    assert "shorter_px" not in square.to_json()  # as it was before pictures were cut: old bundles are read as they were meant
-    np.testing.assert_array_equal(square.read(tmp_path / "picture.png"), read_picture(tmp_path / "picture.png", 20))
+    assert (
+        "shorter_px" not in square.to_json()
+    )  # as it was before pictures were cut: old bundles are read as they were meant
+    np.testing.assert_array_equal(
+        square.read(tmp_path / "picture.png"), read_picture(tmp_path / "picture.png", 20)
+    )
     cut = Preprocess.from_json({**square.to_json(), "shorter_px": 30})
     assert Preprocess.from_json(json.loads(json.dumps(cut.to_json()))) == cut != square
     resized = np.asarray(Image.fromarray(levels).resize((40, 30), Image.Resampling.BILINEAR))
@@ -129,4 +147,6 @@ def test_whole_pictures_lose_the_mean_of_their_channels(images: Images) -> None:
     expected = (larger - preprocess.mean.mean(dim=(0, 1))) / preprocess.scale
     torch.testing.assert_close(preprocess.normalise_whole(larger), expected)
     per_channel = Preprocess.fit(images, mean="per-channel")
-    assert torch.equal(per_channel.normalise_whole(images.pixels), per_channel.normalise(images.pixels))
+    assert torch.equal(
+        per_channel.normalise_whole(images.pixels), per_channel.normalise(images.pixels)
+    )

@@ -24,19 +24,25 @@ def test_digits(digits: Dataset) -> None:
 
 def test_smaller_digits() -> None:
     assert load("digits", size_px=4).size_px == 4
-    with pytest.raises(DataError, match=r"size_px = 16: digits has 8 x 8 pixels; allowed are 8, 4, 2"):
+    with pytest.raises(
+        DataError, match=r"size_px = 16: digits has 8 x 8 pixels; allowed are 8, 4, 2"
+    ):
         load("digits", size_px=16)
 
 
 def test_split_takes_the_last_training_images(digits: Dataset) -> None:
     parts = split(digits, 200)
     assert parts.validation is not None
-    assert torch.equal(torch.cat([parts.train.pixels, parts.validation.pixels]), digits.train.pixels)
+    assert torch.equal(
+        torch.cat([parts.train.pixels, parts.validation.pixels]), digits.train.pixels
+    )
     assert len(parts.validation) == 200
     assert parts.fingerprint == digits.fingerprint
     assert parts.test is digits.test
     for wrong in (-1, 1437):
-        with pytest.raises(DataError, match=f"validation_images = {wrong}: .*allowed are 0 to 1436"):
+        with pytest.raises(
+            DataError, match=f"validation_images = {wrong}: .*allowed are 0 to 1436"
+        ):
             split(digits, wrong)
 
 
@@ -52,14 +58,20 @@ def test_names_have_a_line_each() -> None:
     assert all(line and "\n" not in line for line in names().values())
 
 
-@pytest.mark.parametrize(("name", "hint"), [("CIFAR-10", "'cifar10'"), ("digit", "'digits'"), ("cifar1000", "'cifar100'")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("CIFAR-10", "'cifar10'"), ("digit", "'digits'"), ("cifar1000", "'cifar100'")],
+)
 def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UnknownData, match=f"no data called '{name}', did you mean {hint}"):
         load(name)
 
 
 def test_what_is_neither_source_nor_folder(tmp_path: Path) -> None:
-    with pytest.raises(UnknownData, match=r"no data called 'imagenet': there are digits, cifar10, cifar100, or any folder of images"):
+    with pytest.raises(
+        UnknownData,
+        match=r"no data called 'imagenet': there are digits, cifar10, cifar100, or any folder of images",
+    ):
         load("imagenet")
     with pytest.raises(UnknownData, match=f"no folder {tmp_path}/absent; allowed are"):
         load(tmp_path / "absent")

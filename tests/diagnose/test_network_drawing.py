@@ -31,13 +31,28 @@ def text(group: Group) -> list[str]:
 
 def test_a_plain_network_has_all_layers_and_the_arcs_that_were_put_in() -> None:
     layers = [*conv(2, 4), *conv(4, 4), *conv(4, 4), *conv(4, 8, 2), *conv(8, 8)]
-    found = drawn(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)), 2, 8, 8).groups
-    assert [(group.name, group.arc, group.carried, group.after, group.marked) for group in found] == [
-        ("", "none", "", "", False), ("3", "new", "", "ReLU", False), ("9", "new", "option A", "ReLU", False),
-        ("", "none", "", "", False), ("", "none", "", "", False), ("", "none", "", "", False),
-    ]  # fmt: skip
-    assert text(found[2]) == ["conv 3×3, 4 → 8, stride 2 · batch norm · ReLU [8×4×4]", "conv 3×3, 8 → 8 · batch norm [8×4×4]"]
-    assert [text(group) for group in found[3:]] == [["AdaptiveAvgPool2d [8×1×1]"], ["Flatten [8]"], ["linear 8 → 3 [3]"]]
+    found = drawn(
+        nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)), 2, 8, 8
+    ).groups
+    assert [
+        (group.name, group.arc, group.carried, group.after, group.marked) for group in found
+    ] == [
+        ("", "none", "", "", False),
+        ("3", "new", "", "ReLU", False),
+        ("9", "new", "option A", "ReLU", False),
+        ("", "none", "", "", False),
+        ("", "none", "", "", False),
+        ("", "none", "", "", False),
+    ]
+    assert text(found[2]) == [
+        "conv 3×3, 4 → 8, stride 2 · batch norm · ReLU [8×4×4]",
+        "conv 3×3, 8 → 8 · batch norm [8×4×4]",
+    ]
+    assert [text(group) for group in found[3:]] == [
+        ["AdaptiveAvgPool2d [8×1×1]"],
+        ["Flatten [8]"],
+        ["linear 8 → 3 [3]"],
+    ]
 
 
 def test_a_deep_plain_network_is_as_short_as_its_stages_and_tells_what_is_left_out() -> None:
@@ -48,7 +63,9 @@ def test_a_deep_plain_network_is_as_short_as_its_stages_and_tells_what_is_left_o
 
 
 def test_shortcuts_that_were_there_are_drawn_as_such() -> None:
-    found = [group for group in drawn(build("resnet14", num_classes=3), 3, 16, 16).groups if group.name]
+    found = [
+        group for group in drawn(build("resnet14", num_classes=3), 3, 16, 16).groups if group.name
+    ]
     assert {group.arc for group in found} == {"own"}
     assert [group.carried for group in found] == ["", "", "sizes change", "", "sizes change", ""]
     assert [len(group.boxes) for group in found] == [2] * 6
@@ -78,4 +95,7 @@ def test_functions_within_branches_are_told_where_they_change_values() -> None:
             return x + self.second(self.first(self.norm(x)).relu())
 
     found = drawn(nn.Sequential(nn.Linear(4, 8), Own(), nn.Linear(8, 3)), 4).groups
-    assert text(found[1]) == ["layer norm · linear 8 → 8 · relu []", "linear 8 → 8 [8]"] and found[1].arc == "own"
+    assert (
+        text(found[1]) == ["layer norm · linear 8 → 8 · relu []", "linear 8 → 8 [8]"]
+        and found[1].arc == "own"
+    )

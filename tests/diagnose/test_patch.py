@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from reslearn.diagnose import DiagnosisError, Patch, Problem, load_build, make_conditions, make_patch, make_problem, write_patch
+from reslearn.diagnose import (
+    DiagnosisError,
+    Patch,
+    Problem,
+    load_build,
+    make_conditions,
+    make_patch,
+    make_problem,
+    write_patch,
+)
 from reslearn.models import SurgeryError
 
 torch.manual_seed(0)
@@ -34,9 +43,11 @@ FUNCTIONS = {
         f"import torch\nfrom reslearn.models import residualize\nfrom torch import nn\nbuild = lambda: nn.Sequential({LAYERS})\n"
     ),
     "no newline at its end": f"{HEAD}def build(): return nn.Sequential({LAYERS})",
-    "lines of Windows": f"{HEAD}def build():\n    return nn.Sequential({LAYERS})\n".replace("\n", "\r\n"),
+    "lines of Windows": f"{HEAD}def build():\n    return nn.Sequential({LAYERS})\n".replace(
+        "\n", "\r\n"
+    ),
     "a value named where it is returned": f"{HEAD}def build():\n    return (net := nn.Sequential({LAYERS}))\n",
-}  # fmt: skip
+}
 WRAPPED = {
     "a class": f"{HEAD}class build(nn.Sequential):\n    def __init__(self):\n        super().__init__({LAYERS})\n",
     "a partial function": f"{HEAD}import functools\ndef make(n):\n    return nn.Sequential({LAYERS})\nbuild = functools.partial(make, 3)\n",
@@ -61,7 +72,10 @@ def problem_of(place: str, depth: int | None = None) -> Problem:
 
 def assert_the_same(place: str, problem: Problem, depth: int | None = None) -> None:
     """A file builds what the condition trains: state_dict and outputs of a seed."""
-    wanted, got = make_conditions(problem).made["shortcuts"].make(7), problem_of(place, depth).net(7)
+    wanted, got = (
+        make_conditions(problem).made["shortcuts"].make(7),
+        problem_of(place, depth).net(7),
+    )
     assert type(got).__name__ == "GraphModule"
     ours, theirs = wanted.state_dict(), got.state_dict()
     assert list(ours) == list(theirs) == list(problem.net(7).state_dict())
@@ -70,18 +84,26 @@ def assert_the_same(place: str, problem: Problem, depth: int | None = None) -> N
 
 
 def applied(patch: Patch, folder: Path) -> None:
-    done = subprocess.run(patch.use, cwd=folder, shell=True, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        patch.use, cwd=folder, shell=True, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", FUNCTIONS)
-def test_a_diff_of_a_function_builds_the_network_with_shortcuts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diff_of_a_function_builds_the_network_with_shortcuts(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = put(tmp_path, FUNCTIONS[kind])
     before = file.read_bytes()
     problem = problem_of(f"{file.name}:build")
     patch = make_patch(f"{file.name}:build", problem, folder=Path("out"))
-    assert patch.kind == "diff" and patch.path == Path("out/shortcuts.patch") and patch.around == ("2", "8")
+    assert (
+        patch.kind == "diff"
+        and patch.path == Path("out/shortcuts.patch")
+        and patch.around == ("2", "8")
+    )
     write_patch(patch)
     assert file.read_bytes() == before
     applied(patch, tmp_path)
@@ -101,13 +123,20 @@ def test_a_diff_keeps_the_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(patch.around) == 4
     applied(make_written(patch), tmp_path)
     assert_the_same(f"{file.name}:build", problem, depth=8)
-    deeper = make_conditions(problem_of(f"{file.name}:build", depth=12))  # a depth that was not diagnosed
+    deeper = make_conditions(
+        problem_of(f"{file.name}:build", depth=12)
+    )  # a depth that was not diagnosed
     assert "and 4 more: has a shortcut already" in deeper.notes[0]
 
 
-def test_a_build_that_gives_nothing_still_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_gives_nothing_still_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    file = put(tmp_path, f"{HEAD}def build(wide=False):\n    if wide: return None\n    return nn.Sequential({LAYERS})\n")
+    file = put(
+        tmp_path,
+        f"{HEAD}def build(wide=False):\n    if wide: return None\n    return nn.Sequential({LAYERS})\n",
+    )
     problem = problem_of(f"{file.name}:build")
     applied(make_written(make_patch(f"{file.name}:build", problem)), tmp_path)
     assert_the_same(f"{file.name}:build", problem)
@@ -119,8 +148,12 @@ def make_written(patch: Patch) -> Patch:
     return patch
 
 
-@pytest.mark.parametrize("way", ["git", "git in a folder of a repository", "patch", "from elsewhere"])
-def test_a_diff_is_applied_by_what_people_have(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "way", ["git", "git in a folder of a repository", "patch", "from elsewhere"]
+)
+def test_a_diff_is_applied_by_what_people_have(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my nets").mkdir()
     here = tmp_path / "my nets" if "folder" in way else tmp_path
     file = put(tmp_path / "my nets", FUNCTIONS["one return"])
@@ -138,14 +171,20 @@ def test_a_diff_is_applied_by_what_people_have(way: str, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("kind", WRAPPED)
-def test_what_is_no_plain_function_is_wrapped_in_a_new_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_plain_function_is_wrapped_in_a_new_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     place = f"{put(tmp_path, WRAPPED[kind]).name}:build"
     problem = problem_of(place)
     patch = make_written(make_patch(place, problem, folder=Path("out/deeper")))
-    assert patch.kind == "file" and patch.path.suffix == ".py" and patch.use == f"{patch.path}:build"
+    assert (
+        patch.kind == "file" and patch.path.suffix == ".py" and patch.use == f"{patch.path}:build"
+    )
     assert_the_same(patch.use, problem)
-    with pytest.raises(DiagnosisError, match=r"no diff for .* can be made, .*: name a new file that ends in \.py"):
+    with pytest.raises(
+        DiagnosisError, match=r"no diff for .* can be made, .*: name a new file that ends in \.py"
+    ):
         make_patch(place, problem, path=Path("other.patch"))
 
 
@@ -159,7 +198,9 @@ def test_a_new_file_is_written_where_it_is_asked_for_and_takes_a_depth(tmp_path:
     assert_the_same(patch.use, problem, depth=6)
 
 
-def test_installed_modules_are_wrapped_and_ours_are_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_modules_are_wrapped_and_ours_are_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "__init__.py").touch()
@@ -171,7 +212,11 @@ def test_installed_modules_are_wrapped_and_ours_are_edited(tmp_path: Path, monke
     assert make_patch(problem.build, problem).kind == "diff"
     monkeypatch.setattr("reslearn.diagnose.patch._is_installed", lambda file: True)
     patch = make_written(make_patch("strange.nets:build", problem))
-    assert patch.kind == "file" and "from strange.nets import build as plain" in patch.text and "sys.path" not in patch.text
+    assert (
+        patch.kind == "file"
+        and "from strange.nets import build as plain" in patch.text
+        and "sys.path" not in patch.text
+    )
     assert_the_same(patch.use, problem)
 
 
@@ -181,7 +226,11 @@ def within() -> nn.Module:
 
 def test_a_build_that_lives_in_no_file_is_one_line(tmp_path: Path) -> None:
     problem = make_problem(within, DATA)
-    for build, name in ((lambda: within(), "<lambda>"), (type("Net", (), {"__call__": within})(), "Net"), (dict, "dict")):
+    for build, name in (
+        (lambda: within(), "<lambda>"),
+        (type("Net", (), {"__call__": within})(), "Net"),
+        (dict, "dict"),
+    ):
         with pytest.raises(DiagnosisError, match=r"no patch: .*lives in no file") as error:
             make_patch(build, problem, folder=tmp_path)
         assert name in str(error.value) and "\n" not in str(error.value)
@@ -195,7 +244,11 @@ def test_what_is_there_is_kept_unless_it_is_a_patch_of_ours(tmp_path: Path) -> N
     patch = make_patch(place, problem, path=tmp_path / "mine.patch")
     (tmp_path / "mine.patch").write_text("notes")
     (tmp_path / "file").touch()
-    refused = ((tmp_path / "mine.patch", "is there already"), (tmp_path, "this is none"), (tmp_path / "file" / "a", "cannot be written"))
+    refused = (
+        (tmp_path / "mine.patch", "is there already"),
+        (tmp_path, "this is none"),
+        (tmp_path / "file" / "a", "cannot be written"),
+    )
     for path, words in refused:
         with pytest.raises(DiagnosisError, match=words):
             make_patch(place, problem, path=path)

@@ -17,7 +17,8 @@ from reslearn.diagnose import DiagnosisError, diagnose, make_problem
 from reslearn.diagnose.side_by_side import jobs_here, side_by_side
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or torch.cuda.is_available(), reason="forks of a process that trained: Linux, no GPU"
+    sys.platform != "linux" or torch.cuda.is_available(),
+    reason="forks of a process that trained: Linux, no GPU",
 )
 
 
@@ -28,7 +29,12 @@ def slept(seconds: float, value: int) -> int:
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
 def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
-    assert list(side_by_side([partial(slept, 0.2 - 0.05 * i, i) for i in range(4)], jobs)) == [0, 1, 2, 3]
+    assert list(side_by_side([partial(slept, 0.2 - 0.05 * i, i) for i in range(4)], jobs)) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_a_task_is_taken_when_it_can_begin() -> None:
@@ -47,9 +53,15 @@ def test_a_task_is_taken_when_it_can_begin() -> None:
 def test_tasks_know_what_lay_in_memory_and_use_one_thread() -> None:
     weights = torch.ones(1000)
     torch.autograd.backward(nn.Linear(1000, 3)(weights).sum())  # this process has trained
-    answers = side_by_side([lambda: (float(weights.sum()), torch.get_num_threads(), os.getpid())] * 2, 2)
+    answers = side_by_side(
+        [lambda: (float(weights.sum()), torch.get_num_threads(), os.getpid())] * 2, 2
+    )
     (sum_a, threads_a, pid_a), (sum_b, threads_b, pid_b) = answers
-    assert sum_a == sum_b == 1000 and threads_a == threads_b == 1 and len({pid_a, pid_b, os.getpid()}) == 3
+    assert (
+        sum_a == sum_b == 1000
+        and threads_a == threads_b == 1
+        and len({pid_a, pid_b, os.getpid()}) == 3
+    )
 
 
 class OwnError(Exception):
@@ -88,7 +100,9 @@ def task():
     time.sleep(60)
 list(side_by_side([task, task], 2))
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         pids = [int(process.stdout.readline()) for _ in range(2)]
         process.kill()
@@ -121,7 +135,10 @@ def test_a_diagnosis_with_two_jobs_is_that_with_one(few_trials: Callable[..., No
         torch.set_num_threads(threads)
     assert one.verdict == two.verdict and one.rates == two.rates and one.evidence == two.evidence
     numbers = [
-        sorted((trial.condition, trial.seed, trial.lr, trial.steps, trial.train_score, trial.curve) for trial in found.trials)
+        sorted(
+            (trial.condition, trial.seed, trial.lr, trial.steps, trial.train_score, trial.curve)
+            for trial in found.trials
+        )
         for found in (one, two)
     ]
     assert len(numbers[0]) > 8 and numbers[0] == numbers[1]

@@ -24,7 +24,9 @@ class Change(NamedTuple):
     shown_by: str
 
 
-WORKED = re.compile(r"### ([^\n]+)\n(?:(?!###).)*?```diff\n(.*?)```\n```python\n(.*?)```", flags=re.DOTALL)
+WORKED = re.compile(
+    r"### ([^\n]+)\n(?:(?!###).)*?```diff\n(.*?)```\n```python\n(.*?)```", flags=re.DOTALL
+)
 CHANGES = [Change(*match) for match in WORKED.findall(TEXT)]
 
 
@@ -40,7 +42,9 @@ def apply(diff: str, folder: Path) -> None:
             lines = hunk.splitlines(keepends=True)
             old = "".join(line[1:] for line in lines if line[0] in " -")
             new = "".join(line[1:] for line in lines if line[0] in " +")
-            assert not old or text.count(old) == 1, f"{new_name}: found {text.count(old)} times:\n{old}"
+            assert not old or text.count(old) == 1, (
+                f"{new_name}: found {text.count(old)} times:\n{old}"
+            )
             text = text.replace(old, new) if old else new
         path.write_text(text, encoding="utf-8")
 
@@ -57,12 +61,20 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_kind_of_change_is_worked() -> None:
-    assert [change.title for change in CHANGES] == ["A net", "A data set", "A metric", "A recipe", "A section of the report"]
+    assert [change.title for change in CHANGES] == [
+        "A net",
+        "A data set",
+        "A metric",
+        "A recipe",
+        "A section of the report",
+    ]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.title)
 def test_a_change_is_short(change: Change) -> None:
-    changed = [line for line in change.diff.splitlines() if re.match(r"[+-](?![+-]{2} )(?=.*\S.)", line)]
+    changed = [
+        line for line in change.diff.splitlines() if re.match(r"[+-](?![+-]{2} )(?=.*\S.)", line)
+    ]
     assert len(changed) <= MAX_CHANGED_LINES
 
 
@@ -85,8 +97,11 @@ print(json.dumps(faults))
         [sys.executable, "-c", code, str(copy)],
         input=json.dumps({change.title: change.shown_by for change in CHANGES}),
         env=os.environ | {"PYTHONPATH": str(copy / "src")},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)
     return found
@@ -98,7 +113,11 @@ def test_a_change_does_what_it_says(change: Change, faults: dict[str, str]) -> N
 
 
 def test_changes_pass_the_linter(copy: Path) -> None:
-    files = {name for change in CHANGES for name in re.findall(r"^\+\+\+ b/(\S+\.py)$", change.diff, flags=re.MULTILINE)}
+    files = {
+        name
+        for change in CHANGES
+        for name in re.findall(r"^\+\+\+ b/(\S+\.py)$", change.diff, flags=re.MULTILINE)
+    }
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", *sorted(files)]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

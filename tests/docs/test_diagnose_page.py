@@ -17,8 +17,16 @@ from reslearn.cli import app
 from reslearn.diagnose import experiment
 
 TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
-EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
-VERDICTS = {"A multilayer perceptron": "degradation", "A network for signals": "healthy", "A transformer without shortcuts": "degradation"}
+EXAMPLES = dict(
+    re.findall(
+        r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE
+    )
+)
+VERDICTS = {
+    "A multilayer perceptron": "degradation",
+    "A network for signals": "healthy",
+    "A transformer without shortcuts": "degradation",
+}
 
 
 SHORT = {"MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 4, "MAX_STEPS": 4}
@@ -31,12 +39,16 @@ def run(title: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("title", VERDICTS)
-def test_a_worked_diagnosis_runs(title: str, few_trials: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worked_diagnosis_runs(
+    title: str, few_trials: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     few_trials(**SHORT)
     monkeypatch.setattr(diagnose, "diagnose", partial(experiment.diagnose, minutes=5, steps=4))
     monkeypatch.setitem(EXAMPLES, title, re.sub(r", minutes=\d+, steps=\d+", "", EXAMPLES[title]))
     found = run(title)["found"]
-    assert set(found.evidence.train) >= {"deep", "shallow", "shortcuts"} and not found.conditions.notes
+    assert (
+        set(found.evidence.train) >= {"deep", "shallow", "shortcuts"} and not found.conditions.notes
+    )
 
 
 @pytest.mark.slow
@@ -60,7 +72,9 @@ def plain() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(6, 3))
 
 
-def test_a_function_is_repaired_from_python(tmp_path: Path, few_trials: Callable[..., None]) -> None:
+def test_a_function_is_repaired_from_python(
+    tmp_path: Path, few_trials: Callable[..., None]
+) -> None:
     few_trials(**SHORT)
     proof = run("The patch")["repair"](plain, (torch.randn(60, 6), torch.arange(60) % 3), tmp_path)
     assert proof.before.steps == 16

@@ -24,7 +24,13 @@ def ours(command: str) -> list[str]:
 
 
 def test_the_page_has_its_commands() -> None:
-    assert [shlex.split(command)[0] for command in COMMANDS] == ["torchrun", "torchrun", "ray", "reslearn", "ray"]
+    assert [shlex.split(command)[0] for command in COMMANDS] == [
+        "torchrun",
+        "torchrun",
+        "ray",
+        "reslearn",
+        "ray",
+    ]
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if ours(command)])
@@ -37,11 +43,15 @@ def test_its_options_exist(command: str) -> None:
 def test_its_recipe_is_one() -> None:
     (line,) = re.findall(r"^resources = \{(.+)\}", TEXT, flags=re.MULTILINE)
     overrides = [f"resources.{'='.join(part.split(' = '))}" for part in line.strip().split(", ")]
-    assert recipes.load("digits", overrides=overrides).resources == recipes.Resources(cores=2, gpus=0.25)
+    assert recipes.load("digits", overrides=overrides).resources == recipes.Resources(
+        cores=2, gpus=0.25
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
+)  # Ray's own
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_they_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray is started by its own means: `ray stop` would end every cluster of this machine."""
@@ -52,7 +62,11 @@ def test_they_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     light = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **light})
     programs = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "RAY_ADDRESS": cluster.address}
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "RAY_ADDRESS": cluster.address,
+    }
     try:
         for command in COMMANDS:
             words = shlex.split(command)
@@ -60,7 +74,15 @@ def test_they_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 continue
             if words[0] == "reslearn":
                 words = [sys.executable, "-m", *words]
-            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(
+                words,
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     finally:
         cluster.shutdown()

@@ -18,7 +18,11 @@ TEXT = "\n".join("".join(cell["source"]) for cell in CELLS if cell["cell_type"] 
 
 
 def test_it_is_committed_without_outputs() -> None:
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CELLS if cell["cell_type"] == "code")
+    assert all(
+        cell["outputs"] == [] and cell["execution_count"] is None
+        for cell in CELLS
+        if cell["cell_type"] == "code"
+    )
 
 
 def test_it_reads_as_the_paper_does() -> None:
@@ -26,7 +30,9 @@ def test_it_reads_as_the_paper_does() -> None:
     assert [heading.split()[1] for heading in headings[:5]] == ["1", "3.1,", "3.3", "4.1", "4.2"]
     assert TEXT.count("> **Claim.**") >= 5 and "> **Definition (Eq. 1).**" in TEXT
     assert all(cell.count("\n") < 40 for cell in CODE[1:]), "a few lines that call the library"
-    assert max(len(line) for cell in CODE for line in cell.splitlines()) <= 105, "a longer line is cut on the HTML page"
+    assert max(len(line) for cell in CODE for line in cell.splitlines()) <= 105, (
+        "a longer line is cut on the HTML page"
+    )
 
 
 def test_what_it_imports_is_there() -> None:
@@ -34,7 +40,9 @@ def test_what_it_imports_is_there() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reslearn"):
             module = importlib.import_module(node.module or "")
             for alias in node.names:
-                assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
+                assert hasattr(module, alias.name) or importlib.import_module(
+                    f"{node.module}.{alias.name}"
+                )
 
 
 def test_committed_results_of_a_study_are_shown_with_their_verdict(
@@ -51,7 +59,9 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
             for seed in range(3):
                 overrides = [f"model.name={kind}{depth}", f"seed={seed}", "data.size_px=16"]
                 recipe = recipes.load("cifar-short", overrides=overrides).to_dict()
-                run = RunFolder.create(tmp_path / f"results/degradation/{kind}{depth}-seed{seed}", recipe, {})
+                run = RunFolder.create(
+                    tmp_path / f"results/degradation/{kind}{depth}-seed{seed}", recipe, {}
+                )
                 fields = ("train_recomputed_top1_error_pct", "test_top1_error_pct")
                 run.finish(dict.fromkeys(fields, error + seed / 10))
     (tmp_path / "results" / "README.md").write_text("")
@@ -65,7 +75,12 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
     assert "results/cifar-fast is not at hand" in said
     assert "cifar10 at 16 px, recipe cifar-short" in said
     assert "plain nets? yes" in said and "residual nets? no" in said
-    assert [row[:2] for row in shown[0]] == [["plain20", 3], ["plain56", 3], ["resnet20", 3], ["resnet56", 3]]
+    assert [row[:2] for row in shown[0]] == [
+        ["plain20", 3],
+        ["plain56", 3],
+        ["resnet20", 3],
+        ["resnet56", 3],
+    ]
     bold = [(series.name, list(series.x)) for series in drawn[0].series if series.style == "line"]
     assert bold == [("plain, mean of 3 seeds", [20, 56]), ("residual, mean of 3 seeds", [20, 56])]
     assert sum(series.style == "thin" for series in drawn[0].series) == 6
@@ -75,12 +90,25 @@ def test_committed_results_of_a_study_are_shown_with_their_verdict(
 def test_it_runs_and_renders_with_figures(tmp_path: Path) -> None:
     for name in ("nbclient", "nbconvert", "ipykernel"):
         pytest.importorskip(name, reason='the notebook needs pip install "reslearn[test]"')
-    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", str(tmp_path), str(NOTEBOOK)]
+    command = [
+        sys.executable,
+        "-m",
+        "nbconvert",
+        "--to",
+        "html",
+        "--execute",
+        "--output-dir",
+        str(tmp_path),
+        str(NOTEBOOK),
+    ]
     done = subprocess.run(
         command,
         env=os.environ | {"RESLEARN_NOTEBOOK": "smoke", "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr  # a cell that raises ends it, and is told here
     html = (tmp_path / "paper.html").read_text(encoding="utf-8")
     assert html.count("data:image/png;base64,") >= 9

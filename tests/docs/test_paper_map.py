@@ -12,8 +12,14 @@ from reslearn.cli import app
 from reslearn.cli.analyse import What
 
 ROOT = Path(__file__).parents[2]
-ROWS = [line.split("|")[1:-1] for line in (ROOT / "docs/paper-map.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-FUNCTIONS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(reslearn(?:\.\w+)+)`", row[2])})
+ROWS = [
+    line.split("|")[1:-1]
+    for line in (ROOT / "docs/paper-map.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ")
+]
+FUNCTIONS = sorted(
+    {name for row in ROWS[1:] for name in re.findall(r"`(reslearn(?:\.\w+)+)`", row[2])}
+)
 TESTS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(tests/[\w/.]+)`", row[3])})
 COMMANDS = sorted({name for row in ROWS[1:] for name in re.findall(r"`reslearn ([^`]+)`", row[4])})
 RESULTS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(results/[\w/-]+)`", row[5])})

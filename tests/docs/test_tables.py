@@ -25,7 +25,9 @@ def _tables():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("name", ["README.md", "docs/weights.md"])
 def test_a_page_agrees_with_what_it_is_made_from(name: str) -> None:
     made = _tables().page(ROOT / name)
-    assert (ROOT / name).read_text(encoding="utf-8") == made, "python results/tables.py brings it up to date"
+    assert (ROOT / name).read_text(encoding="utf-8") == made, (
+        "python results/tables.py brings it up to date"
+    )
 
 
 def test_marks_that_are_gone_are_an_error() -> None:
@@ -37,8 +39,14 @@ def test_a_dialect_that_is_added_is_a_row_of_both_pages(monkeypatch: pytest.Monk
     tables = _tables()
     more = {**dialects(), "more": replace(dialects()["hf"], title="somebody's", example="resnet34")}
     monkeypatch.setattr(tables, "dialects", lambda: more)
-    assert "| `more` | somebody's | .safetensors, .pth | in, out | resnet34, option B |\n" in tables.dialects_table(sources=False)
-    assert "| `more` | somebody's | .safetensors, .pth | in, out | resnet34, option B | transformers" in tables.dialects_table(sources=True)
+    assert (
+        "| `more` | somebody's | .safetensors, .pth | in, out | resnet34, option B |\n"
+        in tables.dialects_table(sources=False)
+    )
+    assert (
+        "| `more` | somebody's | .safetensors, .pth | in, out | resnet34, option B | transformers"
+        in tables.dialects_table(sources=True)
+    )
 
 
 def test_a_number_that_was_edited_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +57,22 @@ def test_a_number_that_was_edited_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
     before = tables.results_table(copy)
     path = copy / "cifar-fast" / "seed0" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_top1_error_pct": 1.23}))
-    assert tables.results_table(copy).count("\n") == before.count("\n") - 1, "a run that was changed after its end is in no table"
+    assert tables.results_table(copy).count("\n") == before.count("\n") - 1, (
+        "a run that was changed after its end is in no table"
+    )
     assert "1.23" not in tables.results_table(copy)
 
 
 def test_the_demo_of_the_readme_is_the_one_that_is_committed() -> None:
-    claims = {one["claim"]: one for one in json.loads((ROOT / "results" / "demo" / "claims.json").read_text())["claims"]}
-    rows = re.findall(r"^\| (C\d+) [^|]*\| ([^|]*) \| ([^|]*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    claims = {
+        one["claim"]: one
+        for one in json.loads((ROOT / "results" / "demo" / "claims.json").read_text())["claims"]
+    }
+    rows = re.findall(
+        r"^\| (C\d+) [^|]*\| ([^|]*) \| ([^|]*) \|$",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert len(rows) >= 6
     for claim, measured, verdict in rows:
         assert verdict == claims[claim]["outcome"]
@@ -64,4 +81,6 @@ def test_the_demo_of_the_readme_is_the_one_that_is_committed() -> None:
 
 
 def test_no_weights_are_committed() -> None:
-    assert not [path for pattern in ("*.pt", "*.safetensors") for path in (ROOT / "results").rglob(pattern)]
+    assert not [
+        path for pattern in ("*.pt", "*.safetensors") for path in (ROOT / "results").rglob(pattern)
+    ]

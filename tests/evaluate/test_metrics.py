@@ -22,15 +22,22 @@ def test_by_hand() -> None:
     metrics = evaluate(nn.Identity(), in_batches(logits, torch.tensor([0, 2, 3]), 2))
     assert metrics == Metrics(
         loss=pytest.approx((math.log(2) + math.log(4) + math.log(8)) / 3, rel=1e-6),
-        top1_error_pct=200 / 3, top5_error_pct=None, num_images=3,
-    )  # fmt: skip
+        top1_error_pct=200 / 3,
+        top5_error_pct=None,
+        num_images=3,
+    )
 
 
 def test_errors_are_exact() -> None:
     """Ten images of seven classes: the right class is at rank 1 (three times), 3 (five times) and 6 (twice)."""
     ranks = [1, 3, 6, 1, 3, 3, 1, 3, 6, 3]
     labels = torch.arange(10) % 7
-    logits = torch.stack([torch.arange(6, -1, -1).float().roll(int(label) - (rank - 1)) for label, rank in zip(labels, ranks, strict=True)])
+    logits = torch.stack(
+        [
+            torch.arange(6, -1, -1).float().roll(int(label) - (rank - 1))
+            for label, rank in zip(labels, ranks, strict=True)
+        ]
+    )
     for size in (1, 3, 10):
         metrics = evaluate(nn.Identity(), in_batches(logits, labels, size))
         assert (metrics.top1_error_pct, metrics.top5_error_pct) == (70.0, 20.0)
@@ -39,13 +46,20 @@ def test_errors_are_exact() -> None:
 @given(size=st.integers(1, 12), seed=st.integers(0, 100))
 def test_neither_order_nor_batches_matter(size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    logits, labels = torch.randn(11, 6, generator=generator), torch.randint(0, 6, (11,), generator=generator)
+    logits, labels = (
+        torch.randn(11, 6, generator=generator),
+        torch.randint(0, 6, (11,), generator=generator),
+    )
     order = torch.randperm(11, generator=generator)
     one, other = (
-        evaluate(nn.Identity(), in_batches(x, y, batch)) for x, y, batch in ((logits, labels, 11), (logits[order], labels[order], size))
+        evaluate(nn.Identity(), in_batches(x, y, batch))
+        for x, y, batch in ((logits, labels, 11), (logits[order], labels[order], size))
     )
     assert other == Metrics(
-        loss=pytest.approx(one.loss, rel=1e-12), top1_error_pct=one.top1_error_pct, top5_error_pct=one.top5_error_pct, num_images=11
+        loss=pytest.approx(one.loss, rel=1e-12),
+        top1_error_pct=one.top1_error_pct,
+        top5_error_pct=one.top5_error_pct,
+        num_images=11,
     )
 
 
@@ -75,7 +89,10 @@ def test_no_images() -> None:
 
 def test_autocast_is_entered_for_every_batch() -> None:
     net, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.arange(6) % 3
-    plain, cast = (evaluate(net, in_batches(x, y, 2), autocast=context) for context in (None, torch.autocast("cpu", dtype=torch.bfloat16)))
+    plain, cast = (
+        evaluate(net, in_batches(x, y, 2), autocast=context)
+        for context in (None, torch.autocast("cpu", dtype=torch.bfloat16))
+    )
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         expected = nn.functional.cross_entropy(net(x).float(), y).item()
     assert cast.loss == pytest.approx(expected, rel=1e-6)

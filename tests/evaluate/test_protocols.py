@@ -13,12 +13,20 @@ from reslearn.data import Files, Preprocess
 from reslearn.evaluate import evaluate, metrics_of_scores, scores, views
 
 Make = Callable[..., Path]
-SIZE, TEN_CROP, SCALES = 14, 16, (14, 16, 24, 30, 40)  # a sixteenth of the paper's 224, 256, {224, 256, 384, 480, 640}
+SIZE, TEN_CROP, SCALES = (
+    14,
+    16,
+    (14, 16, 24, 30, 40),
+)  # a sixteenth of the paper's 224, 256, {224, 256, 384, 480, 640}
 
 
 @pytest.fixture(scope="module")
 def files(make_pictures: Make, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    test = data.load(make_pictures(tmp_path_factory.mktemp("pictures"), train=2, test=4), size_px=SIZE, stream=True).test
+    test = data.load(
+        make_pictures(tmp_path_factory.mktemp("pictures"), train=2, test=4),
+        size_px=SIZE,
+        stream=True,
+    ).test
     assert isinstance(test, Files)
     return test
 
@@ -59,11 +67,24 @@ def ten_crops_by_hand(net: torch.nn.Module, files: Files, preprocess: Preprocess
         step = min(image.size) / TEN_CROP  # pixels of the file to one of the resized
         height, width = (side / step for side in (image.height, image.width))
         bottom, right = int(height + 1e-9) - SIZE, int(width + 1e-9) - SIZE
-        places = [(0, 0), (0, right), (bottom, 0), (bottom, right), ((height - SIZE) / 2, (width - SIZE) / 2)]
+        places = [
+            (0, 0),
+            (0, right),
+            (bottom, 0),
+            (bottom, right),
+            ((height - SIZE) / 2, (width - SIZE) / 2),
+        ]
         each = []
         for top, left in places:
-            box = (left * step, top * step, min((left + SIZE) * step, image.width), min((top + SIZE) * step, image.height))
-            crop = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)).astype(np.float32)
+            box = (
+                left * step,
+                top * step,
+                min((left + SIZE) * step, image.width),
+                min((top + SIZE) * step, image.height),
+            )
+            crop = np.asarray(
+                image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+            ).astype(np.float32)
             each += [softmax(net, (view - mean) / scale) for view in (crop, crop[:, ::-1])]
         found.append(np.mean(each, axis=0))
     return np.array(found)
@@ -75,27 +96,47 @@ def scales_by_hand(net: torch.nn.Module, files: Files, preprocess: Preprocess) -
     for image in upright(files):
         each = []
         for shorter in SCALES:
-            size = (round(image.width * shorter / min(image.size)), round(image.height * shorter / min(image.size)))
+            size = (
+                round(image.width * shorter / min(image.size)),
+                round(image.height * shorter / min(image.size)),
+            )
             assert min(size) == shorter
-            whole = (np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) - mean) / scale
+            whole = (
+                np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) - mean
+            ) / scale
             each += [softmax(net, view) for view in (whole, whole[:, ::-1].copy())]
         found.append(np.mean(each, axis=0))
     return np.array(found)
 
 
 @pytest.mark.parametrize("batch_size", [1, 25, 500])
-@pytest.mark.parametrize(("protocol", "by_hand"), [("ten-crop", ten_crops_by_hand), ("multi-scale", scales_by_hand)])
+@pytest.mark.parametrize(
+    ("protocol", "by_hand"), [("ten-crop", ten_crops_by_hand), ("multi-scale", scales_by_hand)]
+)
 def test_scores_are_those_of_a_loop_by_hand(
-    files: Files, preprocess: Preprocess, protocol: str, by_hand: Callable[..., np.ndarray], batch_size: int
+    files: Files,
+    preprocess: Preprocess,
+    protocol: str,
+    by_hand: Callable[..., np.ndarray],
+    batch_size: int,
 ) -> None:
     net = network()
-    found = scores(net, views(protocol, files, preprocess, batch_size=batch_size), num_images=len(files))  # type: ignore[arg-type]
+    found = scores(
+        net, views(protocol, files, preprocess, batch_size=batch_size), num_images=len(files)
+    )  # type: ignore[arg-type]
     np.testing.assert_allclose(found, by_hand(net, files, preprocess), rtol=1e-4, atol=1e-6)
-    assert np.ptp(found.numpy(), axis=0).max() > 1e-3  # the net tells pictures apart: else any order of them would do
+    assert (
+        np.ptp(found.numpy(), axis=0).max() > 1e-3
+    )  # the net tells pictures apart: else any order of them would do
 
 
-@pytest.mark.parametrize(("name", "shortcut"), [("resnet18", "A"), ("resnet50", "B"), ("plain18", None), ("resnet20", "C")])
-def test_every_family_takes_whole_pictures(files: Files, preprocess: Preprocess, name: str, shortcut: str | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "shortcut"),
+    [("resnet18", "A"), ("resnet50", "B"), ("plain18", None), ("resnet20", "C")],
+)
+def test_every_family_takes_whole_pictures(
+    files: Files, preprocess: Preprocess, name: str, shortcut: str | None
+) -> None:
     net = models.build(name, num_classes=7, **({"shortcut": shortcut} if shortcut else {}))
     found = scores(net, views("multi-scale", files.subset(0, 2), preprocess), num_images=2)
     torch.testing.assert_close(found.sum(1), torch.ones(2, dtype=torch.float64))
@@ -108,13 +149,19 @@ def test_single_is_what_evaluate_measures(files: Files, preprocess: Preprocess) 
     found = scores(net, views("single", files, preprocess, batch_size=5), num_images=len(files))
     again = metrics_of_scores(found, files.labels)
     assert again.loss == pytest.approx(measured.loss, rel=1e-5)
-    assert (again.top1_error_pct, again.top5_error_pct, again.num_images) == (measured.top1_error_pct, measured.top5_error_pct, 12)
+    assert (again.top1_error_pct, again.top5_error_pct, again.num_images) == (
+        measured.top1_error_pct,
+        measured.top5_error_pct,
+        12,
+    )
 
 
 def test_errors_of_scores_by_hand() -> None:
     found = torch.zeros(3, 7, dtype=torch.float64)
     found[0, 2], found[0, 3] = 0.75, 0.25  # right
-    found[1] = torch.tensor([0.3, 0.2, 0.15, 0.12, 0.11, 0.08, 0.04])  # the sixth of seven: wrong even among five
+    found[1] = torch.tensor(
+        [0.3, 0.2, 0.15, 0.12, 0.11, 0.08, 0.04]
+    )  # the sixth of seven: wrong even among five
     found[2] = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.1, 0.1, 0.0])  # second to fourth
     measured = metrics_of_scores(found, torch.tensor([2, 5, 2]))
     assert measured.top1_error_pct == pytest.approx(200 / 3)
@@ -126,7 +173,12 @@ def test_errors_of_scores_by_hand() -> None:
 def test_images_of_one_size_are_tested_by_their_single_view(preprocess: Preprocess) -> None:
     digits = data.load("digits").test
     for protocol in ("ten-crop", "multi-scale"):
-        with pytest.raises(ValueError, match=rf"^{protocol} cuts views .*it needs a folder of images; .*single view \(Sec\. 4\.2\)$"):
+        with pytest.raises(
+            ValueError,
+            match=rf"^{protocol} cuts views .*it needs a folder of images; .*single view \(Sec\. 4\.2\)$",
+        ):
             views(protocol, digits, preprocess)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"protocol 'five-crop': allowed are single, ten-crop, multi-scale"):
+    with pytest.raises(
+        ValueError, match=r"protocol 'five-crop': allowed are single, ten-crop, multi-scale"
+    ):
         views("five-crop", digits, preprocess)  # type: ignore[arg-type]

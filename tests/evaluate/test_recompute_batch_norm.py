@@ -20,8 +20,12 @@ def test_equals_the_statistics_of_the_batches() -> None:
         parts = [net[0](part).transpose(0, 1).flatten(1) for part in x.split(4)]
     norm = net[1]
     assert isinstance(norm, nn.BatchNorm2d)
-    torch.testing.assert_close(norm.running_mean, torch.stack([part.mean(1) for part in parts]).mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([part.var(1) for part in parts]).mean(0))
+    torch.testing.assert_close(
+        norm.running_mean, torch.stack([part.mean(1) for part in parts]).mean(0)
+    )
+    torch.testing.assert_close(
+        norm.running_var, torch.stack([part.var(1) for part in parts]).mean(0)
+    )
     assert norm.momentum == 0.1
 
 

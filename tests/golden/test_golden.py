@@ -14,18 +14,34 @@ from reslearn.runs import RunFolder
 from reslearn.train import train_recipe
 
 OVERRIDES = (
-    "schedule.duration=20 steps", 'schedule.milestones=["12 steps"]', "train.read_every_steps=1", "train.precision=fp32",
-    "train.compile=off", "evaluation.recompute_images=0", "data.train_images=500",
-)  # fmt: skip
+    "schedule.duration=20 steps",
+    'schedule.milestones=["12 steps"]',
+    "train.read_every_steps=1",
+    "train.precision=fp32",
+    "train.compile=off",
+    "evaluation.recompute_images=0",
+    "data.train_images=500",
+)
 GOLDEN = {
     "plain8": ("model.name=plain8",),
-    "resnet8": ("model.name=resnet8", "optimizer.lr=0.05", "optimizer.nesterov=true", "optimizer.decay=weights", "data.mean=per-channel"),
+    "resnet8": (
+        "model.name=resnet8",
+        "optimizer.lr=0.05",
+        "optimizer.nesterov=true",
+        "optimizer.decay=weights",
+        "data.mean=per-channel",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_losses_of_twenty_steps(name: str, tmp_path: Path) -> None:
-    train_recipe(recipes.load("digits", overrides=[*OVERRIDES, *GOLDEN[name]]), tmp_path / "run", device="cpu", threads=1)
+    train_recipe(
+        recipes.load("digits", overrides=[*OVERRIDES, *GOLDEN[name]]),
+        tmp_path / "run",
+        device="cpu",
+        threads=1,
+    )
     losses = [line["loss"] for line in RunFolder.open(tmp_path / "run").metrics("train")]
     file = Path(__file__).with_name(f"digits-{name}.txt")
     if os.environ.get("RESLEARN_WRITE_GOLDEN"):

@@ -44,9 +44,14 @@ def from_timm(*names: str) -> dict[str, Shapes]:
 def from_transformers() -> dict[str, Shapes]:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    basic = ResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic", num_labels=1000)
+    basic = ResNetConfig(
+        depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic", num_labels=1000
+    )
     bottleneck = ResNetConfig(depths=[3, 4, 6, 3], num_labels=1000)
-    return {"resnet18": state(ResNetForImageClassification(basic)), "resnet50": state(ResNetForImageClassification(bottleneck))}
+    return {
+        "resnet18": state(ResNetForImageClassification(basic)),
+        "resnet50": state(ResNetForImageClassification(bottleneck)),
+    }
 
 
 def from_keras() -> dict[str, Shapes]:
@@ -55,7 +60,13 @@ def from_keras() -> dict[str, Shapes]:
 
     with torch.device("cpu"):
         net = keras.applications.ResNet50(weights=None)
-    return {"resnet50": {f"{layer.name}/{weight.path}": list(weight.shape) for layer in net.layers for weight in layer.weights}}
+    return {
+        "resnet50": {
+            f"{layer.name}/{weight.path}": list(weight.shape)
+            for layer in net.layers
+            for weight in layer.weights
+        }
+    }
 
 
 def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[str, list[int]]]]]:
@@ -65,36 +76,65 @@ def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[
         width = 64 * 2**stage
         for block in range(count):
             layers = [("projection", [width * 4, channels, 1, 1])] if block == 0 else []
-            layers += [("1", [width, channels, 1, 1]), ("2", [width, width, 3, 3]), ("3", [width * 4, width, 1, 1])]
+            layers += [
+                ("1", [width, channels, 1, 1]),
+                ("2", [width, width, 3, 3]),
+                ("3", [width * 4, width, 1, 1]),
+            ]
             yield stage, block, layers
             channels = width * 4
 
 
-def normalised(convolution: str, batch_norm: str, shape: list[int], leaves: tuple[str, ...]) -> Shapes:
+def normalised(
+    convolution: str, batch_norm: str, shape: list[int], leaves: tuple[str, ...]
+) -> Shapes:
     """A convolution's weight, and a batch norm's."""
     shapes = {f"{convolution}.weight": shape}
-    return shapes | {f"{batch_norm}.{leaf}": [] if leaf == "num_batches_tracked" else [shape[0]] for leaf in leaves}
+    return shapes | {
+        f"{batch_norm}.{leaf}": [] if leaf == "num_batches_tracked" else [shape[0]]
+        for leaf in leaves
+    }
 
 
 def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
     """detectron2, maskrcnn-benchmark and MMPretrain, of ResNet-50; of MMPretrain also with the deep stems of V1c and V1d."""
     leaves = BATCH_NORM if dialect == "maskrcnn-benchmark" else COUNTED
-    stem = {"detectron2": ("stem.conv1", "stem.conv1.norm"), "maskrcnn-benchmark": ("stem.conv1", "stem.bn1")}
+    stem = {
+        "detectron2": ("stem.conv1", "stem.conv1.norm"),
+        "maskrcnn-benchmark": ("stem.conv1", "stem.bn1"),
+    }
     if dialect in ("mmpretrain-c", "mmpretrain-d"):
         shapes: Shapes = {}
         for number, (channels, width) in enumerate(((3, 32), (32, 32), (32, 64))):
-            shapes |= normalised(f"backbone.stem.{number}.conv", f"backbone.stem.{number}.bn", [width, channels, 3, 3], leaves)
+            shapes |= normalised(
+                f"backbone.stem.{number}.conv",
+                f"backbone.stem.{number}.bn",
+                [width, channels, 3, 3],
+                leaves,
+            )
     else:
-        shapes = normalised(*stem.get(dialect, ("backbone.conv1", "backbone.bn1")), [64, 3, 7, 7], leaves)
+        shapes = normalised(
+            *stem.get(dialect, ("backbone.conv1", "backbone.bn1")), [64, 3, 7, 7], leaves
+        )
     for stage, block, layers in bottlenecks((3, 4, 6, 3)):
         for layer, shape in layers:
             if dialect == "detectron2":
-                name = f"res{stage + 2}.{block}." + ("shortcut" if layer == "projection" else f"conv{layer}")
+                name = f"res{stage + 2}.{block}." + (
+                    "shortcut" if layer == "projection" else f"conv{layer}"
+                )
                 shapes |= normalised(name, f"{name}.norm", shape, leaves)
             else:
-                begin = f"layer{stage + 1}.{block}." if dialect == "maskrcnn-benchmark" else f"backbone.layer{stage + 1}.{block}."
-                pooled = dialect == "mmpretrain-d" and stage > 0  # a module of its own before the projection
-                projection = ("downsample.1", "downsample.2") if pooled else ("downsample.0", "downsample.1")
+                begin = (
+                    f"layer{stage + 1}.{block}."
+                    if dialect == "maskrcnn-benchmark"
+                    else f"backbone.layer{stage + 1}.{block}."
+                )
+                pooled = (
+                    dialect == "mmpretrain-d" and stage > 0
+                )  # a module of its own before the projection
+                projection = (
+                    ("downsample.1", "downsample.2") if pooled else ("downsample.0", "downsample.1")
+                )
                 pair = projection if layer == "projection" else (f"conv{layer}", f"bn{layer}")
                 shapes |= normalised(begin + pair[0], begin + pair[1], shape, leaves)
     head = {"detectron2": "stem.fc", "maskrcnn-benchmark": None}.get(dialect, "head.fc")
@@ -108,33 +148,67 @@ def caffe(blocks: tuple[int, ...], *, deep: bool) -> Shapes:
     def layer(name: str, suffix: str, shape: list[int]) -> Shapes:
         channels = shape[:1]
         return {
-            f"{name}.0": shape, f"bn{suffix}.0": channels, f"bn{suffix}.1": channels, f"bn{suffix}.2": [1], f"scale{suffix}.0": channels,
+            f"{name}.0": shape,
+            f"bn{suffix}.0": channels,
+            f"bn{suffix}.1": channels,
+            f"bn{suffix}.2": [1],
+            f"scale{suffix}.0": channels,
             f"scale{suffix}.1": channels,
-        }  # fmt: skip
+        }
 
     shapes = layer("conv1", "_conv1", [64, 3, 7, 7])
     for stage, block, layers in bottlenecks(blocks):
         numbered = deep and stage in (1, 2)
         name = "a" if block == 0 else f"b{block}" if numbered else "abcdef"[block]
         for kind, shape in layers:
-            suffix = f"{stage + 2}{name}_branch" + ("1" if kind == "projection" else "2" + "abc"[int(kind) - 1])
+            suffix = f"{stage + 2}{name}_branch" + (
+                "1" if kind == "projection" else "2" + "abc"[int(kind) - 1]
+            )
             shapes |= layer(f"res{suffix}", suffix, shape)
     return shapes | {"fc1000.0": [1000, 2048], "fc1000.1": [1000]}
 
 
 # Convolution and batch norm of the stem, what a block's names begin with (stages and blocks from 1, or blocks from 0), its two pairs, its
 # projection where there is one, the head.
-CIFAR: dict[str, tuple[tuple[str, str], str, tuple[tuple[str, str], ...], tuple[str, str] | None, str]] = {
-    "cifar-linear": (("conv1", "bn1"), "layer{stage}.{block}.", (("conv1", "bn1"), ("conv2", "bn2")), None, "linear"),
-    "cifar-fc": (("conv1", "bn1"), "layer{stage}.{block}.", (("conv1", "bn1"), ("conv2", "bn2")), ("downsample.0", "downsample.1"), "fc"),
+CIFAR: dict[
+    str, tuple[tuple[str, str], str, tuple[tuple[str, str], ...], tuple[str, str] | None, str]
+] = {
+    "cifar-linear": (
+        ("conv1", "bn1"),
+        "layer{stage}.{block}.",
+        (("conv1", "bn1"), ("conv2", "bn2")),
+        None,
+        "linear",
+    ),
+    "cifar-fc": (
+        ("conv1", "bn1"),
+        "layer{stage}.{block}.",
+        (("conv1", "bn1"), ("conv2", "bn2")),
+        ("downsample.0", "downsample.1"),
+        "fc",
+    ),
     "cifar-zoo": (
-        ("conv_1", "bn_1"), "stage_{stage}.{block}.", (("conv_1", "bn_1"), ("conv_2", "bn_2")), ("downsample.0", "downsample.1"), "fc",
+        ("conv_1", "bn_1"),
+        "stage_{stage}.{block}.",
+        (("conv_1", "bn_1"), ("conv_2", "bn_2")),
+        ("downsample.0", "downsample.1"),
+        "fc",
     ),
     "cifar-hysts": (
-        ("conv", "bn"), "stage{stage}.block{block1}.", (("conv1", "bn1"), ("conv2", "bn2")), ("shortcut.conv", "shortcut.bn"), "fc",
+        ("conv", "bn"),
+        "stage{stage}.block{block1}.",
+        (("conv1", "bn1"), ("conv2", "bn2")),
+        ("shortcut.conv", "shortcut.bn"),
+        "fc",
     ),
-    "cifar-dxy": (("conv_1_3x3", "bn_1"), "stage_{stage}.{block}.", (("conv_a", "bn_a"), ("conv_b", "bn_b")), None, "classifier"),
-}  # fmt: skip
+    "cifar-dxy": (
+        ("conv_1_3x3", "bn_1"),
+        "stage_{stage}.{block}.",
+        (("conv_a", "bn_a"), ("conv_b", "bn_b")),
+        None,
+        "classifier",
+    ),
+}
 
 
 def cifar(dialect: str) -> dict[str, Shapes]:
@@ -146,9 +220,13 @@ def cifar(dialect: str) -> dict[str, Shapes]:
         for block in range(3):
             begin = beginning.format(stage=stage, block=block, block1=block + 1)
             for (convolution, batch_norm), incoming in zip(pairs, (channels, width), strict=True):
-                shapes |= normalised(begin + convolution, begin + batch_norm, [width, incoming, 3, 3], COUNTED)
+                shapes |= normalised(
+                    begin + convolution, begin + batch_norm, [width, incoming, 3, 3], COUNTED
+                )
             if projection and channels != width:
-                shapes |= normalised(begin + projection[0], begin + projection[1], [width, channels, 1, 1], COUNTED)
+                shapes |= normalised(
+                    begin + projection[0], begin + projection[1], [width, channels, 1, 1], COUNTED
+                )
             channels = width
     return {"resnet20": shapes | {f"{head}.weight": [10, 64], f"{head}.bias": [10]}}
 
@@ -158,15 +236,22 @@ def wide(depth: int, widen_factor: int) -> Shapes:
     shapes: Shapes = {"conv1.weight": [16, 3, 3, 3]}
 
     def batch_norm(name: str, channels: int) -> Shapes:
-        return {f"{name}.{leaf}": [] if leaf == "num_batches_tracked" else [channels] for leaf in COUNTED}
+        return {
+            f"{name}.{leaf}": [] if leaf == "num_batches_tracked" else [channels]
+            for leaf in COUNTED
+        }
 
     channels = 16
     for stage in (1, 2, 3):
         width = 16 * 2 ** (stage - 1) * widen_factor
         for block in range((depth - 4) // 6):
             begin = f"block{stage}.layer.{block}."
-            shapes |= batch_norm(f"{begin}bn1", channels) | {f"{begin}conv1.weight": [width, channels, 3, 3]}
-            shapes |= batch_norm(f"{begin}bn2", width) | {f"{begin}conv2.weight": [width, width, 3, 3]}
+            shapes |= batch_norm(f"{begin}bn1", channels) | {
+                f"{begin}conv1.weight": [width, channels, 3, 3]
+            }
+            shapes |= batch_norm(f"{begin}bn2", width) | {
+                f"{begin}conv2.weight": [width, width, 3, 3]
+            }
             if channels != width:
                 shapes[f"{begin}convShortcut.weight"] = [width, channels, 1, 1]
             channels = width
@@ -196,5 +281,8 @@ if __name__ == "__main__":
     for dialect in sys.argv[1:] or RECORDS:
         with torch.device("meta"):
             nets = RECORDS[dialect]()
-        lines = ",\n".join(f" {json.dumps(net)}: {json.dumps(shapes, separators=(',', ':'))}" for net, shapes in nets.items())
+        lines = ",\n".join(
+            f" {json.dumps(net)}: {json.dumps(shapes, separators=(',', ':'))}"
+            for net, shapes in nets.items()
+        )
         (HERE / f"{dialect}.json").write_text("{\n" + lines + "\n}\n", encoding="utf-8")

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from reslearn import models
 from reslearn.data import Images, Preprocess
-from reslearn.interop import BundleError, WeightsError, inspect_file, look_at, preprocess_with, read_bundle, to_bytes
+from reslearn.interop import (
+    BundleError,
+    WeightsError,
+    inspect_file,
+    look_at,
+    preprocess_with,
+    read_bundle,
+    to_bytes,
+)
 
 CLASSES = tuple(f"kind {number}" for number in range(4))
 
@@ -31,39 +39,67 @@ def network() -> models.Network:
 
 @pytest.fixture(scope="module")
 def preprocess() -> Preprocess:
-    images = Images(torch.randint(0, 256, (9, 8, 8, 3), dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
+    images = Images(
+        torch.randint(0, 256, (9, 8, 8, 3), dtype=torch.uint8), torch.zeros(9, dtype=torch.int64)
+    )
     return Preprocess.fit(images)
 
 
 @pytest.fixture(scope="module")
 def content(network: models.Network, preprocess: Preprocess) -> bytes:
-    return to_bytes(network, spec=network.spec, classes=CLASSES, preprocess=preprocess, metrics={"loss": 0.1}, recipe_hash="0123456789ab")
+    return to_bytes(
+        network,
+        spec=network.spec,
+        classes=CLASSES,
+        preprocess=preprocess,
+        metrics={"loss": 0.1},
+        recipe_hash="0123456789ab",
+    )
 
 
-def test_round_trip_is_bitwise(tmp_path: Path, content: bytes, network: models.Network, preprocess: Preprocess) -> None:
+def test_round_trip_is_bitwise(
+    tmp_path: Path, content: bytes, network: models.Network, preprocess: Preprocess
+) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     bundle = read_bundle(path)
     state = network.state_dict()
     assert list(bundle.network.state_dict()) == list(state)
-    assert all(torch.equal(value, state[name]) for name, value in bundle.network.state_dict().items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in bundle.network.state_dict().items()
+    )
     assert bundle.network.spec == network.spec
-    assert (bundle.classes, bundle.metrics, bundle.recipe_hash, bundle.preprocess) == (CLASSES, {"loss": 0.1}, "0123456789ab", preprocess)
+    assert (bundle.classes, bundle.metrics, bundle.recipe_hash, bundle.preprocess) == (
+        CLASSES,
+        {"loss": 0.1},
+        "0123456789ab",
+        preprocess,
+    )
     assert not any(module.training for module in bundle.network.modules())
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(bundle.network(x), network(x))
     again = to_bytes(
-        bundle.network, spec=network.spec, classes=CLASSES, preprocess=preprocess, metrics=bundle.metrics, recipe_hash="0123456789ab"
+        bundle.network,
+        spec=network.spec,
+        classes=CLASSES,
+        preprocess=preprocess,
+        metrics=bundle.metrics,
+        recipe_hash="0123456789ab",
     )
     path.write_bytes(again)
     assert read_bundle(path).network.state_dict().keys() == state.keys()
     assert len(again) == len(content)
 
 
-def test_what_a_bundle_costs_is_told_for_its_own_images(tmp_path: Path, content: bytes, network: models.Network) -> None:
+def test_what_a_bundle_costs_is_told_for_its_own_images(
+    tmp_path: Path, content: bytes, network: models.Network
+) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    assert (inspect_file(path).size_px, inspect_file(path).macs) == (8, models.complexity(network, (3, 8, 8)).macs)
+    assert (inspect_file(path).size_px, inspect_file(path).macs) == (
+        8,
+        models.complexity(network, (3, 8, 8)).macs,
+    )
     assert inspect_file(path, size_px=16).macs > inspect_file(path).macs
 
 
@@ -75,7 +111,11 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("bytes_", [b"", b"\0" * 100, b"not a bundle at all", b"\xff" * 64, struct.pack("<Q", 10) + b"[" * 10], ids=repr)
+@pytest.mark.parametrize(
+    "bytes_",
+    [b"", b"\0" * 100, b"not a bundle at all", b"\xff" * 64, struct.pack("<Q", 10) + b"[" * 10],
+    ids=repr,
+)
 def test_foreign_files(tmp_path: Path, bytes_: bytes) -> None:
     path = tmp_path / "foreign"
     path.write_bytes(bytes_)
@@ -101,7 +141,9 @@ Change = Callable[[dict[str, str], dict[str, torch.Tensor]], object]
 
 
 def spec_with(**values: Any) -> Change:
-    return lambda metadata, tensors: metadata.update(model=json.dumps({**json.loads(metadata["model"]), **values}))
+    return lambda metadata, tensors: metadata.update(
+        model=json.dumps({**json.loads(metadata["model"]), **values})
+    )
 
 
 CHANGES: dict[str, Change] = {
@@ -123,14 +165,20 @@ CHANGES: dict[str, Change] = {
     "classes are a text": lambda metadata, tensors: metadata.update(classes='"abcd"'),
     "metrics are a list": lambda metadata, tensors: metadata.update(metrics="[]"),
     "no preprocessing": lambda metadata, tensors: metadata.update(preprocess="{}"),
-    "preprocessing is nested deeply": lambda metadata, tensors: metadata.update(preprocess="[" * 100_000),
+    "preprocessing is nested deeply": lambda metadata, tensors: metadata.update(
+        preprocess="[" * 100_000
+    ),
     "preprocessing for grey images": lambda metadata, tensors: metadata.update(
         preprocess='{"size_px": 8, "channels": 1, "mean": [0], "scale": [1], "padding": "black"}'
     ),
     "a tensor less": lambda metadata, tensors: tensors.pop("stem.conv.weight"),
     "a tensor more": lambda metadata, tensors: tensors.update(more=torch.zeros(1)),
-    "another shape": lambda metadata, tensors: tensors.update({"head.fc.weight": torch.zeros(4, 3)}),
-    "another type": lambda metadata, tensors: tensors.update({"head.fc.weight": tensors["head.fc.weight"].double()}),
+    "another shape": lambda metadata, tensors: tensors.update(
+        {"head.fc.weight": torch.zeros(4, 3)}
+    ),
+    "another type": lambda metadata, tensors: tensors.update(
+        {"head.fc.weight": tensors["head.fc.weight"].double()}
+    ),
 }
 
 
@@ -145,7 +193,9 @@ def test_hostile_or_damaged_content(tmp_path: Path, content: bytes, change: Chan
     change(metadata, tensors)
     safetensors.torch.save_file(tensors, path, metadata)
     assert "damaged" in refused(path)
-    with contextlib.suppress(WeightsError):  # as a file of weights, of which less is asked: read, or refused as politely
+    with contextlib.suppress(
+        WeightsError
+    ):  # as a file of weights, of which less is asked: read, or refused as politely
         preprocess_with(look_at(path), size_px=8, channels=3)
 
 

@@ -25,7 +25,11 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "kept"))
     monkeypatch.setattr("reslearn.data.fetch.time.sleep", lambda seconds: None)
-    write_weights(models.build("resnet8", num_classes=5, shortcut="B"), tmp_path / "served.pth", dialect_named("cifar-fc"))
+    write_weights(
+        models.build("resnet8", num_classes=5, shortcut="B"),
+        tmp_path / "served.pth",
+        dialect_named("cifar-fc"),
+    )
     site = Site((tmp_path / "served.pth").read_bytes())
     yield site
     site.close()
@@ -36,16 +40,31 @@ def sha256(content: bytes) -> str:
 
 
 def kept(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "kept" / "weights").iterdir() if path.name != ".lock")
+    return sorted(
+        path.name for path in (tmp_path / "kept" / "weights").iterdir() if path.name != ".lock"
+    )
 
 
 @pytest.mark.filterwarnings("default")  # what comes along with the weights is told
-def test_a_training_starts_from_an_address_that_was_cut_three_times(site: Site, reslearn: Run, tmp_path: Path) -> None:
+def test_a_training_starts_from_an_address_that_was_cut_three_times(
+    site: Site, reslearn: Run, tmp_path: Path
+) -> None:
     site.cuts, site.cut_after = 3, len(site.body) // 5
     address = f"{site.address}model.pth#sha256={sha256(site.body)}"
-    flags = ["--set", "schedule.kind=constant", "--set", "schedule.duration=1 steps", "--set", "data.train_images=40", "-b", "10"]
+    flags = [
+        "--set",
+        "schedule.kind=constant",
+        "--set",
+        "schedule.duration=1 steps",
+        "--set",
+        "data.train_images=40",
+        "-b",
+        "10",
+    ]
     flags += ["--set", "evaluation.recompute_images=0", "--threads", "1"]
-    status, _, errors = reslearn("train", "digits", *flags, "--init", address, "--out", str(tmp_path / "run"), "--json")
+    status, _, errors = reslearn(
+        "train", "digits", *flags, "--init", address, "--out", str(tmp_path / "run"), "--json"
+    )
     assert status == 0, errors
     assert site.requested == [None, *(f"bytes={part * site.cut_after}-" for part in (1, 2, 3))]
     started = RunFolder.open(tmp_path / "run").environment["init"]
@@ -57,7 +76,9 @@ def test_a_training_starts_from_an_address_that_was_cut_three_times(site: Site, 
     assert len(site.requested) == 4
 
 
-def test_a_download_that_was_given_up_goes_on_at_the_next_command(site: Site, reslearn: Run, tmp_path: Path) -> None:
+def test_a_download_that_was_given_up_goes_on_at_the_next_command(
+    site: Site, reslearn: Run, tmp_path: Path
+) -> None:
     site.cuts, site.cut_after = 100, 0
     address = f"{site.address}resnet8-{sha256(site.body)[:8]}.pth"  # the digest in the name, as torchvision and timm publish it
     (tmp_path / "kept" / "weights").mkdir(parents=True)
@@ -77,25 +98,41 @@ def test_a_wrong_digest_is_one_line_and_no_file(site: Site, reslearn: Run, tmp_p
     assert kept(tmp_path) == []
 
 
-def test_offline_is_one_line_with_address_and_place(site: Site, reslearn: Run, tmp_path: Path) -> None:
+def test_offline_is_one_line_with_address_and_place(
+    site: Site, reslearn: Run, tmp_path: Path
+) -> None:
     site.close()
     address, digest = f"{site.address}some/model.pth", "ab" * 32
-    status, output, errors = reslearn("train", "digits", "--init", f"{address}#sha256={digest}", "--out", str(tmp_path / "run"))
+    status, output, errors = reslearn(
+        "train", "digits", "--init", f"{address}#sha256={digest}", "--out", str(tmp_path / "run")
+    )
     assert (status, output, errors.count("\n")) == (2, "", 1)
-    assert f"cannot download {address} " in errors and f"put what is there at {tmp_path}/kept/weights/model-abababab.pth" in errors
+    assert (
+        f"cannot download {address} " in errors
+        and f"put what is there at {tmp_path}/kept/weights/model-abababab.pth" in errors
+    )
     assert not (tmp_path / "run").exists() and kept(tmp_path) == []
 
 
 def test_files_of_one_name_from_two_addresses_are_kept_apart(site: Site, tmp_path: Path) -> None:
     first = network_of(f"{site.address}one/model.pth#sha256={sha256(site.body).upper()}")
-    write_weights(models.build("resnet8", num_classes=7, shortcut="B"), tmp_path / "other.pth", dialect_named("cifar-fc"))
+    write_weights(
+        models.build("resnet8", num_classes=7, shortcut="B"),
+        tmp_path / "other.pth",
+        dialect_named("cifar-fc"),
+    )
     site.body = (tmp_path / "other.pth").read_bytes()
     second = network_of(f"{site.address}two/model.pth?download=true#sha256={sha256(site.body)}")
     assert (first.num_classes, second.num_classes, len(kept(tmp_path))) == (5, 7, 2)
-    assert torch.equal(network_of(tmp_path / "other.pth").state_dict()["head.fc.weight"], second.state_dict()["head.fc.weight"])
+    assert torch.equal(
+        network_of(tmp_path / "other.pth").state_dict()["head.fc.weight"],
+        second.state_dict()["head.fc.weight"],
+    )
 
 
-def test_a_file_that_was_changed_where_it_is_kept_is_refused_and_stays(site: Site, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_where_it_is_kept_is_refused_and_stays(
+    site: Site, tmp_path: Path
+) -> None:
     address = f"{site.address}model.pth#sha256={sha256(site.body)}"
     look_at(address)
     path = tmp_path / "kept" / "weights" / kept(tmp_path)[0]
@@ -105,8 +142,19 @@ def test_a_file_that_was_changed_where_it_is_kept_is_refused_and_stays(site: Sit
     assert path.read_bytes() == b"changed"
 
 
-@pytest.mark.parametrize("end", ["model.pth", "model.pth#sha256=", "model.pth#sha256=12ab", "resnet8-12345678.pth#sha256=12ab", ""])
-def test_an_address_without_a_whole_digest_is_refused_before_anything_is_sent(end: str, site: Site) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        "model.pth",
+        "model.pth#sha256=",
+        "model.pth#sha256=12ab",
+        "resnet8-12345678.pth#sha256=12ab",
+        "",
+    ],
+)
+def test_an_address_without_a_whole_digest_is_refused_before_anything_is_sent(
+    end: str, site: Site
+) -> None:
     with pytest.raises(WeightsError, match="add the digest that the file must have") as raised:
         look_at(site.address + end)
     assert "\n" not in str(raised.value) and site.requested == []

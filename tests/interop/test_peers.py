@@ -22,9 +22,33 @@ import peers
 pytestmark = pytest.mark.skipif(not peers.installed(), reason=peers.REASON)
 QUICK = ["torchvision:resnet18", "timm:resnet18d", "timm:resnetv2_18"]
 LARGE = [
-    *(f"torchvision:{name}" for name in ("resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")),
-    *(f"torchvision:{name}" for name in ("resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")),
-    *(f"timm:{name}" for name in ("resnet50", "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnetv2_34", "resnetv2_50")),
+    *(
+        f"torchvision:{name}"
+        for name in (
+            "resnet34",
+            "resnet50",
+            "resnet101",
+            "resnet152",
+            "resnext50_32x4d",
+            "resnext101_32x8d",
+        )
+    ),
+    *(
+        f"torchvision:{name}"
+        for name in ("resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
+    ),
+    *(
+        f"timm:{name}"
+        for name in (
+            "resnet50",
+            "resnet34d",
+            "resnet50d",
+            "resnet101d",
+            "resnet152d",
+            "resnetv2_34",
+            "resnetv2_50",
+        )
+    ),
     *(f"timm:{name}" for name in ("resnetv2_101", "resnetv2_152", "resnext101_32x4d")),
 ]
 
@@ -54,7 +78,10 @@ def peer(name: str) -> nn.Module:
 def ours(net: nn.Module) -> tuple[models.Network, Identity]:
     """The network that our identification makes of their state, and what that found."""
     state = net.state_dict()
-    stored = {key: Stored(shape=tuple(value.shape), dtype=value.dtype, read=value.clone) for key, value in state.items()}
+    stored = {
+        key: Stored(shape=tuple(value.shape), dtype=value.dtype, read=value.clone)
+        for key, value in state.items()
+    }
     identity = identify(Checkpoint(path=peers.ROOT, container="state", entries={"": stored}))
     again = models.build(**identity.spec, num_classes=10).double()
     loaded = load_weights(again, identity)
@@ -71,9 +98,13 @@ def check(name: str) -> None:
         for training in (False, True):
             expected = run(theirs.to(dtype).train(training), x, [key for _, key in names])
             found = run(net.to(dtype).train(training), x, [key for key, _ in names])
-            for key, one, other in zip(["logits", "image", *(key for key, _ in names)], expected, found, strict=True):
+            for key, one, other in zip(
+                ["logits", "image", *(key for key, _ in names)], expected, found, strict=True
+            ):
                 difference = float((one - other.reshape(one.shape)).abs().max() / one.abs().max())
-                assert difference <= bound, f"{name}, {key}, {dtype}, training {training}: {difference}"
+                assert difference <= bound, (
+                    f"{name}, {key}, {dtype}, training {training}: {difference}"
+                )
 
 
 def run(net: nn.Module, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]:
@@ -81,7 +112,10 @@ def run(net: nn.Module, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]
     x = x.clone().requires_grad_()
     logits = net(x)
     parameters = dict(net.named_parameters())
-    return [logits.detach(), *torch.autograd.grad(logits.square().sum(), [x, *(parameters[name] for name in names)])]
+    return [
+        logits.detach(),
+        *torch.autograd.grad(logits.square().sum(), [x, *(parameters[name] for name in names)]),
+    ]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -99,7 +133,12 @@ def test_a_feature_pyramid_of_torchvision_takes_our_backbone() -> None:
     from torchvision.ops import FeaturePyramidNetwork
 
     backbone = Backbone(models.build("resnet18", num_classes=1))
-    maps = FeaturePyramidNetwork(list(backbone.channels.values()), 8)(backbone(torch.randn(1, 3, 64, 64)))
+    maps = FeaturePyramidNetwork(list(backbone.channels.values()), 8)(
+        backbone(torch.randn(1, 3, 64, 64))
+    )
     assert {name: tuple(value.shape) for name, value in maps.items()} == {
-        "stage1": (1, 8, 16, 16), "stage2": (1, 8, 8, 8), "stage3": (1, 8, 4, 4), "stage4": (1, 8, 2, 2),
-    }  # fmt: skip
+        "stage1": (1, 8, 16, 16),
+        "stage2": (1, 8, 8, 8),
+        "stage3": (1, 8, 4, 4),
+        "stage4": (1, 8, 2, 2),
+    }

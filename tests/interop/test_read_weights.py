@@ -22,13 +22,26 @@ from reslearn.interop import WeightsError, identify, read_checkpoint
 from reslearn.interop.dialect import dialects
 from reslearn.interop.write import _write_caffe
 
-STATE = {"a.weight": torch.arange(24.0).reshape(2, 3, 4), "a.bias": torch.tensor([1.0, float("nan")]), "b.count": torch.tensor(7)}
+STATE = {
+    "a.weight": torch.arange(24.0).reshape(2, 3, 4),
+    "a.bias": torch.tensor([1.0, float("nan")]),
+    "b.count": torch.tensor(7),
+}
 
 
 def torch_zip(path: Path) -> None:
     optimizer = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
     settings_ = argparse.Namespace(lr=0.1)
-    torch.save({"state_dict": STATE, "optimizer": optimizer, "args": settings_, "best": np.float64(3.5), "size": torch.Size([2])}, path)
+    torch.save(
+        {
+            "state_dict": STATE,
+            "optimizer": optimizer,
+            "args": settings_,
+            "best": np.float64(3.5),
+            "size": torch.Size([2]),
+        },
+        path,
+    )
 
 
 def legacy(path: Path) -> None:
@@ -36,7 +49,12 @@ def legacy(path: Path) -> None:
 
 
 def arrays(path: Path) -> None:
-    path.write_bytes(pickle.dumps({"model": {name: value.numpy() for name, value in STATE.items()}, "__author__": "x"}, protocol=2))
+    path.write_bytes(
+        pickle.dumps(
+            {"model": {name: value.numpy() for name, value in STATE.items()}, "__author__": "x"},
+            protocol=2,
+        )
+    )
 
 
 def caffe(path: Path) -> None:
@@ -48,7 +66,9 @@ def onnx_file(path: Path, state: dict[str, torch.Tensor] = STATE) -> None:
     onnx = pytest.importorskip("onnx", reason="pip install 'reslearn[test]' brings onnx")
     tensors = [onnx.numpy_helper.from_array(value.numpy(), name) for name, value in state.items()]
     name, value = next(iter(state.items()))
-    tensors[0] = onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, value.shape, value.flatten().tolist())
+    tensors[0] = onnx.helper.make_tensor(
+        name, onnx.TensorProto.FLOAT, value.shape, value.flatten().tolist()
+    )
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
 
 
@@ -78,12 +98,20 @@ def test_what_was_written_comes_back(container: str, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(path)
     tensors = checkpoint.entries[checkpoint.main()]
     assert checkpoint.container == container
-    renamed = {"caffemodel": {"a.0": "a.weight", "a.1": "a.bias"}, "HDF5": {name.replace(".", "/"): name for name in STATE}}
+    renamed = {
+        "caffemodel": {"a.0": "a.weight", "a.1": "a.bias"},
+        "HDF5": {name.replace(".", "/"): name for name in STATE},
+    }
     names = renamed.get(container, {name: name for name in STATE})
     assert set(tensors) == set(names)
     for theirs, ours in names.items():
-        assert (tensors[theirs].shape, tensors[theirs].dtype) == (tuple(STATE[ours].shape), STATE[ours].dtype)
-        torch.testing.assert_close(tensors[theirs].read(), STATE[ours], rtol=0, atol=0, equal_nan=True)
+        assert (tensors[theirs].shape, tensors[theirs].dtype) == (
+            tuple(STATE[ours].shape),
+            STATE[ours].dtype,
+        )
+        torch.testing.assert_close(
+            tensors[theirs].read(), STATE[ours], rtol=0, atol=0, equal_nan=True
+        )
     if container == "torch zip":
         assert checkpoint.has_optimizer
         assert checkpoint.others == ("optimizer", "args", "best", "size")
@@ -98,7 +126,12 @@ def test_an_onnx_file_for_inference_is_told_what_is_the_matter(tmp_path: Path) -
 def test_views_of_one_storage_and_other_types(tmp_path: Path) -> None:
     """A storage is shared, a tensor is transposed, numbers are bfloat16 and half: read from their place, made contiguous."""
     whole = torch.arange(12.0)
-    state = {"part": whole[4:10].reshape(2, 3).t(), "all": whole, "half": whole.half(), "brain": whole.bfloat16()}
+    state = {
+        "part": whole[4:10].reshape(2, 3).t(),
+        "all": whole,
+        "half": whole.half(),
+        "brain": whole.bfloat16(),
+    }
     state["none"] = torch.empty(0, 3)
     for number, zipped in enumerate((True, False)):
         path = tmp_path / f"{number}.pth"
@@ -125,7 +158,9 @@ class Hostile:
 
 
 @pytest.mark.parametrize("save", ["zip", "legacy", "pickle"])
-def test_a_file_that_would_run_code_is_refused_and_says_what_it_wanted(save: str, tmp_path: Path) -> None:
+def test_a_file_that_would_run_code_is_refused_and_says_what_it_wanted(
+    save: str, tmp_path: Path
+) -> None:
     path = tmp_path / "hostile.pkl"
     if save == "pickle":
         path.write_bytes(pickle.dumps({"model": Hostile(tmp_path)}))
@@ -137,14 +172,24 @@ def test_a_file_that_would_run_code_is_refused_and_says_what_it_wanted(save: str
 
 def test_a_whole_module_is_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
-    assert "would import torch.nn.modules.linear.Linear" in (text := refused(tmp_path / "module.pth")) and "state_dict()" in text
+    assert (
+        "would import torch.nn.modules.linear.Linear" in (text := refused(tmp_path / "module.pth"))
+        and "state_dict()" in text
+    )
 
 
-def zipped(path: Path, *, compress: bool = False, extra: dict[str, bytes] | None = None, drop: str = "") -> None:
+def zipped(
+    path: Path, *, compress: bool = False, extra: dict[str, bytes] | None = None, drop: str = ""
+) -> None:
     """A torch file made again with other entries."""
     buffer = io.BytesIO()
     torch.save(STATE, buffer)
-    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as target:
+    with (
+        zipfile.ZipFile(buffer) as source,
+        zipfile.ZipFile(
+            path, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+        ) as target,
+    ):
         for name in source.namelist():
             if not (drop and name.endswith(drop)):
                 target.writestr(name, source.read(name))
@@ -190,7 +235,16 @@ def torch_zip_of(instructions: bytes) -> Callable[[Path], None]:
 
 def caffe_blob(shape: list[int], numbers: bytes) -> bytes:
     dims = b"".join(struct.pack("B", length) for length in shape)
-    blob = b"\x3a" + bytes([len(dims) + 2]) + b"\x0a" + bytes([len(dims)]) + dims + b"\x2a" + bytes([len(numbers)]) + numbers
+    blob = (
+        b"\x3a"
+        + bytes([len(dims) + 2])
+        + b"\x0a"
+        + bytes([len(dims)])
+        + dims
+        + b"\x2a"
+        + bytes([len(numbers)])
+        + numbers
+    )
     layer = b"\x0a\x01a\x3a" + bytes([len(blob)]) + blob
     return b"\xa2\x06" + bytes([len(layer)]) + layer
 
@@ -209,9 +263,17 @@ FILES: dict[str, tuple[str, bytes | Callable[[Path], None]]] = {
     "empty": ("x.pth", b""),
     "a text": ("x.pth", b"these are no weights"),
     "an empty zip": ("x.pth", lambda path: zipfile.ZipFile(path, "w").close()),
-    "a zip of something else": ("x.pth", lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "hello")),
+    "a zip of something else": (
+        "x.pth",
+        lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "hello"),
+    ),
     "a zip bomb": ("x.pth", lambda path: zipped(path, compress=True)),
-    "a program": ("x.pth", lambda path: zipped(path, extra={"archive/code/__torch__.py": b"x", "archive/constants.pkl": b"x"})),
+    "a program": (
+        "x.pth",
+        lambda path: zipped(
+            path, extra={"archive/code/__torch__.py": b"x", "archive/constants.pkl": b"x"}
+        ),
+    ),
     "numbers missing": ("x.pth", lambda path: zipped(path, drop="data/0")),
     "a huge memo": ("x.pkl", MEMO),
     "a pickle of a list": ("x.pkl", pickle.dumps([1, 2, 3])),
@@ -220,19 +282,38 @@ FILES: dict[str, tuple[str, bytes | Callable[[Path], None]]] = {
     "a big-endian array": ("x.pkl", pickle.dumps({"a": np.zeros(3, ">f4"), "b": 1}, protocol=2)),
     "a list of entries without end": ("x.pth", a_list_of_entries),
     "more lists than a checkpoint has": ("x.pkl", b"\x80\x02" + b"]" * 2_000_001 + b"."),
-    "tuples in tuples, whose hash ends the process": ("x.pkl", b"\x80\x02})" + b"\x85" * 200_000 + b"Ns."),
-    "the same, each by its number": ("x.pkl", b"\x80\x02})q\0" + b"0h\0\x85q\0" * 200_000 + b"h\0Ns."),
+    "tuples in tuples, whose hash ends the process": (
+        "x.pkl",
+        b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.",
+    ),
+    "the same, each by its number": (
+        "x.pkl",
+        b"\x80\x02})q\0" + b"0h\0\x85q\0" * 200_000 + b"h\0Ns.",
+    ),
     "one text encoded again and again": (
         "x.pkl",
-        b"\x80\x02]X\x10\x27\0\0" + b"a" * 10_000 + b"q\x010c_codecs\nencode\nq\x020" + b"h\x02h\x01\x85Ra" * 1_000 + b".",
+        b"\x80\x02]X\x10\x27\0\0"
+        + b"a" * 10_000
+        + b"q\x010c_codecs\nencode\nq\x020"
+        + b"h\x02h\x01\x85Ra" * 1_000
+        + b".",
     ),
     "a function changed": ("x.pth", torch_zip_of(b"c_codecs\nencode\n" + ATTRIBUTE)),
     "a type changed": ("x.pth", torch_zip_of(FLOATS + ATTRIBUTE)),
     "a tensor changed": ("x.pth", torch_zip_of(table_of(TENSOR + ATTRIBUTE))),
-    "a shape beyond numbers": ("x.pth", torch_zip_of(table_of(TENSOR.replace(SIZES, b"(K\0" + HUGE + b"t(K\x01K\x01t")))),
-    "strides beyond numbers": ("x.pth", torch_zip_of(table_of(TENSOR.replace(SIZES, b"(K\x01t(" + HUGE + b"t")))),
+    "a shape beyond numbers": (
+        "x.pth",
+        torch_zip_of(table_of(TENSOR.replace(SIZES, b"(K\0" + HUGE + b"t(K\x01K\x01t"))),
+    ),
+    "strides beyond numbers": (
+        "x.pth",
+        torch_zip_of(table_of(TENSOR.replace(SIZES, b"(K\x01t(" + HUGE + b"t"))),
+    ),
     "a name of two lines": ("x.pkl", b"\x80\x04\x8c\x04os\n\x1b\x8c\x06sys\x1b[2\x93."),
-    "a name of a megabyte": ("x.pkl", b"\x80\x04X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"\x8c\x01x\x93."),
+    "a name of a megabyte": (
+        "x.pkl",
+        b"\x80\x04X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"\x8c\x01x\x93.",
+    ),
     "a tensor of two lines": ("x.safetensors", safetensors_with(TWO_LINES)),
     "overlapping tensors": ("x.safetensors", safetensors_with(OVERLAP)),
     "a tensor of exabytes": ("x.safetensors", safetensors_with(BOMB)),
@@ -260,7 +341,9 @@ def test_foreign_and_hostile_files_are_one_line(name: str, tmp_path: Path) -> No
 
 def test_an_hdf5_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     hdf5(tmp_path / "x.h5")
-    (tmp_path / "x.h5").write_bytes((tmp_path / "x.h5").read_bytes().replace(b"weight:0", b"\xffeight:0"))
+    (tmp_path / "x.h5").write_bytes(
+        (tmp_path / "x.h5").read_bytes().replace(b"weight:0", b"\xffeight:0")
+    )
     assert "is no name" in refused(tmp_path / "x.h5")
 
 
@@ -271,7 +354,9 @@ def test_what_is_written_by_hand_here_is_read_where_it_is_right(tmp_path: Path) 
             content(tmp_path / file)
             refused(tmp_path / file)
     torch_zip_of(table_of(TENSOR))(tmp_path / "good.pth")
-    assert torch.equal(read_checkpoint(tmp_path / "good.pth").entries[""]["a"].read(), torch.zeros(2))
+    assert torch.equal(
+        read_checkpoint(tmp_path / "good.pth").entries[""]["a"].read(), torch.zeros(2)
+    )
 
 
 def test_one_table_in_many_places_is_gone_through_once(tmp_path: Path) -> None:
@@ -332,8 +417,14 @@ def test_truncated_anywhere(container: str, tmp_path: Path, share: float) -> Non
 
 @pytest.mark.parametrize("container", FUZZED)
 @QUICK
-@given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6))
-def test_bytes_changed_anywhere(container: str, tmp_path: Path, places: list[tuple[float, int]]) -> None:
+@given(
+    places=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
+    )
+)
+def test_bytes_changed_anywhere(
+    container: str, tmp_path: Path, places: list[tuple[float, int]]
+) -> None:
     content = bytearray(content_of(container, tmp_path))
     for share, value in places:
         content[int(share * len(content))] = value
@@ -343,7 +434,10 @@ def test_bytes_changed_anywhere(container: str, tmp_path: Path, places: list[tup
 
 
 @QUICK
-@given(content=st.binary(max_size=200), suffix=st.sampled_from([".pth", ".pkl", ".safetensors", ".caffemodel", ".onnx"]))
+@given(
+    content=st.binary(max_size=200),
+    suffix=st.sampled_from([".pth", ".pkl", ".safetensors", ".caffemodel", ".onnx"]),
+)
 def test_any_bytes(tmp_path: Path, content: bytes, suffix: str) -> None:
     for beginning in (b"", b"\x80\x02", b"PK\x03\x04"):
         path = tmp_path / f"any{suffix}"

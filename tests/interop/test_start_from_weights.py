@@ -26,8 +26,20 @@ from reslearn.interop.load import SWITCHES
 from reslearn.models import Backbone, Network
 from reslearn.runs import RunFolder
 
-SMALL = ("--set", "schedule.kind=constant", "--set", "schedule.duration=2 steps", "--set", "data.train_images=40",
-         "--set", "evaluation.recompute_images=0", "-b", "10", "--threads", "1")  # fmt: skip
+SMALL = (
+    "--set",
+    "schedule.kind=constant",
+    "--set",
+    "schedule.duration=2 steps",
+    "--set",
+    "data.train_images=40",
+    "--set",
+    "evaluation.recompute_images=0",
+    "-b",
+    "10",
+    "--threads",
+    "1",
+)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -52,12 +64,30 @@ def test_inspect_says_whose_weights_these_are(weights: Path, reslearn: Run) -> N
     status, output, errors = reslearn("inspect", str(weights), "--json")
     assert (status, errors) == (0, "")
     found = json.loads(output)
-    assert (found["dialect"], found["model"]["name"], found["model"]["shortcut"]) == ("cifar-fc", "resnet8", "B")
-    assert (found["num_classes"], found["not_finite"], found["all_zero"], found["unmatched"]) == (5, [], [], [])
+    assert (found["dialect"], found["model"]["name"], found["model"]["shortcut"]) == (
+        "cifar-fc",
+        "resnet8",
+        "B",
+    )
+    assert (found["num_classes"], found["not_finite"], found["all_zero"], found["unmatched"]) == (
+        5,
+        [],
+        [],
+        [],
+    )
     counted = models.complexity(models.build("resnet8", num_classes=5, shortcut="B"))
-    assert (found["parameters"], found["macs"], found["has_optimizer"]) == (counted.parameters, counted.macs, False)
+    assert (found["parameters"], found["macs"], found["has_optimizer"]) == (
+        counted.parameters,
+        counted.macs,
+        False,
+    )
     text = reslearn("inspect", str(weights))[1]
-    for part in ("names of cifar-fc", "resnet8: shortcut B, stem cifar", "5 classes, 3 input channels", "--init"):
+    for part in (
+        "names of cifar-fc",
+        "resnet8: shortcut B, stem cifar",
+        "5 classes, 3 input channels",
+        "--init",
+    ):
         assert part in text
 
 
@@ -75,12 +105,24 @@ def test_inspect_finds_numbers_that_are_none(weights: Path, reslearn: Run) -> No
     assert (found["not_finite"], found["all_zero"]) == (["fc.weight"], ["layer1.0.conv1.weight"])
 
 
-def test_export_writes_what_the_project_loads_and_not_over_a_file(weights: Path, reslearn: Run, tmp_path: Path) -> None:
-    status, output, _ = reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")
+def test_export_writes_what_the_project_loads_and_not_over_a_file(
+    weights: Path, reslearn: Run, tmp_path: Path
+) -> None:
+    status, output, _ = reslearn(
+        "export", str(weights), "--to", "reslearn", "--out", "ours.safetensors"
+    )
     assert status == 0 and "resnet8 in the names of reslearn" in output
-    assert torch.equal(network_of(tmp_path / "ours.safetensors").state_dict()["stem.conv.weight"], torch.load(weights)["conv1.weight"])
-    assert "is there already" in reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")[2]
-    status, _, errors = reslearn("export", str(weights), "--to", "fb.resnet.torch", "--out", "x.pth")
+    assert torch.equal(
+        network_of(tmp_path / "ours.safetensors").state_dict()["stem.conv.weight"],
+        torch.load(weights)["conv1.weight"],
+    )
+    assert (
+        "is there already"
+        in reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")[2]
+    )
+    status, _, errors = reslearn(
+        "export", str(weights), "--to", "fb.resnet.torch", "--out", "x.pth"
+    )
     assert (status, errors.count("\n")) == (2, 1) and "Lua" in errors
 
 
@@ -89,18 +131,37 @@ def detector(tmp_path: Path) -> tuple[Path, Network]:
     """A detector's file: a backbone that strides in the 1x1, behind a prefix, and a head of its own."""
     net = models.build("resnet50", num_classes=1, stride_in="1x1").eval()
     write_weights(net, tmp_path / "backbone.pth", dialect_named("maskrcnn-benchmark"))
-    state = {f"backbone.body.{name}": tensor for name, tensor in torch.load(tmp_path / "backbone.pth").items()}
-    torch.save({"model": state | {"rpn.head.conv.weight": torch.zeros(2)}}, tmp_path / "detector.pth")
+    state = {
+        f"backbone.body.{name}": tensor
+        for name, tensor in torch.load(tmp_path / "backbone.pth").items()
+    }
+    torch.save(
+        {"model": state | {"rpn.head.conv.weight": torch.zeros(2)}}, tmp_path / "detector.pth"
+    )
     return tmp_path / "detector.pth", net
 
 
-def test_a_backbone_goes_from_one_detector_to_another(detector: tuple[Path, Network], reslearn: Run, tmp_path: Path) -> None:
+def test_a_backbone_goes_from_one_detector_to_another(
+    detector: tuple[Path, Network], reslearn: Run, tmp_path: Path
+) -> None:
     path, net = detector
-    assert json.loads(reslearn("inspect", str(path), "--json")[1])["command"] == f"reslearn train DATA --init {path} --partial"
+    assert (
+        json.loads(reslearn("inspect", str(path), "--json")[1])["command"]
+        == f"reslearn train DATA --init {path} --partial"
+    )
     status, _, errors = reslearn("export", str(path), "--to", "caffe", "--out", "x.caffemodel")
-    assert (status, errors.count("\n")) == (2, 1) and "rpn.head.conv.weight (in the file only); --partial" in errors
-    status, output, errors = reslearn("export", str(path), "--partial", "--to", "caffe", "--out", "x.caffemodel")
-    assert (status, errors) == (0, "") and "without a head" in output and "left out: rpn.head.conv.weight" in output
+    assert (status, errors.count("\n")) == (
+        2,
+        1,
+    ) and "rpn.head.conv.weight (in the file only); --partial" in errors
+    status, output, errors = reslearn(
+        "export", str(path), "--partial", "--to", "caffe", "--out", "x.caffemodel"
+    )
+    assert (
+        (status, errors) == (0, "")
+        and "without a head" in output
+        and "left out: rpn.head.conv.weight" in output
+    )
     identity = look_at(tmp_path / "x.caffemodel")
     assert (identity.dialect.name, identity.num_classes, identity.unmatched) == ("caffe", None, ())
     again = network_of(identity, num_classes=1)
@@ -109,62 +170,113 @@ def test_a_backbone_goes_from_one_detector_to_another(detector: tuple[Path, Netw
 
 
 @pytest.mark.filterwarnings("default")  # the head is fresh
-def test_who_knows_what_weights_cannot_tell_may_say_so(detector: tuple[Path, Network], reslearn: Run, tmp_path: Path) -> None:
+def test_who_knows_what_weights_cannot_tell_may_say_so(
+    detector: tuple[Path, Network], reslearn: Run, tmp_path: Path
+) -> None:
     """A file of mmpretrain whose style is caffe: its names are those of the other style, which is the usual one."""
     net, path = detector[1], tmp_path / "caffe-style.pth"
     write_weights(net, path, dialect_named("mmpretrain"))
     image = torch.randn(1, 3, 64, 64)
     assert not torch.allclose(network_of(path)(image), net(image))
     assert torch.equal(network_of(path, stride_in="1x1")(image), net(image))
-    assert torch.equal(create_model("resnet50", pretrained=str(path), stride_in="1x1")(image), net(image))
-    assert "only 1x1" in reslearn("export", str(path), "--to", "caffe", "--out", "x.caffemodel")[2].replace("'", "")
-    assert reslearn("export", str(path), "--stride-in", "1x1", "--to", "caffe", "--out", "x.caffemodel")[0] == 0
+    assert torch.equal(
+        create_model("resnet50", pretrained=str(path), stride_in="1x1")(image), net(image)
+    )
+    assert "only 1x1" in reslearn("export", str(path), "--to", "caffe", "--out", "x.caffemodel")[
+        2
+    ].replace("'", "")
+    assert (
+        reslearn(
+            "export", str(path), "--stride-in", "1x1", "--to", "caffe", "--out", "x.caffemodel"
+        )[0]
+        == 0
+    )
     dry = ["train", "digits", *SMALL, "--init", str(path), "--out", "run", "--dry-run"]
-    usual, said = (reslearn(*dry, "--json", *more) for more in ((), ("--set", "model.stride_in=1x1")))
-    assert json.loads(said[1])["macs"] < json.loads(usual[1])["macs"] and "overrides the recipe" not in said[2]
+    usual, said = (
+        reslearn(*dry, "--json", *more) for more in ((), ("--set", "model.stride_in=1x1"))
+    )
+    assert (
+        json.loads(said[1])["macs"] < json.loads(usual[1])["macs"]
+        and "overrides the recipe" not in said[2]
+    )
     for wrong, why in {"zero_pad": "open is stride_in", "stride_in": "allowed are"}.items():
         with pytest.raises(ValueError, match=why):
             network_of(path, **{wrong: "split"})
 
 
 @pytest.mark.filterwarnings("default")  # what comes along is told on standard error
-def test_a_training_starts_from_weights_and_their_switches_come_along(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+def test_a_training_starts_from_weights_and_their_switches_come_along(
+    weights: Path, reslearn: Run, tmp_path: Path
+) -> None:
     flags = ["train", "digits", *SMALL, "--set", "optimizer.lr=1e-12", "--out", "run", "--json"]
     status, _, errors = reslearn(*flags, "--init", str(weights))
     assert status == 0, errors
-    assert "fresh: head.fc.weight, head.fc.bias" in errors and "adapted to other channels: stem.conv.weight" in errors
+    assert (
+        "fresh: head.fc.weight, head.fc.bias" in errors
+        and "adapted to other channels: stem.conv.weight" in errors
+    )
     folder = RunFolder.open(tmp_path / "run")
     switches = {key: value for key, value in folder.recipe["model"].items() if key in SWITCHES}
     usual = recipes.load("digits").model.model_dump()
-    assert switches == {key: usual[key] for key in SWITCHES} | {"shortcut": "B"}, "what the name stands for anyhow is not said"
+    assert switches == {key: usual[key] for key in SWITCHES} | {"shortcut": "B"}, (
+        "what the name stands for anyhow is not said"
+    )
     assert folder.recipe["model"]["name"] == "resnet8"
-    assert (folder.recipe["init"]["source"], folder.environment["init"]["dialect"]) == (str(weights), "cifar-fc")
-    trained = read_bundle(folder.bundle_path).network.state_dict()  # by two steps of next to nothing
+    assert (folder.recipe["init"]["source"], folder.environment["init"]["dialect"]) == (
+        str(weights),
+        "cifar-fc",
+    )
+    trained = read_bundle(
+        folder.bundle_path
+    ).network.state_dict()  # by two steps of next to nothing
     state = torch.load(weights)
-    torch.testing.assert_close(trained["stage1.0.body.conv1.weight"], state["layer1.0.conv1.weight"], rtol=0, atol=1e-6)
-    torch.testing.assert_close(trained["stem.conv.weight"], state["conv1.weight"].sum(1, keepdim=True), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        trained["stage1.0.body.conv1.weight"], state["layer1.0.conv1.weight"], rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(
+        trained["stem.conv.weight"], state["conv1.weight"].sum(1, keepdim=True), rtol=0, atol=1e-6
+    )
     assert reslearn(*flags, "--init", str(weights), "--resume")[0] == 0
 
 
-def test_nothing_is_trained_from_numbers_that_are_none(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+def test_nothing_is_trained_from_numbers_that_are_none(
+    weights: Path, reslearn: Run, tmp_path: Path
+) -> None:
     stored = torch.load(weights, weights_only=True)
     next(iter(stored.values()))[0, 0] = float("nan")
     torch.save(stored, weights)
-    status, _, errors = reslearn("train", "digits", "--init", str(weights), "--partial", *SMALL, "--out", str(tmp_path / "run"))
+    status, _, errors = reslearn(
+        "train",
+        "digits",
+        "--init",
+        str(weights),
+        "--partial",
+        *SMALL,
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert status == 2 and "not a finite number in what stem.conv.weight is made of" in errors
     assert not (tmp_path / "run" / "diverged.json").exists()
 
 
-def test_what_does_not_match_is_an_error_that_lists_it(weights: Path, reslearn: Run, tmp_path: Path) -> None:
+def test_what_does_not_match_is_an_error_that_lists_it(
+    weights: Path, reslearn: Run, tmp_path: Path
+) -> None:
     net = models.build("resnet14", num_classes=5, shortcut="B")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"do not match: stage1\.1\.body\.conv1\.weight") as raised:
+    with pytest.raises(
+        WeightsError, match=r"do not match: stage1\.1\.body\.conv1\.weight"
+    ) as raised:
         load_weights(net, weights)
     assert "\n" not in str(raised.value)
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items()), "nothing was changed"
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items()), (
+        "nothing was changed"
+    )
     loaded = load_weights(net, weights, partial=True)
     assert "stage1.1.body.conv1.weight" in loaded.fresh
-    status, _, errors = reslearn("train", "digits", "--model", "resnet14", "--init", str(weights), "--out", "run")
+    status, _, errors = reslearn(
+        "train", "digits", "--model", "resnet14", "--init", str(weights), "--out", "run"
+    )
     assert (status, errors.count("\n")) == (2, 1) and "resnet8, not of resnet14" in errors
     assert not (tmp_path / "run").exists()
 
@@ -174,7 +286,9 @@ def test_quantised_weights_are_not_taken_for_numbers(weights: Path) -> None:
     state["fc.weight"] = (state["fc.weight"] * 100).to(torch.int8)
     torch.save(state, weights)
     net = models.build("resnet8", num_classes=5, shortcut="B")
-    with pytest.raises(WeightsError, match=r"1 tensors do not match: head\.fc\.weight \(torch\.int8 in the file\)"):
+    with pytest.raises(
+        WeightsError, match=r"1 tensors do not match: head\.fc\.weight \(torch\.int8 in the file\)"
+    ):
         load_weights(net, weights)
     assert load_weights(net, weights, partial=True).fresh == ("head.fc.weight",)
 
@@ -182,16 +296,24 @@ def test_quantised_weights_are_not_taken_for_numbers(weights: Path) -> None:
 def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path) -> None:
     net = models.build("resnet8", num_classes=5, zero_pad="split")
     write_weights(net, tmp_path / "a.pth", dialect_named("cifar-linear"))
-    with pytest.raises(WeightsError, match="zero_pad 'split' of the weights, 'append' of the network"):
+    with pytest.raises(
+        WeightsError, match="zero_pad 'split' of the weights, 'append' of the network"
+    ):
         load_weights(models.build("resnet8", num_classes=5), tmp_path / "a.pth")
 
 
-def test_offline_is_one_line_with_address_and_place(reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_is_one_line_with_address_and_place(
+    reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(WeightsError, match="near are"):
         look_at("torchvision:resnet19")
-    monkeypatch.setattr("reslearn.interop.named._address", lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth")
+    monkeypatch.setattr(
+        "reslearn.interop.named._address", lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth"
+    )
     monkeypatch.setattr("reslearn.data.fetch.time.sleep", lambda seconds: None)
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:9/resnet18-f37072fd\.pth .*weights") as raised:
+    with pytest.raises(
+        DataError, match=r"127\.0\.0\.1:9/resnet18-f37072fd\.pth .*weights"
+    ) as raised:
         look_at("torchvision:resnet18")
     assert "\n" not in str(raised.value)
     kept = tmp_path / "weights" / "resnet18-f37072fd.pth"
@@ -203,20 +325,36 @@ def test_offline_is_one_line_with_address_and_place(reslearn: Run, tmp_path: Pat
 
 
 def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
-    assert "wrn28_10" in list_models("wrn*") and "timm:resnet50.a1_in1k" in list_models("timm:*", pretrained=True)
+    assert "wrn28_10" in list_models("wrn*") and "timm:resnet50.a1_in1k" in list_models(
+        "timm:*", pretrained=True
+    )
     net = create_model("resnet8", pretrained=str(weights), num_classes=3, in_channels=1)
-    assert isinstance(net, Network) and (net.num_classes, net.spec["in_channels"], net.spec["shortcut"]) == (3, 1, "B")
+    assert isinstance(net, Network) and (
+        net.num_classes,
+        net.spec["in_channels"],
+        net.spec["shortcut"],
+    ) == (3, 1, "B")
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(net.head(net.features(x)), net(x))
     net.reset_head(7)
     assert net(x).shape == (2, 7) and net.spec["num_classes"] == 7
     again = from_pretrained(save_pretrained(net, tmp_path / "folder"))
     assert torch.equal(again(x), net(x))
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     split = models.build("resnet8", num_classes=3, in_channels=1, zero_pad="split").eval()
-    for source in (save_pretrained(split, tmp_path / "split"), tmp_path / "split" / "model.safetensors"):
-        assert torch.equal(network_of(source)(x), split(x)), "what leaves no trace in the weights is said beside them"
-        assert torch.equal(create_model("resnet8", pretrained=str(source), in_channels=1)(x), split(x))
+    for source in (
+        save_pretrained(split, tmp_path / "split"),
+        tmp_path / "split" / "model.safetensors",
+    ):
+        assert torch.equal(network_of(source)(x), split(x)), (
+            "what leaves no trace in the weights is said beside them"
+        )
+        assert torch.equal(
+            create_model("resnet8", pretrained=str(source), in_channels=1)(x), split(x)
+        )
     config = tmp_path / "folder" / "config.json"
     for text, why in {
         "[]": "no folder of save_pretrained",
@@ -237,8 +375,15 @@ def test_a_backbone_gives_maps_by_name_and_keeps_its_batch_norms() -> None:
     x = torch.randn(2, 3, 16, 16)
     before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
     maps = frozen(x)
-    assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == {"stage2": (32, 8, 8), "stage3": (64, 4, 4)}
-    assert (frozen.channels, frozen.reductions, frozen.out_channels) == ({"stage2": 32, "stage3": 64}, {"stage2": 2, "stage3": 4}, 64)
+    assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == {
+        "stage2": (32, 8, 8),
+        "stage3": (64, 4, 4),
+    }
+    assert (frozen.channels, frozen.reductions, frozen.out_channels) == (
+        {"stage2": 32, "stage3": 64},
+        {"stage2": 2, "stage3": 4},
+        64,
+    )
     assert all(torch.equal(before[name], tensor) for name, tensor in frozen.state_dict().items())
     assert net.reductions == {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
     with pytest.raises(ValueError, match="stage9"):

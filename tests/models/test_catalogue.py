@@ -16,16 +16,42 @@ from reslearn.models.families import VARIANTS, WIDE_CIFAR
 
 SWITCHES: list[dict[str, Any]] = [
     {"name": "plain8", "num_classes": 10},
-    {"name": "resnet8", "num_classes": 7, "in_channels": 1, "zero_pad": "split", "subsample": "average", "checkpoint_activations": True},
-    {"name": "resnet14", "num_classes": 10, "shortcut": "C", "init": "he_fan_in", "zero_init": True},
+    {
+        "name": "resnet8",
+        "num_classes": 7,
+        "in_channels": 1,
+        "zero_pad": "split",
+        "subsample": "average",
+        "checkpoint_activations": True,
+    },
+    {
+        "name": "resnet14",
+        "num_classes": 10,
+        "shortcut": "C",
+        "init": "he_fan_in",
+        "zero_init": True,
+    },
     {"name": "plain14", "num_classes": 10, "normalize": False, "init": "normal_0.01"},
     {"name": "resnet18", "num_classes": 3, "shortcut": "B"},
     {"name": "resnet50", "num_classes": 3, "stride_in": "3x3"},
     {"name": "resnet18", "num_classes": 3, "shortcut": "B", "stem": "cifar"},
     {"name": "resnet14", "num_classes": 3, "width": 2, "preactivation": True, "shortcut": "C"},
-    {"name": "resnet8", "num_classes": 3, "preactivation": True, "zero_pad": "split", "normalize": False},
+    {
+        "name": "resnet8",
+        "num_classes": 3,
+        "preactivation": True,
+        "zero_pad": "split",
+        "normalize": False,
+    },
     {"name": "plain8", "num_classes": 3, "preactivation": True, "checkpoint_activations": True},
-    {"name": "resnet50", "num_classes": 3, "groups": 2, "base_width": 32, "shortcut_pool": True, "stem": "deep"},
+    {
+        "name": "resnet50",
+        "num_classes": 3,
+        "groups": 2,
+        "base_width": 32,
+        "shortcut_pool": True,
+        "stem": "deep",
+    },
     {"name": "resnext50_32x4d", "num_classes": 3},
     {"name": "resnetv2_50", "num_classes": 3, "in_channels": 1},
     {"name": "wrn16_4", "num_classes": 3},
@@ -65,13 +91,21 @@ def test_a_spec_through_json_makes_the_same_network(switches: dict[str, Any]) ->
 def test_any_6n_plus_2_has_that_many_weighted_layers(kind: str, n: int) -> None:
     net = on_meta(f"{kind}{6 * n + 2}")
     assert sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in net.modules()) == 6 * n + 2
-    assert sum(block.shortcut is not None for _, block in net.blocks()) == (3 * n if kind == "resnet" else 0)
+    assert sum(block.shortcut is not None for _, block in net.blocks()) == (
+        3 * n if kind == "resnet" else 0
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name not in {"plain1202", *VARIANTS, *WIDE_CIFAR}])
+@pytest.mark.parametrize(
+    "name", [name for name in names() if name not in {"plain1202", *VARIANTS, *WIDE_CIFAR}]
+)
 def test_a_name_says_the_number_of_weighted_layers(name: str) -> None:
     net = on_meta(name)
-    weighted = [name for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in name]
+    weighted = [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in name
+    ]
     assert len(weighted) == int(name.removeprefix("plain").removeprefix("resnet"))
     assert (net.name, net.num_classes) == (name, 10)
 
@@ -162,7 +196,9 @@ def test_a_plain_network_cannot_start_with_its_blocks_at_zero() -> None:
         ("plain8", {"shortcut_pool": True}),
     ],
 )
-def test_a_setting_without_effect_warns_and_leaves_the_spec(name: str, switch: dict[str, Any]) -> None:
+def test_a_setting_without_effect_warns_and_leaves_the_spec(
+    name: str, switch: dict[str, Any]
+) -> None:
     key = list(switch)[-1]
     with pytest.warns(UserWarning, match=f"{key}=.* has no effect in {name}"):
         net = on_meta(name, **switch)
@@ -180,7 +216,9 @@ def test_a_setting_without_effect_warns_and_leaves_the_spec(name: str, switch: d
         ("wide_resnet101_2", 126_886_696, 22.75),
     ],
 )
-def test_variants_have_the_size_that_was_published(name: str, parameters: int, gmacs: float) -> None:
+def test_variants_have_the_size_that_was_published(
+    name: str, parameters: int, gmacs: float
+) -> None:
     with torch.device("meta"):
         counted = complexity(build(name, num_classes=1000), (3, 224, 224))
     assert counted.parameters == parameters

@@ -16,7 +16,9 @@ def test_macs_agree_with_those_that_pytorch_counts(name: str) -> None:
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         net(torch.randn(2, 3, 64, 64))
-    assert counter.get_total_flops() == 2 * 2 * complexity(net, (3, 64, 64)).macs  # a MAC is two operations; two images
+    assert (
+        counter.get_total_flops() == 2 * 2 * complexity(net, (3, 64, 64)).macs
+    )  # a MAC is two operations; two images
 
 
 def test_counting_leaves_no_trace() -> None:
@@ -40,9 +42,14 @@ def test_layers_add_up() -> None:
     assert sum(layer.parameters for layer in counted.layers) == counted.parameters
     assert sum(layer.macs for layer in counted.layers) == counted.macs
     assert counted.layers[0].name == "stem.conv" and counted.layers[-1].name == "head.fc"
-    assert counted.layers[0].output_shape == (16, 32, 32) and counted.layers[-1].output_shape == (10,)
+    assert counted.layers[0].output_shape == (16, 32, 32) and counted.layers[-1].output_shape == (
+        10,
+    )
     weighted = [layer for layer in counted.layers if layer.macs]
-    assert counted.activations == sum(math.prod(layer.output_shape) for layer in weighted) and len(weighted) == 10
+    assert (
+        counted.activations == sum(math.prod(layer.output_shape) for layer in weighted)
+        and len(weighted) == 10
+    )
 
 
 def test_a_network_on_meta_stays_there() -> None:
@@ -54,10 +61,22 @@ def test_a_network_on_meta_stays_there() -> None:
 
 def test_a_foreign_network_counts_too() -> None:
     shared = nn.Linear(6, 6, bias=False)
-    net = nn.Sequential(nn.Conv1d(4, 6, 3, groups=2), nn.BatchNorm1d(6), nn.AdaptiveAvgPool1d(1), nn.Flatten(), shared, nn.ReLU(), shared)
+    net = nn.Sequential(
+        nn.Conv1d(4, 6, 3, groups=2),
+        nn.BatchNorm1d(6),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        shared,
+        nn.ReLU(),
+        shared,
+    )
     counted = complexity(net, (4, 10))
     assert counted.macs == 8 * 6 * 2 * 3 + 2 * 36
-    assert counted.parameters == 6 * 2 * 3 + 6 + 12 + 36 == sum(layer.parameters for layer in counted.layers)
+    assert (
+        counted.parameters
+        == 6 * 2 * 3 + 6 + 12 + 36
+        == sum(layer.parameters for layer in counted.layers)
+    )
 
 
 def test_half_precision_counts_alike() -> None:

@@ -20,7 +20,9 @@ def trained(name: str, **switches: Any) -> Network:
     return net.eval()
 
 
-@pytest.mark.parametrize("switches", [{}, {"shortcut": "B"}, {"normalize": False}, {"zero_init": True}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"shortcut": "B"}, {"normalize": False}, {"zero_init": True}]
+)
 def test_deeper_residual_networks_compute_the_same_bits(switches: dict[str, Any]) -> None:
     net = trained("resnet8", **switches)
     deeper = deepen(net, "resnet20")
@@ -31,9 +33,15 @@ def test_deeper_residual_networks_compute_the_same_bits(switches: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("name", "deep", "switches"),
-    [("plain8", "plain56", {}), ("plain8", "plain20", {"normalize": False}), ("resnet8", "resnet20", {"shortcut": "C"})],
+    [
+        ("plain8", "plain56", {}),
+        ("plain8", "plain20", {"normalize": False}),
+        ("resnet8", "resnet20", {"shortcut": "C"}),
+    ],
 )
-def test_deeper_networks_of_dirac_kernels_agree_up_to_rounding(name: str, deep: str, switches: dict[str, Any]) -> None:
+def test_deeper_networks_of_dirac_kernels_agree_up_to_rounding(
+    name: str, deep: str, switches: dict[str, Any]
+) -> None:
     net = trained(name, **switches)
     x = torch.randn(4, 3, 16, 16)
     torch.testing.assert_close(deepen(net, deep)(x), net(x), rtol=1e-4, atol=1e-4)

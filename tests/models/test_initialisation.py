@@ -18,13 +18,24 @@ def test_weights_have_the_spread_that_their_layer_asks_for(init: Init, normalize
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             area = math.prod(module.kernel_size)
-            fan = {"he_fan_out": module.out_channels * area, "he_fan_in": module.in_channels * area, "normal_0.01": 2e4}[init]
-            tolerance = 6 / math.sqrt(2 * module.weight.numel())  # six standard errors of a standard deviation
+            fan = {
+                "he_fan_out": module.out_channels * area,
+                "he_fan_in": module.in_channels * area,
+                "normal_0.01": 2e4,
+            }[init]
+            tolerance = 6 / math.sqrt(
+                2 * module.weight.numel()
+            )  # six standard errors of a standard deviation
             assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan), rel=tolerance)
-            assert (module.bias is None) == normalize and (module.bias is None or not module.bias.any())
+            assert (module.bias is None) == normalize and (
+                module.bias is None or not module.bias.any()
+            )
         elif isinstance(module, nn.Linear):
             spread = 0.01 if init == "normal_0.01" else 1 / math.sqrt(3 * module.in_features)
-            assert module.weight.std().item() == pytest.approx(spread, rel=0.1) and not module.bias.any()
+            assert (
+                module.weight.std().item() == pytest.approx(spread, rel=0.1)
+                and not module.bias.any()
+            )
 
 
 @pytest.mark.parametrize("zero_init", [False, True])
@@ -33,7 +44,9 @@ def test_zero_init_starts_every_block_as_its_shortcut(zero_init: bool) -> None:
     x = torch.randn(2, 3, 8, 8)
     outputs = net.stages(x)
     assert torch.equal(outputs["stem"], outputs["stage1"]) == zero_init
-    assert all(bool((last_batch_norm(block).weight == 0).all()) == zero_init for _, block in net.blocks())
+    assert all(
+        bool((last_batch_norm(block).weight == 0).all()) == zero_init for _, block in net.blocks()
+    )
 
 
 def test_he_initialisation_keeps_the_signal_and_the_old_one_loses_it() -> None:

@@ -44,7 +44,9 @@ def test_stages_are_those_of_the_forward_pass(net: Network) -> None:
     kept = {name: output.clone() for name, output in outputs.items()}
     assert torch.equal(net.head(outputs["stage3"]), net(x))
     assert torch.equal(net.stage2(outputs["stage1"]), outputs["stage2"])
-    assert all(torch.equal(outputs[name], kept[name]) for name in kept), "later stages work in place on none of them"
+    assert all(torch.equal(outputs[name], kept[name]) for name in kept), (
+        "later stages work in place on none of them"
+    )
 
 
 def test_blocks_have_the_names_of_the_modules(net: Network) -> None:
@@ -57,7 +59,12 @@ def test_responses_are_taken_before_the_relu(normalize: bool, kind: type[nn.Modu
     layers = build("resnet14", num_classes=10, shortcut="C", normalize=normalize).response_layers()
     assert [name for name, _ in layers] == [
         "stem.conv",
-        *[f"stage{stage}.{block}.body.conv{conv}" for stage in (1, 2, 3) for block in (0, 1) for conv in (1, 2)],
+        *[
+            f"stage{stage}.{block}.body.conv{conv}"
+            for stage in (1, 2, 3)
+            for block in (0, 1)
+            for conv in (1, 2)
+        ],
     ]
     assert all(isinstance(module, kind) for _, module in layers)
     assert len({id(module) for _, module in layers}) == len(layers)
@@ -69,11 +76,17 @@ def test_channels_last_goes_all_the_way(name: str) -> None:
     x = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
     with torch.no_grad():
         outputs = net.stages(x)
-    assert all(output.is_contiguous(memory_format=torch.channels_last) for output in outputs.values())
-    assert not any(output.is_contiguous() for output in outputs.values()), "or the check above could not fail"
+    assert all(
+        output.is_contiguous(memory_format=torch.channels_last) for output in outputs.values()
+    )
+    assert not any(output.is_contiguous() for output in outputs.values()), (
+        "or the check above could not fail"
+    )
 
 
-@pytest.mark.parametrize("switches", [{}, {"shortcut": "C"}, {"subsample": "average"}, {"checkpoint_activations": True}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"shortcut": "C"}, {"subsample": "average"}, {"checkpoint_activations": True}]
+)
 def test_the_forward_pass_compiles_as_one_graph(switches: dict[str, object]) -> None:
     net = build("resnet8", num_classes=10, **switches)
     torch._dynamo.reset()
@@ -90,7 +103,10 @@ def test_the_forward_pass_compiles_as_one_graph(switches: dict[str, object]) -> 
 def test_gradients_reach_every_parameter(net: Network) -> None:
     net.train()
     net(torch.randn(2, 3, 16, 16)).sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
+        for parameter in net.parameters()
+    )
 
 
 def test_the_shapes_in_the_annotations_are_true(net: Network) -> None:

@@ -12,13 +12,25 @@ from torch import Tensor, nn
 from reslearn.models import Residual, build, last_batch_norm
 
 
-def small_block(shortcut: nn.Module | None, *, checkpoint_activations: bool = False, momentum: float | None = 0.1) -> Residual:
+def small_block(
+    shortcut: nn.Module | None,
+    *,
+    checkpoint_activations: bool = False,
+    momentum: float | None = 0.1,
+) -> Residual:
     torch.manual_seed(1)
     first, second = nn.BatchNorm2d(6, momentum=momentum), nn.BatchNorm2d(6, momentum=momentum)
     body = nn.Sequential(
-        nn.Conv2d(6, 6, 3, padding=1), first, nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3, padding=1), second, nn.Dropout(0.5)
+        nn.Conv2d(6, 6, 3, padding=1),
+        first,
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 6, 3, padding=1),
+        second,
+        nn.Dropout(0.5),
     )
-    return Residual(body, shortcut, nn.ReLU(inplace=True), checkpoint_activations=checkpoint_activations)
+    return Residual(
+        body, shortcut, nn.ReLU(inplace=True), checkpoint_activations=checkpoint_activations
+    )
 
 
 def test_a_block_is_the_activation_of_the_sum() -> None:
@@ -40,11 +52,16 @@ def test_a_block_leaves_its_input_alone() -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize(("body", "shortcut"), [
-    (nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 5)), nn.Identity()),
-    (nn.Linear(5, 5), nn.ReLU(inplace=True)),
-])  # fmt: skip
-def test_what_is_changed_from_under_the_sum_is_refused(body: nn.Module, shortcut: nn.Module) -> None:
+@pytest.mark.parametrize(
+    ("body", "shortcut"),
+    [
+        (nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 5)), nn.Identity()),
+        (nn.Linear(5, 5), nn.ReLU(inplace=True)),
+    ],
+)
+def test_what_is_changed_from_under_the_sum_is_refused(
+    body: nn.Module, shortcut: nn.Module
+) -> None:
     block = Residual(body, shortcut, nn.Identity())
     with pytest.raises(ValueError, match="changes its input in place"):
         block(torch.randn(3, 5))
@@ -53,9 +70,13 @@ def test_what_is_changed_from_under_the_sum_is_refused(body: nn.Module, shortcut
 def test_a_body_that_ends_or_goes_on_in_place_is_none_of_that() -> None:
     body = nn.Sequential(nn.Linear(5, 5), nn.ReLU(inplace=True))
     x = torch.randn(3, 5)
-    assert torch.equal(Residual(body, nn.Identity(), nn.ReLU(inplace=True))(x), torch.relu(body(x) + x))
+    assert torch.equal(
+        Residual(body, nn.Identity(), nn.ReLU(inplace=True))(x), torch.relu(body(x) + x)
+    )
     with torch.inference_mode():
-        assert torch.equal(Residual(body, nn.Identity(), nn.ReLU(inplace=True))(x), torch.relu(body(x) + x))
+        assert torch.equal(
+            Residual(body, nn.Identity(), nn.ReLU(inplace=True))(x), torch.relu(body(x) + x)
+        )
 
 
 def test_shapes_that_would_only_broadcast_are_refused() -> None:
@@ -91,7 +112,9 @@ BLOCKS: dict[str, Residual] = {}
 
 def identity_block(name: str) -> Residual:
     if name not in BLOCKS:
-        BLOCKS[name] = dict(build(name, num_classes=2).blocks())["stage1.1" if name == "resnet50" else "stage1.0"]
+        BLOCKS[name] = dict(build(name, num_classes=2).blocks())[
+            "stage1.1" if name == "resnet50" else "stage1.0"
+        ]
     return BLOCKS[name]
 
 
@@ -100,18 +123,29 @@ def loss_and_gradients(block: Residual, x: Tensor) -> tuple[Tensor, list[Tensor]
     x = x.clone().requires_grad_()
     loss = block(x).square().sum()
     loss.backward()
-    return loss.detach(), [tensor.grad for tensor in (x, *block.parameters()) if tensor.grad is not None]
+    return loss.detach(), [
+        tensor.grad for tensor in (x, *block.parameters()) if tensor.grad is not None
+    ]
 
 
-@pytest.mark.parametrize("shortcut", [nn.Identity, lambda: nn.BatchNorm2d(6), lambda: None], ids=["identity", "with statistics", "plain"])
+@pytest.mark.parametrize(
+    "shortcut",
+    [nn.Identity, lambda: nn.BatchNorm2d(6), lambda: None],
+    ids=["identity", "with statistics", "plain"],
+)
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_checkpointing_changes_neither_gradients_nor_statistics(shortcut: Callable[[], nn.Module | None], momentum: float | None) -> None:
+def test_checkpointing_changes_neither_gradients_nor_statistics(
+    shortcut: Callable[[], nn.Module | None], momentum: float | None
+) -> None:
     plain_memory = small_block(shortcut(), momentum=momentum)
     checkpointed = copy.deepcopy(plain_memory)
     checkpointed.checkpoint_activations = True
     for _ in range(3):
         x = torch.randn(4, 6, 5, 5)
-        expected, measured = loss_and_gradients(plain_memory, x), loss_and_gradients(checkpointed, x)
+        expected, measured = (
+            loss_and_gradients(plain_memory, x),
+            loss_and_gradients(checkpointed, x),
+        )
         assert torch.equal(expected[0], measured[0])
         assert all(torch.equal(a, b) for a, b in zip(expected[1], measured[1], strict=True))
     ours, theirs = checkpointed.state_dict(), plain_memory.state_dict()
@@ -132,10 +166,14 @@ def test_checkpointing_saves_the_input_only() -> None:
             block(torch.randn(4, 6, 16, 16, requires_grad=True))
         return count
 
-    assert saved_numbers(small_block(nn.Identity(), checkpoint_activations=True)) * 4 < saved_numbers(small_block(nn.Identity()))
+    assert saved_numbers(
+        small_block(nn.Identity(), checkpoint_activations=True)
+    ) * 4 < saved_numbers(small_block(nn.Identity()))
 
 
 def test_checkpointing_rests_in_evaluation() -> None:
     block = small_block(nn.Identity(), checkpoint_activations=True).eval()
     output = block(torch.randn(1, 6, 4, 4))
-    assert "Checkpoint" not in type(output.grad_fn).__name__ and torch.equal(block.body[1].num_batches_tracked, torch.tensor(0))
+    assert "Checkpoint" not in type(output.grad_fn).__name__ and torch.equal(
+        block.body[1].num_batches_tracked, torch.tensor(0)
+    )

@@ -11,7 +11,13 @@ from torch import nn
 from reslearn.models import Residual
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "residual.md"
-EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE))
+EXAMPLES = dict(
+    re.findall(
+        r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$",
+        DOCUMENT.read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+)
 INPUTS = {
     "A multilayer perceptron": (4, 64),
     "A one-dimensional convolutional network": (4, 1, 100),
@@ -42,7 +48,9 @@ def test_each_block_of_an_example_adds_what_its_shortcut_carries(title: str) -> 
 
     def check(block: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         assert isinstance(block, Residual) and block.shortcut is not None
-        seen.append(torch.equal(output, block.activation(block.body(inputs[0]) + block.shortcut(inputs[0]))))
+        seen.append(
+            torch.equal(output, block.activation(block.body(inputs[0]) + block.shortcut(inputs[0])))
+        )
 
     for block in blocks:
         block.register_forward_hook(check)
@@ -69,7 +77,9 @@ def test_an_example_learns(title: str) -> None:
 
 def test_the_transformer_block_is_that_of_pytorch() -> None:
     net = run_example("A pre-norm transformer block")
-    theirs = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    theirs = nn.TransformerEncoderLayer(
+        64, 4, 256, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     ours = net.state_dict()
     names = {
         "self_attn": "0.body.1",
@@ -78,6 +88,11 @@ def test_the_transformer_block_is_that_of_pytorch() -> None:
         "linear1": "1.body.1",
         "linear2": "1.body.3",
     }
-    theirs.load_state_dict({key: ours[f"{names[key.split('.')[0]]}.{key.split('.', 1)[1]}"] for key in theirs.state_dict()})
+    theirs.load_state_dict(
+        {
+            key: ours[f"{names[key.split('.')[0]]}.{key.split('.', 1)[1]}"]
+            for key in theirs.state_dict()
+        }
+    )
     x = torch.randn(2, 7, 64)
     torch.testing.assert_close(net(x), theirs(x))

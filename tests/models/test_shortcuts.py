@@ -10,7 +10,9 @@ from reslearn.models.shortcuts import Subsample, ZeroPad
 
 @pytest.mark.parametrize(("zero_pad", "before", "after"), [("append", 0, 3), ("split", 1, 2)])
 @pytest.mark.parametrize("size_px", [1, 6, 7])
-def test_option_a_takes_every_second_pixel_and_adds_zero_channels(zero_pad: ZeroPad, before: int, after: int, size_px: int) -> None:
+def test_option_a_takes_every_second_pixel_and_adds_zero_channels(
+    zero_pad: ZeroPad, before: int, after: int, size_px: int
+) -> None:
     x = torch.randn(2, 3, size_px, size_px)
     y = ZeroPadShortcut(3, 6, stride=2, zero_pad=zero_pad, subsample="slice")(x)
     assert y.shape == nn.Conv2d(3, 6, 3, stride=2, padding=1)(x).shape
@@ -26,12 +28,17 @@ def test_option_a_averages_the_pixels_there_are(size_px: int) -> None:
     y = ZeroPadShortcut(3, 3, stride=2, zero_pad="append", subsample="average")(x)
     assert y.shape == x[:, :, ::2, ::2].shape
     for row in range(y.shape[2]):
-        torch.testing.assert_close(y[:, :, row, -1], x[:, :, 2 * row : 2 * row + 2, 2 * (y.shape[3] - 1) :].mean(dim=(2, 3)))
+        torch.testing.assert_close(
+            y[:, :, row, -1],
+            x[:, :, 2 * row : 2 * row + 2, 2 * (y.shape[3] - 1) :].mean(dim=(2, 3)),
+        )
 
 
 @pytest.mark.parametrize("subsample", ["slice", "average"])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_option_a_keeps_the_memory_format(subsample: Subsample, memory_format: torch.memory_format) -> None:
+def test_option_a_keeps_the_memory_format(
+    subsample: Subsample, memory_format: torch.memory_format
+) -> None:
     x = torch.randn(2, 4, 8, 8).to(memory_format=memory_format)
     y = ZeroPadShortcut(4, 8, stride=2, zero_pad="split", subsample=subsample)(x)
     assert y.is_contiguous(memory_format=memory_format)
@@ -45,7 +52,14 @@ def test_where_each_option_projects() -> None:
 
     assert projections("A") == []
     assert projections("B") == ["stage2.0", "stage3.0"]
-    assert projections("C") == ["stage1.0", "stage1.1", "stage2.0", "stage2.1", "stage3.0", "stage3.1"]
+    assert projections("C") == [
+        "stage1.0",
+        "stage1.1",
+        "stage2.0",
+        "stage2.1",
+        "stage3.0",
+        "stage3.1",
+    ]
 
 
 def test_the_switches_of_option_a_reach_the_network() -> None:

@@ -7,12 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reslearn.models import SurgeryError, blocks, build, construct_from, lay_open, leave_out, residualize
+from reslearn.models import (
+    SurgeryError,
+    blocks,
+    build,
+    construct_from,
+    lay_open,
+    leave_out,
+    residualize,
+)
 from reslearn.models.surgery import PaddedShortcut
 
 
 def conv(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    ]
 
 
 def mlp(depth: int = 6, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
@@ -23,12 +35,28 @@ def mlp(depth: int = 6, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Mod
 
 
 def vgg() -> nn.Module:
-    features = nn.Sequential(*conv(3, 8), *conv(8, 8), *conv(8, 8), nn.MaxPool2d(2), *conv(8, 16), *conv(16, 16), *conv(16, 16))
+    features = nn.Sequential(
+        *conv(3, 8),
+        *conv(8, 8),
+        *conv(8, 8),
+        nn.MaxPool2d(2),
+        *conv(8, 16),
+        *conv(16, 16),
+        *conv(16, 16),
+    )
     return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
 
 
 def strided() -> nn.Module:
-    return nn.Sequential(*conv(3, 8), *conv(8, 16, 2), *conv(16, 16), *conv(16, 16), *conv(16, 16), nn.Flatten(), nn.Linear(1024, 3))
+    return nn.Sequential(
+        *conv(3, 8),
+        *conv(8, 16, 2),
+        *conv(16, 16),
+        *conv(16, 16),
+        *conv(16, 16),
+        nn.Flatten(),
+        nn.Linear(1024, 3),
+    )
 
 
 def signal() -> nn.Module:
@@ -55,7 +83,14 @@ class Transformer(nn.Module):
         self.embed = nn.Linear(4, 8)
         parts: list[nn.Module] = []
         for _ in range(layers):
-            parts += [nn.LayerNorm(8), Attention(8), nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)]
+            parts += [
+                nn.LayerNorm(8),
+                Attention(8),
+                nn.LayerNorm(8),
+                nn.Linear(8, 16),
+                nn.GELU(),
+                nn.Linear(16, 8),
+            ]
         self.layers = nn.Sequential(*parts)
         self.head = nn.Linear(8, 3)
 
@@ -68,7 +103,12 @@ class Functional(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.third, self.fourth = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        self.first, self.second, self.third, self.fourth = (
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 2),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         batch = x.shape[0]
@@ -82,14 +122,25 @@ class Functional(nn.Module):
 class Inception(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.left, self.right = nn.Conv2d(8, 4, 1), nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+        self.left, self.right = (
+            nn.Conv2d(8, 4, 1),
+            nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.left(x), self.right(x)], 1)
 
 
 def branching() -> nn.Module:
-    return nn.Sequential(*conv(3, 8), Inception(), nn.ReLU(), Inception(), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 3))
+    return nn.Sequential(
+        *conv(3, 8),
+        Inception(),
+        nn.ReLU(),
+        Inception(),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 256, 3),
+    )
 
 
 IMAGES, VECTORS = torch.randn(4, 3, 16, 16), torch.randn(4, 5)
@@ -100,11 +151,19 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Tensor, list[str]]] = {
     "vgg": (vgg, IMAGES, ["0.3", "0.10"]),
     "strided": (strided, IMAGES, ["3", "9"]),
     "signal": (signal, torch.randn(4, 2, 20), ["3", "9"]),
-    "transformer": (Transformer, torch.randn(4, 7, 4), ["layers.0", "layers.2", "layers.6", "layers.8"]),
+    "transformer": (
+        Transformer,
+        torch.randn(4, 7, 4),
+        ["layers.0", "layers.2", "layers.6", "layers.8"],
+    ),
     "functional": (Functional, torch.randn(4, 6), ["second"]),
     "branching": (branching, IMAGES, ["3.left", "5.left"]),
-    "plain20": (lambda: build("plain20", num_classes=3), IMAGES, [f"stage{s}.{b}.body.conv1" for s in (1, 2, 3) for b in range(3)]),
-}  # fmt: skip
+    "plain20": (
+        lambda: build("plain20", num_classes=3),
+        IMAGES,
+        [f"stage{s}.{b}.body.conv1" for s in (1, 2, 3) for b in range(3)],
+    ),
+}
 
 
 @pytest.fixture(params=NETS)
@@ -114,13 +173,17 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, list[str]]:
     return make(), example, names
 
 
-def test_blocks_are_found_without_the_first_and_last_layer(case: tuple[nn.Module, Tensor, list[str]]) -> None:
+def test_blocks_are_found_without_the_first_and_last_layer(
+    case: tuple[nn.Module, Tensor, list[str]],
+) -> None:
     net, example, names = case
     found = [block.name for block in blocks(lay_open(net, example))]
     assert found == names
 
 
-def test_laying_open_changes_neither_function_nor_network(case: tuple[nn.Module, Tensor, list[str]]) -> None:
+def test_laying_open_changes_neither_function_nor_network(
+    case: tuple[nn.Module, Tensor, list[str]],
+) -> None:
     net, example, _ = case
     before = {key: value.clone() for key, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
@@ -131,7 +194,9 @@ def test_laying_open_changes_neither_function_nor_network(case: tuple[nn.Module,
     assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
 
 
-def test_the_residual_counterpart_keeps_every_parameter_under_its_name(case: tuple[nn.Module, Tensor, list[str]]) -> None:
+def test_the_residual_counterpart_keeps_every_parameter_under_its_name(
+    case: tuple[nn.Module, Tensor, list[str]],
+) -> None:
     net, example, _ = case
     counterpart = residualize(net, example)
     theirs, ours = net.state_dict(), counterpart.network.state_dict()
@@ -168,7 +233,9 @@ def test_it_is_the_papers_residual_network_where_the_plain_one_is_the_papers() -
 def test_blocks_are_left_out_and_the_rest_keeps_its_weights() -> None:
     net = mlp(6)
     shallow = leave_out(lay_open(net, VECTORS), ["6", "2"]).network
-    assert list(shallow.state_dict()) == [key for key in net.state_dict() if key.split(".")[0] not in ("2", "4", "6", "8")]
+    assert list(shallow.state_dict()) == [
+        key for key in net.state_dict() if key.split(".")[0] not in ("2", "4", "6", "8")
+    ]
     assert torch.equal(shallow(VECTORS), net[10:](net[:2](VECTORS)))
     shallow(VECTORS).sum().backward()
 
@@ -204,20 +271,30 @@ def test_a_residual_network_has_its_shortcuts_already() -> None:
 def test_an_activation_used_many_times_is_no_shared_layer() -> None:
     activation = nn.ReLU()
     net = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(4, 4), activation)))
-    assert residualize(net, torch.randn(2, 4)).done == ("2", "4") or residualize(net, torch.randn(2, 4)).done
+    assert (
+        residualize(net, torch.randn(2, 4)).done == ("2", "4")
+        or residualize(net, torch.randn(2, 4)).done
+    )
 
 
-@pytest.mark.parametrize(("strides", "extra", "axis", "before", "after"), [
-    ((2, 2), 8, 1, (2, 8, 7, 8), (2, 16, 4, 4)),
-    ((2,), 0, 1, (2, 8, 9), (2, 8, 5)),
-    ((), 3, -1, (2, 5), (2, 8)),
-    ((), 3, -1, (2, 7, 5), (2, 7, 8)),
-])  # fmt: skip
-def test_a_padded_shortcut(strides: tuple[int, ...], extra: int, axis: int, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("strides", "extra", "axis", "before", "after"),
+    [
+        ((2, 2), 8, 1, (2, 8, 7, 8), (2, 16, 4, 4)),
+        ((2,), 0, 1, (2, 8, 9), (2, 8, 5)),
+        ((), 3, -1, (2, 5), (2, 8)),
+        ((), 3, -1, (2, 7, 5), (2, 7, 8)),
+    ],
+)
+def test_a_padded_shortcut(
+    strides: tuple[int, ...], extra: int, axis: int, before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
     x = torch.randn(before)
     y = PaddedShortcut(strides, extra=extra, channel_axis=axis)(x)
     assert tuple(y.shape) == after
-    assert y.abs().sum() == pytest.approx(float(x[(slice(None), slice(None), *(slice(None, None, s) for s in strides))].abs().sum()))
+    assert y.abs().sum() == pytest.approx(
+        float(x[(slice(None), slice(None), *(slice(None, None, s) for s in strides))].abs().sum())
+    )
 
 
 class Tuple(nn.Module):
@@ -244,14 +321,17 @@ class OtherInTraining(nn.Module):
         return x * 2 if self.training else x
 
 
-@pytest.mark.parametrize(("net", "words"), [
-    (Tuple(), "gives a tuple"),
-    (Twice(), r"layer is used more than once \(.*test_surgery.py:\d+\)"),
-    (Branching(), r"cannot be recorded: .*test_surgery.py:\d+"),
-    (OtherInTraining(), r"something else in training .*test_surgery.py:\d+\)"),
-    (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), "no two layers in a row"),
-    (nn.Linear(5, 5), r"cannot take inputs of shape \(2, 4\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        (Tuple(), "gives a tuple"),
+        (Twice(), r"layer is used more than once \(.*test_surgery.py:\d+\)"),
+        (Branching(), r"cannot be recorded: .*test_surgery.py:\d+"),
+        (OtherInTraining(), r"something else in training .*test_surgery.py:\d+\)"),
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), "no two layers in a row"),
+        (nn.Linear(5, 5), r"cannot take inputs of shape \(2, 4\)"),
+    ],
+)
 def test_what_cannot_be_operated_on_is_said_in_one_line(net: nn.Module, words: str) -> None:
     with pytest.raises(SurgeryError, match=words) as error:
         residualize(net, torch.randn(2, 4))
@@ -263,9 +343,13 @@ class Masked(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*[one for _ in range(4) for one in (nn.Linear(4, 4), nn.ReLU())], nn.Linear(4, 2))
+        self.layers = nn.Sequential(
+            *[one for _ in range(4) for one in (nn.Linear(4, 4), nn.ReLU())], nn.Linear(4, 2)
+        )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, features: bool = False, scale: float = 1.0) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, features: bool = False, scale: float = 1.0
+    ) -> Tensor:
         if mask is not None:
             x = x * mask
         return x if features else self.layers(x) * scale
@@ -294,26 +378,42 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.q, self.k, self.v, self.o = nn.LayerNorm(8), *(nn.Linear(8, 8) for _ in range(4))
+        self.norm, self.q, self.k, self.v, self.o = (
+            nn.LayerNorm(8),
+            *(nn.Linear(8, 8) for _ in range(4)),
+        )
         self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         h = self.norm(x)
-        q, k, v = (layer(h).view(batch, length, 2, width // 2).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k, v = (
+            layer(h).view(batch, length, 2, width // 2).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.down(torch.relu(self.up(self.o(mixed.transpose(1, 2).reshape(batch, length, width)))))
+        return self.down(
+            torch.relu(self.up(self.o(mixed.transpose(1, 2).reshape(batch, length, width))))
+        )
 
 
 def test_attention_written_by_hand_is_one_block() -> None:
-    net, example = nn.Sequential(nn.Linear(5, 8), Heads(), Heads(), nn.Flatten(), nn.Linear(48, 3)), torch.randn(4, 6, 5)
+    net, example = (
+        nn.Sequential(nn.Linear(5, 8), Heads(), Heads(), nn.Flatten(), nn.Linear(48, 3)),
+        torch.randn(4, 6, 5),
+    )
     opened = lay_open(net, example)
     assert [(block.name, block.keeps_shape, block.num_layers) for block in blocks(opened)] == [
-        ("1.norm", True, 4), ("1.up", True, 2), ("2.norm", True, 4), ("2.up", True, 2),
-    ]  # fmt: skip
+        ("1.norm", True, 4),
+        ("1.up", True, 2),
+        ("2.norm", True, 4),
+        ("2.up", True, 2),
+    ]
     assert residualize(net, example).done == ("1.norm", "1.up", "2.norm", "2.up")
     shallow = leave_out(opened, ["1.norm", "2.up"]).network
-    assert shallow(example).shape == (4, 3) and not any(name.startswith("1.q") for name, _ in shallow.named_parameters())
+    assert shallow(example).shape == (4, 3) and not any(
+        name.startswith("1.q") for name, _ in shallow.named_parameters()
+    )
 
 
 def test_layers_of_a_recurrent_network_are_counted() -> None:
@@ -330,11 +430,22 @@ class Recurrent(nn.Module):
 
 
 def test_a_part_that_cannot_be_recorded_stays_whole() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Branching(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    net = nn.Sequential(
+        nn.Linear(4, 4),
+        nn.ReLU(),
+        Branching(),
+        nn.Linear(4, 4),
+        nn.ReLU(),
+        nn.Linear(4, 4),
+        nn.ReLU(),
+        nn.Linear(4, 2),
+    )
     assert residualize(net, torch.randn(2, 4)).done == ("3",)
 
 
-@pytest.mark.parametrize(("name", "words"), [("99", "no block '99': there are 3"), ("3", "it cannot be left out")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("99", "no block '99': there are 3"), ("3", "it cannot be left out")]
+)
 def test_a_block_that_cannot_be_left_out(name: str, words: str) -> None:
     with pytest.raises(SurgeryError, match=words):
         leave_out(lay_open(strided(), IMAGES), [name])

@@ -20,11 +20,18 @@ def test_c3_holds_in_every_bit(evidence: Evidence) -> None:
     finding = c03.judge(evidence)
     assert c03.conditions(evidence.budget) == []
     assert finding.outcome == "shown"
-    assert finding.numbers["resnet56 A"] == {"blocks": 27, "sums": 27, "identities_due": 25, "identities": 25}
+    assert finding.numbers["resnet56 A"] == {
+        "blocks": 27,
+        "sums": 27,
+        "identities_due": 25,
+        "identities": 25,
+    }
     assert finding.numbers["resnet20 C"]["identities_due"] == 0
 
 
-def test_c3_is_not_shown_where_blocks_are_something_else(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c3_is_not_shown_where_blocks_are_something_else(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def build_without_activation(*args: object, **switches: object) -> models.Network:
         net = build(*args, **switches)  # type: ignore[arg-type]
         net.blocks()[-1][1].activation = nn.Identity()
@@ -46,9 +53,13 @@ def test_c12_counts_the_papers_nets(evidence: Evidence) -> None:
     assert rows[20]["additions"] == 3 * (16 * 32 * 32 + 32 * 16 * 16 + 64 * 8 * 8)
 
 
-def test_c12_is_not_shown_for_projections(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c12_is_not_shown_for_projections(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def build_projections(*args: object, **switches: object) -> models.Network:
-        return build(*args, **({**switches, "shortcut": "B"} if "shortcut" in switches else switches))  # type: ignore[arg-type]
+        return build(
+            *args, **({**switches, "shortcut": "B"} if "shortcut" in switches else switches)
+        )  # type: ignore[arg-type]
 
     build = models.build
     monkeypatch.setattr(models, "build", build_projections)

@@ -19,11 +19,20 @@ from reslearn.study import Comparison, compare
 from reslearn.train import fit, train_recipe
 
 BUDGET = Budget(
-    name="demo", data="digits", recipe="digits", depths=(8, 14), learning_rates=(0.1,), choice_seeds=(100,), judge_seeds=(0, 1),
+    name="demo",
+    data="digits",
+    recipe="digits",
+    depths=(8, 14),
+    learning_rates=(0.1,),
+    choice_seeds=(100,),
+    judge_seeds=(0, 1),
     overrides=(
-        "schedule.kind=constant", 'schedule.duration="12 steps"', "data.train_images=200", 'evaluation.snapshots=["0 steps", "4 steps"]',
+        "schedule.kind=constant",
+        'schedule.duration="12 steps"',
+        "data.train_images=200",
+        'evaluation.snapshots=["0 steps", "4 steps"]',
     ),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +42,12 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     runs: dict[object, RunFolder] = {}
     found = Evidence(budget=BUDGET, runs=runs, folder=folder, fit=fit)  # type: ignore[arg-type]
     for condition in protocol.judged_conditions(found):
-        settings = (*BUDGET.overrides, f"model.name={condition.model}", f"seed={condition.seed}", *condition.overrides)
+        settings = (
+            *BUDGET.overrides,
+            f"model.name={condition.model}",
+            f"seed={condition.seed}",
+            *condition.overrides,
+        )
         place = folder / f"{condition.model}-{condition.seed}"
         train_recipe(recipes.load("digits", overrides=settings), place, threads=1)
         runs[condition] = RunFolder.open(place)
@@ -48,7 +62,9 @@ def test_runs_are_those_of_the_depth_study(claim: object, evidence: Evidence) ->
 
 
 @pytest.mark.parametrize("claim", [c09, c10, c11, c14])
-def test_without_a_finished_run_nothing_is_decided(claim: object, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_finished_run_nothing_is_decided(
+    claim: object, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(c11, "_STEPS", 80)
     finding = claim.judge(dataclasses.replace(evidence, runs={}))  # type: ignore[attr-defined]
     assert finding.outcome == "undecided"
@@ -96,7 +112,11 @@ def test_c10_builds_the_deep_net_from_the_shallow_one(evidence: Evidence) -> Non
     check_finding(finding)
     numbers = finding.numbers
     assert (numbers["shallow_depth"], numbers["depth"], numbers["seeds"]) == (8, 14, [0, 1])
-    shallow = [run.result["train_loss"] for condition, run in evidence.runs.items() if condition.model == "plain8"]
+    shallow = [
+        run.result["train_loss"]
+        for condition, run in evidence.runs.items()
+        if condition.model == "plain8"
+    ]
     assert numbers["constructed_loss"] == pytest.approx(shallow, rel=1e-3)
     assert max(numbers["max_logit_difference"]) < 1e-3
     assert len(finding.rests_on) == 4
@@ -122,21 +142,35 @@ def test_the_rule_of_c10(trained: list[float], unchanged: bool, outcome: str) ->
     assert c10._outcome(compare(trained, constructed, paired=True), unchanged) == outcome
 
 
-def test_c11_fits_the_identity_and_reads_responses(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c11_fits_the_identity_and_reads_responses(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(c11, "_STEPS", 120)
     finding = c11.judge(evidence)
     check_finding(finding)
     losses = finding.numbers["fit_loss"]
     assert max(losses["with"]) < 0.5 * min(losses["without"])
     assert finding.numbers["fit_log_ratio"]["mean"] > 0
-    in_order, by_size = ([series for series in figure.series if series.style == "line"] for figure in finding.figures)
-    assert [series.name for series in in_order] == [f"{net}, mean of 2 seeds" for net in ("plain8", "plain14", "resnet8", "resnet14")]
+    in_order, by_size = (
+        [series for series in figure.series if series.style == "line"] for figure in finding.figures
+    )
+    assert [series.name for series in in_order] == [
+        f"{net}, mean of 2 seeds" for net in ("plain8", "plain14", "resnet8", "resnet14")
+    ]
     assert len(in_order[1].x) == 13
     assert list(by_size[1].y) == sorted(by_size[1].y, reverse=True)
 
 
 def comparison(low: float, high: float) -> Comparison:
-    return Comparison(difference=(low + high) / 2, interval_low=low, interval_high=high, p=None, n_a=3, n_b=3, paired=True)
+    return Comparison(
+        difference=(low + high) / 2,
+        interval_low=low,
+        interval_high=high,
+        p=None,
+        n_a=3,
+        n_b=3,
+        paired=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +187,11 @@ def comparison(low: float, high: float) -> Comparison:
 def test_the_rule_of_c11(fitted: Comparison, compared: Comparison | None, outcome: str) -> None:
     assert c11._outcome(fitted, compared) == outcome
     # A fit that diverged was left out: the fits may then speak for neither side.
-    expected = "not shown" if compared is not None and compared.interval is not None and compared.interval.high < 0 else "undecided"
+    expected = (
+        "not shown"
+        if compared is not None and compared.interval is not None and compared.interval.high < 0
+        else "undecided"
+    )
     assert c11._outcome(dataclasses.replace(fitted, num_diverged=1), compared) == expected
 
 
@@ -163,7 +201,10 @@ def test_c14_probes_trained_and_untrained(evidence: Evidence) -> None:
     errors = finding.numbers["test_error_pct"]
     assert list(errors["trained"][0]) == ["stem", "stage1", "stage2", "stage3"]
     assert len(errors["trained"]) == len(errors["untrained"]) == 2
-    assert finding.numbers["gain_pct"]["trained"][0] == errors["trained"][0]["stem"] - errors["trained"][0]["stage3"]
+    assert (
+        finding.numbers["gain_pct"]["trained"][0]
+        == errors["trained"][0]["stem"] - errors["trained"][0]["stage3"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +218,9 @@ def test_c14_probes_trained_and_untrained(evidence: Evidence) -> None:
         (comparison(5, 9), comparison(-8, -4), [20, 10, 9, 9], "not shown"),
     ],
 )
-def test_the_rule_of_c14(gained: Comparison, more: Comparison, trained: list[float], outcome: str) -> None:
+def test_the_rule_of_c14(
+    gained: Comparison, more: Comparison, trained: list[float], outcome: str
+) -> None:
     assert c14._outcome(gained, more, trained) == outcome
 
 
@@ -187,7 +230,10 @@ def test_c6_trains_four_starts_at_two_rates_on_seeds_of_the_budget() -> None:
         assert len(set(wanted)) == len(wanted) == 8 * num_seeds
         for condition in wanted:  # every one is a recipe that can be
             settings = (*budget.overrides, f"model.name={condition.model}", *condition.overrides)
-            assert str(recipes.load(budget.recipe, overrides=settings).schedule.duration) == "120 steps"
+            assert (
+                str(recipes.load(budget.recipe, overrides=settings).schedule.duration)
+                == "120 steps"
+            )
 
 
 @pytest.fixture
@@ -210,11 +256,18 @@ def test_c6_tells_who_starts(starts: Evidence) -> None:
     assert "He, batch norm: 1.00" in finding.measured
     assert "N(0, 0.01), no batch norm: 2.30 (does not start)" in finding.measured
     signals = finding.numbers["signals_at_step_0"]
-    assert signals["N(0, 0.01), no batch norm"]["forward"][-1] < 1e-3 * signals["He, batch norm"]["forward"][-1]
+    assert (
+        signals["N(0, 0.01), no batch norm"]["forward"][-1]
+        < 1e-3 * signals["He, batch norm"]["forward"][-1]
+    )
 
 
 def test_c6_a_start_that_diverged_is_none(starts: Evidence) -> None:
-    old = {c: run for c, run in starts.runs.items() if "model.normalize=true" in c.overrides or "model.init=he_fan_out" in c.overrides}
+    old = {
+        c: run
+        for c, run in starts.runs.items()
+        if "model.normalize=true" in c.overrides or "model.init=he_fan_out" in c.overrides
+    }
     finding = c06.judge(dataclasses.replace(starts, runs=old))
     assert finding.outcome == "shown"
     assert "N(0, 0.01), no batch norm: inf (does not start)" in finding.measured

@@ -16,7 +16,14 @@ CIFAR_PARAMETERS = {
     110: (1_727_962, 1_730_714, 1_826_202),
     1202: (19_421_274,),  # tabled with option A alone
 }
-CIFAR_MACS = {20: 40_551_040, 32: 68_862_592, 44: 97_174_144, 56: 125_485_696, 110: 252_887_680, 1202: 2_829_238_912}
+CIFAR_MACS = {
+    20: 40_551_040,
+    32: 68_862_592,
+    44: 97_174_144,
+    56: 125_485_696,
+    110: 252_887_680,
+    1202: 2_829_238_912,
+}
 CIFAR_MILLIONS_IN_THE_PAPER = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
 
 # Name, switches, parameters, GMACs to three digits.
@@ -44,11 +51,17 @@ def count(name: str, *, num_classes: int, size_px: int, **switches: Any) -> Comp
     return complexity(net, (3, size_px, size_px))
 
 
-@pytest.mark.parametrize(("depth", "option"), [(depth, option) for depth in CIFAR_MACS for option in "BC" if depth < 1202])
+@pytest.mark.parametrize(
+    ("depth", "option"),
+    [(depth, option) for depth in CIFAR_MACS for option in "BC" if depth < 1202],
+)
 def test_parameters_of_the_cifar_networks_with_projections(depth: int, option: str) -> None:
     with torch.device("meta"):
         net = build(f"resnet{depth}", num_classes=10, shortcut=option)
-    assert sum(parameter.numel() for parameter in net.parameters()) == CIFAR_PARAMETERS[depth]["ABC".index(option)]
+    assert (
+        sum(parameter.numel() for parameter in net.parameters())
+        == CIFAR_PARAMETERS[depth]["ABC".index(option)]
+    )
 
 
 @pytest.mark.parametrize("depth", CIFAR_MACS)
@@ -61,12 +74,20 @@ def test_numbers_of_the_cifar_networks(depth: int) -> None:
 
 @pytest.mark.parametrize("depth", [20, 56])
 def test_identity_shortcuts_cost_nothing(depth: int) -> None:
-    plain, residual = (count(f"{kind}{depth}", num_classes=10, size_px=32) for kind in ("plain", "resnet"))
-    assert (plain.parameters, plain.macs, plain.activations) == (residual.parameters, residual.macs, residual.activations)
+    plain, residual = (
+        count(f"{kind}{depth}", num_classes=10, size_px=32) for kind in ("plain", "resnet")
+    )
+    assert (plain.parameters, plain.macs, plain.activations) == (
+        residual.parameters,
+        residual.macs,
+        residual.activations,
+    )
 
 
 @pytest.mark.parametrize(("name", "switches", "parameters", "gmacs"), IMAGENET)
-def test_numbers_of_the_imagenet_networks(name: str, switches: dict[str, Any], parameters: int, gmacs: float) -> None:
+def test_numbers_of_the_imagenet_networks(
+    name: str, switches: dict[str, Any], parameters: int, gmacs: float
+) -> None:
     counted = count(name, num_classes=1000, size_px=224, **switches)
     assert counted.parameters == parameters
     assert round(counted.macs / 1e9, 3) == gmacs
@@ -91,4 +112,8 @@ def test_sizes_of_the_maps_in_table_1() -> None:
         "stage3": (1024, 14, 14),
         "stage4": (2048, 7, 7),
     }
-    assert next(layer.output_shape for layer in complexity(net, (3, 224, 224)).layers) == (64, 112, 112)
+    assert next(layer.output_shape for layer in complexity(net, (3, 224, 224)).layers) == (
+        64,
+        112,
+        112,
+    )

@@ -17,9 +17,16 @@ NAN = math.nan
 
 
 def test_a_shallow_plain_net_that_diverged_does_not_speak_for_degradation() -> None:
-    whole, lost = [[1.0, 5.0, 40.0], [1.1, 5.2, 41.0], [0.9, 5.1, 42.0]], [[NAN, 5.0, 40.0], [1.1, 5.2, 41.0], [0.9, 5.1, 42.0]]
+    whole, lost = (
+        [[1.0, 5.0, 40.0], [1.1, 5.2, 41.0], [0.9, 5.1, 42.0]],
+        [[NAN, 5.0, 40.0], [1.1, 5.2, 41.0], [0.9, 5.1, 42.0]],
+    )
     assert c01.decide((8, 20, 56), whole)[0] == c07.decide((8, 20, 56), whole)[0] == "shown"
-    assert c01.decide((8, 20, 56), [*lost, whole[0]])[0] == c07.decide((8, 20, 56), [*lost, whole[0]])[0] == "undecided"
+    assert (
+        c01.decide((8, 20, 56), [*lost, whole[0]])[0]
+        == c07.decide((8, 20, 56), [*lost, whole[0]])[0]
+        == "undecided"
+    )
     ends = [[curve[0], curve[-1]] for curve in whole]
     assert c08.decide(ends, ends)[0] == "shown"
     assert c08.decide([*ends, [NAN, 40.0]], [*ends, [NAN, 40.0]])[0] == "undecided"
@@ -38,9 +45,14 @@ def test_a_residual_net_that_diverged_does_not_speak_against_gains_from_depth() 
 
 
 @pytest.mark.parametrize("diverged", [False, True])
-def test_what_cannot_be_looked_into_leaves_a_claim_undecided(tmp_path: Path, diverged: bool) -> None:
+def test_what_cannot_be_looked_into_leaves_a_claim_undecided(
+    tmp_path: Path, diverged: bool
+) -> None:
     budget = replace(paper.demo(), learning_rates=(0.1,), judge_seeds=(0, 1))
-    runs = {Condition(model="plain56", seed=seed, overrides=("optimizer.lr=0.1",)): RunFolder(tmp_path) for seed in (0, 1)[: 2 - diverged]}
+    runs = {
+        Condition(model="plain56", seed=seed, overrides=("optimizer.lr=0.1",)): RunFolder(tmp_path)
+        for seed in (0, 1)[: 2 - diverged]
+    }
 
     def no_fit(*_: Any, **__: Any) -> list[Any]:
         raise AssertionError("nothing is to be fitted")

@@ -51,12 +51,23 @@ class Stub:
             recipe = job.recipe.to_dict()
             name, seed = recipe["model"]["name"], recipe["seed"]
             error = ERROR[name] + 0.2 * seed + (0.5 if recipe["optimizer"]["nesterov"] else 0.0)
-            run = RunFolder.create(job.folder, recipe, {"numerics": {"threads": 1}, "versions": {"torch": "2"}})
+            run = RunFolder.create(
+                job.folder, recipe, {"numerics": {"threads": 1}, "versions": {"torch": "2"}}
+            )
             for step in (20, 40, 60):
-                line = {"step": step, "epoch": step / 45, "loss": 1.0, "top1_error_pct": error + 60 - step}
+                line = {
+                    "step": step,
+                    "epoch": step / 45,
+                    "loss": 1.0,
+                    "top1_error_pct": error + 60 - step,
+                }
                 run.append_metrics({"kind": "train", **line})
                 run.append_metrics({"kind": "test", **line})
-            response = (1.0 if name.startswith("plain") else 0.5) - 0.001 * int("".join(filter(str.isdigit, name))) + 0.01 * seed
+            response = (
+                (1.0 if name.startswith("plain") else 0.5)
+                - 0.001 * int("".join(filter(str.isdigit, name)))
+                + 0.01 * seed
+            )
             layers = [{"standard_deviation": response}, {"standard_deviation": response / 2}]
             errors = {"test_top1_error_pct": error, "train_recomputed_top1_error_pct": error}
             run.finish({**errors, "seconds": 1.0, "images": 150, "epochs": 3.0})
@@ -65,11 +76,20 @@ class Stub:
         return outcomes
 
 
-def measured(name: str, folder: Path, *, data: str | None = None, engine: Stub | None = None, depths: tuple[int, ...] = ()) -> Any:
+def measured(
+    name: str,
+    folder: Path,
+    *,
+    data: str | None = None,
+    engine: Stub | None = None,
+    depths: tuple[int, ...] = (),
+) -> Any:
     module = paper.load_exhibit(name)
     data = "digits" if module.EXHIBIT.data == "CIFAR-10" else data
     chosen = replace(paper.budget_of(module, "smoke", data, depths=depths), judge_seeds=(0, 1, 2))
-    return paper.run_exhibit(module, chosen, folder, engine=engine or Stub(), fit=lambda *a, **b: [], evaluate=_evaluate)
+    return paper.run_exhibit(
+        module, chosen, folder, engine=engine or Stub(), fit=lambda *a, **b: [], evaluate=_evaluate
+    )
 
 
 def _evaluate(*arguments: Any, **named: Any) -> Any:
@@ -92,13 +112,17 @@ def reports(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_table_and_figure_has_lines_a_page_and_json(name: str, reports: dict[str, Any], tmp_path: Path) -> None:
+def test_every_table_and_figure_has_lines_a_page_and_json(
+    name: str, reports: dict[str, Any], tmp_path: Path
+) -> None:
     report = reports[name]
     assert report.measured.lines or report.measured.notes
     assert len(lines_table(report.measured.lines).rows) == len(report.measured.lines)
     told = json.loads(json.dumps(paper.exhibit_json(report), allow_nan=False))
     assert told["name"] == name and told["rule"]
-    page = write_page(paper.exhibit_page(report, command=["reslearn", "paper", name]), tmp_path / name)
+    page = write_page(
+        paper.exhibit_page(report, command=["reslearn", "paper", name]), tmp_path / name
+    )
     assert report.exhibit.title in page.read_text()
 
 
@@ -108,8 +132,9 @@ def test_the_command_line_has_every_one_of_them() -> None:
 
 def test_what_the_stand_in_trained_is_judged_by_the_rules(reports: dict[str, Any]) -> None:
     assert verdicts(reports["fig1"]) == {
-        "training error, plain-20 minus plain-8, is above 0": "shown", "test error, plain-20 minus plain-8, is above 0": "shown",
-    }  # fmt: skip
+        "training error, plain-20 minus plain-8, is above 0": "shown",
+        "test error, plain-20 minus plain-8, is above 0": "shown",
+    }
     assert verdicts(reports["fig6"]) == {
         "training error of plain nets degrades: 20 layers minus the best shallower": "shown",
         "training error of residual nets does not degrade: 20 layers minus the best shallower": "shown",
@@ -118,7 +143,9 @@ def test_what_the_stand_in_trained_is_judged_by_the_rules(reports: dict[str, Any
     assert set(verdicts(reports["fig7"]).values()) == {"shown"}
     table6 = verdicts(reports["table6"])
     errors = [table6.pop(f"resnet{depth}, test error") for depth in (8, 20, 32, 44, 56, 110, 1202)]
-    assert set(errors) == {"not run here"}  # 60 steps of digits have no reason to agree, and the others were not trained
+    assert set(errors) == {
+        "not run here"
+    }  # 60 steps of digits have no reason to agree, and the others were not trained
     assert set(table6.values()) == {"reproduced"}
     assert set(verdicts(reports["table1"]).values()) == {"reproduced"}
 
@@ -130,9 +157,13 @@ def test_runs_are_shared_between_tables_and_figures(reports: dict[str, Any], fol
 
 def test_what_needs_imagenet_is_said_and_never_faked(reports: dict[str, Any]) -> None:
     for name in ("table2", "table3", "table4", "table5", "fig4"):
-        assert all(line.because.startswith("needs ImageNet") for line in reports[name].measured.lines)
+        assert all(
+            line.because.startswith("needs ImageNet") for line in reports[name].measured.lines
+        )
         assert {line.outcome for line in reports[name].measured.lines} <= {"not run here"}
-    assert {line.what: line.paper for line in reports["table3"].measured.lines}["resnet152, top-5 error"] == 5.71
+    assert {line.what: line.paper for line in reports["table3"].measured.lines}[
+        "resnet152, top-5 error"
+    ] == 5.71
 
 
 def test_what_a_stand_in_for_imagenet_shows_is_not_the_papers(tmp_path: Path) -> None:
@@ -147,7 +178,10 @@ def test_a_run_that_failed_is_no_evidence(tmp_path: Path) -> None:
     report = measured("fig6", tmp_path, engine=Stub("plain20-lr0.1-seed1", "plain20-seed1"))
     (plain, residual, gain) = report.measured.lines
     assert (plain.outcome, residual.outcome, gain.outcome) == ("undecided", "shown", "shown")
-    assert "1 run(s) failed, as plain20" in plain.because and "No space left on device" in plain.because
+    assert (
+        "1 run(s) failed, as plain20" in plain.because
+        and "No space left on device" in plain.because
+    )
 
 
 def test_a_run_that_diverged_leaves_its_net_without_a_mean_and_is_told(tmp_path: Path) -> None:
@@ -156,7 +190,10 @@ def test_a_run_that_diverged_leaves_its_net_without_a_mean_and_is_told(tmp_path:
     (lost.path / "result.json").unlink()
     lost.write_json("diverged.json", {"step": 20, "reason": "the loss is nan"})
     report = measured("fig6", tmp_path, engine=Stub(lost.path.name))
-    assert any(note.startswith("Diverged, and without a mean in figures: plain20 ") and "seed 1" in note for note in report.measured.notes)
+    assert any(
+        note.startswith("Diverged, and without a mean in figures: plain20 ") and "seed 1" in note
+        for note in report.measured.notes
+    )
     plain, _ = report.measured.figures[0].figures
     means = {series.name: series.y for series in plain.series if "mean of 3 seeds" in series.name}
     assert all(math.isnan(y) for y in means["plain-20, test, mean of 3 seeds"])
@@ -164,11 +201,15 @@ def test_a_run_that_diverged_leaves_its_net_without_a_mean_and_is_told(tmp_path:
 
 
 def test_only_the_images_of_cifar_10_reproduce_its_numbers(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", {}, {"data": {"name": "cifar10", "fingerprint": "804876dd0acf5ac2"}})
+    run = RunFolder.create(
+        tmp_path / "run", {}, {"data": {"name": "cifar10", "fingerprint": "804876dd0acf5ac2"}}
+    )
     budget = paper.budget_of(paper.load_exhibit("fig1"), "full", "cifar10")
     condition = paper.load_exhibit("fig1").conditions(budget)[0]
 
-    evidence = Evidence(budget=budget, runs={condition: run}, folder=tmp_path, fit=lambda *a, **b: [])
+    evidence = Evidence(
+        budget=budget, runs={condition: run}, folder=tmp_path, fit=lambda *a, **b: []
+    )
     assert is_papers_own(evidence) and not is_papers_own(replace(evidence, runs={}))
     run.write_json("environment.json", {"data": {"name": "cifar10", "fingerprint": "f00"}})
     assert not is_papers_own(evidence)
@@ -178,7 +219,9 @@ def test_runs_of_other_images_under_the_same_name_are_refused(tmp_path: Path) ->
     measured("fig1", tmp_path)
     run = RunFolder(next((tmp_path / "runs").glob("plain8-*")))
     run.write_json("environment.json", {**run.environment, "data": {"fingerprint": "f00"}})
-    with pytest.raises(ValueError, match=r"are of different images, all called digits \((f00 and | and f00)\)"):
+    with pytest.raises(
+        ValueError, match=r"are of different images, all called digits \((f00 and | and f00)\)"
+    ):
         measured("fig1", tmp_path)
 
 
@@ -187,39 +230,60 @@ def test_what_is_compared_over_runs_of_different_precision_says_so(tmp_path: Pat
     run = RunFolder(next((tmp_path / "runs").glob("plain8-*")))
     run.write_json("environment.json", {**run.environment, "numerics": {"precision": "bf16"}})
     (note,) = measured("fig1", tmp_path).measured.notes
-    assert note.startswith("Means and differences are over runs of different precision: ") and "1 bf16" in note
+    assert (
+        note.startswith("Means and differences are over runs of different precision: ")
+        and "1 bf16" in note
+    )
 
 
-def test_an_interval_at_another_confidence_says_at_which(reports: dict[str, Any], tmp_path: Path) -> None:
+def test_an_interval_at_another_confidence_says_at_which(
+    reports: dict[str, Any], tmp_path: Path
+) -> None:
     report = measured("fig6", tmp_path, depths=(8, 20, 56))
     degrading, rising = report.measured.lines[0], report.measured.lines[-1]
     assert texts(degrading)[-1].endswith("] (97.5 %)") and "97.5 % interval" in degrading.because
     assert texts(rising)[-1].endswith("]")
-    assert texts(reports["fig6"].measured.lines[0])[-1].endswith("]")  # of two depths it is one difference, at 95 %
+    assert texts(reports["fig6"].measured.lines[0])[-1].endswith(
+        "]"
+    )  # of two depths it is one difference, at 95 %
 
 
 def test_a_fall_is_not_told_how_many_seeds_would_show_a_rise() -> None:
-    fall, rise = (rises("", [sign * value for value in (9.0, -1.0, 4.0)], same_protocol=False) for sign in (-1, 1))
+    fall, rise = (
+        rises("", [sign * value for value in (9.0, -1.0, 4.0)], same_protocol=False)
+        for sign in (-1, 1)
+    )
     assert (fall.outcome, rise.outcome) == ("undecided", "undecided")
-    assert "seeds" not in fall.because and rise.because.endswith("to tell 4 points from 0 takes 15 seeds (power 80 %)")
+    assert "seeds" not in fall.because and rise.because.endswith(
+        "to tell 4 points from 0 takes 15 seeds (power 80 %)"
+    )
 
 
 def test_responses_of_other_images_are_not_taken_for_the_figures(tmp_path: Path) -> None:
     measured("fig7", tmp_path)
     run = RunFolder(next((tmp_path / "runs").glob("plain8-*")))
     run.write_analysis("responses", {"images": 1, "layers": [{"standard_deviation": 9.0}]})
-    with pytest.raises(ValueError, match=r"model\.safetensors"):  # looked at anew, for which this one has no weights
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors"
+    ):  # looked at anew, for which this one has no weights
         measured("fig7", tmp_path)
 
 
-def test_an_ambiguity_that_moves_the_error_is_shown_and_the_others_are_not(reports: dict[str, Any]) -> None:
+def test_an_ambiguity_that_moves_the_error_is_shown_and_the_others_are_not(
+    reports: dict[str, Any],
+) -> None:
     report = reports["ambiguities"]
     found = verdicts(report)
     assert found.pop("Nesterov momentum") == "shown"
     assert found.pop("best epoch on the test set (wrong) instead of the last") == "not shown"
     assert found["stride in the 3x3 of a bottleneck"] == "not run here"
-    assert {outcome for name, outcome in found.items() if "=" not in name} == {"not shown", "not run here"}
-    assert ["Nesterov momentum", "0", 0.0, "2"] in [list(row) for row in report.measured.tables[0].rows]
+    assert {outcome for name, outcome in found.items() if "=" not in name} == {
+        "not shown",
+        "not run here",
+    }
+    assert ["Nesterov momentum", "0", 0.0, "2"] in [
+        list(row) for row in report.measured.tables[0].rows
+    ]
 
 
 def test_a_table_against_the_papers_number() -> None:
@@ -239,7 +303,10 @@ def test_a_table_against_the_papers_number() -> None:
 def test_a_papers_number_that_is_a_mean_of_runs_has_a_spread_of_its_own() -> None:
     close = (6.2, 6.25, 6.3)
     assert against_paper("resnet110", close, 6.61, same_protocol=True).outcome == "reproduced"
-    assert against_paper("resnet110", close, 6.61, same_protocol=True, spread=Spread(0.16, 5)).outcome == "undecided"
+    assert (
+        against_paper("resnet110", close, 6.61, same_protocol=True, spread=Spread(0.16, 5)).outcome
+        == "undecided"
+    )
 
 
 def test_a_rise_that_the_papers_picture_shows() -> None:
@@ -249,18 +316,26 @@ def test_a_rise_that_the_papers_picture_shows() -> None:
     assert outcome(5.0, 6.0, 7.0) == "reproduced"
     assert outcome(0.1, 0.2, 0.15) == "not reproduced"
     assert outcome(-5.0, -6.0, -7.0) == "not reproduced"
-    assert outcome(-5.0, 6.0, 7.0) == outcome(5.0) == outcome(5.0, 6.0, 7.0, math.nan) == "undecided"
+    assert (
+        outcome(-5.0, 6.0, 7.0) == outcome(5.0) == outcome(5.0, 6.0, 7.0, math.nan) == "undecided"
+    )
     assert outcome(5.0, 6.0, 7.0, same_protocol=False) == "shown"
     assert outcome(0.1, 0.2, 0.15, same_protocol=False) == "not shown"
 
 
 def test_a_degradation_verdict_is_read_against_what_the_paper_says() -> None:
-    rows = [(depth, seed, error + 0.1 * seed) for depth, error in ((20, 5.0), (56, 20.0)) for seed in range(3)]
+    rows = [
+        (depth, seed, error + 0.1 * seed)
+        for depth, error in ((20, 5.0), (56, 20.0))
+        for seed in range(3)
+    ]
     verdict = degradation_verdict(rows, margin_pct=1.0)
     assert degrades("", verdict, paper_says="yes", same_protocol=True).outcome == "reproduced"
     assert degrades("", verdict, paper_says="no", same_protocol=True).outcome == "not reproduced"
     assert degrades("", verdict, paper_says="no", same_protocol=False).outcome == "not shown"
-    assert degrades("", verdict, paper_says="yes", same_protocol=True).difference == pytest.approx(15)
+    assert degrades("", verdict, paper_says="yes", same_protocol=True).difference == pytest.approx(
+        15
+    )
 
 
 def test_an_exact_number_agrees_to_its_last_digit() -> None:
@@ -291,12 +366,17 @@ def test_the_papers_numbers_are_there() -> None:
         (["table1", "--budget", "full"], "--budget has no effect in table1"),
         (["table5", "--seeds", "3"], "--seeds has no effect in table5"),
         (["ambiguities", "--depths", "20,56"], "--depths 20,56: ambiguities is of one net"),
-        (["table6", "--budget", "huge"], "--budget huge: allowed are smoke, short, medium and full"),
+        (
+            ["table6", "--budget", "huge"],
+            "--budget huge: allowed are smoke, short, medium and full",
+        ),
         (["table6", "--budget", "full", "--data", "digits"], "for digits take smoke or short"),
         (["fig1", "--data", "digts"], "did you mean 'digits'?"),
     ],
-)  # fmt: skip
-def test_bad_input_is_one_line_before_anything_is_trained(arguments: list[str], words: str, tmp_path: Path) -> None:
+)
+def test_bad_input_is_one_line_before_anything_is_trained(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
     error = CliRunner().invoke(app, ["paper", *arguments, "--out", str(tmp_path / "out")]).exception
     assert isinstance(error, ValueError) and words in str(error), error
     assert not (tmp_path / "out").exists()

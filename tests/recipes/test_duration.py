@@ -24,7 +24,20 @@ def test_read(text: str, length: Length) -> None:
     assert Length.parse(str(length)) == length
 
 
-@pytest.mark.parametrize("text", ["", "20", "epochs", "20 minutes", "-1 epochs", "1e3 steps", "nan epochs", "0.5 steps", "2 epochs 3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20",
+        "epochs",
+        "20 minutes",
+        "-1 epochs",
+        "1e3 steps",
+        "nan epochs",
+        "0.5 steps",
+        "2 epochs 3",
+    ],
+)
 def test_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r'"64000 steps"'):
         Length.parse(text)
@@ -37,10 +50,14 @@ def test_the_papers_numbers() -> None:
     assert Length(1, "epochs").steps(num_images=50_000, batch_size=128) == 391
 
 
-@given(amount=st.floats(0, 1000), num_images=st.integers(1, 10**6), batch_size=st.integers(1, 10**5))
+@given(
+    amount=st.floats(0, 1000), num_images=st.integers(1, 10**6), batch_size=st.integers(1, 10**5)
+)
 def test_epochs_in_steps(amount: float, num_images: int, batch_size: int) -> None:
     steps = Length(amount, "epochs").steps(num_images=num_images, batch_size=batch_size)
-    assert abs(steps * batch_size - amount * num_images) <= batch_size  # within a step; a short one is a whole one
+    assert (
+        abs(steps * batch_size - amount * num_images) <= batch_size
+    )  # within a step; a short one is a whole one
     assert (steps == 0) == (amount == 0)
 
 

@@ -22,9 +22,17 @@ def test_a_committed_run_has_the_hash_of_its_recipe_as_of_today(path: Path) -> N
     assert difference(kept, today) == []
 
 
-def test_a_key_that_came_later_counts_only_where_it_says_something_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("reslearn.recipes.load"), "_CAME_LATER", {"train.new": False})
-    old, same, other = {"train": {"lr": 1}}, {"train": {"lr": 1, "new": False}}, {"train": {"lr": 1, "new": True}}
+def test_a_key_that_came_later_counts_only_where_it_says_something_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        importlib.import_module("reslearn.recipes.load"), "_CAME_LATER", {"train.new": False}
+    )
+    old, same, other = (
+        {"train": {"lr": 1}},
+        {"train": {"lr": 1, "new": False}},
+        {"train": {"lr": 1, "new": True}},
+    )
     assert recipe_hash(old) == recipe_hash(same) != recipe_hash(other)
     assert difference(old, same) == []
     assert difference(old, other) == ["train.new: false -> true"]

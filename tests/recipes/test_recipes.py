@@ -15,7 +15,11 @@ from reslearn.recipes import RecipeError, difference, from_dict, load, names, re
 
 
 def reordered(value: Any) -> Any:
-    return {key: reordered(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+    return (
+        {key: reordered(value[key]) for key in reversed(value)}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -40,14 +44,34 @@ def test_cifar_paper_holds_the_values_of_the_paper() -> None:
     """Sec. 4.2."""
     recipe = load("cifar-paper")
     optimizer, schedule = recipe.optimizer, recipe.schedule
-    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov, optimizer.decay) == (0.1, 0.9, 1e-4, False, "all")
+    assert (
+        optimizer.lr,
+        optimizer.momentum,
+        optimizer.weight_decay,
+        optimizer.nesterov,
+        optimizer.decay,
+    ) == (0.1, 0.9, 1e-4, False, "all")
     assert isinstance(schedule, recipes.Stepwise)
-    assert (str(schedule.duration), [str(moment) for moment in schedule.milestones], schedule.factor) == (
-        "64000 steps", ["32000 steps", "48000 steps"], 0.1,
-    )  # fmt: skip
-    assert (recipe.train.batch_size, recipe.data.pad_px, recipe.data.flip, recipe.data.mean) == (128, 4, True, "per-pixel")
+    assert (
+        str(schedule.duration),
+        [str(moment) for moment in schedule.milestones],
+        schedule.factor,
+    ) == (
+        "64000 steps",
+        ["32000 steps", "48000 steps"],
+        0.1,
+    )
+    assert (recipe.train.batch_size, recipe.data.pad_px, recipe.data.flip, recipe.data.mean) == (
+        128,
+        4,
+        True,
+        "per-pixel",
+    )
     assert recipe.data.validation_images == 0
-    assert load("cifar-paper", overrides=["data.validation_images=5000"]).data.validation_images == 5000
+    assert (
+        load("cifar-paper", overrides=["data.validation_images=5000"]).data.validation_images
+        == 5000
+    )
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -76,7 +100,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("optimizer.lr=0", ["optimizer.lr = 0", "greater than 0"]),
         ("optimizer.lr=nan", ["optimizer.lr = NaN", "finite"]),
         ("optimizer.lr=inf", ["optimizer.lr = Infinity", "finite"]),
-        ("optimizer.learning_rate=1", ["unknown key optimizer.learning_rate = 1", "allowed here: decay, ", " lr, "]),
+        (
+            "optimizer.learning_rate=1",
+            ["unknown key optimizer.learning_rate = 1", "allowed here: decay, ", " lr, "],
+        ),
         ("optimizer.momentun=1", ["unknown key optimizer.momentun = 1", "did you mean momentum?"]),
         ("optimiser.lr=1", ["unknown key optimiser", "did you mean optimizer?"]),
         ("model.shortcut=D", ['model.shortcut = "D"', "'A', 'B' or 'C'"]),
@@ -89,15 +116,30 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("schedule.duration=1.5 steps", ['schedule.duration = "1.5 steps"', "whole steps"]),
         ("schedule.duration=-3 epochs", ['schedule.duration = "-3 epochs"', '"20 epochs"']),
         (f"schedule.duration={'9' * 400} steps", ["at most 1,000,000,000"]),
-        ("schedule.kind=linear", ['schedule.kind = "linear"', "constant, step, triangular, cosine"]),
+        (
+            "schedule.kind=linear",
+            ['schedule.kind = "linear"', "constant, step, triangular, cosine"],
+        ),
         ("schedule.rise=0.1", ["unknown key schedule.rise = 0.1", "milestones"]),
         (
             'schedule.milestones=["4 epochs", "3 epochs"]',
-            ['schedule.milestones = ["4 epochs", "3 epochs"]', "each must be later than the one before it"],
+            [
+                'schedule.milestones = ["4 epochs", "3 epochs"]',
+                "each must be later than the one before it",
+            ],
         ),
-        ('schedule.milestones=["9 steps", "1 epochs", "9 steps"]', ["each must be later than the one before it"]),
-        ('schedule.milestones=["0 epochs", "1 epochs"]', ['schedule.milestones.0 = "0 epochs"', "more than nothing"]),
-        ('schedule.milestones="3 epochs"', ['schedule.milestones = "3 epochs"', "a list is needed"]),
+        (
+            'schedule.milestones=["9 steps", "1 epochs", "9 steps"]',
+            ["each must be later than the one before it"],
+        ),
+        (
+            'schedule.milestones=["0 epochs", "1 epochs"]',
+            ['schedule.milestones.0 = "0 epochs"', "more than nothing"],
+        ),
+        (
+            'schedule.milestones="3 epochs"',
+            ['schedule.milestones = "3 epochs"', "a list is needed"],
+        ),
         ("train.ema=1", ["train.ema = 1", "less than 1"]),
         ("train.accumulate=3", ["batch_size = 32", "accumulate = 3", "equal parts"]),
         ("optimizer.name=muon", ["filter_lr", '"muon"']),
@@ -117,7 +159,10 @@ def test_errors_name_the_flag_that_the_value_came_from() -> None:
     with pytest.raises(RecipeError, match=r"\(from --set optimizer\.lr=-2\)$"):
         load("digits", overrides=["optimizer.lr=1", "seed=1", "optimizer.lr=-2"])
     with pytest.raises(RecipeError, match=r"^recipe\.json: optimizer\.lr = -2: [^()]*$"):
-        from_dict({**load("digits").to_dict(), "optimizer": {"lr": -2}, "overrides": ["optimizer.lr=-2"]}, source="recipe.json")
+        from_dict(
+            {**load("digits").to_dict(), "optimizer": {"lr": -2}, "overrides": ["optimizer.lr=-2"]},
+            source="recipe.json",
+        )
 
 
 @pytest.mark.parametrize("override", ["x", "=3", "optimizer.lr.x=3", " =1"])
@@ -127,20 +172,31 @@ def test_overrides_that_are_none(override: str) -> None:
 
 
 def test_unknown_recipes_get_a_hint() -> None:
-    with pytest.raises(RecipeError, match=r"no recipe 'digitz', did you mean 'digits'\? there are .*cifar-paper"):
+    with pytest.raises(
+        RecipeError, match=r"no recipe 'digitz', did you mean 'digits'\? there are .*cifar-paper"
+    ):
         load("digitz")
     with pytest.raises(RecipeError, match=r"no recipe '': there are "):
         load("")
 
 
-@pytest.mark.parametrize("missing", [{}, {"schedule": {"kind": "constant"}}, {"schedule": {"duration": "3 steps"}}])
+@pytest.mark.parametrize(
+    "missing", [{}, {"schedule": {"kind": "constant"}}, {"schedule": {"duration": "3 steps"}}]
+)
 def test_what_is_missing_is_named(missing: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"^here: schedule(\.\w+)? is missing"):
         from_dict(missing, source="here")
 
 
 def test_overrides_are_applied_in_order_and_kept() -> None:
-    overrides = ["optimizer.lr=0.3", "optimizer.lr=0.2", "model.name=resnet56", "data.flip=True", "model.shortcut=none", "data.mean=none"]
+    overrides = [
+        "optimizer.lr=0.3",
+        "optimizer.lr=0.2",
+        "model.name=resnet56",
+        "data.flip=True",
+        "model.shortcut=none",
+        "data.mean=none",
+    ]
     recipe = load("digits", overrides=overrides)
     assert (recipe.optimizer.lr, recipe.model.name, recipe.data.flip) == (0.2, "resnet56", True)
     assert (recipe.model.shortcut, recipe.data.mean) == (None, "none")
@@ -149,7 +205,9 @@ def test_overrides_are_applied_in_order_and_kept() -> None:
 
 def test_another_kind_of_schedule_leaves_the_old_ones_keys_behind() -> None:
     recipe = load("digits", overrides=["schedule.kind=cosine", "schedule.rise=0.1"])
-    assert recipe.schedule == recipes.Cosine(kind="cosine", duration=recipes.Length(20, "epochs"), rise=0.1)
+    assert recipe.schedule == recipes.Cosine(
+        kind="cosine", duration=recipes.Length(20, "epochs"), rise=0.1
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +228,16 @@ def test_the_hash_does_not_depend_on_wording(one: list[str], other: list[str]) -
     assert difference(ours, theirs) == []
 
 
-@pytest.mark.parametrize("override", ["seed=1", "optimizer.lr=0.2", "schedule.factor=0.2", "train.ema=0.9", "evaluation.test_curve=true"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "optimizer.lr=0.2",
+        "schedule.factor=0.2",
+        "train.ema=0.9",
+        "evaluation.test_curve=true",
+    ],
+)
 def test_the_hash_and_the_difference_tell_values_apart(override: str) -> None:
     ours, theirs = load("digits").to_dict(), load("digits", overrides=[override]).to_dict()
     assert recipe_hash(ours) != recipe_hash(theirs)
@@ -191,7 +258,10 @@ def test_recipes_are_frozen() -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*load("digits").to_dict(), "kind", "lr"]), inner),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from([*load("digits").to_dict(), "kind", "lr"]), inner)
+        ),
     )
 )
 def test_whatever_is_given_is_a_recipe_or_a_recipe_error(value: Any) -> None:
@@ -207,7 +277,14 @@ def test_what_came_into_the_schema_later_changes_no_hash_of_before() -> None:
     """The value is that of the day before; runs and studies of then are found again by it, and can be resumed."""
     now = load("cifar-paper").to_dict()
     assert recipe_hash(now) == "ac14e9f8ce89"
-    before = {**now, "model": {key: value for key, value in now["model"].items() if key not in ("stem", "groups", "width")}}
+    before = {
+        **now,
+        "model": {
+            key: value
+            for key, value in now["model"].items()
+            if key not in ("stem", "groups", "width")
+        },
+    }
     before["model"]["stride_in"] = "1x1"
     assert difference(before, now) == []
     other = load("cifar-paper", overrides=["model.width=2"]).to_dict()

@@ -6,12 +6,31 @@ import shutil
 
 import pytest
 
-from reslearn.report import Box, Code, Column, Diagram, Figure, Group, Page, Panels, Section, Series, Table, Verdict, write_page
+from reslearn.report import (
+    Box,
+    Code,
+    Column,
+    Diagram,
+    Figure,
+    Group,
+    Page,
+    Panels,
+    Section,
+    Series,
+    Table,
+    Verdict,
+    write_page,
+)
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install selenium")
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
+CHROMIUM, DRIVER = (
+    shutil.which("chromium") or shutil.which("chromium-browser"),
+    shutil.which("chromedriver"),
+)
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
+)
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=http://evil.example/x onerror=alert(1)>"
 FLAGS = (
@@ -28,19 +47,67 @@ def page():
         return [
             Series(f"{name}, training", steps, [y - 2 for y in falling], "dashed", name),
             Series(f"{name}, seed 0", steps, [y + 1 for y in falling], "thin", name),
-            Series(f"{name}, test", steps, falling, "line", name, [y - 1 for y in falling], [y + 1 for y in falling]),
+            Series(
+                f"{name}, test",
+                steps,
+                falling,
+                "line",
+                name,
+                [y - 1 for y in falling],
+                [y + 1 for y in falling],
+            ),
         ]
 
     styles = {"dashed": "training error", "line": "test error", "thin": "one seed"}
-    left = Figure("left", "Plain", "Caption.", "iteration", "error (%)", net("plain-20", 9) + net("plain-56", 13), styles=styles)
-    right = Figure("right", "Residual", "Caption.", "iteration", "error (%)", net("ResNet-20", 8), y_log=True, styles=styles)
-    depth = Figure("depth", HOSTILE, HOSTILE, "layers", "error (%)", [Series(HOSTILE, [20, 56], [9, 13]), Series("b", [20, 56], [8, 7])])
-    wide = Table("A wide table", ["network", *(Column(f"a column {i}", ".2f") for i in range(12))], [["plain-20", *range(12)]])
-    claims = Table("Claims", ["claim", "measured", "verdict"], [["C1", HOSTILE, Verdict("shown", "a long note " * 8)]])
+    left = Figure(
+        "left",
+        "Plain",
+        "Caption.",
+        "iteration",
+        "error (%)",
+        net("plain-20", 9) + net("plain-56", 13),
+        styles=styles,
+    )
+    right = Figure(
+        "right",
+        "Residual",
+        "Caption.",
+        "iteration",
+        "error (%)",
+        net("ResNet-20", 8),
+        y_log=True,
+        styles=styles,
+    )
+    depth = Figure(
+        "depth",
+        HOSTILE,
+        HOSTILE,
+        "layers",
+        "error (%)",
+        [Series(HOSTILE, [20, 56], [9, 13]), Series("b", [20, 56], [8, 7])],
+    )
+    wide = Table(
+        "A wide table",
+        ["network", *(Column(f"a column {i}", ".2f") for i in range(12))],
+        [["plain-20", *range(12)]],
+    )
+    claims = Table(
+        "Claims",
+        ["claim", "measured", "verdict"],
+        [["C1", HOSTILE, Verdict("shown", "a long note " * 8)]],
+    )
     layers = [Box("conv 3×3, 16 → 16 · batch norm", "16×32×32"), Box("layer " * 20)]
     block = Group(layers, "a.block.name" * 5, "new", "option A", "ReLU", marked=True)
-    net = Diagram("A network", "Caption.", [Group([Box("stem")]), block, block, block, Group([Box("head", "10")])], mark="left out")
-    sections = [Section("Curves", "", [Panels([left, right]), depth]), Section("Tables", HOSTILE, [claims, wide, Code("reslearn " * 40)])]
+    net = Diagram(
+        "A network",
+        "Caption.",
+        [Group([Box("stem")]), block, block, block, Group([Box("head", "10")])],
+        mark="left out",
+    )
+    sections = [
+        Section("Curves", "", [Panels([left, right]), depth]),
+        Section("Tables", HOSTILE, [claims, wide, Code("reslearn " * 40)]),
+    ]
     sections.append(Section("Network", "", [net]))
     return Page("A page", HOSTILE, [*sections, Section("A" * 200)], {"device": HOSTILE})
 
@@ -66,7 +133,10 @@ def address(tmp_path_factory):
 def show(browser, address, width, scheme="light"):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
     browser.get(address)
 
 
@@ -84,7 +154,9 @@ def move(browser, selector, right, down):
 
 
 def tip(browser, figure="left"):
-    return browser.execute_script(f"const t = document.querySelector('#figure-{figure} .tip'); return t.hidden ? '' : t.innerText")
+    return browser.execute_script(
+        f"const t = document.querySelector('#figure-{figure} .tip'); return t.hidden ? '' : t.innerText"
+    )
 
 
 def key(browser, name):
@@ -97,12 +169,22 @@ def key(browser, name):
 def test_everything_is_visible_and_nothing_overflows(browser, address, width, scheme):
     show(browser, address, width, scheme)
     assert browser.title == "A page"
-    expected = {"svg.area": 3, "figure": 4, "table": 2, ".curve .stroke": 11, "pre": 1, ".box": 4, ".boxes > .arc": 1}
+    expected = {
+        "svg.area": 3,
+        "figure": 4,
+        "table": 2,
+        ".curve .stroke": 11,
+        "pre": 1,
+        ".box": 4,
+        ".boxes > .arc": 1,
+    }
     for selector, number in expected.items():
         found = boxes(browser, selector)
         assert len(found) == number
         assert all(w > 20 and h > 20 for _, w, h in found if selector != "pre")
-    overflow = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    overflow = browser.execute_script(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
     assert overflow <= 0
     if width == 375:
         wide = "const s = document.querySelectorAll('.scroll')[1]; return [s.scrollWidth > s.clientWidth, s.clientWidth]"
@@ -118,7 +200,11 @@ def test_no_request_leaves_and_the_console_is_silent(browser, address):
     browser.get_log("performance")
     show(browser, address, 1280)
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    requests = [
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
+    ]
     assert address in requests
     assert [url for url in requests if url != address and not url.startswith("data:")] == []
     assert browser.get_log("browser") == []
@@ -129,7 +215,9 @@ def test_hover_and_keys_show_values(browser, address):
     assert tip(browser) == ""
     move(browser, "#figure-left .plot", 0.5, 0.99)
     said = tip(browser)
-    assert said.startswith(("plain-20, training\niteration 3,", "plain-20, training\niteration 2,9"))
+    assert said.startswith(
+        ("plain-20, training\niteration 3,", "plain-20, training\niteration 2,9")
+    )
     assert "error (%)" in said
     assert boxes(browser, "#figure-left .dot")[0][1] > 0
     browser.execute_script("document.querySelector('#figure-depth .plot').focus()")

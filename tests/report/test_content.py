@@ -25,7 +25,10 @@ def figure(name="error", series=(), **values):
         (lambda: figure(y_log=True, y_limits=(0, 1)), "above 0"),
         (lambda: Verdict("maybe"), "not one of: shown, not shown"),
         (lambda: Table("t", ["a", "b"], [["only"]]), "2 columns but a row of 1 cells"),
-        (lambda: Page("p", "", [Section("s", "", [figure(), Panels([figure()])])]).figures(), "two figures named error"),
+        (
+            lambda: Page("p", "", [Section("s", "", [figure(), Panels([figure()])])]).figures(),
+            "two figures named error",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_drawn(make, said):
@@ -49,5 +52,7 @@ def test_columns_of_numbers_align_as_numbers():
 
 
 def test_groups_keep_their_order():
-    drawn = figure(series=[Series("b", [1], [1]), Series("a", [1], [1]), Series("c", [1], [1], group="b")])
+    drawn = figure(
+        series=[Series("b", [1], [1]), Series("a", [1], [1]), Series("c", [1], [1], group="b")]
+    )
     assert drawn.groups() == ["b", "a"]

@@ -19,14 +19,24 @@ def stage(number: int, num_blocks: int, **given: Any) -> list[Group]:
     return [block(f"{number}.{index}", f"conv {number}", **given) for index in range(num_blocks)]
 
 
-@pytest.mark.parametrize(("groups", "times"), [
-    ([], []),
-    ([STEM, HEAD], [1, 1]),
-    ([STEM, *stage(1, 18), *stage(2, 18), HEAD], [1, 18, 18, 1]),
-    ([STEM, *[block("a", text) for _ in range(12) for text in ("attention", "feed-forward")], HEAD], [1, 12, 1]),
-    ([block("a", text) for text in "xxyxxyxxy"], [3]),
-    ([block("a", text) for text in "xyxx"], [1, 1, 2]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("groups", "times"),
+    [
+        ([], []),
+        ([STEM, HEAD], [1, 1]),
+        ([STEM, *stage(1, 18), *stage(2, 18), HEAD], [1, 18, 18, 1]),
+        (
+            [
+                STEM,
+                *[block("a", text) for _ in range(12) for text in ("attention", "feed-forward")],
+                HEAD,
+            ],
+            [1, 12, 1],
+        ),
+        ([block("a", text) for text in "xxyxxyxxy"], [3]),
+        ([block("a", text) for text in "xyxx"], [1, 1, 2]),
+    ],
+)
 def test_what_comes_again_is_drawn_once(groups: list[Group], times: list[int]) -> None:
     found = folded(groups)
     assert [part.times for part in found] == times
@@ -36,14 +46,29 @@ def test_what_comes_again_is_drawn_once(groups: list[Group], times: list[int]) -
 def test_names_and_marks_of_what_is_folded_are_told() -> None:
     (part,) = folded([block(f"1.{index}", marked=index % 3 > 0) for index in range(9)])
     assert (part.names, part.num_marked) == (("1.0 to 1.8",), (6,))
-    html = render_html(Page("p", "", [Section("s", "", [Diagram("t", "c", [*stage(1, 3, marked=True), STEM], mark="left out")])]))
+    html = render_html(
+        Page(
+            "p",
+            "",
+            [
+                Section(
+                    "s", "", [Diagram("t", "c", [*stage(1, 3, marked=True), STEM], mark="left out")]
+                )
+            ],
+        )
+    )
     assert "all of 3 left out" in html and "× 3" in html and "1.0 to 1.2" in html
     assert html.count('class="arc"') == 2  # one arc for three blocks, one in the key
 
 
 def test_a_block_that_differs_in_more_than_its_name_is_not_folded() -> None:
     first = block("a")
-    for other in (block("b", after="ReLU"), block("b", carried="option A"), Group(first.boxes, "b"), Group(first.boxes, arc="new")):
+    for other in (
+        block("b", after="ReLU"),
+        block("b", carried="option A"),
+        Group(first.boxes, "b"),
+        Group(first.boxes, arc="new"),
+    ):
         assert len(folded([first, other])) == 2, other
 
 

@@ -13,7 +13,16 @@ from PIL import Image
 
 from reslearn.report import Figure, Series
 from reslearn.report.axes import x_axis, y_axis
-from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS, contrast, mark_of
+from reslearn.report.palette import (
+    DARK,
+    DARK_GROUND,
+    LIGHT,
+    LIGHT_GROUND,
+    MARKS,
+    NUM_COLOURS,
+    contrast,
+    mark_of,
+)
 from reslearn.report.png import figure_png
 from reslearn.report.svg import MIN_LABEL_GAP, SIDE, draw, end_labels, marked, thin
 
@@ -34,8 +43,13 @@ def test_axes_hold_all_values_and_ticks_rise_within(points, log):
         assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
         assert len(axis.labels) == len(axis.ticks) >= 1
         fractions = [axis.fraction(value) for value in values]
-        assert all(-1e-9 <= fraction <= 1 + 1e-9 for fraction in fractions if math.isfinite(fraction))
-        assert all(math.isfinite(f) == (math.isfinite(v) and (v > 0 or not axis.log)) for f, v in zip(fractions, values, strict=True))
+        assert all(
+            -1e-9 <= fraction <= 1 + 1e-9 for fraction in fractions if math.isfinite(fraction)
+        )
+        assert all(
+            math.isfinite(f) == (math.isfinite(v) and (v > 0 or not axis.log))
+            for f, v in zip(fractions, values, strict=True)
+        )
     draw(drawn)
 
 
@@ -54,7 +68,13 @@ def test_ticks_read_as_the_paper_labels_them(x, labels):
 
 
 def test_a_log_axis_is_labelled_in_decades_and_errors_start_at_zero():
-    assert y_axis(figure(Series("a", [1, 2], [1e-8, 1.0]), y_log=True)).labels == ("10⁻⁸", "10⁻⁶", "10⁻⁴", "10⁻²", "1")
+    assert y_axis(figure(Series("a", [1, 2], [1e-8, 1.0]), y_log=True)).labels == (
+        "10⁻⁸",
+        "10⁻⁶",
+        "10⁻⁴",
+        "10⁻²",
+        "1",
+    )
     assert y_axis(figure(Series("a", [1, 2], [6.0, 20.0]))).low == 0
     assert y_axis(figure(Series("a", [1, 2], [18.0, 20.0]))).low > 10
     assert y_axis(figure(Series("a", [1, 2], [18.0, 90.0]), y_limits=(0, 25))).high == 25
@@ -86,18 +106,28 @@ def test_a_gap_parts_the_path_and_a_lonely_point_is_a_dot():
 
 
 def test_nothing_at_all_is_still_a_picture():
-    for drawn in (figure(), figure(Series("a", [], [])), figure(Series("a", [1], [math.nan])), figure(Series("a", [1], [-1]), y_log=True)):
+    for drawn in (
+        figure(),
+        figure(Series("a", [], [])),
+        figure(Series("a", [1], [math.nan])),
+        figure(Series("a", [1], [-1]), y_log=True),
+    ):
         assert draw(drawn).svg
         assert figure_png(drawn).startswith(b"\x89PNG")
 
 
 def test_far_outside_the_limits_stays_drawable():
     svg = draw(figure(Series("a", [0, 1, 2], [1, 1e300, 2]), y_limits=(0, 10))).svg
-    assert max(abs(int(n)) for n in re.findall(r"-?\d+", re.findall(r'd="(M[^"]+)"', svg)[0])) <= 10 * SIDE
+    assert (
+        max(abs(int(n)) for n in re.findall(r"-?\d+", re.findall(r'd="(M[^"]+)"', svg)[0]))
+        <= 10 * SIDE
+    )
 
 
 def test_end_labels_keep_their_distance_and_their_order():
-    drawn = figure(*(Series(f"net-{i}", [1, 2], [50, 10 + 0.01 * i]) for i in range(6)), y_limits=(0, 100))
+    drawn = figure(
+        *(Series(f"net-{i}", [1, 2], [50, 10 + 0.01 * i]) for i in range(6)), y_limits=(0, 100)
+    )
     places = [label.y for label in end_labels(drawn, y_axis(drawn))]
     assert all(b - a >= MIN_LABEL_GAP - 1e-9 for a, b in itertools.pairwise(places))
     assert end_labels(figure(Series("only", [1], [1])), y_axis(drawn)) == []
@@ -108,7 +138,10 @@ def test_end_labels_keep_their_distance_and_their_order():
     [
         ([Series("a", [], []), Series("b", [], [])], []),
         ([Series("a", [], []), Series("b", [1, 2], [1, 2])], ["b"]),
-        ([Series("a", [1, 9], [1, 2], "thin"), Series("b", [1, 2], [2, 3], "thin-dashed")], ["a", "b"]),
+        (
+            [Series("a", [1, 9], [1, 2], "thin"), Series("b", [1, 2], [2, 3], "thin-dashed")],
+            ["a", "b"],
+        ),
         ([Series("a", [1, 9], [1, 2]), Series("b", [1, 2], [2, 3])], []),
         ([Series("a", [1, 2], [1, math.nan]), Series("b", [1, 2], [math.nan, math.nan])], ["a"]),
     ],
@@ -137,12 +170,23 @@ def test_colours_have_contrast_on_their_ground_and_differ_by_marker():
 def test_a_long_legend_stands_beside_the_curves():
     lengths = {}
     for number in (4, 20):
-        drawn = figure(*(Series(f"net-{i} of a long name", [1, 2], [50, i]) for i in range(number)), y_limits=(0, 100))
+        drawn = figure(
+            *(Series(f"net-{i} of a long name", [1, 2], [50, i]) for i in range(number)),
+            y_limits=(0, 100),
+        )
         with Image.open(io.BytesIO(figure_png(drawn))) as picture:
-            lengths[number] = (np.asarray(picture.convert("L")) < 100).sum(axis=1).max()  # the horizontal axis, in pixels
+            lengths[number] = (
+                (np.asarray(picture.convert("L")) < 100).sum(axis=1).max()
+            )  # the horizontal axis, in pixels
     assert lengths[20] < 0.85 * lengths[4]
 
 
 def test_png_draws_hostile_names_as_they_are():
-    png = figure_png(figure(Series("$\\frac{1}{", [1, 2], [1, 2]), Series("数字 <b>", [1, 2], [2, 1], "dashed"), styles={"dashed": "$x"}))
+    png = figure_png(
+        figure(
+            Series("$\\frac{1}{", [1, 2], [1, 2]),
+            Series("数字 <b>", [1, 2], [2, 1], "dashed"),
+            styles={"dashed": "$x"},
+        )
+    )
     assert png.startswith(b"\x89PNG")

@@ -44,7 +44,10 @@ def test_the_margin_and_zero_are_in_the_picture() -> None:
 
 def test_a_page_with_a_forest_plot_has_its_numbers(tmp_path) -> None:
     plot = forest(SHOWN, OPEN, LOST)
-    assert write_page(Page("p", "", [Section("s", "", [plot])]), tmp_path).read_text().count("<figure") == 1
+    assert (
+        write_page(Page("p", "", [Section("s", "", [plot])]), tmp_path).read_text().count("<figure")
+        == 1
+    )
     assert figure_png(plot).startswith(b"\x89PNG") and figure_png(forest()).startswith(b"\x89PNG")
     head, first, _, last = figure_csv(plot).splitlines()
     assert head == "points,decided,mean,low,high,value 1,value 2"

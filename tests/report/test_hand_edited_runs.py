@@ -18,9 +18,16 @@ from reslearn.train import train_recipe
 
 FILES = ("recipe.json", "environment.json", "result.json", "diverged.json", "metrics.jsonl")
 SMALL = (
-    "model.name=resnet8", "schedule.kind=constant", "schedule.duration=4 steps", "data.train_images=40", "train.batch_size=10",
-    "train.read_every_steps=1", "evaluation.recompute_images=20", "evaluation.every=2 steps", "evaluation.test_curve=true",
-)  # fmt: skip
+    "model.name=resnet8",
+    "schedule.kind=constant",
+    "schedule.duration=4 steps",
+    "data.train_images=40",
+    "train.batch_size=10",
+    "train.read_every_steps=1",
+    "evaluation.recompute_images=20",
+    "evaluation.every=2 steps",
+    "evaluation.test_curve=true",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,14 +58,22 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=5)
     | st.sampled_from([10**400, -1, "3", "\ud800", 1e308, 101]),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value, the whole of it first."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [at, *(place for key, one in inner for place in places(one, (*at, key)))]
 
 
@@ -78,7 +93,9 @@ def changed(value: Any, at: tuple[Any, ...], new: Any, *, remove: bool) -> Any:
 def edits(draw: st.DrawFn, content: bytes) -> bytes:
     """What an editor, a script or a cut connection makes of a file of JSON lines."""
     if draw(st.integers(0, 4)) == 0:
-        start, stop = sorted(draw(st.tuples(st.integers(0, len(content)), st.integers(0, len(content)))))
+        start, stop = sorted(
+            draw(st.tuples(st.integers(0, len(content)), st.integers(0, len(content))))
+        )
         return content[:start] + draw(st.binary(max_size=3)) + content[stop:]
     lines = content.splitlines() if content.count(b"\n{") else [content]
     number = draw(st.integers(0, len(lines) - 1))
@@ -93,7 +110,11 @@ def read_all(study: Path) -> None:
     found = collect(study)
     for row in found.rows:
         for field, value in row.result.items():
-            assert not field.endswith("_error_pct") or value is None or (isinstance(value, float | int) and 0 <= value <= 100)
+            assert (
+                not field.endswith("_error_pct")
+                or value is None
+                or (isinstance(value, float | int) and 0 <= value <= 100)
+            )
     table(found.rows, incomplete=found.incomplete)
     degradation_verdicts(found.rows)
     render_html(study_page(found))
@@ -108,7 +129,9 @@ def read_all(study: Path) -> None:
 
 @settings(max_examples=80)
 @given(data=st.data(), name=st.sampled_from(FILES))
-def test_an_edit_is_refused_in_one_line_or_does_no_harm(study: Path, data: st.DataObject, name: str) -> None:
+def test_an_edit_is_refused_in_one_line_or_does_no_harm(
+    study: Path, data: st.DataObject, name: str
+) -> None:
     path = study / "edited" / name
     before = path.read_bytes() if path.exists() else b'{"step": 3, "reason": "the loss is nan"}\n'
     path.write_bytes(data.draw(edits(before)))
@@ -128,24 +151,48 @@ def test_an_edit_is_refused_in_one_line_or_does_no_harm(study: Path, data: st.Da
     [
         ("recipe.json", ("model",), 3, "model = 3: a table of keys is needed"),
         ("recipe.json", ("model", "name"), 3, "model.name = 3: a text is needed"),
-        ("recipe.json", ("model", "shortcut"), "D", "model.shortcut = \"D\": input should be 'A', 'B' or 'C'"),
+        (
+            "recipe.json",
+            ("model", "shortcut"),
+            "D",
+            "model.shortcut = \"D\": input should be 'A', 'B' or 'C'",
+        ),
         ("recipe.json", ("seed",), "1", 'seed = "1": a whole number is needed'),
         ("recipe.json", ("model", "colour"), 2, "unknown key model.colour = 2; allowed here: "),
         ("environment.json", (), [], "a table is expected"),
-        ("environment.json", ("numerics", "threads"), "2", 'numerics.threads = "2": a whole number is needed'),
+        (
+            "environment.json",
+            ("numerics", "threads"),
+            "2",
+            'numerics.threads = "2": a whole number is needed',
+        ),
         ("environment.json", ("format",), 2, "format = 2: input should be less than or equal to 1"),
-        ("result.json", ("test_top1_error_pct",), "8.4", 'test_top1_error_pct = "8.4": a number is needed'),
-        ("result.json", ("test_top1_error_pct",), 840, "test_top1_error_pct = 840: input should be less than or equal to 100"),
+        (
+            "result.json",
+            ("test_top1_error_pct",),
+            "8.4",
+            'test_top1_error_pct = "8.4": a number is needed',
+        ),
+        (
+            "result.json",
+            ("test_top1_error_pct",),
+            840,
+            "test_top1_error_pct = 840: input should be less than or equal to 100",
+        ),
         ("result.json", ("seconds",), True, "seconds = true: a number is needed"),
         ("metrics.jsonl", ("step",), None, "line 1: step = null: a whole number is needed"),
         ("metrics.jsonl", (), 3, "line 1: a table is expected"),
     ],
 )
-def test_the_line_names_file_key_and_value(study: Path, name: str, at: tuple[str, ...], new: Any, tells: str) -> None:
+def test_the_line_names_file_key_and_value(
+    study: Path, name: str, at: tuple[str, ...], new: Any, tells: str
+) -> None:
     path = study / "edited" / name
     before = path.read_text()
     first, *others = before.splitlines() if name == "metrics.jsonl" else [before]
-    path.write_text("\n".join([json.dumps(changed(json.loads(first), at, new, remove=False)), *others]) + "\n")
+    path.write_text(
+        "\n".join([json.dumps(changed(json.loads(first), at, new, remove=False)), *others]) + "\n"
+    )
     try:
         with pytest.raises(RunError) as refused:
             run_page(study / "edited")

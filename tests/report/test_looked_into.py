@@ -6,7 +6,17 @@ import re
 
 import pytest
 
-from reslearn.report import Figure, HeatMap, Page, Panels, Section, render_html, run_page, study_page, write_page
+from reslearn.report import (
+    Figure,
+    HeatMap,
+    Page,
+    Panels,
+    Section,
+    render_html,
+    run_page,
+    study_page,
+    write_page,
+)
 from reslearn.report.heat import draw_heat, shades
 from reslearn.report.numbers import figure_csv
 from reslearn.report.png import figure_png
@@ -27,48 +37,96 @@ def spread(error):
 
 def length(number, norm, **values):
     names = ("mean", "least", "greatest")
-    return {"length": number, "paths_pct": 25.0, "contribution_pct": 30.0, **{f"{name}_gradient_norm": norm for name in names}, **values}
+    return {
+        "length": number,
+        "paths_pct": 25.0,
+        "contribution_pct": 30.0,
+        **{f"{name}_gradient_norm": norm for name in names},
+        **values,
+    }
 
 
 RECORDS = {
     "responses": {
-        "model": HOSTILE, "images": 300, "reads": "",
-        "layers": [{"layer": f"conv{i}", "standard_deviation": deviation, "gamma_rms": 1.0} for i, deviation in enumerate((1.0, 3.0, 2.0))],
+        "model": HOSTILE,
+        "images": 300,
+        "reads": "",
+        "layers": [
+            {"layer": f"conv{i}", "standard_deviation": deviation, "gamma_rms": 1.0}
+            for i, deviation in enumerate((1.0, 3.0, 2.0))
+        ],
     },
     "gradients": {
-        "model": "resnet8", "images": 300, "reads": "",
+        "model": "resnet8",
+        "images": 300,
+        "reads": "",
         "moments": [
             {
-                "step": step, "weights": [{"name": "a", "norm": 0.1}, {"name": "b", "norm": norm}],
-                "signal": [{"name": "c", "norm": norm}], "weights_ratio": 1.0, "signal_ratio": norm,
+                "step": step,
+                "weights": [{"name": "a", "norm": 0.1}, {"name": "b", "norm": norm}],
+                "signal": [{"name": "c", "norm": norm}],
+                "weights_ratio": 1.0,
+                "signal_ratio": norm,
             }
             for step, norm in ((0, 0.5), (20, None))
         ],
     },
     "probes": {
-        "model": "resnet8", "train_images": 300, "test_images": 100, "reads": "",
-        **{net: [{"stage": "stem", "dimension": 16, "test_error_pct": err}] * 4 for net, err in (("trained", 5.0), ("untrained", 60.0))},
+        "model": "resnet8",
+        "train_images": 300,
+        "test_images": 100,
+        "reads": "",
+        **{
+            net: [{"stage": "stem", "dimension": 16, "test_error_pct": err}] * 4
+            for net, err in (("trained", 5.0), ("untrained", 60.0))
+        },
     },
     "lesion": {
-        "model": "plain14", "test_images": 100, "intact": measured(7.0), "not_droppable": ["stage2.0"],
-        "one_dropped": [{"block": "stage1.0", "number": 1, **measured(9.0)}, {"block": HOSTILE, "number": 3, **measured(50.0)}],
+        "model": "plain14",
+        "test_images": 100,
+        "intact": measured(7.0),
+        "not_droppable": ["stage2.0"],
+        "one_dropped": [
+            {"block": "stage1.0", "number": 1, **measured(9.0)},
+            {"block": HOSTILE, "number": 3, **measured(50.0)},
+        ],
         "some_dropped": [{"num_blocks": 1, **spread(30.0)}, {"num_blocks": 2, **spread(99.0)}],
         "reordered": [{"num_swaps": 1, "mean_kendall_tau": 0.9, **spread(12.0)}],
     },
     "paths": {
-        "model": "resnet8", "images": 128, "num_blocks": 2, "lengths": [length(0, 0.1), length(1, 0.01), length(2, 0.0)],
-        "mean_length": 1.0, "effective_length": 0.5, "low": 0, "high": 1, "within_pct": 75.0, "short_pct": 60.0,
+        "model": "resnet8",
+        "images": 128,
+        "num_blocks": 2,
+        "lengths": [length(0, 0.1), length(1, 0.01), length(2, 0.0)],
+        "mean_length": 1.0,
+        "effective_length": 0.5,
+        "low": 0,
+        "high": 1,
+        "within_pct": 75.0,
+        "short_pct": 60.0,
     },
     "landscape": {
-        "model": "resnet8", "images": 500, "start": "step 0", "end": HOSTILE,
+        "model": "resnet8",
+        "images": 500,
+        "start": "step 0",
+        "end": HOSTILE,
         "line": {
-            "points": [{"at": at, **measured(error)} for at, error in ((0.0, 2.0), (0.5, 90.0), (1.0, 4.0))],
-            "barrier_loss": 4.35, "barrier_top1_error_pct": None,
+            "points": [
+                {"at": at, **measured(error)} for at, error in ((0.0, 2.0), (0.5, 90.0), (1.0, 4.0))
+            ],
+            "barrier_loss": 4.35,
+            "barrier_top1_error_pct": None,
         },
-        "across": [{"at": at, **measured(error)} for at, error in ((-1.0, 50.0), (0.0, 2.0), (1.0, 60.0))],
-        "grid": {"distances": [-1.0, 0.0, 1.0], "loss": [[3.0, 2.0, None], [1.0, 0.1, 1.0], [4.0, 2.0, 3.0]], "top1_error_pct": []},
+        "across": [
+            {"at": at, **measured(error)} for at, error in ((-1.0, 50.0), (0.0, 2.0), (1.0, 60.0))
+        ],
+        "grid": {
+            "distances": [-1.0, 0.0, 1.0],
+            "loss": [[3.0, 2.0, None], [1.0, 0.1, 1.0], [4.0, 2.0, 3.0]],
+            "top1_error_pct": [],
+        },
     },
-}  # fmt: skip
+}
 FIGURES = {
     "responses": ["responses", "responses-sorted"],
     "gradients": ["gradients-weights", "gradients-signal"],
@@ -80,7 +138,11 @@ FIGURES = {
 
 
 def make_run(path, model="resnet8", seed=0, analyses=()):
-    run = RunFolder.create(path, {"name": "digits", "seed": seed, "model": {"name": model}, "data": {"name": "digits"}}, {})
+    run = RunFolder.create(
+        path,
+        {"name": "digits", "seed": seed, "model": {"name": model}, "data": {"name": "digits"}},
+        {},
+    )
     run.finish({"train_top1_error_pct": 1.0, "test_top1_error_pct": 2.0, "seconds": 3.0})
     for name, record in dict(analyses).items():
         run.write_analysis(name, record)
@@ -101,14 +163,26 @@ def test_each_analysis_has_its_section(name, tmp_path):
 
 
 def test_a_page_of_all_analyses(tmp_path):
-    run = make_run(tmp_path / "run", analyses=RECORDS | {"something-else": {"of": "a later version"}})
+    run = make_run(
+        tmp_path / "run", analyses=RECORDS | {"something-else": {"of": "a later version"}}
+    )
     page = run_page(run)
     titles = [section.title for section in page.sections]
-    headed = ["Responses of layers", "Gradients by layer", "Linear probes", "Lesions", "Lengths of paths", "Loss landscape"]
+    headed = [
+        "Responses of layers",
+        "Gradients by layer",
+        "Linear probes",
+        "Lesions",
+        "Lengths of paths",
+        "Loss landscape",
+    ]
     assert titles[1:7] == headed
     drawn = figures_of(page)
     assert list(drawn["responses-sorted"].series[0].y) == [3, 2, 1]
-    assert list(drawn["lesion-block"].series[0].x) == [1, 3]  # block 2 changes the shape and has no point
+    assert list(drawn["lesion-block"].series[0].x) == [
+        1,
+        3,
+    ]  # block 2 changes the shape and has no point
     assert list(drawn["lesion-number"].series[0].high) == [33, 100]  # no error is above 100 %
     assert drawn["paths-gradient"].y_log and drawn["gradients-signal"].y_log
     text = {section.title: section.text for section in page.sections}
@@ -124,11 +198,16 @@ def test_a_page_with_a_heat_map_is_written(tmp_path):
 
 
 def test_without_a_grid_there_is_no_heat_map(tmp_path):
-    page = run_page(make_run(tmp_path / "run", analyses={"landscape": RECORDS["landscape"] | {"grid": None}}))
+    page = run_page(
+        make_run(tmp_path / "run", analyses={"landscape": RECORDS["landscape"] | {"grid": None}})
+    )
     assert not any(isinstance(figure, HeatMap) for figure in page.figures())
 
 
-@pytest.mark.parametrize("record", [{}, {"layers": 3, "images": 1, "model": "m"}, {"layers": [1], "images": 1, "model": "m"}])
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"layers": 3, "images": 1, "model": "m"}, {"layers": [1], "images": 1, "model": "m"}],
+)
 def test_an_analysis_that_was_changed_by_hand_gets_one_line(record, tmp_path):
     run = make_run(tmp_path / "run", analyses={"responses": record})
     with pytest.raises(RunError, match=r"analysis/responses\.json") as caught:
@@ -142,13 +221,19 @@ def test_an_analysis_that_was_changed_by_hand_gets_one_line(record, tmp_path):
 def test_a_study_draws_the_responses_of_its_nets(tmp_path):
     for model in ("plain8", "resnet8", "resnet14"):
         for seed in range(2):
-            layers = [{"layer": "l", "standard_deviation": 2.0 * seed + index} for index in range(3)]
+            layers = [
+                {"layer": "l", "standard_deviation": 2.0 * seed + index} for index in range(3)
+            ]
             own = {} if model == "resnet14" else {"responses": {"layers": layers}}
             make_run(tmp_path / f"{model}-{seed}", model, seed, own)
     drawn = figures_of(study_page(collect(tmp_path)))["responses"]
     bold = [(series.name, list(series.y)) for series in drawn.series if series.style == "line"]
     assert bold == [("plain8, mean of 2 seeds", [1, 2, 3]), ("resnet8, mean of 2 seeds", [1, 2, 3])]
-    assert [list(series.y) for series in drawn.series if series.group == "plain8" and series.style == "thin"] == [[0, 1, 2], [2, 3, 4]]
+    assert [
+        list(series.y)
+        for series in drawn.series
+        if series.group == "plain8" and series.style == "thin"
+    ] == [[0, 1, 2], [2, 3, 4]]
     assert "Bold: means over 2 seeds; pale: each seed" in drawn.caption
     assert "responses" not in figures_of(study_page(collect(tmp_path / "resnet14-0")))
 
@@ -160,7 +245,18 @@ def test_a_missing_number_is_a_gap_and_comes_last_when_sorted():
 
 
 def heat(values, **switches):
-    return HeatMap("h", "T", "C", "x", "y", "loss", range(len(values[0])), range(len(values)), values, **switches)
+    return HeatMap(
+        "h",
+        "T",
+        "C",
+        "x",
+        "y",
+        "loss",
+        range(len(values[0])),
+        range(len(values)),
+        values,
+        **switches,
+    )
 
 
 def test_shades_go_from_the_least_to_the_greatest():

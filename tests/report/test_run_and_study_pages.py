@@ -16,7 +16,9 @@ from reslearn.runs import RunError, RunFolder
 from reslearn.study.collect import collect
 
 
-def make_run(path, model="resnet8", seed=0, *, complete=True, error=5.0, curve_of=("test",), **switches):
+def make_run(
+    path, model="resnet8", seed=0, *, complete=True, error=5.0, curve_of=("test",), **switches
+):
     recipe = recipes.load("digits", overrides=[f"model.name={model}", f"seed={seed}"]).to_dict()
     for key, value in switches.items():
         section, _, name = key.partition("__")
@@ -35,18 +37,52 @@ def make_run(path, model="resnet8", seed=0, *, complete=True, error=5.0, curve_o
     for step in range(20, 201, 20):
         epoch = step / 45
         value = error + 80 / step + noise.random()
-        line = {"step": step, "epoch": epoch, "images": step * 32, "seconds": step / 10, "loss": value / 20, "top1_error_pct": value}
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "images": step * 32,
+            "seconds": step / 10,
+            "loss": value / 20,
+            "top1_error_pct": value,
+        }
         run.append_metrics({"kind": "train", **line, "lr": 0.1 if step < 100 else 0.01})
         if step % 40 == 0:
             for kind in curve_of:
                 run.append_metrics({"kind": kind, **line})
-    run.append_metrics({"kind": "test", "step": 200, "epoch": 4.4, "seconds": 20.0, "loss": 0.2, "top1_error_pct": error + 2})
+    run.append_metrics(
+        {
+            "kind": "test",
+            "step": 200,
+            "epoch": 4.4,
+            "seconds": 20.0,
+            "loss": 0.2,
+            "top1_error_pct": error + 2,
+        }
+    )
     if complete:
         fields = ("test", "train", "train_recomputed")
-        errors = {f"{k}_top1_error_pct": error + i / 2 + noise.random() / 5 for i, k in enumerate(fields)}
+        errors = {
+            f"{k}_top1_error_pct": error + i / 2 + noise.random() / 5 for i, k in enumerate(fields)
+        }
         losses = {f"{field}_loss": 0.1 for field in fields}
-        rest = {"validation_top1_error_pct": None, "seconds": 3725, "steps": 200, "epochs": 4.4, "parameters": 75_002, "macs": 747_136}
-        run.finish({**errors, **losses, **rest, "test_touched": 1, "resumed_at": [], "warmed_up_at_step": None})
+        rest = {
+            "validation_top1_error_pct": None,
+            "seconds": 3725,
+            "steps": 200,
+            "epochs": 4.4,
+            "parameters": 75_002,
+            "macs": 747_136,
+        }
+        run.finish(
+            {
+                **errors,
+                **losses,
+                **rest,
+                "test_touched": 1,
+                "resumed_at": [],
+                "warmed_up_at_step": None,
+            }
+        )
     return run
 
 
@@ -85,7 +121,17 @@ def test_an_unfinished_run_has_a_page_too(tmp_path):
 
 def test_a_loss_that_was_not_finite_is_a_gap(tmp_path):
     run = make_run(tmp_path / "run")
-    run.append_metrics({"kind": "train", "step": 220, "epoch": 4.9, "seconds": 1, "loss": None, "top1_error_pct": 90, "lr": 0.1})
+    run.append_metrics(
+        {
+            "kind": "train",
+            "step": 220,
+            "epoch": 4.9,
+            "seconds": 1,
+            "loss": None,
+            "top1_error_pct": 90,
+            "lr": 0.1,
+        }
+    )
     run.finish(json.loads((run.path / "result.json").read_text()))
     loss = next(figure for figure in items_of(run_page(run), Figure) if figure.name == "loss")
     assert str(loss.series[0].y[-1]) == "nan"
@@ -96,7 +142,9 @@ def study_folder(tmp_path):
     for depth in (8, 14):
         for seed in range(3):
             make_run(tmp_path / f"plain{depth}-{seed}", f"plain{depth}", seed, error=depth * 1.0)
-            make_run(tmp_path / f"resnet{depth}-{seed}", f"resnet{depth}", seed, error=5.0 - depth / 10)
+            make_run(
+                tmp_path / f"resnet{depth}-{seed}", f"resnet{depth}", seed, error=5.0 - depth / 10
+            )
     return tmp_path
 
 
@@ -104,10 +152,17 @@ def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_fact
     page = study_page(collect(study_folder), title="Depth", margin_pct=1.0)
     conditions, training, test, verdicts = items_of(page, Table)
     assert [row[0] for row in conditions.rows] == ["plain8", "plain14", "resnet8", "resnet14"]
-    assert [[row[0] for row in moved.rows] for moved in (training, test)] == [["plain8 -> resnet8", "plain14 -> resnet14"]] * 2
+    assert [[row[0] for row in moved.rows] for moved in (training, test)] == [
+        ["plain8 -> resnet8", "plain14 -> resnet14"]
+    ] * 2
     assert training.rows[1][1] == pytest.approx(5.0 - 1.4 - 14, abs=0.5)
     assert {row[2] for row in conditions.rows} == {3}
-    assert [head.name for head in conditions.heads()][3:] == ["training", "95 % interval", "test", "95 % interval"]
+    assert [head.name for head in conditions.heads()][3:] == [
+        "training",
+        "95 % interval",
+        "test",
+        "95 % interval",
+    ]
     assert re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", conditions.rows[0][3])
     assert [(row[0], row[1]) for row in verdicts.rows] == [("plain", "yes"), ("residual", "no")]
     figures = {figure.name: figure for figure in items_of(page, Figure)}
@@ -115,7 +170,11 @@ def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_fact
     assert figures["curves-plain"].y_limits == figures["curves-residual"].y_limits
     styles = [series.style for series in figures["curves-plain"].series if series.group == "plain8"]
     assert styles == ["thin-dashed"] * 3 + ["dashed"] + ["thin"] * 3 + ["line"]
-    assert {series.low is not None for series in figures["curves-plain"].series if series.style in ("dashed", "line")} == {True}
+    assert {
+        series.low is not None
+        for series in figures["curves-plain"].series
+        if series.style in ("dashed", "line")
+    } == {True}
     depth = figures["error-against-depth"]
     assert [list(series.x) for series in depth.series] == [[8, 14]] * 4 * (3 + 1)
     assert [series.low is not None for series in depth.series] == [False, False, False, True] * 4
@@ -142,10 +201,19 @@ def test_one_run_is_a_study_without_intervals(tmp_path):
     make_run(tmp_path / "one", curve_of=())
     page = study_page(collect(tmp_path))
     (conditions,) = items_of(page, Table)
-    assert [head.name for head in conditions.heads()] == ["network", "parameters", "n", "training", "test"]
+    assert [head.name for head in conditions.heads()] == [
+        "network",
+        "parameters",
+        "n",
+        "training",
+        "test",
+    ]
     assert "one seed, so that there is no interval" in conditions.caption
     (figure,) = items_of(page, Figure)
-    assert [(series.style, len(series.x)) for series in figure.series] == [("dashed", 10), ("line", 1)]
+    assert [(series.style, len(series.x)) for series in figure.series] == [
+        ("dashed", 10),
+        ("line", 1),
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no complete run"):
         study_page(collect(tmp_path / "empty"))
@@ -159,25 +227,37 @@ def test_validation_is_drawn_where_no_test_curve_was_recorded(tmp_path):
 
 
 def test_the_mean_is_taken_at_steps_that_all_seeds_have():
-    thin_0, thin_1, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g")
+    thin_0, thin_1, mean = seeds_series(
+        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g"
+    )
     assert (list(mean.x), list(mean.y), mean.style) == ([2], [3.0], "line")
     assert (thin_0.name, thin_1.style) == ("net, seed 0", "thin")
-    assert mean.low == pytest.approx([3.0 - 12.7062]) and mean.high == pytest.approx([3.0 + 12.7062])  # t of one degree of freedom
+    assert mean.low == pytest.approx([3.0 - 12.7062]) and mean.high == pytest.approx(
+        [3.0 + 12.7062]
+    )  # t of one degree of freedom
     assert seeds_series("net", {0: []}, group="g") == []
-    *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g", everywhere=True)
+    *_, mean = seeds_series(
+        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g", everywhere=True
+    )
     assert (list(mean.x), list(mean.y)) == ([1, 2, 3], [1.0, 3.0, 9.0])
     (alone,) = seeds_series("net", {3: [(1, 1.0)]}, group="g", dashed=True)
     assert (alone.name, alone.style, alone.low) == ("net", "dashed", None)
 
 
 def test_on_a_logarithmic_axis_means_and_intervals_are_of_logarithms():
-    *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 0.0)], 1: [(1, 100.0), (2, 1.0)]}, group="g", log=True)
-    assert mean.y[0] == pytest.approx(10) and mean.low[0] == pytest.approx(10 ** (1 - 12.7062), rel=1e-3)
+    *_, mean = seeds_series(
+        "net", {0: [(1, 1.0), (2, 0.0)], 1: [(1, 100.0), (2, 1.0)]}, group="g", log=True
+    )
+    assert mean.y[0] == pytest.approx(10) and mean.low[0] == pytest.approx(
+        10 ** (1 - 12.7062), rel=1e-3
+    )
     assert math.isnan(mean.y[1])  # 0 has no logarithm
 
 
 def test_a_mean_has_a_gap_where_a_seed_diverged():
-    *_, mean = seeds_series("net", {0: [(1, 1.0), (2, 2.0)], 1: [(1, 2.0), (2, math.nan)]}, group="g")
+    *_, mean = seeds_series(
+        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(1, 2.0), (2, math.nan)]}, group="g"
+    )
     assert mean.y[0] == 1.5
     assert math.isnan(mean.y[1])
     assert math.isnan(mean.low[1])
@@ -186,14 +266,20 @@ def test_a_mean_has_a_gap_where_a_seed_diverged():
 
 
 def test_many_training_lines_are_averaged_by_epoch():
-    records = [{"kind": "train", "step": s, "epoch": s / 10, "loss": float(s % 10 or 10)} for s in range(1, 201)]
+    records = [
+        {"kind": "train", "step": s, "epoch": s / 10, "loss": float(s % 10 or 10)}
+        for s in range(1, 201)
+    ]
     averaged = curve(records, "train", "loss")
     assert len(averaged) == 20
     assert averaged[0] == (5.5, 5.5)
     assert curve(records[:50], "train", "loss")[0] == (1, 1.0)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.5, "0.5 s"), (59.4, "59.4 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5 s"), (59.4, "59.4 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
 

@@ -29,7 +29,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 64 KiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+    ).returncode:
         pytest.skip("no right to mount a small disk here")
     yield disk
     subprocess.run(["umount", disk], check=True)
@@ -42,7 +44,12 @@ def made(path: Path) -> RunFolder:
 def test_create_and_open(tmp_path: Path) -> None:
     folder = made(tmp_path / "deep" / "run")
     again = RunFolder.open(str(folder.path))
-    assert (again.recipe, again.environment, again.metrics(), again.is_complete) == ({"name": "made", "seed": 0}, {"format": 1}, [], False)
+    assert (again.recipe, again.environment, again.metrics(), again.is_complete) == (
+        {"name": "made", "seed": 0},
+        {"format": 1},
+        [],
+        False,
+    )
     with pytest.raises(RunError, match="is not complete: reslearn train --resume --out"):
         _ = again.result
     written = again.finish({"steps": 3})
@@ -52,9 +59,15 @@ def test_create_and_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
-    [("recipe.json", '"seed": 0', '"seed": 1'), ("metrics.jsonl", '"loss": 2.0', '"loss": 1.0'), ("result.json", "38.06", "1.0")],
+    [
+        ("recipe.json", '"seed": 0', '"seed": 1'),
+        ("metrics.jsonl", '"loss": 2.0', '"loss": 1.0'),
+        ("result.json", "38.06", "1.0"),
+    ],
 )
-def test_a_number_changed_after_the_end_is_told(tmp_path: Path, file: str, old: str, new: str) -> None:
+def test_a_number_changed_after_the_end_is_told(
+    tmp_path: Path, file: str, old: str, new: str
+) -> None:
     run = made(tmp_path / "run")
     run.append_metrics({"kind": "train", "step": 1, "epoch": 1.0, "loss": 2.0})
     run.finish({"test_top1_error_pct": 38.06})
@@ -90,7 +103,9 @@ def test_an_analysis_is_taken_as_it_was_written_of_its_own_run_alone(tmp_path: P
     ):
         place.parent.mkdir(exist_ok=True)
         place.write_text(text)
-        with pytest.raises(RunError, match=f"{place} was changed after it was written, or is of another run"):
+        with pytest.raises(
+            RunError, match=f"{place} was changed after it was written, or is of another run"
+        ):
             RunFolder.open(place.parent.parent).analyses()
         place.unlink()
 
@@ -102,7 +117,9 @@ def test_the_hint_quotes_the_path(tmp_path: Path) -> None:
 
 def test_foreign_folders_are_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(RunError, match=r"is not empty \(it holds thesis\.tex\) and is no run: choose another --out"):
+    with pytest.raises(
+        RunError, match=r"is not empty \(it holds thesis\.tex\) and is no run: choose another --out"
+    ):
         made(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(RunError, match="is a file"):
@@ -120,7 +137,12 @@ def test_a_begin_that_was_cut_off_can_be_begun_again(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text("of a study\n")
     with folder.lock():
         assert made(tmp_path).exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "environment.json", "recipe.json", "train.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "environment.json",
+        "recipe.json",
+        "train.log",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xff", b"null"])
@@ -166,7 +188,12 @@ def test_the_newest_whole_line_of_a_file_that_is_being_written(tmp_path: Path) -
     folder = RunFolder(tmp_path)
     assert folder.newest_metrics("train") is None
     line = '{"kind": "%s", "step": %d, "epoch": 1}'
-    lines = [line % ("train", 1)] * 1000 + [line % ("train", 2), line % ("validation", 2), '{"kind": "train", "step": []}', '{"kind": "tr']
+    lines = [line % ("train", 1)] * 1000 + [
+        line % ("train", 2),
+        line % ("validation", 2),
+        '{"kind": "train", "step": []}',
+        '{"kind": "tr',
+    ]
     folder.metrics_path.write_text("\n".join(lines))
     newest = folder.newest_metrics("train")
     assert newest is not None and newest["step"] == 2
@@ -280,5 +307,8 @@ def test_a_file_in_the_way_of_results_is_one_line(tmp_path: Path) -> None:
     for place in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "runs"):
         with pytest.raises(RunError) as caught:
             make_folder(place)
-        assert str(caught.value) == f"{place} cannot be made (a file is in the way): choose another --out"
+        assert (
+            str(caught.value)
+            == f"{place} cannot be made (a file is in the way): choose another --out"
+        )
     assert (tmp_path / "thesis.tex").read_text() == "done"

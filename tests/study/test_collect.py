@@ -10,12 +10,21 @@ from reslearn.runs import RunFolder
 from reslearn.study import collect, degradation_verdict, depth_rows, table
 
 
-def write(folder: Path, model: str, seed: int, error: float | None, *overrides: str, **environment: Any) -> None:
+def write(
+    folder: Path, model: str, seed: int, error: float | None, *overrides: str, **environment: Any
+) -> None:
     recipe = recipes.load("digits", overrides=[f"model.name={model}", f"seed={seed}", *overrides])
-    run = RunFolder.create(folder / f"{model}-{seed}-{recipes.recipe_hash(recipe.to_dict())}", recipe.to_dict(), environment)
+    run = RunFolder.create(
+        folder / f"{model}-{seed}-{recipes.recipe_hash(recipe.to_dict())}",
+        recipe.to_dict(),
+        environment,
+    )
     run.append_metrics({"kind": "train", "step": 50, "epoch": 1.0, "loss": 2.0})
     if error is not None:
-        result: dict[str, Any] = {"train_recomputed_top1_error_pct": error, "test_top1_error_pct": error + 1}
+        result: dict[str, Any] = {
+            "train_recomputed_top1_error_pct": error,
+            "test_top1_error_pct": error + 1,
+        }
         run.finish({**result, "validation_top1_error_pct": None})
 
 
@@ -48,8 +57,14 @@ def test_other_recipes_are_kept_apart_and_named(tmp_path: Path) -> None:
     write(tmp_path, "plain56", 0, 30.0)
     write(tmp_path, "plain20", 1, 20.0, "optimizer.lr=0.05")
     made = table(collect(tmp_path).rows)
-    assert [group.summaries["train_recomputed_top1_error_pct"].n for group in made.groups] == [1, 1, 1]
-    assert made.notes[0].startswith("2 recipes, which are not averaged with one another; most follow")
+    assert [group.summaries["train_recomputed_top1_error_pct"].n for group in made.groups] == [
+        1,
+        1,
+        1,
+    ]
+    assert made.notes[0].startswith(
+        "2 recipes, which are not averaged with one another; most follow"
+    )
     assert made.notes[1].endswith("(plain20): optimizer.lr: 0.1 -> 0.05")
     with pytest.raises(ValueError, match=r"plain20 follow 2 recipes"):
         depth_rows(collect(tmp_path).rows, kind="plain")
@@ -61,7 +76,9 @@ def test_where_half_follow_either_recipe_none_is_that_of_most(tmp_path: Path) ->
     assert "others are set against" in table(collect(tmp_path).rows).notes[0]
 
 
-def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_not(tmp_path: Path) -> None:
+def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_not(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, "resnet20", 0, 10.0)
     write(tmp_path, "resnet20", 1, 11.0, "train.checkpoint_every_seconds=5")
     write(tmp_path, "resnet20", 2, 12.0, "model.shortcut=C")
@@ -69,21 +86,47 @@ def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_no
 
 
 def test_other_images_are_another_recipe_and_another_precision_is_told(tmp_path: Path) -> None:
-    write(tmp_path, "resnet20", 0, 10.0, data={"fingerprint": "a"}, numerics={"precision": "bf16", "instruction_set": "AVX512+bf16"})
-    write(tmp_path, "resnet20", 1, 11.0, data={"fingerprint": "a"}, numerics={"precision": "fp32", "instruction_set": "AVX2"})
-    write(tmp_path, "resnet20", 2, 99.0, data={"fingerprint": "b"}, numerics={"precision": "fp32", "instruction_set": "AVX2"})
+    write(
+        tmp_path,
+        "resnet20",
+        0,
+        10.0,
+        data={"fingerprint": "a"},
+        numerics={"precision": "bf16", "instruction_set": "AVX512+bf16"},
+    )
+    write(
+        tmp_path,
+        "resnet20",
+        1,
+        11.0,
+        data={"fingerprint": "a"},
+        numerics={"precision": "fp32", "instruction_set": "AVX2"},
+    )
+    write(
+        tmp_path,
+        "resnet20",
+        2,
+        99.0,
+        data={"fingerprint": "b"},
+        numerics={"precision": "fp32", "instruction_set": "AVX2"},
+    )
     made = table(collect(tmp_path).rows)
     assert sorted(group.seeds for group in made.groups) == [(0, 1), (2,)]
     told = "\n".join(made.notes)
     assert 'data.fingerprint: "a" -> "b"' in told
-    assert "resnet20: averaged over runs of different precision: 1 bf16 on AVX512+bf16, 1 fp32 on AVX2" in told
+    assert (
+        "resnet20: averaged over runs of different precision: 1 bf16 on AVX512+bf16, 1 fp32 on AVX2"
+        in told
+    )
 
 
 def test_incomplete_runs_are_listed_and_never_averaged(tmp_path: Path) -> None:
     write(tmp_path, "plain20", 0, 10.0)
     write(tmp_path, "plain20", 1, None)
     (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "train.log").write_text("$ reslearn train\nTraceback\nMemoryError: no memory\n")
+    (tmp_path / "failed" / "train.log").write_text(
+        "$ reslearn train\nTraceback\nMemoryError: no memory\n"
+    )
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "recipe.json").write_text("{")
     found = collect(tmp_path)
@@ -107,7 +150,13 @@ def test_a_copied_run_counts_once(tmp_path: Path) -> None:
 
 def test_from_folders_to_a_verdict(tmp_path: Path) -> None:
     for seed in range(3):
-        for model, error in (("plain8", 20.0), ("plain20", 9.0), ("plain56", 80.0), ("resnet20", 1.0), ("resnet56", 0.5)):
+        for model, error in (
+            ("plain8", 20.0),
+            ("plain20", 9.0),
+            ("plain56", 80.0),
+            ("resnet20", 1.0),
+            ("resnet56", 0.5),
+        ):
             write(tmp_path, model, seed, error + 0.1 * seed)
     rows = collect(tmp_path).rows
     assert degradation_verdict(depth_rows(rows, kind="plain"), margin_pct=1).answer == "yes"

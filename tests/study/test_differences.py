@@ -21,10 +21,19 @@ def test_settings_are_measured_against_the_plainest_condition_seed_by_seed(tmp_p
 
 def test_residual_nets_are_measured_against_plain_ones_of_their_depth(tmp_path: Path) -> None:
     for seed in (0, 1):
-        for model, error in (("plain20", 10.0), ("resnet20", 8.0), ("plain56", 30.0 + seed), ("resnet56", 7.0), ("resnet110", 6.0)):
+        for model, error in (
+            ("plain20", 10.0),
+            ("resnet20", 8.0),
+            ("plain56", 30.0 + seed),
+            ("resnet56", 7.0),
+            ("resnet110", 6.0),
+        ):
             write(tmp_path, model, seed, error)
     found = differences(collect(tmp_path).rows, field="train_recomputed_top1_error_pct")
-    assert {one.what: one.comparison.difference for one in found} == {"plain20 -> resnet20": -2.0, "plain56 -> resnet56": -23.5}
+    assert {one.what: one.comparison.difference for one in found} == {
+        "plain20 -> resnet20": -2.0,
+        "plain56 -> resnet56": -23.5,
+    }
     assert [one.p for one in found] == holm([one.comparison.p for one in found])
 
 
@@ -32,7 +41,11 @@ def test_lines_of_two_recipes_are_told_apart(tmp_path: Path) -> None:
     for switch in ((), ("optimizer.lr=0.05",)):
         for model in ("plain20", "resnet20"):
             write(tmp_path, model, 0, 10.0, *switch)
-    told = [one.what for one in differences(collect(tmp_path).rows) if "->" in one.what and "recipe" in one.what]
+    told = [
+        one.what
+        for one in differences(collect(tmp_path).rows)
+        if "->" in one.what and "recipe" in one.what
+    ]
     assert len(told) == len(set(told)) == 2
 
 
@@ -45,4 +58,6 @@ def test_what_cannot_be_compared_is_left_out(tmp_path: Path) -> None:
     assert differences(rows, field="validation_top1_error_pct") == []
     write(tmp_path, "resnet20", 0, 9.0)
     (one,) = differences(collect(tmp_path).rows)
-    assert one.comparison.difference == pytest.approx(-1) and one.p is None  # one pair has no interval
+    assert (
+        one.comparison.difference == pytest.approx(-1) and one.p is None
+    )  # one pair has no interval

@@ -81,7 +81,13 @@ def engine(folder: Path | str, jobs: int = 2) -> LocalEngine:
 
 def jobs_for(folder: Path | str, *models: str, costs: Sequence[float] = ()) -> list[Job]:
     cost = dict(zip(models, costs, strict=False))
-    return grid(models=models, seeds=[0], recipe="digits", folder=folder, cost=lambda recipe: cost.get(recipe.model.name, 1.0))
+    return grid(
+        models=models,
+        seeds=[0],
+        recipe="digits",
+        folder=folder,
+        cost=lambda recipe: cost.get(recipe.model.name, 1.0),
+    )
 
 
 def result(job: Job) -> dict[str, object]:
@@ -111,9 +117,16 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def study_process(folder: Path, *models: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
     process = subprocess.Popen(
-        [sys.executable, "-c", STUDY, str(folder), *models], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", STUDY, str(folder), *models],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     try:
         yield process
@@ -139,12 +152,17 @@ def test_all_runs_end_and_a_second_call_does_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "events").read_text().count("begin") == 3
 
 
-def test_a_run_gets_its_arguments_and_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_gets_its_arguments_and_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
     (job,) = jobs_for(tmp_path, "a")
     run_study([job], tmp_path, engine=engine(tmp_path))
     assert result(job)["arguments"] == list(job.arguments)
-    assert result(job)["environment"] == {"OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
+    assert result(job)["environment"] == {
+        "OMP_NUM_THREADS": "1",
+        "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1",
+    }
     assert (job.folder / "train.log").read_text() == f"$ {job.command}\n"
 
 
@@ -157,7 +175,9 @@ def test_longest_first_and_never_more_than_asked_for(tmp_path: Path) -> None:
 
 
 def test_two_at_once_where_two_may(tmp_path: Path) -> None:
-    run_study(jobs_for(tmp_path, "wait1", "wait2", "wait3"), tmp_path, engine=engine(tmp_path, jobs=2))
+    run_study(
+        jobs_for(tmp_path, "wait1", "wait2", "wait3"), tmp_path, engine=engine(tmp_path, jobs=2)
+    )
     running, most = 0, 0
     for line in (tmp_path / "events").read_text().splitlines():
         running += 1 if line.startswith("begin") else -1
@@ -167,7 +187,9 @@ def test_two_at_once_where_two_may(tmp_path: Path) -> None:
 
 def test_a_failed_run_says_why_and_the_rest_goes_on(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "broken", "silent", "without", "crashing", "a")
-    report = run_study(jobs, tmp_path, engine=engine(tmp_path), continue_command="reslearn study x.toml")
+    report = run_study(
+        jobs, tmp_path, engine=engine(tmp_path), continue_command="reslearn study x.toml"
+    )
     reasons = {outcome.job.recipe.model.name: outcome.reason for outcome in report.failed}
     assert reasons["broken"] == "ValueError: no images"
     assert reasons["silent"] == "ended with status 3 and said nothing"
@@ -193,7 +215,9 @@ def test_a_study_killed_outright_leaves_nothing_running_and_continues(tmp_path: 
         wait_for(lambda: short.is_complete and has_steps(long))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with pytest.raises(StudyInUseError):  # the run is writing its checkpoint, and keeps the folder until it has
+    with pytest.raises(
+        StudyInUseError
+    ):  # the run is writing its checkpoint, and keeps the folder until it has
         run_study([short, long], tmp_path)
     wait_for(lambda: not is_locked(tmp_path))
     assert int((long.folder / "checkpoint").read_text()) > 0
@@ -203,11 +227,15 @@ def test_a_study_killed_outright_leaves_nothing_running_and_continues(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_study_that_is_stopped_waits_for_checkpoints_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_study_that_is_stopped_waits_for_checkpoints_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     first, second, third = jobs_for(tmp_path, "long", "a", "b", costs=[3, 2, 1])
     with study_process(tmp_path, "long", "stubborn") as process:
         wait_for(lambda: has_steps(first))
-        with pytest.raises(StudyInUseError, match=rf"is in use by another study \(process {process.pid}, "):
+        with pytest.raises(
+            StudyInUseError, match=rf"is in use by another study \(process {process.pid}, "
+        ):
             run_study([second, third], tmp_path)
         wait_for(lambda: (tmp_path / "events").read_text().count("begin") == 2)
         process.send_signal(number)
@@ -215,7 +243,10 @@ def test_a_study_that_is_stopped_waits_for_checkpoints_and_says_how_to_go_on(tmp
         process.send_signal(number)  # the stubborn one only yields to a second
         out, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert out.splitlines() == ["0 of 2 runs complete, 2 interrupted", "go on with: reslearn study again.toml"]
+    assert out.splitlines() == [
+        "0 of 2 runs complete, 2 interrupted",
+        "go on with: reslearn study again.toml",
+    ]
     assert not is_locked(tmp_path)
     assert int((first.folder / "checkpoint").read_text()) > 0
 
@@ -227,7 +258,12 @@ def test_runs_not_begun_are_not_begun_after_a_stop(tmp_path: Path) -> None:
     report = run_study(jobs, tmp_path, engine=engine(tmp_path, jobs=1))
     timer.wait()
     assert report.is_interrupted
-    assert [outcome.reason for outcome in report.outcomes] == ["stopped on request", "not begun", "not begun", "not begun"]
+    assert [outcome.reason for outcome in report.outcomes] == [
+        "stopped on request",
+        "not begun",
+        "not begun",
+        "not begun",
+    ]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -237,14 +273,20 @@ def test_another_engine_can_take_the_place(tmp_path: Path) -> None:
             return [Outcome(job=job, status="failed", reason="not today") for job in jobs]
 
     report = run_study(jobs_for(tmp_path, "a"), tmp_path, engine=Refusing(), continue_command="x")
-    assert report.lines() == ["0 of 1 runs complete, 1 failed", "a-seed0: failed: not today", "go on with: x"]
+    assert report.lines() == [
+        "0 of 1 runs complete, 1 failed",
+        "a-seed0: failed: not today",
+        "go on with: x",
+    ]
 
 
 def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
     jobs = grid(models=["resnet8"], seeds=[0, 1], recipe="digits", folder=tmp_path)
     for job in jobs:
         RunFolder.create(job.folder, jobs[0].recipe.to_dict(), {}).finish({"seconds": 1.0})
-    with pytest.raises(RunError, match=r"seed1.*recipe\.json is of another run \(seed: 1 -> 0\): remove the folder"):
+    with pytest.raises(
+        RunError, match=r"seed1.*recipe\.json is of another run \(seed: 1 -> 0\): remove the folder"
+    ):
         run_study(jobs, tmp_path)
 
 
@@ -256,7 +298,9 @@ def test_misuse_is_one_line(tmp_path: Path) -> None:
         run_study([job, job], tmp_path)
 
 
-def test_what_a_person_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_person_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def seen(place: Path, **environment: str) -> str:
         with monkeypatch.context() as changed:
             for key, value in environment.items():
@@ -271,7 +315,10 @@ def test_what_a_person_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert lines[0] == "[0/2] a-seed0: begun"
     assert lines[1].startswith("[1/2] a-seed0: complete after 0:00:0")
     assert lines[1].endswith("step 3, epoch 20.0 of 20, loss 0.3333, error 50 %")
-    assert lines[2:] == ["[1/2] broken-seed0: begun", "[2/2] broken-seed0: failed: ValueError: no images"]
+    assert lines[2:] == [
+        "[1/2] broken-seed0: begun",
+        "[2/2] broken-seed0: failed: ValueError: no images",
+    ]
     bars = seen(tmp_path / "bars", RESLEARN_PROGRESS="on", FORCE_COLOR="1")
     assert "study" in bars
     assert "broken-seed0: failed: ValueError: no images" in bars

@@ -23,7 +23,9 @@ def test_shares_fill_one_before_the_next() -> None:
     gpus.give_back("0", 0.5)
     gpus.give_back("0", 0.3)
     assert gpus.has(0.8) and not gpus.has(0.9)
-    assert [gpus.take(0.1) for _ in range(8)] == ["1"] * 5 + ["0"] * 3  # in binary, tenths add up to other sums
+    assert [gpus.take(0.1) for _ in range(8)] == ["1"] * 5 + [
+        "0"
+    ] * 3  # in binary, tenths add up to other sums
     assert gpus.take(0) is None
 
 
@@ -35,11 +37,30 @@ def test_where_there_is_none_nothing_is_set_aside() -> None:
 
 def test_a_grid_takes_what_the_recipe_says_and_names_its_runs_alike(tmp_path: Path) -> None:
     (plain,) = grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path)
-    (job,) = grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path, overrides=[["resources.cores=2", "resources.gpus=0.25"]])
+    (job,) = grid(
+        models=["resnet8"],
+        seeds=[0],
+        recipe="digits",
+        folder=tmp_path,
+        overrides=[["resources.cores=2", "resources.gpus=0.25"]],
+    )
     assert (plain.cores, plain.gpus, job.cores, job.gpus) == (1, 0.0, 2, 0.25)
     assert job.arguments[-2:] == ("--threads", "2")
     assert job.folder == plain.folder
-    (asked,) = grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path, overrides=[["resources.cores=2"]], cores=3)
+    (asked,) = grid(
+        models=["resnet8"],
+        seeds=[0],
+        recipe="digits",
+        folder=tmp_path,
+        overrides=[["resources.cores=2"]],
+        cores=3,
+    )
     assert asked.cores == 3
     with pytest.raises(ValueError, match=r"resources\.gpus = 2"):
-        grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path, overrides=[["resources.gpus=2"]])
+        grid(
+            models=["resnet8"],
+            seeds=[0],
+            recipe="digits",
+            folder=tmp_path,
+            overrides=[["resources.gpus=2"]],
+        )

@@ -10,30 +10,64 @@ from reslearn.study import Job, StudyError, grid, load_study, study_from, vary
 
 
 def small(**changes: object) -> list[Job]:
-    return grid(**{"models": ["plain20", "resnet20"], "seeds": [0, 1], "recipe": "digits", "folder": "out", **changes})  # type: ignore[arg-type]
+    return grid(
+        **{
+            "models": ["plain20", "resnet20"],
+            "seeds": [0, 1],
+            "recipe": "digits",
+            "folder": "out",
+            **changes,
+        }
+    )  # type: ignore[arg-type]
 
 
 def test_every_combination_once_each_in_its_own_folder() -> None:
     jobs = small(overrides=vary({"optimizer.lr": [0.1, 0.05], "train.batch_size": [16]}))
-    assert [job.name for job in jobs[:3]] == ["plain20-lr0.1-seed0", "plain20-lr0.1-seed1", "plain20-lr0.05-seed0"]
+    assert [job.name for job in jobs[:3]] == [
+        "plain20-lr0.1-seed0",
+        "plain20-lr0.1-seed1",
+        "plain20-lr0.05-seed0",
+    ]
     assert len({job.folder for job in jobs}) == len(jobs) == 8
     assert all(job.recipe.train.batch_size == 16 for job in jobs)
 
 
 def test_a_folder_belongs_to_one_recipe() -> None:
     assert [job.folder for job in small()] == [job.folder for job in small()]
-    assert not {job.folder for job in small()} & {job.folder for job in small(overrides=[["optimizer.lr=0.2"]])}
+    assert not {job.folder for job in small()} & {
+        job.folder for job in small(overrides=[["optimizer.lr=0.2"]])
+    }
     job = small()[0]
     assert job.folder.name == f"plain20-seed0-{recipes.recipe_hash(job.recipe.to_dict())}"
 
 
 def test_the_command_says_all_that_the_folder_hashes() -> None:
-    job = small(overrides=[["optimizer.lr=0.2"]], data="cifar10", arguments=["--device", "cpu"], cores=2)[3]
+    job = small(
+        overrides=[["optimizer.lr=0.2"]], data="cifar10", arguments=["--device", "cpu"], cores=2
+    )[3]
     assert job.arguments == (
-        "train", "cifar10", "--model", "resnet20", "--recipe", "digits", "--seed", "1", "--set", "optimizer.lr=0.2",
-        "--out", str(job.folder), "--resume", "--threads", "2", "--device", "cpu",
-    )  # fmt: skip
-    written = recipes.load("digits", overrides=["data.name=cifar10", "model.name=resnet20", "seed=1", "optimizer.lr=0.2"])
+        "train",
+        "cifar10",
+        "--model",
+        "resnet20",
+        "--recipe",
+        "digits",
+        "--seed",
+        "1",
+        "--set",
+        "optimizer.lr=0.2",
+        "--out",
+        str(job.folder),
+        "--resume",
+        "--threads",
+        "2",
+        "--device",
+        "cpu",
+    )
+    written = recipes.load(
+        "digits",
+        overrides=["data.name=cifar10", "model.name=resnet20", "seed=1", "optimizer.lr=0.2"],
+    )
     assert recipes.difference(written.to_dict(), job.recipe.to_dict()) == []
     assert job.command.startswith("reslearn train cifar10 --model resnet20")
 
@@ -81,8 +115,14 @@ def test_a_study_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"modles": 1}, "f: unknown key modles = 1; allowed are data, models, recipe, seeds, set, vary"),
-        ({"overrides": ["a=1"]}, 'f: unknown key overrides = ["a=1"]; allowed are data, models, recipe, seeds, set, vary'),
+        (
+            {"modles": 1},
+            "f: unknown key modles = 1; allowed are data, models, recipe, seeds, set, vary",
+        ),
+        (
+            {"overrides": ["a=1"]},
+            'f: unknown key overrides = ["a=1"]; allowed are data, models, recipe, seeds, set, vary',
+        ),
         ({"seeds": 0}, "f: seeds = 0: at least one seed is needed"),
         ({"seeds": 10**12}, "f: seeds = 1000000000000: at most 10,000 seeds are allowed"),
         ({"seeds": [-1]}, "f: seeds.0 = -1: input should be greater than or equal to 0"),

@@ -14,8 +14,15 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
 
 @settings(max_examples=40)
-@given(st.lists(st.integers(0, 2000).map(lambda n: n / 100), min_size=2, max_size=6).filter(lambda v: len(set(v)) > 1), st.floats(0.1, 3))
-def test_equivalence_to_a_number_is_two_one_sided_t_tests(values: list[float], margin: float) -> None:
+@given(
+    st.lists(st.integers(0, 2000).map(lambda n: n / 100), min_size=2, max_size=6).filter(
+        lambda v: len(set(v)) > 1
+    ),
+    st.floats(0.1, 3),
+)
+def test_equivalence_to_a_number_is_two_one_sided_t_tests(
+    values: list[float], margin: float
+) -> None:
     found = equivalence_to(values, 8.75, margin=margin)
     below = scipy.stats.ttest_1samp(values, 8.75 - margin, alternative="greater").pvalue
     above = scipy.stats.ttest_1samp(values, 8.75 + margin, alternative="less").pvalue
@@ -42,7 +49,9 @@ def test_holm_on_a_textbook_example() -> None:
 @given(p_values)
 def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(given_: list[float]) -> None:
     corrected = [p for p in holm(given_) if p is not None]
-    assert all(p <= c <= min(1, len(given_) * p) + 1e-12 for p, c in zip(given_, corrected, strict=True))
+    assert all(
+        p <= c <= min(1, len(given_) * p) + 1e-12 for p, c in zip(given_, corrected, strict=True)
+    )
     by_p = [c for _, c in sorted(zip(given_, corrected, strict=True))]
     assert by_p == sorted(by_p)
 
@@ -53,19 +62,27 @@ def test_an_untestable_comparison_still_counts_as_one_of_the_many() -> None:
 
 @pytest.mark.parametrize("significance", [0.05, 0.05 / 12])
 @pytest.mark.parametrize("paired", [True, False])
-def test_power_is_the_share_of_simulated_studies_that_see_the_difference(paired: bool, significance: float) -> None:
+def test_power_is_the_share_of_simulated_studies_that_see_the_difference(
+    paired: bool, significance: float
+) -> None:
     random, n, difference = np.random.default_rng(0), 5, 0.3
     a = random.normal(difference, 0.2, (4000, n))
     b = np.zeros_like(a) if paired else random.normal(0, 0.2, (4000, n))
-    seen = scipy.stats.ttest_1samp(a, 0, axis=1).pvalue if paired else scipy.stats.ttest_ind(a, b, axis=1).pvalue
-    assert power_of(difference, 0.2, num_runs=n, paired=paired, significance=significance) == pytest.approx(
-        float((seen < significance).mean()), abs=0.03
+    seen = (
+        scipy.stats.ttest_1samp(a, 0, axis=1).pvalue
+        if paired
+        else scipy.stats.ttest_ind(a, b, axis=1).pvalue
     )
+    assert power_of(
+        difference, 0.2, num_runs=n, paired=paired, significance=significance
+    ) == pytest.approx(float((seen < significance).mean()), abs=0.03)
 
 
 @settings(max_examples=40)
 @given(st.floats(0.05, 3), st.floats(0.01, 3), st.booleans())
-def test_the_runs_needed_are_the_fewest_with_that_power(difference: float, deviation: float, paired: bool) -> None:
+def test_the_runs_needed_are_the_fewest_with_that_power(
+    difference: float, deviation: float, paired: bool
+) -> None:
     needed = runs_needed(difference, deviation, paired=paired)
     if needed is None:
         assert power_of(difference, deviation, num_runs=10_000, paired=paired) < 0.8
@@ -78,7 +95,10 @@ def test_the_textbook_number_of_runs_for_an_effect_of_one_standard_deviation() -
     assert runs_needed(1.0, 1.0) == 17  # Cohen 1988, table 2.4.1
 
 
-@pytest.mark.parametrize(("difference", "deviation", "power"), [(0, 1, 0.8), (1, -1, 0.8), (1, 1, 1.0), (math.nan, 1, 0.8)])
+@pytest.mark.parametrize(
+    ("difference", "deviation", "power"),
+    [(0, 1, 0.8), (1, -1, 0.8), (1, 1, 1.0), (math.nan, 1, 0.8)],
+)
 def test_what_has_no_answer_is_refused(difference: float, deviation: float, power: float) -> None:
     with pytest.raises(ValueError, match="is needed"):
         runs_needed(difference, deviation, power=power)

@@ -53,9 +53,14 @@ def test_a_task_runs_the_job_and_tells_its_status(tmp_path: Path) -> None:
 def test_a_folder_that_the_machine_does_not_see_is_one_line(tmp_path: Path) -> None:
     (job,) = jobs_for(tmp_path, "a")
     for folder, directory in ((job.folder, tmp_path), (tmp_path, tmp_path / "elsewhere")):
-        ended = run_here(replace(job, folder=folder), partial(launch_command, ("python",)), str(directory))
+        ended = run_here(
+            replace(job, folder=folder), partial(launch_command, ("python",)), str(directory)
+        )
         unseen = folder if folder == job.folder else directory
-        assert _why(job, ended) == f"machine {ended.machine} does not see {unseen}: all machines must share the file system of the study"
+        assert (
+            _why(job, ended)
+            == f"machine {ended.machine} does not see {unseen}: all machines must share the file system of the study"
+        )
 
 
 def test_a_task_that_is_cancelled_waits_for_the_checkpoint(tmp_path: Path) -> None:
@@ -90,28 +95,44 @@ def test_what_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="jobs = 0: at least 1 is needed"):
         RayEngine(jobs=0)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"--engine ray needs an extra that is not installed: pip install 'reslearn\[ray\]'"):
+    with pytest.raises(
+        ValueError,
+        match=r"--engine ray needs an extra that is not installed: pip install 'reslearn\[ray\]'",
+    ):
         RayEngine()
 
 
 FLAGS = (
-    "model.name=resnet8", "schedule.duration=300 steps", "schedule.milestones=[]", "data.train_images=100", "train.batch_size=10",
-    "train.read_every_steps=5", "train.checkpoint_every_seconds=0", "evaluation.recompute_images=50", "evaluation.every=100 steps",
-)  # fmt: skip
+    "model.name=resnet8",
+    "schedule.duration=300 steps",
+    "schedule.milestones=[]",
+    "data.train_images=100",
+    "train.batch_size=10",
+    "train.read_every_steps=5",
+    "train.checkpoint_every_seconds=0",
+    "evaluation.recompute_images=50",
+    "evaluation.every=100 steps",
+)
 
 
 def real_jobs(folder: Path) -> list[Job]:
     """Real trainings on digits: `reslearn train`, some seconds each."""
     from reslearn.study import grid
 
-    return grid(models=["resnet8"], seeds=[0, 1, 2], recipe="digits", folder=folder, overrides=[FLAGS[1:]])
+    return grid(
+        models=["resnet8"], seeds=[0, 1, 2], recipe="digits", folder=folder, overrides=[FLAGS[1:]]
+    )
 
 
 def outcome(job: Job) -> tuple[dict[str, Any], bytes]:
     result = json.loads((job.folder / "result.json").read_text())
     weights = (job.folder / "model.safetensors").read_bytes()
     start = 8 + int.from_bytes(weights[:8], "little")  # its header holds the seconds of the result
-    return {key: value for key, value in result.items() if key not in ("seconds", "resumed_at", "checksum")}, weights[start:]
+    return {
+        key: value
+        for key, value in result.items()
+        if key not in ("seconds", "resumed_at", "checksum")
+    }, weights[start:]
 
 
 @pytest.fixture
@@ -127,7 +148,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
+)  # Ray's own
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_node_killed_in_mid_study_changes_nothing(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -139,8 +162,18 @@ def test_a_node_killed_in_mid_study_changes_nothing(
     killed: list[str] = []
 
     def kill_a_node() -> None:
-        wait_for(lambda: sum(bool(RunFolder(job.folder).checkpoints()) for job in jobs if not job.is_complete) == 2, seconds=300)
-        here = ray.get_runtime_context().get_node_id()  # of this process, which may have joined by either
+        wait_for(
+            lambda: (
+                sum(
+                    bool(RunFolder(job.folder).checkpoints()) for job in jobs if not job.is_complete
+                )
+                == 2
+            ),
+            seconds=300,
+        )
+        here = (
+            ray.get_runtime_context().get_node_id()
+        )  # of this process, which may have joined by either
         victim = next(node for node in nodes if node.node_id != here)
         cluster.remove_node(victim, allow_graceful=False)
         killed.append(victim.node_id)
@@ -164,7 +197,9 @@ def test_a_node_killed_in_mid_study_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
+)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=2, include_log_monitor=False)
@@ -178,7 +213,12 @@ def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path:
     assert report.failed[0].reason == "ValueError: no images"
 
     long, late = jobs_for(tmp_path / "again", "long", "wait1")
-    stop = threading.Thread(target=lambda: (wait_for((long.folder / "metrics.jsonl").exists, 60), os.kill(os.getpid(), signal.SIGTERM)))
+    stop = threading.Thread(
+        target=lambda: (
+            wait_for((long.folder / "metrics.jsonl").exists, 60),
+            os.kill(os.getpid(), signal.SIGTERM),
+        )
+    )
     stop.start()
     report = run_study([long, replace(late, cores=2)], tmp_path / "again", engine=engine)
     stop.join()
@@ -192,7 +232,9 @@ def needs(data: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
+)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("names", "num_runs"),
@@ -200,7 +242,12 @@ def needs(data: str) -> list[str]:
     ids=["on digits", "on pictures", "claims"],
 )
 def test_all_of_the_paper_comes_out_the_same_on_both_engines(
-    names: list[str], num_runs: int, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: Callable[..., Path]
+    names: list[str],
+    num_runs: int,
+    cluster: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_pictures: Callable[..., Path],
 ) -> None:
     """In smoke form, by the commands that people type, from real trainings that tables and figures share; for those of ImageNet on a
     folder of pictures with enough classes for a top-5 error."""
@@ -214,10 +261,21 @@ def test_all_of_the_paper_comes_out_the_same_on_both_engines(
         told = []
         for engine in ("local", "ray"):
             out = tmp_path / engine
-            done = CliRunner().invoke(app, ["paper", name, *of, "--engine", engine, "--out", str(out), "--json"])
+            done = CliRunner().invoke(
+                app, ["paper", name, *of, "--engine", engine, "--out", str(out), "--json"]
+            )
             assert done.exit_code == 0, f"{name} on {engine}: {done.output} {done.exception}"
             content = json.loads(done.stdout)
-            told.append({key: value for key, value in content.items() if key not in ("page", "seconds", "command")})
+            told.append(
+                {
+                    key: value
+                    for key, value in content.items()
+                    if key not in ("page", "seconds", "command")
+                }
+            )
         assert told[0] == told[1], name
-    ours, theirs = (sorted(path.parent.name for path in (tmp_path / engine).rglob("result.json")) for engine in ("local", "ray"))
+    ours, theirs = (
+        sorted(path.parent.name for path in (tmp_path / engine).rglob("result.json"))
+        for engine in ("local", "ray")
+    )
     assert ours == theirs and len(ours) == num_runs

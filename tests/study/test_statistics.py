@@ -33,7 +33,9 @@ def test_compare_is_scipys_welch(a: list[float], b: list[float]) -> None:
     theirs = scipy.stats.ttest_ind(a, b, equal_var=False)
     assert ours.difference == pytest.approx(statistics.fmean(a) - statistics.fmean(b), abs=1e-9)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-7, abs=1e-12)
-    assert ours.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-7, abs=1e-7)
+    assert ours.interval == pytest.approx(
+        tuple(theirs.confidence_interval(0.95)), rel=1e-7, abs=1e-7
+    )
 
 
 @settings(max_examples=40)
@@ -44,7 +46,9 @@ def test_paired_compare_is_scipys_paired_t(pairs: list[tuple[float, float]]) -> 
     ours = compare(a, b, paired=True)
     theirs = scipy.stats.ttest_rel(a, b)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-9)
-    assert ours.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-6, abs=1e-7)
+    assert ours.interval == pytest.approx(
+        tuple(theirs.confidence_interval(0.95)), rel=1e-6, abs=1e-7
+    )
 
 
 @settings(max_examples=40)
@@ -138,8 +142,12 @@ def test_misuse_is_one_line() -> None:
 @given(samples, samples, st.sampled_from([0.5, 5.0, 50.0]))
 def test_equivalence_is_two_one_sided_tests(a: list[float], b: list[float], margin: float) -> None:
     ours = equivalence(a, b, margin=margin)
-    above = scipy.stats.ttest_ind([value + margin for value in a], b, equal_var=False, alternative="greater").pvalue
-    below = scipy.stats.ttest_ind([value - margin for value in a], b, equal_var=False, alternative="less").pvalue
+    above = scipy.stats.ttest_ind(
+        [value + margin for value in a], b, equal_var=False, alternative="greater"
+    ).pvalue
+    below = scipy.stats.ttest_ind(
+        [value - margin for value in a], b, equal_var=False, alternative="less"
+    ).pvalue
     assert ours.p == pytest.approx(max(above, below), rel=1e-6, abs=1e-9)
     interval = ours.comparison.interval
     assert interval is not None
@@ -155,12 +163,16 @@ def test_equivalence_needs_evidence_and_not_its_absence() -> None:
 
 @settings(max_examples=40)
 @given(samples.filter(lambda values: len(values) > 2), st.floats(-5, 5))
-def test_slopes_are_least_squares_and_the_interval_is_over_seeds(heights: list[float], tilt: float) -> None:
+def test_slopes_are_least_squares_and_the_interval_is_over_seeds(
+    heights: list[float], tilt: float
+) -> None:
     x = [float(depth) for depth in range(8, 8 + len(heights))]
     curves = [heights, [height + tilt * depth for depth, height in zip(x, heights, strict=True)]]
     found = slope(x, curves)
     for slope_of_seed, curve in zip(found.per_seed, curves, strict=True):
-        assert slope_of_seed == pytest.approx(scipy.stats.linregress(x, curve).slope, rel=1e-6, abs=1e-6)
+        assert slope_of_seed == pytest.approx(
+            scipy.stats.linregress(x, curve).slope, rel=1e-6, abs=1e-6
+        )
     assert found.per_seed[1] - found.per_seed[0] == pytest.approx(tilt, abs=1e-6)
     assert found.summary == summary(found.per_seed)
 

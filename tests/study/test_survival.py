@@ -10,28 +10,38 @@ from hypothesis import strategies as st
 
 from reslearn.study import Steps, compare_steps, restricted_mean, steps_to_threshold
 
-runs = st.lists(st.builds(Steps, st.integers(1, 100).map(float), st.booleans()), min_size=1, max_size=4)
+runs = st.lists(
+    st.builds(Steps, st.integers(1, 100).map(float), st.booleans()), min_size=1, max_size=4
+)
 
 
 def test_the_first_record_at_or_below_the_threshold_counts() -> None:
     records = [{"step": 50, "loss": 2.0}, {"step": 100, "loss": 0.5}, {"step": 150, "loss": 0.7}]
     assert steps_to_threshold(records, threshold=0.5) == Steps(100, True)
     assert steps_to_threshold(records, threshold=0.1) == Steps(150, False)
-    assert steps_to_threshold([{"step": 50, "loss": math.nan}, {"step": 60}], threshold=9.0) == Steps(60, False)
+    assert steps_to_threshold(
+        [{"step": 50, "loss": math.nan}, {"step": 60}], threshold=9.0
+    ) == Steps(60, False)
     with pytest.raises(ValueError, match=r"^no records"):
         steps_to_threshold([], threshold=1.0)
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8))
-def test_with_one_budget_for_all_the_restricted_mean_is_the_mean_of_what_was_spent(needed: list[int]) -> None:
+def test_with_one_budget_for_all_the_restricted_mean_is_the_mean_of_what_was_spent(
+    needed: list[int],
+) -> None:
     budget = 100
     spent = [Steps(min(steps, budget), steps < budget) for steps in needed]
-    assert restricted_mean(spent, budget) == pytest.approx(sum(run.steps for run in spent) / len(spent))
+    assert restricted_mean(spent, budget) == pytest.approx(
+        sum(run.steps for run in spent) / len(spent)
+    )
 
 
 def test_kaplan_meier_by_hand() -> None:
     # One of three leaves unseen at 5: the event at 10 then halves what is left of the curve (2/3 -> 1/3 would ignore it).
-    assert restricted_mean([Steps(2, True), Steps(5, False), Steps(10, True)], 12) == pytest.approx(2 + 8 * 2 / 3)
+    assert restricted_mean([Steps(2, True), Steps(5, False), Steps(10, True)], 12) == pytest.approx(
+        2 + 8 * 2 / 3
+    )
 
 
 def test_clear_separation_is_found_and_three_seeds_claim_no_more_than_they_can() -> None:

@@ -12,11 +12,17 @@ from reslearn.study import compare, degradation_verdict, runs_needed
 
 
 def rows(errors: dict[int, list[float]]) -> list[tuple[int, int, float]]:
-    return [(depth, seed, error) for depth, of_seeds in errors.items() for seed, error in enumerate(of_seeds)]
+    return [
+        (depth, seed, error)
+        for depth, of_seeds in errors.items()
+        for seed, error in enumerate(of_seeds)
+    ]
 
 
 def test_a_plain_series_that_degrades() -> None:
-    verdict = degradation_verdict(rows({56: [80.0, 79.0, 82.0], 20: [9.0, 9.5, 8.6], 8: [15.0, 16.0, 15.5]}), margin_pct=1)
+    verdict = degradation_verdict(
+        rows({56: [80.0, 79.0, 82.0], 20: [9.0, 9.5, 8.6], 8: [15.0, 16.0, 15.5]}), margin_pct=1
+    )
     assert (verdict.answer, verdict.deepest, verdict.reference_depth) == ("yes", 56, 20)
     assert verdict.difference_pct == pytest.approx(71.3, abs=0.01)
     assert [depth for depth, _ in verdict.depths] == [8, 20, 56]
@@ -32,16 +38,25 @@ def test_a_residual_series_that_does_not() -> None:
 
 
 def test_worse_for_certain_but_by_less_than_the_margin_is_no() -> None:
-    assert degradation_verdict(rows({56: [1.5, 1.6, 1.7], 20: [1.3, 1.4, 1.5]}), margin_pct=1).answer == "no"
+    assert (
+        degradation_verdict(rows({56: [1.5, 1.6, 1.7], 20: [1.3, 1.4, 1.5]}), margin_pct=1).answer
+        == "no"
+    )
 
 
 def test_noise_is_undecided() -> None:
     found = degradation_verdict(rows({56: [5.0, 30.0, 8.0], 20: [9.0, 9.5, 8.6]}), margin_pct=1)
     assert found.answer == "undecided"
-    assert f"to tell 1 point from 0 takes {runs_needed(1, stdev([-4.0, 20.5, -0.6]), paired=True)} seeds a depth" in found.reason
+    assert (
+        f"to tell 1 point from 0 takes {runs_needed(1, stdev([-4.0, 20.5, -0.6]), paired=True)} seeds a depth"
+        in found.reason
+    )
 
 
-@pytest.mark.parametrize("errors", [{20: [1.0, 2.0]}, {20: [1.0], 56: [50.0]}, {20: [math.nan, 1.0], 56: [50.0, math.nan]}])
+@pytest.mark.parametrize(
+    "errors",
+    [{20: [1.0, 2.0]}, {20: [1.0], 56: [50.0]}, {20: [math.nan, 1.0], 56: [50.0, math.nan]}],
+)
 def test_too_little_is_undecided(errors: dict[int, list[float]]) -> None:
     verdict = degradation_verdict(rows(errors), margin_pct=1)
     assert verdict.answer == "undecided"
@@ -49,7 +64,9 @@ def test_too_little_is_undecided(errors: dict[int, list[float]]) -> None:
 
 
 def test_seeds_that_are_not_shared_do_not_count() -> None:
-    verdict = degradation_verdict([(20, 0, 1.0), (20, 1, 1.0), (56, 2, 50.0), (56, 3, 51.0)], margin_pct=1)
+    verdict = degradation_verdict(
+        [(20, 0, 1.0), (20, 1, 1.0), (56, 2, 50.0), (56, 3, 51.0)], margin_pct=1
+    )
     assert verdict.answer == "undecided"
     assert verdict.reference_depth is None
 
@@ -60,7 +77,10 @@ def test_the_more_depths_to_choose_from_the_wider_the_interval() -> None:
     plain = compare(deep, shallow, paired=True)
     assert one.answer == "yes"
     assert one.interval_low_pct == plain.interval_low
-    many = degradation_verdict(rows({56: deep, 20: shallow} | {depth: [11.0, 11.0, 11.0] for depth in (8, 14, 26, 32)}), margin_pct=0.5)
+    many = degradation_verdict(
+        rows({56: deep, 20: shallow} | {depth: [11.0, 11.0, 11.0] for depth in (8, 14, 26, 32)}),
+        margin_pct=0.5,
+    )
     assert many.reference_depth == 20
     assert many.interval_low_pct is not None
     assert one.interval_low_pct is not None
@@ -71,16 +91,29 @@ def test_the_more_depths_to_choose_from_the_wider_the_interval() -> None:
 def test_no_needs_every_shallower_depth() -> None:
     fine = {56: [2.0, 2.1, 2.2], 20: [2.0, 2.2, 2.1]}
     assert degradation_verdict(rows(fine), margin_pct=1).answer == "no"
-    assert degradation_verdict(rows(fine | {32: [3.0, 9.0, 1.0]}), margin_pct=1).answer == "undecided"
+    assert (
+        degradation_verdict(rows(fine | {32: [3.0, 9.0, 1.0]}), margin_pct=1).answer == "undecided"
+    )
 
 
 def test_a_diverged_run_never_helps_the_answer_that_its_absence_favours() -> None:
     degrades = {56: [50.0, 51.0, 52.0, 53.0], 20: [9.0, 9.1, 9.2, 9.3]}
-    assert degradation_verdict(rows(degrades | {56: [50.0, 51.0, 52.0, math.nan]}), margin_pct=1).answer == "yes"
-    assert degradation_verdict(rows(degrades | {20: [9.0, 9.1, 9.2, math.inf]}), margin_pct=1).answer == "undecided"
+    assert (
+        degradation_verdict(
+            rows(degrades | {56: [50.0, 51.0, 52.0, math.nan]}), margin_pct=1
+        ).answer
+        == "yes"
+    )
+    assert (
+        degradation_verdict(rows(degrades | {20: [9.0, 9.1, 9.2, math.inf]}), margin_pct=1).answer
+        == "undecided"
+    )
     flat = {56: [9.0, 9.1, 9.2, 9.3], 20: [9.1, 9.0, 9.3, 9.2]}
     assert degradation_verdict(rows(flat), margin_pct=1).answer == "no"
-    assert degradation_verdict(rows(flat | {20: [9.1, 9.0, 9.3, math.nan]}), margin_pct=1).answer == "no"
+    assert (
+        degradation_verdict(rows(flat | {20: [9.1, 9.0, 9.3, math.nan]}), margin_pct=1).answer
+        == "no"
+    )
     verdict = degradation_verdict(rows(flat | {56: [9.0, 9.1, 9.2, math.nan]}), margin_pct=1)
     assert (verdict.answer, verdict.num_diverged) == ("undecided", 1)
     assert "diverged" in verdict.reason
@@ -95,7 +128,13 @@ def test_false_alarms_stay_below_five_in_a_hundred() -> None:
     assert alarms <= 300 * 0.05
 
 
-@given(st.dictionaries(st.integers(1, 5), st.lists(st.one_of(st.floats(0, 100), st.just(math.nan)), min_size=1, max_size=4), min_size=1))
+@given(
+    st.dictionaries(
+        st.integers(1, 5),
+        st.lists(st.one_of(st.floats(0, 100), st.just(math.nan)), min_size=1, max_size=4),
+        min_size=1,
+    )
+)
 def test_any_rows_get_one_of_three_answers_and_a_reason(errors: dict[int, list[float]]) -> None:
     verdict = degradation_verdict(rows(errors), margin_pct=1)
     assert verdict.answer in ("yes", "no", "undecided")

@@ -68,7 +68,10 @@ if __name__ == "__main__":
 def warm(folder: Path | str, *preload: str) -> WarmStart:
     script = Path(folder) / "train.py"
     script.write_text(TRAIN)
-    return WarmStart(functools.partial(runpy.run_path, str(script), run_name="__main__"), preload=["colorsys", *preload])
+    return WarmStart(
+        functools.partial(runpy.run_path, str(script), run_name="__main__"),
+        preload=["colorsys", *preload],
+    )
 
 
 def jobs_for(folder: Path | str, *models: str) -> list[Job]:
@@ -77,7 +80,10 @@ def jobs_for(folder: Path | str, *models: str) -> list[Job]:
 
 def environment(*folders: Path) -> dict[str, str]:
     """In which scripts find this module, and those of `folders`."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), str(Path(__file__).parent), *sys.path])}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*map(str, folders), str(Path(__file__).parent), *sys.path]),
+    }
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -96,11 +102,20 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_runs_end_as_they_do_in_processes_of_their_own(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "good", "broken", "crashing", "fine")
     report = run_study(jobs, tmp_path, engine=LocalEngine(jobs=2, launch=warm(tmp_path)))
-    assert [outcome.status for outcome in report.outcomes] == ["complete", "failed", "failed", "complete"]
+    assert [outcome.status for outcome in report.outcomes] == [
+        "complete",
+        "failed",
+        "failed",
+        "complete",
+    ]
     assert report.outcomes[1].reason == "no images"
     assert "SIGKILL" in report.outcomes[2].reason
     for job in (jobs[0], jobs[3]):
-        assert json.loads((job.folder / "result.json").read_text()) == {"environment": "1", "preloaded": True, "session": True}
+        assert json.loads((job.folder / "result.json").read_text()) == {
+            "environment": "1",
+            "preloaded": True,
+            "session": True,
+        }
         assert (job.folder / "train.log").read_text().splitlines()[1:] == ["a word"]
     assert "OMP_NUM_THREADS" not in os.environ
 
@@ -118,12 +133,16 @@ def test_runs_outlive_the_process_that_they_were_forked_from(tmp_path: Path) -> 
     report = run_study(jobs, tmp_path, engine=LocalEngine(jobs=1, launch=warm(tmp_path)))
     killer.join()
     assert [outcome.status for outcome in report.outcomes] == ["complete", "complete"]
-    assert min(outcome.seconds for outcome in report.outcomes if outcome.job is jobs[0]) > 0.8, "it was waited for"
+    assert min(outcome.seconds for outcome in report.outcomes if outcome.job is jobs[0]) > 0.8, (
+        "it was waited for"
+    )
 
 
 def test_a_fork_does_not_run_our_main_module_again(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
-    script.write_text(f"with open({str(tmp_path / 'times')!r}, 'a') as file:\n    file.write('once ')\n{STUDY.replace('long', 'good')}")
+    script.write_text(
+        f"with open({str(tmp_path / 'times')!r}, 'a') as file:\n    file.write('once ')\n{STUDY.replace('long', 'good')}"
+    )
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment())
     assert (tmp_path / "times").read_text() == "once "
 
@@ -132,20 +151,28 @@ def test_a_study_that_is_killed_outright_takes_its_runs_along(tmp_path: Path) ->
     script = tmp_path / "study.py"
     script.write_text(STUDY)
     (job,) = jobs_for(tmp_path, "long")
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment()) as process:
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=environment()
+    ) as process:
         wait_for((job.folder / "begun").exists)
         process.kill()
     wait_for((job.folder / "checkpoint").exists)
     assert not job.is_complete
 
 
-def test_all_that_belongs_to_a_study_is_asked_to_stop_while_the_process_to_fork_from_begins(tmp_path: Path) -> None:
+def test_all_that_belongs_to_a_study_is_asked_to_stop_while_the_process_to_fork_from_begins(
+    tmp_path: Path,
+) -> None:
     """As `timeout` and service managers do: SIGTERM to the process group, the fork server in it."""
     script = tmp_path / "study.py"
     script.write_text(STOPPED)
     slow = f"import pathlib, time; pathlib.Path({str(tmp_path / 'importing')!r}).touch(); time.sleep(1)"
     (tmp_path / "slow_to_import.py").write_text(slow)
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment(tmp_path), start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env=environment(tmp_path),
+        start_new_session=True,
+    ) as process:
         wait_for((tmp_path / "importing").exists)
         os.killpg(process.pid, signal.SIGTERM)
     assert (tmp_path / "outcomes").read_text() == "interrupted interrupted"

@@ -12,13 +12,22 @@ import torch
 from reslearn import recipes
 from reslearn.runs import RunFolder
 
-sys.path.insert(0, str(Path(__file__).parent))  # for one_of_many.py, which other processes import too
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # for one_of_many.py, which other processes import too
 
 SMALL = (
-    "model.name=resnet8", "schedule.kind=constant", "schedule.duration=11 steps", "optimizer.lr=0.05", "data.train_images=150",
-    "train.batch_size=20", "train.read_every_steps=3", "train.checkpoint_every_seconds=0", "evaluation.recompute_images=60",
+    "model.name=resnet8",
+    "schedule.kind=constant",
+    "schedule.duration=11 steps",
+    "optimizer.lr=0.05",
+    "data.train_images=150",
+    "train.batch_size=20",
+    "train.read_every_steps=3",
+    "train.checkpoint_every_seconds=0",
+    "evaluation.recompute_images=60",
     "evaluation.every=4 steps",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +51,15 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
         last = torch.load(folder.checkpoints()[-1], map_location="cpu", weights_only=True)
         without = {"seconds", "metrics_bytes"}
         return {
-            "lines": [{key: value for key, value in line.items() if key != "seconds"} for line in folder.metrics()],
-            "result": {key: value for key, value in folder.result.items() if key not in ("seconds", "resumed_at", "checksum")},
+            "lines": [
+                {key: value for key, value in line.items() if key != "seconds"}
+                for line in folder.metrics()
+            ],
+            "result": {
+                key: value
+                for key, value in folder.result.items()
+                if key not in ("seconds", "resumed_at", "checksum")
+            },
             "last": plain({key: value for key, value in last.items() if key not in without}),
             "recipe": json.dumps(folder.recipe),
         }

@@ -32,7 +32,8 @@ def on_processes(count: int, task: Callable[..., Any], *arguments: Any, **named:
         port = free.getsockname()[1]
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        context.Process(target=_be, args=(rank, count, port, mouth, task, arguments, named)) for rank, (_, mouth) in enumerate(pipes)
+        context.Process(target=_be, args=(rank, count, port, mouth, task, arguments, named))
+        for rank, (_, mouth) in enumerate(pipes)
     ]
     for process in processes:
         process.start()
@@ -53,11 +54,26 @@ def _heard(ear: Connection) -> Said:
     return said
 
 
-def _be(rank: int, count: int, port: int, mouth: Any, task: Callable[..., Any], arguments: Any, named: Any) -> None:
+def _be(
+    rank: int,
+    count: int,
+    port: int,
+    mouth: Any,
+    task: Callable[..., Any],
+    arguments: Any,
+    named: Any,
+) -> None:
     os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count), "GROUP_WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "RESLEARN_PROGRESS": "off",
-    }  # fmt: skip
+        "RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+        "RESLEARN_PROGRESS": "off",
+    }
     torch.set_num_threads(1)
     try:
         said: Said = ("value", task(*arguments, **named))
@@ -66,7 +82,9 @@ def _be(rank: int, count: int, port: int, mouth: Any, task: Callable[..., Any], 
     mouth.send(said)
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int | None = None) -> Any:
+def train(
+    recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int | None = None
+) -> Any:
     """A whole run; or one of which every process ends after so many steps."""
     if killed_after is not None:
         run.train_steps = until_killed(killed_after)
@@ -76,22 +94,40 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int 
 def evaluate(recipe: Recipe) -> dict[str, Any]:
     """Metrics of the untrained net on each part of the data."""
     with processes_here("cpu") as processes:
-        prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False, processes=processes)
+        prepared = prepare(
+            recipe,
+            None,
+            device="cpu",
+            threads=1,
+            data_dir=None,
+            download=False,
+            processes=processes,
+        )
         dataset = prepared.dataset
         parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-        return {name: prepared.evaluate(prepared.model, images) for name, images in parts.items() if images is not None}
+        return {
+            name: prepared.evaluate(prepared.model, images)
+            for name, images in parts.items()
+            if images is not None
+        }
 
 
 def normalise(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
     """Outputs, gradients and running statistics of a batch norm on this process's share, synchronised."""
     with processes_here("cpu") as processes:
-        share, aim = (whole.chunk(processes.count)[processes.rank].clone() for whole in (x, targets))
+        share, aim = (
+            whole.chunk(processes.count)[processes.rank].clone() for whole in (x, targets)
+        )
         share.requires_grad_()
         norm = copy.deepcopy(norm)  # what is sent to processes is in memory that they share
         with SynchronisedBatchNorm(processes):
             y = norm(share)
         (y * aim).sum().backward()
         assert share.grad is not None
-        gradients = {name: processes.sum(value.grad).numpy() for name, value in norm.named_parameters() if value.grad is not None}
+        gradients = {
+            name: processes.sum(value.grad).numpy()
+            for name, value in norm.named_parameters()
+            if value.grad is not None
+        }
         buffers = {name: value.numpy().copy() for name, value in norm.named_buffers()}
         return {"y": y.detach().numpy(), "x": share.grad.numpy(), **gradients, **buffers}

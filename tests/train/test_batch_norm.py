@@ -36,7 +36,9 @@ def norm() -> nn.BatchNorm2d:
 
 @pytest.mark.parametrize("shape", [(4, 5, 6, 7), (8, 5, 1, 1), (1, 5, 3, 3)])
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_it_is_torchs_batch_norm(norm: nn.BatchNorm2d, shape: tuple[int, ...], offset: float) -> None:
+def test_it_is_torchs_batch_norm(
+    norm: nn.BatchNorm2d, shape: tuple[int, ...], offset: float
+) -> None:
     x = (torch.randn(shape) + offset).to(memory_format=torch.channels_last)
     for mine, torchs in zip(through(norm, x, True), through(norm, x, False), strict=True):
         torch.testing.assert_close(mine, torchs, rtol=1e-3, atol=1e-3)
@@ -46,14 +48,23 @@ def test_it_is_torchs_batch_norm(norm: nn.BatchNorm2d, shape: tuple[int, ...], o
 def test_bf16_in_and_out(norm: nn.BatchNorm2d) -> None:
     x = torch.randn(4, 5, 6, 6).bfloat16()
     mine, exact = through(norm, x, True), through(norm.double(), x.double(), False)
-    assert [value.dtype for value in mine[:4]] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    assert [value.dtype for value in mine[:4]] == [
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    ]
     for value, reference in zip(mine, exact, strict=True):
         torch.testing.assert_close(value.double(), reference.double(), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "vector", "without parameters", "one value"])
-def test_everything_else_is_left_to_torch(norm: nn.BatchNorm2d, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reslearn.train.batch_norm.batch_norm", lambda *_: pytest.fail("not for this"))
+def test_everything_else_is_left_to_torch(
+    norm: nn.BatchNorm2d, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "reslearn.train.batch_norm.batch_norm", lambda *_: pytest.fail("not for this")
+    )
     with BatchNormInFloat32():
         if kind == "evaluation":
             norm.eval()(torch.randn(2, 5, 3, 3))
@@ -66,7 +77,9 @@ def test_everything_else_is_left_to_torch(norm: nn.BatchNorm2d, kind: str, monke
                 norm(torch.randn(1, 5, 1, 1))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler imports parts of torch that torch itself deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch"
+)  # the compiler imports parts of torch that torch itself deprecates
 def test_compiled_and_with_checkpoints_it_trains_as_it_is() -> None:
     body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
     net = Residual(body, nn.Identity(), nn.ReLU(), checkpoint_activations=True)

@@ -16,7 +16,9 @@ def show(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
         display.say("evaluating [now]")
 
 
-def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="on")
     output = capsys.readouterr()
     assert output.out == ""
@@ -26,7 +28,9 @@ def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsy
     assert said == "evaluating [now]"
 
 
-def test_a_line_says_what_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("reslearn.train.display._LINE_EVERY_SECONDS", 0.0)
     show(monkeypatch, RESLEARN_PROGRESS="on")
     first, second, last, _ = capsys.readouterr().err.splitlines()
@@ -35,13 +39,17 @@ def test_a_line_says_what_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "left" not in last
 
 
-def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="on", FORCE_COLOR="1", TERM="xterm", COLUMNS="200")
     shown = capsys.readouterr().err
     for part in (ODD, "100%", "loss 1.2500", "error 40.00 %", "images/s", "evaluating [now]"):
         assert part in shown
 
 
-def test_nothing_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_where_it_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="off", FORCE_COLOR="1")
     assert capsys.readouterr() == ("", "")

@@ -23,7 +23,9 @@ def test_the_plan_of_a_run_that_is_not_there(small: Small, tmp_path: Path) -> No
     assert (planned.begins_at_step, planned.steps, planned.epochs) == (0, 11, 220 / 150)
     assert planned.minutes is not None
     assert 0 < planned.minutes < 5
-    assert planned.memory_mib == pytest.approx(planned.weights_mib + planned.activations_mib + planned.images_mib)
+    assert planned.memory_mib == pytest.approx(
+        planned.weights_mib + planned.activations_mib + planned.images_mib
+    )
     assert planned.weights_mib == pytest.approx(3 * 4 * counted.parameters / 2**20)
     assert list(tmp_path.iterdir()) == []
     averaged = plan(small("train.ema=0.9", "train.accumulate=4"), tmp_path / "run", threads=1)
@@ -38,14 +40,19 @@ def test_the_plan_of_a_run_that_is(small: Small, tmp_path: Path) -> None:
         plan(small(), tmp_path)
     with pytest.raises(RunError, match="another recipe"):
         plan(small("seed=1"), tmp_path, resume=True)
-    assert (plan(small(), tmp_path, resume=True).begins_at_step, plan(small(), tmp_path, resume=True).minutes) == (11, 0)
+    assert (
+        plan(small(), tmp_path, resume=True).begins_at_step,
+        plan(small(), tmp_path, resume=True).minutes,
+    ) == (11, 0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     RunFolder(tmp_path).checkpoints()[-1].unlink()
     (tmp_path / "result.json").unlink()
     assert plan(small(), tmp_path, resume=True).begins_at_step == 10
 
 
-def test_a_step_that_needs_more_memory_than_is_free_is_not_tried(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_needs_more_memory_than_is_free_is_not_tried(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dry_run, "_free_bytes", lambda device: 1e6)
     monkeypatch.setattr(dry_run, "_step_seconds", lambda prepared: pytest.fail("a step was tried"))
     assert plan(small(), tmp_path).minutes is None
@@ -53,11 +60,18 @@ def test_a_step_that_needs_more_memory_than_is_free_is_not_tried(small: Small, t
 
 def test_recomputed_activations_leave_holes(small: Small, tmp_path: Path) -> None:
     """resnet1202 at batch 128 was measured: a peak of 6,437 MiB, 492 of them before the first step."""
-    recipe = small("model.name=resnet1202", "model.checkpoint_activations=true", "train.batch_size=128", "train.precision=fp32")
+    recipe = small(
+        "model.name=resnet1202",
+        "model.checkpoint_activations=true",
+        "train.batch_size=128",
+        "train.precision=fp32",
+    )
     prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False)
     # Digits have 8 x 8 pixels in place of 32 x 32.
     activations = 16 * dry_run._activations_bytes(prepared) * dry_run._held_for_each_kept(prepared)
-    assert (dry_run._weights_bytes(prepared) + activations) / 2**20 == pytest.approx(6437 - 492, rel=0.1)
+    assert (dry_run._weights_bytes(prepared) + activations) / 2**20 == pytest.approx(
+        6437 - 492, rel=0.1
+    )
 
 
 def test_a_long_step_is_made_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +83,13 @@ def test_a_long_step_is_made_once(small: Small, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", ["plain20", "resnet20", "resnet56"])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_activations_are_estimated_within_a_fifth(name: str, recomputed: bool, small: Small) -> None:
+def test_activations_are_estimated_within_a_fifth(
+    name: str, recomputed: bool, small: Small
+) -> None:
     """Against what autograd really keeps (while going forward, where activations are recomputed)."""
-    recipe = small(f"model.name={name}", f"model.checkpoint_activations={recomputed}", "train.batch_size=16")
+    recipe = small(
+        f"model.name={name}", f"model.checkpoint_activations={recomputed}", "train.batch_size=16"
+    )
     prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False)
     own = {tensor.untyped_storage().data_ptr() for tensor in prepared.model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -88,6 +106,8 @@ def test_activations_are_estimated_within_a_fifth(name: str, recomputed: bool, s
     measured = sum(storage.nbytes() for storage in kept.values())
     estimated = dry_run._activations_bytes(prepared)
     if recomputed:
-        assert measured * 0.8 < estimated < measured * 2.5  # and one block in full, which forward alone does not show
+        assert (
+            measured * 0.8 < estimated < measured * 2.5
+        )  # and one block in full, which forward alone does not show
     else:
         assert estimated == pytest.approx(measured, rel=0.2)

@@ -15,7 +15,10 @@ from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.train import evaluate_bundle, loop, numerics, run, train_recipe
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
 
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -23,20 +26,36 @@ VARIANTS = {
     "fp32": (),
     "bf16": ("train.precision=bf16", "schedule.kind=cosine", "schedule.rise=0.3"),
     "parts": ("train.accumulate=2", "train.ema=0.9", "evaluation.batch_norm=exact"),
-    "warm-up": ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=85", "data.validation_images=100", "train.precision=bf16"),
-    "muon": ("optimizer.name=muon", "optimizer.filter_lr=0.03", "optimizer.nesterov=true", "optimizer.decay=weights"),
+    "warm-up": (
+        "schedule.warm_up_lr=0.01",
+        "schedule.warm_up_error_pct=85",
+        "data.validation_images=100",
+        "train.precision=bf16",
+    ),
+    "muon": (
+        "optimizer.name=muon",
+        "optimizer.filter_lr=0.03",
+        "optimizer.nesterov=true",
+        "optimizer.decay=weights",
+    ),
 }
 
 
 def readings(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in RunFolder.open(folder).metrics(kind)]
+    return [
+        {key: value for key, value in line.items() if key != "seconds"}
+        for line in RunFolder.open(folder).metrics(kind)
+    ]
 
 
 def test_batches_are_those_of_the_cpu_bit_for_bit() -> None:
     images = data.load("digits").train
     assert isinstance(images, data.Images)
     preprocess = data.Preprocess.fit(images)
-    here, there = (data.train_batches(images, preprocess, batch_size=100, seed=3, device=device) for device in ("cpu", "cuda"))
+    here, there = (
+        data.train_batches(images, preprocess, batch_size=100, seed=3, device=device)
+        for device in ("cpu", "cuda")
+    )
     for _ in range(20):  # more than one epoch
         for mine, theirs in zip(next(here), next(there), strict=True):
             assert torch.equal(mine, theirs.cpu())
@@ -44,7 +63,12 @@ def test_batches_are_those_of_the_cpu_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("variant", ["fp32", "parts", "warm-up", "muon"])
 def test_trains_as_the_cpu_does(variant: str, small: Small, tmp_path: Path) -> None:
-    recipe = small(*VARIANTS[variant], "train.precision=fp32", "schedule.duration=30 steps", "train.read_every_steps=1")
+    recipe = small(
+        *VARIANTS[variant],
+        "train.precision=fp32",
+        "schedule.duration=30 steps",
+        "train.read_every_steps=1",
+    )
     for device in ("cpu", "cuda"):
         train_recipe(recipe, tmp_path / device, device=device, threads=1)
     losses = [[line["loss"] for line in readings(tmp_path / device)] for device in ("cpu", "cuda")]
@@ -61,13 +85,19 @@ def test_replayed_is_as_started_one_by_one(
     train_recipe(recipe, tmp_path / "replayed", device="cuda", threads=1)
     assert RunFolder.open(tmp_path / "replayed").environment["numerics"]["replayed"]
     genuine = numerics.choose
-    monkeypatch.setattr(numerics, "choose", lambda *args, **kwargs: replace(genuine(*args, **kwargs), replayed=False))
+    monkeypatch.setattr(
+        numerics,
+        "choose",
+        lambda *args, **kwargs: replace(genuine(*args, **kwargs), replayed=False),
+    )
     train_recipe(recipe, tmp_path / "one-by-one", device="cuda", threads=1)
     assert outcome(tmp_path / "replayed") == outcome(tmp_path / "one-by-one")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_goes_on_bit_for_bit(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goes_on_bit_for_bit(
+    variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = small(*VARIANTS[variant])
     for name in ("unbroken", "again"):
         train_recipe(recipe, tmp_path / name, device="cuda", threads=1)
@@ -91,7 +121,9 @@ def waiting_refused() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_the_host_never_waits_but_for_a_reading(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_never_waits_but_for_a_reading(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Readings come by an event, of a copy that was sent a step before; all else that waits is refused between them."""
     steps = []
 
@@ -109,9 +141,14 @@ def test_the_host_never_waits_but_for_a_reading(small: Small, tmp_path: Path, mo
 
     monkeypatch.setattr(run, "train_steps", watched)
     recipe = small(
-        "schedule.duration=24 steps", "train.checkpoint_every_seconds=3600", "evaluation.every=100 steps", "train.precision=bf16"
+        "schedule.duration=24 steps",
+        "train.checkpoint_every_seconds=3600",
+        "evaluation.every=100 steps",
+        "train.precision=bf16",
     )
-    train_recipe(recipe, tmp_path / "run", device="cuda", threads=1)  # 150 images, 20 a step: four epochs
+    train_recipe(
+        recipe, tmp_path / "run", device="cuda", threads=1
+    )  # 150 images, 20 a step: four epochs
     assert len(steps) == 23 and sum(steps) == 8
 
 
@@ -120,13 +157,26 @@ def test_evaluates_as_the_cpu_does(small: Small, tmp_path: Path) -> None:
     (on_gpu,) = readings(tmp_path / "run", "test")
     on_cpu = evaluate_bundle(tmp_path / "run", device="cpu")
     assert on_gpu["loss"] == pytest.approx(on_cpu.loss, rel=1e-4)
-    assert on_gpu["top1_error_pct"] == pytest.approx(on_cpu.top1_error_pct, abs=0.6)  # of 360 images one or two
+    assert on_gpu["top1_error_pct"] == pytest.approx(
+        on_cpu.top1_error_pct, abs=0.6
+    )  # of 360 images one or two
 
 
-def test_pictures_on_disk_are_read_while_a_step_is_recorded(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
+def test_pictures_on_disk_are_read_while_a_step_is_recorded(
+    make_pictures: Callable[..., Path], tmp_path: Path
+) -> None:
     """By workers, and pinned by a thread: neither spoils the recording."""
     folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
-    own = ("model.name=resnet8", "data.size_px=16", "schedule.duration=9 steps", "train.batch_size=6", "evaluation.every=3 steps")
-    recipe = recipes.load("imagenet", overrides=[*own, f'data.name="{folder}"', "data.validation_images=0", "train.compile=off"])
+    own = (
+        "model.name=resnet8",
+        "data.size_px=16",
+        "schedule.duration=9 steps",
+        "train.batch_size=6",
+        "evaluation.every=3 steps",
+    )
+    recipe = recipes.load(
+        "imagenet",
+        overrides=[*own, f'data.name="{folder}"', "data.validation_images=0", "train.compile=off"],
+    )
     train_recipe(recipe, tmp_path / "run", device="cuda", threads=1, workers=2)
     assert RunFolder.open(tmp_path / "run").environment["numerics"]["replayed"]

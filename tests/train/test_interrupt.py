@@ -23,7 +23,9 @@ def begin(command: list[str], folder: Path) -> subprocess.Popen[str]:
     """`reslearn ...` in a process of its own, left alone until it writes its next metrics."""
     out = RunFolder(folder / "my run")
     before = len(out.metrics())
-    process = subprocess.Popen([sys.executable, "-m", "reslearn", *command], cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reslearn", *command], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
     while len(out.metrics()) <= before:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -36,12 +38,26 @@ def stopped(process: subprocess.Popen[str], signal_number: int) -> tuple[int, st
     return process.returncode, errors.strip()
 
 
-def test_stopped_and_resumed_by_the_printed_command(small: Small, small_flags: list[str], tmp_path: Path) -> None:
-    flags = [*small_flags, "--set", "schedule.duration=100000 steps", "--set", "train.checkpoint_every_seconds=1000"]
+def test_stopped_and_resumed_by_the_printed_command(
+    small: Small, small_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [
+        *small_flags,
+        "--set",
+        "schedule.duration=100000 steps",
+        "--set",
+        "train.checkpoint_every_seconds=1000",
+    ]
     (tmp_path / "my data").mkdir()
-    process = begin(["train", *flags, "--out", "my run", "--data-dir", "my data", "--threads", "1"], tmp_path)
+    process = begin(
+        ["train", *flags, "--out", "my run", "--data-dir", "my data", "--threads", "1"], tmp_path
+    )
     with pytest.raises(RunError, match="in use by another process"):
-        train_recipe(small("schedule.duration=100000 steps", "train.checkpoint_every_seconds=1000"), tmp_path / "my run", resume=True)
+        train_recipe(
+            small("schedule.duration=100000 steps", "train.checkpoint_every_seconds=1000"),
+            tmp_path / "my run",
+            resume=True,
+        )
     status, line = stopped(process, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
     assert line.startswith("reslearn: stopped after step ")
@@ -60,7 +76,9 @@ def test_stopped_and_resumed_by_the_printed_command(small: Small, small_flags: l
     assert steps == list(range(3, steps[-1] + 1, 3))
 
 
-def test_stopped_while_it_is_evaluated_nothing_is_lost(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_it_is_evaluated_nothing_is_lost(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def asked_to_stop(*arguments: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
@@ -68,7 +86,9 @@ def test_stopped_while_it_is_evaluated_nothing_is_lost(small: Small, tmp_path: P
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "recompute_batch_norm", asked_to_stop)
-        with pytest.raises(Interrupted, match=r"stopped after step 11; go on with: reslearn train --resume --out ") as stop:
+        with pytest.raises(
+            Interrupted, match=r"stopped after step 11; go on with: reslearn train --resume --out "
+        ) as stop:
             train_recipe(small(), tmp_path, threads=1)
     assert stop.value.exit_status == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -34,24 +34,36 @@ def two_moons(num: int = 64) -> Batches:
 def small_net(num_outputs: int = 2) -> nn.Module:
     torch.manual_seed(0)
     body = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
-    return nn.Sequential(nn.Linear(2, 16), Residual(body, nn.Identity(), nn.ReLU()), nn.Linear(16, num_outputs))
+    return nn.Sequential(
+        nn.Linear(2, 16), Residual(body, nn.Identity(), nn.ReLU()), nn.Linear(16, num_outputs)
+    )
 
 
 def test_fit_learns_classes_from_a_list_a_loader_and_a_generator() -> None:
     batches = two_moons()
     kinds = (
         batches,
-        torch.utils.data.DataLoader([pair for x, y in batches for pair in zip(x, y, strict=True)], batch_size=16),
+        torch.utils.data.DataLoader(
+            [pair for x, y in batches for pair in zip(x, y, strict=True)], batch_size=16
+        ),
         itertools.chain.from_iterable(itertools.repeat(batches)),
     )
     histories = []
     for kind in kinds:
         net = small_net()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-        histories.append(fit(net, kind, nn.CrossEntropyLoss(), optimizer, steps=120, read_every_steps=25))
+        histories.append(
+            fit(net, kind, nn.CrossEntropyLoss(), optimizer, steps=120, read_every_steps=25)
+        )
     assert histories[0][-1].top1_error_pct < 2 < histories[0][0].top1_error_pct
     assert histories[0] == histories[1] == histories[2]
-    assert [(reading.first_step, reading.step) for reading in histories[0]] == [(1, 25), (26, 50), (51, 75), (76, 100), (101, 120)]
+    assert [(reading.first_step, reading.step) for reading in histories[0]] == [
+        (1, 25),
+        (26, 50),
+        (51, 75),
+        (76, 100),
+        (101, 120),
+    ]
 
 
 def test_fit_learns_a_regression() -> None:
@@ -59,7 +71,14 @@ def test_fit_learns_a_regression() -> None:
     y = (3 * x[:, :1]).sin()
     net = small_net(1)
     seen: list[Reading] = []
-    readings = fit(net, [(x, y)], nn.MSELoss(), torch.optim.Adam(net.parameters(), 0.01), steps=300, on_reading=seen.append)
+    readings = fit(
+        net,
+        [(x, y)],
+        nn.MSELoss(),
+        torch.optim.Adam(net.parameters(), 0.01),
+        steps=300,
+        on_reading=seen.append,
+    )
     assert readings == seen
     assert readings[-1].loss < 0.01 < readings[0].loss
     assert all(math.isnan(reading.top1_error_pct) for reading in readings)
@@ -76,9 +95,22 @@ def test_fit_keeps_the_precision_of_a_net_in_float64() -> None:
 
 def test_fit_puts_learning_rates_back_and_follows_the_factor() -> None:
     net = small_net()
-    optimizer = torch.optim.SGD([{"params": net[0].parameters(), "lr": 0.5}, {"params": net[2].parameters()}], lr=0.1)
-    readings = fit(net, two_moons(), nn.CrossEntropyLoss(), optimizer, steps=3, read_every_steps=1, factor=lambda step: 0.5**step)
-    assert [reading.lr for reading in readings] == [0.5, 0.125]  # the last window takes in the one that had not been read
+    optimizer = torch.optim.SGD(
+        [{"params": net[0].parameters(), "lr": 0.5}, {"params": net[2].parameters()}], lr=0.1
+    )
+    readings = fit(
+        net,
+        two_moons(),
+        nn.CrossEntropyLoss(),
+        optimizer,
+        steps=3,
+        read_every_steps=1,
+        factor=lambda step: 0.5**step,
+    )
+    assert [reading.lr for reading in readings] == [
+        0.5,
+        0.125,
+    ]  # the last window takes in the one that had not been read
     assert [(reading.first_step, reading.step) for reading in readings] == [(1, 1), (2, 3)]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
     assert not any("base_lr" in group for group in optimizer.param_groups)
@@ -90,13 +122,22 @@ def test_fit_says_what_cannot_be() -> None:
     loss = nn.CrossEntropyLoss()
     with pytest.raises(ValueError, match="batches is empty"):
         fit(net, iter(two_moons()[:2]), loss, optimizer, steps=3)
-    with pytest.raises(ValueError, match=r"a batch of 16 cannot be cut into accumulate = 3 equal parts"):
+    with pytest.raises(
+        ValueError, match=r"a batch of 16 cannot be cut into accumulate = 3 equal parts"
+    ):
         fit(net, two_moons(), loss, optimizer, steps=1, accumulate=3)
     regression = [(torch.zeros(4, 2), torch.zeros(4, 2))]
     with pytest.raises(ValueError, match="warm_up waits for a training error"):
         fit(net, regression, nn.MSELoss(), optimizer, steps=3, warm_up=WarmUp(lr=0.1, error_pct=80))
     with pytest.raises(NonFiniteLossError, match=r"the loss is (nan|inf) between steps 1 and 5"):
-        fit(net, regression, nn.MSELoss(), torch.optim.SGD(net.parameters(), lr=1e30), steps=20, read_every_steps=5)
+        fit(
+            net,
+            regression,
+            nn.MSELoss(),
+            torch.optim.SGD(net.parameters(), lr=1e30),
+            steps=20,
+            read_every_steps=5,
+        )
 
 
 def test_the_papers_warm_up_waits_for_the_training_error() -> None:
@@ -105,12 +146,21 @@ def test_the_papers_warm_up_waits_for_the_training_error() -> None:
     with torch.no_grad():
         net.weight.copy_(torch.eye(2))
         net.bias.zero_()
-    right, wrong = (torch.eye(2) * 9, torch.tensor([0, 1])), (torch.eye(2) * 9, torch.tensor([1, 0]))
+    right, wrong = (
+        (torch.eye(2) * 9, torch.tensor([0, 1])),
+        (torch.eye(2) * 9, torch.tensor([1, 0])),
+    )
     batches: Iterator[tuple[Tensor, Tensor]] = itertools.chain([wrong] * 4, itertools.repeat(right))
     frozen = torch.optim.SGD(net.parameters(), lr=1e-12)
     readings = fit(
-        net, batches, nn.CrossEntropyLoss(), frozen, steps=12, read_every_steps=2, warm_up=WarmUp(lr=1e-13, error_pct=80)
-    )  # fmt: skip
+        net,
+        batches,
+        nn.CrossEntropyLoss(),
+        frozen,
+        steps=12,
+        read_every_steps=2,
+        warm_up=WarmUp(lr=1e-13, error_pct=80),
+    )
     assert [reading.top1_error_pct for reading in readings] == [100, 100, 0, 0, 0, 0]
     # the third window ends below 80 %, is read a step later, and the step after that is made at the full rate
     assert [reading.lr for reading in readings] == [1e-13, 1e-13, 1e-13, 1e-12, 1e-12, 1e-12]
@@ -121,21 +171,37 @@ def test_a_warm_up_of_some_steps_waits_for_nothing_else() -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     batches = [(torch.randn(4, 2), torch.randn(4, 1))]
     warm_up = WarmUp(lr=0.01, error_pct=80, num_steps=3)
-    readings = fit(net, batches, nn.MSELoss(), optimizer, steps=6, read_every_steps=1, warm_up=warm_up)
-    assert [reading.lr for reading in readings] == [0.01, 0.01, 0.01, 0.2, 0.2]  # the last two are read as one
+    readings = fit(
+        net, batches, nn.MSELoss(), optimizer, steps=6, read_every_steps=1, warm_up=warm_up
+    )
+    assert [reading.lr for reading in readings] == [
+        0.01,
+        0.01,
+        0.01,
+        0.2,
+        0.2,
+    ]  # the last two are read as one
 
 
 @given(accumulate=st.sampled_from([1, 2, 3, 4, 6, 12]))
 def test_accumulation_equals_the_whole_batch(accumulate: int) -> None:
     """Where nothing normalises over the batch."""
-    x, y = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 10
+    x, y = (
+        torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
+        torch.arange(12) % 10,
+    )
     states = []
     for parts in (1, accumulate):
         torch.manual_seed(0)
         net = models.build("resnet8", num_classes=10, normalize=False).double()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-        step = make_step(net, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, autocast=lambda: torch.autocast("cpu", enabled=False),
-                         accumulate=parts)  # fmt: skip
+        step = make_step(
+            net,
+            nn.CrossEntropyLoss(label_smoothing=0.1),
+            optimizer,
+            autocast=lambda: torch.autocast("cpu", enabled=False),
+            accumulate=parts,
+        )
         totals = [step(x.double(), y) for _ in range(2)]
         states.append([*net.state_dict().values(), *totals])
     for one, other in zip(*states, strict=True):
@@ -148,7 +214,9 @@ def test_weight_decay_on_weights_only_spares_biases_and_batch_norm(name: str) ->
     muon = {"filter_lr": 0.1, "nesterov": True} if name == "muon" else {}
     net = models.build("resnet8", num_classes=10)
     before = {key: value.clone() for key, value in net.named_parameters()}
-    config = recipes.Optimizer.model_validate({"name": name, "lr": 1.0, "momentum": 0.5, "weight_decay": 0.1, "decay": "weights", **muon})
+    config = recipes.Optimizer.model_validate(
+        {"name": name, "lr": 1.0, "momentum": 0.5, "weight_decay": 0.1, "decay": "weights", **muon}
+    )
     optimizer = build_optimizer(net, config)
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -167,7 +235,9 @@ def test_label_smoothing_by_hand() -> None:
     logits, smoothing = torch.tensor([[2.0, 0.0, -1.0]]), 0.3
     logs = logits.log_softmax(1)[0]
     expected = -(1 - smoothing) * logs[0] - smoothing * logs.mean()
-    assert nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, torch.tensor([0])) == pytest.approx(expected.item())
+    assert nn.CrossEntropyLoss(label_smoothing=smoothing)(
+        logits, torch.tensor([0])
+    ) == pytest.approx(expected.item())
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -181,7 +251,11 @@ def test_the_average_follows_its_formula() -> None:
         average.update()
         decay = min(0.5, (1 + update) / (10 + update))
         for key, value in net.state_dict().items():
-            expected[key] = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value.clone().double()
+            expected[key] = (
+                decay * expected[key] + (1 - decay) * value
+                if value.is_floating_point()
+                else value.clone().double()
+            )
     for key, value in average.network.state_dict().items():
         torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in average.network.parameters())
@@ -193,7 +267,12 @@ def test_every_step_is_in_exactly_one_reading(every: int, total: int, resume_at:
     meter = Meter(every=every, device="cpu")
     readings = []
     for step in range(1, total + 1):
-        reading = meter.add(torch.tensor([2.0 * step, 1.0, 2.0], dtype=torch.float64), step=step, lr=step / 10, last=step == total)
+        reading = meter.add(
+            torch.tensor([2.0 * step, 1.0, 2.0], dtype=torch.float64),
+            step=step,
+            lr=step / 10,
+            last=step == total,
+        )
         if reading is not None:
             assert step - reading.step == (0 if step == total else 1)
             readings.append(reading)

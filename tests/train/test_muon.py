@@ -13,7 +13,10 @@ from reslearn.train.muon import Muon, orthogonalise
 
 
 @given(
-    out=st.sampled_from([16, 32, 64]), into=st.sampled_from([3, 16, 64]), seed=st.integers(0, 20), scale=st.sampled_from([1e-6, 1.0, 1e6])
+    out=st.sampled_from([16, 32, 64]),
+    into=st.sampled_from([3, 16, 64]),
+    seed=st.integers(0, 20),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
 )
 def test_singular_values_come_near_one(out: int, into: int, seed: int, scale: float) -> None:
     update = torch.randn(out, into, 3, 3, generator=torch.Generator().manual_seed(seed)) * scale
@@ -41,11 +44,18 @@ def test_weights_keep_their_norm_and_the_rest_is_nesterov() -> None:
     twin = models.build("resnet8", num_classes=10)
     twin.load_state_dict(net.state_dict())
     muon = Muon(net, lr=0.1, filter_lr=0.05, momentum=0.9, weight_decay=0.01)
-    decayed = [twin.head.fc.weight] if isinstance(twin.head.fc, nn.Linear) else pytest.fail("the head has no fc")
+    decayed = (
+        [twin.head.fc.weight]
+        if isinstance(twin.head.fc, nn.Linear)
+        else pytest.fail("the head has no fc")
+    )
     others = [parameter for parameter in twin.parameters() if parameter.ndim == 1]
     sgd = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 0.01}, {"params": others}], lr=0.1, momentum=0.9, nesterov=True
-    )  # fmt: skip
+        [{"params": decayed, "weight_decay": 0.01}, {"params": others}],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+    )
     for _ in range(4):
         for (name, parameter), copy in zip(net.named_parameters(), twin.parameters(), strict=True):
             parameter.grad = torch.randn_like(parameter)
@@ -55,7 +65,9 @@ def test_weights_keep_their_norm_and_the_rest_is_nesterov() -> None:
         sgd.step()
         for parameter, copy in zip(net.parameters(), twin.parameters(), strict=True):
             if parameter.ndim > 2:
-                assert float(parameter.detach().norm()) == pytest.approx(math.sqrt(len(parameter)), rel=0.08)
+                assert float(parameter.detach().norm()) == pytest.approx(
+                    math.sqrt(len(parameter)), rel=0.08
+                )
             else:
                 torch.testing.assert_close(parameter, copy)
     for parameter in net.parameters():
@@ -63,4 +75,7 @@ def test_weights_keep_their_norm_and_the_rest_is_nesterov() -> None:
             parameter.grad = None
     before = [parameter.clone() for parameter in net.parameters() if parameter.ndim > 2]
     muon.step()
-    assert all(torch.equal(one, other) for one, other in zip(before, (p for p in net.parameters() if p.ndim > 2), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(before, (p for p in net.parameters() if p.ndim > 2), strict=True)
+    )

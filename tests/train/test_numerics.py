@@ -8,14 +8,25 @@ from reslearn.train import numerics
 from reslearn.train.numerics import choose, choose_device
 
 
-def test_auto_takes_bf16_where_the_processor_has_it_and_the_net_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_bf16, macs, precision in ((True, 40_551_040, "bf16"), (True, 2_500_000, "fp32"), (False, 40_551_040, "fp32")):
+def test_auto_takes_bf16_where_the_processor_has_it_and_the_net_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for has_bf16, macs, precision in (
+        (True, 40_551_040, "bf16"),
+        (True, 2_500_000, "fp32"),
+        (False, 40_551_040, "fp32"),
+    ):
         monkeypatch.setattr(numerics, "_computes_in_bf16", lambda device, has=has_bf16: has)
-        assert choose(Train(), device="cpu", threads=1, macs=macs, num_images=1).precision == precision
+        assert (
+            choose(Train(), device="cpu", threads=1, macs=macs, num_images=1).precision == precision
+        )
 
 
 def test_auto_compiles_what_trains_for_long() -> None:
-    short, long = (choose(Train(), device="cpu", threads=1, macs=10**7, num_images=number) for number in (10**4, 10**8))
+    short, long = (
+        choose(Train(), device="cpu", threads=1, macs=10**7, num_images=number)
+        for number in (10**4, 10**8)
+    )
     assert (short.compiled, long.compiled) == (False, True)
 
 

@@ -24,10 +24,20 @@ Outcome = Callable[[Path], dict[str, Any]]
 
 # resnet8 sees 16 px of pictures of 21 to 60: the recipe for ImageNet with all lengths a fourteenth of the paper's.
 TINY = (
-    "model.name=resnet8", "data.size_px=16", "schedule.duration=9 steps", "schedule.patience=1", "schedule.improvement_pct=5",
-    "train.batch_size=6", "train.read_every_steps=2", "train.checkpoint_every_seconds=0", "evaluation.every=3 steps",
-    "evaluation.recompute_images=12", "data.validation_images=0", "train.precision=fp32", "train.compile=off",
-)  # fmt: skip
+    "model.name=resnet8",
+    "data.size_px=16",
+    "schedule.duration=9 steps",
+    "schedule.patience=1",
+    "schedule.improvement_pct=5",
+    "train.batch_size=6",
+    "train.read_every_steps=2",
+    "train.checkpoint_every_seconds=0",
+    "evaluation.every=3 steps",
+    "evaluation.recompute_images=12",
+    "data.validation_images=0",
+    "train.precision=fp32",
+    "train.compile=off",
+)
 
 
 def tiny(folder: Path, *overrides: str) -> recipes.Recipe:
@@ -55,11 +65,30 @@ def test_killed_and_resumed_with_any_number_of_workers(
 
 
 @pytest.mark.slow
-def test_a_signal_to_all_processes_stops_the_run_as_one_to_itself_does(pictures: Path, tmp_path: Path) -> None:
+def test_a_signal_to_all_processes_stops_the_run_as_one_to_itself_does(
+    pictures: Path, tmp_path: Path
+) -> None:
     """As `timeout` and Ctrl-C do; workers that died of it would take the last checkpoint with them."""
-    flags = [part for override in (*TINY, "schedule.duration=100000 steps") for part in ("--set", override)]
-    command = [sys.executable, "-m", "reslearn", "train", str(pictures), "--recipe", "imagenet", *flags, "--out", str(tmp_path / "run")]
-    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    flags = [
+        part
+        for override in (*TINY, "schedule.duration=100000 steps")
+        for part in ("--set", override)
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "reslearn",
+        "train",
+        str(pictures),
+        "--recipe",
+        "imagenet",
+        *flags,
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(
+        [*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while not RunFolder(tmp_path / "run").checkpoints() and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
@@ -79,23 +108,41 @@ def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Pat
     assert preprocess.read(pictures / "test" / "red" / "0.jpg").shape == (16, 16, 3)
     assert folder.environment["data"]["fingerprint"].startswith("names+sizes:")
     again = evaluate_bundle(folder.path)
-    assert (again.top1_error_pct, again.loss) == (result["test_top1_error_pct"], pytest.approx(result["test_loss"], rel=1e-5))
+    assert (again.top1_error_pct, again.loss) == (
+        result["test_top1_error_pct"],
+        pytest.approx(result["test_loss"], rel=1e-5),
+    )
 
 
 @pytest.mark.parametrize("recipe", ["imagenet", "cifar-short"], ids=["on disk", "in memory"])
-def test_pictures_that_are_others_now_are_evaluated_only_by_name(recipe: str, make_pictures: Make, tmp_path: Path) -> None:
+def test_pictures_that_are_others_now_are_evaluated_only_by_name(
+    recipe: str, make_pictures: Make, tmp_path: Path
+) -> None:
     """A fifth is held out of a folder without test/: of more pictures another fifth, former training pictures among it."""
     folder = make_pictures(tmp_path / "pictures", train=10) / "train"
-    short = ("schedule.duration=2 steps", "schedule.milestones=[]", "data.size_px=16", "train.batch_size=4")
+    short = (
+        "schedule.duration=2 steps",
+        "schedule.milestones=[]",
+        "data.size_px=16",
+        "train.batch_size=4",
+    )
     on_disk = tiny(folder, "schedule.duration=2 steps", "data.validation_images=3")
-    in_memory = recipes.load("cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", *short])
+    in_memory = recipes.load(
+        "cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", *short]
+    )
     chosen = on_disk if recipe == "imagenet" else in_memory
     train_recipe(chosen, tmp_path / "run", threads=1, workers=0)
-    before = {protocol: evaluate_bundle(tmp_path / "run", protocol=protocol) for protocol in ("single", "ten-crop")}  # type: ignore[arg-type]
+    before = {
+        protocol: evaluate_bundle(tmp_path / "run", protocol=protocol)
+        for protocol in ("single", "ten-crop")
+    }  # type: ignore[arg-type]
     for number in range(5):
         shutil.copyfile(folder / "red" / "0.jpg", folder / "red" / f"more{number}.jpg")
     for protocol, found in before.items():
-        with pytest.raises(RunError, match=r"was trained on other images than .*: put those back, or name the data: reslearn evaluate "):
+        with pytest.raises(
+            RunError,
+            match=r"was trained on other images than .*: put those back, or name the data: reslearn evaluate ",
+        ):
             evaluate_bundle(tmp_path / "run", protocol=protocol)  # type: ignore[arg-type]
         named = evaluate_bundle(tmp_path / "run", str(folder), protocol=protocol)  # type: ignore[arg-type]
         assert named.num_images > found.num_images
@@ -103,11 +150,21 @@ def test_pictures_that_are_others_now_are_evaluated_only_by_name(recipe: str, ma
 
 def test_an_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> None:
     """Twice the same network is that network; another, with another mean and size of crop, has its own say."""
-    for name, overrides in (("one", ()), ("two", ("seed=1", "data.size_px=20", "data.mean=per-channel"))):
-        train_recipe(tiny(pictures, "schedule.duration=2 steps", *overrides), tmp_path / name, threads=1, workers=0)
+    for name, overrides in (
+        ("one", ()),
+        ("two", ("seed=1", "data.size_px=20", "data.mean=per-channel")),
+    ):
+        train_recipe(
+            tiny(pictures, "schedule.duration=2 steps", *overrides),
+            tmp_path / name,
+            threads=1,
+            workers=0,
+        )
     one, two = tmp_path / "one", tmp_path / "two"
     for protocol in ("single", "ten-crop", "multi-scale"):
-        alone, twice, both = (evaluate_bundle(which, protocol=protocol) for which in ([one], [one, one], [one, two]))  # type: ignore[arg-type]
+        alone, twice, both = (
+            evaluate_bundle(which, protocol=protocol) for which in ([one], [one, one], [one, two])
+        )  # type: ignore[arg-type]
         assert twice.loss == pytest.approx(alone.loss, rel=1e-5)
         assert twice.top1_error_pct == alone.top1_error_pct
         assert both.loss != pytest.approx(alone.loss, rel=1e-3)
@@ -143,13 +200,21 @@ def test_other_files_than_at_the_beginning_are_refused(make_pictures: Make, tmp_
 
 def test_what_it_would_take_counts_no_image_on_disk(pictures: Path, tmp_path: Path) -> None:
     planned = plan(tiny(pictures), tmp_path / "run", threads=1, workers=0)
-    assert planned.images_mib == pytest.approx(2 * 4 * 6 * 3 * 16 * 16 / 2**20)  # a batch before and after its crop
+    assert planned.images_mib == pytest.approx(
+        2 * 4 * 6 * 3 * 16 * 16 / 2**20
+    )  # a batch before and after its crop
     assert not (tmp_path / "run").exists()
 
 
 def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.jitter resizes picture files, and digits has none"):
-        train_recipe(recipes.load("imagenet", overrides=["data.name=digits", "data.size_px=8"]), tmp_path / "run", threads=1)
+    with pytest.raises(
+        ValueError, match=r"data\.jitter resizes picture files, and digits has none"
+    ):
+        train_recipe(
+            recipes.load("imagenet", overrides=["data.name=digits", "data.size_px=8"]),
+            tmp_path / "run",
+            threads=1,
+        )
     for override, tells in (
         ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are 224"),
         ("data.jitter=[480, 256]", r"jitter = \[480, 256\]"),
@@ -165,9 +230,30 @@ def test_the_recipe_holds_the_values_of_the_paper() -> None:
     recipe = recipes.load("imagenet")
     optimizer, schedule, options = recipe.optimizer, recipe.schedule, recipe.data
     assert isinstance(schedule, recipes.Plateau)
-    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov, optimizer.decay) == (0.1, 0.9, 1e-4, False, "all")
-    assert (str(schedule.duration), schedule.factor, recipe.train.batch_size) == ("600000 steps", 0.1, 256)
-    assert (options.size_px, options.jitter, options.colour, options.flip, options.mean) == (224, (256, 480), 0.1, True, "per-pixel")
+    assert (
+        optimizer.lr,
+        optimizer.momentum,
+        optimizer.weight_decay,
+        optimizer.nesterov,
+        optimizer.decay,
+    ) == (0.1, 0.9, 1e-4, False, "all")
+    assert (str(schedule.duration), schedule.factor, recipe.train.batch_size) == (
+        "600000 steps",
+        0.1,
+        256,
+    )
+    assert (options.size_px, options.jitter, options.colour, options.flip, options.mean) == (
+        224,
+        (256, 480),
+        0.1,
+        True,
+        "per-pixel",
+    )
     assert recipe.data.validation_images > 0  # val/ decides nothing
     smoke = recipes.load("imagenet-smoke").data
-    assert (smoke.jitter, smoke.colour, smoke.flip, smoke.mean) == (options.jitter, options.colour, options.flip, options.mean)
+    assert (smoke.jitter, smoke.colour, smoke.flip, smoke.mean) == (
+        options.jitter,
+        options.colour,
+        options.flip,
+        options.mean,
+    )

@@ -20,14 +20,23 @@ Outcome = Callable[[Path], dict[str, Any]]
 
 # Evaluated after every second step, and hardly ever better by 30 %: the rate falls twice on the way.
 PLATEAU = (
-    "schedule.kind=plateau", "schedule.duration=13 steps", "schedule.patience=1", "schedule.improvement_pct=30",
-    "schedule.max_drops=2", "schedule.factor=0.5", "data.validation_images=60", "evaluation.every=2 steps", "train.batch_size=8",
+    "schedule.kind=plateau",
+    "schedule.duration=13 steps",
+    "schedule.patience=1",
+    "schedule.improvement_pct=30",
+    "schedule.max_drops=2",
+    "schedule.factor=0.5",
+    "data.validation_images=60",
+    "evaluation.every=2 steps",
+    "train.batch_size=8",
     "evaluation.recompute_images=0",
-)  # fmt: skip
+)
 
 
 def plateau(**values: Any) -> Plateau:
-    schedule = TypeAdapter(recipes.Schedule).validate_python({"kind": "plateau", "duration": "9 steps", **values})
+    schedule = TypeAdapter(recipes.Schedule).validate_python(
+        {"kind": "plateau", "duration": "9 steps", **values}
+    )
     assert isinstance(schedule, Plateau)
     return schedule
 
@@ -69,7 +78,11 @@ def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them
     assert len(rates) == 4
     assert waiting.num_drops == 2
     last = torch.load(folder.checkpoints()[-1], weights_only=True)
-    assert last["waiting"] == {"best_error_pct": waiting.best_error_pct, "num_waited": waiting.num_waited, "num_drops": 2}
+    assert last["waiting"] == {
+        "best_error_pct": waiting.best_error_pct,
+        "num_waited": waiting.num_waited,
+        "num_drops": 2,
+    }
 
     out = tmp_path / "killed"
     for num_steps in (5, 4):
@@ -82,15 +95,25 @@ def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them
     assert len(RunFolder.open(out).result["resumed_at"]) == 2
 
 
-def test_the_test_set_does_not_move_the_rate(small: Small, outcome: Outcome, tmp_path: Path) -> None:
-    with_curve, without = (small(*PLATEAU, "schedule.duration=11 steps", f"evaluation.test_curve={curve}") for curve in ("true", "false"))
+def test_the_test_set_does_not_move_the_rate(
+    small: Small, outcome: Outcome, tmp_path: Path
+) -> None:
+    with_curve, without = (
+        small(*PLATEAU, "schedule.duration=11 steps", f"evaluation.test_curve={curve}")
+        for curve in ("true", "false")
+    )
     train_recipe(with_curve, tmp_path / "with", threads=1)
     train_recipe(without, tmp_path / "without", threads=1)
     assert outcome(tmp_path / "with")["last"] == outcome(tmp_path / "without")["last"]
 
 
 def test_nothing_is_observed_while_warming_up(small: Small, tmp_path: Path) -> None:
-    recipe = small(*PLATEAU, "schedule.warm_up_lr=0.001", "schedule.warm_up_error_pct=0.1", "schedule.duration=9 steps")
+    recipe = small(
+        *PLATEAU,
+        "schedule.warm_up_lr=0.001",
+        "schedule.warm_up_error_pct=0.1",
+        "schedule.duration=9 steps",
+    )
     train_recipe(recipe, tmp_path / "run", threads=1)
     last = torch.load(RunFolder.open(tmp_path / "run").checkpoints()[-1], weights_only=True)
     assert last["waiting"] == {"best_error_pct": float("inf"), "num_waited": 0, "num_drops": 0}
@@ -98,7 +121,10 @@ def test_nothing_is_observed_while_warming_up(small: Small, tmp_path: Path) -> N
 
 def test_without_validation_images_it_is_refused(small: Small, tmp_path: Path) -> None:
     recipe = small(*PLATEAU, "data.validation_images=0")
-    with pytest.raises(ValueError, match=r'"plateau" decides by validation images, and digits has none: set data\.validation_images'):
+    with pytest.raises(
+        ValueError,
+        match=r'"plateau" decides by validation images, and digits has none: set data\.validation_images',
+    ):
         train_recipe(recipe, tmp_path / "run", threads=1)
     assert not (tmp_path / "run").exists()
 

@@ -23,9 +23,14 @@ from reslearn.train import train_recipe
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
 EVERYTHING = (
-    "schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=85", "data.validation_images=101", "train.ema=0.9",
-    "train.label_smoothing=0.1", "evaluation.batch_norm=exact", "train.batch_size=24",
-)  # fmt: skip
+    "schedule.warm_up_lr=0.01",
+    "schedule.warm_up_error_pct=85",
+    "data.validation_images=101",
+    "train.ema=0.9",
+    "train.label_smoothing=0.1",
+    "evaluation.batch_norm=exact",
+    "train.batch_size=24",
+)
 
 
 def values(said: list[tuple[str, Any]]) -> list[Any]:
@@ -34,7 +39,9 @@ def values(said: list[tuple[str, Any]]) -> list[Any]:
 
 
 def last(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(RunFolder.open(folder).checkpoints()[-1], weights_only=True)
+    content: dict[str, Any] = torch.load(
+        RunFolder.open(folder).checkpoints()[-1], weights_only=True
+    )
     return content
 
 
@@ -44,17 +51,27 @@ def assert_same_bits(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_they_make_the_steps_of_one_process_with_as_many_parts(count: int, small: Small, tmp_path: Path) -> None:
+def test_they_make_the_steps_of_one_process_with_as_many_parts(
+    count: int, small: Small, tmp_path: Path
+) -> None:
     everything = (*EVERYTHING, "evaluation.batch_norm=moving")
     results = values(on_processes(count, one_of_many.train, small(*everything), tmp_path / "many"))
-    alone = train_recipe(small(*everything, f"train.accumulate={count}"), tmp_path / "one", threads=1)
+    alone = train_recipe(
+        small(*everything, f"train.accumulate={count}"), tmp_path / "one", threads=1
+    )
     assert results == [results[0]] * count
     many, one = last(tmp_path / "many"), last(tmp_path / "one")
     assert_same_bits(many["model"], one["model"])  # running statistics too
     assert_same_bits(many["average"]["network"], one["average"]["network"])
-    momenta = [[state["momentum_buffer"] for state in each["optimizer"]["state"].values()] for each in (many, one)]
+    momenta = [
+        [state["momentum_buffer"] for state in each["optimizer"]["state"].values()]
+        for each in (many, one)
+    ]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*momenta, strict=True))
-    lines = [[{**line, "seconds": 0} for line in RunFolder.open(tmp_path / name).metrics("train")] for name in ("many", "one")]
+    lines = [
+        [{**line, "seconds": 0} for line in RunFolder.open(tmp_path / name).metrics("train")]
+        for name in ("many", "one")
+    ]
     assert lines[0] == lines[1]
     assert results[0]["warmed_up_at_step"] == alone["warmed_up_at_step"] is not None
     for field in ("test_top1_error_pct", "train_top1_error_pct", "validation_top1_error_pct"):
@@ -64,7 +81,9 @@ def test_they_make_the_steps_of_one_process_with_as_many_parts(count: int, small
     assert RunFolder.open(tmp_path / "many").environment["numerics"]["processes"] == count
 
 
-def test_killed_and_resumed_they_go_on_bit_for_bit(small: Small, outcome: Outcome, tmp_path: Path) -> None:
+def test_killed_and_resumed_they_go_on_bit_for_bit(
+    small: Small, outcome: Outcome, tmp_path: Path
+) -> None:
     """With three, so that the order in which they are added up counts; statistics of batch norm included."""
     recipe = small(*EVERYTHING, "train.accumulate=2", "evaluation.batch_norm=moving")
     values(on_processes(3, one_of_many.train, recipe, tmp_path / "unbroken"))
@@ -73,7 +92,10 @@ def test_killed_and_resumed_they_go_on_bit_for_bit(small: Small, outcome: Outcom
     results = values(on_processes(3, one_of_many.train, recipe, tmp_path / "killed", resume=True))
     assert results[0]["resumed_at"] == [4]
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "unbroken")
-    assert values(on_processes(3, one_of_many.train, recipe, tmp_path / "killed", resume=True)) == results  # complete: told, not touched
+    assert (
+        values(on_processes(3, one_of_many.train, recipe, tmp_path / "killed", resume=True))
+        == results
+    )  # complete: told, not touched
 
 
 def test_each_image_is_evaluated_once(small: Small) -> None:
@@ -82,9 +104,16 @@ def test_each_image_is_evaluated_once(small: Small) -> None:
     ours, theirs = values(on_processes(2, one_of_many.evaluate, recipe))
     alone = one_of_many.evaluate(recipe)
     assert ours == theirs
-    assert {name: metrics.num_images for name, metrics in ours.items()} == {"train": 150, "validation": 101, "test": 360}
+    assert {name: metrics.num_images for name, metrics in ours.items()} == {
+        "train": 150,
+        "validation": 101,
+        "test": 360,
+    }
     for name, metrics in ours.items():
-        assert (metrics.top1_error_pct, metrics.top5_error_pct) == (alone[name].top1_error_pct, alone[name].top5_error_pct)
+        assert (metrics.top1_error_pct, metrics.top5_error_pct) == (
+            alone[name].top1_error_pct,
+            alone[name].top5_error_pct,
+        )
         assert metrics.loss == pytest.approx(alone[name].loss, rel=1e-7)
 
 
@@ -92,7 +121,10 @@ def test_each_image_is_evaluated_once(small: Small) -> None:
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ...]) -> None:
     norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(shape[1]).double()
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
-    x, targets = 3 + 2 * torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    x, targets = (
+        3 + 2 * torch.randn(shape, dtype=torch.float64),
+        torch.randn(shape, dtype=torch.float64),
+    )
     ours, theirs = values(on_processes(2, one_of_many.normalise, x, targets, norm))
 
     whole = x.clone().requires_grad_()
@@ -101,7 +133,9 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ..
     assert whole.grad is not None and norm.weight.grad is not None and norm.bias.grad is not None
     expected = {"y": y.detach(), "x": whole.grad}
     for name, value in expected.items():
-        np.testing.assert_allclose(np.concatenate([ours[name], theirs[name]]), value.numpy(), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            np.concatenate([ours[name], theirs[name]]), value.numpy(), rtol=1e-12, atol=1e-13
+        )
     of_both = {"weight": norm.weight.grad, "bias": norm.bias.grad, **dict(norm.named_buffers())}
     for name, value in of_both.items():
         np.testing.assert_array_equal(ours[name], theirs[name])
@@ -109,22 +143,41 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ..
             np.testing.assert_allclose(ours[name], value.numpy(), rtol=1e-12, atol=1e-13)
 
 
-def test_synchronised_they_train_as_one_process_on_the_whole_batch(small: Small, tmp_path: Path) -> None:
-    recipe = small("train.sync_batch_norm=true", "schedule.duration=6 steps", "evaluation.recompute_images=0")
+def test_synchronised_they_train_as_one_process_on_the_whole_batch(
+    small: Small, tmp_path: Path
+) -> None:
+    recipe = small(
+        "train.sync_batch_norm=true", "schedule.duration=6 steps", "evaluation.recompute_images=0"
+    )
     values(on_processes(2, one_of_many.train, recipe, tmp_path / "two"))
-    with pytest.warns(UserWarning, match="train.sync_batch_norm without effect, since there is one process"):
+    with pytest.warns(
+        UserWarning, match="train.sync_batch_norm without effect, since there is one process"
+    ):
         train_recipe(recipe, tmp_path / "one", threads=1)
     two, one = last(tmp_path / "two")["model"], last(tmp_path / "one")["model"]
-    for name, value in one.items():  # running statistics too; float32 sums in another order over six steps
+    for (
+        name,
+        value,
+    ) in one.items():  # running statistics too; float32 sums in another order over six steps
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_one_of_them_speaks_where_something_is_wrong(small: Small, tmp_path: Path) -> None:
-    first, *others = on_processes(3, one_of_many.train, small("train.accumulate=2"), tmp_path / "run")
-    assert first == ("ValueError", "train.batch_size = 20 cannot be shared equally by 3 processes, each in accumulate = 2 parts")
+    first, *others = on_processes(
+        3, one_of_many.train, small("train.accumulate=2"), tmp_path / "run"
+    )
+    assert first == (
+        "ValueError",
+        "train.batch_size = 20 cannot be shared equally by 3 processes, each in accumulate = 2 parts",
+    )
     assert others == [("SystemExit", "2")] * 2
     assert not (tmp_path / "run").exists()
-    first, *others = on_processes(2, one_of_many.train, small("optimizer.lr=1e9", "train.checkpoint_every_seconds=60"), tmp_path / "run")
+    first, *others = on_processes(
+        2,
+        one_of_many.train,
+        small("optimizer.lr=1e9", "train.checkpoint_every_seconds=60"),
+        tmp_path / "run",
+    )
     assert first[0] == "NonFiniteLossError" and "there is no checkpoint yet" in first[1]
     assert others == [("SystemExit", "2")]
     assert RunFolder(tmp_path / "run").divergence == first[1]
@@ -141,9 +194,16 @@ def test_a_run_goes_on_with_as_many_processes_as_it_began(small: Small, tmp_path
 def test_shares_of_a_batch_are_the_batch() -> None:
     digits = data.load("digits").train
     preprocess = data.Preprocess.fit(digits)
-    options: dict[str, Any] = {"batch_size": 12, "seed": 3, "start_step": 119}  # the epoch ends within
+    options: dict[str, Any] = {
+        "batch_size": 12,
+        "seed": 3,
+        "start_step": 119,
+    }  # the epoch ends within
     whole = next(data.train_batches(digits, preprocess, **options))
-    parts = [next(data.train_batches(digits, preprocess, **options, share=(which, 3))) for which in range(3)]
+    parts = [
+        next(data.train_batches(digits, preprocess, **options, share=(which, 3)))
+        for which in range(3)
+    ]
     for place in (0, 1):
         assert torch.equal(torch.cat([part[place] for part in parts]), whole[place])
     with pytest.raises(ValueError, match="batch_size = 12 has no part 0 of 5 equal ones"):
@@ -153,7 +213,10 @@ def test_shares_of_a_batch_are_the_batch() -> None:
 @pytest.mark.parametrize(
     ("overrides", "tells"),
     [
-        (["train.sync_batch_norm=true", "train.compile=on"], "sync_batch_norm = true is not compiled"),
+        (
+            ["train.sync_batch_norm=true", "train.compile=on"],
+            "sync_batch_norm = true is not compiled",
+        ),
         (["train.sync_batch_norm=true", "model.checkpoint_activations=true"], "do not go together"),
     ],
 )

@@ -29,7 +29,12 @@ def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: in
     batches = [(torch.randn(6, 3, 8, 8), torch.randint(0, 10, (6,))) for _ in range(5)]
     for model, warms_up in ((net, True), (twin, False)):
         optimizer = build_optimizer(model, OPTIMIZERS[name])
-        step = make_step(model, nn.CrossEntropyLoss(), optimizer, autocast=lambda: torch.autocast("cpu", enabled=False))
+        step = make_step(
+            model,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            autocast=lambda: torch.autocast("cpu", enabled=False),
+        )
         for x, y in batches[:steps_before]:
             step(x, y)
         if warms_up:
@@ -46,7 +51,9 @@ def test_learning_rates_are_tensors_while_a_step_is_recorded_and_numbers_again_a
     """A step by a rate on the device is that by the number, but for float32."""
     nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
     nets[1].load_state_dict(nets[0].state_dict())
-    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=True) for net in nets]
+    optimizers = [
+        torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=True) for net in nets
+    ]
     x = torch.randn(4, 3)
     for net, optimizer in zip(nets, optimizers, strict=True):
         net(x).square().sum().backward()

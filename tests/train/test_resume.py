@@ -19,24 +19,54 @@ from reslearn.train import loop, plan, run, train_recipe
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
 
-WARM_UP = ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=85", "data.validation_images=100", "evaluation.test_curve=true")
-MUON = ("optimizer.name=muon", "optimizer.filter_lr=0.03", "optimizer.nesterov=true", "optimizer.decay=weights")
+WARM_UP = (
+    "schedule.warm_up_lr=0.01",
+    "schedule.warm_up_error_pct=85",
+    "data.validation_images=100",
+    "evaluation.test_curve=true",
+)
+MUON = (
+    "optimizer.name=muon",
+    "optimizer.filter_lr=0.03",
+    "optimizer.nesterov=true",
+    "optimizer.decay=weights",
+)
 VARIANTS = {
-    "everything": (*WARM_UP, "train.accumulate=2", "train.ema=0.9", "train.label_smoothing=0.1", "evaluation.batch_norm=exact"),
-    "plain8": ("model.name=plain8", "schedule.kind=cosine", "schedule.rise=0.3", "optimizer.nesterov=true", "optimizer.decay=weights"),
+    "everything": (
+        *WARM_UP,
+        "train.accumulate=2",
+        "train.ema=0.9",
+        "train.label_smoothing=0.1",
+        "evaluation.batch_norm=exact",
+    ),
+    "plain8": (
+        "model.name=plain8",
+        "schedule.kind=cosine",
+        "schedule.rise=0.3",
+        "optimizer.nesterov=true",
+        "optimizer.decay=weights",
+    ),
     "muon": (*MUON, "schedule.kind=triangular", 'evaluation.snapshots=["0 steps", "5 steps"]'),
 }
 # After so many steps of each part. Checkpoints are written at steps 4, 7, 10 (a reading comes a step late) and 11, the last.
-KILLS = {"everything": [(1, 4), (3, 5), (4, 1), (6, 7), (11,)], "plain8": [(2, 6), (10, 1)], "muon": [(5, 3), (8,)]}
+KILLS = {
+    "everything": [(1, 4), (3, 5), (4, 1), (6, 7), (11,)],
+    "plain8": [(2, 6), (10, 1)],
+    "muon": [(5, 3), (8,)],
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_killed_after_every_step(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_after_every_step(
+    variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = small(*VARIANTS[variant])
     train_recipe(recipe, tmp_path / "unbroken", threads=1)
     expected = outcome(tmp_path / "unbroken")
     if variant == "everything":
-        assert expected["result"]["warmed_up_at_step"] in range(4, 11)  # the rule decides in mid-training
+        assert expected["result"]["warmed_up_at_step"] in range(
+            4, 11
+        )  # the rule decides in mid-training
 
     for kills in KILLS[variant]:
         out = tmp_path / f"killed-after-{kills}"
@@ -52,15 +82,21 @@ def test_killed_after_every_step(variant: str, small: Small, outcome: Outcome, t
 
 
 @pytest.mark.parametrize("variant", ["everything", "plain8"])
-def test_a_real_process_killed_at_random_moments(variant: str, small: Small, outcome: Outcome, tmp_path: Path) -> None:
+def test_a_real_process_killed_at_random_moments(
+    variant: str, small: Small, outcome: Outcome, tmp_path: Path
+) -> None:
     recipe = small(*VARIANTS[variant], "schedule.duration=40 steps")
     train_recipe(recipe, tmp_path / "unbroken", threads=1)
     out, moments = tmp_path / "killed", random.Random(variant)
-    forkserver = multiprocessing.get_context("forkserver")  # one process that imports all that is slow, forked for each run
+    forkserver = multiprocessing.get_context(
+        "forkserver"
+    )  # one process that imports all that is slow, forked for each run
     forkserver.set_forkserver_preload(["reslearn.train", "sklearn.datasets", "torch._dynamo"])
     for _ in range(2):
         steps = saved_steps(out)
-        process = forkserver.Process(target=train_recipe, args=(recipe, out), kwargs={"resume": True, "threads": 1})
+        process = forkserver.Process(
+            target=train_recipe, args=(recipe, out), kwargs={"resume": True, "threads": 1}
+        )
         process.start()
         while saved_steps(out) == steps and process.is_alive():
             time.sleep(0.002)
@@ -81,11 +117,22 @@ def test_killed_while_a_checkpoint_or_the_result_is_written(
 ) -> None:
     recipe = small("train.ema=0.9")
     train_recipe(recipe, tmp_path / "unbroken", threads=1)
-    for name, nth in (("write_checkpoint", 2), ("write_json", 1), ("write_json", 2), ("append_metrics", 4)):
+    for name, nth in (
+        ("write_checkpoint", 2),
+        ("write_json", 1),
+        ("write_json", 2),
+        ("append_metrics", 4),
+    ):
         out, count = tmp_path / f"{name}-{nth}", itertools.count()
         genuine = getattr(RunFolder, name)
 
-        def killed(folder: RunFolder, *arguments: Any, _genuine: Any = genuine, _count: Any = count, _nth: int = nth) -> Any:
+        def killed(
+            folder: RunFolder,
+            *arguments: Any,
+            _genuine: Any = genuine,
+            _count: Any = count,
+            _nth: int = nth,
+        ) -> Any:
             if next(_count) == _nth:
                 raise Killed
             return _genuine(folder, *arguments)
@@ -102,20 +149,28 @@ def test_killed_while_a_checkpoint_or_the_result_is_written(
 def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_recipe(small("data.std=per-channel", "schedule.duration=1 steps"), tmp_path / "before", threads=1)
+    train_recipe(
+        small("data.std=per-channel", "schedule.duration=1 steps"), tmp_path / "before", threads=1
+    )
     weights, aside = tmp_path / "weights.safetensors", tmp_path / "aside"
     RunFolder(tmp_path / "before").bundle_path.rename(weights)
-    preprocess = read_bundle(weights).preprocess  # which comes along, and is another than that of the recipe
+    preprocess = read_bundle(
+        weights
+    ).preprocess  # which comes along, and is another than that of the recipe
     recipe = small(f'init.source="{weights}"')
     with pytest.warns(UserWarning, match="its preprocessing overrides"):
         train_recipe(recipe, tmp_path / "unbroken", threads=1)
 
-    monkeypatch.setattr(run, "train_steps", until_killed(2))  # the first checkpoint is that of step 4
+    monkeypatch.setattr(
+        run, "train_steps", until_killed(2)
+    )  # the first checkpoint is that of step 4
     out = tmp_path / "killed"
     with pytest.raises(Killed), pytest.warns(UserWarning, match="its preprocessing overrides"):
         train_recipe(recipe, out, threads=1)
     weights.rename(aside)
-    with pytest.raises(RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: put it back") as raised:
+    with pytest.raises(
+        RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: put it back"
+    ) as raised:
         train_recipe(recipe, out, resume=True, threads=1)
     assert "\n" not in str(raised.value)
     weights.write_bytes(RunFolder(tmp_path / "unbroken").bundle_path.read_bytes())
@@ -134,18 +189,30 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     assert read_bundle(RunFolder(out).bundle_path).preprocess == preprocess
 
 
-def test_a_finished_run_is_returned_and_not_touched(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = train_recipe(small(), tmp_path / "run", resume=True, threads=1)  # nothing to resume: it starts
+def test_a_finished_run_is_returned_and_not_touched(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = train_recipe(
+        small(), tmp_path / "run", resume=True, threads=1
+    )  # nothing to resume: it starts
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    monkeypatch.setattr(run, "prepare", lambda *arguments, **options: pytest.fail("nothing is prepared for a finished run"))
+    monkeypatch.setattr(
+        run,
+        "prepare",
+        lambda *arguments, **options: pytest.fail("nothing is prepared for a finished run"),
+    )
     assert train_recipe(small(), tmp_path / "run", resume=True) == result
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler imports parts of torch that torch itself deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch"
+)  # the compiler imports parts of torch that torch itself deprecates
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_compiled_and_in_bf16(variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_and_in_bf16(
+    variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = small(*VARIANTS[variant], "train.precision=bf16", "train.compile=on")
     train_recipe(recipe, tmp_path / "unbroken", threads=1)
     monkeypatch.setattr(run, "train_steps", until_killed(5))

@@ -17,14 +17,18 @@ rises = st.floats(0, 0.99)
 
 
 def made(kind: str, total: int, **values: Any) -> Callable[[int], float]:
-    schedule = TypeAdapter(Schedule).validate_python({"kind": kind, "duration": f"{total} steps", **values})
+    schedule = TypeAdapter(Schedule).validate_python(
+        {"kind": kind, "duration": f"{total} steps", **values}
+    )
     return factor(schedule, num_images=1000, batch_size=10)
 
 
 def test_the_papers_steps() -> None:
     """Divided by 10 at 32k and 48k iterations (Sec. 4.2)."""
     rate = made("step", 64_000)
-    assert [rate(step) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [rate(step) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
 
 
 def test_milestones_in_epochs() -> None:

@@ -21,17 +21,32 @@ def test_event_files_hold_the_metrics_also_of_a_resumed_run(small: Small, tmp_pa
     folder = RunFolder.open(tmp_path)
     (tmp_path / "result.json").unlink()
     folder.checkpoints()[-1].unlink()  # as if killed after step 10
-    train_recipe(small("evaluation.test_curve=true"), tmp_path, resume=True, threads=1, tensorboard_files=True)
+    train_recipe(
+        small("evaluation.test_curve=true"),
+        tmp_path,
+        resume=True,
+        threads=1,
+        tensorboard_files=True,
+    )
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    for kind, names in (("train", ("loss", "top1_error_pct", "lr")), ("test", ("loss", "top1_error_pct"))):
+    for kind, names in (
+        ("train", ("loss", "top1_error_pct", "lr")),
+        ("test", ("loss", "top1_error_pct")),
+    ):
         for name in names:
             scalars = [(event.step, event.value) for event in events.Scalars(f"{kind}/{name}")]
-            assert scalars == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in folder.metrics(kind)]
+            assert scalars == [
+                (line["step"], pytest.approx(line[name], rel=1e-6)) for line in folder.metrics(kind)
+            ]
 
 
-def test_without_the_extra_there_is_one_line(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_there_is_one_line(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"--tensorboard needs an extra .*: pip install 'reslearn\[tensorboard\]'"):
+    with pytest.raises(
+        ValueError, match=r"--tensorboard needs an extra .*: pip install 'reslearn\[tensorboard\]'"
+    ):
         train_recipe(small(), tmp_path / "run", tensorboard_files=True)
     assert not (tmp_path / "run").exists()

@@ -39,7 +39,11 @@ def wait_for_checkpoint(folder: RunFolder, process: subprocess.Popen[str]) -> No
 def worker(launcher: int, rank: int) -> int:
     """The process of that rank, a child of torchrun's."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return next(int(pid) for pid in children if f"LOCAL_RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text())
+    return next(
+        int(pid)
+        for pid in children
+        if f"LOCAL_RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text()
+    )
 
 
 @pytest.mark.slow
@@ -49,24 +53,41 @@ def test_a_killed_worker_is_started_again_and_goes_on(
 ) -> None:
     longer = "schedule.duration=200 steps"
     folder = RunFolder(tmp_path / "killed")
-    process = torchrun([*small_flags, "--set", longer, "--out", str(folder.path), "--resume"], "--max-restarts", "1")
+    process = torchrun(
+        [*small_flags, "--set", longer, "--out", str(folder.path), "--resume"],
+        "--max-restarts",
+        "1",
+    )
     wait_for_checkpoint(folder, process)
     os.kill(worker(process.pid, rank), signal.SIGKILL)
     said, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert said.count("test error") == 1
-    assert "Traceback" not in errors.replace('Traceback (most recent call last):\n  File "<frozen runpy>"', "")
+    assert "Traceback" not in errors.replace(
+        'Traceback (most recent call last):\n  File "<frozen runpy>"', ""
+    )
     assert folder.result["resumed_at"]
     values = on_processes(2, one_of_many.train, small(longer), tmp_path / "unbroken")
     assert [kind for kind, _ in values] == ["value", "value"]
     expected, found = outcome(tmp_path / "unbroken"), outcome(folder.path)
-    assert {**found, "recipe": ""} == {**expected, "recipe": ""}  # but for the words in which it was given
+    assert {**found, "recipe": ""} == {
+        **expected,
+        "recipe": "",
+    }  # but for the words in which it was given
 
 
 @pytest.mark.slow
-def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(small_flags: list[str], tmp_path: Path) -> None:
+def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(
+    small_flags: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / "my run"
-    flags = [*small_flags, "--set", "schedule.duration=100000 steps", "--set", "evaluation.every=1000000 steps"]
+    flags = [
+        *small_flags,
+        "--set",
+        "schedule.duration=100000 steps",
+        "--set",
+        "evaluation.every=1000000 steps",
+    ]
     process = torchrun([*flags, "--out", str(out)])
     wait_for_checkpoint(RunFolder(out), process)
     process.send_signal(signal.SIGTERM)
@@ -75,7 +96,17 @@ def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(small_flags:
     newest = RunFolder(out).checkpoints()[-1]
     assert line.startswith(f"reslearn: stopped after step {int(newest.stem[5:])}; go on with: ")
     printed = shlex.split(line.partition("go on with: ")[2])
-    assert printed == ["torchrun", "--nproc-per-node", "2", "-m", "reslearn", "train", "--resume", "--out", str(out)]
+    assert printed == [
+        "torchrun",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "reslearn",
+        "train",
+        "--resume",
+        "--out",
+        str(out),
+    ]
 
     process = torchrun(printed[6:])
     while RunFolder(out).checkpoints()[-1].name <= newest.name:  # it has gone on, and heeds signals

@@ -21,7 +21,12 @@ from reslearn.train import NonFiniteLossError, train_recipe
 from reslearn.train.prepare import check_recipes, prepare
 
 Small = Callable[..., Recipe]
-DIVERGES_LATER = ("schedule.warm_up_lr=0.01", "schedule.warm_up_error_pct=100", "optimizer.lr=1e9", "train.read_every_steps=2")
+DIVERGES_LATER = (
+    "schedule.warm_up_lr=0.01",
+    "schedule.warm_up_error_pct=100",
+    "optimizer.lr=1e9",
+    "train.read_every_steps=2",
+)
 
 
 @pytest.fixture
@@ -30,7 +35,9 @@ def finished(small: Small, tmp_path: Path) -> RunFolder:
     return RunFolder.open(tmp_path / "run")
 
 
-def refused(kind: type[Exception], small: Small, folder: Path, *overrides: str, **options: Any) -> str:
+def refused(
+    kind: type[Exception], small: Small, folder: Path, *overrides: str, **options: Any
+) -> str:
     with pytest.raises(kind) as error:
         train_recipe(small(*overrides), folder, resume=True, **options)
     assert "\n" not in str(error.value)
@@ -45,33 +52,77 @@ def unfinished(folder: RunFolder) -> Path:
 
 def test_what_is_written(finished: RunFolder, small: Small) -> None:
     assert sorted(path.name for path in finished.path.iterdir()) == [
-        ".lock", "checkpoints", "environment.json", "metrics.jsonl", "model.safetensors", "recipe.json", "result.json",
-    ]  # fmt: skip
-    assert [path.name for path in finished.checkpoints()] == ["step-00000010.pt", "step-00000011.pt"]
+        ".lock",
+        "checkpoints",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "recipe.json",
+        "result.json",
+    ]
+    assert [path.name for path in finished.checkpoints()] == [
+        "step-00000010.pt",
+        "step-00000011.pt",
+    ]
     lines = finished.metrics("train")
     assert [line["step"] for line in lines] == [3, 6, 9, 11]
-    assert set(lines[0]) == {"kind", "step", "epoch", "images", "seconds", "loss", "top1_error_pct", "lr"}
+    assert set(lines[0]) == {
+        "kind",
+        "step",
+        "epoch",
+        "images",
+        "seconds",
+        "loss",
+        "top1_error_pct",
+        "lr",
+    }
     assert (lines[1]["epoch"], lines[1]["images"], lines[1]["lr"]) == (0.8, 120, 0.05)
     result = finished.result
-    assert (result["steps"], result["images"], result["epochs"], result["test_touched"]) == (11, 220, 220 / 150, 1)
-    assert (result["validation_top1_error_pct"], result["resumed_at"], result["warmed_up_at_step"]) == (None, [], None)
+    assert (result["steps"], result["images"], result["epochs"], result["test_touched"]) == (
+        11,
+        220,
+        220 / 150,
+        1,
+    )
+    assert (
+        result["validation_top1_error_pct"],
+        result["resumed_at"],
+        result["warmed_up_at_step"],
+    ) == (None, [], None)
     assert set(finished.environment["numerics"]) == {
-        "device", "precision", "compiled", "threads", "instruction_set", "processes", "replayed"
-    }  # fmt: skip
+        "device",
+        "precision",
+        "compiled",
+        "threads",
+        "instruction_set",
+        "processes",
+        "replayed",
+    }
     # the recipe as given, with what the data say about the network filled in
-    assert finished.recipe["model"] == {**small().to_dict()["model"], "num_classes": 10, "in_channels": 1}
+    assert finished.recipe["model"] == {
+        **small().to_dict()["model"],
+        "num_classes": 10,
+        "in_channels": 1,
+    }
 
 
 def test_the_bundle_gives_the_numbers_of_the_result(finished: RunFolder) -> None:
     bundle, dataset = read_bundle(finished.bundle_path), data.load("digits")
     metrics = evaluate(bundle.network, data.eval_batches(dataset.test, bundle.preprocess))
-    assert (metrics.loss, metrics.top1_error_pct) == (finished.result["test_loss"], finished.result["test_top1_error_pct"])
+    assert (metrics.loss, metrics.top1_error_pct) == (
+        finished.result["test_loss"],
+        finished.result["test_top1_error_pct"],
+    )
     assert {**bundle.metrics, "checksum": finished.result["checksum"]} == finished.result
     assert bundle.classes == dataset.classes
 
 
 def test_validation_and_test_curves_at_their_moments(small: Small, tmp_path: Path) -> None:
-    overrides = ["data.validation_images=100", "evaluation.test_curve=true", 'evaluation.snapshots=["0 steps", "5 steps", "11 steps"]']
+    overrides = [
+        "data.validation_images=100",
+        "evaluation.test_curve=true",
+        'evaluation.snapshots=["0 steps", "5 steps", "11 steps"]',
+    ]
     result = train_recipe(small(*overrides), tmp_path, threads=1)
     folder = RunFolder.open(tmp_path)
     for kind in ("validation", "test"):
@@ -93,7 +144,9 @@ def test_another_recipe_is_refused_with_the_difference(finished: RunFolder, smal
         train_recipe(small(), finished.path)
 
 
-def test_foreign_folders_are_refused_before_anything_is_loaded_or_written(small: Small, tmp_path: Path) -> None:
+def test_foreign_folders_are_refused_before_anything_is_loaded_or_written(
+    small: Small, tmp_path: Path
+) -> None:
     (tmp_path / "thesis.tex").touch()
     assert "is no run" in refused(RunError, small, tmp_path, "data.name=no-such-data")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -109,15 +162,28 @@ def test_foreign_folders_are_refused_before_anything_is_loaded_or_written(small:
         ("model.num_classes=7", "model.num_classes = 7, but digits has 10"),
     ],
 )
-def test_what_cannot_be_is_found_before_a_file_is_written(override: str, tells: str, small: Small, tmp_path: Path) -> None:
+def test_what_cannot_be_is_found_before_a_file_is_written(
+    override: str, tells: str, small: Small, tmp_path: Path
+) -> None:
     assert tells in refused(ValueError, small, tmp_path / "run", override)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(small: Small, tmp_path: Path) -> None:
-    line = refused(NonFiniteLossError, small, tmp_path / "at-once", "optimizer.lr=1e9", "train.checkpoint_every_seconds=60")
+def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(
+    small: Small, tmp_path: Path
+) -> None:
+    line = refused(
+        NonFiniteLossError,
+        small,
+        tmp_path / "at-once",
+        "optimizer.lr=1e9",
+        "train.checkpoint_every_seconds=60",
+    )
     assert line.startswith("the loss is nan between steps ")
-    assert "; there is no checkpoint yet; a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help" in line
+    assert (
+        "; there is no checkpoint yet; a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
+        in line
+    )
     line = refused(NonFiniteLossError, small, tmp_path / "later", *DIVERGES_LATER, threads=1)
     good = RunFolder(tmp_path / "later").checkpoints()[-1]
     assert f"the last good checkpoint is {good};" in line
@@ -126,17 +192,34 @@ def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(small: Sm
 
 
 def test_on_the_command_line_it_is_one_line_and_status_2(
-    small_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        sys, "argv", ["reslearn", "train", *small_flags, "--lr", "1e9", "--set", "optimizer.lr=1e9", "--out", str(tmp_path)]
+        sys,
+        "argv",
+        [
+            "reslearn",
+            "train",
+            *small_flags,
+            "--lr",
+            "1e9",
+            "--set",
+            "optimizer.lr=1e9",
+            "--out",
+            str(tmp_path),
+        ],
     )
     monkeypatch.setattr("warnings.showwarning", None)
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
     errors = capsys.readouterr().err
-    assert errors.startswith("reslearn: a weight is no finite number after step 4; there is no checkpoint yet; ")
+    assert errors.startswith(
+        "reslearn: a weight is no finite number after step 4; there is no checkpoint yet; "
+    )
     assert errors.count("\n") == 1
 
 
@@ -145,18 +228,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system that has room for two checkpoints, not for a third beside them."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("no right to mount a small disk here")
     yield disk
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(small: Small, outcome: Callable[[Path], Any], tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_keeps_the_checkpoint_before(
+    small: Small, outcome: Callable[[Path], Any], tmp_path: Path, small_disk: Path
+) -> None:
     line = refused(OSError, small, small_disk / "run", threads=1)
     folder = RunFolder(small_disk / "run")
     assert [path.stem for path in folder.checkpoints()] == ["step-00000004", "step-00000007"]
     assert "No space left on device while writing to" in line
-    assert f"the last good checkpoint is {folder.checkpoints()[-1]}; go on with: reslearn train --resume --out " in line
+    assert (
+        f"the last good checkpoint is {folder.checkpoints()[-1]}; go on with: reslearn train --resume --out "
+        in line
+    )
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     train_recipe(small(), small_disk / "run", resume=True, threads=1)
     train_recipe(small(), tmp_path / "unbroken", threads=1)
@@ -169,10 +261,20 @@ def test_damaged_checkpoints_are_one_line_and_the_older_one_goes_on(
     expected, newest = outcome(finished.path), unfinished(finished)
     whole = newest.read_bytes()
     other = io.BytesIO()
-    torch.save({**torch.load(newest, weights_only=True), "model": {"foreign": torch.zeros(1)}}, other)
+    torch.save(
+        {**torch.load(newest, weights_only=True), "model": {"foreign": torch.zeros(1)}}, other
+    )
     listed = io.BytesIO()
     torch.save([1, 2], listed)
-    for content in (b"", b"not a checkpoint", whole[:100], whole[: len(whole) // 2], whole[:-1], other.getvalue(), listed.getvalue()):
+    for content in (
+        b"",
+        b"not a checkpoint",
+        whole[:100],
+        whole[: len(whole) // 2],
+        whole[:-1],
+        other.getvalue(),
+        listed.getvalue(),
+    ):
         newest.write_bytes(content)
         line = refused(RunError, small, finished.path, threads=1)
         assert line.startswith(f"{newest}: ")
@@ -183,17 +285,31 @@ def test_damaged_checkpoints_are_one_line_and_the_older_one_goes_on(
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "instruction set": (lambda record: record["numerics"].update(instruction_set="ABACUS"), "the run began on ABACUS"),
-    "torch": (lambda record: record["versions"].update(torch="1.0"), "the run began with torch 1.0"),
-    "device": (lambda record: record["numerics"].update(device="cuda:99"), "the run began on cuda:99, which is not here"),
-    "images": (lambda record: record["data"].update(fingerprint="0"), "the run began on other images"),
+    "instruction set": (
+        lambda record: record["numerics"].update(instruction_set="ABACUS"),
+        "the run began on ABACUS",
+    ),
+    "torch": (
+        lambda record: record["versions"].update(torch="1.0"),
+        "the run began with torch 1.0",
+    ),
+    "device": (
+        lambda record: record["numerics"].update(device="cuda:99"),
+        "the run began on cuda:99, which is not here",
+    ),
+    "images": (
+        lambda record: record["data"].update(fingerprint="0"),
+        "the run began on other images",
+    ),
     "nothing": (lambda record: record.pop("numerics"), "does not say how the run began"),
     "foreign": (lambda record: record["numerics"].update(more=1), "does not say how the run began"),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_record_that_cannot_be_obeyed_is_refused(name: str, finished: RunFolder, small: Small) -> None:
+def test_a_record_that_cannot_be_obeyed_is_refused(
+    name: str, finished: RunFolder, small: Small
+) -> None:
     unfinished(finished)
     change, tells = CHANGES[name]
     record = finished.environment
@@ -205,8 +321,12 @@ def test_a_record_that_cannot_be_obeyed_is_refused(name: str, finished: RunFolde
 def test_the_record_is_obeyed(finished: RunFolder, small: Small) -> None:
     """Not what `auto` would choose here, but what the run began with."""
     unfinished(finished)
-    assert "began with 1 threads: leave --threads 2 out" in refused(RunError, small, finished.path, threads=2)
-    assert "began on cpu: leave --device meta out" in refused(RunError, small, finished.path, device="meta")
+    assert "began with 1 threads: leave --threads 2 out" in refused(
+        RunError, small, finished.path, threads=2
+    )
+    assert "began on cpu: leave --device meta out" in refused(
+        RunError, small, finished.path, device="meta"
+    )
     record = finished.environment
     record["numerics"] |= {"precision": "bf16", "threads": 1}
     del record["numerics"]["replayed"]  # as in records from before there was any
@@ -238,7 +358,10 @@ def test_milestones_in_two_units_must_rise_too(small: Small, tmp_path: Path) -> 
 
 def test_milestones_without_effect_are_told(small: Small, tmp_path: Path) -> None:
     recipe = small("schedule.kind=step", 'schedule.milestones=["5 steps", "11 steps", "8 epochs"]')
-    with pytest.warns(UserWarning, match="schedule.milestones: 11 steps, 8 epochs without effect, since the training ends after 11 steps"):
+    with pytest.warns(
+        UserWarning,
+        match="schedule.milestones: 11 steps, 8 epochs without effect, since the training ends after 11 steps",
+    ):
         train_recipe(recipe, tmp_path, threads=1)
 
 
@@ -246,7 +369,10 @@ def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None
     """The curve is write-only: with and without it the network is the same."""
     for name, overrides in (("with", ["evaluation.test_curve=true"]), ("without", [])):
         train_recipe(small(*overrides), tmp_path / name, threads=1)
-    nets = [read_bundle(tmp_path / name / "model.safetensors").network.state_dict() for name in ("with", "without")]
+    nets = [
+        read_bundle(tmp_path / name / "model.safetensors").network.state_dict()
+        for name in ("with", "without")
+    ]
     assert all(torch.equal(value, nets[1][key]) for key, value in nets[0].items())
     assert json.loads((tmp_path / "without" / "result.json").read_text())["test_touched"] == 1
 

@@ -3,12 +3,29 @@
 Reads run folders, never trains.
 """
 
-from reslearn.analysis.blockwise import assembled, block_shapes, droppable, interchangeable, without_body
+from reslearn.analysis.blockwise import (
+    assembled,
+    block_shapes,
+    droppable,
+    interchangeable,
+    without_body,
+)
 from reslearn.analysis.construct import Construction, construct
 from reslearn.analysis.exactness import BlockCheck, check_blocks
 from reslearn.analysis.gradients import Gradients, LayerGradient, first_to_last, gradients
 from reslearn.analysis.identity_fit import chain, identity_loss, inputs
-from reslearn.analysis.landscape import Grid, Line, Point, across, along, barrier, between, filter_normalised, grid, moved
+from reslearn.analysis.landscape import (
+    Grid,
+    Line,
+    Point,
+    across,
+    along,
+    barrier,
+    between,
+    filter_normalised,
+    grid,
+    moved,
+)
 from reslearn.analysis.lesions import Lesions, kendall_tau, lesions
 from reslearn.analysis.paths import BlockwiseBackward, PathLength, Paths, paths
 from reslearn.analysis.probes import StageProbe, probes

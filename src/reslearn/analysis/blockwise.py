@@ -22,7 +22,9 @@ def assembled(net: Network, blocks: Iterable[nn.Module]) -> nn.Sequential:
 
 def without_body(block: Residual) -> nn.Module:
     """The block with F removed: its shortcut and its activation; a plain block is removed whole."""
-    return nn.Identity() if block.shortcut is None else nn.Sequential(block.shortcut, block.activation)
+    return (
+        nn.Identity() if block.shortcut is None else nn.Sequential(block.shortcut, block.activation)
+    )
 
 
 @torch.no_grad()
@@ -46,7 +48,11 @@ def block_shapes(net: Network, x: Tensor) -> list[tuple[Shape, Shape]]:
 def droppable(net: Network, shapes: Sequence[tuple[Shape, Shape]]) -> list[int]:
     """Numbers, from 0, of the blocks that can be dropped: every residual one, plain ones that keep the shape."""
     blocks = net.blocks()
-    return [index for index, (entered, left) in enumerate(shapes) if blocks[index][1].shortcut is not None or entered == left]
+    return [
+        index
+        for index, (entered, left) in enumerate(shapes)
+        if blocks[index][1].shortcut is not None or entered == left
+    ]
 
 
 def interchangeable(shapes: Sequence[tuple[Shape, Shape]]) -> list[list[int]]:

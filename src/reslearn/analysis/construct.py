@@ -35,7 +35,9 @@ class Construction:
 
 
 @torch.no_grad()
-def construct(shallow: Network, name: str, batches: Iterable[tuple[Tensor, Tensor]]) -> Construction:
+def construct(
+    shallow: Network, name: str, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Construction:
     """Deepen `shallow` to the network called `name` and compare both on `batches`. ValueError where that network is no deeper relative."""
     kept = list(batches)
     shallow = shallow.eval()

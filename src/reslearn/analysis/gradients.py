@@ -64,7 +64,9 @@ def gradients(net: Network, x: Tensor, y: Tensor, *, step: int = 0) -> Gradients
         for name, module in twin.named_modules()
         if isinstance(module, nn.Conv2d) and ".shortcut" not in name
     )
-    signal = tuple(LayerGradient(name=name, norm=_norm(output.grad)) for name, output in outputs.items())
+    signal = tuple(
+        LayerGradient(name=name, norm=_norm(output.grad)) for name, output in outputs.items()
+    )
     return Gradients(
         step=step,
         loss=float(loss.detach()),

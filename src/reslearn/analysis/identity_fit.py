@@ -18,7 +18,9 @@ def chain(*, num_blocks: int, width: int, with_shortcuts: bool, seed: int) -> nn
     """`num_blocks` blocks act(F(x) + x), or act(F(x)) without shortcuts, F two layers; the same weights for both kinds."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(*(_block(width, nn.Identity() if with_shortcuts else None) for _ in range(num_blocks)))
+        return nn.Sequential(
+            *(_block(width, nn.Identity() if with_shortcuts else None) for _ in range(num_blocks))
+        )
 
 
 def inputs(*, num_inputs: int, width: int, seed: int) -> Float32[Tensor, "b d"]:

@@ -67,7 +67,9 @@ def along(start: Network, end: Network, batches: Batches, *, num_points: int = 1
     )
 
 
-def across(net: Network, direction: Direction, batches: Batches, *, num_points: int = 11) -> tuple[Point, ...]:
+def across(
+    net: Network, direction: Direction, batches: Batches, *, num_points: int = 11
+) -> tuple[Point, ...]:
     """Loss and error at `num_points` evenly spaced distances from -1 to 1. ValueError for fewer than 3."""
     found = []
     with progress("across", num_points, after_seconds=2.0) as advance:
@@ -77,7 +79,9 @@ def across(net: Network, direction: Direction, batches: Batches, *, num_points: 
     return tuple(found)
 
 
-def grid(net: Network, first: Direction, second: Direction, batches: Batches, *, num_points: int = 7) -> Grid:
+def grid(
+    net: Network, first: Direction, second: Direction, batches: Batches, *, num_points: int = 7
+) -> Grid:
     """Loss and error over the square of distances -1 to 1 in two directions. ValueError for fewer than 3 a side."""
     places = _places(num_points, -1.0, 1.0)
     rows: list[list[Point]] = []
@@ -85,7 +89,9 @@ def grid(net: Network, first: Direction, second: Direction, batches: Batches, *,
         for up in places:
             rows.append([])
             for right in places:
-                rows[-1].append(_measured(moved(net, [(first, right), (second, up)]), batches, at=right))
+                rows[-1].append(
+                    _measured(moved(net, [(first, right), (second, up)]), batches, at=right)
+                )
                 advance(1)
     return Grid(
         distances=tuple(places),
@@ -98,8 +104,12 @@ def grid(net: Network, first: Direction, second: Direction, batches: Batches, *,
 def between(start: Network, end: Network, t: float) -> Network:
     """A new network with parameters (1 - t) start + t end; exactly theirs at 0 and 1. Its batch norm statistics are those of `start`."""
     ours, theirs = dict(start.named_parameters()), dict(end.named_parameters())
-    if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
-        raise ValueError(f"{start.name} and {end.name} have different parameters: there is no line between them")
+    if {name: value.shape for name, value in ours.items()} != {
+        name: value.shape for name, value in theirs.items()
+    }:
+        raise ValueError(
+            f"{start.name} and {end.name} have different parameters: there is no line between them"
+        )
     net = deepcopy(start)
     for name, parameter in net.named_parameters():
         parameter.copy_(torch.lerp(ours[name], theirs[name], t))
@@ -126,7 +136,10 @@ def filter_normalised(net: Network, *, seed: int, number: int = 0) -> dict[str, 
             direction[name] = torch.zeros_like(parameter)
             continue
         drawn = torch.randn(parameter.shape, generator=generator)
-        wanted, had = (value.flatten(1).norm(dim=1).view(-1, *[1] * (value.ndim - 1)) for value in (parameter, drawn))
+        wanted, had = (
+            value.flatten(1).norm(dim=1).view(-1, *[1] * (value.ndim - 1))
+            for value in (parameter, drawn)
+        )
         direction[name] = drawn * (wanted / had)
     return direction
 
@@ -147,5 +160,7 @@ def _measured(net: Network, batches: Batches, *, at: float) -> Point:
 
 def _places(num_points: int, low: float, high: float) -> list[float]:
     if num_points < 3:
-        raise ValueError(f"{num_points} points: allowed are 3 and more, for the ends and what lies between")
+        raise ValueError(
+            f"{num_points} points: allowed are 3 and more, for the ends and what lies between"
+        )
     return [low + (high - low) * index / (num_points - 1) for index in range(num_points)]

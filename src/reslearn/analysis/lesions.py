@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from reslearn.analysis.blockwise import assembled, block_shapes, droppable, interchangeable, without_body
+from reslearn.analysis.blockwise import (
+    assembled,
+    block_shapes,
+    droppable,
+    interchangeable,
+    without_body,
+)
 from reslearn.data.progress import progress
 from reslearn.evaluate import evaluate
 from reslearn.models import Network
@@ -74,7 +80,9 @@ class Lesions:
     reordered: tuple[Reordered, ...]
 
 
-def lesions(net: Network, batches: Iterable[tuple[Tensor, Tensor]], *, draws: int = 5, seed: int = 0) -> Lesions:
+def lesions(
+    net: Network, batches: Iterable[tuple[Tensor, Tensor]], *, draws: int = 5, seed: int = 0
+) -> Lesions:
     """All lesions of `net`, each measured on all of `batches` in evaluation mode; the net is left as it was.
 
     `draws`: random choices for each number of blocks or swaps (fewer where there are no more). `seed` decides them.
@@ -88,7 +96,9 @@ def lesions(net: Network, batches: Iterable[tuple[Tensor, Tensor]], *, draws: in
     names, blocks = zip(*net.blocks(), strict=True)
     shapes = block_shapes(net, kept[0][0])
     can_go, groups = droppable(net, shapes), interchangeable(shapes)
-    choices = {number: choose(can_go, number, draws=draws, seed=seed) for number in _numbers(len(can_go))}
+    choices = {
+        number: choose(can_go, number, draws=draws, seed=seed) for number in _numbers(len(can_go))
+    }
     orders = {
         swaps: [swap(len(blocks), groups, swaps, seed=seed, draw=draw) for draw in range(draws)]
         for swaps in _doublings(sum(map(len, groups)))
@@ -102,21 +112,34 @@ def lesions(net: Network, batches: Iterable[tuple[Tensor, Tensor]], *, draws: in
             return Measured(loss=found.loss, top1_error_pct=found.top1_error_pct)
 
         def drop(gone: Sequence[int]) -> Measured:
-            return measure(without_body(block) if index in gone else block for index, block in enumerate(blocks))
+            return measure(
+                without_body(block) if index in gone else block
+                for index, block in enumerate(blocks)
+            )
 
         intact = measure(blocks)
         one = {index: drop([index]) for index in can_go}
         some = {number: [drop(gone) for gone in chosen] for number, chosen in choices.items()}
-        changed = {swaps: [measure(blocks[index] for index in order) for order in tried] for swaps, tried in orders.items()}
+        changed = {
+            swaps: [measure(blocks[index] for index in order) for order in tried]
+            for swaps, tried in orders.items()
+        }
     return Lesions(
         intact=intact,
         one_dropped=tuple(
-            BlockDropped(block=names[index], number=index + 1, loss=found.loss, top1_error_pct=found.top1_error_pct)
+            BlockDropped(
+                block=names[index],
+                number=index + 1,
+                loss=found.loss,
+                top1_error_pct=found.top1_error_pct,
+            )
             for index, found in one.items()
         ),
         not_droppable=tuple(name for index, name in enumerate(names) if index not in can_go),
         some_dropped=tuple(_some_dropped(number, tried) for number, tried in some.items()),
-        reordered=tuple(_reordered(swaps, orders[swaps], tried) for swaps, tried in changed.items()),
+        reordered=tuple(
+            _reordered(swaps, orders[swaps], tried) for swaps, tried in changed.items()
+        ),
     )
 
 
@@ -129,7 +152,9 @@ def choose(blocks: Sequence[int], number: int, *, draws: int, seed: int) -> list
     return list(found)
 
 
-def swap(num_blocks: int, groups: Sequence[Sequence[int]], num_swaps: int, *, seed: int, draw: int) -> list[int]:
+def swap(
+    num_blocks: int, groups: Sequence[Sequence[int]], num_swaps: int, *, seed: int, draw: int
+) -> list[int]:
     """An order of blocks after `num_swaps` random swaps, each of two places of one group; a pure function of all its arguments."""
     random = np.random.default_rng((seed, num_swaps, draw))
     pairs = [(one, other) for group in groups for one in group for other in group if one < other]
@@ -151,16 +176,22 @@ def kendall_tau(order: Sequence[int]) -> float:
 
 def _some_dropped(number: int, found: Sequence[Measured]) -> SomeDropped:
     mean, deviation = _mean_and_deviation(found)
-    return SomeDropped(num_blocks=number, draws=tuple(found), mean_top1_error_pct=mean, sd_top1_error_pct=deviation)
+    return SomeDropped(
+        num_blocks=number, draws=tuple(found), mean_top1_error_pct=mean, sd_top1_error_pct=deviation
+    )
 
 
 def _reordered(swaps: int, orders: Sequence[Sequence[int]], found: Sequence[Measured]) -> Reordered:
     mean, deviation = _mean_and_deviation(found)
     taus = tuple(kendall_tau(order) for order in orders)
     return Reordered(
-        num_swaps=swaps, kendall_tau=taus, draws=tuple(found), mean_kendall_tau=statistics.fmean(taus), mean_top1_error_pct=mean,
+        num_swaps=swaps,
+        kendall_tau=taus,
+        draws=tuple(found),
+        mean_kendall_tau=statistics.fmean(taus),
+        mean_top1_error_pct=mean,
         sd_top1_error_pct=deviation,
-    )  # fmt: skip
+    )
 
 
 def _mean_and_deviation(found: Sequence[Measured]) -> tuple[float, float | None]:

@@ -71,7 +71,9 @@ class BlockwiseBackward:
     def __init__(self, net: Network, x: Tensor, y: Tensor) -> None:
         missing = [name for name, block in net.blocks() if block.shortcut is None]
         if missing:
-            raise ValueError(f"{net.name} has no shortcuts: its signal has one path only, through every block")
+            raise ValueError(
+                f"{net.name} has no shortcuts: its signal has one path only, through every block"
+            )
         twin = deepcopy(net).train().requires_grad_(False)
         self._passed: list[_Passed] = []
         with torch.enable_grad():
@@ -80,7 +82,9 @@ class BlockwiseBackward:
                 self._passed.append(_Passed(block, hidden))
                 hidden = self._passed[-1].output.detach()
             end = hidden.requires_grad_()
-            (self._at_end,) = torch.autograd.grad(functional.cross_entropy(twin.get_submodule("head")(end), y), end)
+            (self._at_end,) = torch.autograd.grad(
+                functional.cross_entropy(twin.get_submodule("head")(end), y), end
+            )
 
     @property
     def num_blocks(self) -> int:
@@ -96,7 +100,9 @@ class BlockwiseBackward:
 
     def path(self, through: Sequence[int]) -> Tensor:
         """The gradient by one path: through the bodies of the blocks `through` (numbers from 0), the other blocks' shortcuts."""
-        return self.gradient(["body" if index in through else "shortcut" for index in range(self.num_blocks)])
+        return self.gradient(
+            ["body" if index in through else "shortcut" for index in range(self.num_blocks)]
+        )
 
 
 class _Passed:
@@ -116,7 +122,11 @@ class _Passed:
         return self._by(self.response if branch == "body" else self.carried, gradient)
 
     def _by(self, branch: Tensor, gradient: Tensor) -> Tensor:
-        return gradient if branch is self.entry else torch.autograd.grad(branch, self.entry, gradient, retain_graph=True)[0]
+        return (
+            gradient
+            if branch is self.entry
+            else torch.autograd.grad(branch, self.entry, gradient, retain_graph=True)[0]
+        )
 
 
 def paths(net: Network, x: Tensor, y: Tensor, *, draws: int = 10, seed: int = 0) -> Paths:
@@ -156,7 +166,9 @@ def summarise(norms: Sequence[Sequence[float]], *, gradient_norm: float) -> Path
                 length=length,
                 paths_pct=100 * share[length],
                 mean_gradient_norm=means[length],
-                sd_gradient_norm=statistics.stdev(norms[length]) if len(norms[length]) > 1 else None,
+                sd_gradient_norm=statistics.stdev(norms[length])
+                if len(norms[length]) > 1
+                else None,
                 least_gradient_norm=min(norms[length]),
                 greatest_gradient_norm=max(norms[length]),
                 num_draws=len(norms[length]),

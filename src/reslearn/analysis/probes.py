@@ -32,7 +32,12 @@ class StageProbe:
 
 
 def probes(
-    net: Network, train: Iterable[tuple[Tensor, Tensor]], test: Iterable[tuple[Tensor, Tensor]], *, dimension: int = 16, seed: int = 0
+    net: Network,
+    train: Iterable[tuple[Tensor, Tensor]],
+    test: Iterable[tuple[Tensor, Tensor]],
+    *,
+    dimension: int = 16,
+    seed: int = 0,
 ) -> list[StageProbe]:
     """A probe for each of `net.stages`, in order, fitted on `train` and read on `test`, network in evaluation mode.
 
@@ -44,11 +49,16 @@ def probes(
     fitted, labels = _features(net, train)
     read, answers = _features(net, test)
     common = min(dimension, *(min(features.shape) for features in fitted.values()))
-    return [_probe(stage, fitted[stage], labels, read[stage], answers, dimension=common, seed=seed) for stage in fitted]
+    return [
+        _probe(stage, fitted[stage], labels, read[stage], answers, dimension=common, seed=seed)
+        for stage in fitted
+    ]
 
 
 @torch.no_grad()
-def _features(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[dict[str, Features], npt.NDArray[np.int64]]:
+def _features(
+    net: Network, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[dict[str, Features], npt.NDArray[np.int64]]:
     """{stage: [N, C]} and labels [N]."""
     was_training = net.training
     net.eval()
@@ -61,10 +71,21 @@ def _features(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[d
     net.train(was_training)
     if not labels:
         raise ValueError("no image to probe with")
-    return {stage: torch.cat(part).numpy() for stage, part in parts.items()}, torch.cat(labels).numpy()
+    return {stage: torch.cat(part).numpy() for stage, part in parts.items()}, torch.cat(
+        labels
+    ).numpy()
 
 
-def _probe(stage: str, fitted: Features, labels: Any, read: Features, answers: Any, *, dimension: int, seed: int) -> StageProbe:
+def _probe(
+    stage: str,
+    fitted: Features,
+    labels: Any,
+    read: Features,
+    answers: Any,
+    *,
+    dimension: int,
+    seed: int,
+) -> StageProbe:
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -72,10 +93,16 @@ def _probe(stage: str, fitted: Features, labels: Any, read: Features, answers: A
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn, without types
 
-    reader = make_pipeline(StandardScaler(), PCA(dimension, random_state=seed), LogisticRegression(max_iter=300, random_state=seed))
+    reader = make_pipeline(
+        StandardScaler(),
+        PCA(dimension, random_state=seed),
+        LogisticRegression(max_iter=300, random_state=seed),
+    )
     # One thread: these are small products, and two threads on a busy machine wait for each other (measured: 60 times as long).
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum is as good for a reading
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # near the optimum is as good for a reading
         reader.fit(fitted, labels)
     return StageProbe(
         stage=stage,

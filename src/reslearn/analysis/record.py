@@ -30,21 +30,32 @@ def gradients_record(subject: Subject, *, num_images: int = 512) -> dict[str, An
         "model": subject.recipe["model"]["name"],
         "images": min(num_images, len(subject.train)),
         "reads": "training mode; ratio of the first to the last third of layers: below 1 vanishing, above 1 exploding",
-        "moments": [asdict(moment) for moment in gradients_by_moment(subject, num_images=num_images)],
+        "moments": [
+            asdict(moment) for moment in gradients_by_moment(subject, num_images=num_images)
+        ],
     }
 
 
 def gradients_by_moment(subject: Subject, *, num_images: int = 512) -> list[Gradients]:
     """`gradients` at step 0, at each snapshot and at the end."""
     x, y = subject.training_batch(num_images)
-    return [gradients(subject.network(moment), x, y, step=subject.step_of(moment)) for moment in subject.moments()]
+    return [
+        gradients(subject.network(moment), x, y, step=subject.step_of(moment))
+        for moment in subject.moments()
+    ]
 
 
 def probes_record(subject: Subject, *, dimension: int = 16, seed: int = 0) -> dict[str, Any]:
     """Probes of the trained net and of the net as it was before its first step, fitted on training images, read on test images."""
     nets = {"trained": subject.network(), "untrained": subject.network(0)}
     found = {
-        name: probes(net, subject.batches(subject.train), subject.batches(subject.test), dimension=dimension, seed=seed)
+        name: probes(
+            net,
+            subject.batches(subject.train),
+            subject.batches(subject.test),
+            dimension=dimension,
+            seed=seed,
+        )
         for name, net in nets.items()
     }
     return {
@@ -56,7 +67,9 @@ def probes_record(subject: Subject, *, dimension: int = 16, seed: int = 0) -> di
     }
 
 
-def lesion_record(subject: Subject, *, num_images: int = 1000, draws: int = 5, seed: int = 0) -> dict[str, Any]:
+def lesion_record(
+    subject: Subject, *, num_images: int = 1000, draws: int = 5, seed: int = 0
+) -> dict[str, Any]:
     """Blocks dropped and swapped, measured on test images, evenly spaced over all where these are more than `num_images`."""
     images = subject.test.spread(num_images)
     return {
@@ -68,7 +81,9 @@ def lesion_record(subject: Subject, *, num_images: int = 1000, draws: int = 5, s
     }
 
 
-def paths_record(subject: Subject, *, num_images: int = 128, draws: int = 10, seed: int = 0) -> dict[str, Any]:
+def paths_record(
+    subject: Subject, *, num_images: int = 128, draws: int = 10, seed: int = 0
+) -> dict[str, Any]:
     """Path lengths of the trained network, on one fixed batch of clean training images."""
     x, y = subject.training_batch(num_images)
     return {
@@ -82,7 +97,13 @@ def paths_record(subject: Subject, *, num_images: int = 128, draws: int = 10, se
 
 
 def landscape_record(
-    subject: Subject, other: Subject | None = None, *, num_images: int = 500, num_points: int = 11, num_grid: int = 7, seed: int = 0
+    subject: Subject,
+    other: Subject | None = None,
+    *,
+    num_images: int = 500,
+    num_points: int = 11,
+    num_grid: int = 7,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The line from the start of the run to its end, or from its end to that of `other`, and across its end; on training images.
 
@@ -93,7 +114,9 @@ def landscape_record(
     batches = list(subject.batches(subject.train.spread(num_images)))
     trained = subject.network()
     start, end = (subject.network(0), trained) if other is None else (trained, other.network())
-    first, second = (landscape.filter_normalised(trained, seed=seed, number=number) for number in range(2))
+    first, second = (
+        landscape.filter_normalised(trained, seed=seed, number=number) for number in range(2)
+    )
     return {
         "model": subject.recipe["model"]["name"],
         "images": sum(len(labels) for _, labels in batches),
@@ -102,6 +125,11 @@ def landscape_record(
         "start": "step 0" if other is None else str(subject.folder.path),
         "end": f"step {subject.step_of(None)}" if other is None else str(other.folder.path),
         "line": asdict(landscape.along(start, end, batches, num_points=num_points)),
-        "across": [asdict(point) for point in landscape.across(trained, first, batches, num_points=num_points)],
-        "grid": asdict(landscape.grid(trained, first, second, batches, num_points=num_grid)) if num_grid else None,
+        "across": [
+            asdict(point)
+            for point in landscape.across(trained, first, batches, num_points=num_points)
+        ],
+        "grid": asdict(landscape.grid(trained, first, second, batches, num_points=num_grid))
+        if num_grid
+        else None,
     }

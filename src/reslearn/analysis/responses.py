@@ -33,7 +33,9 @@ def responses(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> list[La
 
     ValueError where there is no image, or no 3x3 layer.
     """
-    layers = {name: module for name, module in net.response_layers() if _is_3x3(net.get_submodule(name))}
+    layers = {
+        name: module for name, module in net.response_layers() if _is_3x3(net.get_submodule(name))
+    }
     if not layers:
         raise ValueError(f"{net.name} has no 3x3 layer")
     sums: dict[str, Tensor] = {}
@@ -48,7 +50,11 @@ def responses(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> list[La
     if not sums:
         raise ValueError("no image to respond to")
     return [
-        LayerResponse(layer=name, standard_deviation=_standard_deviation(sums[name]), gamma_rms=_gamma_rms(module))
+        LayerResponse(
+            layer=name,
+            standard_deviation=_standard_deviation(sums[name]),
+            gamma_rms=_gamma_rms(module),
+        )
         for name, module in layers.items()
     ]
 
@@ -60,7 +66,9 @@ def _watched(layers: dict[str, nn.Module], sums: dict[str, Tensor]) -> Iterator[
     def watch(name: str, module: nn.Module) -> Any:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             values = output.double()
-            part = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
+            part = torch.stack(
+                [values.new_tensor(values.numel()), values.sum(), values.square().sum()]
+            )
             sums[name] = sums[name] + part if name in sums else part
 
         return module.register_forward_hook(add)
@@ -79,7 +87,9 @@ def _standard_deviation(sums: Tensor) -> float:
 
 
 def _gamma_rms(module: nn.Module) -> float | None:
-    return float(module.weight.square().mean().sqrt()) if isinstance(module, nn.BatchNorm2d) else None
+    return (
+        float(module.weight.square().mean().sqrt()) if isinstance(module, nn.BatchNorm2d) else None
+    )
 
 
 def _is_3x3(module: nn.Module) -> bool:

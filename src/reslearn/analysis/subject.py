@@ -21,7 +21,12 @@ from reslearn.runs import RunError, RunFolder, plain
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
 _EVALUATION_BATCH = 500
-_MAY_DIFFER = ("name", "seed", "overrides", "evaluation")  # of two runs between which a line is drawn
+_MAY_DIFFER = (
+    "name",
+    "seed",
+    "overrides",
+    "evaluation",
+)  # of two runs between which a line is drawn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,16 +46,25 @@ class Subject:
         if not run.is_complete:
             raise RunError(f"{run.path} is not complete: reslearn train --resume --out {run.path}")
         if not run.bundle_path.is_file():
-            raise RunError(f"{run.path} has no model.safetensors: the weights of this run were not kept")
+            raise RunError(
+                f"{run.path} has no model.safetensors: the weights of this run were not kept"
+            )
         recipe = run.recipe
         options = recipe["data"]
-        images = data.load(options["name"], data_dir=data_dir, size_px=options["size_px"], stream=options.get("jitter") is not None)
+        images = data.load(
+            options["name"],
+            data_dir=data_dir,
+            size_px=options["size_px"],
+            stream=options.get("jitter") is not None,
+        )
         run.check_images(images.fingerprint)
         images = data.split(images, options["validation_images"])
         if options["train_images"] is not None:
             images = replace(images, train=images.train.spread(options["train_images"]))
         preprocess = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash).preprocess
-        return cls(folder=run, recipe=recipe, preprocess=preprocess, train=images.train, test=images.test)
+        return cls(
+            folder=run, recipe=recipe, preprocess=preprocess, train=images.train, test=images.test
+        )
 
     def network(self, step: int | None = None) -> models.Network:
         """The network after `step`, the trained one where None, in evaluation mode.
@@ -64,7 +78,9 @@ class Subject:
             return read_bundle(kept[step], recipe_hash=self.folder.recipe_hash).network
         if step == 0:
             return self.untrained()
-        raise ValueError(f"step {step}: {self.folder.path} keeps {', '.join(map(str, sorted({0, *kept})))} and the trained network")
+        raise ValueError(
+            f"step {step}: {self.folder.path} keeps {', '.join(map(str, sorted({0, *kept})))} and the trained network"
+        )
 
     def untrained(self, **switches: Any) -> models.Network:
         """The network as it was before the first step, from recipe and seed; `switches` of `build` make it another, as a control.
@@ -96,15 +112,26 @@ class Subject:
 
 def check_same_recipe(one: Subject, other: Subject) -> None:
     """RunError unless both runs are of one recipe: their seeds, their names and what was recorded of them may differ."""
-    ours, theirs = ({key: value for key, value in subject.recipe.items() if key not in _MAY_DIFFER} for subject in (one, other))
-    different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    ours, theirs = (
+        {key: value for key, value in subject.recipe.items() if key not in _MAY_DIFFER}
+        for subject in (one, other)
+    )
+    different = sorted(
+        key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+    )
     if different:
         first = different[0]
         told = f"{first} = {json.dumps(ours.get(first))} and {json.dumps(theirs.get(first))}"
         if isinstance(ours.get(first), Mapping) and isinstance(theirs.get(first), Mapping):
-            keys = sorted(key for key in ours[first].keys() | theirs[first].keys() if ours[first].get(key) != theirs[first].get(key))
+            keys = sorted(
+                key
+                for key in ours[first].keys() | theirs[first].keys()
+                if ours[first].get(key) != theirs[first].get(key)
+            )
             told = f"{first}.{keys[0]} = {json.dumps(ours[first].get(keys[0]))} and {json.dumps(theirs[first].get(keys[0]))}"
-        raise RunError(f"{other.folder.path} is no other run of the recipe of {one.folder.path}: {told}; only the seed may differ")
+        raise RunError(
+            f"{other.folder.path} is no other run of the recipe of {one.folder.path}: {told}; only the seed may differ"
+        )
 
 
 def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:

@@ -48,12 +48,29 @@ def analyse(
     run: Annotated[Path, typer.Argument(help="The folder of a complete run.")],
     what: Annotated[What, typer.Argument(help="What is looked at; see above.")],
     images: Annotated[int | None, typer.Option(min=1, help=_IMAGES_HELP)] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="Random draws of each kind; default: 5 (lesion), 10 (paths).")] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Random draws of each kind; default: 5 (lesion), 10 (paths)."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides the draws; default: 0.")] = None,
-    other: Annotated[Path | None, typer.Option("--with", help="Another run of the recipe: the line from RUN's end to its end.")] = None,
-    points: Annotated[int | None, typer.Option(min=3, help="Points of the line and of the curve across; default: 11.")] = None,
-    grid: Annotated[int | None, typer.Option(min=0, help="Points a side of the grid across, 0: none; default: 7.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            "--with", help="Another run of the recipe: the line from RUN's end to its end."
+        ),
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(min=3, help="Points of the line and of the curve across; default: 11."),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option(min=0, help="Points a side of the grid across, 0: none; default: 7."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Look into one trained network, print what was found and keep it in the run as analysis/WHAT.json.
@@ -71,7 +88,14 @@ def analyse(
     from reslearn import analysis
     from reslearn.runs import plain
 
-    options = {"images": images, "draws": draws, "seed": seed, "points": points, "grid": grid, "with": other}
+    options = {
+        "images": images,
+        "draws": draws,
+        "seed": seed,
+        "points": points,
+        "grid": grid,
+        "with": other,
+    }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     _check_options(what, given)
     subject = analysis.Subject.open(run, data_dir=data_dir)
@@ -85,7 +109,9 @@ def analyse(
         What.paths: analysis.paths_record,
         What.landscape: analysis.landscape_record,
     }
-    record = plain(make[what](subject, **{_ARGUMENTS.get(name, name): value for name, value in given.items()}))
+    record = plain(
+        make[what](subject, **{_ARGUMENTS.get(name, name): value for name, value in given.items()})
+    )
     path = analysis.write_analysis(subject.folder, what.value, record)
     if as_json:
         typer.echo(dumps(record, indent=1))
@@ -100,7 +126,9 @@ def _check_options(what: What, given: dict[str, Any]) -> None:
             of_its_own = ", ".join(f"--{option}" for option in allowed) or "no option of its own"
             raise ValueError(f"--{name} has no effect on {what}, which has {of_its_own}")
     if 0 < given.get("grid", 0) < 3:
-        raise ValueError(f"--grid {given['grid']}: allowed are 0 (no grid) and 3 or more points a side")
+        raise ValueError(
+            f"--grid {given['grid']}: allowed are 0 (no grid) and 3 or more points a side"
+        )
 
 
 # Headings and rows of one table.
@@ -108,7 +136,10 @@ Rows = tuple[list[str], list[list[Any]]]
 
 
 def _responses(record: dict[str, Any]) -> list[Rows]:
-    rows = [[layer["layer"], layer["standard_deviation"], layer["gamma_rms"]] for layer in record["layers"]]
+    rows = [
+        [layer["layer"], layer["standard_deviation"], layer["gamma_rms"]]
+        for layer in record["layers"]
+    ]
     return [(["layer", "standard deviation", "rms of gamma"], rows)]
 
 
@@ -117,27 +148,47 @@ def _gradients(record: dict[str, Any]) -> list[Rows]:
     rows: list[list[Any]] = []
     for kind, title in (("weights", "by weights of"), ("signal", "by output of")):
         for index, layer in enumerate(moments[0][kind]):
-            rows.append([f"{title} {layer['name']}", *(moment[kind][index]["norm"] for moment in moments)])
-        rows.append([f"{kind}: first third / last third", *(moment[f"{kind}_ratio"] for moment in moments)])
+            rows.append(
+                [f"{title} {layer['name']}", *(moment[kind][index]["norm"] for moment in moments)]
+            )
+        rows.append(
+            [f"{kind}: first third / last third", *(moment[f"{kind}_ratio"] for moment in moments)]
+        )
     return [(["gradient", *(f"step {moment['step']}" for moment in moments)], rows)]
 
 
 def _probes(record: dict[str, Any]) -> list[Rows]:
     pairs = zip(record["trained"], record["untrained"], strict=True)
-    rows = [[trained["stage"], trained["test_error_pct"], untrained["test_error_pct"]] for trained, untrained in pairs]
+    rows = [
+        [trained["stage"], trained["test_error_pct"], untrained["test_error_pct"]]
+        for trained, untrained in pairs
+    ]
     return [(["stage", "trained: test error %", "untrained: test error %"], rows)]
 
 
 def _lesion(record: dict[str, Any]) -> list[Rows]:
     one = [["none", record["intact"]["top1_error_pct"], record["intact"]["loss"]]]
-    one += [[block["block"], block["top1_error_pct"], block["loss"]] for block in record["one_dropped"]]
+    one += [
+        [block["block"], block["top1_error_pct"], block["loss"]] for block in record["one_dropped"]
+    ]
     one += [[f"{name} (changes the shape)", None, None] for name in record["not_droppable"]]
     some = [
-        [f"{entry['num_blocks']}", entry["mean_top1_error_pct"], entry["sd_top1_error_pct"], len(entry["draws"])]
+        [
+            f"{entry['num_blocks']}",
+            entry["mean_top1_error_pct"],
+            entry["sd_top1_error_pct"],
+            len(entry["draws"]),
+        ]
         for entry in record["some_dropped"]
     ]
     swapped = [
-        [f"{entry['num_swaps']}", entry["mean_kendall_tau"], entry["mean_top1_error_pct"], entry["sd_top1_error_pct"], len(entry["draws"])]
+        [
+            f"{entry['num_swaps']}",
+            entry["mean_kendall_tau"],
+            entry["mean_top1_error_pct"],
+            entry["sd_top1_error_pct"],
+            len(entry["draws"]),
+        ]
         for entry in record["reordered"]
     ]
     return [
@@ -148,8 +199,17 @@ def _lesion(record: dict[str, Any]) -> list[Rows]:
 
 
 def _paths(record: dict[str, Any]) -> list[Rows]:
-    columns = ("paths_pct", "mean_gradient_norm", "sd_gradient_norm", "contribution_pct", "num_draws")
-    lengths = [[f"{entry['length']}", *(entry[column] for column in columns)] for entry in record["lengths"]]
+    columns = (
+        "paths_pct",
+        "mean_gradient_norm",
+        "sd_gradient_norm",
+        "contribution_pct",
+        "num_draws",
+    )
+    lengths = [
+        [f"{entry['length']}", *(entry[column] for column in columns)]
+        for entry in record["lengths"]
+    ]
     whole = [
         ["mean length of all paths, blocks", record["mean_length"]],
         ["effective length, blocks", record["effective_length"]],
@@ -159,20 +219,39 @@ def _paths(record: dict[str, Any]) -> list[Rows]:
         ["contribution of paths below half of the blocks, %", record["short_pct"]],
         ["norm of the whole gradient", record["gradient_norm"]],
     ]
-    headings = ["path length, blocks", "paths %", "gradient norm, mean", "sd", "contribution %", "draws"]
+    headings = [
+        "path length, blocks",
+        "paths %",
+        "gradient norm, mean",
+        "sd",
+        "contribution %",
+        "draws",
+    ]
     return [(headings, lengths), (["", "over all lengths"], whole)]
 
 
 def _landscape(record: dict[str, Any]) -> list[Rows]:
     line, distances = record["line"], (record["grid"] or {}).get("distances", [])
-    along = [[f"{point['at']:.3g}", point["loss"], point["top1_error_pct"]] for point in line["points"]]
+    along = [
+        [f"{point['at']:.3g}", point["loss"], point["top1_error_pct"]] for point in line["points"]
+    ]
     along.append(["barrier", line["barrier_loss"], line["barrier_top1_error_pct"]])
-    across = [[f"{point['at']:.3g}", point["loss"], point["top1_error_pct"]] for point in record["across"]]
+    across = [
+        [f"{point['at']:.3g}", point["loss"], point["top1_error_pct"]] for point in record["across"]
+    ]
     measured = ["loss", "error %"]
-    tables: list[Rows] = [([f"t from {record['start']} to {record['end']}", *measured], along), (["distance across", *measured], across)]
+    tables: list[Rows] = [
+        ([f"t from {record['start']} to {record['end']}", *measured], along),
+        (["distance across", *measured], across),
+    ]
     if distances:
-        rows = [[f"{up:.2g}", *values] for up, values in zip(distances, record["grid"]["loss"], strict=True)]
-        tables.append((["loss over two directions", *(f"{right:.2g}" for right in distances)], rows))
+        rows = [
+            [f"{up:.2g}", *values]
+            for up, values in zip(distances, record["grid"]["loss"], strict=True)
+        ]
+        tables.append(
+            (["loss over two directions", *(f"{right:.2g}" for right in distances)], rows)
+        )
     return tables
 
 

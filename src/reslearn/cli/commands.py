@@ -17,7 +17,20 @@ import typer
 from typer.exceptions import TyperException
 
 import reslearn
-from reslearn.cli import analyse, bench, demo, diagnose, evaluate, exhibits, export, inspect, paper, report, study, train
+from reslearn.cli import (
+    analyse,
+    bench,
+    demo,
+    diagnose,
+    evaluate,
+    exhibits,
+    export,
+    inspect,
+    paper,
+    report,
+    study,
+    train,
+)
 from reslearn.cli import list as list_
 
 # Plain help: rendering it with rich takes as long again as all the rest (0.24 s against 0.12 s).
@@ -35,14 +48,20 @@ def examples_epilog(examples: tuple[str, ...]) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples)))
 
 
-def add(name: str, function: Callable[..., None], examples: tuple[str, ...], *, to: typer.Typer = app) -> None:
+def add(
+    name: str, function: Callable[..., None], examples: tuple[str, ...], *, to: typer.Typer = app
+) -> None:
     """Make `function` the command `reslearn NAME`, or one of a group; its docstring is the help."""
     to.command(name, epilog=examples_epilog(examples))(function)
 
 
 def group(name: str, about: str, *examples: str) -> typer.Typer:
     """A group of commands, `reslearn NAME COMMAND`."""
-    made = typer.Typer(rich_markup_mode=None, help=about, epilog=examples_epilog(tuple(f"reslearn {example}" for example in examples)))
+    made = typer.Typer(
+        rich_markup_mode=None,
+        help=about,
+        epilog=examples_epilog(tuple(f"reslearn {example}" for example in examples)),
+    )
     app.add_typer(made, name=name)
     return made
 
@@ -58,14 +77,22 @@ add("report", report.report, report.EXAMPLES)
 add("analyse", analyse.analyse, analyse.EXAMPLES)
 add("diagnose", diagnose.diagnose, diagnose.EXAMPLES)
 
-paper_group = group("paper", "The paper as an executable: its claims, tables and figures, with verdicts.", "paper list", "paper table1")
+paper_group = group(
+    "paper",
+    "The paper as an executable: its claims, tables and figures, with verdicts.",
+    "paper list",
+    "paper table1",
+)
 add("list", paper.list_paper, paper.LIST_EXAMPLES, to=paper_group)
 add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
 for exhibit in exhibits.EXHIBITS:
     add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)
 
 bench_group = group(
-    "bench", "Measure how fast training, loading and studies are, and how often a diagnosis errs.", "bench train", "bench study"
+    "bench",
+    "Measure how fast training, loading and studies are, and how often a diagnosis errs.",
+    "bench train",
+    "bench study",
 )
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
 add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
@@ -79,10 +106,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True, epilog=examples_epilog(("reslearn demo", "reslearn train cifar10 --model resnet20")))
+@app.callback(
+    invoke_without_command=True,
+    epilog=examples_epilog(("reslearn demo", "reslearn train cifar10 --model resnet20")),
+)
 def root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
 ) -> None:
     """Residual learning: build, train, compare and report networks as deep as the task deserves."""
     if context.invoked_subcommand is None:
@@ -125,8 +160,12 @@ def _one_line(error: Exception) -> str:
 
 def _usage_error(error: TyperException) -> str:
     """A wrong option or argument: the message, the value where the message lacks it, and where the help is."""
-    line = " ".join(error.format_message().replace("Value error, ", "").split())  # pydantic's words for a value that typer refuses
-    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic, with which typer reads values
+    line = " ".join(
+        error.format_message().replace("Value error, ", "").split()
+    )  # pydantic's words for a value that typer refuses
+    details: list[dict[str, Any]] = getattr(
+        error.__cause__, "errors", list
+    )()  # of pydantic, with which typer reads values
     given = ", ".join(repr(detail["input"]) for detail in details)
     if given and given not in line:
         line = f"{line}, not {given}"
@@ -140,7 +179,12 @@ def _stop(message: str, *, status: int) -> NoReturn:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: object = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
 ) -> None:
     """A warning of ours is for the user (a setting without effect); the source line that Python adds tells them nothing."""
     print(f"reslearn: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -9,8 +9,12 @@ EXAMPLES = ("reslearn demo", "reslearn demo --out /tmp/demo --json")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the page, its figures and the runs go.")] = Path("demo"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the page, its figures and the runs go.")] = Path(
+        "demo"
+    ),
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Show on handwritten digits what the paper claims: plain networks get harder to train with depth, residual ones do not.

@@ -22,12 +22,24 @@ class Views(StrEnum):
 
 
 def evaluate(
-    sources: Annotated[list[str], typer.Argument(help="Run folders or bundles, then the data; default: the data of the run.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Run folders or bundles, then the data; default: the data of the run."),
+    ],
     images: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    protocol: Annotated[Views, typer.Option(help="Views of each image: one, ten crops, or whole at five scales.")] = Views.single,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: the run's, fp32 for a bundle.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
+    protocol: Annotated[
+        Views, typer.Option(help="Views of each image: one, ten crops, or whole at five scales.")
+    ] = Views.single,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; default: the run's, fp32 for a bundle.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Measure loss and error of a trained network on clean images.
@@ -49,20 +61,46 @@ def evaluate(
         elif place == len(sources) - 1:
             data = text
         else:
-            raise ValueError(f"{text} is no run folder or bundle; the data (one name or folder) come last")
+            raise ValueError(
+                f"{text} is no run folder or bundle; the data (one name or folder) come last"
+            )
     metrics = evaluate_bundle(
-        members, data, images=images, protocol=protocol.value, precision=precision, device=device, data_dir=data_dir
-    )  # fmt: skip
+        members,
+        data,
+        images=images,
+        protocol=protocol.value,
+        precision=precision,
+        device=device,
+        data_dir=data_dir,
+    )
     if as_json:
         errors = {"top1": metrics.top1_error_pct, "top5": metrics.top5_error_pct}
-        intervals = {f"{k}_error_interval_pct": None if e is None else _interval_pct(e, metrics.num_images) for k, e in errors.items()}
-        told = {**asdict(metrics), **intervals, "protocol": protocol.value, "networks": len(members)}
+        intervals = {
+            f"{k}_error_interval_pct": None if e is None else _interval_pct(e, metrics.num_images)
+            for k, e in errors.items()
+        }
+        told = {
+            **asdict(metrics),
+            **intervals,
+            "protocol": protocol.value,
+            "networks": len(members),
+        }
         typer.echo(json.dumps(told))
         return
-    top5 = "" if metrics.top5_error_pct is None else f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"
-    by = "" if protocol == Views.single and len(members) == 1 else f" ({protocol.value}, {len(members)} network{'s'[: len(members) > 1]})"
+    top5 = (
+        ""
+        if metrics.top5_error_pct is None
+        else f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"
+    )
+    by = (
+        ""
+        if protocol == Views.single and len(members) == 1
+        else f" ({protocol.value}, {len(members)} network{'s'[: len(members) > 1]})"
+    )
     top1 = _with_interval(metrics.top1_error_pct, metrics.num_images)
-    typer.echo(f"{images} error {top1}{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images{by}")
+    typer.echo(
+        f"{images} error {top1}{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images{by}"
+    )
 
 
 def _interval_pct(error_pct: float, num_images: int) -> tuple[float, float]:

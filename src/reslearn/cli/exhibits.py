@@ -30,8 +30,13 @@ EXHIBITS = {
 }
 _IMAGENET = ("table2", "table3", "table4", "table5", "fig4")
 _STYLES = {
-    "reproduced": "green", "shown": "green", "not reproduced": "red", "not shown": "red", "undecided": "yellow", "not run here": "dim",
-}  # fmt: skip
+    "reproduced": "green",
+    "shown": "green",
+    "not reproduced": "red",
+    "not shown": "red",
+    "undecided": "yellow",
+    "not run here": "dim",
+}
 
 
 def examples(name: str) -> tuple[str, ...]:
@@ -39,8 +44,14 @@ def examples(name: str) -> tuple[str, ...]:
     if name == "table1":
         return ("reslearn paper table1", "reslearn paper table1 --json")
     if name in _IMAGENET:
-        return (f"reslearn paper {name} --data photos --budget smoke", f"reslearn paper {name} --data /data/ILSVRC2012 --budget full")
-    return (f"reslearn paper {name} --budget smoke --data digits", f"reslearn paper {name} --budget short --seeds 3 --jobs 2")
+        return (
+            f"reslearn paper {name} --data photos --budget smoke",
+            f"reslearn paper {name} --data /data/ILSVRC2012 --budget full",
+        )
+    return (
+        f"reslearn paper {name} --budget smoke --data digits",
+        f"reslearn paper {name} --budget short --seeds 3 --jobs 2",
+    )
 
 
 def exhibit_command(name: str) -> Callable[..., None]:
@@ -51,16 +62,44 @@ def exhibit_command(name: str) -> Callable[..., None]:
         data: Annotated[str | None, typer.Option(help=_data_help(name))] = None,
         budget: Annotated[
             str | None,
-            typer.Option(help=f"smoke (does it run), short (hours on two cores){medium} or full (the paper's own).  [default: short]"),
+            typer.Option(
+                help=f"smoke (does it run), short (hours on two cores){medium} or full (the paper's own).  [default: short]"
+            ),
         ] = None,
-        seeds: Annotated[int | None, typer.Option(min=1, help="Seeds a net; default: 2, 3 or 5, by budget.")] = None,
-        depths: Annotated[str | None, typer.Option(help="Layers to compare, as in 20,56; default: the paper's, fewer by budget.")] = None,
-        out: Annotated[Path | None, typer.Option(help="Where pages and runs go; default: paper/DATA-BUDGET, for all of them.")] = None,
-        jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
-        engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out.")] = "local",
-        data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
+        seeds: Annotated[
+            int | None, typer.Option(min=1, help="Seeds a net; default: 2, 3 or 5, by budget.")
+        ] = None,
+        depths: Annotated[
+            str | None,
+            typer.Option(
+                help="Layers to compare, as in 20,56; default: the paper's, fewer by budget."
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                help="Where pages and runs go; default: paper/DATA-BUDGET, for all of them."
+            ),
+        ] = None,
+        jobs: Annotated[
+            int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
+        ] = None,
+        engine: Annotated[
+            str,
+            typer.Option(
+                help="local: this machine; ray: a Ray cluster that shares the folder of --out."
+            ),
+        ] = "local",
+        data_dir: Annotated[
+            Path | None,
+            typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
+        ] = None,
         check: Annotated[
-            bool, typer.Option("--check", help="Exit with 1 where what the paper says is judged 'not reproduced' or 'not shown'.")
+            bool,
+            typer.Option(
+                "--check",
+                help="Exit with 1 where what the paper says is judged 'not reproduced' or 'not shown'.",
+            ),
         ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
     ) -> None:
@@ -70,13 +109,26 @@ def exhibit_command(name: str) -> Callable[..., None]:
         module = paper.load_exhibit(name)
         if budget is not None and module.EXHIBIT.data == "none":
             raise ValueError(f"--budget has no effect in {name}: leave it out")
-        chosen = paper.budget_of(module, budget or "short", data, seeds=seeds, depths=_depths(depths))
+        chosen = paper.budget_of(
+            module, budget or "short", data, seeds=seeds, depths=_depths(depths)
+        )
         if out is None:
             without = "" if module.EXHIBIT.data == "none" else "without-data"
-            out = Path("paper") / (f"{Path(chosen.data).name}-{chosen.name}" if chosen.data else without)
+            out = Path("paper") / (
+                f"{Path(chosen.data).name}-{chosen.name}" if chosen.data else without
+            )
         needed = paper.jobs_of(module.conditions(chosen), chosen, out / "runs")
-        check_recipes((job.recipe for job in needed if not job.is_complete), data_dir=data_dir)  # what is amiss is told once
-        report = _run(name, chosen, out, engine=engine_named(engine, jobs=jobs), data_dir=data_dir, as_json=as_json)
+        check_recipes(
+            (job.recipe for job in needed if not job.is_complete), data_dir=data_dir
+        )  # what is amiss is told once
+        report = _run(
+            name,
+            chosen,
+            out,
+            engine=engine_named(engine, jobs=jobs),
+            data_dir=data_dir,
+            as_json=as_json,
+        )
         for failure in report.failures:
             print(f"reslearn: failed: {failure}", file=sys.stderr)
         against = ("not reproduced",) if module.EXHIBIT.is_open else ("not reproduced", "not shown")
@@ -103,7 +155,15 @@ def _depths(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _run(name: str, budget: "Budget", out: Path, *, engine: "Engine", data_dir: Path | None, as_json: bool) -> "ExhibitReport":
+def _run(
+    name: str,
+    budget: "Budget",
+    out: Path,
+    *,
+    engine: "Engine",
+    data_dir: Path | None,
+    as_json: bool,
+) -> "ExhibitReport":
     """Train, measure, write page and JSON, print."""
     import json
 
@@ -114,8 +174,15 @@ def _run(name: str, budget: "Budget", out: Path, *, engine: "Engine", data_dir: 
 
     try:
         report = paper.run_exhibit(
-            paper.load_exhibit(name), budget, out, engine=engine, fit=fit, evaluate=evaluate_bundle, data_dir=data_dir, say=aloud
-        )  # fmt: skip
+            paper.load_exhibit(name),
+            budget,
+            out,
+            engine=engine,
+            fit=fit,
+            evaluate=evaluate_bundle,
+            data_dir=data_dir,
+            say=aloud,
+        )
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
@@ -138,17 +205,32 @@ def _print(report: "ExhibitReport", page: Path) -> None:
     from reslearn import paper
 
     console = Console(highlight=False)
-    table = Table("", *paper.HEADS, "verdict", title=report.exhibit.title, title_justify="left", box=box.HORIZONTALS)
+    table = Table(
+        "",
+        *paper.HEADS,
+        "verdict",
+        title=report.exhibit.title,
+        title_justify="left",
+        box=box.HORIZONTALS,
+    )
     table.columns[-1].no_wrap = True
     for line in report.measured.lines:
-        table.add_row(line.what, *paper.texts(line), Text(line.outcome, style=_STYLES[line.outcome]))
+        table.add_row(
+            line.what, *paper.texts(line), Text(line.outcome, style=_STYLES[line.outcome])
+        )
     console.print(table)
     for reason in paper.reasons_of(report.measured.lines):
         console.print(f"  {reason}", markup=False)
     for extra in report.measured.tables:
         # Where the terminal is narrow a number goes on below rather than to end in dots.
         heads = (Column(head.name, overflow="fold") for head in extra.heads())
-        shown = Table(*heads, title=extra.caption, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
+        shown = Table(
+            *heads,
+            title=extra.caption,
+            title_justify="left",
+            box=box.HORIZONTALS,
+            padding=(0, 1, 0, 0),
+        )
         for row in extra.rows:
             shown.add_row(*map(_text, row))
         console.print(shown)

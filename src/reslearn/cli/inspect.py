@@ -17,16 +17,46 @@ EXAMPLES = (
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A name, such as resnet56 (see `reslearn list models`), or a file of weights.")],
-    shortcut: Annotated[str | None, typer.Option(help="A, B or C; by default the family's: B for bottleneck nets, else A.")] = None,
-    zero_pad: Annotated[str, typer.Option(help="Where option A puts zeros: append or split.")] = "append",
-    subsample: Annotated[str, typer.Option(help="How option A halves maps: slice or average.")] = "slice",
-    stride_in: Annotated[str | None, typer.Option(help="Which convolution of a bottleneck strides: 1x1 (paper) or 3x3.")] = None,
-    normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="With batch normalisation, or with biases.")] = True,
-    num_classes: Annotated[int | None, typer.Option(help="By default 10 for CIFAR nets, 1000 for ImageNet nets.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name, such as resnet56 (see `reslearn list models`), or a file of weights."
+        ),
+    ],
+    shortcut: Annotated[
+        str | None,
+        typer.Option(help="A, B or C; by default the family's: B for bottleneck nets, else A."),
+    ] = None,
+    zero_pad: Annotated[
+        str, typer.Option(help="Where option A puts zeros: append or split.")
+    ] = "append",
+    subsample: Annotated[
+        str, typer.Option(help="How option A halves maps: slice or average.")
+    ] = "slice",
+    stride_in: Annotated[
+        str | None,
+        typer.Option(help="Which convolution of a bottleneck strides: 1x1 (paper) or 3x3."),
+    ] = None,
+    normalize: Annotated[
+        bool,
+        typer.Option(
+            "--normalize/--no-normalize", help="With batch normalisation, or with biases."
+        ),
+    ] = True,
+    num_classes: Annotated[
+        int | None, typer.Option(help="By default 10 for CIFAR nets, 1000 for ImageNet nets.")
+    ] = None,
     in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    size_px: Annotated[int | None, typer.Option(help="Side of an image; default: a bundle's own, 32 (CIFAR nets) or 224.")] = None,
-    entry: Annotated[str | None, typer.Option(help="Of a file with several tables of weights: which, such as state_dict_ema.")] = None,
+    size_px: Annotated[
+        int | None,
+        typer.Option(help="Side of an image; default: a bundle's own, 32 (CIFAR nets) or 224."),
+    ] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a file with several tables of weights: which, such as state_dict_ema."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show the layers of a network with their output shapes, parameters and multiply-adds; or say whose weights a file holds.
@@ -111,8 +141,12 @@ def _print_table(spec: dict[str, Any], counted: "Complexity", size_px: int) -> N
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     shortcut = f", shortcut {spec['shortcut']}" if spec["shortcut"] else ""
-    console.print(f"\n{spec['name']}{shortcut}, {spec['num_classes']} classes, images of {spec['in_channels']} x {size_px} x {size_px}")
-    console.print(f"{counted.parameters:,} parameters, {counted.macs:,} MACs, {counted.activations:,} activations")
+    console.print(
+        f"\n{spec['name']}{shortcut}, {spec['num_classes']} classes, images of {spec['in_channels']} x {size_px} x {size_px}"
+    )
+    console.print(
+        f"{counted.parameters:,} parameters, {counted.macs:,} MACs, {counted.activations:,} activations"
+    )
 
 
 def _count(number: int) -> str:

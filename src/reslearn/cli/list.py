@@ -27,7 +27,9 @@ def list_names(
 
     Besides those listed any plain or residual CIFAR net of 6n+2 layers can be named, any recipe file, and any folder of images.
     """
-    described = {name: text for name, text in _described(kind).items() if fnmatchcase(name, pattern)}
+    described = {
+        name: text for name, text in _described(kind).items() if fnmatchcase(name, pattern)
+    }
     width = max(map(len, described), default=0)
     for name, text in described.items():
         typer.echo(f"{name:{width}}  {text}".rstrip())
@@ -53,4 +55,6 @@ def _described(kind: Kind) -> dict[str, str]:
 def _purpose(toml: str) -> str:
     """Of a recipe that ships the first line is the command; what follows in the opening comment says what it is for."""
     opening = takewhile(lambda line: line.startswith("#"), toml.splitlines()[1:])
-    return shorten(" ".join(line.removeprefix("#") for line in opening), width=110, placeholder=" ...")
+    return shorten(
+        " ".join(line.removeprefix("#") for line in opening), width=110, placeholder=" ..."
+    )

@@ -22,7 +22,12 @@ _STYLES = {"shown": "green", "not shown": "red", "undecided": "yellow", "not tes
 
 
 def list_paper(
-    results: Annotated[Path | None, typer.Option(help="Where committed runs lie; default: results/ of the source tree, or here.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where committed runs lie; default: results/ of the source tree, or here."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """List the paper's tables, figures and claims: what each needs, and which runs for it are committed.
@@ -47,24 +52,63 @@ def list_paper(
     items, of_claims = inventory(results), claims_inventory(results)
     claims = [module.CLAIM for module in load_claims()]
     if as_json:
-        told = [{"claim": claim.identifier, "text": claim.text, "section": claim.section} for claim in claims]
-        typer.echo(json.dumps({"exhibits": [asdict(item) for item in items], "claims": told, "claims_need": asdict(of_claims)}))
+        told = [
+            {"claim": claim.identifier, "text": claim.text, "section": claim.section}
+            for claim in claims
+        ]
+        typer.echo(
+            json.dumps(
+                {
+                    "exhibits": [asdict(item) for item in items],
+                    "claims": told,
+                    "claims_need": asdict(of_claims),
+                }
+            )
+        )
         return
     heads = ("name", "what", "needs", "hours on\n2 cores,\nbf16", "on one\nGPU", "committed\nruns")
-    table = Table(*heads, title="Tables and figures", title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
+    table = Table(
+        *heads,
+        title="Tables and figures",
+        title_justify="left",
+        box=box.HORIZONTALS,
+        padding=(0, 1, 0, 0),
+    )
     for item in items:
-        committed = "\n".join(f"{budget} {have} of {needed}" for budget, (have, needed) in item.committed.items() if have) or "none"
-        hours = _hours(item.hours_two_cores), ("~" if item.estimated else "") + _hours(item.hours_one_gpu)
+        committed = (
+            "\n".join(
+                f"{budget} {have} of {needed}"
+                for budget, (have, needed) in item.committed.items()
+                if have
+            )
+            or "none"
+        )
+        hours = (
+            _hours(item.hours_two_cores),
+            ("~" if item.estimated else "") + _hours(item.hours_one_gpu),
+        )
         needs = "nothing" if item.data == "none" else item.data
-        table.add_row(item.name, item.title, needs, *hours, committed if item.num_runs else "exact, no run")
+        table.add_row(
+            item.name, item.title, needs, *hours, committed if item.num_runs else "exact, no run"
+        )
     console = Console(highlight=False)
     console.print(table)
     long = f"{of_claims.num_runs} runs, {of_claims.hours_two_cores:,.0f} hours on 2 cores, {of_claims.hours_one_gpu:,.0f} on one GPU"
-    console.print(f"Claims (reslearn paper claims) need CIFAR-10; in full {long}", markup=False, soft_wrap=True)
+    console.print(
+        f"Claims (reslearn paper claims) need CIFAR-10; in full {long}",
+        markup=False,
+        soft_wrap=True,
+    )
     for place, (data, shown, number) in of_claims.committed.items():
-        console.print(f"  committed: {place}, {shown} of {number} shown on {data}", markup=False, soft_wrap=True)
+        console.print(
+            f"  committed: {place}, {shown} of {number} shown on {data}",
+            markup=False,
+            soft_wrap=True,
+        )
     for claim in claims:
-        console.print(f"  {claim.identifier:4} {claim.text} ({claim.section})", markup=False, soft_wrap=True)
+        console.print(
+            f"  {claim.identifier:4} {claim.text} ({claim.section})", markup=False, soft_wrap=True
+        )
 
 
 def _hours(number: float | None) -> str:
@@ -72,15 +116,44 @@ def _hours(number: float | None) -> str:
 
 
 def claims(
-    data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")] = "cifar10",
-    budget: Annotated[str, typer.Option(help="smoke (does it run), short (hours on two cores) or full (the paper's 64k steps).")] = "short",
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds to judge on; default: 2, 3 or 5, by budget.")] = None,
-    only: Annotated[str | None, typer.Option(help="Some claims, as in C1,C8; default: all.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
-    engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out.")] = "local",
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a claim is judged 'not shown' (undecided passes).")] = False,
+    data: Annotated[
+        str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")
+    ] = "cifar10",
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="smoke (does it run), short (hours on two cores) or full (the paper's 64k steps)."
+        ),
+    ] = "short",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds to judge on; default: 2, 3 or 5, by budget.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Some claims, as in C1,C8; default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this machine; ray: a Ray cluster that shares the folder of --out."
+        ),
+    ] = "local",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Exit with 1 where a claim is judged 'not shown' (undecided passes)."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Train what the paper's claims rest on, and judge each by its rule: shown, not shown, undecided, or not testable here.
@@ -90,20 +163,46 @@ def claims(
     from reslearn import paper
     from reslearn.train import check_recipes
 
-    wanted = tuple(name.strip().upper() for name in only.split(",") if name.strip()) if only is not None else ()
+    wanted = (
+        tuple(name.strip().upper() for name in only.split(",") if name.strip())
+        if only is not None
+        else ()
+    )
     if only is not None and not wanted:
         raise ValueError(f"--only {only!r}: names of claims are needed, as in --only C1,C8")
     chosen = paper.paper_budget(budget, data, seeds=seeds)
     out = out or Path("claims") / f"{Path(data).name}-{budget}"
-    jobs_ = paper.jobs_of((one for module in paper.load_claims(wanted) for one in module.conditions(chosen)), chosen, out / "runs")
-    check_recipes((job.recipe for job in jobs_ if not job.is_complete), data_dir=data_dir)  # what is amiss is told once, not by every run
-    run_and_tell(chosen, wanted, out=out, jobs=jobs, engine=engine, data_dir=data_dir, check=check, as_json=as_json)
+    jobs_ = paper.jobs_of(
+        (one for module in paper.load_claims(wanted) for one in module.conditions(chosen)),
+        chosen,
+        out / "runs",
+    )
+    check_recipes(
+        (job.recipe for job in jobs_ if not job.is_complete), data_dir=data_dir
+    )  # what is amiss is told once, not by every run
+    run_and_tell(
+        chosen,
+        wanted,
+        out=out,
+        jobs=jobs,
+        engine=engine,
+        data_dir=data_dir,
+        check=check,
+        as_json=as_json,
+    )
 
 
 def run_and_tell(
-    budget: "Budget", only: tuple[str, ...], *, out: Path, jobs: int | None, data_dir: Path | None, check: bool, as_json: bool,
+    budget: "Budget",
+    only: tuple[str, ...],
+    *,
+    out: Path,
+    jobs: int | None,
+    data_dir: Path | None,
+    check: bool,
+    as_json: bool,
     engine: str = "local",
-) -> None:  # fmt: skip
+) -> None:
     """Run the claims, write the page, print the table or JSON."""
     import json
 
@@ -116,7 +215,16 @@ def run_and_tell(
     runner = engine_named(engine, jobs=jobs)
     try:
         with one_thread_each(jobs or available_cores()) as judges:
-            report = paper.run_claims(modules, budget, out, engine=runner, fit=fit, data_dir=data_dir, judges=judges, say=aloud)
+            report = paper.run_claims(
+                modules,
+                budget,
+                out,
+                engine=runner,
+                fit=fit,
+                data_dir=data_dir,
+                judges=judges,
+                say=aloud,
+            )
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
@@ -129,7 +237,9 @@ def run_and_tell(
         _print(report, page)
     for failure in report.failures:
         print(f"reslearn: failed: {failure}", file=sys.stderr)
-    if report.failures or (check and any(finding.outcome == "not shown" for finding in report.findings)):
+    if report.failures or (
+        check and any(finding.outcome == "not shown" for finding in report.findings)
+    ):
         raise typer.Exit(1)
 
 
@@ -141,7 +251,9 @@ def _print(report: "ClaimsReport", page: Path) -> None:
     table = Table("", "claim", "measured", "verdict", show_lines=True)
     for finding in report.findings:
         verdict = Text(finding.outcome, style=_STYLES[finding.outcome])
-        table.add_row(finding.claim.identifier, Text(finding.claim.text), Text(finding.measured), verdict)
+        table.add_row(
+            finding.claim.identifier, Text(finding.claim.text), Text(finding.measured), verdict
+        )
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{report.num_runs} runs, {report.seconds:.0f} s. Page: {page}", markup=False)

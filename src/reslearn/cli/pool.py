@@ -11,7 +11,9 @@ def one_thread_each(number: int) -> "Executor":
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin)
+    return ProcessPoolExecutor(
+        number, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin
+    )
 
 
 def _begin() -> None:

@@ -9,9 +9,16 @@ EXAMPLES = ("reslearn report runs/digits", "reslearn report results/degradation 
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="A run folder, or folders with runs in them.")],
-    out: Annotated[Path | None, typer.Option(help="Where report.html and its figures go; default: the first folder.")] = None,
-    title: Annotated[str | None, typer.Option(help="The page's title; default: the first folder's name.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(help="A run folder, or folders with runs in them.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where report.html and its figures go; default: the first folder."),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="The page's title; default: the first folder's name.")
+    ] = None,
 ) -> None:
     """Write one self-contained page: curves, tables, verdicts; each figure also as PNG, its numbers as CSV."""
     from reslearn.report import run_page, study_page, write_page

@@ -21,18 +21,49 @@ _PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets
 
 
 def study(
-    file: Annotated[Path | None, typer.Argument(help="A study file (.toml) in place of --models, --seeds and --recipe.")] = None,
-    models: Annotated[str | None, typer.Option("--models", "--model", help="Names of `reslearn list models`, with commas.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A study file (.toml) in place of --models, --seeds and --recipe."),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--models", "--model", help="Names of `reslearn list models`, with commas."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds a model, counted from 0.")] = 3,
-    recipe: Annotated[str | None, typer.Option(help="A name of `reslearn list recipes`, or a .toml file.")] = None,
-    data: Annotated[str | None, typer.Option(help="digits, cifar10, cifar100 or a folder; default: the recipe's.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A value of the recipe for all runs; may be repeated.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The study's folder, one run folder a run in it; default: studies/NAME.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
-    engine: Annotated[str, typer.Option(help="local: this machine; ray: a Ray cluster that shares the study's folder.")] = "local",
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where training error degrades with depth.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table and the verdicts as JSON.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="A name of `reslearn list recipes`, or a .toml file.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10, cifar100 or a folder; default: the recipe's."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A value of the recipe for all runs; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The study's folder, one run folder a run in it; default: studies/NAME."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this machine; ray: a Ray cluster that shares the study's folder."
+        ),
+    ] = "local",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 where training error degrades with depth.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table and the verdicts as JSON.")
+    ] = False,
 ) -> None:
     """Train every model with every seed and compare them: mean, spread, 95 % interval, and whether training degrades with depth.
 
@@ -44,7 +75,9 @@ def study(
 
     runner = engine_named(engine, jobs=jobs)
     if (file is None) == (models is None):
-        raise ValueError("give either a study file or --models, as in: reslearn study --models plain20,resnet20 --recipe digits")
+        raise ValueError(
+            "give either a study file or --models, as in: reslearn study --models plain20,resnet20 --recipe digits"
+        )
     if file is not None:
         plan = load_study(file)
         name = file.stem
@@ -52,7 +85,13 @@ def study(
         assert models is not None
         names = tuple(model.strip() for model in models.split(",") if model.strip())
         chosen = recipe or ("digits" if data == "digits" else "cifar-short")
-        values = {"models": names, "seeds": seeds, "recipe": chosen, "data": data, "set": set_ or ()}
+        values = {
+            "models": names,
+            "seeds": seeds,
+            "recipe": chosen,
+            "data": data,
+            "set": set_ or (),
+        }
         plan = study_from(values, source="reslearn study")
         name = f"{Path(data or chosen).name}-{'-'.join(names)}"
     out = out or Path("studies") / name
@@ -73,7 +112,9 @@ def study(
     for run in found.incomplete:
         if run.folder in complete:  # it has a result that cannot be read
             raise ValueError(run.reason)
-    if not report.is_complete or (check and any(not isinstance(one, str) and one.answer == "yes" for one in verdicts.values())):
+    if not report.is_complete or (
+        check and any(not isinstance(one, str) and one.answer == "yes" for one in verdicts.values())
+    ):
         raise typer.Exit(1)
 
 
@@ -89,7 +130,13 @@ def engine_named(name: str, *, jobs: int | None) -> "Engine":
     raise ValueError(f"--engine {name}: local or ray is needed")
 
 
-def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str]", out: Path, *, as_json: bool) -> None:
+def _tell(
+    found: "Collection",
+    verdicts: "Mapping[Kind, DegradationVerdict | str]",
+    out: Path,
+    *,
+    as_json: bool,
+) -> None:
     """Table, verdicts and page of what is there."""
     import json
     from dataclasses import asdict
@@ -103,28 +150,58 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
     moved = {said: differences(found.rows, field=field) for field, said in fields.items()}
     page = write_page(study_page(found, title=f"Study {out.name}"), out)
     if as_json:
-        made = {kind: verdict if isinstance(verdict, str) else asdict(verdict) for kind, verdict in verdicts.items()}
+        made = {
+            kind: verdict if isinstance(verdict, str) else asdict(verdict)
+            for kind, verdict in verdicts.items()
+        }
         changes = {said: [asdict(one) for one in each] for said, each in moved.items()}
-        typer.echo(json.dumps({"table": asdict(conditions), "differences": changes, "verdicts": made, "page": str(page)}))
+        typer.echo(
+            json.dumps(
+                {
+                    "table": asdict(conditions),
+                    "differences": changes,
+                    "verdicts": made,
+                    "page": str(page),
+                }
+            )
+        )
         return
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("model", "runs", *fields.values(), title="mean ± standard deviation [95 % interval]", title_justify="left")
+    shown = Table(
+        "model",
+        "runs",
+        *fields.values(),
+        title="mean ± standard deviation [95 % interval]",
+        title_justify="left",
+    )
     names = names_of(conditions.groups)
     if "recomputed" in training:
         shown.caption = "batch-norm statistics: of the training error recomputed, of the test error those that are saved"
     for group in conditions.groups:
-        shown.add_row(names[group.model, group.protocol], str(len(group.seeds)), *(_cell(group.summaries.get(field)) for field in fields))
+        shown.add_row(
+            names[group.model, group.protocol],
+            str(len(group.seeds)),
+            *(_cell(group.summaries.get(field)) for field in fields),
+        )
     console = Console()
     console.print(shown)
     if any(one.p is not None for each in moved.values() for one in each):
-        console.print("p is corrected for all lines of a kind (Holm), intervals are not", highlight=False)
+        console.print(
+            "p is corrected for all lines of a kind (Holm), intervals are not", highlight=False
+        )
     for said, each in moved.items():
         for one in each:
-            console.print(f"{said}, {one.what}: {_moved(one)}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"{said}, {one.what}: {_moved(one)}", highlight=False, markup=False, soft_wrap=True
+            )
     for kind, verdict in verdicts.items():
-        told = f"no verdict, {verdict}" if isinstance(verdict, str) else f"{verdict.answer}. {verdict.reason}"
+        told = (
+            f"no verdict, {verdict}"
+            if isinstance(verdict, str)
+            else f"{verdict.answer}. {verdict.reason}"
+        )
         console.print(f"degradation of {kind} nets: {told}", highlight=False, markup=False)
     for line in (*conditions.notes, f"page: {page}"):
         console.print(line, highlight=False, markup=False)
@@ -132,7 +209,11 @@ def _tell(found: "Collection", verdicts: "Mapping[Kind, DegradationVerdict | str
 
 def _moved(one: "Difference") -> str:
     found = one.comparison
-    around = "" if found.interval is None else f" [{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+    around = (
+        ""
+        if found.interval is None
+        else f" [{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+    )
     p = "" if one.p is None else f", p {one.p:.3f}"
     return f"{found.difference:+.2f}{around}{p} ({found.n_a} pair{'s' * (found.n_a != 1)})"
 
@@ -140,5 +221,13 @@ def _moved(one: "Difference") -> str:
 def _cell(numbers: "Summary | None") -> str:
     if numbers is None:
         return "-"
-    text = f"{numbers.mean:.2f}" if numbers.standard_deviation is None else f"{numbers.mean:.2f} ± {numbers.standard_deviation:.2f}"
-    return text if numbers.interval is None else f"{text} [{numbers.interval.low:.2f}, {numbers.interval.high:.2f}]"
+    text = (
+        f"{numbers.mean:.2f}"
+        if numbers.standard_deviation is None
+        else f"{numbers.mean:.2f} ± {numbers.standard_deviation:.2f}"
+    )
+    return (
+        text
+        if numbers.interval is None
+        else f"{text} [{numbers.interval.low:.2f}, {numbers.interval.high:.2f}]"
+    )

@@ -11,11 +11,15 @@ def aloud(text: str) -> None:
     if os.environ.get("RESLEARN_PROGRESS", "on") != "off":
         from rich.console import Console
 
-        Console(stderr=True, highlight=False).print(text, style="bold", markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(
+            text, style="bold", markup=False, soft_wrap=True
+        )
 
 
 def keep(found: dict[str, Any], path: Path) -> None:
     """Write what was found to `path`, whole or not at all."""
     from reslearn.runs import write_atomically
 
-    write_atomically(path, lambda file: file.write(json.dumps(found, indent=1, allow_nan=False).encode()))
+    write_atomically(
+        path, lambda file: file.write(json.dumps(found, indent=1, allow_nan=False).encode())
+    )

@@ -40,19 +40,37 @@ def train_batches(
     """
     check_position(batch_size, start_step, share)
     views = ViewSequence(seed=seed, num_images=len(images), augment=augment, device=device)
-    preprocess.normalise(images.pixels[:1])  # says now, not at the first batch, that shapes do not fit
-    return _train_batches(images.to(device), preprocess.to(device), views, batch_size, start_step, augment.reach_px, share)
+    preprocess.normalise(
+        images.pixels[:1]
+    )  # says now, not at the first batch, that shapes do not fit
+    return _train_batches(
+        images.to(device),
+        preprocess.to(device),
+        views,
+        batch_size,
+        start_step,
+        augment.reach_px,
+        share,
+    )
 
 
 def _train_batches(
-    images: Images, preprocess: Preprocess, sequence: ViewSequence, batch_size: int, step: int, reach_px: int, share: tuple[int, int]
+    images: Images,
+    preprocess: Preprocess,
+    sequence: ViewSequence,
+    batch_size: int,
+    step: int,
+    reach_px: int,
+    share: tuple[int, int],
 ) -> Iterator[Batch]:
     which, size = share[0], batch_size // share[1]
     while True:
         begin = step * batch_size + which * size
         views = sequence.between(begin, begin + size)
         pixels = images.pixels.index_select(0, views.index)
-        if preprocess.padding == "after-mean":  # Paper: the mean is subtracted first, so what is padded is exactly 0
+        if (
+            preprocess.padding == "after-mean"
+        ):  # Paper: the mean is subtracted first, so what is padded is exactly 0
             seen = crop_and_flip(preprocess.normalise(pixels), views, reach_px)
         else:
             seen = preprocess.normalise(crop_and_flip(pixels, views, reach_px))
@@ -60,7 +78,13 @@ def _train_batches(
         step += 1
 
 
-def eval_batches(images: ImageSet, preprocess: Preprocess, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Iterator[Batch]:
+def eval_batches(
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    batch_size: int = 500,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
     """Each image once, in order, as it is (the paper's single view; of a picture file the centre); the last batch may be short.
 
     Raises:
@@ -71,29 +95,44 @@ def eval_batches(images: ImageSet, preprocess: Preprocess, *, batch_size: int = 
     on_device = preprocess.to(device)
     if isinstance(images, Files):
         return _eval_batches_of_files(images, on_device, batch_size, device)
-    parts = (images.subset(start, min(start + batch_size, len(images))).to(device) for start in range(0, len(images), batch_size))
+    parts = (
+        images.subset(start, min(start + batch_size, len(images))).to(device)
+        for start in range(0, len(images), batch_size)
+    )
     return ((on_device(part.pixels), part.labels) for part in parts)
 
 
-def _eval_batches_of_files(files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str) -> Iterator[Batch]:
-    pictures = in_order(lambda index: torch.tensor(preprocess.read(files.path(index))), range(len(files)), ahead=batch_size)
+def _eval_batches_of_files(
+    files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str
+) -> Iterator[Batch]:
+    pictures = in_order(
+        lambda index: torch.tensor(preprocess.read(files.path(index))),
+        range(len(files)),
+        ahead=batch_size,
+    )
     for start in range(0, len(files), batch_size):
         labels = files.labels[start : start + batch_size]
         pixels = torch.stack([next(pictures) for _ in labels])
         yield preprocess(pixels.to(device)), labels.to(device)
 
 
-def crop_and_flip(batch: Shaped[Tensor, "b h w c"], views: Views, reach_px: int) -> Shaped[Tensor, "b h w c"]:
+def crop_and_flip(
+    batch: Shaped[Tensor, "b h w c"], views: Views, reach_px: int
+) -> Shaped[Tensor, "b h w c"]:
     """Zeros padded on each side, a window of the original size cut out, mirrored where the view says so: one gather of whole pixels."""
     num, height, width, channels = batch.shape
     padded = F.pad(batch, (0, 0, reach_px, reach_px, reach_px, reach_px))
     padded_height, padded_width = padded.shape[1:3]
     column = torch.arange(width, device=batch.device)
-    columns = torch.where(views.flip[:, None], width - 1 - column, column) + views.left[:, None]  # [B, W]
+    columns = (
+        torch.where(views.flip[:, None], width - 1 - column, column) + views.left[:, None]
+    )  # [B, W]
     first_row = torch.arange(num, device=batch.device) * padded_height + views.top
     rows = first_row[:, None] + torch.arange(height, device=batch.device)  # [B, H]
     pixel = rows[:, :, None] * padded_width + columns[:, None, :]  # [B, H, W]
-    return padded.view(-1, channels).index_select(0, pixel.view(-1)).view(num, height, width, channels)
+    return (
+        padded.view(-1, channels).index_select(0, pixel.view(-1)).view(num, height, width, channels)
+    )
 
 
 def check_position(batch_size: int, start_step: int, share: tuple[int, int] = (0, 1)) -> None:
@@ -104,4 +143,6 @@ def check_position(batch_size: int, start_step: int, share: tuple[int, int] = (0
         raise ValueError(f"start_step = {start_step}: allowed are 0 and more")
     which, of_how_many = share
     if not 0 <= which < of_how_many or batch_size % of_how_many:
-        raise ValueError(f"batch_size = {batch_size} has no part {which} of {of_how_many} equal ones, counted from 0")
+        raise ValueError(
+            f"batch_size = {batch_size} has no part {which} of {of_how_many} equal ones, counted from 0"
+        )

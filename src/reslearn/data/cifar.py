@@ -25,7 +25,9 @@ SIZE_PX, CHANNELS = 32, 3
 _PIXELS = CHANNELS * SIZE_PX * SIZE_PX
 _PUBLISHED = "https://www.cs.toronto.edu/~kriz/"
 
-Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]  # pixels [N, 3072] as published (channel, row, column), labels [N]
+Part = tuple[
+    npt.NDArray[np.uint8], npt.NDArray[np.int64]
+]  # pixels [N, 3072] as published (channel, row, column), labels [N]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,9 @@ class Cifar:
     layouts: tuple[Layout, ...]
 
 
-def load_cifar(cifar: Cifar, folders: Sequence[Path], *, download: bool, size_px: int | None) -> Dataset:
+def load_cifar(
+    cifar: Cifar, folders: Sequence[Path], *, download: bool, size_px: int | None
+) -> Dataset:
     """The first of `folders` that holds the set, itself or in its published folder or archive; else download into the first.
 
     Raises:
@@ -74,18 +78,34 @@ def load_cifar(cifar: Cifar, folders: Sequence[Path], *, download: bool, size_px
     check_size(SIZE_PX, size_px, name=cifar.name)
     label = f"{cifar.name}-{SIZE_PX if size_px is None else size_px}px"
     try:
-        return mapped([folder / name for name in layout.files], label, partial(_decode, cifar, layout, folder, size_px))
+        return mapped(
+            [folder / name for name in layout.files],
+            label,
+            partial(_decode, cifar, layout, folder, size_px),
+        )
     except OSError as error:
         raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from None
 
 
 def _decode(cifar: Cifar, layout: Layout, folder: Path, size_px: int | None) -> Dataset:
-    train = _images([layout.read(folder / name, cifar.num_classes) for name in layout.train], size_px, cifar.name)
+    train = _images(
+        [layout.read(folder / name, cifar.num_classes) for name in layout.train],
+        size_px,
+        cifar.name,
+    )
     test = _images([layout.read(folder / layout.test, cifar.num_classes)], size_px, cifar.name)
     classes = tuple(layout.read_classes(folder / layout.classes))
     if len(classes) != cifar.num_classes:
-        raise DataError(f"{folder / layout.classes} names {len(classes)} classes; {cifar.name} has {cifar.num_classes}")
-    return Dataset(name=cifar.name, classes=classes, train=train, test=test, fingerprint=fingerprint((train, test)))
+        raise DataError(
+            f"{folder / layout.classes} names {len(classes)} classes; {cifar.name} has {cifar.num_classes}"
+        )
+    return Dataset(
+        name=cifar.name,
+        classes=classes,
+        train=train,
+        test=test,
+        fingerprint=fingerprint((train, test)),
+    )
 
 
 def find(cifar: Cifar, folders: Sequence[Path]) -> tuple[Layout, Path] | None:
@@ -94,7 +114,9 @@ def find(cifar: Cifar, folders: Sequence[Path]) -> tuple[Layout, Path] | None:
         for layout in cifar.layouts:
             if (folder / layout.folder).is_dir():
                 return layout, folder / layout.folder
-            if (folder / layout.test).is_file() and any((folder / name).is_file() for name in layout.train):
+            if (folder / layout.test).is_file() and any(
+                (folder / name).is_file() for name in layout.train
+            ):
                 return layout, folder
     return None
 
@@ -109,7 +131,9 @@ def _obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[L
     if not download:
         looked = " or ".join(str(place) for place in dict.fromkeys(folders))
         fetch = f"or fetch it: reslearn train {cifar.name} --download"  # other commands have no such option
-        raise DataError(f"{cifar.name} is not in {looked}: put {layout.address} (packed or unpacked) into {folder}, {fetch}")
+        raise DataError(
+            f"{cifar.name} is not in {looked}: put {layout.address} (packed or unpacked) into {folder}, {fetch}"
+        )
     return _unpacked(cifar, layout, folder, download=True)
 
 
@@ -133,8 +157,14 @@ def _images(parts: list[Part], size_px: int | None, name: str) -> Images:
     while parts:
         planes = parts.pop(0)[0].reshape(-1, CHANNELS, SIZE_PX, SIZE_PX)
         place = pixels[done : done + len(planes)]
-        whole = place if size == SIZE_PX else np.empty((len(planes), SIZE_PX, SIZE_PX, CHANNELS), np.uint8)
-        for channel in range(CHANNELS):  # a copy by planes takes a third of the time of one by transposition
+        whole = (
+            place
+            if size == SIZE_PX
+            else np.empty((len(planes), SIZE_PX, SIZE_PX, CHANNELS), np.uint8)
+        )
+        for channel in range(
+            CHANNELS
+        ):  # a copy by planes takes a third of the time of one by transposition
             whole[..., channel] = planes[:, channel]
         if whole is not place:
             place[:] = shrink(torch.from_numpy(whole), size, name=name).numpy()
@@ -146,10 +176,23 @@ def _python(label_key: str) -> Callable[[Path, int], Part]:
     def read(path: Path, num_classes: int) -> Part:
         batch = read_pickle(path)
         data, labels = batch.get("data"), batch.get(label_key)
-        if not (isinstance(data, np.ndarray) and data.ndim == 2 and data.shape[1] == _PIXELS and len(data)):
-            raise DataError(f"{path} is no published data file: `data` is not uint8 [images, {_PIXELS}]")
-        if not (isinstance(labels, list) and len(labels) == len(data) and all(type(label) is int for label in labels)):
-            raise DataError(f"{path} is no published data file: `{label_key}` is not a list of {len(data)} numbers")
+        if not (
+            isinstance(data, np.ndarray)
+            and data.ndim == 2
+            and data.shape[1] == _PIXELS
+            and len(data)
+        ):
+            raise DataError(
+                f"{path} is no published data file: `data` is not uint8 [images, {_PIXELS}]"
+            )
+        if not (
+            isinstance(labels, list)
+            and len(labels) == len(data)
+            and all(type(label) is int for label in labels)
+        ):
+            raise DataError(
+                f"{path} is no published data file: `{label_key}` is not a list of {len(data)} numbers"
+            )
         return _checked(path, np.ascontiguousarray(data), labels, num_classes)
 
     return read
@@ -172,9 +215,16 @@ def _binary(label_bytes: int) -> Callable[[Path, int], Part]:
         record = label_bytes + _PIXELS
         raw = np.fromfile(path, dtype=np.uint8)
         if len(raw) == 0 or len(raw) % record:
-            raise DataError(f"{path} is truncated or no published data file: {len(raw)} bytes are no whole number of records of {record}")
+            raise DataError(
+                f"{path} is truncated or no published data file: {len(raw)} bytes are no whole number of records of {record}"
+            )
         records = raw.reshape(-1, record)
-        return _checked(path, np.ascontiguousarray(records[:, label_bytes:]), records[:, label_bytes - 1], num_classes)
+        return _checked(
+            path,
+            np.ascontiguousarray(records[:, label_bytes:]),
+            records[:, label_bytes - 1],
+            num_classes,
+        )
 
     return read
 
@@ -185,7 +235,9 @@ def _checked(path: Path, pixels: npt.NDArray[np.uint8], labels: Any, num_classes
     except OverflowError:
         raise DataError(f"{path} has labels that are no class numbers") from None
     if array.min() < 0 or array.max() >= num_classes:
-        raise DataError(f"{path} has labels {array.min()} to {array.max()}; allowed are 0 to {num_classes - 1}")
+        raise DataError(
+            f"{path} has labels {array.min()} to {array.max()}; allowed are 0 to {num_classes - 1}"
+        )
     return pixels, array
 
 

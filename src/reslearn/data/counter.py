@@ -40,7 +40,9 @@ def _finalise(word: Tensor) -> Tensor:
     return word ^ _logical_shift_right(word, 31)
 
 
-def draw(seed: int, stream: Stream, epoch: int, index: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+def draw(
+    seed: int, stream: Stream, epoch: int, index: Int64[Tensor, "*shape"]
+) -> Int64[Tensor, "*shape"]:
     """64 well-mixed bits for each index, on its device. For a fixed (seed, stream, epoch) different indices never collide."""
     state = torch.zeros((), dtype=torch.int64)
     for word in (seed, stream, epoch):
@@ -55,13 +57,20 @@ def below(limit: int, bits: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     return (_logical_shift_right(bits, 33) * limit) >> 31
 
 
-def normal(seed: int, streams: tuple[Stream, Stream], epoch: int, index: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+def normal(
+    seed: int, streams: tuple[Stream, Stream], epoch: int, index: Int64[Tensor, "*shape"]
+) -> Float64[Tensor, "*shape"]:
     """Standard normal numbers by Box and Muller, from the upper 53 bits of two draws for each index."""
-    radius, angle = (_logical_shift_right(draw(seed, stream, epoch, index), 11).double() * 2.0**-53 for stream in streams)
+    radius, angle = (
+        _logical_shift_right(draw(seed, stream, epoch, index), 11).double() * 2.0**-53
+        for stream in streams
+    )
     return (-2 * torch.log1p(-radius)).sqrt() * (2 * math.pi * angle).cos()  # 1 - radius is never 0
 
 
-def permutation(seed: int, epoch: int, num_images: int, device: torch.device | str = "cpu") -> Int64[Tensor, "n"]:
+def permutation(
+    seed: int, epoch: int, num_images: int, device: torch.device | str = "cpu"
+) -> Int64[Tensor, "n"]:
     """The order of an epoch: image indices sorted by their draw. Draws never tie, so every device sorts alike."""
     return torch.argsort(draw(seed, Stream.ORDER, epoch, torch.arange(num_images, device=device)))
 

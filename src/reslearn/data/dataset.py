@@ -38,10 +38,18 @@ def split(dataset: Dataset, validation_images: int) -> Dataset:
     if validation_images == 0:
         return dataset
     if dataset.validation is not None:
-        raise DataError(f"validation_images = {validation_images}: {dataset.name} brings {len(dataset.validation)} of its own; 0 uses them")
+        raise DataError(
+            f"validation_images = {validation_images}: {dataset.name} brings {len(dataset.validation)} of its own; 0 uses them"
+        )
     num_train = len(dataset.train)
     if not 0 < validation_images < num_train:
-        allowed = f"{dataset.name} has {num_train} training images; allowed are 0 to {num_train - 1}"
+        allowed = (
+            f"{dataset.name} has {num_train} training images; allowed are 0 to {num_train - 1}"
+        )
         raise DataError(f"validation_images = {validation_images}: {allowed}")
     kept = num_train - validation_images
-    return replace(dataset, train=dataset.train.subset(0, kept), validation=dataset.train.subset(kept, num_train))
+    return replace(
+        dataset,
+        train=dataset.train.subset(0, kept),
+        validation=dataset.train.subset(kept, num_train),
+    )

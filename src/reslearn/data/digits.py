@@ -25,4 +25,10 @@ def load_digits(*, size_px: int | None = None) -> Dataset:
     test = held_out(labels, every=5)
     parts = [Images(pixels[mask], labels[mask]) for mask in (~test, test)]
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset(name="digits", classes=classes, train=parts[0], test=parts[1], fingerprint=fingerprint(parts))
+    return Dataset(
+        name="digits",
+        classes=classes,
+        train=parts[0],
+        test=parts[1],
+        fingerprint=fingerprint(parts),
+    )

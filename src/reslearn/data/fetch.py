@@ -26,7 +26,14 @@ _TIMEOUT_SECONDS = 30.0
 _NEVER = (400, 401, 403, 404, 410, 451)  # a server that says so says it again
 
 
-def fetch(address: str, archive: Path, *, md5: str | None = None, sha256: str | None = None, pause_seconds: float = 1.0) -> None:
+def fetch(
+    address: str,
+    archive: Path,
+    *,
+    md5: str | None = None,
+    sha256: str | None = None,
+    pause_seconds: float = 1.0,
+) -> None:
     """Download `address` to `archive`, keeping what has come in `archive`.part, with longer pauses while nothing comes.
 
     md5 or sha256: the published digest, or the first digits of it.
@@ -42,10 +49,17 @@ def fetch(address: str, archive: Path, *, md5: str | None = None, sha256: str | 
             if _append(address, part):
                 break
             reason = "the connection was cut"
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+        ) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
             if isinstance(error, urllib.error.HTTPError) and error.code in _NEVER:
-                raise DataError(f"cannot download {address} ({error.code} {reason}): put what is meant at {archive}") from None
+                raise DataError(
+                    f"cannot download {address} ({error.code} {reason}): put what is meant at {archive}"
+                ) from None
         fruitless = 0 if _size(part) > before else fruitless + 1
         if fruitless == _ATTEMPTS:
             raise DataError(f"cannot download {address} ({reason}): put what is there at {archive}")
@@ -64,15 +78,22 @@ def _append(address: str, part: Path) -> bool:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing beyond what is here: all has come, or it is not ours; the md5 tells
+        if (
+            error.code == 416 and have
+        ):  # nothing beyond what is here: all has come, or it is not ours; the md5 tells
             return True
         raise
     with response:
-        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
         have = have if resumed else 0  # a server without ranges sends all anew
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with part.open("ab" if resumed else "wb") as file, progress(part.stem, total, in_bytes=True) as advance:
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            progress(part.stem, total, in_bytes=True) as advance,
+        ):
             advance(have)
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
@@ -90,12 +111,16 @@ def verify(archive: Path, published: str, *, discard: bool = False, algorithm: s
     `discard` removes it, so that the next attempt starts anew.
     """
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        found = hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
     if not published or found[: len(published)] != published:
         if discard:
             archive.unlink()
         removed = "; it was removed, try again" if discard else ""
-        raise DataError(f"{archive} is not the published archive: {algorithm} {found}, published {published}{removed}")
+        raise DataError(
+            f"{archive} is not the published archive: {algorithm} {found}, published {published}{removed}"
+        )
 
 
 def unpack(archive: Path, folder: str) -> None:

@@ -23,7 +23,9 @@ from reslearn.data.errors import DataError
 from reslearn.data.images import check_range, evenly_spread
 from reslearn.data.pictures import Pixels, open_picture
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+)
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -72,22 +74,34 @@ class Files:
 
 def classes_of(folder: Path) -> list[str]:
     """The class folders that hold pictures, in alphabetical order. DataError where there are fewer than two."""
-    classes = sorted(entry.name for entry in _visible(folder) if entry.is_dir() and _has_pictures(entry.path))
+    classes = sorted(
+        entry.name for entry in _visible(folder) if entry.is_dir() and _has_pictures(entry.path)
+    )
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
-        raise DataError(f"{folder} has {found}: two or more class folders with images ({', '.join(sorted(SUFFIXES))}) are needed")
+        raise DataError(
+            f"{folder} has {found}: two or more class folders with images ({', '.join(sorted(SUFFIXES))}) are needed"
+        )
     return classes
 
 
-def list_files(folder: Path, classes: Sequence[str], *, size_px: int, digest: "hashlib._Hash") -> Files:
+def list_files(
+    folder: Path, classes: Sequence[str], *, size_px: int, digest: "hashlib._Hash"
+) -> Files:
     """All pictures below the class folders, in drawn order; feeds `digest` each name and size in bytes.
 
     Raises:
         DataError: for a class of its own, no picture at all, a folder that cannot be read, or empty files (their number and the first).
     """
-    foreign = sorted(entry.name for entry in _visible(folder) if entry.name not in classes and entry.is_dir() and _has_pictures(entry.path))
+    foreign = sorted(
+        entry.name
+        for entry in _visible(folder)
+        if entry.name not in classes and entry.is_dir() and _has_pictures(entry.path)
+    )
     if foreign:
-        raise DataError(f"{folder} has class {foreign[0]!r}, which is not among the training classes {', '.join(classes)}")
+        raise DataError(
+            f"{folder} has class {foreign[0]!r}, which is not among the training classes {', '.join(classes)}"
+        )
     names, empty = bytearray(), []
     ends: list[int] = []
     counts = []
@@ -105,13 +119,24 @@ def list_files(folder: Path, classes: Sequence[str], *, size_px: int, digest: "h
     if not ends:
         raise DataError(f"{folder} has no images of {', '.join(classes)}")
     if empty:
-        raise DataError(f"{len(empty)} of {len(ends)} images are empty files, the first is {empty[0]}: remove or replace them")
+        raise DataError(
+            f"{len(empty)} of {len(ends)} images are empty files, the first is {empty[0]}: remove or replace them"
+        )
     order = permutation(0, 0, len(ends))
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
-    return Files(folder=folder, names=bytes(names), ends=np.array(ends), rows=order, labels=labels[order], size_px=size_px)
+    return Files(
+        folder=folder,
+        names=bytes(names),
+        ends=np.array(ends),
+        rows=order,
+        labels=labels[order],
+        size_px=size_px,
+    )
 
 
-def in_order(make: Callable[[Given], Made], given: Iterable[Given], *, ahead: int) -> Iterator[Made]:
+def in_order(
+    make: Callable[[Given], Made], given: Iterable[Given], *, ahead: int
+) -> Iterator[Made]:
     """`make` of each, in order, by a thread a core, up to `ahead` before they are asked for: Pillow lets threads run side by side."""
     waiting: deque[Callable[[], Made]] = deque()
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -129,7 +154,10 @@ def in_order(make: Callable[[Given], Made], given: Iterable[Given], *, ahead: in
 def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted(
+                (entry for entry in entries if not entry.name.startswith(".")),
+                key=lambda entry: entry.name,
+            )
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror}") from None
 

@@ -55,14 +55,22 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
     if stream:
         listed = f"names+sizes:{hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]}"
         return Dataset(
-            name=name, classes=tuple(classes), train=parts["train"], test=parts["test"], validation=parts.get("validation"),
+            name=name,
+            classes=tuple(classes),
+            train=parts["train"],
+            test=parts["test"],
+            validation=parts.get("validation"),
             fingerprint=listed,
-        )  # fmt: skip
+        )
     images = _decode(folder, parts, size)
     return Dataset(
-        name=name, classes=tuple(classes), train=images["train"], test=images["test"], validation=images.get("validation"),
+        name=name,
+        classes=tuple(classes),
+        train=images["train"],
+        test=images["test"],
+        validation=images.get("validation"),
         fingerprint=fingerprint(images.get(part) for part in ("train", "validation", "test")),
-    )  # fmt: skip
+    )
 
 
 def _part_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
@@ -72,7 +80,9 @@ def _part_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
     if validation is not None:
         found["validation"] = validation
     test = folder / _TEST
-    is_ilsvrc = all(re.fullmatch(r"n\d{8}", name) for name in classes) and not any((test / name).is_dir() for name in classes)
+    is_ilsvrc = all(re.fullmatch(r"n\d{8}", name) for name in classes) and not any(
+        (test / name).is_dir() for name in classes
+    )
     if validation is not None and is_ilsvrc:
         return {"test": validation}
     return {**found, "test": test} if test.is_dir() else found
@@ -80,8 +90,14 @@ def _part_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
 
 def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Images]:
     """Every picture once, straight into its place."""
-    pixels = {part: np.empty((len(files), size_px, size_px, 3), np.uint8) for part, files in parts.items()}
-    places = [(files.path(index), pixels[part][index]) for part, files in parts.items() for index in range(len(files))]
+    pixels = {
+        part: np.empty((len(files), size_px, size_px, 3), np.uint8) for part, files in parts.items()
+    }
+    places = [
+        (files.path(index), pixels[part][index])
+        for part, files in parts.items()
+        for index in range(len(files))
+    ]
 
     def decode(path_and_place: tuple[Path, Pixels]) -> str | None:
         path, place = path_and_place
@@ -98,5 +114,9 @@ def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Im
             if problem:
                 unreadable.append(problem)
     if unreadable:
-        raise DataError(f"{len(unreadable)} of {len(places)} images cannot be read, the first: {unreadable[0]}")
-    return {part: Images(torch.from_numpy(pixels[part]), files.labels) for part, files in parts.items()}
+        raise DataError(
+            f"{len(unreadable)} of {len(places)} images cannot be read, the first: {unreadable[0]}"
+        )
+    return {
+        part: Images(torch.from_numpy(pixels[part]), files.labels) for part, files in parts.items()
+    }

@@ -78,7 +78,9 @@ def fingerprint(parts: Iterable[Images | None]) -> str:
 def check_range(start: int, stop: int, num_images: int) -> None:
     """Refuse a part that does not lie within the images."""
     if not 0 <= start < stop <= num_images:
-        raise DataError(f"images {start} to {stop} were asked for; there are {num_images}, counted from 0")
+        raise DataError(
+            f"images {start} to {stop} were asked for; there are {num_images}, counted from 0"
+        )
 
 
 def evenly_spread(num_images: int, of: int) -> Int64[Tensor, "n"]:
@@ -92,10 +94,14 @@ def check_size(size: int, size_px: int | None, *, name: str) -> None:
     """Refuse a size that is no whole fraction of `size`."""
     if size_px is not None and (not 0 < size_px <= size or size % size_px):
         allowed = ", ".join(str(smaller) for smaller in range(size, 1, -1) if size % smaller == 0)
-        raise DataError(f"size_px = {size_px}: {name} has {size} x {size} pixels; allowed are {allowed}")
+        raise DataError(
+            f"size_px = {size_px}: {name} has {size} x {size} pixels; allowed are {allowed}"
+        )
 
 
-def shrink(pixels: UInt8[Tensor, "n h w c"], size_px: int | None, *, name: str) -> UInt8[Tensor, "n s s c"]:
+def shrink(
+    pixels: UInt8[Tensor, "n h w c"], size_px: int | None, *, name: str
+) -> UInt8[Tensor, "n s s c"]:
     """Square images made smaller by the mean over whole areas, rounded half up; None keeps their size.
 
     Raises:
@@ -108,4 +114,6 @@ def shrink(pixels: UInt8[Tensor, "n h w c"], size_px: int | None, *, name: str) 
     factor = size // size_px
     areas = pixels.view(len(pixels), size_px, factor, size_px, factor, pixels.shape[3])
     total = areas.sum(dim=(2, 4), dtype=torch.int32)
-    return torch.div(total + factor * factor // 2, factor * factor, rounding_mode="floor").to(torch.uint8)
+    return torch.div(total + factor * factor // 2, factor * factor, rounding_mode="floor").to(
+        torch.uint8
+    )

@@ -34,7 +34,9 @@ class Jitter:
     colour: Float32[Tensor, "3 3"] | None = None
 
     @classmethod
-    def fit(cls, files: Files, *, shorter: tuple[int, int], flip: bool, colour: float | None) -> "Jitter":
+    def fit(
+        cls, files: Files, *, shorter: tuple[int, int], flip: bool, colour: float | None
+    ) -> "Jitter":
         """For training images (hand in no others): `shorter` at a crop of 224, in proportion at others; `colour` as in AlexNet, 0.1."""
         shortest, longest = (in_proportion(length, files.size_px) for length in shorter)
         moved = colour * principal_colours(files.spread(_FITTED_ON)) if colour is not None else None
@@ -49,14 +51,18 @@ def principal_colours(files: Files) -> Float32[Tensor, "3 3"]:
     """
     total, products, num_pixels = np.zeros(3, np.int64), np.zeros((3, 3), np.int64), 0
     for chunk in chunks_of_centres(files, None, about="the main colours of"):
-        pixels = chunk.reshape(-1, 3).astype(np.float64)  # sums of products of bytes are whole numbers below 2^53: exact
+        pixels = chunk.reshape(-1, 3).astype(
+            np.float64
+        )  # sums of products of bytes are whole numbers below 2^53: exact
         num_pixels += len(pixels)
         total += pixels.sum(axis=0).astype(np.int64)
         products += (pixels.T @ pixels).astype(np.int64)
     mean = total / num_pixels
     values, vectors = np.linalg.eigh(products / num_pixels - np.outer(mean, mean))
     rows = vectors.T[::-1]  # the largest first
-    rows = rows * np.sign(rows[np.arange(3), np.abs(rows).argmax(axis=1)])[:, None]  # a direction has two signs: the same everywhere
+    rows = (
+        rows * np.sign(rows[np.arange(3), np.abs(rows).argmax(axis=1)])[:, None]
+    )  # a direction has two signs: the same everywhere
     return torch.from_numpy(rows * values[::-1, None].clip(min=0) / 255).float()
 
 
@@ -74,7 +80,9 @@ class JitteredViews(Dataset[tuple[Tensor, Tensor, int]]):
         self.seed = seed
         self.jitter = jitter
 
-    def __getitem__(self, position: int) -> tuple[UInt8[Tensor, "s s 3"], Float32[Tensor, "3"], int]:
+    def __getitem__(
+        self, position: int
+    ) -> tuple[UInt8[Tensor, "s s 3"], Float32[Tensor, "3"], int]:
         epoch, place = divmod(position, len(self.files))
         index = _order(self.seed, epoch, len(self.files))[place]
 
@@ -82,7 +90,9 @@ class JitteredViews(Dataset[tuple[Tensor, Tensor, int]]):
             return int(below(limit, draw(self.seed, stream, epoch, index)))
 
         jitter, size_px = self.jitter, self.files.size_px
-        shorter_px = jitter.shortest_px + drawn(Stream.SHORTER, jitter.longest_px - jitter.shortest_px + 1)
+        shorter_px = jitter.shortest_px + drawn(
+            Stream.SHORTER, jitter.longest_px - jitter.shortest_px + 1
+        )
         image = open_picture(self.files.path(int(index)), shorter_px)
         bottom, right = offsets(image, shorter_px=shorter_px, size_px=size_px)
         corner = {"top": drawn(Stream.ROW, bottom + 1), "left": drawn(Stream.COLUMN, right + 1)}
@@ -92,9 +102,16 @@ class JitteredViews(Dataset[tuple[Tensor, Tensor, int]]):
         shift = torch.zeros(3)
         if jitter.colour is not None:
             three = 3 * index + torch.arange(3)
-            shift = normal(self.seed, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, three).float() @ jitter.colour
+            shift = (
+                normal(self.seed, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, three).float()
+                @ jitter.colour
+            )
         return torch.from_numpy(pixels.copy()), shift, int(self.files.labels[index])
 
-    def finish(self, pixels: UInt8[Tensor, "b s s 3"], shift: Float32[Tensor, "b 3"]) -> Float32[Tensor, "b s s 3"]:
+    def finish(
+        self, pixels: UInt8[Tensor, "b s s 3"], shift: Float32[Tensor, "b 3"]
+    ) -> Float32[Tensor, "b s s 3"]:
         """What the network sees of a batch. Paper: the per-pixel mean is that of the crop, subtracted after mirroring."""
-        return self.preprocess.normalise(pixels).add_((shift / self.preprocess.scale.to(shift.device))[:, None, None, :])
+        return self.preprocess.normalise(pixels).add_(
+            (shift / self.preprocess.scale.to(shift.device))[:, None, None, :]
+        )

@@ -23,7 +23,9 @@ def mapped(source: Sequence[Path], label: str, decode: Callable[[], Dataset]) ->
     A folder that cannot be written costs each process its own decoding and memory, and nothing else. Not for sets with validation images.
     """
     place = source[0].parent / f".reslearn-{label}.safetensors"
-    stamp = json.dumps([_FORMAT, *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source)])
+    stamp = json.dumps(
+        [_FORMAT, *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source)]
+    )
     found = _read(place, stamp)
     if found is not None:
         return found
@@ -41,23 +43,40 @@ def _read(place: Path, stamp: str) -> Dataset | None:
             metadata = file.metadata() or {}
             if metadata.get("stamp") != stamp:
                 return None
-            parts = [Images(file.get_tensor(f"{part}.pixels"), file.get_tensor(f"{part}.labels")) for part in ("train", "test")]
+            parts = [
+                Images(file.get_tensor(f"{part}.pixels"), file.get_tensor(f"{part}.labels"))
+                for part in ("train", "test")
+            ]
         if fingerprint(parts) != metadata["fingerprint"]:
             return None
         name, classes = metadata["name"], tuple(json.loads(metadata["classes"]))
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, AssertionError):
         return None
-    return Dataset(name=name, classes=classes, train=parts[0], test=parts[1], fingerprint=metadata["fingerprint"])
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=parts[0],
+        test=parts[1],
+        fingerprint=metadata["fingerprint"],
+    )
 
 
 def _write(place: Path, stamp: str, dataset: Dataset) -> None:
     """Aside, then renamed: whoever reads finds the whole or nothing."""
     train, test = dataset.train, dataset.test
     assert dataset.validation is None and isinstance(train, Images) and isinstance(test, Images)
-    tensors = {"train.pixels": train.pixels, "train.labels": train.labels, "test.pixels": test.pixels, "test.labels": test.labels}
+    tensors = {
+        "train.pixels": train.pixels,
+        "train.labels": train.labels,
+        "test.pixels": test.pixels,
+        "test.labels": test.labels,
+    }
     metadata = {
-        "stamp": stamp, "name": dataset.name, "classes": json.dumps(dataset.classes), "fingerprint": dataset.fingerprint,
-    }  # fmt: skip
+        "stamp": stamp,
+        "name": dataset.name,
+        "classes": json.dumps(dataset.classes),
+        "fingerprint": dataset.fingerprint,
+    }
     aside = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:
         safetensors.torch.save_file(tensors, str(aside), metadata)

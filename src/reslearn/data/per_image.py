@@ -39,7 +39,9 @@ class ImageSource(Protocol):
 class ViewsByPosition(Dataset[tuple[Tensor, int]]):
     """Position in training -> (float32 [H, W, C] as the network sees it, label): a pure function, so any torch DataLoader may read it."""
 
-    def __init__(self, source: ImageSource, preprocess: Preprocess, *, seed: int, augment: Augment) -> None:
+    def __init__(
+        self, source: ImageSource, preprocess: Preprocess, *, seed: int, augment: Augment
+    ) -> None:
         self.source = source
         self.preprocess = preprocess
         self.reach_px = augment.reach_px
@@ -50,19 +52,27 @@ class ViewsByPosition(Dataset[tuple[Tensor, int]]):
         pixels, label = self.source[int(view.index)]
         top, left, flip = int(view.top), int(view.left), bool(view.flip)
         if self.preprocess.padding == "after-mean":
-            seen = self._crop_and_flip(self.preprocess.normalise(torch.tensor(pixels)).numpy(), top, left, flip)
+            seen = self._crop_and_flip(
+                self.preprocess.normalise(torch.tensor(pixels)).numpy(), top, left, flip
+            )
             return torch.from_numpy(seen), label
-        return self.preprocess.normalise(torch.from_numpy(self._crop_and_flip(pixels, top, left, flip))), label
+        return self.preprocess.normalise(
+            torch.from_numpy(self._crop_and_flip(pixels, top, left, flip))
+        ), label
 
     def finish(self, seen: Float32[Tensor, "b h w c"]) -> Float32[Tensor, "b h w c"]:
         """A batch is what its images are."""
         return seen
 
-    def _crop_and_flip(self, image: npt.NDArray[Pixel], top: int, left: int, flip: bool) -> npt.NDArray[Pixel]:
+    def _crop_and_flip(
+        self, image: npt.NDArray[Pixel], top: int, left: int, flip: bool
+    ) -> npt.NDArray[Pixel]:
         reach_px = self.reach_px
         padded = np.pad(image, ((reach_px, reach_px), (reach_px, reach_px), (0, 0)))
         window = padded[top : top + image.shape[0], left : left + image.shape[1]]
-        return (window[:, ::-1] if flip else window).copy()  # ascontiguousarray lets the negative stride of a single column be
+        return (
+            window[:, ::-1] if flip else window
+        ).copy()  # ascontiguousarray lets the negative stride of a single column be
 
 
 class _Told(Dataset[Any]):
@@ -111,14 +121,18 @@ def image_batches(
     views: ViewsByPosition | JitteredViews
     if isinstance(augment, Jitter):
         if not isinstance(source, Files):
-            raise DataError("scale jitter resizes picture files: it needs a folder of images, left on disk")
+            raise DataError(
+                "scale jitter resizes picture files: it needs a folder of images, left on disk"
+            )
         views = JitteredViews(source, preprocess.to(device), seed=seed, jitter=augment)
     else:
         views = ViewsByPosition(source, preprocess, seed=seed, augment=augment)
     loader: DataLoader[Any] = DataLoader(
         _Told(views),
         batch_size=batch_size // share[1],
-        sampler=_positions(batch_size, start_step, share),  # any iterable will do, an endless one too
+        sampler=_positions(
+            batch_size, start_step, share
+        ),  # any iterable will do, an endless one too
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=_in_a_group_of_its_own,
@@ -136,7 +150,9 @@ def _positions(batch_size: int, start_step: int, share: tuple[int, int]) -> Iter
         yield from range(begin, begin + size)
 
 
-def _finished(loader: DataLoader[Any], views: ViewsByPosition | JitteredViews, device: torch.device | str) -> Iterator[Batch]:
+def _finished(
+    loader: DataLoader[Any], views: ViewsByPosition | JitteredViews, device: torch.device | str
+) -> Iterator[Batch]:
     for batch in loader:
         if isinstance(batch, str):
             raise DataError(batch)

@@ -16,7 +16,9 @@ from reslearn.data.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 CROP_PX = 224  # Paper: the crop, for which its other lengths are given
-TEST_SHORTER = 256  # Paper: 10-crop testing as in AlexNet, whose pictures have a shorter side of 256
+TEST_SHORTER = (
+    256  # Paper: 10-crop testing as in AlexNet, whose pictures have a shorter side of 256
+)
 
 
 def in_proportion(paper_px: int, size_px: int) -> int:
@@ -43,27 +45,44 @@ def open_picture(path: Path, shorter_px: int | None = None) -> Image.Image:
 def window(image: Image.Image, *, shorter_px: int, size_px: int, top: float, left: float) -> Pixels:
     """[S, S, 3]: the square of `size_px` whose corner is at (top, left) of the picture resized to `shorter_px`; both in its pixels."""
     step = min(image.size) / shorter_px  # pixels of the file to one that is seen
-    box = (left * step, top * step, min((left + size_px) * step, image.width), min((top + size_px) * step, image.height))
+    box = (
+        left * step,
+        top * step,
+        min((left + size_px) * step, image.width),
+        min((top + size_px) * step, image.height),
+    )
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
 
 
 def centre(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
     """[S, S, 3]: the window in the middle, to a fraction of a pixel."""
     height, width = (side * shorter_px / min(image.size) for side in (image.height, image.width))
-    return window(image, shorter_px=shorter_px, size_px=size_px, top=(height - size_px) / 2, left=(width - size_px) / 2)
+    return window(
+        image,
+        shorter_px=shorter_px,
+        size_px=size_px,
+        top=(height - size_px) / 2,
+        left=(width - size_px) / 2,
+    )
 
 
 def offsets(image: Image.Image, *, shorter_px: int, size_px: int) -> tuple[int, int]:
     """The largest whole (top, left) at which a window still lies in the resized picture."""
     shorter = min(image.size)
-    return image.height * shorter_px // shorter - size_px, image.width * shorter_px // shorter - size_px
+    return (
+        image.height * shorter_px // shorter - size_px,
+        image.width * shorter_px // shorter - size_px,
+    )
 
 
 def corners(image: Image.Image, *, shorter_px: int, size_px: int) -> list[Pixels]:
     """Five of [S, S, 3]: top left, top right, bottom left, bottom right of the whole resized picture, and its centre."""
     bottom, right = offsets(image, shorter_px=shorter_px, size_px=size_px)
     places = [(top, left) for top in (0, bottom) for left in (0, right)]
-    cut = [window(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left) for top, left in places]
+    cut = [
+        window(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
+        for top, left in places
+    ]
     return [*cut, centre(image, shorter_px=shorter_px, size_px=size_px)]
 
 

@@ -45,17 +45,25 @@ class Preprocess:
     mean: Float32[Tensor, "*h_w c"]
     scale: Float32[Tensor, "c"]
     padding: Padding = "after-mean"
-    shorter_px: int | None = None  # of a picture file, before the centre is cut out; None: size_px, all of the centre square
+    shorter_px: int | None = (
+        None  # of a picture file, before the centre is cut out; None: size_px, all of the centre square
+    )
 
     def __post_init__(self) -> None:
         allowed = ((self.size_px, self.size_px, self.channels), (self.channels,))
         if tuple(self.mean.shape) not in allowed or tuple(self.scale.shape) != allowed[1]:
             found = f"mean {tuple(self.mean.shape)}, scale {tuple(self.scale.shape)}"
-            raise DataError(f"preprocess: {found}; allowed are mean {allowed[0]} or {allowed[1]}, scale {allowed[1]}")
-        if not (self.mean.isfinite().all() and self.scale.isfinite().all() and (self.scale > 0).all()):
+            raise DataError(
+                f"preprocess: {found}; allowed are mean {allowed[0]} or {allowed[1]}, scale {allowed[1]}"
+            )
+        if not (
+            self.mean.isfinite().all() and self.scale.isfinite().all() and (self.scale > 0).all()
+        ):
             raise DataError("preprocess: mean and scale must be finite, scale above 0")
         if self.shorter_px is not None and self.shorter_px < self.size_px:
-            raise DataError(f"preprocess: shorter_px = {self.shorter_px}: allowed are {self.size_px} (size_px) and more")
+            raise DataError(
+                f"preprocess: shorter_px = {self.shorter_px}: allowed are {self.size_px} (size_px) and more"
+            )
         _check_choice("padding", self.padding, Padding)
 
     @classmethod
@@ -78,7 +86,14 @@ class Preprocess:
         cls.check(mean, std, channels)
         if mean == std == "imagenet":  # nothing to fit, and no picture to decode
             centre, scale = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-            return cls(size_px=size_px, channels=channels, mean=centre, scale=scale, padding=padding, shorter_px=shorter_px)
+            return cls(
+                size_px=size_px,
+                channels=channels,
+                mean=centre,
+                scale=scale,
+                padding=padding,
+                shorter_px=shorter_px,
+            )
         pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
         channel_mean = pixel_mean.mean(dim=(0, 1))
         centre = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
@@ -88,12 +103,19 @@ class Preprocess:
         elif std != "none":
             variance = (pixel_square - centre.square()).mean(dim=(0, 1))
             pooled = variance if std == "per-channel" else variance.mean().expand(channels)
-            scale = pooled.clamp(min=1.0).sqrt()  # one grey level at least: images without contrast must not divide by zero
+            scale = pooled.clamp(
+                min=1.0
+            ).sqrt()  # one grey level at least: images without contrast must not divide by zero
         given = {"imagenet": torch.tensor(IMAGENET_MEAN), "none": torch.zeros(channels)}
         subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, **given}[mean]
         return cls(
-            size_px=size_px, channels=channels, mean=subtracted.float(), scale=scale.float(), padding=padding, shorter_px=shorter_px
-        )  # fmt: skip
+            size_px=size_px,
+            channels=channels,
+            mean=subtracted.float(),
+            scale=scale.float(),
+            padding=padding,
+            shorter_px=shorter_px,
+        )
 
     @staticmethod
     def check(mean: str, std: str, channels: int) -> None:
@@ -101,7 +123,9 @@ class Preprocess:
         _check_choice("mean", mean, Mean)
         _check_choice("std", std, Std)
         if "imagenet" in (mean, std) and channels != 3:
-            raise DataError(f"ImageNet's mean and deviation are of three colours, and these images have {channels}: take per-channel")
+            raise DataError(
+                f"ImageNet's mean and deviation are of three colours, and these images have {channels}: take per-channel"
+            )
 
     def read(self, path: Path) -> Pixels:
         """A picture file as uint8 [size_px, size_px, 3], ready for `normalise`; DataError, naming the file, where it cannot be read."""
@@ -111,10 +135,14 @@ class Preprocess:
         """(pixels - mean) / scale, on the device of the pixels, channels last in shape as in memory."""
         expected = (self.size_px, self.size_px, self.channels)
         if tuple(pixels.shape[-3:]) != expected or pixels.dtype != torch.uint8:
-            raise DataError(f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; this preprocessing takes {expected} torch.uint8")
+            raise DataError(
+                f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; this preprocessing takes {expected} torch.uint8"
+            )
         return self._normalise(pixels)
 
-    def normalise_whole(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
+    def normalise_whole(
+        self, pixels: UInt8[Tensor, "*batch h w c"]
+    ) -> Float32[Tensor, "*batch h w c"]:
         """The same for pictures of any size; of a mean per pixel, which has the size of the crop, the mean per channel is subtracted."""
         if self.mean.ndim == 3:
             return replace(self, mean=self.mean.mean(dim=(0, 1)))._normalise(pixels)
@@ -122,7 +150,11 @@ class Preprocess:
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         # scale is a vector even where it is one number: some devices turn a division by a scalar into a product, rounded otherwise
-        return pixels.to(torch.float32).sub_(self.mean.to(pixels.device)).div_(self.scale.to(pixels.device))
+        return (
+            pixels.to(torch.float32)
+            .sub_(self.mean.to(pixels.device))
+            .div_(self.scale.to(pixels.device))
+        )
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> Float32[Tensor, "b c h w"]:
         """A batch as the network takes it: float32 [B, C, H, W], channels_last."""
@@ -142,7 +174,13 @@ class Preprocess:
         mean: list[float] | str = self.mean.tolist()
         if self.mean.ndim == 3:
             mean = base64.b64encode(self.mean.cpu().numpy().astype("<f4").tobytes()).decode()
-        value = {"size_px": self.size_px, "channels": self.channels, "mean": mean, "scale": self.scale.tolist(), "padding": self.padding}
+        value = {
+            "size_px": self.size_px,
+            "channels": self.channels,
+            "mean": mean,
+            "scale": self.scale.tolist(),
+            "padding": self.padding,
+        }
         return value if self.shorter_px is None else {**value, "shorter_px": self.shorter_px}
 
     @classmethod
@@ -155,15 +193,29 @@ class Preprocess:
         try:
             size_px, channels, mean = int(value["size_px"]), int(value["channels"]), value["mean"]
             if isinstance(mean, str):
-                array = np.frombuffer(base64.b64decode(mean, validate=True), dtype="<f4").astype(np.float32)
+                array = np.frombuffer(base64.b64decode(mean, validate=True), dtype="<f4").astype(
+                    np.float32
+                )
                 mean = array.reshape(size_px, size_px, channels)
-            mean, scale = torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(value["scale"], dtype=torch.float32)
+            mean, scale = (
+                torch.as_tensor(mean, dtype=torch.float32),
+                torch.as_tensor(value["scale"], dtype=torch.float32),
+            )
             shorter_px = int(value["shorter_px"]) if "shorter_px" in value else None
-            return cls(size_px=size_px, channels=channels, mean=mean, scale=scale, padding=value["padding"], shorter_px=shorter_px)
+            return cls(
+                size_px=size_px,
+                channels=channels,
+                mean=mean,
+                scale=scale,
+                padding=value["padding"],
+                shorter_px=shorter_px,
+            )
         except DataError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise DataError(f"not a preprocessing: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+            raise DataError(
+                f"not a preprocessing: {type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from None
 
 
 def _check_choice(name: str, value: str, choices: object) -> None:
@@ -174,7 +226,9 @@ def _check_choice(name: str, value: str, choices: object) -> None:
 def _chunks(images: ImageSet, shorter_px: int | None) -> Iterable[Pixels]:
     """All images, or the centres of some of the files, a few at a time."""
     if isinstance(images, Images):
-        yield from (images.pixels[start : start + _CHUNK].numpy() for start in range(0, len(images), _CHUNK))
+        yield from (
+            images.pixels[start : start + _CHUNK].numpy() for start in range(0, len(images), _CHUNK)
+        )
         return
     yield from chunks_of_centres(images.spread(_FITTED_ON), shorter_px, about="the mean image of")
 
@@ -183,7 +237,11 @@ def chunks_of_centres(files: Files, shorter_px: int | None, *, about: str) -> It
     """The centres of picture files, uint8 [n, S, S, 3], in order."""
     chunk: list[Pixels] = []
     with progress(f"{about} {files.folder}", len(files), after_seconds=2.0) as advance:
-        for pixels in in_order(lambda index: read_picture(files.path(index), files.size_px, shorter_px), range(len(files)), ahead=64):
+        for pixels in in_order(
+            lambda index: read_picture(files.path(index), files.size_px, shorter_px),
+            range(len(files)),
+            ahead=64,
+        ):
             advance(1)
             chunk.append(pixels)
             if len(chunk) == _CHUNK:

@@ -41,9 +41,18 @@ def _embedded(load: Callable[..., Dataset]) -> Load:
 _CIFAR: dict[str, Cifar] = {cifar.name: cifar for cifar in (CIFAR10, CIFAR100)}
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(description="1,797 scans of handwritten digits, 8 x 8 pixels, 10 classes; embedded", load=_embedded(load_digits)),
-    "cifar10": Source(description="60,000 photos, 32 x 32 pixels, 10 classes; 170 MB to download", load=partial(load_cifar, CIFAR10)),
-    "cifar100": Source(description="60,000 photos, 32 x 32 pixels, 100 classes; 170 MB to download", load=partial(load_cifar, CIFAR100)),
+    "digits": Source(
+        description="1,797 scans of handwritten digits, 8 x 8 pixels, 10 classes; embedded",
+        load=_embedded(load_digits),
+    ),
+    "cifar10": Source(
+        description="60,000 photos, 32 x 32 pixels, 10 classes; 170 MB to download",
+        load=partial(load_cifar, CIFAR10),
+    ),
+    "cifar100": Source(
+        description="60,000 photos, 32 x 32 pixels, 100 classes; 170 MB to download",
+        load=partial(load_cifar, CIFAR100),
+    ),
 }
 
 
@@ -77,19 +86,27 @@ def load(
         return SOURCES[name].load(_data_folders(data_dir), download=download, size_px=size_px)
     folder = Path(name).expanduser()
     if not folder.exists() and os.sep not in name and name:
-        folder = next((inside for base in _data_folders(data_dir) if (inside := base / name).is_dir()), folder)
+        folder = next(
+            (inside for base in _data_folders(data_dir) if (inside := base / name).is_dir()), folder
+        )
     if folder.is_dir():
         for cifar in _CIFAR.values():
             if find(cifar, [folder]):
                 return load_cifar(cifar, [folder], download=False, size_px=size_px)
         return load_folder(folder, size_px=size_px, stream=stream)
     if folder.exists():
-        raise DataError(f"{name} is a file; allowed are a folder of images or one of {', '.join(SOURCES)}")
+        raise DataError(
+            f"{name} is a file; allowed are a folder of images or one of {', '.join(SOURCES)}"
+        )
     if os.sep in name:
-        raise UnknownData(f"no folder {name}; allowed are a folder of images or one of {', '.join(SOURCES)}")
+        raise UnknownData(
+            f"no folder {name}; allowed are a folder of images or one of {', '.join(SOURCES)}"
+        )
     close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ":"
-    raise UnknownData(f"no data called {name!r}{hint} there are {', '.join(SOURCES)}, or any folder of images")
+    raise UnknownData(
+        f"no data called {name!r}{hint} there are {', '.join(SOURCES)}, or any folder of images"
+    )
 
 
 def _data_folders(data_dir: Path | None) -> list[Path]:

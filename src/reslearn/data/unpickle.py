@@ -37,7 +37,9 @@ class _Array:
         _, shape, dtype, is_fortran, content = state
         if not (isinstance(dtype, _DType) and isinstance(content, bytes)):
             raise pickle.UnpicklingError("it holds an array that is not of bytes")
-        self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+        self.values = np.frombuffer(content, np.uint8).reshape(
+            shape, order="F" if is_fortran else "C"
+        )
 
 
 def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
@@ -75,12 +77,17 @@ def read_pickle(path: Path) -> dict[str, Any]:
         DataError: where the file is truncated, foreign, or asks for anything but arrays of bytes, lists, numbers and strings.
     """
     if path.stat().st_size > _LARGEST_BYTES:
-        raise DataError(f"{path} has {path.stat().st_size} bytes; no published file has more than {_LARGEST_BYTES}")
+        raise DataError(
+            f"{path} has {path.stat().st_size} bytes; no published file has more than {_LARGEST_BYTES}"
+        )
     try:
         value = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         if not isinstance(value, dict):
             raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, not a dictionary")
-        entries = {_text(key): entry.values if isinstance(entry, _Array) else entry for key, entry in value.items()}
+        entries = {
+            _text(key): entry.values if isinstance(entry, _Array) else entry
+            for key, entry in value.items()
+        }
     except Exception as error:  # foreign bytes make the unpickler raise anything; whatever it is, they are not what was asked for
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is truncated or no published data file: {reason}") from None

@@ -45,11 +45,18 @@ class Views:
     flip: Bool[Tensor, "n"]
 
     def rows(self, start: int, stop: int) -> "Views":
-        return Views(self.index[start:stop], self.top[start:stop], self.left[start:stop], self.flip[start:stop])
+        return Views(
+            self.index[start:stop],
+            self.top[start:stop],
+            self.left[start:stop],
+            self.flip[start:stop],
+        )
 
 
 @lru_cache(maxsize=4)
-def epoch_views(seed: int, epoch: int, num_images: int, augment: Augment, device: torch.device | str = "cpu") -> Views:
+def epoch_views(
+    seed: int, epoch: int, num_images: int, augment: Augment, device: torch.device | str = "cpu"
+) -> Views:
     """All views of an epoch in the order in which they are shown; about 10 ms for 50,000 images, remembered for a few epochs."""
     index = permutation(seed, epoch, num_images, device)
     num_offsets = 2 * augment.reach_px + 1
@@ -79,10 +86,18 @@ class ViewSequence:
         assert 0 <= start < stop
         num = self.num_images
         epochs = range(start // num, (stop - 1) // num + 1)
-        parts = [self._epoch(epoch).rows(max(start - epoch * num, 0), stop - epoch * num) for epoch in epochs]
+        parts = [
+            self._epoch(epoch).rows(max(start - epoch * num, 0), stop - epoch * num)
+            for epoch in epochs
+        ]
         if len(parts) == 1:
             return parts[0]
-        return Views(*(torch.cat([getattr(part, column) for part in parts]) for column in ("index", "top", "left", "flip")))
+        return Views(
+            *(
+                torch.cat([getattr(part, column) for part in parts])
+                for column in ("index", "top", "left", "flip")
+            )
+        )
 
     def _epoch(self, epoch: int) -> Views:
         return epoch_views(self.seed, epoch, self.num_images, self.augment, self.device)

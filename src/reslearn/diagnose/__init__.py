@@ -9,6 +9,25 @@ from reslearn.diagnose.trial import Signals, Trial, run_trial
 from reslearn.diagnose.verdict import MARGIN, RULES, Evidence, Verdict, decide
 
 __all__ = [
-    "MARGIN", "RULES", "Condition", "Conditions", "Diagnosis", "DiagnosisError", "Evidence", "Patch", "Problem", "Proof", "Signals",
-    "Trial", "Verdict", "decide", "diagnose", "load_build", "make_conditions", "make_patch", "make_problem", "run_trial", "write_patch",
-]  # fmt: skip
+    "MARGIN",
+    "RULES",
+    "Condition",
+    "Conditions",
+    "Diagnosis",
+    "DiagnosisError",
+    "Evidence",
+    "Patch",
+    "Problem",
+    "Proof",
+    "Signals",
+    "Trial",
+    "Verdict",
+    "decide",
+    "diagnose",
+    "load_build",
+    "make_conditions",
+    "make_patch",
+    "make_problem",
+    "run_trial",
+    "write_patch",
+]

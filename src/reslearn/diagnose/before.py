@@ -23,10 +23,16 @@ def fault_of_data(problem: Problem) -> str:
         return ""
     if not (torch.isfinite(problem.inputs).all() and torch.isfinite(problem.held_inputs).all()):
         return "inputs are not finite: nan or infinity among them"
-    return "inputs do not vary: every example is the same" if float(problem.inputs.std(0).max()) == 0 else ""
+    return (
+        "inputs do not vary: every example is the same"
+        if float(problem.inputs.std(0).max()) == 0
+        else ""
+    )
 
 
-def suggested(problem: Problem, start: Signals, response_ratio: float | None) -> dict[str, Condition]:
+def suggested(
+    problem: Problem, start: Signals, response_ratio: float | None
+) -> dict[str, Condition]:
     """Conditions by name for which something about the data, or the network's start, speaks."""
     made = []
     if problem.inputs.is_floating_point():
@@ -54,15 +60,30 @@ def neighbours(problem: Problem) -> float:
     scaler = StandardScaler().fit(x)
     number = min(10, len(x))
     if problem.task == "regression":
-        model: Any = KNeighborsRegressor(number).fit(scaler.transform(x), y.flatten(1) if y.ndim > 1 else y)
-        outputs = torch.as_tensor(model.predict(scaler.transform(held)), dtype=torch.float32).view_as(answers)
-        loss, guess = functional.mse_loss(outputs, answers), functional.mse_loss(problem.targets.mean(0).expand_as(answers), answers)
+        model: Any = KNeighborsRegressor(number).fit(
+            scaler.transform(x), y.flatten(1) if y.ndim > 1 else y
+        )
+        outputs = torch.as_tensor(
+            model.predict(scaler.transform(held)), dtype=torch.float32
+        ).view_as(answers)
+        loss, guess = (
+            functional.mse_loss(outputs, answers),
+            functional.mse_loss(problem.targets.mean(0).expand_as(answers), answers),
+        )
     else:
         model = KNeighborsClassifier(number).fit(scaler.transform(x), y)
         width = int(max(problem.targets.max(), problem.held_targets.max())) + 1
-        frequencies = torch.bincount(problem.targets, minlength=width).float() / len(problem.targets)
-        guess = functional.cross_entropy(frequencies.clamp_min(1e-6).log().expand(len(answers), -1), answers)
-        shares = torch.full((len(answers), width), 0.5 / number)  # a class that no neighbour has is unlikely, not impossible
-        shares[:, torch.as_tensor(model.classes_)] += torch.as_tensor(model.predict_proba(scaler.transform(held)), dtype=torch.float32)
+        frequencies = torch.bincount(problem.targets, minlength=width).float() / len(
+            problem.targets
+        )
+        guess = functional.cross_entropy(
+            frequencies.clamp_min(1e-6).log().expand(len(answers), -1), answers
+        )
+        shares = torch.full(
+            (len(answers), width), 0.5 / number
+        )  # a class that no neighbour has is unlikely, not impossible
+        shares[:, torch.as_tensor(model.classes_)] += torch.as_tensor(
+            model.predict_proba(scaler.transform(held)), dtype=torch.float32
+        )
         loss = functional.nll_loss((shares / shares.sum(1, keepdim=True)).log(), answers)
     return min(WORST_SCORE, float(loss / guess.clamp_min(1e-12)))

@@ -33,20 +33,35 @@ def speedup(number: int, jobs: int) -> float:
     return number / math.ceil(number / jobs)
 
 
-def fitting_steps(parts: Sequence[tuple[int, float]], clock: Clock, measure: Callable[[int], float], *, jobs: int = 1) -> int:
+def fitting_steps(
+    parts: Sequence[tuple[int, float]],
+    clock: Clock,
+    measure: Callable[[int], float],
+    *,
+    jobs: int = 1,
+) -> int:
     """Steps of a trial of length 1, where `parts` are numbers of trials that can be side by side and their lengths.
 
     `measure` makes trials of a number of steps, as many at once as there will be, and tells the seconds. DiagnosisError where the time
     does not even suffice for MIN_STEPS.
     """
     in_turn = [(math.ceil(number / jobs), length) for number, length in parts]
-    num_trials, full_length = sum(number for number, _ in in_turn), sum(number * length for number, length in in_turn)
+    num_trials, full_length = (
+        sum(number for number, _ in in_turn),
+        sum(number * length for number, length in in_turn),
+    )
 
     def fitting(a_trial: float, a_step: float) -> int:
         fit = int(((1 - _SPARE) * clock.left() - num_trials * a_trial) / (full_length * a_step))
         if fit < MIN_STEPS:
-            needed = math.ceil((num_trials * a_trial + full_length * a_step * 2 * MIN_STEPS + clock.used()) / (1 - _SPARE) / 60)
-            raise DiagnosisError(f"minutes {clock.seconds / 60:g}: too few for this network on this machine; give {needed} or more")
+            needed = math.ceil(
+                (num_trials * a_trial + full_length * a_step * 2 * MIN_STEPS + clock.used())
+                / (1 - _SPARE)
+                / 60
+            )
+            raise DiagnosisError(
+                f"minutes {clock.seconds / 60:g}: too few for this network on this machine; give {needed} or more"
+            )
         return min(MAX_STEPS, fit)
 
     measure(1)  # not counted: it waits for what torch imports at its first step, seconds of it

@@ -31,14 +31,18 @@ class LayerSignal:
     gradient: float
 
 
-def signals_by_layer(problem: Problem, conditions: Mapping[str, Condition], *, seed: int) -> dict[str, tuple[LayerSignal, ...]]:
+def signals_by_layer(
+    problem: Problem, conditions: Mapping[str, Condition], *, seed: int
+) -> dict[str, tuple[LayerSignal, ...]]:
     """Of the conditions "deep" and "shortcuts", as far as they are made, layers in order; none where the network cannot be laid open."""
     try:
         opened = lay_open(problem.net(seed), problem.example)
     except SurgeryError:
         return {}
     found = [layer for layer in layers(opened) if layer is not None]
-    nets = {"deep": opened.graph_module} | {name: conditions[name].make(seed) for name in ("shortcuts",) if name in conditions}
+    nets = {"deep": opened.graph_module} | {
+        name: conditions[name].make(seed) for name in ("shortcuts",) if name in conditions
+    }
     return {name: _measured(found, net, problem) for name, net in nets.items()}
 
 
@@ -46,7 +50,9 @@ def response_ratio(layers: Sequence[LayerSignal]) -> float | None:
     """Of the last third of layers over the first, geometric means: 0 where a signal is lost, infinity where one overflows. None for fewer
     than three layers, or where one is not known."""
     third = len(layers) // 3
-    first, last = ([one.response for one in part] for part in (layers[:third], layers[len(layers) - third :]))
+    first, last = (
+        [one.response for one in part] for part in (layers[:third], layers[len(layers) - third :])
+    )
     if not third or any(math.isnan(value) for value in (*first, *last)):
         return None
     if min(*first, *last) == 0:
@@ -62,7 +68,9 @@ def _measured(found: Sequence[Block], net: nn.Module, problem: Problem) -> tuple
 
     def watch(name: str) -> None:
         def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            first = output[0] if isinstance(output, tuple | list) else output  # attention gives its weights too
+            first = (
+                output[0] if isinstance(output, tuple | list) else output
+            )  # attention gives its weights too
             if isinstance(first, Tensor):
                 response[name] = float(first.detach().double().square().mean().sqrt())
 
@@ -75,11 +83,24 @@ def _measured(found: Sequence[Block], net: nn.Module, problem: Problem) -> tuple
         torch.manual_seed(0)
         torch.autograd.backward(problem.loss(net.train()(x), y))
     return tuple(
-        LayerSignal(name=layer.name, response=response.get(layer.modules[-1], math.nan), gradient=_gradient(net, layer.modules))
+        LayerSignal(
+            name=layer.name,
+            response=response.get(layer.modules[-1], math.nan),
+            gradient=_gradient(net, layer.modules),
+        )
         for layer in found
-    )  # fmt: skip
+    )
 
 
 def _gradient(net: nn.Module, modules: tuple[str, ...]) -> float:
-    weights = [p for name in modules for p in net.get_submodule(name).parameters() if p.ndim > 1 and p.grad is not None]
-    return math.sqrt(sum(float(p.grad.double().square().sum()) for p in weights if p.grad is not None)) if weights else math.nan
+    weights = [
+        p
+        for name in modules
+        for p in net.get_submodule(name).parameters()
+        if p.ndim > 1 and p.grad is not None
+    ]
+    return (
+        math.sqrt(sum(float(p.grad.double().square().sum()) for p in weights if p.grad is not None))
+        if weights
+        else math.nan
+    )

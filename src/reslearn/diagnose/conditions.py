@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from reslearn.diagnose.problem import Problem
-from reslearn.models import Opened, Residual, SurgeryError, blocks, construct_from, lay_open, leave_out, residualize
+from reslearn.models import (
+    Opened,
+    Residual,
+    SurgeryError,
+    blocks,
+    construct_from,
+    lay_open,
+    leave_out,
+    residualize,
+)
 
 KEPT_ONE_IN = 3
 Make = Callable[[int], nn.Module]
@@ -49,10 +58,19 @@ class Conditions:
 
 def make_conditions(problem: Problem) -> Conditions:
     """Every condition that this network allows."""
-    made = {"deep": Condition(name="deep", what="the network as it is", problem=problem, make=problem.net)}
+    made = {
+        "deep": Condition(
+            name="deep", what="the network as it is", problem=problem, make=problem.net
+        )
+    }
     notes: list[str] = []
-    if all(torch.equal(a, b) for a, b in zip(problem.net(0).parameters(), problem.net(1).parameters(), strict=True)):
-        notes.append("build gives the same weights for every seed (does it set one?): seeds differ in the order of the data alone")
+    if all(
+        torch.equal(a, b)
+        for a, b in zip(problem.net(0).parameters(), problem.net(1).parameters(), strict=True)
+    ):
+        notes.append(
+            "build gives the same weights for every seed (does it set one?): seeds differ in the order of the data alone"
+        )
     layers = shallow_layers = None
     left_out: tuple[str, ...] = ()
     around: tuple[str, ...] = ()
@@ -60,13 +78,19 @@ def make_conditions(problem: Problem) -> Conditions:
     try:
         opened = lay_open(problem.net(0), problem.example)
         layers = opened.num_layers
-        left_out = tuple(name for index, name in enumerate(_keep_shape(opened)) if index % KEPT_ONE_IN)
+        left_out = tuple(
+            name for index, name in enumerate(_keep_shape(opened)) if index % KEPT_ONE_IN
+        )
         if left_out:
             shallow = leave_out(opened, left_out).network
             shallow_layers = lay_open(shallow, problem.example).num_layers
-            blocks = "a block that keeps" if len(left_out) == 1 else f"{len(left_out)} blocks that keep"
+            blocks = (
+                "a block that keeps" if len(left_out) == 1 else f"{len(left_out)} blocks that keep"
+            )
             what = f"{shallow_layers} of {layers} layers: without {blocks} the shape"
-            made["shallow"] = Condition(name="shallow", what=what, problem=problem, make=_shallow(problem, left_out))
+            made["shallow"] = Condition(
+                name="shallow", what=what, problem=problem, make=_shallow(problem, left_out)
+            )
             narrows = _narrows(opened, left_out)
         else:
             notes.append("no shallower network: it has fewer than two blocks that keep the shape")
@@ -77,15 +101,23 @@ def make_conditions(problem: Problem) -> Conditions:
         around = operated.done
         what = f"parameter-free shortcuts around {len(around)} block{'s' * (len(around) > 1)}"
         made["shortcuts"] = Condition(
-            name="shortcuts", what=what, problem=problem, make=lambda seed: residualize(problem.net(seed), problem.example).network
-        )  # fmt: skip
+            name="shortcuts",
+            what=what,
+            problem=problem,
+            make=lambda seed: residualize(problem.net(seed), problem.example).network,
+        )
         notes += [f"no shortcut around {reason}" for reason in operated.not_done]
     except SurgeryError as error:
         notes.append(f"no residual counterpart: {error}")
     return Conditions(
-        made=made, notes=tuple(notes), num_layers=layers, num_layers_shallow=shallow_layers, left_out=left_out, shortcuts_around=around,
+        made=made,
+        notes=tuple(notes),
+        num_layers=layers,
+        num_layers_shallow=shallow_layers,
+        left_out=left_out,
+        shortcuts_around=around,
         narrows=narrows,
-    )  # fmt: skip
+    )
 
 
 def shallowest(problem: Problem) -> Condition | None:
@@ -102,11 +134,15 @@ def shallowest(problem: Problem) -> Condition | None:
     return Condition(name="shallowest", what=what, problem=problem, make=_shallow(problem, names))
 
 
-def constructed(problem: Problem, seed: int, shallow: nn.Module, left_out: tuple[str, ...]) -> nn.Module | str:
+def constructed(
+    problem: Problem, seed: int, shallow: nn.Module, left_out: tuple[str, ...]
+) -> nn.Module | str:
     """The network of `seed` with the weights of the trained `shallow` and identities for the blocks that it lacks; a text where that is
     not the same function, or there is no such network."""
     try:
-        made = construct_from(lay_open(problem.net(seed), problem.example), shallow, left_out, problem.inputs[:64])
+        made = construct_from(
+            lay_open(problem.net(seed), problem.example), shallow, left_out, problem.inputs[:64]
+        )
     except SurgeryError as error:
         return str(error)
     if not made.is_unchanged:
@@ -129,15 +165,26 @@ def _keep_shape(opened: Opened) -> list[str]:
 
 def standardised(problem: Problem) -> Condition:
     """The deep network on inputs of mean 0 and deviation 1, feature by feature (channel by channel where there is space)."""
-    axes = [axis for axis in range(problem.inputs.ndim) if axis != 1] if problem.inputs.ndim > 1 else [0]
+    axes = (
+        [axis for axis in range(problem.inputs.ndim) if axis != 1]
+        if problem.inputs.ndim > 1
+        else [0]
+    )
     mean = problem.inputs.mean(axes, keepdim=True)
     deviation = problem.inputs.std(axes, keepdim=True).clamp_min(1e-6)
 
     def scaled(x: Tensor) -> Tensor:
         return (x - mean) / deviation
 
-    changed = replace(problem, inputs=scaled(problem.inputs), held_inputs=scaled(problem.held_inputs))
-    return Condition(name="standardised", what="inputs brought to mean 0 and deviation 1", problem=changed, make=problem.net)
+    changed = replace(
+        problem, inputs=scaled(problem.inputs), held_inputs=scaled(problem.held_inputs)
+    )
+    return Condition(
+        name="standardised",
+        what="inputs brought to mean 0 and deviation 1",
+        problem=changed,
+        make=problem.net,
+    )
 
 
 def initialised(problem: Problem) -> Condition:
@@ -154,7 +201,12 @@ def initialised(problem: Problem) -> Condition:
                         nn.init.zeros_(module.bias)
         return net
 
-    return Condition(name="initialised", what="weights drawn by He's rule, biases zero", problem=problem, make=make)
+    return Condition(
+        name="initialised",
+        what="weights drawn by He's rule, biases zero",
+        problem=problem,
+        make=make,
+    )
 
 
 def wide(problem: Problem) -> Condition:
@@ -166,16 +218,34 @@ def wide(problem: Problem) -> Condition:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             body = [
-                nn.Sequential(nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.BatchNorm1d(width))
+                nn.Sequential(
+                    nn.Linear(width, width),
+                    nn.BatchNorm1d(width),
+                    nn.ReLU(),
+                    nn.Linear(width, width),
+                    nn.BatchNorm1d(width),
+                )
                 for _ in range(2)
             ]
             num_inputs = problem.example[0].numel()
-            head = nn.Sequential(nn.Linear(width, shape.numel()), nn.Unflatten(1, tuple(shape) or (1,)))
-            parts: list[nn.Module] = [nn.Flatten(), nn.BatchNorm1d(num_inputs), nn.Linear(num_inputs, width), nn.ReLU()]
+            head = nn.Sequential(
+                nn.Linear(width, shape.numel()), nn.Unflatten(1, tuple(shape) or (1,))
+            )
+            parts: list[nn.Module] = [
+                nn.Flatten(),
+                nn.BatchNorm1d(num_inputs),
+                nn.Linear(num_inputs, width),
+                nn.ReLU(),
+            ]
             parts += [Residual(one, nn.Identity(), nn.ReLU()) for one in body]
             return nn.Sequential(*parts, head, *([] if shape else [nn.Flatten(0)]))
 
-    return Condition(name="wide", what=f"a network of ours, {width} units wide, as a yardstick", problem=problem, make=make)
+    return Condition(
+        name="wide",
+        what=f"a network of ours, {width} units wide, as a yardstick",
+        problem=problem,
+        make=make,
+    )
 
 
 def _shallow(problem: Problem, left_out: tuple[str, ...]) -> Make:

@@ -8,15 +8,29 @@ from torch import fx, nn
 
 from reslearn.diagnose.conditions import Conditions
 from reslearn.diagnose.problem import Problem
-from reslearn.models import Block, Opened, Segment, SurgeryError, blocks, has_shortcut, lay_open, layers
+from reslearn.models import (
+    Block,
+    Opened,
+    Segment,
+    SurgeryError,
+    blocks,
+    has_shortcut,
+    lay_open,
+    layers,
+)
 from reslearn.models.seams import ACTIVATION_NAMES
 from reslearn.report import Box, Diagram, Group
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NAMES: dict[type[nn.Module], str] = {
-    nn.BatchNorm1d: "batch norm", nn.BatchNorm2d: "batch norm", nn.BatchNorm3d: "batch norm", nn.LayerNorm: "layer norm",
-    nn.GroupNorm: "group norm", nn.RMSNorm: "RMS norm", nn.Identity: "",
-}  # fmt: skip
+    nn.BatchNorm1d: "batch norm",
+    nn.BatchNorm2d: "batch norm",
+    nn.BatchNorm3d: "batch norm",
+    nn.LayerNorm: "layer norm",
+    nn.GroupNorm: "group norm",
+    nn.RMSNorm: "RMS norm",
+    nn.Identity: "",
+}
 _CAPTION = (
     "Layers from top to bottom, with the size of what leaves them; paths side by side are drawn one below the other. "
     "Framed are the blocks, named as their first layer. "
@@ -40,15 +54,34 @@ def network_diagram(problem: Problem, conditions: Conditions) -> Diagram | None:
         whole = block or layer
         if whole is None:
             text = _described(opened, segment)
-            groups += [Group([Box(text, _size(segment.out_shape) * (segment.in_shape != segment.out_shape))])] if text else []
+            groups += (
+                [
+                    Group(
+                        [
+                            Box(
+                                text,
+                                _size(segment.out_shape) * (segment.in_shape != segment.out_shape),
+                            )
+                        ]
+                    )
+                ]
+                if text
+                else []
+            )
         elif whole.name not in seen:
             seen.add(whole.name)
-            own = [one for one in all_layers if one is whole or block_of.get(id(one.segments[0])) is whole]
+            own = [
+                one
+                for one in all_layers
+                if one is whole or block_of.get(id(one.segments[0])) is whole
+            ]
             groups += _groups(opened, whole, own, conditions, is_block=block is not None)
     return Diagram("The network", _CAPTION, groups, mark="left out")
 
 
-def _groups(opened: Opened, whole: Block, own: Sequence[Block], conditions: Conditions, *, is_block: bool) -> list[Group]:
+def _groups(
+    opened: Opened, whole: Block, own: Sequence[Block], conditions: Conditions, *, is_block: bool
+) -> list[Group]:
     """A block, or a layer that belongs to none; one with shortcuts of its own is drawn layer by layer, each with its arc."""
     marked = whole.name in conditions.left_out
     if any(has_shortcut(segment) for segment in whole.segments):
@@ -66,7 +99,11 @@ def _groups(opened: Opened, whole: Block, own: Sequence[Block], conditions: Cond
     boxes = [box for segments in kept for box in _boxes(opened, segments)]
     is_new = whole.name in conditions.shortcuts_around
     carried = "" if whole.keeps_shape or not is_new else "option A"
-    return [Group(boxes, whole.name, "new" if is_new else "none", carried, _joined(opened, after), marked)]
+    return [
+        Group(
+            boxes, whole.name, "new" if is_new else "none", carried, _joined(opened, after), marked
+        )
+    ]
 
 
 def _after(block: Block) -> list[Segment]:
@@ -107,7 +144,9 @@ def _node(opened: Opened, node: fx.Node, segment: Segment) -> tuple[str, bool]:
     """What it does, in a few words, and whether it is a layer; of functions within branches only what changes values one by one."""
     if node.op != "call_module":
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        return ("" if segment.role == "branches" and name not in ACTIVATION_NAMES else name.rstrip("_")), False
+        return (
+            "" if segment.role == "branches" and name not in ACTIVATION_NAMES else name.rstrip("_")
+        ), False
     module = opened.graph_module.get_submodule(str(node.target))
     if isinstance(module, _CONVOLUTIONS):
         kernel = "×".join(str(size) for size in module.kernel_size)

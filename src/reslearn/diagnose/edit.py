@@ -27,9 +27,15 @@ def with_shortcuts(source: str, name: str, example: str) -> str | None:
         assert value.end_lineno is not None and value.end_col_offset is not None
         insertions.append((value.lineno, value.col_offset, "residualize("))
         insertions.append((value.end_lineno, value.end_col_offset, f", {example}).network"))
-    missing = [line for line in ("import torch", "from reslearn.models import residualize") if not _imports(tree, line)]
+    missing = [
+        line
+        for line in ("import torch", "from reslearn.models import residualize")
+        if not _imports(tree, line)
+    ]
     if missing:
-        insertions.append((_after_imports(tree, found[0].lineno), 0, "".join(line + ending for line in missing)))
+        insertions.append(
+            (_after_imports(tree, found[0].lineno), 0, "".join(line + ending for line in missing))
+        )
     return _with(source, insertions)
 
 
@@ -37,7 +43,11 @@ def _names(statement: ast.stmt) -> set[str]:
     """Those that a statement gives a value to."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {
+        node.id
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
 
 
 def _returned(statement: ast.stmt) -> Iterator[ast.expr]:
@@ -65,14 +75,20 @@ def _imports(tree: ast.Module, line: str) -> bool:
     wanted = ast.dump(ast.parse(line).body[0])
     return any(
         ast.dump(type(one)(**{**vars(one), "names": [alias]})) == wanted
-        for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom) for alias in one.names
-    )  # fmt: skip
+        for one in tree.body
+        if isinstance(one, ast.Import | ast.ImportFrom)
+        for alias in one.names
+    )
 
 
 def _after_imports(tree: ast.Module, before: int) -> int:
     """The line, counted from 1, behind the last import above line `before`; behind the docstring where there is none."""
     docstring = 1 if ast.get_docstring(tree) is not None else 0
-    above = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom) and one.lineno < before]
+    above = [
+        one
+        for one in tree.body
+        if isinstance(one, ast.Import | ast.ImportFrom) and one.lineno < before
+    ]
     last = above[-1] if above else tree.body[0] if docstring else None
     return 1 if last is None else (last.end_lineno or last.lineno) + 1
 

@@ -20,13 +20,29 @@ from torch import nn
 from reslearn.diagnose.before import fault_of_data, neighbours, suggested
 from reslearn.diagnose.budget import MIN_STEPS, Clock, fitting_steps, speedup
 from reslearn.diagnose.by_layer import LayerSignal, response_ratio, signals_by_layer
-from reslearn.diagnose.conditions import Condition, Conditions, constructed, make_conditions, shallowest, wide
+from reslearn.diagnose.conditions import (
+    Condition,
+    Conditions,
+    constructed,
+    make_conditions,
+    shallowest,
+    wide,
+)
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.rates import LR_STEP, chosen_rate, further_rates, learns
 from reslearn.diagnose.side_by_side import jobs_here, side_by_side
 from reslearn.diagnose.trial import Signals, Trial, as_it_is, run_trial, signals
-from reslearn.diagnose.verdict import FEWEST_SEEDS, MARGIN, NEED_LONGER, Evidence, Verdict, decide, ruled_out, suspect
+from reslearn.diagnose.verdict import (
+    FEWEST_SEEDS,
+    MARGIN,
+    NEED_LONGER,
+    Evidence,
+    Verdict,
+    decide,
+    ruled_out,
+    suspect,
+)
 
 LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
 MAX_WIDENINGS = 4
@@ -63,9 +79,14 @@ class Diagnosis:
 
 
 def diagnose(
-    problem: Problem, *, minutes: float = 10.0, steps: int | None = None, with_proof: bool = False, jobs: int | None = 1,
+    problem: Problem,
+    *,
+    minutes: float = 10.0,
+    steps: int | None = None,
+    with_proof: bool = False,
+    jobs: int | None = 1,
     say: Callable[[str], None] = lambda text: None,
-) -> Diagnosis:  # fmt: skip
+) -> Diagnosis:
     """Tell by experiment whether depth hurts the network, or what else does. `say` is told what is being tried and what was ruled out.
 
     steps: of a short trial, by default as many as let all fit into `minutes`; given, the outcome does not hang on the speed of the machine,
@@ -87,9 +108,14 @@ def diagnose(
     if not fault:
         conditions.made.update(suggested(problem, start, ratio))
     made = _Experiment(
-        problem=problem, conditions=conditions, response_ratio=ratio, clock=clock, say=say, jobs=jobs,
+        problem=problem,
+        conditions=conditions,
+        response_ratio=ratio,
+        clock=clock,
+        say=say,
+        jobs=jobs,
         with_proof=with_proof and "shortcuts" in conditions.made,
-    )  # fmt: skip
+    )
     interrupted = False
     if fault:
         evidence = replace(made.evidence(), fault=fault)
@@ -102,10 +128,20 @@ def diagnose(
             made.back_to_what_is_whole()
         evidence = made.evidence()
     return Diagnosis(
-        problem=problem, verdict=decide(evidence), evidence=evidence, conditions=conditions, trials=tuple(made.trials), rates=made.rates,
-        start=start, layers=layers, steps=made.times * made.steps, short_steps=made.steps, seconds=clock.used(), proof=made.proof,
+        problem=problem,
+        verdict=decide(evidence),
+        evidence=evidence,
+        conditions=conditions,
+        trials=tuple(made.trials),
+        rates=made.rates,
+        start=start,
+        layers=layers,
+        steps=made.times * made.steps,
+        short_steps=made.steps,
+        seconds=clock.used(),
+        proof=made.proof,
         interrupted=interrupted,
-    )  # fmt: skip
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -131,7 +167,9 @@ class _Experiment:
         """All of it, in order."""
         self.say("nearest neighbours, as a yardstick")
         self.neighbours = neighbours(self.problem)
-        self.steps = steps or fitting_steps(self.parts(), self.clock, self.seconds_of, jobs=self.jobs)
+        self.steps = steps or fitting_steps(
+            self.parts(), self.clock, self.seconds_of, jobs=self.jobs
+        )
         self.choose_rates()
         for times in MAX_SEEDS:
             if times > 1 and not self.lasts(times):
@@ -147,16 +185,24 @@ class _Experiment:
         if self.with_proof:
             self.say(f"before and after on a fresh seed: about {self.pair_seconds():.0f} s")
             rates = {name: lr for name, (lr, _) in self.rates.items()}
-            self.proof = prove(self.conditions.made, rates, steps=self.times * self.steps, jobs=self.jobs)
+            self.proof = prove(
+                self.conditions.made, rates, steps=self.times * self.steps, jobs=self.jobs
+            )
 
     def parts(self) -> list[tuple[int, float]]:
         """Trials that there will be at most, those that can be side by side together, and their length in short ones."""
-        num = len(self.conditions.made) + 2  # and the network at the rate given, and one that comes on the way
+        num = (
+            len(self.conditions.made) + 2
+        )  # and the network at the rate given, and one that comes on the way
         more_seeds = MAX_SEEDS[1] - FEWEST_SEEDS
         return [
-            (num * len(LR_FACTORS), _SHARE_OF_CHOICE), (num * FEWEST_SEEDS, 1), *[(num, 1)] * more_seeds,
-            (2 * NUM_AGAIN, LONGER), (num * FEWEST_SEEDS, LONGER), (2 * self.with_proof, LONGER),
-        ]  # fmt: skip
+            (num * len(LR_FACTORS), _SHARE_OF_CHOICE),
+            (num * FEWEST_SEEDS, 1),
+            *[(num, 1)] * more_seeds,
+            (2 * NUM_AGAIN, LONGER),
+            (num * FEWEST_SEEDS, LONGER),
+            (2 * self.with_proof, LONGER),
+        ]
 
     def seconds_of(self, steps: int) -> float:
         """That trials of the whole network take, as many at once as there will be, since they share the memory."""
@@ -183,28 +229,53 @@ class _Experiment:
         if not something and (least := shallowest(self.problem)) is not None:
             made["shallowest"] = least
             self.choose([least])
-        fits_less = min(rates["deep"][1].values()) - self.neighbours > MARGIN  # than neighbours tell of what they never saw
+        fits_less = (
+            min(rates["deep"][1].values()) - self.neighbours > MARGIN
+        )  # than neighbours tell of what they never saw
         if fits_less and self.problem.inputs.is_floating_point():
             made["wide"] = wide(self.problem)
             self.choose([made["wide"]])
 
     def choose(self, conditions: Sequence[Condition]) -> None:
         """Rates by the training score, on a seed that nothing is judged by; further out for those whose best lies at an end."""
-        short = max(MIN_STEPS, int(_SHARE_OF_CHOICE * self.steps)) if self.steps > MIN_STEPS else self.steps
+        short = (
+            max(MIN_STEPS, int(_SHARE_OF_CHOICE * self.steps))
+            if self.steps > MIN_STEPS
+            else self.steps
+        )
         scores: dict[str, dict[float, float]] = {condition.name: {} for condition in conditions}
-        wanted = [(condition, condition.problem.lr * part) for condition in conditions for part in LR_FACTORS]
+        wanted = [
+            (condition, condition.problem.lr * part)
+            for condition in conditions
+            for part in LR_FACTORS
+        ]
         while wanted:
             for condition, lr, score in self.tried(wanted, short):
                 scores[condition.name][lr] = score
-            unsettled = [one for one in dict.fromkeys(one for one, _ in wanted) if len(scores[one.name]) < len(LR_FACTORS) + MAX_WIDENINGS]
-            wanted = [(condition, lr) for condition in unsettled for lr in further_rates(scores[condition.name])]
+            unsettled = [
+                one
+                for one in dict.fromkeys(one for one, _ in wanted)
+                if len(scores[one.name]) < len(LR_FACTORS) + MAX_WIDENINGS
+            ]
+            wanted = [
+                (condition, lr)
+                for condition in unsettled
+                for lr in further_rates(scores[condition.name])
+            ]
         for condition in conditions:
-            self.rates[condition.name] = (chosen_rate(scores[condition.name], usual=condition.problem.lr), scores[condition.name])
+            self.rates[condition.name] = (
+                chosen_rate(scores[condition.name], usual=condition.problem.lr),
+                scores[condition.name],
+            )
 
     def choose_rates_again(self) -> None:
         """Before depth is accused: a rate that a short trial bears may be too high for a long one, and where nothing was learnt in short
         trials they said nothing of rates."""
-        conditions = [one for name, one in self.conditions.made.items() if name in ("deep", "shallow", "shallowest")]
+        conditions = [
+            one
+            for name, one in self.conditions.made.items()
+            if name in ("deep", "shallow", "shallowest")
+        ]
         wanted = []
         for condition in conditions:
             (rate, scores), usual = self.rates[condition.name], condition.problem.lr
@@ -217,29 +288,44 @@ class _Experiment:
             rate = chosen_rate(longer[condition.name], usual=condition.problem.lr)
             self.rates[condition.name] = (rate, self.rates[condition.name][1])
 
-    def tried(self, wanted: Sequence[tuple[Condition, float]], steps: int) -> list[tuple[Condition, float, float]]:
+    def tried(
+        self, wanted: Sequence[tuple[Condition, float]], steps: int
+    ) -> list[tuple[Condition, float, float]]:
         """Conditions at rates, and their training scores."""
 
         def planned() -> Iterator[_Planned]:
             for condition, lr in wanted:
                 self.say(f"learning rates: {condition.name} at {lr:.3g}, {steps} steps")
-                yield _Planned(condition, lr, CHOICE_SEED, steps, name=f"{condition.name}, to choose its rate")
+                yield _Planned(
+                    condition, lr, CHOICE_SEED, steps, name=f"{condition.name}, to choose its rate"
+                )
 
         trials = self.train(planned())
-        return [(condition, lr, trial.train_score) for (condition, lr), trial in zip(wanted, trials, strict=True)]
+        return [
+            (condition, lr, trial.train_score)
+            for (condition, lr), trial in zip(wanted, trials, strict=True)
+        ]
 
     def judge(self) -> None:
         """Seed after seed until a verdict is certain, or no time is left for another and the proof."""
         self.shallow.clear()
         seeds = range(MAX_SEEDS[self.times])
-        for some in (seeds[:FEWEST_SEEDS], *(seeds[seed : seed + 1] for seed in seeds[FEWEST_SEEDS:])):
+        for some in (
+            seeds[:FEWEST_SEEDS],
+            *(seeds[seed : seed + 1] for seed in seeds[FEWEST_SEEDS:]),
+        ):
             self.train(self.planned(some))
             if len(self.judged("deep")) < some.stop:
-                self.say(f"no time is left for another seed: {len(self.judged('deep'))} were judged")
+                self.say(
+                    f"no time is left for another seed: {len(self.judged('deep'))} were judged"
+                )
                 break
             found = suspect(self.evidence())
             out = ", ".join(ruled_out(self.evidence()))
-            self.say(f"after {some.stop} seeds: {found.name}; {found.because}" + (f"; ruled out: {out}" if out else ""))
+            self.say(
+                f"after {some.stop} seeds: {found.name}; {found.because}"
+                + (f"; ruled out: {out}" if out else "")
+            )
             if found.certain:
                 break
 
@@ -248,15 +334,21 @@ class _Experiment:
         length = self.times * self.steps
         for seed in seeds:
             needed = self.seed_seconds() / speedup(len(self.conditions.made), self.jobs)
-            if seed and self.clock.left() < needed + (self.pair_seconds() if self.with_proof else 0):
+            if seed and self.clock.left() < needed + (
+                self.pair_seconds() if self.with_proof else 0
+            ):
                 return
             for condition in self.conditions.made.values():
                 self.say(f"seed {seed}, {length} steps: {condition.name} ({condition.what})")
                 keep = condition.name == "shallow"
                 yield _Planned(condition, self.rates[condition.name][0], seed, length, keep=keep)
             if self.problem.lr_is_given and self.rates["deep"][0] != self.problem.lr:
-                self.say(f"seed {seed}, {length} steps: the network at the learning rate given, {self.problem.lr:.3g}")
-                yield _Planned(self.conditions.made["deep"], self.problem.lr, seed, length, name="given")
+                self.say(
+                    f"seed {seed}, {length} steps: the network at the learning rate given, {self.problem.lr:.3g}"
+                )
+                yield _Planned(
+                    self.conditions.made["deep"], self.problem.lr, seed, length, name="given"
+                )
 
     def construct(self) -> None:
         """The deep network with the trained shallow one inside it, as it is and trained on from there, as far as the time suffices."""
@@ -272,25 +364,39 @@ class _Experiment:
                     self.say(f"no solution by construction: {net}")
                     return
                 self.say(f"seed {seed}: constructed ({what})")
-                self.trials.append(as_it_is(self.problem, net, condition="constructed", seed=seed, steps=length))
+                self.trials.append(
+                    as_it_is(self.problem, net, condition="constructed", seed=seed, steps=length)
+                )
                 left, deep = len(self.shallow) - place, self.latest("deep")
                 assert deep is not None, "it is what depth hurts"
                 needed = left * deep.seconds / speedup(left, self.jobs)
                 if self.clock.left() > needed + (self.pair_seconds() if self.with_proof else 0):
                     self.say(f"seed {seed}, {length} steps: trained on from there")
-                    yield _Planned(replace(self.conditions.made["deep"], make=_given(net)), rate, seed, length, name="continued")
+                    yield _Planned(
+                        replace(self.conditions.made["deep"], make=_given(net)),
+                        rate,
+                        seed,
+                        length,
+                        name="continued",
+                    )
 
         self.train(planned())
 
     def lasts(self, times: int) -> bool:
         """Whether there is time for the fewest seeds of `times` the steps, and a proof of as many."""
-        num, num_rates, deep = FEWEST_SEEDS * len(self.conditions.made), 2 * NUM_AGAIN, self.latest("deep")
+        num, num_rates, deep = (
+            FEWEST_SEEDS * len(self.conditions.made),
+            2 * NUM_AGAIN,
+            self.latest("deep"),
+        )
         assert deep is not None, "seed 0 is always trained"
         seeds = FEWEST_SEEDS * self.seed_seconds() / speedup(num, self.jobs)
         rates = num_rates * deep.seconds / speedup(num_rates, self.jobs)
         needed = times * (seeds + rates + (self.pair_seconds() if self.with_proof else 0))
         if self.clock.left() < needed:
-            self.say(f"no time is left for trials of {times} times the steps, which would take {needed:.0f} s")
+            self.say(
+                f"no time is left for trials of {times} times the steps, which would take {needed:.0f} s"
+            )
         return self.clock.left() >= needed
 
     def seed_seconds(self) -> float:
@@ -309,7 +415,9 @@ class _Experiment:
 
     def latest(self, condition: str) -> Trial | None:
         """The last trial that was kept; None before the first."""
-        return next((trial for trial in reversed(self.trials) if trial.condition == condition), None)
+        return next(
+            (trial for trial in reversed(self.trials) if trial.condition == condition), None
+        )
 
     def back_to_what_is_whole(self) -> None:
         """To the short trials, where too few of the longer ones were made."""
@@ -319,7 +427,11 @@ class _Experiment:
     def judged(self, condition: str) -> list[Trial]:
         """One a seed."""
         length = self.times * self.steps
-        return [one for one in self.trials if one.condition == condition and one.seed != CHOICE_SEED and one.steps == length]
+        return [
+            one
+            for one in self.trials
+            if one.condition == condition and one.seed != CHOICE_SEED and one.steps == length
+        ]
 
     def evidence(self) -> Evidence:
         """For the rules."""
@@ -329,14 +441,18 @@ class _Experiment:
         return Evidence(
             train={name: [trial.train_score for trial in own] for name, own in by_name.items()},
             held={name: [trial.held_score for trial in own] for name, own in by_name.items()},
-            held_at_half={name: [trial.held_at_half for trial in own] for name, own in by_name.items()},
+            held_at_half={
+                name: [trial.held_at_half for trial in own] for name, own in by_name.items()
+            },
             neighbours=self.neighbours,
             looks=MAX_SEEDS[self.times] - FEWEST_SEEDS + 1,
             is_short=self.times == 1,
             num_layers=self.conditions.num_layers,
             response_ratio=self.response_ratio,
             narrows=self.conditions.narrows,
-            gradient_ratios=[(trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep],
+            gradient_ratios=[
+                (trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep
+            ],
             dead_shares=[_larger(trial.start.dead_share, trial.end.dead_share) for trial in deep],
         )
 
@@ -363,9 +479,14 @@ class _Planned:
         """Train it."""
         one, net = self.condition, self.condition.make(self.seed)
         trial = run_trial(
-            one.problem, net, condition=self.name or one.name, lr=self.lr, seed=self.seed, steps=self.steps,
+            one.problem,
+            net,
+            condition=self.name or one.name,
+            lr=self.lr,
+            seed=self.seed,
+            steps=self.steps,
             look=self.name is None and one.name == "deep",
-        )  # fmt: skip
+        )
         weights = io.BytesIO()
         if self.keep:
             torch.save(net.state_dict(), weights)

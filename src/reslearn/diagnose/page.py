@@ -25,40 +25,67 @@ def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | N
     """One page; with the patch, where there is one, and what it was proven by."""
     problem, verdict = found.problem, found.verdict
     rules = Table("Applied in this order.", ["verdict", "when"], list(RULES))
-    recommended = _sentence(patch_line(found, patch)) if patch is not None and found.proof is not None and found.proof.helps else ""
+    recommended = (
+        _sentence(patch_line(found, patch))
+        if patch is not None and found.proof is not None and found.proof.helps
+        else ""
+    )
     drawn = network_diagram(problem, found.conditions)
     sections = [
-        Section("Verdict", f"{verdict.name}: {verdict.because}. {recommended}", [evidence_table(found)] if found.trials else []),
+        Section(
+            "Verdict",
+            f"{verdict.name}: {verdict.because}. {recommended}",
+            [evidence_table(found)] if found.trials else [],
+        ),
         Section("The curves", "", _curves(found)),
         Section("Learning rates", _RATES, _rates(found)),
-        Section("The patch", "" if patch is None else _sentence(patch_line(found, patch)), _patch(found, patch)),
-        Section("The network", "\n\n".join(found.conditions.notes), [*([drawn] if drawn else []), Facts(_network(found))]),
+        Section(
+            "The patch",
+            "" if patch is None else _sentence(patch_line(found, patch)),
+            _patch(found, patch),
+        ),
+        Section(
+            "The network",
+            "\n\n".join(found.conditions.notes),
+            [*([drawn] if drawn else []), Facts(_network(found))],
+        ),
         Section("Signal and gradient by layer", _SIGNALS if found.layers else "", _by_layer(found)),
         Section("Rules", f"Margin: {MARGIN:g} of the loss of guessing.", [rules]),
         Section("How to repeat it", "", [Code(_again(found, command), "Command")]),
     ]
     facts = {
-        "task": problem.task, "examples": f"{len(problem.inputs):,} and {len(problem.held_inputs):,} held out",
-        "trials": str(len(found.trials)), "steps a trial": str(found.steps), "time": duration(found.seconds),
-    }  # fmt: skip
+        "task": problem.task,
+        "examples": f"{len(problem.inputs):,} and {len(problem.held_inputs):,} held out",
+        "trials": str(len(found.trials)),
+        "steps a trial": str(found.steps),
+        "time": duration(found.seconds),
+    }
     if found.interrupted:
         facts["ended"] = "by hand, before all that was planned"
     return Page(
-        f"Diagnosis of {problem.name}", "Each condition is a network that would be better if the suspected cause were true.",
-        [section for section in sections if section.items or section.text], facts,
-    )  # fmt: skip
+        f"Diagnosis of {problem.name}",
+        "Each condition is a network that would be better if the suspected cause were true.",
+        [section for section in sections if section.items or section.text],
+        facts,
+    )
 
 
 def patch_line(found: Diagnosis, patch: Patch) -> str:
     """In one line whether it is recommended, and by what; the seeds that were judged beside the one of the proof."""
     if found.proof is None:
-        why = found.evidence.fault or ("it was stopped before" if found.interrupted else "nothing was trained")
+        why = found.evidence.fault or (
+            "it was stopped before" if found.interrupted else "nothing was trained"
+        )
         return f"a patch was made, not tried and so not recommended: {why}"
     train = found.evidence.train
     num = len(train["deep"])
     seeds = f"the {num} seeds" if num > 1 else "the seed"
     judged = f"on {seeds} judged before {statistics.fmean(train['deep']):.2f} and {statistics.fmean(train['shortcuts']):.2f}"
-    end = "the patch is recommended" if found.proof.helps else "the patch was written because it was asked for"
+    end = (
+        "the patch is recommended"
+        if found.proof.helps
+        else "the patch was written because it was asked for"
+    )
     return f"{found.proof.told()} ({judged}); {end}"
 
 
@@ -76,13 +103,26 @@ def evidence_table(found: Diagnosis) -> Table:
         own = found.conditions.made.get(name)
         what = own.what if own is not None else _OTHERS[name]
         train, held = summary(list(scores)), summary(list(found.evidence.held[name]))
-        around = "" if train.interval is None else f"{train.interval.low:.3f} to {train.interval.high:.3f}"
+        around = (
+            ""
+            if train.interval is None
+            else f"{train.interval.low:.3f} to {train.interval.high:.3f}"
+        )
         rows.append([name, what, train.mean, train.standard_deviation, around, held.mean, train.n])
     columns: list[Column | str] = [
-        "condition", "what it is", Column("training", ".3f", True), Column("sd", ".3f", True), Column("95 % interval", numeric=True),
-        Column("held out", ".3f", True), Column("seeds", "d", True),
-    ]  # fmt: skip
-    return Table("Losses on clean data as shares of the loss of guessing: 1 is guessing, 0 is perfect; training at most 2.", columns, rows)
+        "condition",
+        "what it is",
+        Column("training", ".3f", True),
+        Column("sd", ".3f", True),
+        Column("95 % interval", numeric=True),
+        Column("held out", ".3f", True),
+        Column("seeds", "d", True),
+    ]
+    return Table(
+        "Losses on clean data as shares of the loss of guessing: 1 is guessing, 0 is perfect; training at most 2.",
+        columns,
+        rows,
+    )
 
 
 def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str, Any]:
@@ -103,12 +143,21 @@ def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str,
         "learning_rates": {name: lr for name, (lr, _) in found.rates.items()},
         "train_scores": {name: list(scores) for name, scores in found.evidence.train.items()},
         "held_scores": {name: list(scores) for name, scores in found.evidence.held.items()},
-        "held_scores_at_half": {name: list(scores) for name, scores in found.evidence.held_at_half.items()},
+        "held_scores_at_half": {
+            name: list(scores) for name, scores in found.evidence.held_at_half.items()
+        },
         "neighbours_held_score": found.evidence.neighbours,
         "gradient_ratio_at_start": _number(found.start.gradient_ratio),
         "dead_share_at_start": _number(found.start.dead_share),
         "layer_signals": {
-            name: [{"name": one.name, "response": _number(one.response), "gradient": _number(one.gradient)} for one in layers]
+            name: [
+                {
+                    "name": one.name,
+                    "response": _number(one.response),
+                    "gradient": _number(one.gradient),
+                }
+                for one in layers
+            ]
             for name, layers in found.layers.items()
         },
         "patch": None if patch is None else _patch_json(patch),
@@ -122,18 +171,32 @@ def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str,
 
 def _patch_json(patch: Patch) -> dict[str, Any]:
     around = list(patch.around)
-    return {"kind": patch.kind, "file": str(patch.path), "use": patch.use, "shortcuts_around": around, "text": patch.text}
+    return {
+        "kind": patch.kind,
+        "file": str(patch.path),
+        "use": patch.use,
+        "shortcuts_around": around,
+        "text": patch.text,
+    }
 
 
 def _proof_json(proof: Proof) -> dict[str, Any]:
     before, after = (
         {
-            "learning_rate": trial.lr, "train_score": trial.train_score, "held_score": trial.held_score,
+            "learning_rate": trial.lr,
+            "train_score": trial.train_score,
+            "held_score": trial.held_score,
             "curve": [[step, _number(score)] for step, score in trial.curve],
         }
         for trial in (proof.before, proof.after)
-    )  # fmt: skip
-    return {"seed": proof.before.seed, "before": before, "after": after, "gain": proof.gain, "helps": proof.helps}
+    )
+    return {
+        "seed": proof.before.seed,
+        "before": before,
+        "after": after,
+        "gain": proof.gain,
+        "helps": proof.helps,
+    }
 
 
 _SIGNALS = (
@@ -148,11 +211,17 @@ _HIGHEST = 1.5  # of the curves: a loss above that of guessing is bad enough
 
 
 def _curves(found: Diagnosis) -> list[Figure]:
-    judged = [trial for trial in found.trials if trial.seed != CHOICE_SEED and trial.steps == found.steps]
+    judged = [
+        trial for trial in found.trials if trial.seed != CHOICE_SEED and trial.steps == found.steps
+    ]
     series: list[Series] = []
     most_seeds = 0
     for name in found.evidence.train:
-        curves = {trial.seed: list(trial.curve) for trial in judged if trial.condition == name and trial.curve}
+        curves = {
+            trial.seed: list(trial.curve)
+            for trial in judged
+            if trial.condition == name and trial.curve
+        }
         series += seeds_series(name, curves, group=name)
         most_seeds = max(most_seeds, len(curves))
     if not series:
@@ -161,32 +230,83 @@ def _curves(found: Diagnosis) -> list[Figure]:
         f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{bands(most_seeds)}"
         f"{_cut(series)}"
     )
-    return [Figure("curves", "Training loss by condition", caption, "step", "loss / loss of guessing", series, y_limits=(0.0, _HIGHEST))]
+    return [
+        Figure(
+            "curves",
+            "Training loss by condition",
+            caption,
+            "step",
+            "loss / loss of guessing",
+            series,
+            y_limits=(0.0, _HIGHEST),
+        )
+    ]
 
 
 def _cut(series: Sequence[Series]) -> str:
-    return f" What lies above {_HIGHEST:g} is not drawn." if any(y > _HIGHEST for one in series for y in one.y if y is not None) else ""
+    return (
+        f" What lies above {_HIGHEST:g} is not drawn."
+        if any(y > _HIGHEST for one in series for y in one.y if y is not None)
+        else ""
+    )
 
 
 def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]:
     """Curves and numbers before and after, how to use the patch, and its text."""
     if patch is None:
         return []
-    use = "Apply it, from the folder in which the diagnosis was made" if patch.kind == "diff" else "Build your network by"
+    use = (
+        "Apply it, from the folder in which the diagnosis was made"
+        if patch.kind == "diff"
+        else "Build your network by"
+    )
     files: list[Figure | Table | Code] = [Code(patch.use, use), Code(patch.text, str(patch.path))]
     if found.proof is None:
         return files
     pair = (found.proof.before, found.proof.after)
-    series = [Series(trial.condition, [step for step, _ in trial.curve], [score for _, score in trial.curve]) for trial in pair]
+    series = [
+        Series(
+            trial.condition, [step for step, _ in trial.curve], [score for _, score in trial.curve]
+        )
+        for trial in pair
+    ]
     caption = f"On seed {pair[0].seed}, by which nothing was chosen or judged, each at its best learning rate. 1 is the loss of guessing."
     name, title = "proof", "Training loss before and after"
-    figure = Figure(name, title, caption + _cut(series), "step", "loss / loss of guessing", series, y_limits=(0.0, _HIGHEST))
-    rows = [[trial.condition, f"{trial.lr:.3g}", trial.train_score, trial.held_score, trial.train_error_pct] for trial in pair]
+    figure = Figure(
+        name,
+        title,
+        caption + _cut(series),
+        "step",
+        "loss / loss of guessing",
+        series,
+        y_limits=(0.0, _HIGHEST),
+    )
+    rows = [
+        [
+            trial.condition,
+            f"{trial.lr:.3g}",
+            trial.train_score,
+            trial.held_score,
+            trial.train_error_pct,
+        ]
+        for trial in pair
+    ]
     columns: list[Column | str] = [
-        "network", "learning rate", Column("training", ".3f", True), Column("held out", ".3f", True),
+        "network",
+        "learning rate",
+        Column("training", ".3f", True),
+        Column("held out", ".3f", True),
         Column("training error (%)", ".2f", True),
-    ]  # fmt: skip
-    return [figure, Table(f"At the end, after {pair[0].steps} steps, as shares of the loss of guessing.", columns, rows), *files]
+    ]
+    return [
+        figure,
+        Table(
+            f"At the end, after {pair[0].steps} steps, as shares of the loss of guessing.",
+            columns,
+            rows,
+        ),
+        *files,
+    ]
 
 
 def _by_layer(found: Diagnosis) -> list[Panels]:
@@ -196,11 +316,22 @@ def _by_layer(found: Diagnosis) -> list[Panels]:
         ("gradient", "Gradient of each layer's weights", "norm", lambda one: one.gradient),
     )
     figures = [
-        Figure(key, title, "Layers in order.", "layer", label, [
-            Series(names[name], range(1, len(layers) + 1), [_number(value(one)) for one in layers]) for name, layers in found.layers.items()
-        ], y_log=True)
+        Figure(
+            key,
+            title,
+            "Layers in order.",
+            "layer",
+            label,
+            [
+                Series(
+                    names[name], range(1, len(layers) + 1), [_number(value(one)) for one in layers]
+                )
+                for name, layers in found.layers.items()
+            ],
+            y_log=True,
+        )
         for key, title, label, value in parts
-    ]  # fmt: skip
+    ]
     return [Panels(figures)] if found.layers else []
 
 
@@ -208,10 +339,27 @@ def _rates(found: Diagnosis) -> list[Table]:
     if not found.rates:
         return []
     tried = sorted({lr for _, scores in found.rates.values() for lr in scores})
-    rows = [[name, *(scores.get(lr) for lr in tried), f"{lr:.3g}"] for name, (lr, scores) in found.rates.items()]
-    columns: list[Column | str] = ["condition", *(Column(f"at {lr:.3g}", ".3f", True) for lr in tried), "taken"]
-    which = "the learning rate given" if found.problem.lr_is_given else "none was given, the usual learning rate"
-    return [Table(f"Training score; {which} is {found.problem.lr:.3g} ({found.problem.optimizer_name}).", columns, rows)]
+    rows = [
+        [name, *(scores.get(lr) for lr in tried), f"{lr:.3g}"]
+        for name, (lr, scores) in found.rates.items()
+    ]
+    columns: list[Column | str] = [
+        "condition",
+        *(Column(f"at {lr:.3g}", ".3f", True) for lr in tried),
+        "taken",
+    ]
+    which = (
+        "the learning rate given"
+        if found.problem.lr_is_given
+        else "none was given, the usual learning rate"
+    )
+    return [
+        Table(
+            f"Training score; {which} is {found.problem.lr:.3g} ({found.problem.optimizer_name}).",
+            columns,
+            rows,
+        )
+    ]
 
 
 def _network(found: Diagnosis) -> dict[str, str]:
@@ -221,9 +369,13 @@ def _network(found: Diagnosis) -> dict[str, str]:
         "left out for the shallower one": ", ".join(made.left_out),
         "shortcuts around": ", ".join(made.shortcuts_around),
         "gradient, first third of layers over last, at start": _text(found.start.gradient_ratio),
-        "the same gradients at the end": _text(_median([trial.end.gradient_ratio for trial in _deep(found)])),
+        "the same gradients at the end": _text(
+            _median([trial.end.gradient_ratio for trial in _deep(found)])
+        ),
         "dead units at start": _text(found.start.dead_share, percent=True),
-        "dead units at the end": _text(_median([trial.end.dead_share for trial in _deep(found)]), percent=True),
+        "dead units at the end": _text(
+            _median([trial.end.dead_share for trial in _deep(found)]), percent=True
+        ),
         "nearest neighbours, held out": f"{found.evidence.neighbours:.3f}" if found.trials else "",
     }
     return {label: text for label, text in facts.items() if text}
@@ -236,7 +388,11 @@ def _again(found: Diagnosis, command: Sequence[str]) -> str:
 
 
 def _deep(found: Diagnosis) -> list[Trial]:
-    return [trial for trial in found.trials if trial.condition == "deep" and trial.seed != CHOICE_SEED and trial.steps == found.steps]
+    return [
+        trial
+        for trial in found.trials
+        if trial.condition == "deep" and trial.seed != CHOICE_SEED and trial.steps == found.steps
+    ]
 
 
 def _median(values: list[float | None]) -> float | None:

@@ -56,7 +56,12 @@ class Patch:
 
 
 def make_patch(
-    place: str | Callable[..., nn.Module], problem: Problem, *, depth: int | None = None, path: Path | None = None, folder: Path = Path()
+    place: str | Callable[..., nn.Module],
+    problem: Problem,
+    *,
+    depth: int | None = None,
+    path: Path | None = None,
+    folder: Path = Path(),
 ) -> Patch:
     """The patch of `place`: FILE.py:BUILD or MODULE:BUILD as given to `load_build`, or a function; `problem` is made of it.
 
@@ -71,18 +76,24 @@ def make_patch(
         _refuse(path)
     if source.file is not None and not wants_file:
         edited = _edited(source, source.file, problem)
-        if edited is not None and _builds_the_same(problem, _built(edited, source, source.file, depth)):
+        if edited is not None and _builds_the_same(
+            problem, _built(edited, source, source.file, depth)
+        ):
             target = path or folder / "shortcuts.patch"
             _refuse(target)
             return _diff(source, source.file, edited, target, around)
     if path is not None and not wants_file:
         why = "what it returns cannot be changed alone"
-        raise DiagnosisError(f"no diff for {source.place} can be made, {why}: name a new file that ends in .py")
+        raise DiagnosisError(
+            f"no diff for {source.place} can be made, {why}: name a new file that ends in .py"
+        )
     target = path or folder / f"{source.module.rpartition('.')[2]}_residual.py"
     _refuse(target)
     text = _wrapped(source, target, _example(problem))
     if not _builds_the_same(problem, _built(text, source, target, depth)):
-        raise DiagnosisError(f"no patch: {source.place} cannot be imported by another file, or gives another network when it is")
+        raise DiagnosisError(
+            f"no patch: {source.place} cannot be imported by another file, or gives another network when it is"
+        )
     return Patch(kind="file", path=target, text=text, use=f"{target}:{source.name}", around=around)
 
 
@@ -104,7 +115,9 @@ def _refuse(path: Path) -> None:
         if path.exists():
             with path.open(encoding="utf-8", errors="replace") as file:
                 if MARK not in file.readline():
-                    raise DiagnosisError(f"{path} is there already, and no patch of ours: name another file")
+                    raise DiagnosisError(
+                        f"{path} is there already, and no patch of ours: name another file"
+                    )
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiagnosisError(f"{path} cannot be written: {error.strerror or error}") from None
@@ -120,7 +133,9 @@ def _place_of(build: Callable[..., nn.Module]) -> str:
     except TypeError:  # a builtin, or something else that is called
         file = None
     if not name.isidentifier() or file is None or not Path(file).is_file():
-        raise DiagnosisError(f"no patch: {name or type(build).__name__} lives in no file: a function at the top of a FILE.py is needed")
+        raise DiagnosisError(
+            f"no patch: {name or type(build).__name__} lives in no file: a function at the top of a FILE.py is needed"
+        )
     return f"{module}:{name}" if "." in module or _is_installed(Path(file)) else f"{file}:{name}"
 
 
@@ -128,21 +143,33 @@ def _source(place: str) -> _Source:
     module, _, name = place.rpartition(":")
     if module.endswith(".py"):
         file = Path(module)
-        return _Source(place=place, name=name, module=file.stem, file=file, root=file.resolve().parent)
+        return _Source(
+            place=place, name=name, module=file.stem, file=file, root=file.resolve().parent
+        )
     try:
         spec = importlib.util.find_spec(module)
     except ImportError:  # of a package it is said to be in
         spec = None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py") or _is_installed(Path(spec.origin)):
+    if (
+        spec is None
+        or spec.origin is None
+        or not spec.origin.endswith(".py")
+        or _is_installed(Path(spec.origin))
+    ):
         return _Source(place=place, name=name, module=module, file=None, root=None)
     file = Path(spec.origin)
     below = module.count(".") + (file.name == "__init__.py")
-    return _Source(place=place, name=name, module=module, file=file, root=file.resolve().parents[below])
+    return _Source(
+        place=place, name=name, module=module, file=file, root=file.resolve().parents[below]
+    )
 
 
 def _is_installed(file: Path) -> bool:
     """What pip or Python put there is not to be edited."""
-    return any(file.resolve().is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib", "stdlib"))
+    return any(
+        file.resolve().is_relative_to(Path(sysconfig.get_path(kind)).resolve())
+        for kind in ("purelib", "platlib", "stdlib")
+    )
 
 
 def _example(problem: Problem) -> str:
@@ -169,17 +196,26 @@ def _diff(source: _Source, file: Path, edited: str, target: Path, around: tuple[
     use = shlex.join(["git", *where, "apply", str(target if is_below else target.resolve())])
     tab = "\t" if " " in name else ""  # says where the name ends
     old, new = (text.splitlines(keepends=True) for text in (file.read_bytes(), edited.encode()))
-    found = difflib.diff_bytes(difflib.unified_diff, old, new, f"a/{name}{tab}".encode(), f"b/{name}{tab}".encode())
-    lines = [line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in found]
+    found = difflib.diff_bytes(
+        difflib.unified_diff, old, new, f"a/{name}{tab}".encode(), f"b/{name}{tab}".encode()
+    )
+    lines = [
+        line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
+        for line in found
+    ]
     blocks = f"{len(around)} block{'s' * (len(around) > 1)}"
     head = f"# {MARK}: {source.place} with shortcuts around {blocks}; parameters keep their names.\n# Apply: {use}\n"
-    return Patch(kind="diff", path=target, text=head + b"".join(lines).decode(), use=use, around=around)
+    return Patch(
+        kind="diff", path=target, text=head + b"".join(lines).decode(), use=use, around=around
+    )
 
 
 def _wrapped(source: _Source, target: Path, example: str) -> str:
     """A new file around a build that is imported; what is not installed it finds from its own place."""
     if not all(part.isidentifier() for part in [*source.module.split("."), source.name]):
-        raise DiagnosisError(f"no patch: {source.place} has a name by which no other file can import it; rename it")
+        raise DiagnosisError(
+            f"no patch: {source.place} has a name by which no other file can import it; rename it"
+        )
     find = uses = ""
     if source.root is not None:
         way = Path(os.path.relpath(source.root, target.resolve().parent)).as_posix()
@@ -204,7 +240,9 @@ def {source.name}(*arguments, **named):
 '''
 
 
-def _built(text: str, source: _Source, file: Path, depth: int | None) -> Callable[[], nn.Module] | None:
+def _built(
+    text: str, source: _Source, file: Path, depth: int | None
+) -> Callable[[], nn.Module] | None:
     """The build that a text defines when it is run as `file`; None where it cannot be run."""
     module = ModuleType(source.module)
     module.__file__ = str(file)
@@ -240,4 +278,8 @@ def _builds_the_same(problem: Problem, build: Callable[[], nn.Module] | None) ->
 def _equal(a: Any, b: Any) -> bool:
     if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
         return bool(a == b)
-    return torch.equal(a, b) or (a.shape == b.shape and a.is_floating_point() and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
+    return torch.equal(a, b) or (
+        a.shape == b.shape
+        and a.is_floating_point()
+        and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+    )

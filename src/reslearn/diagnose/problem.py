@@ -93,30 +93,50 @@ def make_problem(
     """
     inputs, targets = _tensors(data, data_dir, size_px)
     if callable(optimizer):
-        make_optimizer, usual_lr, optimizer = optimizer, 0.0, getattr(optimizer, "__name__", "an optimiser of your own")
+        make_optimizer, usual_lr, optimizer = (
+            optimizer,
+            0.0,
+            getattr(optimizer, "__name__", "an optimiser of your own"),
+        )
         if lr is None:
             raise DiagnosisError(f"lr: of {optimizer} no usual learning rate is known; give one")
     elif optimizer in OPTIMIZERS:
         make_optimizer, usual_lr = OPTIMIZERS[optimizer]
     else:
-        raise DiagnosisError(f"optimizer {optimizer!r}: allowed are {', '.join(OPTIMIZERS)}, or FILE.py:FUNCTION of parameters and a rate")
+        raise DiagnosisError(
+            f"optimizer {optimizer!r}: allowed are {', '.join(OPTIMIZERS)}, or FILE.py:FUNCTION of parameters and a rate"
+        )
     if lr is not None and not (lr > 0 and math.isfinite(lr)):
         raise DiagnosisError(f"lr {lr}: a number above 0 is needed")
     if batch_size < 1:
         raise DiagnosisError(f"batch_size {batch_size}: at least 1 is needed")
-    task: Literal["classification", "regression"] = "regression" if targets.is_floating_point() else "classification"
+    task: Literal["classification", "regression"] = (
+        "regression" if targets.is_floating_point() else "classification"
+    )
     order = permutation(0, 0, len(inputs))
     num_held = max(1, round(HELD_OUT_SHARE * len(inputs)))
     held, kept = order[:num_held], order[num_held:]
-    chosen: Callable[[Tensor, Tensor], Tensor] = loss or (functional.cross_entropy if task == "classification" else functional.mse_loss)
+    chosen: Callable[[Tensor, Tensor], Tensor] = loss or (
+        functional.cross_entropy if task == "classification" else functional.mse_loss
+    )
     if isinstance(chosen, type):
         chosen = chosen()  # a class, such as torch.nn.CrossEntropyLoss
     problem = Problem(
-        build=bound(build, depth), name=name, inputs=inputs[kept], targets=targets[kept],
-        held_inputs=inputs[held], held_targets=targets[held],
-        task=task, loss=chosen, make_optimizer=make_optimizer, optimizer_name=optimizer, lr=lr or usual_lr, lr_is_given=lr is not None,
-        batch_size=min(batch_size, len(kept)), guess_loss=1.0,
-    )  # fmt: skip
+        build=bound(build, depth),
+        name=name,
+        inputs=inputs[kept],
+        targets=targets[kept],
+        held_inputs=inputs[held],
+        held_targets=targets[held],
+        task=task,
+        loss=chosen,
+        make_optimizer=make_optimizer,
+        optimizer_name=optimizer,
+        lr=lr or usual_lr,
+        lr_is_given=lr is not None,
+        batch_size=min(batch_size, len(kept)),
+        guess_loss=1.0,
+    )
     outputs = _tried(problem)
     problem = _with_guess(problem, outputs)
     _try_a_step(problem)
@@ -130,7 +150,9 @@ def load_build(place: str) -> tuple[Callable[..., Any], str]:
     """
     module_name, _, attribute = place.rpartition(":")
     if not module_name or not attribute:
-        raise DiagnosisError(f"{place}: FILE.py:BUILD or MODULE:BUILD is needed, as in net.py:build")
+        raise DiagnosisError(
+            f"{place}: FILE.py:BUILD or MODULE:BUILD is needed, as in net.py:build"
+        )
     try:
         if module_name.endswith(".py"):
             path = Path(module_name)
@@ -151,9 +173,19 @@ def load_build(place: str) -> tuple[Callable[..., Any], str]:
         raise DiagnosisError(f"{module_name} cannot be imported: {_told(error)}") from None
     build = getattr(module, attribute, None)
     if not callable(build):
-        own = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
-        there = [name for name, value in own.items() if getattr(value, "__module__", None) == module.__name__] or list(own)
-        raise DiagnosisError(f"{module_name} has no callable {attribute!r}; there are {', '.join(there) or 'none'}")
+        own = {
+            name: value
+            for name, value in vars(module).items()
+            if callable(value) and not name.startswith("_")
+        }
+        there = [
+            name
+            for name, value in own.items()
+            if getattr(value, "__module__", None) == module.__name__
+        ] or list(own)
+        raise DiagnosisError(
+            f"{module_name} has no callable {attribute!r}; there are {', '.join(there) or 'none'}"
+        )
     return build, f"{Path(module_name).stem}:{attribute}"
 
 
@@ -169,10 +201,20 @@ def bound(build: Callable[..., nn.Module], depth: int | None) -> Build:
         parameters = inspect.signature(build).parameters.values()
     except (TypeError, ValueError):
         parameters = ()  # type: ignore[assignment]  # a builtin tells nothing
-    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    needed = [
+        one.name
+        for one in parameters
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
     if depth is None and needed:
-        hint = "give --depth N" if needed == ["depth"] else "give defaults, or a function without arguments"
-        raise DiagnosisError(f"build needs the argument{'s' * (len(needed) > 1)} {', '.join(needed)}: {hint}")
+        hint = (
+            "give --depth N"
+            if needed == ["depth"]
+            else "give defaults, or a function without arguments"
+        )
+        raise DiagnosisError(
+            f"build needs the argument{'s' * (len(needed) > 1)} {', '.join(needed)}: {hint}"
+        )
     if depth is not None and "depth" not in {one.name for one in parameters}:
         raise DiagnosisError(f"depth {depth}: build takes no depth")
     return (lambda: build(depth=depth)) if depth is not None else build
@@ -193,8 +235,12 @@ def _tensors(data: Any, data_dir: Path | None, size_px: int | None) -> tuple[Ten
     elif isinstance(data, DataLoader):
         data = [torch.cat(parts) for parts in zip(*data, strict=True)]
     if not (isinstance(data, tuple | list) and len(data) == 2):
-        raise DiagnosisError(f"data are a {type(data).__name__}: a pair (inputs, targets), a name or a folder is needed")
-    inputs, targets = (_tensor(part, what) for part, what in zip(data, ("inputs", "targets"), strict=True))
+        raise DiagnosisError(
+            f"data are a {type(data).__name__}: a pair (inputs, targets), a name or a folder is needed"
+        )
+    inputs, targets = (
+        _tensor(part, what) for part, what in zip(data, ("inputs", "targets"), strict=True)
+    )
     if len(inputs) != len(targets):
         raise DiagnosisError(f"{len(inputs)} inputs and {len(targets)} targets: as many are needed")
     if len(inputs) < 20:
@@ -206,10 +252,17 @@ def _tensors(data: Any, data_dir: Path | None, size_px: int | None) -> tuple[Ten
     else:
         targets = targets.long()
         if targets.ndim != 1:
-            raise DiagnosisError(f"integer targets of shape {tuple(targets.shape)}: classes 0, 1, ... of shape [N] are needed")
+            raise DiagnosisError(
+                f"integer targets of shape {tuple(targets.shape)}: classes 0, 1, ... of shape [N] are needed"
+            )
         if int(targets.min()) < 0:
-            raise DiagnosisError(f"integer targets from {int(targets.min())} on: classes 0, 1, ... are needed")
-    return inputs.float() if inputs.is_floating_point() or inputs.dtype == torch.uint8 else inputs, targets
+            raise DiagnosisError(
+                f"integer targets from {int(targets.min())} on: classes 0, 1, ... are needed"
+            )
+    return (
+        inputs.float() if inputs.is_floating_point() or inputs.dtype == torch.uint8 else inputs,
+        targets,
+    )
 
 
 def _tensor(part: Any, what: str) -> Tensor:
@@ -229,29 +282,49 @@ def _tried(problem: Problem) -> Tensor:
     except (Exception, SystemExit) as error:
         raise DiagnosisError(f"build failed: {_told(error)}") from None
     if not isinstance(net, nn.Module):
-        raise DiagnosisError(f"build gave {net!r:.40}, of type {type(net).__name__}: an nn.Module is needed")
-    if net is other or not {id(one) for one in net.parameters()}.isdisjoint(id(one) for one in other.parameters()):
-        raise DiagnosisError("build gave the same parameters twice: it must make a new network at each call")
+        raise DiagnosisError(
+            f"build gave {net!r:.40}, of type {type(net).__name__}: an nn.Module is needed"
+        )
+    if net is other or not {id(one) for one in net.parameters()}.isdisjoint(
+        id(one) for one in other.parameters()
+    ):
+        raise DiagnosisError(
+            "build gave the same parameters twice: it must make a new network at each call"
+        )
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in net.parameters()):
-        raise DiagnosisError("build gave layers without a size yet (LazyLinear and its like): let it run the network once on an example")
+        raise DiagnosisError(
+            "build gave layers without a size yet (LazyLinear and its like): let it run the network once on an example"
+        )
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise DiagnosisError("build gave a network without parameters to train")
-    ill = next((name for name, parameter in net.named_parameters() if not torch.isfinite(parameter).all()), None)
+    ill = next(
+        (name for name, parameter in net.named_parameters() if not torch.isfinite(parameter).all()),
+        None,
+    )
     if ill is not None:
-        raise DiagnosisError(f"build gave a network whose {ill} is not finite: nan or infinity among its weights")
+        raise DiagnosisError(
+            f"build gave a network whose {ill} is not finite: nan or infinity among its weights"
+        )
     try:
         outputs = net(problem.example)
     except Exception as error:
-        raise DiagnosisError(f"the network cannot take inputs of shape {tuple(problem.example.shape)}: {_told(error)}") from None
+        raise DiagnosisError(
+            f"the network cannot take inputs of shape {tuple(problem.example.shape)}: {_told(error)}"
+        ) from None
     if not isinstance(outputs, Tensor):
         raise DiagnosisError(f"the network gives a {type(outputs).__name__}: one tensor is needed")
     if problem.task == "classification":
         classes = int(max(problem.targets.max(), problem.held_targets.max())) + 1
         if outputs.ndim != 2 or outputs.shape[1] < classes:
-            raise DiagnosisError(f"the network gives {tuple(outputs.shape[1:])} an input, and the targets have {classes} classes")
+            raise DiagnosisError(
+                f"the network gives {tuple(outputs.shape[1:])} an input, and the targets have {classes} classes"
+            )
     elif outputs.shape != problem.targets[: len(outputs)].shape:
         gives = f"the network gives {tuple(outputs.shape[1:])} an input, and targets are {tuple(problem.targets.shape[1:])}"
-        raise DiagnosisError(gives + ("" if problem.targets.ndim > 1 else "; classes are told by whole numbers (int64)"))
+        raise DiagnosisError(
+            gives
+            + ("" if problem.targets.ndim > 1 else "; classes are told by whole numbers (int64)")
+        )
     return outputs
 
 
@@ -259,14 +332,25 @@ def _with_guess(problem: Problem, outputs: Tensor) -> Problem:
     """The loss of the best constant answer: class frequencies, the mean, the median or what the loss itself leads to from there."""
     targets = problem.targets
     if problem.task == "classification":
-        starts = [(torch.bincount(targets, minlength=outputs.shape[1]).float() / len(targets)).clamp_min(1e-6).log()]
+        starts = [
+            (torch.bincount(targets, minlength=outputs.shape[1]).float() / len(targets))
+            .clamp_min(1e-6)
+            .log()
+        ]
     else:
         starts = [targets.mean(0), targets.median(0).values]
-    guess = min((_best_constant(problem, start) for start in starts), key=lambda loss: loss if math.isfinite(loss) else math.inf)
+    guess = min(
+        (_best_constant(problem, start) for start in starts),
+        key=lambda loss: loss if math.isfinite(loss) else math.inf,
+    )
     if not math.isfinite(guess):
-        raise DiagnosisError(f"the loss of a constant answer is {guess}: is it of (outputs, targets)?")
+        raise DiagnosisError(
+            f"the loss of a constant answer is {guess}: is it of (outputs, targets)?"
+        )
     if guess <= 1e-4:
-        raise DiagnosisError(f"nothing to learn: guessing has a loss of {guess:.3g}. All targets are the same, or the loss goes below 0")
+        raise DiagnosisError(
+            f"nothing to learn: guessing has a loss of {guess:.3g}. All targets are the same, or the loss goes below 0"
+        )
     return replace(problem, guess_loss=guess)
 
 
@@ -284,9 +368,17 @@ def _best_constant(problem: Problem, start: Tensor) -> float:
     least = float(loss().detach())
     half = len(targets) // 2
     part = float(_loss(problem, constant.detach().expand(half, *start.shape), targets[:half]))
-    twice = float(_loss(problem, constant.detach().expand(2 * half, *start.shape), targets[:half].repeat(2, *[1] * (targets.ndim - 1))))
+    twice = float(
+        _loss(
+            problem,
+            constant.detach().expand(2 * half, *start.shape),
+            targets[:half].repeat(2, *[1] * (targets.ndim - 1)),
+        )
+    )
     if abs(twice - 2 * part) < 1e-3 * abs(part):
-        raise DiagnosisError("the loss doubles with the number of examples (reduction='sum'?): a mean over examples is needed")
+        raise DiagnosisError(
+            "the loss doubles with the number of examples (reduction='sum'?): a mean over examples is needed"
+        )
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     found = float(loss().detach())
     return min(least, found) if math.isfinite(found) else least
@@ -301,7 +393,9 @@ def _loss(problem: Problem, outputs: Tensor, targets: Tensor) -> Tensor:
     if not (isinstance(value, Tensor) and value.numel() == 1):
         raise DiagnosisError(f"the loss gives {_kind(value)}: one number as a tensor is needed")
     if outputs.requires_grad and not value.requires_grad:
-        raise DiagnosisError("the loss does not depend on the outputs in a way that can be trained by")
+        raise DiagnosisError(
+            "the loss does not depend on the outputs in a way that can be trained by"
+        )
     return value
 
 
@@ -311,14 +405,20 @@ def _try_a_step(problem: Problem) -> None:
     try:
         optimizer = problem.make_optimizer(net.parameters(), problem.lr)
     except Exception as error:
-        raise DiagnosisError(f"the optimiser cannot be made of parameters and a rate: {_told(error)}") from None
+        raise DiagnosisError(
+            f"the optimiser cannot be made of parameters and a rate: {_told(error)}"
+        ) from None
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise DiagnosisError(f"the optimiser is {_kind(optimizer)}: a torch.optim.Optimizer is needed")
+        raise DiagnosisError(
+            f"the optimiser is {_kind(optimizer)}: a torch.optim.Optimizer is needed"
+        )
     x, y = problem.inputs[: problem.batch_size], problem.targets[: problem.batch_size]
     try:
         outputs = net.train()(x)
     except Exception as error:
-        raise DiagnosisError(f"the network cannot take a batch of {len(x)} inputs in training: {_told(error)}") from None
+        raise DiagnosisError(
+            f"the network cannot take a batch of {len(x)} inputs in training: {_told(error)}"
+        ) from None
     torch.autograd.backward(_loss(problem, outputs, y))
     try:
         optimizer.step()
@@ -331,14 +431,24 @@ def _try_a_step(problem: Problem) -> None:
 
 
 def _kind(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return (
+        f"a tensor of shape {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"a {type(value).__name__}"
+    )
 
 
 def _told(error: BaseException) -> str:
     """What went wrong and where in the user's code, in one line."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     ours = ("/reslearn/diagnose/", "/reslearn/models/", "/torch/", "<")
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not any(part in frame.filename for part in ours)]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in frame.filename for part in ours)
+    ]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{text} ({error.filename}:{error.lineno})"
-    return f"{type(error).__name__}: {text}" + (f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else "")
+    return f"{type(error).__name__}: {text}" + (
+        f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    )

@@ -42,12 +42,16 @@ class Proof:
         return f"shortcuts did not help: {numbers}; a gain of more than {MARGIN:g} is asked for"
 
 
-def prove(conditions: Mapping[str, Condition], rates: Mapping[str, float], *, steps: int, jobs: int = 1) -> Proof:
+def prove(
+    conditions: Mapping[str, Condition], rates: Mapping[str, float], *, steps: int, jobs: int = 1
+) -> Proof:
     """Train the conditions "deep" and "shortcuts" on PROOF_SEED, each at its rate, side by side where there are two jobs."""
 
     def trained(name: str, one: Condition) -> Trial:
         net = one.make(PROOF_SEED)
-        return run_trial(one.problem, net, condition=name, lr=rates[one.name], seed=PROOF_SEED, steps=steps)
+        return run_trial(
+            one.problem, net, condition=name, lr=rates[one.name], seed=PROOF_SEED, steps=steps
+        )
 
     pair = (("before", conditions["deep"]), ("after", conditions["shortcuts"]))
     before, after = side_by_side([partial(trained, *one) for one in pair], jobs)

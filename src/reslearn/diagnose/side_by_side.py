@@ -33,7 +33,9 @@ def jobs_here(jobs: int | None) -> int:
     if jobs < 1:
         raise DiagnosisError(f"jobs {jobs}: at least 1 is needed")
     if jobs > 1 and not can_fork:
-        raise DiagnosisError(f"jobs {jobs}: trials run side by side on Linux without a GPU only; 1 runs anywhere")
+        raise DiagnosisError(
+            f"jobs {jobs}: trials run side by side on Linux without a GPU only; 1 runs anywhere"
+        )
     return jobs
 
 
@@ -51,7 +53,10 @@ def side_by_side(tasks: Iterable[Callable[[], T]], jobs: int) -> Iterator[T]:
     forks: deque[_Fork[T]] = deque()
     try:
         while True:
-            while sum(not fork.is_done for fork in forks) < jobs and (following := next(left, None)) is not None:
+            while (
+                sum(not fork.is_done for fork in forks) < jobs
+                and (following := next(left, None)) is not None
+            ):
                 forks.append(_Fork(following))
             if not forks:
                 return
@@ -89,8 +94,14 @@ class _Fork(Generic[T]):
             self._value, self._error = self.pipe.recv()
         except EOFError:
             self._process.join()
-            why = "no memory?" if self._process.exitcode == -signal.SIGKILL else f"status {self._process.exitcode}"
-            self._error = DiagnosisError(f"the process of a trial was ended ({why}); fewer jobs take less memory")
+            why = (
+                "no memory?"
+                if self._process.exitcode == -signal.SIGKILL
+                else f"status {self._process.exitcode}"
+            )
+            self._error = DiagnosisError(
+                f"the process of a trial was ended ({why}); fewer jobs take less memory"
+            )
         self.is_done = True
         self.end()
 
@@ -124,4 +135,8 @@ def _work(task: Callable[[], T], far_end: Connection) -> None:
 
 def _that_can_be_sent(error: Exception) -> Exception:
     """Classes of a stranger's file may be unknown to pickle."""
-    return error if type(error).__module__ in ("builtins", "torch") else RuntimeError(f"{type(error).__name__}: {error}")
+    return (
+        error
+        if type(error).__module__ in ("builtins", "torch")
+        else RuntimeError(f"{type(error).__name__}: {error}")
+    )

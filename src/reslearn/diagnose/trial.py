@@ -63,7 +63,16 @@ class Trial:
     seconds: float
 
 
-def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed: int, steps: int, look: bool = False) -> Trial:
+def run_trial(
+    problem: Problem,
+    net: nn.Module,
+    *,
+    condition: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    look: bool = False,
+) -> Trial:
     """Train `net`, which is changed, and read it; gradients and dead units too if it is to be looked into, which takes a while.
 
     What the network itself draws (dropout) follows from `seed` too, and the global generator is put back.
@@ -73,7 +82,16 @@ def run_trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, se
         return _trial(problem, net, condition=condition, lr=lr, seed=seed, steps=steps, look=look)
 
 
-def _trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed: int, steps: int, look: bool) -> Trial:
+def _trial(
+    problem: Problem,
+    net: nn.Module,
+    *,
+    condition: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    look: bool,
+) -> Trial:
     started = time.monotonic()
     start = signals(net, problem) if look else UNKNOWN
     curve: list[tuple[int, float]] = []
@@ -90,10 +108,17 @@ def _trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed:
         for part in (steps // 2, steps - steps // 2):
             offset = at
             readings = fit(
-                net, batches(problem, seed, offset), problem.loss, optimizer, steps=part, read_every_steps=every,
+                net,
+                batches(problem, seed, offset),
+                problem.loss,
+                optimizer,
+                steps=part,
+                read_every_steps=every,
                 factor=lambda step, o=offset: factor(step + o),  # type: ignore[misc]  # mypy cannot infer a lambda's default
-            )  # fmt: skip
-            curve += [(offset + reading.step, _score(reading.loss, problem)) for reading in readings]
+            )
+            curve += [
+                (offset + reading.step, _score(reading.loss, problem)) for reading in readings
+            ]
             at += part
             if at < steps:
                 _, _, half = _evaluate(deepcopy(net), problem)
@@ -101,10 +126,20 @@ def _trial(problem: Problem, net: nn.Module, *, condition: str, lr: float, seed:
         diverged = True
     train, error, held = (WORST_SCORE, None, WORST_SCORE) if diverged else _evaluate(net, problem)
     return Trial(
-        condition=condition, lr=lr, seed=seed, steps=steps, train_score=train, held_score=held, held_at_half=half, train_error_pct=error,
-        diverged=diverged, curve=tuple(curve), start=start, end=signals(net, problem) if look and not diverged else UNKNOWN,
+        condition=condition,
+        lr=lr,
+        seed=seed,
+        steps=steps,
+        train_score=train,
+        held_score=held,
+        held_at_half=half,
+        train_error_pct=error,
+        diverged=diverged,
+        curve=tuple(curve),
+        start=start,
+        end=signals(net, problem) if look and not diverged else UNKNOWN,
         seconds=time.monotonic() - started,
-    )  # fmt: skip
+    )
 
 
 def as_it_is(problem: Problem, net: nn.Module, *, condition: str, seed: int, steps: int) -> Trial:
@@ -112,9 +147,20 @@ def as_it_is(problem: Problem, net: nn.Module, *, condition: str, seed: int, ste
     started = time.monotonic()
     train, error, held = _evaluate(net, problem, recompute=False)
     return Trial(
-        condition=condition, lr=0.0, seed=seed, steps=steps, train_score=train, held_score=held, held_at_half=held, train_error_pct=error,
-        diverged=False, curve=(), start=UNKNOWN, end=UNKNOWN, seconds=time.monotonic() - started,
-    )  # fmt: skip
+        condition=condition,
+        lr=0.0,
+        seed=seed,
+        steps=steps,
+        train_score=train,
+        held_score=held,
+        held_at_half=held,
+        train_error_pct=error,
+        diverged=False,
+        curve=(),
+        start=UNKNOWN,
+        end=UNKNOWN,
+        seconds=time.monotonic() - started,
+    )
 
 
 def signals(net: nn.Module, problem: Problem) -> Signals:
@@ -134,9 +180,24 @@ def signals(net: nn.Module, problem: Problem) -> Signals:
     norms = []
     for segment in opened.segments:
         if segment.role in ("layer", "branches"):
-            weights = [p for name in segment.modules for p in graph_module.get_submodule(name).parameters() if p.ndim > 1]
-            norms.append(math.sqrt(sum(0.0 if p.grad is None else float(p.grad.double().square().sum()) for p in weights)))
-    return Signals(gradient_ratio=first_to_last(norms) if len(norms) > 2 else None, dead_share=watch.dead_share())
+            weights = [
+                p
+                for name in segment.modules
+                for p in graph_module.get_submodule(name).parameters()
+                if p.ndim > 1
+            ]
+            norms.append(
+                math.sqrt(
+                    sum(
+                        0.0 if p.grad is None else float(p.grad.double().square().sum())
+                        for p in weights
+                    )
+                )
+            )
+    return Signals(
+        gradient_ratio=first_to_last(norms) if len(norms) > 2 else None,
+        dead_share=watch.dead_share(),
+    )
 
 
 class _Watch(fx.Interpreter):
@@ -149,7 +210,12 @@ class _Watch(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
-        if n in self._ends and isinstance(value, Tensor) and value.ndim > 1 and bool((value == 0).any()):
+        if (
+            n in self._ends
+            and isinstance(value, Tensor)
+            and value.ndim > 1
+            and bool((value == 0).any())
+        ):
             alive = (value != 0).flatten(2).any(2).any(0) if value.ndim > 2 else (value != 0).any(0)
             self._units += alive.numel()
             self._dead += int((~alive).sum())
@@ -172,7 +238,9 @@ def batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, T
 
 
 @torch.no_grad()
-def _evaluate(net: nn.Module, problem: Problem, *, recompute: bool = True) -> tuple[float, float | None, float]:
+def _evaluate(
+    net: nn.Module, problem: Problem, *, recompute: bool = True
+) -> tuple[float, float | None, float]:
     """Score and error in per cent on clean training data, score on held-out data; batch-norm statistics recomputed on training inputs."""
     x, y = problem.inputs[:MAX_EVALUATED], problem.targets[:MAX_EVALUATED]
     if recompute:
@@ -180,12 +248,21 @@ def _evaluate(net: nn.Module, problem: Problem, *, recompute: bool = True) -> tu
     was_training = net.training
     net.eval()
     outputs, held = (
-        torch.cat([net(part) for part in torch.split(inputs[:MAX_EVALUATED], _EVALUATION_BATCH)]) for inputs in (x, problem.held_inputs)
-    )  # fmt: skip
+        torch.cat([net(part) for part in torch.split(inputs[:MAX_EVALUATED], _EVALUATION_BATCH)])
+        for inputs in (x, problem.held_inputs)
+    )
     net.train(was_training)
-    error = 100 * float((outputs.argmax(1) != y).float().mean()) if problem.task == "classification" else None
+    error = (
+        100 * float((outputs.argmax(1) != y).float().mean())
+        if problem.task == "classification"
+        else None
+    )
     held_loss = float(problem.loss(held, problem.held_targets[:MAX_EVALUATED]))
-    return _score(float(problem.loss(outputs, y)), problem), error, _score(held_loss, problem, worst=WORST_HELD_SCORE)
+    return (
+        _score(float(problem.loss(outputs, y)), problem),
+        error,
+        _score(held_loss, problem, worst=WORST_HELD_SCORE),
+    )
 
 
 def _score(loss: float, problem: Problem, *, worst: float = WORST_SCORE) -> float:

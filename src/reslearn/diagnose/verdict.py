@@ -22,9 +22,16 @@ from typing import Literal
 from reslearn.study import Comparison, compare, summary
 
 Name = Literal[
-    "degradation", "vanishing or exploding signal", "bad learning rate", "dead units", "overfitting", "data fault", "capacity too small",
-    "healthy", "undecided",
-]  # fmt: skip
+    "degradation",
+    "vanishing or exploding signal",
+    "bad learning rate",
+    "dead units",
+    "overfitting",
+    "data fault",
+    "capacity too small",
+    "healthy",
+    "undecided",
+]
 
 MARGIN = 0.05
 GRADIENT_RATIO = 1e3
@@ -32,7 +39,12 @@ DEAD_SHARE = 0.6
 """Where a signal has died away, biases alone shut half of the units."""
 FEW_LAYERS = 5
 FEWEST_SEEDS = 3
-NEED_LONGER: tuple[Name, ...] = ("degradation", "bad learning rate", "capacity too small", "undecided")
+NEED_LONGER: tuple[Name, ...] = (
+    "degradation",
+    "bad learning rate",
+    "capacity too small",
+    "undecided",
+)
 _SHALLOWER = ("shallow", "shallowest")
 RULES: tuple[tuple[Name, str], ...] = (
     (
@@ -130,13 +142,26 @@ def suspect(evidence: Evidence) -> Verdict:
     train = evidence.train
     if not train.get("deep"):
         return Verdict(name="undecided", because="nothing was trained yet", certain=False)
-    for rule in (_no_information, _unscaled, _initialisation, _depth, _learning_rate, _capacity, _overfitting, _healthy):
+    for rule in (
+        _no_information,
+        _unscaled,
+        _initialisation,
+        _depth,
+        _learning_rate,
+        _capacity,
+        _overfitting,
+        _healthy,
+    ):
         verdict = rule(evidence)
         if verdict is not None:
             return verdict
     num = len(train["deep"])
     few = f"{num} seed{'s' * (num > 1)} could be judged in the time; " if num < FEWEST_SEEDS else ""
-    return Verdict(name="undecided", because=f"{few}no cause with the certainty asked for; {_all_means(train)}", certain=False)
+    return Verdict(
+        name="undecided",
+        because=f"{few}no cause with the certainty asked for; {_all_means(train)}",
+        certain=False,
+    )
 
 
 def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | None]:
@@ -175,7 +200,11 @@ def slow(evidence: Evidence, shallower: str) -> Comparison | None:
 def _no_information(evidence: Evidence) -> Verdict | None:
     held = {name: statistics.fmean(scores) for name, scores in evidence.held.items() if scores}
     best = min(held.values())
-    if evidence.neighbours < 1 - MARGIN or best < 1 - MARGIN or len(evidence.held["deep"]) < FEWEST_SEEDS:
+    if (
+        evidence.neighbours < 1 - MARGIN
+        or best < 1 - MARGIN
+        or len(evidence.held["deep"]) < FEWEST_SEEDS
+    ):
         return None
     because = (
         f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbours {evidence.neighbours:.2f}): what was "
@@ -187,17 +216,30 @@ def _no_information(evidence: Evidence) -> Verdict | None:
 def _unscaled(evidence: Evidence) -> Verdict | None:
     if not worse(evidence, "deep", "standardised")[0]:
         return None
-    return Verdict(name="data fault", because=f"unscaled inputs: {_against(evidence, 'deep', 'standardised')}", certain=True)
+    return Verdict(
+        name="data fault",
+        because=f"unscaled inputs: {_against(evidence, 'deep', 'standardised')}",
+        certain=True,
+    )
 
 
 def _initialisation(evidence: Evidence) -> Verdict | None:
-    if not worse(evidence, "deep", "initialised")[0] or worse(evidence, "initialised", "shallow")[0]:
+    if (
+        not worse(evidence, "deep", "initialised")[0]
+        or worse(evidence, "initialised", "shallow")[0]
+    ):
         return None
     dead = [share for share in evidence.dead_shares if share is not None]
     told = _against(evidence, "deep", "initialised")
     if dead and statistics.median(dead) >= DEAD_SHARE:
-        return Verdict(name="dead units", because=f"{statistics.median(dead):.0%} of the units are dead; {told}", certain=True)
-    return Verdict(name="vanishing or exploding signal", because=f"{told}: {_ratio(evidence)}", certain=True)
+        return Verdict(
+            name="dead units",
+            because=f"{statistics.median(dead):.0%} of the units are dead; {told}",
+            certain=True,
+        )
+    return Verdict(
+        name="vanishing or exploding signal", because=f"{told}: {_ratio(evidence)}", certain=True
+    )
 
 
 def _depth(evidence: Evidence) -> Verdict | None:
@@ -205,30 +247,47 @@ def _depth(evidence: Evidence) -> Verdict | None:
     if shallower is None or slow(evidence, shallower):
         return None
     told = _against(evidence, "deep", shallower)
-    for name, said in (("constructed", "constructed"), ("continued", "trained on from there"), ("shortcuts", "with shortcuts")):
+    for name, said in (
+        ("constructed", "constructed"),
+        ("continued", "trained on from there"),
+        ("shortcuts", "with shortcuts"),
+    ):
         if evidence.train.get(name):
             told += f"; {said} {_mean(evidence.train[name])}"
     if evidence.narrows:
         because = f"{told}; but {evidence.narrows}, so that the deep network need not hold what the shallow one computes: width or depth?"
         return Verdict(name="undecided", because=because, certain=False)
     if statistics.fmean(evidence.train["deep"]) > 1 - MARGIN and _is_extreme(evidence):
-        return Verdict(name="vanishing or exploding signal", because=f"{told}; {_ratio(evidence)}", certain=True)
+        return Verdict(
+            name="vanishing or exploding signal",
+            because=f"{told}; {_ratio(evidence)}",
+            certain=True,
+        )
     return Verdict(name="degradation", because=told, certain=True)
 
 
 def _learning_rate(evidence: Evidence) -> Verdict | None:
-    if not worse(evidence, "given", "deep")[0] or statistics.fmean(evidence.train["deep"]) > 1 - MARGIN:
+    if (
+        not worse(evidence, "given", "deep")[0]
+        or statistics.fmean(evidence.train["deep"]) > 1 - MARGIN
+    ):
         return None
     if statistics.fmean(evidence.held["given"]) < statistics.fmean(evidence.held["deep"]):
         return None  # it only fits faster what does not carry over
-    return Verdict(name="bad learning rate", because=_against(evidence, "given", "deep"), certain=True)
+    return Verdict(
+        name="bad learning rate", because=_against(evidence, "given", "deep"), certain=True
+    )
 
 
 def _capacity(evidence: Evidence) -> Verdict | None:
     deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
     n = min(len(deep), len(wide))
     others = [other for other in (*_SHALLOWER, "shortcuts") if evidence.train.get(other)]
-    if n < 2 or not (others or _is_flat(evidence)) or not all(worse(evidence, "deep", other)[1] for other in others):
+    if (
+        n < 2
+        or not (others or _is_flat(evidence))
+        or not all(worse(evidence, "deep", other)[1] for other in others)
+    ):
         return None
     if not is_worse(_paired(evidence, deep, wide)):
         return None
@@ -237,12 +296,19 @@ def _capacity(evidence: Evidence) -> Verdict | None:
 
 
 def _overfitting(evidence: Evidence) -> Verdict | None:
-    train, held, half = (evidence.train["deep"], evidence.held["deep"], evidence.held_at_half["deep"])
+    train, held, half = (
+        evidence.train["deep"],
+        evidence.held["deep"],
+        evidence.held_at_half["deep"],
+    )
     n = min(len(train), len(held), len(half))
     if n < 2:
         return None
     confidence = 1 - 0.05 / evidence.looks
-    gap, risen = (compare(held[:n], other[:n], paired=True, confidence=confidence).interval for other in (train, half))
+    gap, risen = (
+        compare(held[:n], other[:n], paired=True, confidence=confidence).interval
+        for other in (train, half)
+    )
     around = summary(held[:n], confidence=confidence).interval
     assert gap is not None and risen is not None and around is not None, "two seeds have intervals"
     if gap.low <= 3 * MARGIN or (risen.low <= MARGIN and around.low <= 1):
@@ -271,20 +337,28 @@ def _healthy(evidence: Evidence) -> Verdict | None:
     if not evidence.train.get("shallow"):
         if not _is_flat(evidence):
             return None
-        parts.insert(0, f"{evidence.num_layers} layers, too few for depth to hurt, training loss {_mean(deep)}")
+        parts.insert(
+            0,
+            f"{evidence.num_layers} layers, too few for depth to hurt, training loss {_mean(deep)}",
+        )
     return Verdict(name="healthy", because="; ".join(parts), certain=True)
 
 
 def ruled_out(evidence: Evidence) -> list[str]:
     """What is surely not the cause, in words, for those who wait."""
     told = {
-        "the learning rate given": ("given", "deep"), "the scale of the inputs": ("deep", "standardised"),
+        "the learning rate given": ("given", "deep"),
+        "the scale of the inputs": ("deep", "standardised"),
         "the initialisation": ("deep", "initialised"),
-    }  # fmt: skip
+    }
     found = [said for said, (a, b) in told.items() if worse(evidence, a, b)[1]]
-    shallower = [worse(evidence, "deep", name)[1] for name in _SHALLOWER if evidence.train.get(name)]
+    shallower = [
+        worse(evidence, "deep", name)[1] for name in _SHALLOWER if evidence.train.get(name)
+    ]
     found += ["depth"] * (bool(shallower) and all(shallower))
-    best = min((statistics.fmean(scores) for scores in evidence.held.values() if scores), default=1.0)
+    best = min(
+        (statistics.fmean(scores) for scores in evidence.held.values() if scores), default=1.0
+    )
     return found + ["inputs without information"] * (min(evidence.neighbours, best) < 1 - MARGIN)
 
 
@@ -306,20 +380,32 @@ def _is_extreme(evidence: Evidence) -> bool:
 def _ratio(evidence: Evidence) -> str:
     known = [pair[0] for pair in evidence.gradient_ratios if pair[0] is not None]
     ratio = evidence.response_ratio
-    told = [] if ratio is None else [f"the signal of the last layers is {ratio:.2g} times that of the first"]
-    told += [f"first layers get {statistics.median(known):.2g} times the gradient of the last"] if known else []
+    told = (
+        []
+        if ratio is None
+        else [f"the signal of the last layers is {ratio:.2g} times that of the first"]
+    )
+    told += (
+        [f"first layers get {statistics.median(known):.2g} times the gradient of the last"]
+        if known
+        else []
+    )
     return " and ".join(told) or "signals are not known by layer"
 
 
 def _against(evidence: Evidence, a: str, b: str) -> str:
     found = worse(evidence, a, b)[2]
     assert found is not None
-    told = f"{a} {_mean(evidence.train[a])}, {b} {_mean(evidence.train[b])}: {found.difference:+.2f}"
+    told = (
+        f"{a} {_mean(evidence.train[a])}, {b} {_mean(evidence.train[b])}: {found.difference:+.2f}"
+    )
     return " ".join(filter(None, (told, _around(found), f"({found.n_a} seeds)")))
 
 
 def _around(found: Comparison) -> str:
-    return "" if found.interval is None else f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+    return (
+        "" if found.interval is None else f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+    )
 
 
 def _mean(scores: Sequence[float]) -> str:

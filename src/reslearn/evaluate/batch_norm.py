@@ -15,14 +15,21 @@ _BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 @torch.no_grad()
 def recompute_batch_norm(
-    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, autocast: AbstractContextManager[object] | None = None
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    autocast: AbstractContextManager[object] | None = None,
 ) -> None:
     """Set every running mean and variance of `net`, in place, to the plain average over `batches` of the batch statistics.
 
     All else in the net is in evaluation mode meanwhile. Batches smaller than the first are left out, since they would count as much
     as a full one. Without batch norm nothing happens, and no batch is drawn. ValueError where there is no batch.
     """
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [
+        module
+        for module in net.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
     if not norms:
         return
     modes = {module: module.training for module in net.modules()}

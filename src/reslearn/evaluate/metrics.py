@@ -48,7 +48,9 @@ def evaluate(
             num_images, num_classes = num_images + len(y), logits.shape[1]
             misses = logits.topk(min(5, num_classes)).indices != y[:, None]
             losses = functional.cross_entropy(logits, y, reduction="none")
-            part = torch.stack([losses.double().sum(), misses[:, 0].double().sum(), misses.all(1).double().sum()])
+            part = torch.stack(
+                [losses.double().sum(), misses[:, 0].double().sum(), misses.all(1).double().sum()]
+            )
             totals = part if totals is None else totals + part
     finally:
         for module, training in modes.items():

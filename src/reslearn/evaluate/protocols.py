@@ -31,7 +31,12 @@ _PORTION = 32  # pictures read ahead at all scales: some 200 MB at the paper's
 
 
 def views(
-    protocol: Protocol, images: ImageSet, preprocess: Preprocess, *, batch_size: int = 500, device: torch.device | str = "cpu"
+    protocol: Protocol,
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    batch_size: int = 500,
+    device: torch.device | str = "cpu",
 ) -> Iterator[ViewBatch]:
     """Every image once, with the views that `protocol` takes of it; whole pictures are grouped by shape, a few images a batch.
 
@@ -55,7 +60,11 @@ def views(
 
 @torch.inference_mode()
 def scores(
-    net: nn.Module, batches: Iterable[ViewBatch], *, num_images: int, autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    net: nn.Module,
+    batches: Iterable[ViewBatch],
+    *,
+    num_images: int,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Float64[Tensor, "n k"]:
     """Softmax scores of each image, averaged over its views, on the CPU. The mode of `net` is put back afterwards."""
     modes = {module: module.training for module in net.modules()}
@@ -67,7 +76,9 @@ def scores(
             for group in groups:
                 with autocast():
                     logits = net(group.flatten(0, 1))
-                added = added + logits.double().softmax(1).unflatten(0, group.shape[:2]).sum(1).cpu()
+                added = (
+                    added + logits.double().softmax(1).unflatten(0, group.shape[:2]).sum(1).cpu()
+                )
                 num_views += group.shape[1]
             if found is None:
                 found = torch.zeros(num_images, added.shape[1], dtype=torch.float64)
@@ -82,17 +93,23 @@ def scores(
 
 def metrics_of_scores(found: Float64[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Metrics:
     """Loss (of the logarithm of the scores) and errors of averaged scores."""
-    return evaluate(nn.Identity(), [(found.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)])
+    return evaluate(
+        nn.Identity(), [(found.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)]
+    )
 
 
-def _single(images: ImageSet, preprocess: Preprocess, batch_size: int, device: torch.device | str) -> Iterator[ViewBatch]:
+def _single(
+    images: ImageSet, preprocess: Preprocess, batch_size: int, device: torch.device | str
+) -> Iterator[ViewBatch]:
     start = 0
     for x, labels in eval_batches(images, preprocess, batch_size=batch_size, device=device):
         yield torch.arange(start, start + len(labels)), [x[:, None]]
         start += len(labels)
 
 
-def _ten_crop(files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str) -> Iterator[ViewBatch]:
+def _ten_crop(
+    files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str
+) -> Iterator[ViewBatch]:
     shorter_px = in_proportion(TEST_SHORTER, preprocess.size_px)
 
     def five(index: int) -> Pixels:
@@ -104,11 +121,15 @@ def _ten_crop(files: Files, preprocess: Preprocess, batch_size: int, device: tor
     for start in range(0, len(files), batch_size):
         index = torch.arange(start, min(start + batch_size, len(files)))
         pixels = torch.from_numpy(np.stack([next(pictures) for _ in index]))  # [B, 5, S, S, C]
-        seen = preprocess.normalise(torch.cat([pixels, pixels.flip(3)], dim=1).to(device))  # mirrored before the mean, as in training
+        seen = preprocess.normalise(
+            torch.cat([pixels, pixels.flip(3)], dim=1).to(device)
+        )  # mirrored before the mean, as in training
         yield index, [seen.permute(0, 1, 4, 2, 3)]
 
 
-def _whole(files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str) -> Iterator[ViewBatch]:
+def _whole(
+    files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str
+) -> Iterator[ViewBatch]:
     """Images are read in portions, and those of one shape go through the network together."""
     scales = [in_proportion(scale, preprocess.size_px) for scale in SCALES]
 
@@ -121,18 +142,26 @@ def _whole(files: Files, preprocess: Preprocess, batch_size: int, device: torch.
         alike: dict[tuple[int, ...], list[tuple[int, list[Pixels]]]] = defaultdict(list)
         for index in range(start, min(start + _PORTION, len(files))):
             picture = next(pictures)
-            alike[tuple(side for pixels in picture for side in pixels.shape[:2])].append((index, picture))
+            alike[tuple(side for pixels in picture for side in pixels.shape[:2])].append(
+                (index, picture)
+            )
         for members in alike.values():
             largest = members[0][1][-1]
             # so many that the largest scale fills no more memory than a batch of crops
-            at_once = max(1, batch_size * preprocess.size_px**2 // (2 * largest.shape[0] * largest.shape[1]))
+            at_once = max(
+                1, batch_size * preprocess.size_px**2 // (2 * largest.shape[0] * largest.shape[1])
+            )
             for first in range(0, len(members), at_once):
                 yield _mirrored(members[first : first + at_once], preprocess, device)
 
 
-def _mirrored(members: Sequence[tuple[int, list[Pixels]]], preprocess: Preprocess, device: torch.device | str) -> ViewBatch:
+def _mirrored(
+    members: Sequence[tuple[int, list[Pixels]]], preprocess: Preprocess, device: torch.device | str
+) -> ViewBatch:
     groups = []
     for same_scale in zip(*(picture for _, picture in members), strict=True):
-        seen = preprocess.normalise_whole(torch.from_numpy(np.stack(same_scale)).to(device)).permute(0, 3, 1, 2)
+        seen = preprocess.normalise_whole(
+            torch.from_numpy(np.stack(same_scale)).to(device)
+        ).permute(0, 3, 1, 2)
         groups.append(torch.stack([seen, seen.flip(3)], dim=1))
     return torch.tensor([index for index, _ in members]), groups

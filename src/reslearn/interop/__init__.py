@@ -5,7 +5,14 @@ from reslearn.interop.create import create_model, from_pretrained, list_models, 
 from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupported
 from reslearn.interop.identify import Identity, identify
 from reslearn.interop.inspection import Inspection, inspect_file
-from reslearn.interop.load import Loaded, load_weights, look_at, network_of, other_channels, preprocess_with
+from reslearn.interop.load import (
+    Loaded,
+    load_weights,
+    look_at,
+    network_of,
+    other_channels,
+    preprocess_with,
+)
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import Checkpoint, Stored, WeightsError
 from reslearn.interop.write import write_weights

@@ -56,7 +56,9 @@ def to_bytes(
         "metrics": json.dumps(dict(metrics)),
         "recipe_hash": recipe_hash,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     return safetensors.torch.save(tensors, metadata)
 
 
@@ -72,26 +74,38 @@ def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: no bundle: {error}") from None
     if recipe_hash is not None and metadata.get("recipe_hash") != recipe_hash:
-        raise BundleError(f"{path}: weights of another run (recipe {metadata.get('recipe_hash')}, here {recipe_hash}): put its own there")
+        raise BundleError(
+            f"{path}: weights of another run (recipe {metadata.get('recipe_hash')}, here {recipe_hash}): put its own there"
+        )
     try:
         return _assemble(metadata, tensors)
     except KeyError as error:
         raise BundleError(f"{path}: a damaged bundle: it lacks {error}") from None
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: a damaged bundle: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise BundleError(
+            f"{path}: a damaged bundle: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from None
 
 
 def preprocess_of(metadata: Mapping[str, str]) -> Preprocess | None:
     """The preprocessing in the metadata of a bundle; None where they are of something else, or damaged."""
     try:
-        return Preprocess.from_json(json.loads(metadata["preprocess"])) if metadata.get("format") == BUNDLE_FORMAT else None
+        return (
+            Preprocess.from_json(json.loads(metadata["preprocess"]))
+            if metadata.get("format") == BUNDLE_FORMAT
+            else None
+        )
     except (KeyError, ValueError, TypeError, RecursionError):
         return None
 
 
 def own_spec(metadata: Mapping[str, str]) -> str | None:
     """The JSON text of the network's spec, where a file of ours says it: a bundle, or what `save_pretrained` wrote."""
-    return metadata.get("model", "") if metadata.get("format") == BUNDLE_FORMAT else metadata.get(SPEC_KEY)
+    return (
+        metadata.get("model", "")
+        if metadata.get("format") == BUNDLE_FORMAT
+        else metadata.get(SPEC_KEY)
+    )
 
 
 def spec_of(text: str, *, num_tensors: int) -> dict[str, Any]:
@@ -119,13 +133,23 @@ def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle
     with torch.device("meta"):
         network = models.build(**spec)
     wanted = network.state_dict()
-    foreign = [name for name, tensor in tensors.items() if name in wanted and tensor.dtype != wanted[name].dtype]
+    foreign = [
+        name
+        for name, tensor in tensors.items()
+        if name in wanted and tensor.dtype != wanted[name].dtype
+    ]
     if foreign:
-        raise ValueError(f"{foreign[0]} is {tensors[foreign[0]].dtype}, not {wanted[foreign[0]].dtype}")
+        raise ValueError(
+            f"{foreign[0]} is {tensors[foreign[0]].dtype}, not {wanted[foreign[0]].dtype}"
+        )
     network.load_state_dict(tensors, assign=True)
     preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
     if len(classes) != network.num_classes or preprocess.channels != network.spec["in_channels"]:
         raise ValueError("the network fits neither the class names nor the preprocessing beside it")
     return Bundle(
-        network=network.eval(), classes=tuple(classes), preprocess=preprocess, metrics=metrics, recipe_hash=metadata["recipe_hash"]
+        network=network.eval(),
+        classes=tuple(classes),
+        preprocess=preprocess,
+        metrics=metrics,
+        recipe_hash=metadata["recipe_hash"],
     )

@@ -73,7 +73,9 @@ class Dialect:
     def ours(self, name: str) -> str | None:
         """Our name of their tensor, None where it is none of theirs."""
         for rule in self.rules:
-            if (match := rule.theirs.fullmatch(name)) and (numbers := rule.read_theirs(match)) is not None:
+            if (match := rule.theirs.fullmatch(name)) and (
+                numbers := rule.read_theirs(match)
+            ) is not None:
                 return rule.to_ours(numbers)
         return None
 
@@ -129,7 +131,9 @@ def dialects() -> dict[str, Dialect]:
 @cache
 def unsupported() -> dict[str, str]:
     """Dialects that are not read, each with the reason."""
-    text = (resources.files("reslearn.interop") / "dialects" / "unsupported.toml").read_text(encoding="utf-8")
+    text = (resources.files("reslearn.interop") / "dialects" / "unsupported.toml").read_text(
+        encoding="utf-8"
+    )
     return {str(name): str(reason) for name, reason in tomllib.loads(text).items()}
 
 
@@ -145,7 +149,10 @@ def dialect_named(name: str) -> Dialect:
 def _dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect:
     table = tables[name]
     like = tables.get(str(table.get("like")), {})
-    merged = {key: {**like.get(key, {}), **table.get(key, {})} for key in ("spec", "layers", "leaves", "transforms", "extra")}
+    merged = {
+        key: {**like.get(key, {}), **table.get(key, {})}
+        for key in ("spec", "layers", "leaves", "transforms", "extra")
+    }
     if table.get("replaces_layers"):
         merged["layers"] = dict(table["layers"])
     dialect = Dialect(
@@ -173,7 +180,10 @@ def _rules(dialect: Dialect) -> Iterator[_Rule]:
         kind = _kind(ours)
         for leaf in _LEAVES[kind]:
             if leaf not in dialect.missing and f"{kind}.{leaf}" not in dialect.extra:
-                yield _rule(f"{ours}.{leaf}", dialect.leaves.get(f"{kind}.{leaf}", "{}." + leaf).replace("{}", theirs))
+                yield _rule(
+                    f"{ours}.{leaf}",
+                    dialect.leaves.get(f"{kind}.{leaf}", "{}." + leaf).replace("{}", theirs),
+                )
         for extra, template in dialect.extra.items():
             if extra.split(".")[0] == kind:
                 yield _rule(f"{ours}.{extra.split('.')[1]}", template.replace("{}", theirs))
@@ -190,9 +200,13 @@ def _rule(ours: str, theirs: str) -> _Rule:
 
     return _Rule(
         ours=_pattern(ours, lambda index, name, form: rf"(?P<{name}>\d+)"),
-        theirs=_pattern(theirs, lambda index, name, form: rf"(?P<f{index}>{_FORMS.get(form, '[0-9]+')})"),
+        theirs=_pattern(
+            theirs, lambda index, name, form: rf"(?P<f{index}>{_FORMS.get(form, '[0-9]+')})"
+        ),
         to_ours=lambda numbers: _FIELD.sub(lambda found: str(numbers[found[1]]), ours),
-        to_theirs=lambda numbers: _FIELD.sub(lambda found: _text(numbers[found[1]], found[2] or ""), theirs),
+        to_theirs=lambda numbers: _FIELD.sub(
+            lambda found: _text(numbers[found[1]], found[2] or ""), theirs
+        ),
         read_theirs=read,
     )
 
@@ -203,7 +217,10 @@ _FORMS = {":letter": "[a-z]", ":letter1": "[a-z]", ":numbered": "a|b[0-9]+"}
 def _pattern(template: str, group: Callable[[int, str, str], str]) -> re.Pattern[str]:
     parts, position = [], 0
     for index, found in enumerate(_FIELD.finditer(template)):
-        parts += [re.escape(template[position : found.start()]), group(index, found[1], found[2] or "")]
+        parts += [
+            re.escape(template[position : found.start()]),
+            group(index, found[1], found[2] or ""),
+        ]
         position = found.end()
     return re.compile("".join([*parts, re.escape(template[position:])]))
 

@@ -24,7 +24,9 @@ def read_hdf5(path: Path) -> dict[str, Stored]:
     try:
         import h5py
     except ModuleNotFoundError:
-        raise WeightsError(f"{path}: an HDF5 file needs h5py: pip install 'reslearn[weights]'") from None
+        raise WeightsError(
+            f"{path}: an HDF5 file needs h5py: pip install 'reslearn[weights]'"
+        ) from None
     tensors: dict[str, Stored] = {}
     num_parts = 0
 

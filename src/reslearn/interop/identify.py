@@ -49,7 +49,10 @@ class Identity:
         if own_spec(self.checkpoint.metadata) is not None:
             return ()
         bottleneck = any(".body.conv3." in name for name in self.names)
-        return (*(("stride_in",) if bottleneck else ()), *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()))
+        return (
+            *(("stride_in",) if bottleneck else ()),
+            *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()),
+        )
 
     def told(self, **switches: Any) -> "Identity":
         """The same, where somebody knows what the weights cannot tell. WeightsError for a switch that they can, or that has no effect."""
@@ -59,17 +62,25 @@ class Identity:
                 f"no effect; open is {', '.join(self.untold) or 'nothing'}"
             )
         with torch.device("meta"):
-            net = models.build(**{**self.spec, **switches}, num_classes=1)  # ValueError for a value that is not allowed
+            net = models.build(
+                **{**self.spec, **switches}, num_classes=1
+            )  # ValueError for a value that is not allowed
         return replace(self, spec={key: net.spec[key] for key in self.spec})
 
     def read(self, name: str) -> Tensor:
         """Our tensor `name`, laid out as ours. Statistics are divided by a factor and biases taken off where the dialect has such."""
         tensor = self.dialect.change(name, self.tensors[self.names[name]].read(), to_ours=True)
         layer, leaf = name.rsplit(".", 1)
-        if leaf in ("running_mean", "running_var") and (factor := self._extra(f"{layer}.factor")) is not None:
+        if (
+            leaf in ("running_mean", "running_var")
+            and (factor := self._extra(f"{layer}.factor")) is not None
+        ):
             scale = float(factor)
             tensor = tensor / scale if scale else torch.zeros_like(tensor)
-        if leaf == "running_mean" and (bias := self._extra(f"{_convolution_before(layer)}.bias")) is not None:
+        if (
+            leaf == "running_mean"
+            and (bias := self._extra(f"{_convolution_before(layer)}.bias")) is not None
+        ):
             tensor = tensor - bias
         return tensor
 
@@ -84,7 +95,9 @@ class Identity:
 def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
     """Raises WeightsError in one line where no dialect fits: the nearest, and why it does not."""
     if entry is not None and entry not in checkpoint.entries:
-        raise WeightsError(f"{checkpoint.path}: no table {entry!r}; there are {', '.join(map(repr, checkpoint.entries))}")
+        raise WeightsError(
+            f"{checkpoint.path}: no table {entry!r}; there are {', '.join(map(repr, checkpoint.entries))}"
+        )
     entry = checkpoint.main() if entry is None else entry
     tensors = checkpoint.entries[entry]
     found: list[Identity] = []
@@ -98,7 +111,11 @@ def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
                 failures.append((len(ours), f"nearest is {dialect.name}, but {error}"))
     if found:
         return max(found, key=lambda identity: len(identity.names))
-    why = max(failures)[1] if failures else f"{len(tensors)} tensors, {', '.join(list(tensors)[:3])}, ..."
+    why = (
+        max(failures)[1]
+        if failures
+        else f"{len(tensors)} tensors, {', '.join(list(tensors)[:3])}, ..."
+    )
     if checkpoint.container == "ONNX":
         why += "; exporters fold batch norm into convolutions unless they export for training: take the checkpoint that it was made from"
     raise WeightsError(f"{checkpoint.path}: no network that is known here: {why}")
@@ -109,12 +126,23 @@ def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
 
     Where blocks call theirs the same, each block is one more, longer than that of the network: resnet1202 has 600.
     """
-    firsts = [name for name in (dialect.theirs("stem.conv.weight"), dialect.theirs("stem.conv1.weight")) if name]
-    found = {name.removesuffix(first) for name in tensors for first in firsts if name == first or name.endswith("." + first)}
+    firsts = [
+        name
+        for name in (dialect.theirs("stem.conv.weight"), dialect.theirs("stem.conv1.weight"))
+        if name
+    ]
+    found = {
+        name.removesuffix(first)
+        for name in tensors
+        for first in firsts
+        if name == first or name.endswith("." + first)
+    }
     return sorted(found, key=lambda prefix: (len(prefix), prefix))[:_MOST_PREFIXES]
 
 
-def _ours(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
+def _ours(
+    dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]
+) -> dict[str, tuple[int, ...]]:
     """Our names and our shapes of the tensors that the dialect knows."""
     shapes: dict[str, tuple[int, ...]] = {}
     for theirs, stored in tensors.items():
@@ -124,7 +152,13 @@ def _ours(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]) -> dict[
     return shapes
 
 
-def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, ours: Mapping[str, tuple[int, ...]]) -> Identity:
+def _checked(
+    checkpoint: Checkpoint,
+    entry: str,
+    dialect: Dialect,
+    prefix: str,
+    ours: Mapping[str, tuple[int, ...]],
+) -> Identity:
     """NotAResNet where the network that the shapes tell has other tensors than the file."""
     spec, notes = _told_by_file(checkpoint, dialect, num_tensors=len(ours)) or infer(ours, dialect)
     num_classes = spec.pop("num_classes", None)
@@ -141,21 +175,36 @@ def _checked(checkpoint: Checkpoint, entry: str, dialect: Dialect, prefix: str, 
         if stored is None:
             if name.endswith(_UNNEEDED) or (num_classes is None and name.startswith("head.fc")):
                 continue
-            raise NotAResNet(f"it lacks {prefix + theirs if theirs else name}, which {net.name} has")
+            raise NotAResNet(
+                f"it lacks {prefix + theirs if theirs else name}, which {net.name} has"
+            )
         shape = shape_for_ours(dialect, name, stored.shape)
-        if shape != tuple(wanted.shape) and not (name.endswith(_UNNEEDED) and stored.num_values == 1):
-            raise NotAResNet(f"{prefix}{theirs} is {tuple(stored.shape)}, where {net.name} has {tuple(wanted.shape)}")
+        if shape != tuple(wanted.shape) and not (
+            name.endswith(_UNNEEDED) and stored.num_values == 1
+        ):
+            raise NotAResNet(
+                f"{prefix}{theirs} is {tuple(stored.shape)}, where {net.name} has {tuple(wanted.shape)}"
+            )
         names[name] = prefix + str(theirs)
     used = {*names.values(), *_extras(dialect, prefix, tensors, wanted_tensors)}
     unmatched = tuple(name for name in tensors if name not in used)
     spec = {key: value for key, value in net.spec.items() if key != "num_classes"}
     return Identity(
-        checkpoint=checkpoint, entry=entry, dialect=dialect, prefix=prefix, spec=spec, num_classes=num_classes, names=names,
-        unmatched=unmatched, notes=tuple(notes),
-    )  # fmt: skip
+        checkpoint=checkpoint,
+        entry=entry,
+        dialect=dialect,
+        prefix=prefix,
+        spec=spec,
+        num_classes=num_classes,
+        names=names,
+        unmatched=unmatched,
+        notes=tuple(notes),
+    )
 
 
-def _told_by_file(checkpoint: Checkpoint, dialect: Dialect, *, num_tensors: int) -> tuple[dict[str, Any], list[str]] | None:
+def _told_by_file(
+    checkpoint: Checkpoint, dialect: Dialect, *, num_tensors: int
+) -> tuple[dict[str, Any], list[str]] | None:
     """A file of ours says itself what it is."""
     text = own_spec(checkpoint.metadata)
     if dialect.name != "reslearn" or text is None:
@@ -166,13 +215,21 @@ def _told_by_file(checkpoint: Checkpoint, dialect: Dialect, *, num_tensors: int)
         raise NotAResNet(f"its metadata name no network: {error}") from None
 
 
-def _extras(dialect: Dialect, prefix: str, tensors: Mapping[str, Stored], wanted: Mapping[str, Tensor]) -> set[str]:
+def _extras(
+    dialect: Dialect, prefix: str, tensors: Mapping[str, Stored], wanted: Mapping[str, Tensor]
+) -> set[str]:
     """Their tensors that we have no place for and take into account: a factor is one number, a bias one for each channel."""
     found = set()
     for theirs, stored in tensors.items():
-        name = dialect.ours(theirs.removeprefix(prefix)) if dialect.extra and theirs.startswith(prefix) else None
+        name = (
+            dialect.ours(theirs.removeprefix(prefix))
+            if dialect.extra and theirs.startswith(prefix)
+            else None
+        )
         layer, _, leaf = (name or "").rpartition(".")
-        if f"{layer}.weight" not in wanted or not any(leaf == extra.split(".")[1] for extra in dialect.extra):
+        if f"{layer}.weight" not in wanted or not any(
+            leaf == extra.split(".")[1] for extra in dialect.extra
+        ):
             continue
         shape = (1,) if leaf == "factor" else tuple(wanted[f"{layer}.weight"].shape[:1])
         if stored.shape != shape:

@@ -22,10 +22,15 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
     blocks = _blocks(shapes)
     bottleneck = "stage1.0.body.conv3.weight" in shapes
     stem, first = _stem(shapes)
-    channels = [_shape(shapes, f"stage{stage}.0.body.conv{3 if bottleneck else 2}.weight", 4)[0] for stage in range(1, len(blocks) + 1)]
+    channels = [
+        _shape(shapes, f"stage{stage}.0.body.conv{3 if bottleneck else 2}.weight", 4)[0]
+        for stage in range(1, len(blocks) + 1)
+    ]
     spec: dict[str, Any] = {
         "in_channels": first[1],
-        "num_classes": _shape(shapes, "head.fc.weight", 2)[0] if "head.fc.weight" in shapes else None,
+        "num_classes": _shape(shapes, "head.fc.weight", 2)[0]
+        if "head.fc.weight" in shapes
+        else None,
         "stem": stem,
         "shortcut": _shortcut(shapes, blocks),
         "normalize": any(".bn" in name for name in shapes),
@@ -36,13 +41,21 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
     for key, value in dialect.spec.items():
         known = value if isinstance(value, list) else [value]
         if key in ("stem", "shortcut") and spec[key] not in known:
-            raise NotAResNet(f"it has {key} {spec[key]!r}, and networks of this dialect {' or '.join(map(repr, known))}")
+            raise NotAResNet(
+                f"it has {key} {spec[key]!r}, and networks of this dialect {' or '.join(map(repr, known))}"
+            )
         if key in ("shortcut_pool", "preactivation"):
             spec[key] = value
         if key == "stride_in" and bottleneck:
             spec[key] = known[0]
-            usual = f"{known[0]} is taken" if len(known) > 1 else f"{known[0]} is what {dialect.name} does"
-            notes.append(f"the weights cannot tell whether bottlenecks stride in the 1x1 or the 3x3; {usual}, {_CHECK.format('stride_in')}")
+            usual = (
+                f"{known[0]} is taken"
+                if len(known) > 1
+                else f"{known[0]} is what {dialect.name} does"
+            )
+            notes.append(
+                f"the weights cannot tell whether bottlenecks stride in the 1x1 or the 3x3; {usual}, {_CHECK.format('stride_in')}"
+            )
         if key in ("zero_pad", "subsample") and spec["shortcut"] == "A":
             spec[key] = value
     if spec["shortcut"] == "A":
@@ -55,7 +68,11 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
         spec |= _groups(shapes)
     spec["name"], spec["width"] = _name(spec, tuple(blocks), channels, bottleneck=bottleneck)
     if not bottleneck:
-        spec = {key: value for key, value in spec.items() if key not in ("groups", "base_width", "stride_in")}
+        spec = {
+            key: value
+            for key, value in spec.items()
+            if key not in ("groups", "base_width", "stride_in")
+        }
     return spec, notes
 
 
@@ -68,7 +85,9 @@ def _blocks(shapes: Shapes) -> list[int]:
                 raise NotAResNet(f"{name} is a block of no network")
             found.setdefault(int(match[1]), set()).add(int(match[2]))
     counts = [len(found.get(stage, ())) for stage in range(1, max(found, default=0) + 1)]
-    whole = all(found.get(stage) == set(range(count)) for stage, count in enumerate(counts, start=1))
+    whole = all(
+        found.get(stage) == set(range(count)) for stage, count in enumerate(counts, start=1)
+    )
     if not counts or not whole or sum(counts) > _MOST_BLOCKS:
         raise NotAResNet(f"its blocks {counts or 'none'} are no whole stages")
     return counts
@@ -87,8 +106,14 @@ def _stem(shapes: Shapes) -> tuple[str, tuple[int, ...]]:
 
 def _shortcut(shapes: Shapes, blocks: list[int]) -> str:
     """C where every block projects, B where some do, A where none does."""
-    projected = [f"stage{stage}.{block}.shortcut.conv.weight" in shapes for stage, count in enumerate(blocks, 1) for block in range(count)]
-    return "C" if all(projected) and len(projected) > len(blocks) else "B" if any(projected) else "A"
+    projected = [
+        f"stage{stage}.{block}.shortcut.conv.weight" in shapes
+        for stage, count in enumerate(blocks, 1)
+        for block in range(count)
+    ]
+    return (
+        "C" if all(projected) and len(projected) > len(blocks) else "B" if any(projected) else "A"
+    )
 
 
 def _groups(shapes: Shapes) -> dict[str, Any]:
@@ -100,7 +125,9 @@ def _groups(shapes: Shapes) -> dict[str, Any]:
     return {"groups": groups, "base_width": width // groups}
 
 
-def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *, bottleneck: bool) -> tuple[str, int]:
+def _name(
+    spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *, bottleneck: bool
+) -> tuple[str, int]:
     """The name in the catalogue, and the multiple of its width. A variant's own name where all its switches agree."""
     body = "bottleneck" if bottleneck else "basic"
     bases = [f"resnet{depth}" for depth, row in IMAGENET_BLOCKS.items() if row == (body, blocks)]
@@ -112,10 +139,16 @@ def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *,
         raise NotAResNet(f"no network of the catalogue has {body} blocks {blocks}")
     width, rest = divmod(channels[0], layout.channels[0])
     if rest or channels != [base * width for base in layout.channels]:
-        raise NotAResNet(f"its stages have {channels} channels, and those of {bases[0]} {list(layout.channels)} or a multiple")
+        raise NotAResNet(
+            f"its stages have {channels} channels, and those of {bases[0]} {list(layout.channels)} or a multiple"
+        )
     for variant in [*VARIANTS, f"wrn{6 * blocks[0] + 4}_{width}"]:
         own = layout_of(variant)
-        same = own is not None and (own.body, own.blocks, own.channels) == (layout.body, layout.blocks, layout.channels)
+        same = own is not None and (own.body, own.blocks, own.channels) == (
+            layout.body,
+            layout.blocks,
+            layout.channels,
+        )
         if own is not None and same and _agrees(own, spec, width):
             return variant, width
     return bases[0], width
@@ -124,12 +157,21 @@ def _name(spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *,
 def _agrees(layout: Layout, spec: dict[str, Any], width: int) -> bool:
     """Whether a variant's switches are exactly those of the spec."""
     switches: dict[str, Any] = {
-        "stem": layout.stem, "shortcut": layout.default_shortcut, "shortcut_pool": layout.shortcut_pool,
-        "preactivation": layout.preactivation, "normalize": True,
-    }  # fmt: skip
+        "stem": layout.stem,
+        "shortcut": layout.default_shortcut,
+        "shortcut_pool": layout.shortcut_pool,
+        "preactivation": layout.preactivation,
+        "normalize": True,
+    }
     if layout.body == "bottleneck":
-        switches |= {"groups": layout.groups, "base_width": layout.base_width, "stride_in": layout.stride_in}
-    return width == layout.width and all(spec.get(key, "1x1") == value for key, value in switches.items())
+        switches |= {
+            "groups": layout.groups,
+            "base_width": layout.base_width,
+            "stride_in": layout.stride_in,
+        }
+    return width == layout.width and all(
+        spec.get(key, "1x1") == value for key, value in switches.items()
+    )
 
 
 def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:

@@ -49,12 +49,19 @@ class Inspection:
         """A line for each thing that can be said."""
         model = self.model
         kind = "pre-activation " if model["preactivation"] else ""
-        shortcut = f"shortcut {model['shortcut']}" + (", averaged before it projects" if model["shortcut_pool"] else "")
-        wide = "".join(f", {key} {model[key]}" for key, usual in (("groups", 1), ("base_width", 64), ("width", 1)) if model[key] != usual)
+        shortcut = f"shortcut {model['shortcut']}" + (
+            ", averaged before it projects" if model["shortcut_pool"] else ""
+        )
+        wide = "".join(
+            f", {key} {model[key]}"
+            for key, usual in (("groups", 1), ("base_width", 64), ("width", 1))
+            if model[key] != usual
+        )
         stride = f", stride in the {model['stride_in']}" if self.bottleneck else ""
         head = "no head" if self.num_classes is None else f"{self.num_classes} classes"
         said = [
-            f"{self.path}: {self.container}, names of {self.dialect}" + (f" behind {self.prefix!r}" if self.prefix else ""),
+            f"{self.path}: {self.container}, names of {self.dialect}"
+            + (f" behind {self.prefix!r}" if self.prefix else ""),
             f"{kind}{model['name']}: {shortcut}, stem {model['stem']}{stride}{wide}",
             f"{head}, {model['in_channels']} input channels, {'batch norm' if model['normalize'] else 'no batch norm'}",
             f"{self.parameters:,} parameters, {self.macs:,} MACs for an image of {self.size_px} x {self.size_px}; "
@@ -62,16 +69,24 @@ class Inspection:
         ]
         if len(self.entries) > 1 or self.others:
             taken = f"taken: {self.entry or 'the file itself'}"
-            beside = f"averages: {', '.join(self.averages)}" if self.averages else "no average of the weights"
+            beside = (
+                f"averages: {', '.join(self.averages)}"
+                if self.averages
+                else "no average of the weights"
+            )
             optimiser = "with optimiser state" if self.has_optimizer else "no optimiser state"
-            said.append(f"{taken}; {beside}; {optimiser}; beside it: {', '.join(self.others) or 'nothing'}")
+            said.append(
+                f"{taken}; {beside}; {optimiser}; beside it: {', '.join(self.others) or 'nothing'}"
+            )
         said += [f"not a finite number in: {_some(self.not_finite)}"] if self.not_finite else []
         said += [f"all zero: {_some(self.all_zero)}"] if self.all_zero else []
         said += [f"no part of the network: {_some(self.unmatched)}"] if self.unmatched else []
         return [*said, *self.notes, f"to start from it: {self.command}"]
 
 
-def inspect_file(source: Path | str, *, entry: str | None = None, size_px: int | None = None) -> Inspection:
+def inspect_file(
+    source: Path | str, *, entry: str | None = None, size_px: int | None = None
+) -> Inspection:
     """Raises WeightsError in one line for what is no file of weights of a network here."""
     checkpoint = read_checkpoint(fetched(source))
     identity = identify(checkpoint, entry=entry)
@@ -81,19 +96,44 @@ def inspect_file(source: Path | str, *, entry: str | None = None, size_px: int |
     with torch.device("meta"):
         net = models.build(**identity.spec, num_classes=identity.num_classes or 1)
     counted = models.complexity(net, (int(identity.spec["in_channels"]), size, size))
-    heads = [tensor for name, tensor in net.named_parameters() if name.startswith("head.fc")] if identity.num_classes is None else []
-    head_parameters, head_macs = sum(tensor.numel() for tensor in heads), sum(tensor.numel() for tensor in heads if tensor.ndim > 1)
+    heads = (
+        [tensor for name, tensor in net.named_parameters() if name.startswith("head.fc")]
+        if identity.num_classes is None
+        else []
+    )
+    head_parameters, head_macs = (
+        sum(tensor.numel() for tensor in heads),
+        sum(tensor.numel() for tensor in heads if tensor.ndim > 1),
+    )
     not_finite, all_zero = _odd(identity)
     return Inspection(
-        path=str(source), container=checkpoint.container, entry=identity.entry, entries=tuple(checkpoint.entries), averages=checkpoint.ema,
-        others=checkpoint.others, has_optimizer=checkpoint.has_optimizer, dialect=identity.dialect.name, prefix=identity.prefix,
-        model=dict(identity.spec), bottleneck=any(".body.conv3." in name for name in identity.names), num_classes=identity.num_classes,
-        dtypes=dict(Counter(str(identity.tensors[name].dtype).removeprefix("torch.") for name in identity.names.values())),
-        size_px=size, parameters=counted.parameters - head_parameters, macs=counted.macs - head_macs,
-        not_finite=not_finite, all_zero=all_zero,
-        unmatched=identity.unmatched, notes=(*identity.notes, *identity.dialect.notes),
+        path=str(source),
+        container=checkpoint.container,
+        entry=identity.entry,
+        entries=tuple(checkpoint.entries),
+        averages=checkpoint.ema,
+        others=checkpoint.others,
+        has_optimizer=checkpoint.has_optimizer,
+        dialect=identity.dialect.name,
+        prefix=identity.prefix,
+        model=dict(identity.spec),
+        bottleneck=any(".body.conv3." in name for name in identity.names),
+        num_classes=identity.num_classes,
+        dtypes=dict(
+            Counter(
+                str(identity.tensors[name].dtype).removeprefix("torch.")
+                for name in identity.names.values()
+            )
+        ),
+        size_px=size,
+        parameters=counted.parameters - head_parameters,
+        macs=counted.macs - head_macs,
+        not_finite=not_finite,
+        all_zero=all_zero,
+        unmatched=identity.unmatched,
+        notes=(*identity.notes, *identity.dialect.notes),
         command=_command(str(source), identity, entry),
-    )  # fmt: skip
+    )
 
 
 def _command(source: str, identity: Identity, entry: str | None) -> str:
@@ -109,7 +149,11 @@ def _odd(identity: Identity) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tensor = identity.tensors[theirs].read()
         if tensor.is_floating_point():
             not_finite += [] if bool(tensor.isfinite().all()) else [theirs]
-            all_zero += [theirs] if name.endswith(("weight", "running_var")) and not bool(tensor.any()) else []
+            all_zero += (
+                [theirs]
+                if name.endswith(("weight", "running_var")) and not bool(tensor.any())
+                else []
+            )
     return tuple(not_finite), tuple(all_zero)
 
 

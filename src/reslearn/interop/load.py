@@ -25,9 +25,18 @@ from reslearn.models import Network
 _LISTED = 8
 # Switches that decide what a network with these weights computes; they belong to the weights.
 SWITCHES = (
-    "shortcut", "zero_pad", "subsample", "stride_in", "normalize", "stem", "groups", "base_width", "width", "shortcut_pool",
+    "shortcut",
+    "zero_pad",
+    "subsample",
+    "stride_in",
+    "normalize",
+    "stem",
+    "groups",
+    "base_width",
+    "width",
+    "shortcut_pool",
     "preactivation",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +51,9 @@ class Loaded:
     def line(self) -> str:
         """In one line, for people."""
         identity = self.identity
-        parts = [f"{identity.checkpoint.path}: {identity.spec['name']} in the names of {identity.dialect.name}"]
+        parts = [
+            f"{identity.checkpoint.path}: {identity.spec['name']} in the names of {identity.dialect.name}"
+        ]
         parts += [f"fresh: {_some(self.fresh)}"] if self.fresh else []
         parts += [f"adapted to other channels: {_some(self.adapted)}"] if self.adapted else []
         parts += [f"unused: {_some(self.unused)}"] if self.unused else []
@@ -54,7 +65,9 @@ def look_at(source: Path | str, *, entry: str | None = None) -> Identity:
     return identify(read_checkpoint(fetched(source)), entry=entry)
 
 
-def load_weights(net: Network, source: Path | str | Identity, *, partial: bool = False, entry: str | None = None) -> Loaded:
+def load_weights(
+    net: Network, source: Path | str | Identity, *, partial: bool = False, entry: str | None = None
+) -> Loaded:
     """Give `net` the weights of `source`; its type, device and mode stay. Nothing is changed where WeightsError is raised."""
     identity = source if isinstance(source, Identity) else look_at(source, entry=entry)
     _check_same_function(net, identity, partial=partial)
@@ -72,7 +85,9 @@ def load_weights(net: Network, source: Path | str | Identity, *, partial: bool =
                 wrong.append(f"{name} (not in the file)")
             continue
         value = identity.read(name)
-        if ours.is_floating_point() and not value.is_floating_point():  # quantised, by a scale that lies elsewhere
+        if (
+            ours.is_floating_point() and not value.is_floating_point()
+        ):  # quantised, by a scale that lies elsewhere
             fresh.append(name)
             unused.append(identity.names[name])
             wrong.append(f"{name} ({value.dtype} in the file)")
@@ -80,7 +95,11 @@ def load_weights(net: Network, source: Path | str | Identity, *, partial: bool =
         value = value.to(ours.dtype)
         if name.endswith("num_batches_tracked"):
             value = value.reshape(())
-        if value.shape != ours.shape and name in ("stem.conv.weight", "stem.conv1.weight") and value.shape[2:] == ours.shape[2:]:
+        if (
+            value.shape != ours.shape
+            and name in ("stem.conv.weight", "stem.conv1.weight")
+            and value.shape[2:] == ours.shape[2:]
+        ):
             value = other_channels(value, ours.shape[1])
             adapted.append(name)
         if value.shape == ours.shape:
@@ -89,16 +108,30 @@ def load_weights(net: Network, source: Path | str | Identity, *, partial: bool =
             fresh.append(name)
             unused.append(identity.names[name])
             if not name.startswith("head.fc."):
-                wrong.append(f"{name} ({tuple(value.shape)} in the file, {tuple(ours.shape)} in the network)")
+                wrong.append(
+                    f"{name} ({tuple(value.shape)} in the file, {tuple(ours.shape)} in the network)"
+                )
     wrong += [f"{name} (in the file only)" for name in identity.unmatched]
     if wrong and not partial:
-        raise WeightsError(f"{identity.checkpoint.path}: {len(wrong)} tensors do not match: {_some(wrong)}; --partial goes on without them")
+        raise WeightsError(
+            f"{identity.checkpoint.path}: {len(wrong)} tensors do not match: {_some(wrong)}; --partial goes on without them"
+        )
     net.load_state_dict(state, strict=False)
-    return Loaded(identity=identity, fresh=tuple(fresh), adapted=tuple(adapted), unused=tuple(dict.fromkeys(unused)))
+    return Loaded(
+        identity=identity,
+        fresh=tuple(fresh),
+        adapted=tuple(adapted),
+        unused=tuple(dict.fromkeys(unused)),
+    )
 
 
 def network_of(
-    source: Path | str | Identity, *, num_classes: int | None = None, in_channels: int | None = None, partial: bool = False, **told: Any
+    source: Path | str | Identity,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    partial: bool = False,
+    **told: Any,
 ) -> Network:
     """The network that the weights of `source` are of, with them, in evaluation mode. Raises WeightsError.
 
@@ -108,13 +141,17 @@ def network_of(
     spec = dict(identity.spec) | ({} if in_channels is None else {"in_channels": in_channels})
     classes = num_classes if num_classes is not None else identity.num_classes
     if classes is None:
-        raise WeightsError(f"{identity.checkpoint.path}: it has no head: num_classes says for how many classes there is to be one")
+        raise WeightsError(
+            f"{identity.checkpoint.path}: it has no head: num_classes says for how many classes there is to be one"
+        )
     net = models.build(**spec, num_classes=classes)
     load_weights(net, identity, partial=partial)
     return net.eval()
 
 
-def preprocess_with(identity: Identity, *, size_px: int, channels: int, source: Path | str = "") -> Preprocess | None:
+def preprocess_with(
+    identity: Identity, *, size_px: int, channels: int, source: Path | str = ""
+) -> Preprocess | None:
     """The preprocessing that belongs to the weights, for images of this size; None where nobody says. Raises WeightsError.
 
     A bundle holds its own. Of the others a dialect, or a named source, says mean and standard deviation of each channel.
@@ -128,12 +165,16 @@ def preprocess_with(identity: Identity, *, size_px: int, channels: int, source: 
                 f"{identity.checkpoint.path}: its preprocessing is for images of {own.channels} x {own.size_px} x {own.size_px}, "
                 f"these are {channels} x {size_px} x {size_px}: data.size_px={own.size_px}, or data.mean=per-channel when pre-training"
             )
-        return Preprocess(size_px=size_px, channels=channels, mean=own.mean, scale=own.scale, padding=own.padding)
+        return Preprocess(
+            size_px=size_px, channels=channels, mean=own.mean, scale=own.scale, padding=own.padding
+        )
     numbers: Mapping[str, Any] = preprocess_numbers(str(source)) or identity.dialect.preprocess
     if not numbers or channels != len(numbers["mean"]):
         return None
     mean, scale = (torch.tensor(numbers[key], dtype=torch.float32) * 255 for key in ("mean", "std"))
-    return Preprocess(size_px=size_px, channels=channels, mean=mean, scale=scale, padding="after-mean")
+    return Preprocess(
+        size_px=size_px, channels=channels, mean=mean, scale=scale, padding="after-mean"
+    )
 
 
 def other_channels(weight: Tensor, channels: int) -> Tensor:
@@ -145,17 +186,31 @@ def _check_same_function(net: Network, identity: Identity, *, partial: bool) -> 
     """The same shapes may compute otherwise: a switch that is known of the weights and differs is an error too."""
     says_itself = own_spec(identity.checkpoint.metadata) is not None
     wrong = []
-    for key in ("shortcut", "zero_pad", "subsample", "stride_in", "stem", "shortcut_pool", "preactivation"):
+    for key in (
+        "shortcut",
+        "zero_pad",
+        "subsample",
+        "stride_in",
+        "stem",
+        "shortcut_pool",
+        "preactivation",
+    ):
         theirs, ours, told = identity.spec[key], net.spec[key], identity.dialect.spec.get(key)
         if theirs == ours or (isinstance(told, list) and ours in told and key != "shortcut"):
             continue
         if key == "shortcut" and {theirs, ours} == {"A", None} and not says_itself:
             continue  # shortcuts without weights, or none: no file tells them apart
-        if told is None and not says_itself and key in ("zero_pad", "subsample", "stride_in", "shortcut_pool"):
+        if (
+            told is None
+            and not says_itself
+            and key in ("zero_pad", "subsample", "stride_in", "shortcut_pool")
+        ):
             continue  # nobody knows
         wrong.append(f"{key} {theirs!r} of the weights, {ours!r} of the network")
     if wrong and not partial:
-        raise WeightsError(f"{identity.checkpoint.path}: {'; '.join(wrong)}: build the network with the weights' own switches")
+        raise WeightsError(
+            f"{identity.checkpoint.path}: {'; '.join(wrong)}: build the network with the weights' own switches"
+        )
 
 
 def _some(names: list[str] | tuple[str, ...]) -> str:

@@ -26,7 +26,9 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 @cache
 def named() -> dict[str, dict[str, Any]]:
     """Names to address, and mean and standard deviation where they are not ImageNet's."""
-    return tomllib.loads((resources.files("reslearn.interop") / "named.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        (resources.files("reslearn.interop") / "named.toml").read_text(encoding="utf-8")
+    )
 
 
 def folder() -> Path:
@@ -37,7 +39,9 @@ def folder() -> Path:
 
 def is_named(source: Path | str) -> bool:
     """Whether this is a name or an address, and no file."""
-    return isinstance(source, str) and bool(_ADDRESS.match(source) or source.startswith(("torchvision:", "timm:")))
+    return isinstance(source, str) and bool(
+        _ADDRESS.match(source) or source.startswith(("torchvision:", "timm:"))
+    )
 
 
 def fetched(source: Path | str) -> Path:
@@ -58,7 +62,9 @@ def fetched(source: Path | str) -> Path:
     elif not behind and (found := _DIGEST_IN_NAME.search(name)):
         sha256 = found[1]
     else:
-        raise WeightsError(f"{source}: add the digest that the file must have, as in {address}#sha256=<64 digits>")
+        raise WeightsError(
+            f"{source}: add the digest that the file must have, as in {address}#sha256=<64 digits>"
+        )
     kept = folder() / name
     with alone(folder()):
         if kept.exists():
@@ -78,5 +84,7 @@ def _address(name: str) -> str:
     known = named()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-        raise WeightsError(f"no weights called {name!r}; near are {', '.join(near) or ', '.join(list(known)[:3])}")
+        raise WeightsError(
+            f"no weights called {name!r}; near are {', '.join(near) or ', '.join(list(known)[:3])}"
+        )
     return str(known[name]["address"])

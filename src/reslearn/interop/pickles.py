@@ -25,31 +25,53 @@ _FORBIDDEN = {"INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BU
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
 _NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
-_MOST_INSTRUCTIONS = 2_000_000  # 30 a tensor: resnet1202 with two moments and an average has 0.8 million
+_MOST_INSTRUCTIONS = (
+    2_000_000  # 30 a tensor: resnet1202 with two moments and an average has 0.8 million
+)
 _DEEPEST = 100  # a tuple in a tuple: sizes and strides are 2 deep
 _LONGEST_NAME = 200
 
 DTYPES = {
-    "float16": torch.float16, "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "int8": torch.int8,
-    "int16": torch.int16, "int32": torch.int32, "int64": torch.int64, "uint8": torch.uint8, "bool": torch.bool,
-}  # fmt: skip
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
 _NUMPY = {
-    "f2": "float16", "f4": "float32", "f8": "float64", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8",
+    "f2": "float16",
+    "f4": "float32",
+    "f8": "float64",
+    "i1": "int8",
+    "i2": "int16",
+    "i4": "int32",
+    "i8": "int64",
+    "u1": "uint8",
     "b1": "bool",
-}  # fmt: skip
+}
 
 
 class Allowance:
     """What the calls in a pickle may make of it. One text of a megabyte, referred to a thousand times, would be arrays of a gigabyte."""
 
     def __init__(self, num_bytes: int) -> None:
-        self._bytes, self._items = 2 * num_bytes, _MOST_INSTRUCTIONS  # as text, and the bytes that it is encoded to
+        self._bytes, self._items = (
+            2 * num_bytes,
+            _MOST_INSTRUCTIONS,
+        )  # as text, and the bytes that it is encoded to
 
     def take(self, *, num_bytes: int = 0, num_items: int = 0) -> None:
         self._bytes -= num_bytes
         self._items -= num_items
         if self._bytes < 0 or self._items < 0:
-            raise pickle.UnpicklingError("it makes more of its content than there is, by using parts of it again and again")
+            raise pickle.UnpicklingError(
+                "it makes more of its content than there is, by using parts of it again and again"
+            )
 
 
 class Called:
@@ -88,7 +110,9 @@ class NumpyType:
     """`numpy.dtype`, as far as it has a counterpart in torch."""
 
     def __init__(self, code: Any, align: Any = 0, copy: Any = 1) -> None:
-        self.code = text(code).lstrip("<|=") if isinstance(code, str | bytes) and len(code) < 16 else "?"
+        self.code = (
+            text(code).lstrip("<|=") if isinstance(code, str | bytes) and len(code) < 16 else "?"
+        )
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) > 1 and state[1] in (">", b">"):
@@ -96,7 +120,9 @@ class NumpyType:
 
     def dtype(self) -> torch.dtype:
         if self.code not in _NUMPY:
-            raise pickle.UnpicklingError(f"it holds an array of {self.code!r}, which is no kind of weight")
+            raise pickle.UnpicklingError(
+                f"it holds an array of {self.code!r}, which is no kind of weight"
+            )
         return DTYPES[_NUMPY[self.code]]
 
 
@@ -114,7 +140,9 @@ class NumpyArray:
 
 
 def read_pickle(
-    content: bytes, allowed: Mapping[tuple[str, str], Any] | None = None, persistent: Callable[[Any], Any] | None = None
+    content: bytes,
+    allowed: Mapping[tuple[str, str], Any] | None = None,
+    persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
     """The object in a pickle. pickle.UnpicklingError in one line for whatever is not a harmless pickle.
 
@@ -128,7 +156,9 @@ def read_pickle(
     class Reader(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in names:
-                raise pickle.UnpicklingError(f"it would import {f'{module}.{name}'[:_LONGEST_NAME]}, which could run anything")
+                raise pickle.UnpicklingError(
+                    f"it would import {f'{module}.{name}'[:_LONGEST_NAME]}, which could run anything"
+                )
             return names[module, name]
 
         def persistent_load(self, pid: Any) -> Any:
@@ -148,13 +178,25 @@ def check_instructions(content: bytes) -> int:
     """Look through the instructions of the pickle at the beginning of `content`, without running them; returns its length in bytes."""
     depths = _Depths()
     try:
-        for number, (opcode, argument, _position) in enumerate(pickletools.genops(file := io.BytesIO(content))):
+        for number, (opcode, argument, _position) in enumerate(
+            pickletools.genops(file := io.BytesIO(content))
+        ):
             if number >= _MOST_INSTRUCTIONS:
-                raise pickle.UnpicklingError(f"it has more than {_MOST_INSTRUCTIONS:,} instructions, as no checkpoint of a network here")
+                raise pickle.UnpicklingError(
+                    f"it has more than {_MOST_INSTRUCTIONS:,} instructions, as no checkpoint of a network here"
+                )
             if opcode.name in _FORBIDDEN:
-                raise pickle.UnpicklingError(f"it uses the instruction {opcode.name}, which no file of weights needs")
-            if opcode.name in _PUTS and isinstance(argument, int) and not 0 <= argument <= len(content):
-                raise pickle.UnpicklingError(f"it numbers an object {argument}, with {len(content)} bytes in all")
+                raise pickle.UnpicklingError(
+                    f"it uses the instruction {opcode.name}, which no file of weights needs"
+                )
+            if (
+                opcode.name in _PUTS
+                and isinstance(argument, int)
+                and not 0 <= argument <= len(content)
+            ):
+                raise pickle.UnpicklingError(
+                    f"it numbers an object {argument}, with {len(content)} bytes in all"
+                )
             depths.follow(opcode, argument)
         return file.tell()
     except pickle.UnpicklingError:
@@ -185,7 +227,9 @@ class _Depths:
             self.memo[len(self.memo) if name == "MEMOIZE" else argument] = self.stack[-1]
         elif name == "DUP":
             self.stack.append(self.stack[-1])
-        elif name == "POP" and self.marks and self.marks[-1] == len(self.stack):  # it takes a mark off as well
+        elif (
+            name == "POP" and self.marks and self.marks[-1] == len(self.stack)
+        ):  # it takes a mark off as well
             self.marks.pop()
         else:
             marked = pickletools.markobject in before
@@ -242,7 +286,9 @@ def _reconstruct(allowance: Allowance, subtype: Any, shape: Any, code: Any) -> N
     return NumpyArray(allowance)
 
 
-def _from_buffer(allowance: Allowance, content: Any, dtype: Any, shape: Any, order: Any = "C") -> NumpyArray:
+def _from_buffer(
+    allowance: Allowance, content: Any, dtype: Any, shape: Any, order: Any = "C"
+) -> NumpyArray:
     array = NumpyArray(allowance)
     array.stored = _array(allowance, content, dtype, shape, order == "F")
     return array
@@ -251,7 +297,9 @@ def _from_buffer(allowance: Allowance, content: Any, dtype: Any, shape: Any, ord
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("argparse", "Namespace"): Record,
     ("builtins", "set"): Record,
-    ("builtins", "bytearray"): Called(lambda *parts: parts[0] if parts and isinstance(parts[0], bytes) else b""),
+    ("builtins", "bytearray"): Called(
+        lambda *parts: parts[0] if parts and isinstance(parts[0], bytes) else b""
+    ),
     ("numpy", "ndarray"): NumpyArray,
     ("numpy", "dtype"): NumpyType,
     **{(f"numpy.{core}.multiarray", "scalar"): Record for core in ("core", "_core")},

@@ -14,12 +14,22 @@ import torch
 
 from reslearn.interop.stored import Region, Stored, checked_size
 
-_LARGEST_NUMBER_OF_FIELDS = 1_000_000  # the largest ResNet has a few thousand layers with a few dozen each
+_LARGEST_NUMBER_OF_FIELDS = (
+    1_000_000  # the largest ResNet has a few thousand layers with a few dozen each
+)
 _LARGEST_NAME_BYTES = 1_000
 _ONNX_TYPES = {
-    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16,
-    11: torch.float64, 16: torch.bfloat16,
-}  # fmt: skip
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    16: torch.bfloat16,
+}
 # In which field of a TensorProto the numbers of a type lie where they are not in raw_data (9).
 _ONNX_FLOATS, _ONNX_DOUBLES, _ONNX_RAW = 4, 10, 9
 
@@ -51,7 +61,9 @@ class _Reader:
             else:
                 raise ValueError(f"damaged at byte {start}: no wire type {kind}")
             if number == 0 or start + length > stop:
-                raise ValueError(f"damaged or truncated at byte {start}: a field reaches beyond what holds it")
+                raise ValueError(
+                    f"damaged or truncated at byte {start}: a field reaches beyond what holds it"
+                )
             yield number, kind, start, start + length
             start += length
 
@@ -127,7 +139,9 @@ def _blob(reader: _Reader, start: int, stop: int) -> Stored:
             del shape[0]
     stored = Region(path=reader.path, offset=first, num_bytes=last - first).tensor(dtype, shape)
     if stored.num_values * dtype.itemsize != last - first:
-        raise ValueError(f"it holds a blob of shape {tuple(shape)} with {last - first} bytes of numbers")
+        raise ValueError(
+            f"it holds a blob of shape {tuple(shape)} with {last - first} bytes of numbers"
+        )
     return stored
 
 
@@ -166,7 +180,9 @@ def _initialiser(reader: _Reader, start: int, stop: int) -> tuple[str, Stored]:
     dtype = _ONNX_TYPES.get(kind_of_numbers)
     packed = {_ONNX_FLOATS: torch.float32, _ONNX_DOUBLES: torch.float64}
     if dtype is None or (data is not None and packed.get(data[0], dtype) != dtype):
-        raise ValueError(f"it holds {name!r} as numbers of type {kind_of_numbers}, which is no type of weights")
+        raise ValueError(
+            f"it holds {name!r} as numbers of type {kind_of_numbers}, which is no type of weights"
+        )
     _, first, last = data if data is not None else (0, start, start)
     stored = Region(path=reader.path, offset=first, num_bytes=last - first).tensor(dtype, shape)
     return name, stored

@@ -17,12 +17,24 @@ from reslearn.interop.stored import Checkpoint, Region, Stored, WeightsError, ch
 from reslearn.interop.torch_files import LEGACY_BEGINNING, read_legacy, read_zip
 
 _LONGEST_NAME = 1_000
-_MOST_TABLES = 1_000  # a pickle of a few bytes may hold one table a thousand times, each in a thousand others
-_LARGEST_ARRAYS_BYTES = 2 * 2**30  # a pickle of arrays holds its numbers within; the largest known (X-101-64x4d) has 0.4 GB
+_MOST_TABLES = (
+    1_000  # a pickle of a few bytes may hold one table a thousand times, each in a thousand others
+)
+_LARGEST_ARRAYS_BYTES = (
+    2 * 2**30
+)  # a pickle of arrays holds its numbers within; the largest known (X-101-64x4d) has 0.4 GB
 _SAFETENSORS = {
-    "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I8": "int8", "I16": "int16", "I32": "int32",
-    "I64": "int64", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "BF16": "bfloat16",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 READABLE = "safetensors, torch.save (zip and legacy), pickles of numpy arrays, .caffemodel, .onnx and Keras .h5"
 
 
@@ -41,15 +53,34 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
-        reason = f"{error}; save its state_dict() instead" if "would import" in str(error) else one_line(error)
+        reason = (
+            f"{error}; save its state_dict() instead"
+            if "would import" in str(error)
+            else one_line(error)
+        )
         raise WeightsError(f"{path}: refused, nothing was run: {reason}") from None
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, RecursionError) as error:
-        raise WeightsError(f"{path}: damaged, or no {container} file after all: {one_line(error)}") from None
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
+        raise WeightsError(
+            f"{path}: damaged, or no {container} file after all: {one_line(error)}"
+        ) from None
     if not any(checkpoint.entries.values()):
         raise WeightsError(f"{path}: a {container} file without named tensors")
     for names in ({*checkpoint.entries, *checkpoint.others}, *checkpoint.entries.values()):
-        if odd := next((name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None):
-            raise WeightsError(f"{path}: damaged, or no {container} file after all: it calls something {odd[:40]!r}")
+        if odd := next(
+            (name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None
+        ):
+            raise WeightsError(
+                f"{path}: damaged, or no {container} file after all: it calls something {odd[:40]!r}"
+            )
     return checkpoint
 
 
@@ -59,13 +90,23 @@ def _kind(path: Path, beginning: bytes, size: int) -> tuple[str, Callable[[Path]
     if beginning.startswith(LEGACY_BEGINNING):
         return "legacy torch", lambda path: _tree(path, "legacy torch", read_legacy(path))
     if beginning.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "HDF5", lambda path: Checkpoint(path=path, container="HDF5", entries={"": read_hdf5(path)})
-    if len(beginning) > 8 and beginning[8:9] == b"{" and struct.unpack("<Q", beginning[:8])[0] <= size:
+        return "HDF5", lambda path: Checkpoint(
+            path=path, container="HDF5", entries={"": read_hdf5(path)}
+        )
+    if (
+        len(beginning) > 8
+        and beginning[8:9] == b"{"
+        and struct.unpack("<Q", beginning[:8])[0] <= size
+    ):
         return "safetensors", _read_safetensors
     if path.suffix == ".caffemodel":
-        return "caffemodel", lambda path: Checkpoint(path=path, container="caffemodel", entries={"": read_caffe(path)})
+        return "caffemodel", lambda path: Checkpoint(
+            path=path, container="caffemodel", entries={"": read_caffe(path)}
+        )
     if path.suffix == ".onnx":
-        return "ONNX", lambda path: Checkpoint(path=path, container="ONNX", entries={"": read_onnx(path)})
+        return "ONNX", lambda path: Checkpoint(
+            path=path, container="ONNX", entries={"": read_onnx(path)}
+        )
     if beginning[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
         return "pickle of arrays", _read_arrays
     raise WeightsError(f"{path}: no file of weights that is known here; read are {READABLE}")
@@ -83,10 +124,16 @@ def _read_safetensors(path: Path) -> Checkpoint:
         header = json.loads(file.read(length))
     tensors: dict[str, Stored] = {}
     for name in sorted(header.keys() - {"__metadata__"}):
-        code, shape, (begin, end) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
+        code, shape, (begin, end) = (
+            header[name][key] for key in ("dtype", "shape", "data_offsets")
+        )
         if code not in _SAFETENSORS:
-            raise WeightsError(f"{path}: {name} is of type {code}; allowed are {', '.join(_SAFETENSORS)}")
-        tensors[name] = Region(path=path, offset=8 + length + begin, num_bytes=end - begin).tensor(DTYPES[_SAFETENSORS[code]], shape)
+            raise WeightsError(
+                f"{path}: {name} is of type {code}; allowed are {', '.join(_SAFETENSORS)}"
+            )
+        tensors[name] = Region(path=path, offset=8 + length + begin, num_bytes=end - begin).tensor(
+            DTYPES[_SAFETENSORS[code]], shape
+        )
     return Checkpoint(path=path, container="safetensors", entries={"": tensors}, metadata=metadata)
 
 
@@ -113,13 +160,23 @@ def _tree(path: Path, container: str, value: Any) -> Checkpoint:
 
     for name, entry in [("", value), *_named(value)]:
         tensors = tensors_of(entry) if isinstance(entry, Mapping) else {}
-        if "optim" in name.lower() or (name and not isinstance(entry, Mapping | Stored | NumpyArray)):
+        if "optim" in name.lower() or (
+            name and not isinstance(entry, Mapping | Stored | NumpyArray)
+        ):
             others.append(name)
         elif len(tensors) > (0 if name == "" else 1):
             entries[name] = tensors
         elif isinstance(entry, Mapping) and name:
-            inner = {f"{name}.{part}": tensors_of(table) for part, table in _named(entry) if isinstance(table, Mapping)}
-            entries |= {part: table for part, table in inner.items() if len(table) > 1 and "optim" not in part.lower()}
+            inner = {
+                f"{name}.{part}": tensors_of(table)
+                for part, table in _named(entry)
+                if isinstance(table, Mapping)
+            }
+            entries |= {
+                part: table
+                for part, table in inner.items()
+                if len(table) > 1 and "optim" not in part.lower()
+            }
             others += [name] if not inner else []
         if len(entries) > _MOST_TABLES:
             raise ValueError(f"it holds more than {_MOST_TABLES} tables")
@@ -132,7 +189,9 @@ def _named(table: Mapping[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def _tensors(table: Mapping[Any, Any]) -> dict[str, Stored]:
-    found = {key: part.stored if isinstance(part, NumpyArray) else part for key, part in _named(table)}
+    found = {
+        key: part.stored if isinstance(part, NumpyArray) else part for key, part in _named(table)
+    }
     return {key: part for key, part in found.items() if isinstance(part, Stored)}
 
 

@@ -25,7 +25,9 @@ class WeightsError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message))
+        super().__init__(
+            "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +51,37 @@ class Region:
     offset: int
     num_bytes: int
 
-    def tensor(self, dtype: torch.dtype, shape: Sequence[int], *, first: int = 0, stride: Sequence[int] | None = None) -> Stored:
+    def tensor(
+        self,
+        dtype: torch.dtype,
+        shape: Sequence[int],
+        *,
+        first: int = 0,
+        stride: Sequence[int] | None = None,
+    ) -> Stored:
         """A tensor in this region, from its value `first` on. ValueError where it would reach beyond the region.
 
         A tensor may not claim more values than the region holds: an expanded one (stride 0) would take memory that no file accounts for.
         """
-        size, steps = checked_shape(shape), contiguous_stride(shape) if stride is None else tuple(int(step) for step in stride)
+        size, steps = (
+            checked_shape(shape),
+            contiguous_stride(shape) if stride is None else tuple(int(step) for step in stride),
+        )
         held = self.num_bytes // dtype.itemsize
         if len(steps) != len(size) or not all(0 <= step < 2**63 for step in steps) or first < 0:
-            raise ValueError(f"a tensor of shape {size} with strides {steps} from {first} on cannot be")
+            raise ValueError(
+                f"a tensor of shape {size} with strides {steps} from {first} on cannot be"
+            )
         num_values = math.prod(size)
-        span = 1 + sum((length - 1) * step for length, step in zip(size, steps, strict=True)) if num_values else 0
+        span = (
+            1 + sum((length - 1) * step for length, step in zip(size, steps, strict=True))
+            if num_values
+            else 0
+        )
         if first + span > held or num_values > held:
-            raise ValueError(f"a tensor of shape {size} reaches beyond the {held} values that the file holds for it")
+            raise ValueError(
+                f"a tensor of shape {size} reaches beyond the {held} values that the file holds for it"
+            )
         start, count = self.offset + first * dtype.itemsize, span * dtype.itemsize
 
         def read() -> Tensor:
@@ -101,7 +121,9 @@ class Checkpoint:
 
     def main(self) -> str:
         """The table that is meant unless another is named: the first that is no average, else the first."""
-        return next((name for name in self.entries if not is_average(name)), next(iter(self.entries)))
+        return next(
+            (name for name in self.entries if not is_average(name)), next(iter(self.entries))
+        )
 
 
 def is_average(name: str) -> bool:
@@ -120,14 +142,19 @@ def checked_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
     if size == 0:
         raise WeightsError(f"{path}: the file is empty")
     if size > largest:
-        raise WeightsError(f"{path}: {size:,} bytes; no checkpoint of a network here has more than {largest:,}")
+        raise WeightsError(
+            f"{path}: {size:,} bytes; no checkpoint of a network here has more than {largest:,}"
+        )
     return size
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """ValueError for what is no shape."""
     size = tuple(shape)
-    of_numbers = all(isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 2**63 for length in size)
+    of_numbers = all(
+        isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 2**63
+        for length in size
+    )
     if len(size) > LARGEST_DIMENSIONS or not of_numbers:
         raise ValueError(f"{str(size)[:80]} is no shape of a tensor")
     return size

@@ -18,15 +18,25 @@ from reslearn.interop.stored import LARGEST_DIMENSIONS, Region, checked_size
 
 _LARGEST_PICKLE_BYTES = 64 * 2**20  # names and shapes of the largest network: 2 MB
 _LARGEST_NUMBER_OF_FILES = 100_000
-_LARGEST_DIRECTORY_BYTES = 32 * 2**20  # resnet1202 with momentum: 18,000 entries of some hundred bytes
+_LARGEST_DIRECTORY_BYTES = (
+    32 * 2**20
+)  # resnet1202 with momentum: 18,000 entries of some hundred bytes
 _LONGEST_END_BYTES = 2**16 + 100  # a comment, and the records before it
 LEGACY_BEGINNING = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _LEGACY_PROTOCOL = 1001
 _STORAGE_TYPES = {
-    "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "DoubleStorage": "float64", "LongStorage": "int64",
-    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "DoubleStorage": "float64",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
     "UntypedStorage": "uint8",
-}  # fmt: skip
+}
 
 
 class _Unchanged:
@@ -78,14 +88,20 @@ def read_zip(path: Path) -> Any:
             raise ValueError("a zip archive, but not one that torch.save wrote")
         folder = pickles[0].removesuffix("data.pkl")
         if any(name.startswith((folder + "code/", folder + "constants.pkl")) for name in names):
-            raise ValueError("a TorchScript archive, which is a program: load it where you trust it and save its state_dict()")
+            raise ValueError(
+                "a TorchScript archive, which is a program: load it where you trust it and save its state_dict()"
+            )
         if archive.getinfo(pickles[0]).file_size > _LARGEST_PICKLE_BYTES:
             raise ValueError(f"its pickle has more than {_LARGEST_PICKLE_BYTES:,} bytes")
         if folder + "byteorder" in names and archive.getinfo(folder + "byteorder").file_size < 16:
             order = archive.read(folder + "byteorder")
             if order != b"little":
                 raise ValueError(f"its numbers are written {order!r}-endian")
-        regions = {info.filename: _region(path, file, info, size) for info in infos if info.filename.startswith(folder + "data/")}
+        regions = {
+            info.filename: _region(path, file, info, size)
+            for info in infos
+            if info.filename.startswith(folder + "data/")
+        }
         content = archive.read(pickles[0])
 
     def find(key: str) -> Region:
@@ -110,15 +126,25 @@ def read_legacy(path: Path) -> Any:
         types[storage.key] = storage.dtype
         return storage
 
-    for number in range(5):  # magic number, protocol, system, the object, the keys of the storages in the order of the file
+    for number in range(
+        5
+    ):  # magic number, protocol, system, the object, the keys of the storages in the order of the file
         length = check_instructions(beginning[position:])
         part = beginning[position : position + length]
         parts.append(read_pickle(part, _ALLOWED, reference if number == 3 else None))
         position += length
     _, protocol, system, value, keys = parts
-    if protocol != _LEGACY_PROTOCOL or not isinstance(system, dict) or system.get("little_endian") is not True:
+    if (
+        protocol != _LEGACY_PROTOCOL
+        or not isinstance(system, dict)
+        or system.get("little_endian") is not True
+    ):
         raise ValueError("not of torch's legacy format, or of a machine with the high byte first")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
+    if (
+        not isinstance(keys, list)
+        or not all(isinstance(key, str) for key in keys)
+        or len(set(keys)) != len(keys)
+    ):
         raise ValueError("its list of storages is damaged")
     regions = {}
     with path.open("rb") as file:
@@ -141,7 +167,10 @@ def _check_directory(path: Path, size: int) -> None:
     with path.open("rb") as file:
         file.seek(max(0, size - _LONGEST_END_BYTES))
         end = file.read()
-    for last in {len(end) - 22, end.rfind(b"PK\x05\x06")}:  # where it is without a comment, and with one
+    for last in {
+        len(end) - 22,
+        end.rfind(b"PK\x05\x06"),
+    }:  # where it is without a comment, and with one
         if last < 0 or end[last : last + 4] != b"PK\x05\x06":
             continue
         length = int.from_bytes(end[last + 12 : last + 16], "little")
@@ -157,7 +186,10 @@ def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
         raise ValueError(f"a zip archive of {len(infos)} files")
     if len({info.filename for info in infos}) != len(infos):
         raise ValueError("a zip archive that has a name twice")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in infos):
+    if any(
+        info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size
+        for info in infos
+    ):
         raise ValueError("a zip archive with compressed entries, as torch.save never writes")
     if sum(info.file_size for info in infos) > size:
         raise ValueError("a zip archive whose entries overlap")
@@ -169,20 +201,32 @@ def _region(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, size: in
     header = file.read(30)
     if len(header) != 30 or header[:4] != b"PK\x03\x04":
         raise ValueError("a damaged zip archive")
-    offset = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    offset = (
+        info.header_offset
+        + 30
+        + int.from_bytes(header[26:28], "little")
+        + int.from_bytes(header[28:30], "little")
+    )
     if offset + info.file_size > size:
         raise ValueError("truncated: an entry reaches beyond its end")
     return Region(path=path, offset=offset, num_bytes=info.file_size)
 
 
 def _reference_to_storage(pid: Any) -> _Storage:
-    if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and isinstance(pid[1], _StorageType)):
+    if not (
+        isinstance(pid, tuple)
+        and len(pid) in (5, 6)
+        and pid[0] == "storage"
+        and isinstance(pid[1], _StorageType)
+    ):
         raise pickle.UnpicklingError("it refers to something that is no storage of a tensor")
     kind, key, num_values = pid[1], pid[2], pid[4]
     first = 0
     if not isinstance(key, str):
         raise pickle.UnpicklingError("it refers to a storage without a name")
-    if len(pid) == 6 and pid[5] is not None:  # legacy: a storage that is a part of another: (its own key, first value, number of values)
+    if (
+        len(pid) == 6 and pid[5] is not None
+    ):  # legacy: a storage that is a part of another: (its own key, first value, number of values)
         _, first, num_values = pid[5]
     if not isinstance(num_values, int) or not isinstance(first, int) or num_values < 0 or first < 0:
         raise pickle.UnpicklingError("it refers to a storage of no size")
@@ -193,19 +237,34 @@ def _rebuild(storage: Any, first: Any, shape: Any, stride: Any, *rest: Any) -> _
     """`torch._utils._rebuild_tensor_v2`."""
     if not isinstance(storage, _Storage) or not isinstance(first, int):
         raise pickle.UnpicklingError("it holds a tensor without a storage")
-    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) > LARGEST_DIMENSIONS or len(stride) != len(shape):
+    if (
+        not isinstance(shape, tuple)
+        or not isinstance(stride, tuple)
+        or len(shape) > LARGEST_DIMENSIONS
+        or len(stride) != len(shape)
+    ):
         raise pickle.UnpicklingError("it holds a tensor without a shape")
     if not all(isinstance(value, int) for value in (*shape, *stride)):
-        raise pickle.UnpicklingError("it holds a tensor with a shape of something else than numbers")
+        raise pickle.UnpicklingError(
+            "it holds a tensor with a shape of something else than numbers"
+        )
     return _Reference(storage=storage, dtype=storage.dtype, first=first, shape=shape, stride=stride)
 
 
-def _rebuild_typed(storage: Any, first: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any) -> _Reference:
+def _rebuild_typed(
+    storage: Any, first: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
+) -> _Reference:
     """`torch._utils._rebuild_tensor_v3`: a type beside a storage of bytes."""
     reference = _rebuild(storage, first, shape, stride)
     if not isinstance(dtype, _StorageType):
         raise pickle.UnpicklingError("it holds a tensor of no known type")
-    return _Reference(storage=reference.storage, dtype=dtype.dtype, first=first, shape=reference.shape, stride=reference.stride)
+    return _Reference(
+        storage=reference.storage,
+        dtype=dtype.dtype,
+        first=first,
+        shape=reference.shape,
+        stride=reference.stride,
+    )
 
 
 def _size(shape: Any = ()) -> tuple[Any, ...]:
@@ -224,9 +283,14 @@ def _resolve(value: Any, find: Callable[[str], Region], seen: dict[int, Any] | N
     """The same tables with `Stored` in the place of references. A table may contain itself: each is gone through once."""
     if isinstance(value, _Reference):
         region, storage = find(value.storage.key), value.storage
-        start, num_bytes = storage.first * storage.dtype.itemsize, storage.num_values * storage.dtype.itemsize
+        start, num_bytes = (
+            storage.first * storage.dtype.itemsize,
+            storage.num_values * storage.dtype.itemsize,
+        )
         if start + num_bytes > region.num_bytes:
-            raise ValueError(f"the numbers {storage.key!r} are fewer than its table of contents says")
+            raise ValueError(
+                f"the numbers {storage.key!r} are fewer than its table of contents says"
+            )
         part = Region(path=region.path, offset=region.offset + start, num_bytes=num_bytes)
         return part.tensor(value.dtype, value.shape, first=value.first, stride=value.stride)
     if not isinstance(value, Mapping):

@@ -17,8 +17,17 @@ from reslearn.interop.dialect import Dialect
 from reslearn.interop.stored import WeightsError
 from reslearn.models import Network
 
-_SUFFIXES = {".pth": "pth", ".pt": "pth", ".th": "pth", ".bin": "pth", ".safetensors": "safetensors", ".pkl": "pkl",
-             ".caffemodel": "caffemodel", ".h5": "h5", ".hdf5": "h5"}  # fmt: skip
+_SUFFIXES = {
+    ".pth": "pth",
+    ".pt": "pth",
+    ".th": "pth",
+    ".bin": "pth",
+    ".safetensors": "safetensors",
+    ".pkl": "pkl",
+    ".caffemodel": "caffemodel",
+    ".h5": "h5",
+    ".hdf5": "h5",
+}
 
 
 def renamed(net: Network, dialect: Dialect, *, with_head: bool = True) -> dict[str, Tensor]:
@@ -29,7 +38,9 @@ def renamed(net: Network, dialect: Dialect, *, with_head: bool = True) -> dict[s
     _check_switches(net, dialect)
     tensors: dict[str, Tensor] = {}
     for name, tensor in net.state_dict().items():
-        if name.rsplit(".", 1)[-1] in dialect.missing or (name.startswith("head.fc.") and not (with_head and dialect.has_head)):
+        if name.rsplit(".", 1)[-1] in dialect.missing or (
+            name.startswith("head.fc.") and not (with_head and dialect.has_head)
+        ):
             continue
         theirs = dialect.theirs(name)
         if theirs is None:
@@ -43,12 +54,16 @@ def renamed(net: Network, dialect: Dialect, *, with_head: bool = True) -> dict[s
     return tensors
 
 
-def write_weights(net: Network, path: Path | str, dialect: Dialect, *, with_head: bool = True) -> None:
+def write_weights(
+    net: Network, path: Path | str, dialect: Dialect, *, with_head: bool = True
+) -> None:
     """Write `net` as a file that the project loads. The container follows the suffix of `path`: of those that the project reads."""
     path = Path(path)
     container = _SUFFIXES.get(path.suffix)
     if container not in dialect.containers:
-        allowed = ", ".join(suffix for suffix, kind in _SUFFIXES.items() if kind in dialect.containers)
+        allowed = ", ".join(
+            suffix for suffix, kind in _SUFFIXES.items() if kind in dialect.containers
+        )
         raise ValueError(f"{path}: {dialect.name} is written as {allowed}")
     tensors = renamed(net, dialect, with_head=with_head)
     _WRITERS[container](path, tensors, dialect)
@@ -71,7 +86,9 @@ def _check_switches(net: Network, dialect: Dialect) -> None:
     bottleneck = any("body.conv3" in name for name, _ in net.named_modules())
     for key, value in dialect.spec.items():
         allowed = value if isinstance(value, list) else [value]
-        matters = (key != "stride_in" or bottleneck) and (key not in ("zero_pad", "subsample") or net.spec["shortcut"] == "A")
+        matters = (key != "stride_in" or bottleneck) and (
+            key not in ("zero_pad", "subsample") or net.spec["shortcut"] == "A"
+        )
         if matters and net.spec[key] not in allowed:
             raise ValueError(
                 f"{dialect.name} has no {net.name} with {key}={net.spec[key]!r}, only {' or '.join(map(repr, allowed))}: "
@@ -81,15 +98,23 @@ def _check_switches(net: Network, dialect: Dialect) -> None:
 
 def _write_torch(path: Path, tensors: Mapping[str, Tensor], dialect: Dialect) -> None:
     state = OrderedDict(tensors)
-    written_aside(path, lambda made: torch.save({dialect.wrapper: state} if dialect.wrapper else state, made))
+    written_aside(
+        path, lambda made: torch.save({dialect.wrapper: state} if dialect.wrapper else state, made)
+    )
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], dialect: Dialect) -> None:
-    written_aside(path, lambda made: safetensors.torch.save_file(dict(tensors), made, {"format": "pt"}))
+    written_aside(
+        path, lambda made: safetensors.torch.save_file(dict(tensors), made, {"format": "pt"})
+    )
 
 
 def _write_arrays(path: Path, tensors: Mapping[str, Tensor], dialect: Dialect) -> None:
-    content = {"model": {name: tensor.numpy() for name, tensor in tensors.items()}, "__author__": "reslearn", "matching_heuristics": True}
+    content = {
+        "model": {name: tensor.numpy() for name, tensor in tensors.items()},
+        "__author__": "reslearn",
+        "matching_heuristics": True,
+    }
     written_aside(path, lambda made: made.write_bytes(pickle.dumps(content, protocol=4)))
 
 
@@ -98,7 +123,9 @@ def _write_hdf5(path: Path, tensors: Mapping[str, Tensor], dialect: Dialect) -> 
     try:
         import h5py
     except ModuleNotFoundError:
-        raise WeightsError(f"{path}: an HDF5 file needs h5py: pip install 'reslearn[weights]'") from None
+        raise WeightsError(
+            f"{path}: an HDF5 file needs h5py: pip install 'reslearn[weights]'"
+        ) from None
 
     def write(made: Path) -> None:
         layers: dict[str, list[str]] = {}
@@ -123,14 +150,18 @@ def _write_caffe(path: Path, tensors: Mapping[str, Tensor], dialect: Dialect) ->
         layers.setdefault(layer, {})[int(index)] = tensor
     content = bytearray(_field(1, b"reslearn"))
     for layer, blobs in layers.items():
-        body = _field(1, layer.encode()) + b"".join(_field(7, _blob(blobs[index])) for index in sorted(blobs))
+        body = _field(1, layer.encode()) + b"".join(
+            _field(7, _blob(blobs[index])) for index in sorted(blobs)
+        )
         content += _field(100, body)
     written_aside(path, lambda made: made.write_bytes(content))
 
 
 def _blob(tensor: Tensor) -> bytes:
     shape = b"".join(_varint(length) for length in tensor.shape)
-    return _field(7, _field(1, shape)) + _field(5, tensor.float().contiguous().numpy().astype("<f4").tobytes())
+    return _field(7, _field(1, shape)) + _field(
+        5, tensor.float().contiguous().numpy().astype("<f4").tobytes()
+    )
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -147,5 +178,9 @@ def _varint(value: int) -> bytes:
 
 
 _WRITERS: dict[str, Callable[[Path, Mapping[str, Tensor], Dialect], None]] = {
-    "pth": _write_torch, "safetensors": _write_safetensors, "pkl": _write_arrays, "h5": _write_hdf5, "caffemodel": _write_caffe,
-}  # fmt: skip
+    "pth": _write_torch,
+    "safetensors": _write_safetensors,
+    "pkl": _write_arrays,
+    "h5": _write_hdf5,
+    "caffemodel": _write_caffe,
+}

@@ -15,7 +15,14 @@ from reslearn.models.network import Network
 from reslearn.models.residual import Residual
 from reslearn.models.seams import Opened, Segment, SurgeryError, lay_open
 from reslearn.models.shortcuts import ZeroPadShortcut
-from reslearn.models.surgery import Constructed, Operated, construct_from, has_shortcut, leave_out, residualize
+from reslearn.models.surgery import (
+    Constructed,
+    Operated,
+    construct_from,
+    has_shortcut,
+    leave_out,
+    residualize,
+)
 
 __all__ = [
     "Backbone",

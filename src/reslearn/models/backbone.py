@@ -22,18 +22,24 @@ class Backbone(nn.Module):
     are, in training too (Paper: Appendix A, "the BN layers are fixed during fine-tuning"). The head is left out.
     """
 
-    def __init__(self, net: Network, *, stages: Sequence[str] = (), frozen_batch_norm: bool = True) -> None:
+    def __init__(
+        self, net: Network, *, stages: Sequence[str] = (), frozen_batch_norm: bool = True
+    ) -> None:
         super().__init__()
         known = [name for name, _ in net.named_children() if name != "head"]
         chosen = list(stages) or known[1:]
         if wrong := [name for name in chosen if name not in known]:
             raise ValueError(f"stages={wrong[0]!r}: {net.name} has {', '.join(known)}")
         last = max(known.index(name) for name in chosen)
-        self.body = nn.ModuleDict({name: part for name, part in net.named_children() if name in known[: last + 1]})
+        self.body = nn.ModuleDict(
+            {name: part for name, part in net.named_children() if name in known[: last + 1]}
+        )
         self.chosen = tuple(name for name in known if name in chosen)
         self.frozen_batch_norm = frozen_batch_norm
         self.channels = {name: _channels(self.body[name]) for name in self.chosen}
-        self.reductions = {name: _reduction(net, known[: known.index(name) + 1]) for name in self.chosen}
+        self.reductions = {
+            name: _reduction(net, known[: known.index(name) + 1]) for name in self.chosen
+        }
         self.out_channels = self.channels[self.chosen[-1]]
         if frozen_batch_norm:
             for module in self._batch_norms():
@@ -63,7 +69,11 @@ class Backbone(nn.Module):
 
 def _channels(part: nn.Module) -> int:
     """Of what leaves a stem or stage: those of the last convolution that no shortcut holds."""
-    convolutions = [module for name, module in part.named_modules() if isinstance(module, nn.Conv2d) and "shortcut" not in name]
+    convolutions = [
+        module
+        for name, module in part.named_modules()
+        if isinstance(module, nn.Conv2d) and "shortcut" not in name
+    ]
     return int(convolutions[-1].out_channels)
 
 

@@ -71,7 +71,13 @@ def layers(opened: Opened) -> list[Block | None]:
         if segment.role in ("layer", "branches"):
             single = Opened(graph_module=opened.graph_module, segments=(segment,))
             joined = (*before, segment)
-            found.append(Block(name=next(name for one in joined for name in one.modules), segments=joined, num_layers=single.num_layers))
+            found.append(
+                Block(
+                    name=next(name for one in joined for name in one.modules),
+                    segments=joined,
+                    num_layers=single.num_layers,
+                )
+            )
             before = []
         elif segment.role == "other":
             found.append(None)
@@ -111,7 +117,12 @@ def _grouped(run: Sequence[Block], size: int) -> list[Block]:
     groups: list[list[Block]] = []
     for layer in run:
         alone = layer.num_layers >= size
-        if groups and not alone and len(groups[-1]) < size and sum(one.num_layers for one in groups[-1]) < size:
+        if (
+            groups
+            and not alone
+            and len(groups[-1]) < size
+            and sum(one.num_layers for one in groups[-1]) < size
+        ):
             groups[-1].append(layer)
         else:
             groups.append([layer])
@@ -123,4 +134,6 @@ def _grouped(run: Sequence[Block], size: int) -> list[Block]:
 
 def _joined(group: Sequence[Block]) -> Block:
     segments = tuple(segment for layer in group for segment in layer.segments)
-    return Block(name=group[0].name, segments=segments, num_layers=sum(layer.num_layers for layer in group))
+    return Block(
+        name=group[0].name, segments=segments, num_layers=sum(layer.num_layers for layer in group)
+    )

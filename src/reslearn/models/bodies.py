@@ -23,10 +23,27 @@ BOTTLENECK_EXPANSION = 4  # Paper: Table 1, 64 to 256, 128 to 512, ...
 Parts = OrderedDict[str, nn.Module]
 
 
-def layer(in_channels: int, out_channels: int, *, kernel: int, stride: int, normalize: bool, suffix: str = "", groups: int = 1) -> Parts:
+def layer(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int,
+    stride: int,
+    normalize: bool,
+    suffix: str = "",
+    groups: int = 1,
+) -> Parts:
     """A convolution that keeps the size at stride 1, and its batch norm, named conv<suffix> and bn<suffix>."""
     parts: Parts = OrderedDict()
-    parts[f"conv{suffix}"] = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=not normalize)
+    parts[f"conv{suffix}"] = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding=kernel // 2,
+        groups=groups,
+        bias=not normalize,
+    )
     if normalize:
         parts[f"bn{suffix}"] = nn.BatchNorm2d(out_channels)
     return parts
@@ -37,20 +54,33 @@ def normalised_relu(channels: int, *, normalize: bool, suffix: str = "") -> Part
     parts: Parts = OrderedDict()
     if normalize:
         parts[f"bn{suffix}"] = nn.BatchNorm2d(channels)
-    parts[f"relu{suffix}"] = nn.ReLU(inplace=normalize)  # without batch norm the input is the shortcut's too: not in place
+    parts[f"relu{suffix}"] = nn.ReLU(
+        inplace=normalize
+    )  # without batch norm the input is the shortcut's too: not in place
     return parts
 
 
-def basic_body(in_channels: int, out_channels: int, *, stride: int, normalize: bool) -> nn.Sequential:
+def basic_body(
+    in_channels: int, out_channels: int, *, stride: int, normalize: bool
+) -> nn.Sequential:
     """conv1 3x3 with the stride, conv2 3x3 (Fig. 5, left)."""
-    parts = layer(in_channels, out_channels, kernel=3, stride=stride, normalize=normalize, suffix="1")
+    parts = layer(
+        in_channels, out_channels, kernel=3, stride=stride, normalize=normalize, suffix="1"
+    )
     parts["relu1"] = nn.ReLU(inplace=True)
     parts |= layer(out_channels, out_channels, kernel=3, stride=1, normalize=normalize, suffix="2")
     return nn.Sequential(parts)
 
 
 def bottleneck_body(
-    in_channels: int, out_channels: int, *, stride: int, stride_in: StrideIn, normalize: bool, groups: int = 1, base_width: int = 64
+    in_channels: int,
+    out_channels: int,
+    *,
+    stride: int,
+    stride_in: StrideIn,
+    normalize: bool,
+    groups: int = 1,
+    base_width: int = 64,
 ) -> nn.Sequential:
     """conv1 1x1, conv2 3x3, conv3 1x1 (Fig. 5, right). out_channels is the wide end, four times the width of the paper's 3x3.
 
@@ -61,7 +91,9 @@ def bottleneck_body(
     first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
     parts = layer(in_channels, width, kernel=1, stride=first, normalize=normalize, suffix="1")
     parts["relu1"] = nn.ReLU(inplace=True)
-    parts |= layer(width, width, kernel=3, stride=second, normalize=normalize, suffix="2", groups=groups)
+    parts |= layer(
+        width, width, kernel=3, stride=second, normalize=normalize, suffix="2", groups=groups
+    )
     parts["relu2"] = nn.ReLU(inplace=True)
     parts |= layer(width, out_channels, kernel=1, stride=1, normalize=normalize, suffix="3")
     return nn.Sequential(parts)

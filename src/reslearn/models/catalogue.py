@@ -100,7 +100,12 @@ def build(
     )
     _check_widths(spec)
     spec = _effective(spec, layout)
-    net = Network(stem=make_stem(layout, spec), stages=make_stages(layout, spec), head=make_head(layout, spec), spec=asdict(spec))
+    net = Network(
+        stem=make_stem(layout, spec),
+        stages=make_stages(layout, spec),
+        head=make_head(layout, spec),
+        spec=asdict(spec),
+    )
     initialise(net, spec.init, zero_init=spec.zero_init)
     return net
 
@@ -108,11 +113,17 @@ def build(
 def _effective(spec: Spec, layout: Layout) -> Spec:
     """The spec with the family's shortcut filled in and settings without effect at their defaults, each with a warning."""
     if spec.zero_init and layout.plain:
-        raise ValueError(f"zero_init=True: {spec.name} has no shortcuts, so its blocks would pass nothing on")
+        raise ValueError(
+            f"zero_init=True: {spec.name} has no shortcuts, so its blocks would pass nothing on"
+        )
     if spec.zero_init and not spec.normalize:
-        raise ValueError("zero_init=True sets the last batch norm of each block to zero, so normalize must be True")
+        raise ValueError(
+            "zero_init=True sets the last batch norm of each block to zero, so normalize must be True"
+        )
     if spec.zero_init and spec.preactivation:
-        raise ValueError("zero_init=True: with preactivation no batch norm ends a body, so there is none to set to zero")
+        raise ValueError(
+            "zero_init=True: with preactivation no batch norm ends a body, so there is none to set to zero"
+        )
     option = None if layout.plain else spec.shortcut or layout.default_shortcut
     effective = replace(spec, shortcut=option)
     if option != "A":
@@ -124,7 +135,10 @@ def _effective(spec: Spec, layout: Layout) -> Spec:
     taken = asdict(effective)
     for key, value in asdict(spec).items():
         if value is not None and value != taken[key]:
-            warnings.warn(f"{key}={value!r} has no effect in {spec.name} with shortcut={option!r}", stacklevel=3)
+            warnings.warn(
+                f"{key}={value!r} has no effect in {spec.name} with shortcut={option!r}",
+                stacklevel=3,
+            )
     return effective
 
 
@@ -133,7 +147,9 @@ def _check_widths(spec: Spec) -> None:
     if spec.width > WIDEST:
         raise ValueError(f"width={spec.width}: at most {WIDEST} times the width of the paper")
     if spec.groups * spec.base_width > 64 * WIDEST:
-        raise ValueError(f"groups={spec.groups}, base_width={spec.base_width}: together at most {64 * WIDEST} channels")
+        raise ValueError(
+            f"groups={spec.groups}, base_width={spec.base_width}: together at most {64 * WIDEST} channels"
+        )
 
 
 def _layout_or_raise(name: str) -> Layout:

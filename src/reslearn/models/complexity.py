@@ -47,7 +47,10 @@ def complexity(net: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Comp
     Built under `torch.device("meta")` the network itself takes no memory either. A weight that is shared counts once.
     Raises ValueError where the network cannot take such an input.
     """
-    shapes = {name: _on_meta(tensor) for name, tensor in chain(net.named_parameters(), net.named_buffers())}
+    shapes = {
+        name: _on_meta(tensor)
+        for name, tensor in chain(net.named_parameters(), net.named_buffers())
+    }
     dtype = next((parameter.dtype for parameter in net.parameters()), torch.float32)
     x = torch.empty(_BATCH, *input_shape, device="meta", dtype=dtype)
     layers: list[Layer] = []
@@ -55,7 +58,9 @@ def complexity(net: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Comp
         try:
             functional_call(net, shapes, (x,))
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"input_shape={tuple(input_shape)}: the network cannot take it: {str(error).splitlines()[0]}") from error
+            raise ValueError(
+                f"input_shape={tuple(input_shape)}: the network cannot take it: {str(error).splitlines()[0]}"
+            ) from error
     return Complexity(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         macs=sum(layer.macs for layer in layers),
@@ -67,7 +72,11 @@ def complexity(net: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Comp
 @contextmanager
 def _recorded(net: nn.Module, layers: list[Layer]) -> Iterator[None]:
     """Forward hooks on all modules without children, for as long as the context lasts."""
-    names = {module: name for name, module in net.named_modules() if next(module.children(), None) is None}
+    names = {
+        module: name
+        for name, module in net.named_modules()
+        if next(module.children(), None) is None
+    }
     called: set[nn.Module] = set()
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:

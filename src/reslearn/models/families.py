@@ -16,7 +16,16 @@ from typing import Any, Literal
 
 from torch import nn
 
-from reslearn.models.bodies import Body, Parts, StrideIn, basic_body, bottleneck_body, layer, normalised_relu, preactivated
+from reslearn.models.bodies import (
+    Body,
+    Parts,
+    StrideIn,
+    basic_body,
+    bottleneck_body,
+    layer,
+    normalised_relu,
+    preactivated,
+)
 from reslearn.models.residual import Residual
 from reslearn.models.shortcuts import ShortcutOption, Subsample, ZeroPad, make_shortcut
 
@@ -50,7 +59,11 @@ VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "resnetv2_101": (101, {"preactivation": True, "stride_in": "3x3"}),
     "resnetv2_152": (152, {"preactivation": True, "stride_in": "3x3"}),
 }
-WIDE_CIFAR = ("wrn16_4", "wrn28_10", "wrn40_2")  # those listed by name; any wrn<6n+4>_<width> can be built
+WIDE_CIFAR = (
+    "wrn16_4",
+    "wrn28_10",
+    "wrn40_2",
+)  # those listed by name; any wrn<6n+4>_<width> can be built
 WIDEST = 64  # of a width multiplier: nobody has gone beyond 20
 
 
@@ -98,7 +111,9 @@ def layout_of(name: str) -> Layout | None:
         depth, width = int(wide[1]), int(wide[2])
         if not 10 <= depth <= DEEPEST or depth % 6 != 4 or width > WIDEST:
             return None
-        return replace(_cifar((depth - 4) // 6, plain=False), preactivation=True, shortcut="B", width=width)
+        return replace(
+            _cifar((depth - 4) // 6, plain=False), preactivation=True, shortcut="B", width=width
+        )
     match = re.fullmatch(r"(plain|resnet)([1-9]\d*)(-cifar)?", name)
     if match is None:
         return None
@@ -113,11 +128,20 @@ def layout_of(name: str) -> Layout | None:
 
 def _imagenet(body: Body, blocks: tuple[int, ...], *, plain: bool) -> Layout:
     channels = (64, 128, 256, 512) if body == "basic" else (256, 512, 1024, 2048)
-    return Layout(plain=plain, stem="imagenet", body=body, stem_channels=64, channels=channels, blocks=blocks)
+    return Layout(
+        plain=plain, stem="imagenet", body=body, stem_channels=64, channels=channels, blocks=blocks
+    )
 
 
 def _cifar(n: int, *, plain: bool) -> Layout:
-    return Layout(plain=plain, stem="cifar", body="basic", stem_channels=16, channels=(16, 32, 64), blocks=(n, n, n))
+    return Layout(
+        plain=plain,
+        stem="cifar",
+        body="basic",
+        stem_channels=16,
+        channels=(16, 32, 64),
+        blocks=(n, n, n),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +176,14 @@ def make_stem(layout: Layout, spec: Spec) -> nn.Sequential:
     width, channels = spec.in_channels, layout.stem_channels
     if spec.stem == "deep":
         for number, stride in (("1", 2), ("2", 1)):
-            parts |= layer(width, channels // 2, kernel=3, stride=stride, normalize=spec.normalize, suffix=number)
+            parts |= layer(
+                width,
+                channels // 2,
+                kernel=3,
+                stride=stride,
+                normalize=spec.normalize,
+                suffix=number,
+            )
             parts[f"relu{number}"] = nn.ReLU(inplace=True)
             width = channels // 2
         last = layer(width, channels, kernel=3, stride=1, normalize=spec.normalize, suffix="3")
@@ -184,31 +215,62 @@ def make_stages(layout: Layout, spec: Spec) -> list[list[Residual]]:
 def make_head(layout: Layout, spec: Spec) -> nn.Sequential:
     """Global average pool and the fully connected layer; the softmax belongs to the loss. With pre-activation first batch norm and ReLU."""
     channels = layout.channels[-1] * spec.width
-    parts = normalised_relu(channels, normalize=spec.normalize) if spec.preactivation else OrderedDict()
+    parts = (
+        normalised_relu(channels, normalize=spec.normalize) if spec.preactivation else OrderedDict()
+    )
     parts["pool"] = nn.AdaptiveAvgPool2d(1)
     parts["flatten"] = nn.Flatten()
     parts["fc"] = nn.Linear(channels, spec.num_classes)
     return nn.Sequential(parts)
 
 
-def _block(layout: Layout, spec: Spec, in_channels: int, out_channels: int, stride: int) -> Residual:
-    shape: dict[str, Any] = {"in_channels": in_channels, "out_channels": out_channels, "stride": stride, "normalize": spec.normalize}
+def _block(
+    layout: Layout, spec: Spec, in_channels: int, out_channels: int, stride: int
+) -> Residual:
+    shape: dict[str, Any] = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "stride": stride,
+        "normalize": spec.normalize,
+    }
     if layout.body == "basic":
         body = basic_body(**shape)
     else:
-        body = bottleneck_body(**shape, stride_in=spec.stride_in, groups=spec.groups, base_width=spec.base_width)
+        body = bottleneck_body(
+            **shape, stride_in=spec.stride_in, groups=spec.groups, base_width=spec.base_width
+        )
     shortcut = None
     if spec.shortcut is not None:
         shortcut = make_shortcut(
-            spec.shortcut, **shape, zero_pad=spec.zero_pad, subsample=spec.subsample, pool=spec.shortcut_pool,
+            spec.shortcut,
+            **shape,
+            zero_pad=spec.zero_pad,
+            subsample=spec.subsample,
+            pool=spec.shortcut_pool,
             preactivation=spec.preactivation,
-        )  # fmt: skip
+        )
     if not spec.preactivation:
-        return Residual(body, shortcut, nn.ReLU(inplace=True), checkpoint_activations=spec.checkpoint_activations)
+        return Residual(
+            body,
+            shortcut,
+            nn.ReLU(inplace=True),
+            checkpoint_activations=spec.checkpoint_activations,
+        )
     body, before = preactivated(body, in_channels, normalize=spec.normalize), None
     if shortcut is not None and not isinstance(shortcut, nn.Identity):
         # Where the shape changes, body and shortcut see the same normalised input; elsewhere the shortcut carries x itself.
         parts = list(body.named_children())
-        first = next(index for index, (_, module) in enumerate(parts) if isinstance(module, nn.Conv2d))
-        before, body = nn.Sequential(OrderedDict(parts[:first])), nn.Sequential(OrderedDict(parts[first:]))
-    return Residual(body, shortcut, nn.Identity(), before=before, checkpoint_activations=spec.checkpoint_activations)
+        first = next(
+            index for index, (_, module) in enumerate(parts) if isinstance(module, nn.Conv2d)
+        )
+        before, body = (
+            nn.Sequential(OrderedDict(parts[:first])),
+            nn.Sequential(OrderedDict(parts[first:])),
+        )
+    return Residual(
+        body,
+        shortcut,
+        nn.Identity(),
+        before=before,
+        checkpoint_activations=spec.checkpoint_activations,
+    )

@@ -28,7 +28,11 @@ def deepen(net: Network, name_or_blocks_per_stage: str | int) -> Network:
     layer of F is zero, the layers before it keep the fresh weights of `build`; projections (option C) become Dirac kernels.
     Device, type and mode are those of `net`. Raises ValueError where no such network exists.
     """
-    name = _cifar_name(net, name_or_blocks_per_stage) if isinstance(name_or_blocks_per_stage, int) else name_or_blocks_per_stage
+    name = (
+        _cifar_name(net, name_or_blocks_per_stage)
+        if isinstance(name_or_blocks_per_stage, int)
+        else name_or_blocks_per_stage
+    )
     deeper = build(**{**net.spec, "name": name, "zero_init": False})
     deeper.spec["zero_init"] = net.spec["zero_init"]
     _check_family(net, deeper)
@@ -46,7 +50,9 @@ def deepen(net: Network, name_or_blocks_per_stage: str | int) -> Network:
 def _cifar_name(net: Network, blocks_per_stage: int) -> str:
     layout = _layout(net.name)
     if layout.stem != "cifar":
-        raise ValueError(f"{net.name} is no CIFAR network: name the deeper network instead of {blocks_per_stage} blocks a stage")
+        raise ValueError(
+            f"{net.name} is no CIFAR network: name the deeper network instead of {blocks_per_stage} blocks a stage"
+        )
     name = f"{'plain' if layout.plain else 'resnet'}{6 * blocks_per_stage + 2}"
     deeper = layout_of(name)
     return name if deeper is None or deeper.stem == "cifar" else f"{name}-cifar"
@@ -56,9 +62,13 @@ def _check_family(net: Network, deeper: Network) -> None:
     """Same layout but for the number of blocks, and no stage shorter."""
     ours, theirs = _layout(net.name), _layout(deeper.name)
     if replace(ours, blocks=theirs.blocks) != theirs:
-        raise ValueError(f"{deeper.name} is not of the family of {net.name}: only the number of blocks may differ")
+        raise ValueError(
+            f"{deeper.name} is not of the family of {net.name}: only the number of blocks may differ"
+        )
     if any(few > many for few, many in zip(ours.blocks, theirs.blocks, strict=True)):
-        raise ValueError(f"{deeper.name} has fewer blocks {theirs.blocks} than {net.name} {ours.blocks}")
+        raise ValueError(
+            f"{deeper.name} has fewer blocks {theirs.blocks} than {net.name} {ours.blocks}"
+        )
 
 
 def _layout(name: str) -> Layout:
@@ -72,9 +82,13 @@ def _make_identity(name: str, block: Residual) -> None:
     if block.shortcut is None:
         _make_layers_identity(name, block.body)
         return
-    last = [module for module in block.body.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))][-1]
+    last = [
+        module for module in block.body.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
+    ][-1]
     if block.before is not None:
-        raise ValueError(f"{name} has a shortcut that projects what was normalised first: no identity goes through it")
+        raise ValueError(
+            f"{name} has a shortcut that projects what was normalised first: no identity goes through it"
+        )
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.zeros_(last.bias)

@@ -46,7 +46,9 @@ def _start_convolution(module: nn.Conv2d, init: Init) -> None:
     if init == "normal_0.01":
         nn.init.normal_(module.weight, std=0.01)
     else:
-        nn.init.kaiming_normal_(module.weight, mode="fan_out" if init == "he_fan_out" else "fan_in", nonlinearity="relu")
+        nn.init.kaiming_normal_(
+            module.weight, mode="fan_out" if init == "he_fan_out" else "fan_in", nonlinearity="relu"
+        )
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 

@@ -22,7 +22,14 @@ class Network(nn.Module):
     Each stage is a sequence of `Residual` blocks; a plain network's have no shortcut.
     """
 
-    def __init__(self, *, stem: nn.Module, stages: Sequence[Sequence[Residual]], head: nn.Module, spec: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        stages: Sequence[Sequence[Residual]],
+        head: nn.Module,
+        spec: Mapping[str, Any],
+    ) -> None:
         super().__init__()
         self.stem = stem
         for number, blocks in enumerate(stages, start=1):
@@ -67,14 +74,18 @@ class Network(nn.Module):
             raise ValueError(f"num_classes={num_classes!r}: must be a whole number from 1 on")
         old = self.head.get_submodule("fc")
         assert isinstance(old, nn.Linear)
-        fresh = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+        fresh = nn.Linear(
+            old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
+        )
         nn.init.zeros_(fresh.bias)
         self.head.add_module("fc", fresh)
         self.spec["num_classes"] = num_classes
 
     def blocks(self) -> list[tuple[str, Residual]]:
         """("stage1.0", block), ... in the order of the computation."""
-        return [(name, module) for name, module in self.named_modules() if isinstance(module, Residual)]
+        return [
+            (name, module) for name, module in self.named_modules() if isinstance(module, Residual)
+        ]
 
     def response_layers(self) -> list[tuple[str, nn.Module]]:
         """("stage1.0.body.conv1", module) for the stem's and the bodies' convolutions, in order; projections are left out.

@@ -49,9 +49,15 @@ class Residual(nn.Module):
         saves = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         if not saves or _is_recorded(x):
             return self._compute(x)
-        if torch.compiler.is_compiling():  # the compiler writes each statistic once, at the end of its forward graph
+        if (
+            torch.compiler.is_compiling()
+        ):  # the compiler writes each statistic once, at the end of its forward graph
             return _tensor(checkpoint(self._compute, x, use_reentrant=False))
-        return _tensor(checkpoint(self._compute, x, use_reentrant=False, context_fn=self._first_and_second_time))
+        return _tensor(
+            checkpoint(
+                self._compute, x, use_reentrant=False, context_fn=self._first_and_second_time
+            )
+        )
 
     def _compute(self, x: Tensor) -> Tensor:
         if self.before is not None:
@@ -72,7 +78,9 @@ class Residual(nn.Module):
             )
         return _tensor(self.activation(response + carried))
 
-    def _first_and_second_time(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def _first_and_second_time(
+        self,
+    ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_kept(self)
 
 
@@ -83,7 +91,11 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     Copies are updated instead. Switching the tracking off would do less work, but changes which tensors are saved.
     """
     tracking = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
-    kept = [(part, name, buffer) for part in tracking for name, buffer in part.named_buffers(recurse=False)]
+    kept = [
+        (part, name, buffer)
+        for part in tracking
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
     for part, name, buffer in kept:
         setattr(part, name, buffer.clone())
     try:
@@ -104,5 +116,7 @@ def _version(x: Tensor) -> int:
 
 
 def _tensor(value: object) -> Tensor:
-    assert isinstance(value, Tensor | torch.fx.Proxy), f"a module gave {type(value).__name__}, not a Tensor"
+    assert isinstance(value, Tensor | torch.fx.Proxy), (
+        f"a module gave {type(value).__name__}, not a Tensor"
+    )
     return cast(Tensor, value)

@@ -27,15 +27,52 @@ Role = Literal["layer", "branches", "norm", "activation", "dropout", "other"]
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink,
-)  # fmt: skip
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
+    nn.Softsign,
+    nn.LogSigmoid,
+    nn.Tanhshrink,
+)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Identity)
 ACTIVATION_NAMES = {
-    "relu", "relu_", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid", "softplus", "hardswish",
-    "hardsigmoid", "relu6", "hardtanh", "softsign", "logsigmoid",
-}  # fmt: skip
-_OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
+    "relu",
+    "relu_",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "hardswish",
+    "hardsigmoid",
+    "relu6",
+    "hardtanh",
+    "softsign",
+    "logsigmoid",
+}
+_OUT_OF_PLACE = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    operator.isub: operator.sub,
+}
 
 
 class SurgeryError(ValueError):
@@ -105,7 +142,11 @@ class _Tracer(fx.Tracer):
         """As `net(x)` computes: what a caller may leave out and is None or a switch (mask=None, features=False) has its default value,
         because a branch on it cannot be recorded otherwise. The recording takes it by the same name, and refuses another value."""
         parameters = inspect.signature(net.forward).parameters
-        left_out = {name: one.default for name, one in parameters.items() if one.default is None or isinstance(one.default, bool)}
+        left_out = {
+            name: one.default
+            for name, one in parameters.items()
+            if one.default is None or isinstance(one.default, bool)
+        }
         graph = self.trace(net, left_out)
         for node in graph.nodes:
             name = str(node.target).rpartition("_")[0]
@@ -132,10 +173,14 @@ def _record(copy: nn.Module) -> fx.GraphModule:
         except Exception as error:  # what a stranger's forward raises when it is given a stand-in is anybody's guess
             culprit, line = _culprit(error, copy)
             if culprit is None or culprit is copy or culprit in opaque:
-                raise SurgeryError(f"the network cannot be recorded: {_first_line(error)}{line}") from None
+                raise SurgeryError(
+                    f"the network cannot be recorded: {_first_line(error)}{line}"
+                ) from None
             opaque.add(culprit)
     if codes[0] != codes[1]:
-        differing = (index for index, (one, other) in enumerate(zip(*codes, strict=False)) if one != other)
+        differing = (
+            index for index, (one, other) in enumerate(zip(*codes, strict=False)) if one != other
+        )
         line = _line_of_node(copy, opaque, next(differing, min(len(code) for code in codes)))
         raise SurgeryError(
             f"the network computes something else in training than in evaluation (an `if self.training:`){line}: no surgery on it"
@@ -147,7 +192,10 @@ def _record(copy: nn.Module) -> fx.GraphModule:
 
 
 def _without_training_flags(graph: fx.Graph) -> list[str]:
-    return [f"{node.op} {node.target} {node.args[:2] if node.target is functional.dropout else node.args}" for node in graph.nodes]
+    return [
+        f"{node.op} {node.target} {node.args[:2] if node.target is functional.dropout else node.args}"
+        for node in graph.nodes
+    ]
 
 
 def _make_trainable(graph_module: fx.GraphModule) -> None:
@@ -166,7 +214,9 @@ def _make_trainable(graph_module: fx.GraphModule) -> None:
             node.replace_all_uses_with(new)
             graph_module.graph.erase_node(node)
         elif "training" in node.kwargs:
-            raise SurgeryError(f"{node.target.__name__} is called with training={node.kwargs['training']}: use the module instead")
+            raise SurgeryError(
+                f"{node.target.__name__} is called with training={node.kwargs['training']}: use the module instead"
+            )
     graph_module.recompile()
 
 
@@ -190,8 +240,14 @@ def _line_of_node(copy: nn.Module, opaque: set[nn.Module], index: int) -> str:
     tracer = _Tracer(opaque)
     tracer.record_stack_traces = True
     nodes = list(tracer.trace_as_called(copy).nodes)
-    frames = re.findall(r'File "(.+?)", line (\d+)', nodes[min(index, len(nodes) - 1)].stack_trace or "")
-    lines = [f" ({file}:{number})" for file, number in frames if "/torch/" not in file and "reslearn/models/seams.py" not in file]
+    frames = re.findall(
+        r'File "(.+?)", line (\d+)', nodes[min(index, len(nodes) - 1)].stack_trace or ""
+    )
+    lines = [
+        f" ({file}:{number})"
+        for file, number in frames
+        if "/torch/" not in file and "reslearn/models/seams.py" not in file
+    ]
     return lines[-1] if lines else ""
 
 
@@ -199,7 +255,9 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _refuse_shared_modules(graph_module: fx.GraphModule, copy: nn.Module, opaque: set[nn.Module]) -> None:
+def _refuse_shared_modules(
+    graph_module: fx.GraphModule, copy: nn.Module, opaque: set[nn.Module]
+) -> None:
     called: set[nn.Module] = set()
     for index, node in enumerate(graph_module.graph.nodes):
         module = module_of(graph_module, node)
@@ -223,7 +281,9 @@ class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         self.shapes[n] = tuple(value.shape) if isinstance(value, Tensor) else None
-        if isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(isinstance(one, Tensor) for one in value)):
+        if isinstance(value, Tensor) or (
+            isinstance(value, tuple | list) and any(isinstance(one, Tensor) for one in value)
+        ):
             self.tensors.add(n)
         return value
 
@@ -238,9 +298,13 @@ def _shapes(graph_module: fx.GraphModule, example: Tensor) -> _Shapes:
         with torch.no_grad():
             result = ran.run(example)
     except Exception as error:
-        raise SurgeryError(f"the network cannot take inputs of shape {tuple(example.shape)}: {_first_line(error)}") from None
+        raise SurgeryError(
+            f"the network cannot take inputs of shape {tuple(example.shape)}: {_first_line(error)}"
+        ) from None
     if not isinstance(result, Tensor):
-        raise SurgeryError(f"forward gives a {type(result).__name__}: a network that gives one tensor is needed")
+        raise SurgeryError(
+            f"forward gives a {type(result).__name__}: a network that gives one tensor is needed"
+        )
     ours = dict(zip(twin.graph.nodes, graph_module.graph.nodes, strict=True))
     ran.shapes = {ours[node]: shape for node, shape in ran.shapes.items()}
     ran.tensors = {ours[node] for node in ran.tensors}
@@ -252,8 +316,12 @@ def _segments(graph_module: fx.GraphModule, ran: _Shapes) -> list[Segment]:
     carrying = _carrying(nodes, ran.tensors)
     position = {node: index for index, node in enumerate(nodes)}
     last_use = {
-        node: max((position[user] for user in node.users if user in carrying or user.op == "output"), default=-1) for node in carrying
-    }  # fmt: skip
+        node: max(
+            (position[user] for user in node.users if user in carrying or user.op == "output"),
+            default=-1,
+        )
+        for node in carrying
+    }
     seams: list[fx.Node] = []
     live: set[fx.Node] = set()
     for node in nodes:
@@ -268,7 +336,11 @@ def _segments(graph_module: fx.GraphModule, ran: _Shapes) -> list[Segment]:
     whole = [(start, end) for start, end in _inside_heads(found) if start < end]
     inside = {found[index].end for start, end in whole for index in range(start, end)}
     kept = [seam for seam in seams if seam not in inside]
-    return [_segment(graph_module, carrying, ran, *pair) for pair in itertools.pairwise(kept)] if inside else found
+    return (
+        [_segment(graph_module, carrying, ran, *pair) for pair in itertools.pairwise(kept)]
+        if inside
+        else found
+    )
 
 
 def _inside_heads(segments: list[Segment]) -> list[tuple[int, int]]:
@@ -279,11 +351,19 @@ def _inside_heads(segments: list[Segment]) -> list[tuple[int, int]]:
         if segment.role != "branches" or len(segment.out_shape) == len(segment.in_shape):
             continue
         last = first
-        while len(segments[last].out_shape) != len(segment.in_shape) and last + 1 < len(segments) and segments[last + 1].role == "other":
+        while (
+            len(segments[last].out_shape) != len(segment.in_shape)
+            and last + 1 < len(segments)
+            and segments[last + 1].role == "other"
+        ):
             last += 1
         if len(segments[last].out_shape) != len(segment.in_shape):
             continue
-        if last + 1 < len(segments) and segments[last + 1].role == "layer" and segments[last + 1].out_shape == segment.in_shape:
+        if (
+            last + 1 < len(segments)
+            and segments[last + 1].role == "layer"
+            and segments[last + 1].out_shape == segment.in_shape
+        ):
             last += 1
         found.append((first, last))
     return found
@@ -293,12 +373,18 @@ def _carrying(nodes: list[fx.Node], tensors: set[fx.Node]) -> set[fx.Node]:
     """Values computed from the values of the input, not from its shape alone."""
     found: set[fx.Node] = set()
     for node in nodes:
-        if node in tensors and (node.op == "placeholder" or any(one in found for one in node.all_input_nodes)) and node.op != "output":
+        if (
+            node in tensors
+            and (node.op == "placeholder" or any(one in found for one in node.all_input_nodes))
+            and node.op != "output"
+        ):
             found.add(node)
     return found
 
 
-def _segment(graph_module: fx.GraphModule, carrying: set[fx.Node], ran: _Shapes, start: fx.Node, end: fx.Node) -> Segment:
+def _segment(
+    graph_module: fx.GraphModule, carrying: set[fx.Node], ran: _Shapes, start: fx.Node, end: fx.Node
+) -> Segment:
     nodes: list[fx.Node] = []
     for node in graph_module.graph.nodes:
         if nodes or node is start:
@@ -306,14 +392,30 @@ def _segment(graph_module: fx.GraphModule, carrying: set[fx.Node], ran: _Shapes,
         if node is end:
             break
     own = tuple(node for node in nodes[1:] if node in carrying)
-    weighted = tuple(str(node.target) for node in own if _has_parameters(module_of(graph_module, node)))
+    weighted = tuple(
+        str(node.target) for node in own if _has_parameters(module_of(graph_module, node))
+    )
     in_shape, out_shape = ran.shapes[start], ran.shapes[end]
     assert in_shape is not None and out_shape is not None
     role = _role(graph_module, own, weighted, keeps_shape=in_shape == out_shape)
-    return Segment(role=role, start=start, end=end, nodes=own, modules=weighted, in_shape=in_shape, out_shape=out_shape)
+    return Segment(
+        role=role,
+        start=start,
+        end=end,
+        nodes=own,
+        modules=weighted,
+        in_shape=in_shape,
+        out_shape=out_shape,
+    )
 
 
-def _role(graph_module: fx.GraphModule, nodes: tuple[fx.Node, ...], weighted: tuple[str, ...], *, keeps_shape: bool) -> Role:
+def _role(
+    graph_module: fx.GraphModule,
+    nodes: tuple[fx.Node, ...],
+    weighted: tuple[str, ...],
+    *,
+    keeps_shape: bool,
+) -> Role:
     if len(nodes) > 1:
         return "branches" if weighted else "other"
     module = module_of(graph_module, nodes[0])
@@ -321,7 +423,9 @@ def _role(graph_module: fx.GraphModule, nodes: tuple[fx.Node, ...], weighted: tu
         return "layer"
     if isinstance(module, _NORMS):
         return "norm"
-    if isinstance(module, _ACTIVATIONS) or (module is None and keeps_shape and _function_name(nodes[0]) in ACTIVATION_NAMES):
+    if isinstance(module, _ACTIVATIONS) or (
+        module is None and keeps_shape and _function_name(nodes[0]) in ACTIVATION_NAMES
+    ):
         return "activation"
     if isinstance(module, _DROPOUTS):
         return "dropout"
@@ -342,6 +446,8 @@ def _count_layers(graph_module: fx.GraphModule, segment: Segment) -> int:
     if segment.role != "branches":
         return 0
     counted = (nn.MultiheadAttention, *_LAYERS)
-    inside = [module for name in segment.modules for module in graph_module.get_submodule(name).modules()]
+    inside = [
+        module for name in segment.modules for module in graph_module.get_submodule(name).modules()
+    ]
     recurrent = sum(module.num_layers for module in inside if isinstance(module, nn.RNNBase))
     return max(1, recurrent + sum(isinstance(module, counted) for module in inside))

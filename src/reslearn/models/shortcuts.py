@@ -28,7 +28,15 @@ class ZeroPadShortcut(nn.Module):
     subsample: every stride-th pixel ("slice"), or the mean of stride x stride pixels ("average").
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int, zero_pad: ZeroPad, subsample: Subsample) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        zero_pad: ZeroPad,
+        subsample: Subsample,
+    ) -> None:
         super().__init__()
         extra = out_channels - in_channels
         assert extra >= 0, f"option A cannot drop channels: {in_channels} to {out_channels}"
@@ -50,7 +58,13 @@ class ZeroPadShortcut(nn.Module):
 
 
 def projection(
-    in_channels: int, out_channels: int, *, stride: int, normalize: bool, pool: bool = False, preactivation: bool = False
+    in_channels: int,
+    out_channels: int,
+    *,
+    stride: int,
+    normalize: bool,
+    pool: bool = False,
+    preactivation: bool = False,
 ) -> nn.Sequential:
     """W_s of Eq. 2: a 1x1 convolution, and batch norm unless the network goes without.
 
@@ -82,7 +96,16 @@ def make_shortcut(
     """The shortcut of one block; B and A are the identity where the shape stays."""
     same_shape = in_channels == out_channels and stride == 1
     if option == "C" or (option == "B" and not same_shape):
-        return projection(in_channels, out_channels, stride=stride, normalize=normalize, pool=pool, preactivation=preactivation)
+        return projection(
+            in_channels,
+            out_channels,
+            stride=stride,
+            normalize=normalize,
+            pool=pool,
+            preactivation=preactivation,
+        )
     if same_shape:
         return nn.Identity()
-    return ZeroPadShortcut(in_channels, out_channels, stride=stride, zero_pad=zero_pad, subsample=subsample)
+    return ZeroPadShortcut(
+        in_channels, out_channels, stride=stride, zero_pad=zero_pad, subsample=subsample
+    )

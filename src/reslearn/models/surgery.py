@@ -60,7 +60,9 @@ class PaddedShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if any(stride > 1 for stride in self.strides):
-            x = x[(slice(None), slice(None), *(slice(None, None, stride) for stride in self.strides))]
+            x = x[
+                (slice(None), slice(None), *(slice(None, None, stride) for stride in self.strides))
+            ]
         if not self.extra:
             return x
         after = 0 if self.channel_axis == -1 else x.ndim - 1 - self.channel_axis
@@ -81,7 +83,9 @@ def leave_out(opened: Opened, names: Iterable[str], *, layers_per_block: int = 2
         if name not in known:
             raise SurgeryError(f"no block {name!r}: there are {', '.join(known) or 'none'}")
         if not known[name].keeps_shape:
-            raise SurgeryError(f"block {name} turns {known[name].in_shape} into {known[name].out_shape}: it cannot be left out")
+            raise SurgeryError(
+                f"block {name} turns {known[name].in_shape} into {known[name].out_shape}: it cannot be left out"
+            )
     graph_module, nodes = _copy(opened)
     for name in reversed(wanted):
         nodes[known[name].end].replace_all_uses_with(nodes[known[name].start])
@@ -122,11 +126,18 @@ def residualize(net: nn.Module, example: Tensor, *, layers_per_block: int = 2) -
 
 def _some(names: list[str]) -> str:
     """A hundred names are no use in a line."""
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
+    return (
+        ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
+    )
 
 
 def construct_from(
-    opened: Opened, shallow: nn.Module, left_out: Iterable[str], example: Tensor, *, layers_per_block: int = 2
+    opened: Opened,
+    shallow: nn.Module,
+    left_out: Iterable[str],
+    example: Tensor,
+    *,
+    layers_per_block: int = 2,
 ) -> Constructed:
     """The paper's solution by construction: a copy of the deep network with the weights of `shallow`, and identities for the rest.
 
@@ -139,27 +150,43 @@ def construct_from(
     deep = deepcopy(opened.graph_module)
     _, unexpected = deep.load_state_dict(shallow.state_dict(), strict=False)
     if unexpected:
-        raise SurgeryError(f"{unexpected[0]} is in the shallow network and not in the deep one: is it made from it by leave_out?")
+        raise SurgeryError(
+            f"{unexpected[0]} is in the shallow network and not in the deep one: is it made from it by leave_out?"
+        )
     with torch.no_grad():
         for name in left_out:
             _set_identity(deep, known[name])
         expected, got = deepcopy(shallow).eval()(example), deepcopy(deep).eval()(example)
-    return Constructed(network=deep, difference=float((got - expected).abs().max()), scale=float(expected.abs().max()))
+    return Constructed(
+        network=deep,
+        difference=float((got - expected).abs().max()),
+        scale=float(expected.abs().max()),
+    )
 
 
 def _copy(opened: Opened) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
     """A copy with weights of its own, and its nodes by those of `opened`."""
     graph_module = deepcopy(opened.graph_module)
-    return graph_module, dict(zip(opened.graph_module.graph.nodes, graph_module.graph.nodes, strict=True))
+    return graph_module, dict(
+        zip(opened.graph_module.graph.nodes, graph_module.graph.nodes, strict=True)
+    )
 
 
 def has_shortcut(segment: Segment) -> bool:
     """Whether the value that enters is added, untouched, to what leaves; torch's own transformer layers, which stay whole, do that."""
     owner = segment.start.graph.owning_module
     assert isinstance(owner, fx.GraphModule)
-    if any(isinstance(one, _WITH_SHORTCUTS) for name in segment.modules for one in owner.get_submodule(name).modules()):
+    if any(
+        isinstance(one, _WITH_SHORTCUTS)
+        for name in segment.modules
+        for one in owner.get_submodule(name).modules()
+    ):
         return True
-    adds = [node for node in segment.nodes if getattr(node.target, "__name__", node.target) in ("add", "add_", "iadd")]
+    adds = [
+        node
+        for node in segment.nodes
+        if getattr(node.target, "__name__", node.target) in ("add", "add_", "iadd")
+    ]
     return any(_carries(one, segment.start) for node in adds for one in node.all_input_nodes)
 
 
@@ -183,7 +210,9 @@ def _shortcut(block: Block) -> nn.Module | str:
     if len(before) != len(after) or len(before) < 2:
         return f"{before[1:]} to {after[1:]}: no shortcut without parameters"
     features_last = _features_last(block)
-    space_before, space_after = (before[1:-1], after[1:-1]) if features_last else (before[2:], after[2:])
+    space_before, space_after = (
+        (before[1:-1], after[1:-1]) if features_last else (before[2:], after[2:])
+    )
     extra = after[-1] - before[-1] if features_last else after[1] - before[1]
     if extra < 0:
         return f"{before[1:]} to {after[1:]}: channels shrink, and no shortcut without parameters leaves some out"
@@ -191,12 +220,16 @@ def _shortcut(block: Block) -> nn.Module | str:
     shrunk = [-(-long // stride) for long, stride in zip(space_before, strides, strict=True)]
     if shrunk != list(space_after) or (features_last and any(stride > 1 for stride in strides)):
         return f"{before[1:]} to {after[1:]}: no whole stride makes one of the other"
-    return PaddedShortcut(strides if not features_last else (), extra=extra, channel_axis=-1 if features_last else 1)
+    return PaddedShortcut(
+        strides if not features_last else (), extra=extra, channel_axis=-1 if features_last else 1
+    )
 
 
 def _features_last(block: Block) -> bool:
     """[B, F] and [B, T, F] of linear maps, against [B, C, *space] of convolutions."""
-    return len(block.in_shape) == 2 or not any(_is_convolution(node) for segment in block.segments for node in segment.nodes)
+    return len(block.in_shape) == 2 or not any(
+        _is_convolution(node) for segment in block.segments for node in segment.nodes
+    )
 
 
 def _is_convolution(node: fx.Node) -> bool:
@@ -204,7 +237,9 @@ def _is_convolution(node: fx.Node) -> bool:
     return isinstance(owner, fx.GraphModule) and isinstance(module_of(owner, node), _CONVOLUTIONS)
 
 
-def _add_shortcut(graph_module: fx.GraphModule, nodes: dict[fx.Node, fx.Node], block: Block, shortcut: nn.Module) -> None:
+def _add_shortcut(
+    graph_module: fx.GraphModule, nodes: dict[fx.Node, fx.Node], block: Block, shortcut: nn.Module
+) -> None:
     """start -> ... -> (+ shortcut(start)) -> last activation; without one, the addition is the end."""
     trailing = len(block.segments)
     while block.segments[trailing - 1].role in ("activation", "dropout"):
@@ -232,9 +267,17 @@ def _set_identity(deep: fx.GraphModule, block: Block) -> None:
     for segment in block.segments:
         for name in segment.modules:
             module: Any = deep.get_submodule(name)
-            if isinstance(module, nn.Linear) and module.in_features == module.out_features and segment.role == "layer":
+            if (
+                isinstance(module, nn.Linear)
+                and module.in_features == module.out_features
+                and segment.role == "layer"
+            ):
                 nn.init.eye_(module.weight)
-            elif isinstance(module, _CONVOLUTIONS) and segment.keeps_shape and segment.role == "layer":
+            elif (
+                isinstance(module, _CONVOLUTIONS)
+                and segment.keeps_shape
+                and segment.role == "layer"
+            ):
                 nn.init.dirac_(module.weight, module.groups)
             elif isinstance(module, _BATCH_NORMS) and module.affine and module.track_running_stats:
                 assert module.running_mean is not None and module.running_var is not None
@@ -242,6 +285,8 @@ def _set_identity(deep: fx.GraphModule, block: Block) -> None:
                 module.bias.copy_(module.running_mean)
                 continue
             else:
-                raise SurgeryError(f"{name} ({type(module).__name__}) cannot be set to the identity")
+                raise SurgeryError(
+                    f"{name} ({type(module).__name__}) cannot be set to the identity"
+                )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -3,7 +3,16 @@
 from reslearn.paper.budgets import demo, paper_budget
 from reslearn.paper.claim import Budget, Claim, ClaimModule, Condition, Evidence, Finding, Fit
 from reslearn.paper.claims import load_claims
-from reslearn.paper.exhibiting import HEADS, ExhibitReport, budget_of, exhibit_json, exhibit_page, reasons_of, run_exhibit, texts
+from reslearn.paper.exhibiting import (
+    HEADS,
+    ExhibitReport,
+    budget_of,
+    exhibit_json,
+    exhibit_page,
+    reasons_of,
+    run_exhibit,
+    texts,
+)
 from reslearn.paper.exhibits import load_exhibit
 from reslearn.paper.inventory import claims_inventory, inventory
 from reslearn.paper.page import as_json, claims_page
@@ -11,7 +20,31 @@ from reslearn.paper.runner import ClaimsReport, run_claims
 from reslearn.paper.stages import StudyStopped, jobs_of
 
 __all__ = [
-    "HEADS", "Budget", "Claim", "ClaimModule", "ClaimsReport", "Condition", "Evidence", "ExhibitReport", "Finding", "Fit", "StudyStopped",
-    "as_json", "budget_of", "claims_inventory", "claims_page", "demo", "exhibit_json", "exhibit_page", "inventory", "jobs_of",
-    "load_claims", "load_exhibit", "paper_budget", "reasons_of", "run_claims", "run_exhibit", "texts",
-]  # fmt: skip
+    "HEADS",
+    "Budget",
+    "Claim",
+    "ClaimModule",
+    "ClaimsReport",
+    "Condition",
+    "Evidence",
+    "ExhibitReport",
+    "Finding",
+    "Fit",
+    "StudyStopped",
+    "as_json",
+    "budget_of",
+    "claims_inventory",
+    "claims_page",
+    "demo",
+    "exhibit_json",
+    "exhibit_page",
+    "inventory",
+    "jobs_of",
+    "load_claims",
+    "load_exhibit",
+    "paper_budget",
+    "reasons_of",
+    "run_claims",
+    "run_exhibit",
+    "texts",
+]

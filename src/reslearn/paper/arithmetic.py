@@ -9,7 +9,10 @@ from reslearn.paper.numbers import numbers
 from reslearn.recipes import Recipe
 
 _PASSES = 3
-_RESNET20, _A_BLOCK_EACH = 40_551_040, 14_155_776  # paper.md: 6n+2 layers at 32 x 32 have n - 3 times the second more
+_RESNET20, _A_BLOCK_EACH = (
+    40_551_040,
+    14_155_776,
+)  # paper.md: 6n+2 layers at 32 x 32 have n - 3 times the second more
 
 
 def macs(model: str, size_px: int) -> float:
@@ -24,4 +27,9 @@ def arithmetic(recipe: Recipe) -> float:
     """Multiply-adds of a whole training, evaluations aside."""
     images = recipe.data.train_images or 50_000
     steps = recipe.schedule.duration.steps(num_images=images, batch_size=recipe.train.batch_size)
-    return _PASSES * macs(recipe.model.name, recipe.data.size_px or 32) * steps * recipe.train.batch_size
+    return (
+        _PASSES
+        * macs(recipe.model.name, recipe.data.size_px or 32)
+        * steps
+        * recipe.train.batch_size
+    )

@@ -69,7 +69,9 @@ class ClaimModule(Protocol):
 class Fit(Protocol):
     """`reslearn.train.fit`, handed in by the command line: `paper` does not import `train`."""
 
-    def __call__(self, model: Any, batches: Any, loss: Any, optimizer: Any, *, steps: int) -> list[Any]: ...
+    def __call__(
+        self, model: Any, batches: Any, loss: Any, optimizer: Any, *, steps: int
+    ) -> list[Any]: ...
 
 
 class Evaluate(Protocol):
@@ -79,7 +81,9 @@ class Evaluate(Protocol):
 
 
 def _no_evaluation(source: Sequence[Path], *, protocol: Any, data_dir: Path | None) -> Any:
-    raise ValueError("nothing to evaluate with was handed in: run_exhibit(..., evaluate=reslearn.train.evaluate_bundle)")
+    raise ValueError(
+        "nothing to evaluate with was handed in: run_exhibit(..., evaluate=reslearn.train.evaluate_bundle)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

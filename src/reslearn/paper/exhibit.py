@@ -113,18 +113,34 @@ def is_papers_own(evidence: Evidence) -> bool:
     """Whether the runs are those of Sec. 4.2: its recipe in full, on the images of CIFAR-10. Numbers of others have no reason to agree."""
     if evidence.budget.name != "full":  # told without opening a run, once for every line of a table
         return False
-    return {run.environment.get("data", {}).get("fingerprint") for run in evidence.runs.values()} == {_CIFAR10}
+    return {
+        run.environment.get("data", {}).get("fingerprint") for run in evidence.runs.values()
+    } == {_CIFAR10}
 
 
 def exact(what: str, unit: str, ours: float, paper: float, *, within: float) -> Line:
     """A number that nothing random enters: reproduced where it is at most `within` away from what the paper prints."""
     off = ours - paper
     outcome: Outcome = "reproduced" if abs(off) <= within * (1 + 1e-9) else "not reproduced"
-    return Line(what=what, unit=unit, paper=paper, values=(ours,), difference=off, interval=None, outcome=outcome)
+    return Line(
+        what=what,
+        unit=unit,
+        paper=paper,
+        values=(ours,),
+        difference=off,
+        interval=None,
+        outcome=outcome,
+    )
 
 
 def against_paper(
-    what: str, values: Sequence[float], paper: float, *, same_protocol: bool, margin: float = MARGIN_PCT, spread: Spread | None = None
+    what: str,
+    values: Sequence[float],
+    paper: float,
+    *,
+    same_protocol: bool,
+    margin: float = MARGIN_PCT,
+    spread: Spread | None = None,
 ) -> Line:
     """An error of ours against the paper's, in per cent; `spread` where the paper's is a mean of several runs.
 
@@ -139,31 +155,71 @@ def against_paper(
     around = compare_to(values, paper, spread=spread).interval
     outcome: Outcome
     if not same_protocol:
-        outcome, because = "not run here", "another protocol than the paper's (--budget full on its own data)"
+        outcome, because = (
+            "not run here",
+            "another protocol than the paper's (--budget full on its own data)",
+        )
     elif numbers.standard_deviation == 0:
         outcome, because = "undecided", f"{numbers.n} runs gave the very same number"
     elif test.equivalent:
         lost = numbers.num_diverged
-        outcome, because = ("undecided", f"{lost} diverged") if lost else ("reproduced", f"within {margin:g} points (p = {test.p:.2g})")
+        outcome, because = (
+            ("undecided", f"{lost} diverged")
+            if lost
+            else ("reproduced", f"within {margin:g} points (p = {test.p:.2g})")
+        )
     elif around is not None and (around.low > margin or around.high < -margin):
         outcome, because = "not reproduced", f"more than {margin:g} points away"
     else:
-        outcome, because = "undecided", "one seed has no interval" if around is None else f"neither within {margin:g} points nor outside"
+        outcome, because = (
+            "undecided",
+            "one seed has no interval"
+            if around is None
+            else f"neither within {margin:g} points nor outside",
+        )
         because += _seeds_to_see(margin, numbers, "points")
     difference = None if math.isnan(numbers.mean) else numbers.mean - paper
     return Line(
-        what=what, unit="%", paper=paper, values=tuple(values), difference=difference, interval=around, outcome=outcome, because=because,
+        what=what,
+        unit="%",
+        paper=paper,
+        values=tuple(values),
+        difference=difference,
+        interval=around,
+        outcome=outcome,
+        because=because,
         num_lost=numbers.num_diverged,
-    )  # fmt: skip
+    )
 
 
-def not_run(what: str, because: str, *, unit: str = "points", paper: float | None = None, values: tuple[float, ...] = ()) -> Line:
+def not_run(
+    what: str,
+    because: str,
+    *,
+    unit: str = "points",
+    paper: float | None = None,
+    values: tuple[float, ...] = (),
+) -> Line:
     """A line of which there are no runs, or runs (`values`) that no number of the paper stands beside."""
-    return Line(what=what, unit=unit, paper=paper, values=values, difference=None, interval=None, outcome="not run here", because=because)
+    return Line(
+        what=what,
+        unit=unit,
+        paper=paper,
+        values=values,
+        difference=None,
+        interval=None,
+        outcome="not run here",
+        because=because,
+    )
 
 
 def rises(
-    what: str, differences: Sequence[float], *, same_protocol: bool, unit: str = "points", margin: float = MARGIN_OF_A_RISE_PCT
+    what: str,
+    differences: Sequence[float],
+    *,
+    same_protocol: bool,
+    unit: str = "points",
+    margin: float = MARGIN_OF_A_RISE_PCT,
 ) -> Line:
     """Differences, one a seed, of which the paper's picture says that they are above 0.
 
@@ -188,9 +244,16 @@ def rises(
             because += _seeds_to_see(numbers.mean, numbers, unit)
     mean = None if math.isnan(numbers.mean) else numbers.mean
     return Line(
-        what=what, unit=unit, paper=None, values=tuple(differences), difference=mean, interval=numbers.interval, outcome=outcome,
-        because=because, num_lost=numbers.num_diverged,
-    )  # fmt: skip
+        what=what,
+        unit=unit,
+        paper=None,
+        values=tuple(differences),
+        difference=mean,
+        interval=numbers.interval,
+        outcome=outcome,
+        because=because,
+        num_lost=numbers.num_diverged,
+    )
 
 
 def _seeds_to_see(difference: float, numbers: Summary, unit: str) -> str:
@@ -204,16 +267,39 @@ def _answers(same_protocol: bool) -> tuple[Outcome, Outcome]:
     return ("reproduced", "not reproduced") if same_protocol else ("shown", "not shown")
 
 
-def degrades(what: str, verdict: DegradationVerdict, *, paper_says: Literal["yes", "no"], same_protocol: bool) -> Line:
+def degrades(
+    what: str, verdict: DegradationVerdict, *, paper_says: Literal["yes", "no"], same_protocol: bool
+) -> Line:
     """The degradation verdict of `study`, against what the paper's picture says."""
     yes, no = _answers(same_protocol)
-    outcome: Outcome = "undecided" if verdict.answer == "undecided" else yes if verdict.answer == paper_says else no
-    deepest = {row.seed: row.training_error_pct for row in verdict.rows if row.depth == verdict.deepest}
-    reference = {row.seed: row.training_error_pct for row in verdict.rows if row.depth == verdict.reference_depth}
-    values = tuple(deepest[seed] - reference[seed] for seed in sorted(deepest.keys() & reference.keys()))
+    outcome: Outcome = (
+        "undecided"
+        if verdict.answer == "undecided"
+        else yes
+        if verdict.answer == paper_says
+        else no
+    )
+    deepest = {
+        row.seed: row.training_error_pct for row in verdict.rows if row.depth == verdict.deepest
+    }
+    reference = {
+        row.seed: row.training_error_pct
+        for row in verdict.rows
+        if row.depth == verdict.reference_depth
+    }
+    values = tuple(
+        deepest[seed] - reference[seed] for seed in sorted(deepest.keys() & reference.keys())
+    )
     low, high = verdict.interval_low_pct, verdict.interval_high_pct
     return Line(
-        what=what, unit="points", paper=None, values=values, difference=verdict.difference_pct,
-        interval=None if low is None or high is None else Interval(low, high), outcome=outcome, because=verdict.reason,
-        num_lost=verdict.num_diverged, confidence=verdict.confidence,
-    )  # fmt: skip
+        what=what,
+        unit="points",
+        paper=None,
+        values=values,
+        difference=verdict.difference_pct,
+        interval=None if low is None or high is None else Interval(low, high),
+        outcome=outcome,
+        because=verdict.reason,
+        num_lost=verdict.num_diverged,
+        confidence=verdict.confidence,
+    )

@@ -38,14 +38,23 @@ class ExhibitReport:
     """Runs that ended without a result for a reason that is no evidence."""
 
 
-def budget_of(module: ExhibitModule, name: str, data: str | None = None, *, seeds: int | None = None, depths: Sequence[int] = ()) -> Budget:
+def budget_of(
+    module: ExhibitModule,
+    name: str,
+    data: str | None = None,
+    *,
+    seeds: int | None = None,
+    depths: Sequence[int] = (),
+) -> Budget:
     """What the table or figure is made from; `depths` replaces its own. ValueError for what cannot be.
 
     Without `data`: CIFAR-10, or nothing where the paper's own is ImageNet, which is then said instead of run.
     """
     for depth in depths:
         if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"--depths {depth}: nets for CIFAR have 6n+2 layers: 8, 14, 20, 26, 32, ...")
+            raise ValueError(
+                f"--depths {depth}: nets for CIFAR have 6n+2 layers: 8, 14, 20, 26, 32, ..."
+            )
     exhibit = module.EXHIBIT
     without_effect = {
         "--depths": depths and not module.DEPTHS,
@@ -57,13 +66,25 @@ def budget_of(module: ExhibitModule, name: str, data: str | None = None, *, seed
             raise ValueError(f"{option} has no effect in {exhibit.name}: leave it out")
     if exhibit.data == "ImageNet":
         return imagenet_budget(name, data, seeds=seeds)
-    own = module.DEPTHS.get(name, Depths(both=())) if not depths else Depths(both=tuple(sorted(set(depths))))
+    own = (
+        module.DEPTHS.get(name, Depths(both=()))
+        if not depths
+        else Depths(both=tuple(sorted(set(depths))))
+    )
     if own.both and len({*own.both, *own.residual}) < exhibit.fewest_depths:
-        raise ValueError(f"--depths {own.both[0]}: {exhibit.name} compares at least {exhibit.fewest_depths}, as in 20,56")
+        raise ValueError(
+            f"--depths {own.both[0]}: {exhibit.name} compares at least {exhibit.fewest_depths}, as in 20,56"
+        )
     if exhibit.most_depths is not None and len(own.both) > exhibit.most_depths:
-        raise ValueError(f"--depths {','.join(map(str, own.both))}: {exhibit.name} is of one net, as in --depths {own.both[0]}")
+        raise ValueError(
+            f"--depths {','.join(map(str, own.both))}: {exhibit.name} is of one net, as in --depths {own.both[0]}"
+        )
     return exhibit_budget(
-        name, data or ("" if exhibit.data == "none" else "cifar10"), depths=own.both, extra_residual_depths=own.residual, seeds=seeds
+        name,
+        data or ("" if exhibit.data == "none" else "cifar10"),
+        depths=own.both,
+        extra_residual_depths=own.residual,
+        seeds=seeds,
     )
 
 
@@ -81,8 +102,22 @@ def run_exhibit(
 ) -> ExhibitReport:
     """Train what is needed below `folder`/runs, and measure. StudyStopped where a signal ended the training."""
     started, folder = time.monotonic(), Path(folder)
-    stages = Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
-    evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, evaluate=evaluate, data_dir=data_dir, say=say)
+    stages = Stages(
+        budget,
+        folder / "runs",
+        engine,
+        [] if data_dir is None else ["--data-dir", str(data_dir)],
+        say,
+    )
+    evidence = Evidence(
+        budget=budget,
+        runs=stages.runs,
+        folder=folder,
+        fit=fit,
+        evaluate=evaluate,
+        data_dir=data_dir,
+        say=say,
+    )
     stages.train(module.conditions(budget), module.EXHIBIT.title, continue_command)
     measured = _without_failed(module.measure(evidence), stages.failure_lines())
     measured = replace(measured, notes=(*measured.notes, *stages.notes()))
@@ -102,7 +137,10 @@ def _without_failed(measured: Measured, failures: Sequence[str]) -> Measured:
     if not failures:
         return measured
     because = f"{len(failures)} run(s) failed, as {failures[0]}"
-    lines = (replace(line, outcome="undecided", because=because) if line.num_lost else line for line in measured.lines)
+    lines = (
+        replace(line, outcome="undecided", because=because) if line.num_lost else line
+        for line in measured.lines
+    )
     return replace(measured, lines=tuple(lines))
 
 
@@ -115,7 +153,11 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
         repeat.append(Facts(circumstances(run.environment), "Circumstances of the first run"))
     reasons: list[Item] = [f"{told}." for told in reasons_of(measured.lines)]
     sections = [
-        Section("The paper and ours", "\n\n".join(measured.notes), [lines_table(measured.lines), *reasons] if measured.lines else []),
+        Section(
+            "The paper and ours",
+            "\n\n".join(measured.notes),
+            [lines_table(measured.lines), *reasons] if measured.lines else [],
+        ),
         Section("Figures", "", measured.figures),
         Section("Tables", "", measured.tables),
         Section("Rule", report.exhibit.rule),
@@ -123,9 +165,11 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
     ]
     name = report.exhibit.section.partition(",")[0]
     return Page(
-        f"{name}: {report.exhibit.title}", "He, Zhang, Ren and Sun (2015), and what this machine measured.",
-        [section for section in sections if section.items or section.text], _facts(report),
-    )  # fmt: skip
+        f"{name}: {report.exhibit.title}",
+        "He, Zhang, Ren and Sun (2015), and what this machine measured.",
+        [section for section in sections if section.items or section.text],
+        _facts(report),
+    )
 
 
 def lines_table(lines: Iterable[Line]) -> Table:
@@ -135,7 +179,9 @@ def lines_table(lines: Iterable[Line]) -> Table:
         "Ours: mean ± standard deviation over n seeds, and the interval of the mean. Differences are ours minus the paper's, or those "
         "that a line is about; of a verdict on several depths their interval is simultaneous, and its confidence stands beside it."
     )
-    return Table(caption, columns, [[line.what, Verdict(line.outcome), *texts(line)] for line in lines])
+    return Table(
+        caption, columns, [[line.what, Verdict(line.outcome), *texts(line)] for line in lines]
+    )
 
 
 def reasons_of(lines: Iterable[Line]) -> list[str]:
@@ -144,7 +190,10 @@ def reasons_of(lines: Iterable[Line]) -> list[str]:
     for line in lines:
         if line.because:
             by_reason.setdefault(line.because, []).append(line.what)
-    return [f"{whats[0]}{f' and {len(whats) - 1} more' if whats[1:] else ''}: {because}" for because, whats in by_reason.items()]
+    return [
+        f"{whats[0]}{f' and {len(whats) - 1} more' if whats[1:] else ''}: {because}"
+        for because, whats in by_reason.items()
+    ]
 
 
 _UNITS = {"standard deviation": "", "10^9": " × 10⁹", "10^6": " × 10⁶"}
@@ -158,16 +207,34 @@ def texts(line: Line) -> tuple[str, str, str]:
     """The paper's number, ours and the difference, each with its unit."""
     numbers = line.summary
     unit = _UNITS.get(line.unit, f" {line.unit}")
-    paper = "" if line.paper is None else f"{line.paper:.2f}{unit}" if line.unit == "%" else f"{line.paper:g}{unit}"
+    paper = (
+        ""
+        if line.paper is None
+        else f"{line.paper:.2f}{unit}"
+        if line.unit == "%"
+        else f"{line.paper:g}{unit}"
+    )
     if numbers is None:
         return paper, "", ""
-    spread = "" if numbers.standard_deviation is None else f" ± {numbers.standard_deviation:.{_digits(line)}f}"
+    spread = (
+        ""
+        if numbers.standard_deviation is None
+        else f" ± {numbers.standard_deviation:.{_digits(line)}f}"
+    )
     counted = line.unit.startswith("10^")  # nothing random, so that there is no number of seeds
-    ours = f"{numbers.mean:.{_digits(line)}f}{spread}{unit}{'' if counted else f' ({numbers.n})'}" if numbers.n else "no result"
-    if line.paper is not None and numbers.interval is not None:  # else it stands beside the difference, which is all there is
+    ours = (
+        f"{numbers.mean:.{_digits(line)}f}{spread}{unit}{'' if counted else f' ({numbers.n})'}"
+        if numbers.n
+        else "no result"
+    )
+    if (
+        line.paper is not None and numbers.interval is not None
+    ):  # else it stands beside the difference, which is all there is
         low, high = numbers.interval
         ours += f" [{low:.{_digits(line)}f}, {high:.{_digits(line)}f}]"
-    ours += f", {numbers.num_diverged} without a result" if numbers.n and numbers.num_diverged else ""
+    ours += (
+        f", {numbers.num_diverged} without a result" if numbers.n and numbers.num_diverged else ""
+    )
     return paper, ours, difference_text(line)
 
 
@@ -180,8 +247,16 @@ def difference_text(line: Line) -> str:
     if line.difference is None:
         return ""
     digits = _digits(line)
-    around = "" if line.interval is None else f" [{line.interval.low:+.{digits}f}, {line.interval.high:+.{digits}f}]"
-    level = "" if math.isclose(line.confidence, CONFIDENCE) or not around else f" ({100 * line.confidence:.4g} %)"
+    around = (
+        ""
+        if line.interval is None
+        else f" [{line.interval.low:+.{digits}f}, {line.interval.high:+.{digits}f}]"
+    )
+    level = (
+        ""
+        if math.isclose(line.confidence, CONFIDENCE) or not around
+        else f" ({100 * line.confidence:.4g} %)"
+    )
     return f"{line.difference:+.{digits}f}{around}{level}"
 
 
@@ -206,14 +281,19 @@ def exhibit_json(report: ExhibitReport) -> dict[str, Any]:
 def _line_json(line: Line) -> dict[str, Any]:
     numbers = line.summary
     return {
-        "what": line.what, "unit": line.unit, "paper": line.paper, "values": [or_none(value) for value in line.values],
+        "what": line.what,
+        "unit": line.unit,
+        "paper": line.paper,
+        "values": [or_none(value) for value in line.values],
         "mean": None if numbers is None else or_none(numbers.mean),
         "standard_deviation": None if numbers is None else numbers.standard_deviation,
         "interval": None if numbers is None or numbers.interval is None else list(numbers.interval),
-        "difference": line.difference, "difference_interval": None if line.interval is None else list(line.interval),
+        "difference": line.difference,
+        "difference_interval": None if line.interval is None else list(line.interval),
         "difference_confidence": None if line.interval is None else line.confidence,
-        "verdict": line.outcome, "because": line.because,
-    }  # fmt: skip
+        "verdict": line.outcome,
+        "because": line.because,
+    }
 
 
 def _facts(report: ExhibitReport) -> dict[str, str]:
@@ -222,7 +302,10 @@ def _facts(report: ExhibitReport) -> dict[str, str]:
     if report.num_runs or report.num_diverged:
         diverged = f", {report.num_diverged} diverged" if report.num_diverged else ""
         facts = {
-            "data": budget.data, "budget": budget.name, "runs": f"{report.num_runs} complete{diverged}",
-            "seeds": ", ".join(map(str, budget.judge_seeds)), **facts,
-        }  # fmt: skip
+            "data": budget.data,
+            "budget": budget.name,
+            "runs": f"{report.num_runs} complete{diverged}",
+            "seeds": ", ".join(map(str, budget.judge_seeds)),
+            **facts,
+        }
     return facts

@@ -33,11 +33,23 @@ def figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
     for name, said in (("train", "training"), ("test", "test")):
         series: list[Series] = []
         for depth in (shallow, max(at)):
-            series += seeds_series(f"plain-{depth}", _curves(evidence, "plain", depth, name), group=f"plain-{depth}")
+            series += seeds_series(
+                f"plain-{depth}", _curves(evidence, "plain", depth, name), group=f"plain-{depth}"
+            )
         title = f"{said.capitalize()} error of plain-{shallow} and plain-{max(at)}"
         place = "left" if name == "train" else "right"
         caption = f"As the paper's figure 1, {place}. Bold: mean over seeds; pale: each seed.{_bands(evidence)}"
-        figures.append(Figure(f"figure-1-{said}", title, caption, "iteration", f"{said} error (%)", series, y_limits=(0.0, 100.0)))
+        figures.append(
+            Figure(
+                f"figure-1-{said}",
+                title,
+                caption,
+                "iteration",
+                f"{said} error (%)",
+                series,
+                y_limits=(0.0, 100.0),
+            )
+        )
     return figures
 
 
@@ -47,13 +59,20 @@ def figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
     label = "plain" if kind == "plain" else "ResNet"
     for depth in at:
         name = f"{label}-{depth}"
-        series += seeds_series(f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True)
+        series += seeds_series(
+            f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True
+        )
         series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name)
     return Figure(
-        f"figure-6-{kind}", f"{kind.capitalize()} networks",
+        f"figure-6-{kind}",
+        f"{kind.capitalize()} networks",
         f"As the paper's figure 6. Training error is of the running, augmented batches.{_bands(evidence)}",
-        "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles=_styles(evidence),
-    )  # fmt: skip
+        "iteration",
+        "error (%)",
+        series,
+        y_limits=(0.0, 100.0),
+        styles=_styles(evidence),
+    )
 
 
 def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
@@ -61,14 +80,25 @@ def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
     series: list[Series] = []
     for kind, at in trained.items():
         for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):
-            by_seed = zip(evidence.budget.judge_seeds, protocol.by_depth(evidence, kind, field, at), strict=True)
-            curves: dict[int, Curve] = {seed: list(zip(at, errors, strict=True)) for seed, errors in by_seed}
+            by_seed = zip(
+                evidence.budget.judge_seeds,
+                protocol.by_depth(evidence, kind, field, at),
+                strict=True,
+            )
+            curves: dict[int, Curve] = {
+                seed: list(zip(at, errors, strict=True)) for seed, errors in by_seed
+            }
             series += seeds_series(f"{kind}, {said}", curves, group=kind, dashed=said == "training")
     return Figure(
-        "error-against-depth", "Error against depth",
+        "error-against-depth",
+        "Error against depth",
         f"At the end of training. Training error is on clean images with batch-norm statistics recomputed.{_bands(evidence)}",
-        "layers", "error (%)", series, y_limits=(0.0, 100.0), styles=_styles(evidence),
-    )  # fmt: skip
+        "layers",
+        "error (%)",
+        series,
+        y_limits=(0.0, 100.0),
+        styles=_styles(evidence),
+    )
 
 
 def _bands(evidence: Evidence) -> str:
@@ -81,5 +111,11 @@ def _styles(evidence: Evidence) -> dict[Style, str]:
 
 def _curves(evidence: Evidence, kind: Kind, depth: int, records: str) -> dict[int, Curve | None]:
     """By seed; None for a run that diverged."""
-    runs = {seed: protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds}
-    return {seed: None if run is None else curve(run.metrics(), records, "top1_error_pct") for seed, run in runs.items()}
+    runs = {
+        seed: protocol.judged_run(evidence, model_name(kind, depth), seed)
+        for seed in evidence.budget.judge_seeds
+    }
+    return {
+        seed: None if run is None else curve(run.metrics(), records, "top1_error_pct")
+        for seed, run in runs.items()
+    }

@@ -26,7 +26,10 @@ NETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "resnet101": ("resnet101", ()),
     "resnet152": ("resnet152", ()),
 }
-_CLASSES, _IMAGES = ("n01440764", "n15075141"), 1_281_167  # the first and the last of 1,000, and how many there are to train on
+_CLASSES, _IMAGES = (
+    ("n01440764", "n15075141"),
+    1_281_167,
+)  # the first and the last of 1,000, and how many there are to train on
 MISSING = "needs ImageNet (ILSVRC2012 as class folders train/ and val/): --data FOLDER"
 
 RULE = (
@@ -35,20 +38,36 @@ RULE = (
 )
 
 _SMOKE = (
-    "data.size_px=32", "train.batch_size=8", "train.read_every_steps=2", "schedule.kind=constant", 'schedule.duration="4 steps"',
-    'evaluation.every="2 steps"', "evaluation.test_curve=true", "evaluation.recompute_images=16",
-)  # fmt: skip
+    "data.size_px=32",
+    "train.batch_size=8",
+    "train.read_every_steps=2",
+    "schedule.kind=constant",
+    'schedule.duration="4 steps"',
+    'evaluation.every="2 steps"',
+    "evaluation.test_curve=true",
+    "evaluation.recompute_images=16",
+)
 
 
 def imagenet_budget(name: str, data: str | None, *, seeds: int | None = None) -> Budget:
     """Smoke: does it run, on any folder. Short: the recipe `imagenet-smoke`. Full: the paper's own, one seed as there."""
     if name not in ("smoke", "short", "full"):
         raise ValueError(f"--budget {name}: allowed are smoke, short and full")
-    overrides = {"smoke": _SMOKE, "short": ("evaluation.test_curve=true",), "full": ("evaluation.test_curve=true",)}[name]
+    overrides = {
+        "smoke": _SMOKE,
+        "short": ("evaluation.test_curve=true",),
+        "full": ("evaluation.test_curve=true",),
+    }[name]
     return Budget(
-        name=name, data=data or "", recipe="imagenet" if name == "full" else "imagenet-smoke", overrides=overrides,  # type: ignore[arg-type]
-        depths=(), learning_rates=(0.1,), choice_seeds=(), judge_seeds=tuple(range(seeds or 1)),
-    )  # fmt: skip
+        name=name,
+        data=data or "",
+        recipe="imagenet" if name == "full" else "imagenet-smoke",
+        overrides=overrides,  # type: ignore[arg-type]
+        depths=(),
+        learning_rates=(0.1,),
+        choice_seeds=(),
+        judge_seeds=tuple(range(seeds or 1)),
+    )
 
 
 def condition(label: str, seed: int) -> Condition:
@@ -59,7 +78,11 @@ def condition(label: str, seed: int) -> Condition:
 
 def conditions(budget: Budget, labels: Iterable[str]) -> list[Condition]:
     """A run for each row and seed; none without data."""
-    return [condition(label, seed) for label in labels for seed in budget.judge_seeds] if budget.data else []
+    return (
+        [condition(label, seed) for label in labels for seed in budget.judge_seeds]
+        if budget.data
+        else []
+    )
 
 
 def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) -> tuple[Line, ...]:
@@ -73,11 +96,17 @@ def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) 
                 because = "not at this budget" if evidence.budget.data else MISSING
                 made.append(not_run(what, because, unit="%", paper=paper))
                 continue
-            values = [errors(evidence, label, seed, protocol) for seed in evidence.budget.judge_seeds]
-            if place == 1 and any(math.isfinite(top1) and math.isnan(top5_) for top1, top5_ in values):
+            values = [
+                errors(evidence, label, seed, protocol) for seed in evidence.budget.judge_seeds
+            ]
+            if place == 1 and any(
+                math.isfinite(top1) and math.isnan(top5_) for top1, top5_ in values
+            ):
                 made.append(not_run(what, "fewer than six classes", unit="%", paper=paper))
                 continue
-            made.append(against_paper(what, [pair[place] for pair in values], paper, same_protocol=judged))
+            made.append(
+                against_paper(what, [pair[place] for pair in values], paper, same_protocol=judged)
+            )
     return tuple(made)
 
 
@@ -91,13 +120,22 @@ def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tu
     """Errors of one run or of an ensemble by a protocol of testing, kept in the (first) run as analysis/evaluation-PROTOCOL.json."""
     name = f"evaluation-{protocol}" + (f"-{len(runs)}" if len(runs) > 1 else "")
     record, names = runs[0].analysis(name), [run.path.name for run in runs]
-    seals = [run.result["checksum"] for run in runs]  # the record itself is bound to the first alone
+    seals = [
+        run.result["checksum"] for run in runs
+    ]  # the record itself is bound to the first alone
     if record is None or record["runs"] != names or record.get("seals") != seals:
-        found = evidence.evaluate([run.path for run in runs], protocol=protocol, data_dir=evidence.data_dir)
+        found = evidence.evaluate(
+            [run.path for run in runs], protocol=protocol, data_dir=evidence.data_dir
+        )
         record = {
-            "protocol": protocol, "runs": names, "seals": seals, "images": found.num_images, "loss": found.loss,
-            "top1_error_pct": found.top1_error_pct, "top5_error_pct": found.top5_error_pct,
-        }  # fmt: skip
+            "protocol": protocol,
+            "runs": names,
+            "seals": seals,
+            "images": found.num_images,
+            "loss": found.loss,
+            "top1_error_pct": found.top1_error_pct,
+            "top5_error_pct": found.top5_error_pct,
+        }
         runs[0].write_analysis(name, record)
     top5_error = record["top5_error_pct"]
     return float(record["top1_error_pct"]), math.nan if top5_error is None else float(top5_error)
@@ -123,4 +161,6 @@ def notes(evidence: Evidence) -> tuple[str, ...]:
     if not evidence.budget.data or is_imagenet(evidence):
         return ()
     name = Path(evidence.budget.data).name
-    return (f"{name} is a stand-in: it is not ImageNet, so that its errors have no reason to agree with the paper's.",)
+    return (
+        f"{name} is a stand-in: it is not ImageNet, so that its errors have no reason to agree with the paper's.",
+    )

@@ -43,7 +43,11 @@ class Item:
 
 def inventory(results: Path | None) -> list[Item]:
     """Every table and figure, in the order of the paper. `results` is searched for complete runs, at any depth."""
-    complete = {} if results is None else {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
+    complete = (
+        {}
+        if results is None
+        else {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
+    )
     return [_item(name, complete) for name in NAMES]
 
 
@@ -63,7 +67,10 @@ def claims_inventory(results: Path | None) -> ClaimsItem:
     budget = paper_budget("full", "cifar10")
     evidence = Evidence(budget=budget, runs={}, folder=Path("runs"), fit=lambda *given, steps: [])
     first = [condition for module in load_claims() for condition in module.conditions(budget)]
-    jobs = {job.folder: job for job in jobs_of([*first, *protocol.judged_conditions(evidence)], budget, Path("runs"))}
+    jobs = {
+        job.folder: job
+        for job in jobs_of([*first, *protocol.judged_conditions(evidence)], budget, Path("runs"))
+    }
     work = sum(arithmetic(job.recipe) for job in jobs.values())
     places = [] if results is None else sorted(results.rglob("claims.json"))
     return ClaimsItem(
@@ -86,7 +93,9 @@ def _judged(path: Path) -> tuple[str, int, int]:
 def _item(name: str, complete: dict[str, Path]) -> Item:
     module = load_exhibit(name)
     data = {"none": None, "CIFAR-10": "cifar10", "ImageNet": "ILSVRC2012"}[module.EXHIBIT.data]
-    budgets = ("short", "full") if module.EXHIBIT.data == "ImageNet" else ("short", "medium", "full")
+    budgets = (
+        ("short", "full") if module.EXHIBIT.data == "ImageNet" else ("short", "medium", "full")
+    )
     jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in budgets}
     work = sum(arithmetic(job.recipe) for job in jobs["full"])
     return Item(
@@ -97,8 +106,13 @@ def _item(name: str, complete: dict[str, Path]) -> Item:
         num_runs=len(jobs["full"]),
         hours_two_cores=work / MACS_A_SECOND_TWO_CORES / 3600 if work else None,
         hours_one_gpu=work / MACS_A_SECOND_ONE_GPU / 3600 if work else None,
-        estimated=module.EXHIBIT.data == "ImageNet",  # whose wider layers fill a GPU better: rather less
-        committed={budget: (_count(listed, complete), len(listed)) for budget, listed in jobs.items() if listed},
+        estimated=module.EXHIBIT.data
+        == "ImageNet",  # whose wider layers fill a GPU better: rather less
+        committed={
+            budget: (_count(listed, complete), len(listed))
+            for budget, listed in jobs.items()
+            if listed
+        },
     )
 
 
@@ -108,4 +122,7 @@ def _jobs(budget: Budget, name: str) -> list[Job]:
 
 def _count(jobs: Iterable[Job], complete: dict[str, Path]) -> int:
     """Jobs of which a run of the same name, which holds the hash of its recipe, lies there."""
-    return sum(job.folder.name in complete and RunFolder(complete[job.folder.name]).is_complete for job in jobs)
+    return sum(
+        job.folder.name in complete and RunFolder(complete[job.folder.name]).is_complete
+        for job in jobs
+    )

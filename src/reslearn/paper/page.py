@@ -31,12 +31,27 @@ def claims_page(report: ClaimsReport, *, command: Sequence[str]) -> Page:
     figures: list[Any] = [_own_panels(finding) for finding in findings if finding.figures]
     sections = [
         Section("What was found", headline(evidence)),
-        Section("The claims", "Each claim is an experiment whose rule was fixed before the data were looked at.", [claims_table(findings)]),
+        Section(
+            "The claims",
+            "Each claim is an experiment whose rule was fixed before the data were looked at.",
+            [claims_table(findings)],
+        ),
         Section("As in the paper's figures", "", paper_figures(evidence)),
         Section("Figures of single claims", "", figures),
         Section("Rules", "What each verdict was decided by.", [_rules(findings)]),
-        Section("Learning rates", _LEARNING_RATES + _choice_runs(evidence.budget), _learning_rates(evidence)),
-        Section("How to repeat it", "", [Code(shlex.join(command), "Command"), Facts(_circumstances(evidence), "Circumstances")]),
+        Section(
+            "Learning rates",
+            _LEARNING_RATES + _choice_runs(evidence.budget),
+            _learning_rates(evidence),
+        ),
+        Section(
+            "How to repeat it",
+            "",
+            [
+                Code(shlex.join(command), "Command"),
+                Facts(_circumstances(evidence), "Circumstances"),
+            ],
+        ),
     ]
     return Page(
         "Deep residual learning, claim by claim",
@@ -50,7 +65,11 @@ def headline(evidence: Evidence) -> str:
     """The result for a newcomer, in plain words and the numbers of this machine."""
     shallow, deep = min(evidence.budget.depths), max(evidence.budget.depths)
     data = _DATA_WORDS.get(evidence.budget.data, evidence.budget.data)
-    error = {(kind, depth): _mean_error(evidence, kind, depth) for kind in protocol.BOTH for depth in (shallow, deep)}
+    error = {
+        (kind, depth): _mean_error(evidence, kind, depth)
+        for kind in protocol.BOTH
+        for depth in (shallow, deep)
+    }
     opening = f"Networks of {shallow} to {deep} layers learned to tell apart {data}."
     if any(math.isnan(value) for value in error.values()):
         return opening
@@ -82,12 +101,18 @@ def as_json(report: ClaimsReport) -> dict[str, Any]:
         "diverged": report.num_diverged,
         "claims": [
             {
-                "claim": f.claim.identifier, "text": f.claim.text, "section": f.claim.section, "rule": f.claim.rule, "outcome": f.outcome,
-                "measured": f.measured, "numbers": plain(f.numbers), "rests_on": list(f.rests_on),
+                "claim": f.claim.identifier,
+                "text": f.claim.text,
+                "section": f.claim.section,
+                "rule": f.claim.rule,
+                "outcome": f.outcome,
+                "measured": f.measured,
+                "numbers": plain(f.numbers),
+                "rests_on": list(f.rests_on),
             }
             for f in report.findings
         ],
-    }  # fmt: skip
+    }
 
 
 _LEARNING_RATES = (
@@ -97,7 +122,11 @@ _LEARNING_RATES = (
 
 
 def _choice_runs(budget: Budget) -> str:
-    return f" The runs to choose by had {', '.join(budget.choice_overrides)}." if budget.choice_overrides else ""
+    return (
+        f" The runs to choose by had {', '.join(budget.choice_overrides)}."
+        if budget.choice_overrides
+        else ""
+    )
 
 
 def _own_panels(finding: Finding) -> Figure | Panels:
@@ -120,24 +149,37 @@ def _learning_rates(evidence: Evidence) -> list[Table]:
     if not rows:
         return []
     columns = ["network", *(f"loss at {rate:g}" for rate in rates), "chosen"]
-    shown = [[row[0], *("diverged" if v is None else f"{v:.3g}" for v in row[1:-1]), row[-1]] for row in rows]
+    shown = [
+        [row[0], *("diverged" if v is None else f"{v:.3g}" for v in row[1:-1]), row[-1]]
+        for row in rows
+    ]
     return [
-        Table("Training loss at the end, batch-norm statistics recomputed; edge: a better one may lie beyond those tried.", columns, shown)
+        Table(
+            "Training loss at the end, batch-norm statistics recomputed; edge: a better one may lie beyond those tried.",
+            columns,
+            shown,
+        )
     ]
 
 
 def _mean_error(evidence: Evidence, kind: Kind, depth: int) -> float:
-    runs = [protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds]
+    runs = [
+        protocol.judged_run(evidence, model_name(kind, depth), seed)
+        for seed in evidence.budget.judge_seeds
+    ]
     return mean_of([float(run.result[protocol.TRAINING_ERROR]) for run in runs if run is not None])
 
 
 def _facts(report: ClaimsReport) -> dict[str, str]:
     budget, count = report.evidence.budget, Counter(finding.outcome for finding in report.findings)
     return {
-        "verdicts": ", ".join(f"{count[outcome]} {outcome}" for outcome in OUTCOMES if count[outcome]),
+        "verdicts": ", ".join(
+            f"{count[outcome]} {outcome}" for outcome in OUTCOMES if count[outcome]
+        ),
         "data": budget.data,
         "budget": budget.name,
-        "runs": f"{report.num_runs} complete" + (f", {report.num_diverged} diverged" if report.num_diverged else ""),
+        "runs": f"{report.num_runs} complete"
+        + (f", {report.num_diverged} diverged" if report.num_diverged else ""),
         "judged on": f"seeds {', '.join(map(str, budget.judge_seeds))}",
         "time": duration(report.seconds),
     }

@@ -43,7 +43,9 @@ def model_name(kind: Kind, depth: int) -> str:
 
 def depths(budget: Budget, kind: Kind) -> tuple[int, ...]:
     """All depths at which a family is trained, rising."""
-    return tuple(sorted({*budget.depths, *(budget.extra_residual_depths if kind == "residual" else ())}))
+    return tuple(
+        sorted({*budget.depths, *(budget.extra_residual_depths if kind == "residual" else ())})
+    )
 
 
 def models(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[str]:
@@ -68,20 +70,34 @@ def choose(evidence: Evidence, model: str) -> Choice:
     budget = evidence.budget
     losses: dict[float, float] = {}
     for lr in budget.learning_rates if len(budget.learning_rates) > 1 else ():
-        runs = [evidence.runs.get(_choice_condition(budget, model, lr, seed)) for seed in budget.choice_seeds]
-        losses[lr] = math.fsum(math.inf if run is None else _value(run, TRAINING_LOSS) for run in runs) / len(runs)
+        runs = [
+            evidence.runs.get(_choice_condition(budget, model, lr, seed))
+            for seed in budget.choice_seeds
+        ]
+        losses[lr] = math.fsum(
+            math.inf if run is None else _value(run, TRAINING_LOSS) for run in runs
+        ) / len(runs)
     best = min(losses, key=lambda lr: (losses[lr], lr), default=budget.learning_rates[0])
     return Choice(model=model, learning_rate=best, losses=losses)
 
 
 def judged_condition(evidence: Evidence, model: str, seed: int) -> Condition:
     """The run of a net at its chosen learning rate."""
-    return Condition(model=model, seed=seed, overrides=overrides(model, choose(evidence, model).learning_rate), why="to judge")
+    return Condition(
+        model=model,
+        seed=seed,
+        overrides=overrides(model, choose(evidence, model).learning_rate),
+        why="to judge",
+    )
 
 
 def judged_conditions(evidence: Evidence, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
     """Every net at its chosen learning rate, on the seeds to judge on."""
-    return [judged_condition(evidence, model, seed) for model in models(evidence.budget, kinds) for seed in evidence.budget.judge_seeds]
+    return [
+        judged_condition(evidence, model, seed)
+        for model in models(evidence.budget, kinds)
+        for seed in evidence.budget.judge_seeds
+    ]
 
 
 def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
@@ -91,13 +107,17 @@ def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condi
         Condition(model=model, seed=seed, overrides=overrides(model, lr), why="to judge")
         for model in models(budget, kinds)
         for seed in budget.judge_seeds
-    ]  # fmt: skip
+    ]
 
 
 def trained(evidence: Evidence, kind: Kind) -> list[int]:
     """Depths of which a judged run is there."""
     seeds = evidence.budget.judge_seeds
-    return [d for d in depths(evidence.budget, kind) if any(judged_run(evidence, model_name(kind, d), seed) for seed in seeds)]
+    return [
+        d
+        for d in depths(evidence.budget, kind)
+        if any(judged_run(evidence, model_name(kind, d), seed) for seed in seeds)
+    ]
 
 
 def judged_run(evidence: Evidence, model: str, seed: int) -> RunFolder | None:
@@ -108,7 +128,12 @@ def judged_run(evidence: Evidence, model: str, seed: int) -> RunFolder | None:
 def by_depth(evidence: Evidence, kind: Kind, field: str, at: Sequence[int]) -> list[list[float]]:
     """One curve a judged seed: `field` of result.json at each depth of `at`, nan where the run diverged."""
     return [
-        [math.nan if (run := judged_run(evidence, model_name(kind, depth), seed)) is None else _value(run, field) for depth in at]
+        [
+            math.nan
+            if (run := judged_run(evidence, model_name(kind, depth), seed)) is None
+            else _value(run, field)
+            for depth in at
+        ]
         for seed in evidence.budget.judge_seeds
     ]
 
@@ -116,7 +141,12 @@ def by_depth(evidence: Evidence, kind: Kind, field: str, at: Sequence[int]) -> l
 def _choice_condition(budget: Budget, model: str, learning_rate: float, seed: int) -> Condition:
     """Nothing but its training loss is wanted of it."""
     spared = ("evaluation.test_curve=false", "evaluation.snapshots=[]", *budget.choice_overrides)
-    return Condition(model=model, seed=seed, overrides=(*overrides(model, learning_rate), *spared), why="to choose its learning rate")
+    return Condition(
+        model=model,
+        seed=seed,
+        overrides=(*overrides(model, learning_rate), *spared),
+        why="to choose its learning rate",
+    )
 
 
 def lost_but_deepest(curves: Sequence[Sequence[float]]) -> bool:

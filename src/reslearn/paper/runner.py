@@ -48,13 +48,31 @@ def run_claims(
     A run that diverged is evidence; one that failed otherwise (no memory, a full disk) leaves the claims that need it undecided.
     """
     started, folder = time.monotonic(), Path(folder)
-    stages = Stages(budget, folder / "runs", engine, [] if data_dir is None else ["--data-dir", str(data_dir)], say)
-    evidence = Evidence(budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say)
+    stages = Stages(
+        budget,
+        folder / "runs",
+        engine,
+        [] if data_dir is None else ["--data-dir", str(data_dir)],
+        say,
+    )
+    evidence = Evidence(
+        budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say
+    )
     first = {claim.CLAIM.identifier: claim.conditions(budget) for claim in claims}
-    stages.train((condition for needed in first.values() for condition in needed), "choosing learning rates", continue_command)
+    stages.train(
+        (condition for needed in first.values() for condition in needed),
+        "choosing learning rates",
+        continue_command,
+    )
     then = {claim.CLAIM.identifier: _judged_conditions(claim, evidence) for claim in claims}
-    stages.train((condition for needed in then.values() for condition in needed), "each net at its learning rate", continue_command)
-    findings = _judge_all(claims, evidence, stages, {name: [*first[name], *then[name]] for name in first}, judges)
+    stages.train(
+        (condition for needed in then.values() for condition in needed),
+        "each net at its learning rate",
+        continue_command,
+    )
+    findings = _judge_all(
+        claims, evidence, stages, {name: [*first[name], *then[name]] for name in first}, judges
+    )
     return ClaimsReport(
         findings=findings,
         evidence=evidence,
@@ -71,24 +89,40 @@ def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition
 
 
 def _judge_all(
-    claims: Sequence[ClaimModule], evidence: Evidence, stages: Stages, needed: dict[str, list[Condition]], judges: Executor | None
+    claims: Sequence[ClaimModule],
+    evidence: Evidence,
+    stages: Stages,
+    needed: dict[str, list[Condition]],
+    judges: Executor | None,
 ) -> tuple[Finding, ...]:
     """The findings, in the order of the claims."""
     findings: dict[str, Finding] = {}
     pending: dict[Future[Finding], str] = {}
     for claim in claims:
         identifier = claim.CLAIM.identifier
-        failed = {condition: stages.failures[condition] for condition in needed[identifier] if condition in stages.failures}
+        failed = {
+            condition: stages.failures[condition]
+            for condition in needed[identifier]
+            if condition in stages.failures
+        }
         if failed:
             condition, reason = next(iter(failed.items()))
             measured = f"run {condition.model}, seed {condition.seed} failed: {reason}"
-            findings[identifier] = Finding(claim=claim.CLAIM, outcome="undecided", measured=measured)
+            findings[identifier] = Finding(
+                claim=claim.CLAIM, outcome="undecided", measured=measured
+            )
         elif judges is None:
             evidence.say(f"judging {identifier}: {claim.CLAIM.text}")
             findings[identifier] = claim.judge(evidence)
         else:
             # A module cannot be sent to another process; its name can. Nor can a terminal.
-            pending[judges.submit(_judge_by_name, str(getattr(claim, "__name__", "")), replace(evidence, say=_silent))] = identifier
+            pending[
+                judges.submit(
+                    _judge_by_name,
+                    str(getattr(claim, "__name__", "")),
+                    replace(evidence, say=_silent),
+                )
+            ] = identifier
     if pending:
         evidence.say(f"judging {len(pending)} claims")
     for future in as_completed(pending):

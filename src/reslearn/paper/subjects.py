@@ -15,13 +15,23 @@ def judged_subjects(evidence: Evidence, model: str) -> "dict[int, Subject]":
     """The finished judged runs of a net by seed, ready to be looked into; those that diverged are missing."""
     from reslearn.analysis import Subject
 
-    runs = {seed: protocol.judged_run(evidence, model, seed) for seed in evidence.budget.judge_seeds}
-    return {seed: Subject.open(run, data_dir=evidence.data_dir) for seed, run in runs.items() if run is not None}
+    runs = {
+        seed: protocol.judged_run(evidence, model, seed) for seed in evidence.budget.judge_seeds
+    }
+    return {
+        seed: Subject.open(run, data_dir=evidence.data_dir)
+        for seed, run in runs.items()
+        if run is not None
+    }
 
 
 def unless_lost(outcome: Outcome, evidence: Evidence, *models: str) -> Outcome:
     """The outcome, but "undecided" where a judged run of `models` diverged: no verdict may gain from what cannot be looked into."""
-    lost = any(protocol.judged_run(evidence, model, seed) is None for model in models for seed in evidence.budget.judge_seeds)
+    lost = any(
+        protocol.judged_run(evidence, model, seed) is None
+        for model in models
+        for seed in evidence.budget.judge_seeds
+    )
     return "undecided" if lost else outcome
 
 

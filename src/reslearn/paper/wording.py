@@ -19,7 +19,9 @@ def interval(numbers: Summary, unit: str, *, digits: int = 2) -> str:
 def means(at: tuple[int, ...], curves: list[list[float]], *, digits: int = 1) -> str:
     """1.2, 9.4, 81.0 % at 8, 20, 56 layers: means over the seeds that have a value."""
     values = [mean_of([curve[index] for curve in curves]) for index in range(len(at))]
-    numbers = ", ".join("diverged" if math.isnan(value) else f"{value:.{digits}f}" for value in values)
+    numbers = ", ".join(
+        "diverged" if math.isnan(value) else f"{value:.{digits}f}" for value in values
+    )
     return f"{numbers} % at {', '.join(map(str, at))} layers"
 
 

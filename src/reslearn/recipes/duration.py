@@ -32,7 +32,9 @@ class Length:
         if length.amount > _MOST:
             raise ValueError(f"at most {_MOST:,} are allowed")
         if length.unit == "steps" and length.amount != int(length.amount):
-            raise ValueError('whole steps are needed, as in "64000 steps"; epochs may be parts, as in "0.5 epochs"')
+            raise ValueError(
+                'whole steps are needed, as in "64000 steps"; epochs may be parts, as in "0.5 epochs"'
+            )
         return length
 
     def steps(self, *, num_images: int, batch_size: int) -> int:
@@ -61,7 +63,10 @@ def _more_than_nothing(length: Length) -> Length:
 
 
 Moment = Annotated[
-    Length, BeforeValidator(_read), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": _PATTERN.pattern})
+    Length,
+    BeforeValidator(_read),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _PATTERN.pattern}),
 ]
 # A moment of a training may be its very beginning; a duration lasts.
 Duration = Annotated[Moment, AfterValidator(_more_than_nothing)]

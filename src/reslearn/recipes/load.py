@@ -18,24 +18,49 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 # What does not change the run that a recipe stands for: how it was written down, where it runs, and what follows from the data.
-_NOT_HASHED = ("overrides", "model.num_classes", "model.in_channels", "resources.cores", "resources.gpus")
+_NOT_HASHED = (
+    "overrides",
+    "model.num_classes",
+    "model.in_channels",
+    "resources.cores",
+    "resources.gpus",
+)
 # Keys that came after runs had been kept: at this value they mean what a recipe without them meant, so those runs keep their names.
 _CAME_LATER: dict[str, Any] = {
-    "data.jitter": None, "data.colour": None, "train.sync_batch_norm": False, "model.stem": None, "model.groups": None,
-    "model.base_width": None, "model.width": None, "model.shortcut_pool": None, "model.preactivation": None, "init": None,
-    "init.entry": None, "schedule.warm_up_duration": None,
-}  # fmt: skip
+    "data.jitter": None,
+    "data.colour": None,
+    "train.sync_batch_norm": False,
+    "model.stem": None,
+    "model.groups": None,
+    "model.base_width": None,
+    "model.width": None,
+    "model.shortcut_pool": None,
+    "model.preactivation": None,
+    "init": None,
+    "init.entry": None,
+    "schedule.warm_up_duration": None,
+}
 # What nothing means where runs were kept when the key had a value at all times.
 _NOTHING_MEANS: dict[str, Any] = {"model.stride_in": "1x1"}
 # TOML has no word for nothing; data.mean and data.std have a "none" of their own.
 _MAY_BE_NONE = (
-    "data.size_px", "data.train_images", "model.shortcut", "optimizer.filter_lr", "schedule.warm_up_lr", "train.ema",
-    *_NOTHING_MEANS, *(key for key, value in _CAME_LATER.items() if value is None),
-)  # fmt: skip
+    "data.size_px",
+    "data.train_images",
+    "model.shortcut",
+    "optimizer.filter_lr",
+    "schedule.warm_up_lr",
+    "train.ema",
+    *_NOTHING_MEANS,
+    *(key for key, value in _CAME_LATER.items() if value is None),
+)
 _MISSING = ("missing", "union_tag_not_found")
 _SCHEDULES: dict[str, type[BaseModel]] = {
-    "constant": Constant, "step": Stepwise, "triangular": Triangular, "cosine": Cosine, "plateau": Plateau,
-}  # fmt: skip
+    "constant": Constant,
+    "step": Stepwise,
+    "triangular": Triangular,
+    "cosine": Cosine,
+    "plateau": Plateau,
+}
 _OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct", "warm_up_duration"}
 
 
@@ -45,7 +70,11 @@ class RecipeError(ValueError):
 
 def names() -> list[str]:
     """The recipes that ship, in alphabetical order."""
-    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in _shipped().iterdir()
+        if path.name.endswith(".toml")
+    )
 
 
 def text(name: str) -> str:
@@ -65,7 +94,9 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
     else:
         near = difflib.get_close_matches(name_or_path, names(), n=1)
         hint = f", did you mean {near[0]!r}?" if near else ":"
-        raise RecipeError(f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, or any .toml file")
+        raise RecipeError(
+            f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, or any .toml file"
+        )
     try:
         values = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
@@ -90,7 +121,11 @@ def wrong_in(text: bytes) -> list[str]:
     try:
         Recipe.model_validate_json(text, strict=True)
     except ValidationError as error:
-        return [_explain(problem, ()) for problem in error.errors(include_url=False) if problem["type"] not in _MISSING]
+        return [
+            _explain(problem, ())
+            for problem in error.errors(include_url=False)
+            if problem["type"] not in _MISSING
+        ]
     return []
 
 
@@ -109,14 +144,21 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Where two resolved recipes differ in what they compute, as "optimizer.lr: 0.1 -> 0.2"."""
     a, b = _computes(ours), _computes(theirs)
     keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-    return [f"{key}: {show(a.get(key, _CAME_LATER.get(key)))} -> {show(b.get(key, _CAME_LATER.get(key)))}" for key in keys]
+    return [
+        f"{key}: {show(a.get(key, _CAME_LATER.get(key)))} -> {show(b.get(key, _CAME_LATER.get(key)))}"
+        for key in keys
+    ]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+        flat.update(
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {prefix + key: value}
+        )
     return flat
 
 
@@ -124,7 +166,11 @@ def _computes(values: Mapping[str, Any]) -> dict[str, Any]:
     """What of a resolved recipe decides what is computed, by dotted keys."""
     flat = {key: value for key, value in flatten(values).items() if key not in _NOT_HASHED}
     flat |= {key: meant for key, meant in _NOTHING_MEANS.items() if flat.get(key) is None}
-    return {key: value for key, value in flat.items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in _CAME_LATER or value != _CAME_LATER[key]
+    }
 
 
 def _shipped() -> Any:
@@ -145,7 +191,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         value: Any = tomllib.loads(f"value = {written.strip()}")["value"]
     except tomllib.TOMLDecodeError:
-        value = written.strip()  # bare words are texts, so that --set model.name=resnet56 needs no quotes
+        value = (
+            written.strip()
+        )  # bare words are texts, so that --set model.name=resnet56 needs no quotes
         value = {"true": True, "false": False}.get(value.lower(), value)  # as Python writes them
     if value == "none" and key.strip() in _MAY_BE_NONE:
         value = None
@@ -155,7 +203,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {name} is no table")
-    if key.strip() == "schedule.kind" and table.get("kind") != value:  # the old kind's own keys have no meaning in the new one
+    if (
+        key.strip() == "schedule.kind" and table.get("kind") != value
+    ):  # the old kind's own keys have no meaning in the new one
         for foreign in set(table) - _OF_EVERY_SCHEDULE:
             del table[foreign]
     table[last] = value
@@ -165,7 +215,9 @@ def _validate(values: Mapping[str, Any], *, source: str, overrides: Sequence[str
     try:
         return Recipe.model_validate_json(json.dumps(dict(values), default=str), strict=True)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem, overrides) for problem in error.errors(include_url=False))
+        problems = "; ".join(
+            _explain(problem, overrides) for problem in error.errors(include_url=False)
+        )
         raise RecipeError(f"{source}: {problems}") from None
 
 
@@ -173,9 +225,13 @@ def _explain(problem: "ErrorDetails", overrides: Sequence[str]) -> str:
     """key = value, what is allowed, and the flag it came from if it did."""
     path, allowed = [str(part) for part in problem["loc"]], _keys_beside(problem["loc"])
     if path[:1] == ["schedule"] and len(path) > 1 and path[1] in _SCHEDULES:
-        del path[1]  # pydantic puts the tag of a union into the path: schedule.step.factor is schedule.factor to the user
+        del path[
+            1
+        ]  # pydantic puts the tag of a union into the path: schedule.step.factor is schedule.factor to the user
     key, given = ".".join(path), problem["input"]
-    flags = [text for text in overrides if f"{key}.".startswith(f"{text.partition('=')[0].strip()}.")]
+    flags = [
+        text for text in overrides if f"{key}.".startswith(f"{text.partition('=')[0].strip()}.")
+    ]
     origin = f" (from --set {flags[-1]})" if flags else ""
     equation = f"{key} = {show(given)}"
     match problem["type"]:
@@ -193,7 +249,9 @@ def _explain(problem: "ErrorDetails", overrides: Sequence[str]) -> str:
             return f"{key}.kind is missing: {', '.join(_SCHEDULES)}"
         case "value_error":
             # of a whole table, whose content would only distract
-            opening = "" if not key else f"{key}: " if isinstance(given, Mapping) else f"{equation}: "
+            opening = (
+                "" if not key else f"{key}: " if isinstance(given, Mapping) else f"{equation}: "
+            )
             return f"{opening}{problem['ctx']['error']}{origin}"
         case _:
             return f"{equation}: {needed(problem)}{origin}"

@@ -25,7 +25,9 @@ class Model(_Part):
     shortcut: Literal["A", "B", "C"] | None = None
     zero_pad: Literal["append", "split"] = "append"
     subsample: Literal["slice", "average"] = "slice"
-    stride_in: Literal["1x1", "3x3"] | None = None  # Paper: the first 1x1, told by its FLOPs (Table 1).
+    stride_in: Literal["1x1", "3x3"] | None = (
+        None  # Paper: the first 1x1, told by its FLOPs (Table 1).
+    )
     init: Literal["he_fan_out", "he_fan_in", "normal_0.01"] = "he_fan_out"
     zero_init: bool = False
     normalize: bool = True
@@ -44,24 +46,34 @@ class Data(_Part):
 
     name: str = "cifar10"
     size_px: int | None = Field(None, ge=2, le=1024)
-    validation_images: int = Field(0, ge=0)  # Paper: 5,000 to choose the schedule, none for the final numbers.
-    train_images: int | None = Field(None, ge=1)  # so many, evenly spaced over their order; None takes all
+    validation_images: int = Field(
+        0, ge=0
+    )  # Paper: 5,000 to choose the schedule, none for the final numbers.
+    train_images: int | None = Field(
+        None, ge=1
+    )  # so many, evenly spaced over their order; None takes all
     crop: bool = True
     pad_px: int = Field(4, ge=0, le=64)  # Paper: 4 pixels on each side.
     flip: bool = True
-    mean: Literal["per-pixel", "per-channel", "imagenet", "none"] = "per-pixel"  # Paper: per-pixel mean subtracted.
+    mean: Literal["per-pixel", "per-channel", "imagenet", "none"] = (
+        "per-pixel"  # Paper: per-pixel mean subtracted.
+    )
     # Deviates: the paper names no scale; one number keeps its geometry.
     std: Literal["scalar", "per-channel", "imagenet", "none"] = "scalar"
     padding: Literal["after-mean", "black"] = "after-mean"
     # Paper (Sec. 3.4): [256, 480], between which the shorter side is drawn for crops of 224 px, in proportion for a size_px of another
     # size. Pictures stay on disk and keep their resolution; a crop of size_px replaces `crop` and `pad_px`. None: Sec. 4.2.
     jitter: tuple[int, int] | None = None
-    colour: float | None = Field(None, gt=0, le=10)  # Paper: that of AlexNet, 0.1, along the main directions of RGB; goes with jitter
+    colour: float | None = Field(
+        None, gt=0, le=10
+    )  # Paper: that of AlexNet, 0.1, along the main directions of RGB; goes with jitter
 
     @model_validator(mode="after")
     def _jitter_holds_a_crop(self) -> "Data":
         if self.jitter is not None and not 224 <= self.jitter[0] <= self.jitter[1] <= 2240:
-            raise ValueError(f"jitter = {list(self.jitter)}: allowed are 224 (the crop) to 2240, the shorter length first")
+            raise ValueError(
+                f"jitter = {list(self.jitter)}: allowed are 224 (the crop) to 2240, the shorter length first"
+            )
         if self.jitter is not None and self.size_px is None:
             raise ValueError("jitter needs size_px, the side of the crop (paper: 224)")
         if self.colour is not None and self.jitter is None:
@@ -74,7 +86,9 @@ class Optimizer(_Part):
 
     name: Literal["sgd", "muon"] = "sgd"
     lr: float = Field(0.1, gt=0)
-    filter_lr: float | None = Field(None, gt=0)  # muon: the step of convolutions, as a part of their norm
+    filter_lr: float | None = Field(
+        None, gt=0
+    )  # muon: the step of convolutions, as a part of their norm
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(1e-4, ge=0)
@@ -106,7 +120,9 @@ class _Schedule(_Part):
     @model_validator(mode="after")
     def _a_duration_is_of_a_warm_up(self) -> "_Schedule":
         if self.warm_up_duration is not None and self.warm_up_lr is None:
-            raise ValueError("schedule.warm_up_duration is without effect: there is no schedule.warm_up_lr")
+            raise ValueError(
+                "schedule.warm_up_duration is without effect: there is no schedule.warm_up_lr"
+            )
         return self
 
 
@@ -120,13 +136,18 @@ class Stepwise(_Schedule):
     """The learning rate is multiplied by `factor` at each milestone; each is later than the one before it."""
 
     kind: Literal["step"]
-    milestones: tuple[Duration, ...] = Field((Length(32000, "steps"), Length(48000, "steps")), validate_default=True)
+    milestones: tuple[Duration, ...] = Field(
+        (Length(32000, "steps"), Length(48000, "steps")), validate_default=True
+    )
     factor: float = Field(0.1, gt=0, lt=1)
 
     @field_validator("milestones")
     @classmethod
     def _milestones_rise(cls, milestones: tuple[Length, ...]) -> tuple[Length, ...]:
-        for unit in ("steps", "epochs"):  # how steps and epochs compare is known when the images are (train/prepare.py)
+        for unit in (
+            "steps",
+            "epochs",
+        ):  # how steps and epochs compare is known when the images are (train/prepare.py)
             amounts = [milestone.amount for milestone in milestones if milestone.unit == unit]
             if any(later <= earlier for earlier, later in itertools.pairwise(amounts)):
                 raise ValueError("each must be later than the one before it")
@@ -157,36 +178,52 @@ class Plateau(_Schedule):
     kind: Literal["plateau"]
     factor: float = Field(0.1, gt=0, lt=1)
     patience: int = Field(5, ge=1)
-    improvement_pct: float = Field(0.1, ge=0, le=100)  # a fall of the validation error by less than this counts as none
-    max_drops: int = Field(3, ge=1)  # after so many the rate stays: the rest of `duration` would stand still
+    improvement_pct: float = Field(
+        0.1, ge=0, le=100
+    )  # a fall of the validation error by less than this counts as none
+    max_drops: int = Field(
+        3, ge=1
+    )  # after so many the rate stays: the rest of `duration` would stand still
 
 
-Schedule = Annotated[Constant | Stepwise | Triangular | Cosine | Plateau, Field(discriminator="kind")]
+Schedule = Annotated[
+    Constant | Stepwise | Triangular | Cosine | Plateau, Field(discriminator="kind")
+]
 
 
 class Train(_Part):
     """How a step is made of a batch, and how often the record is written."""
 
     batch_size: int = Field(128, ge=1)  # Paper: 128.
-    accumulate: int = Field(1, ge=1)  # parts of a batch that pass one after another; batch norm sees one part (2: the paper's two GPUs)
+    accumulate: int = Field(
+        1, ge=1
+    )  # parts of a batch that pass one after another; batch norm sees one part (2: the paper's two GPUs)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema: float | None = Field(None, gt=0, lt=1)  # decay of an average of the weights, which is then what is evaluated and kept
+    ema: float | None = Field(
+        None, gt=0, lt=1
+    )  # decay of an average of the weights, which is then what is evaluated and kept
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
-    sync_batch_norm: bool = False  # on many processes: statistics over all of them. Paper: on each GPU by itself.
+    sync_batch_norm: bool = (
+        False  # on many processes: statistics over all of them. Paper: on each GPU by itself.
+    )
     read_every_steps: int = Field(50, ge=1)
     checkpoint_every_seconds: float = Field(60.0, ge=0)
 
     @model_validator(mode="after")
     def _synchronised_or_compiled(self) -> "Train":
         if self.sync_batch_norm and self.compile == "on":
-            raise ValueError('sync_batch_norm = true is not compiled: compile = "auto" or "off" is needed')
+            raise ValueError(
+                'sync_batch_norm = true is not compiled: compile = "auto" or "off" is needed'
+            )
         return self
 
     @model_validator(mode="after")
     def _equal_parts(self) -> "Train":
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size = {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal parts")
+            raise ValueError(
+                f"batch_size = {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal parts"
+            )
         return self
 
 
@@ -194,17 +231,27 @@ class Evaluation(_Part):
     """What is measured, and when. No decision ever reads the test set."""
 
     every: Duration = Field(Length(1, "epochs"), validate_default=True)
-    test_curve: bool = False  # record the test error over training, as the paper's figures do; write-only
-    snapshots: tuple[Moment, ...] = ()  # moments at which the network is kept as snapshots/step-*.safetensors, for analysis over time
-    recompute_images: int = Field(10_000, ge=0)  # training images on which batch-norm statistics are recomputed to judge training; 0: not
-    batch_norm: Literal["moving", "exact"] = "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
+    test_curve: bool = (
+        False  # record the test error over training, as the paper's figures do; write-only
+    )
+    snapshots: tuple[
+        Moment, ...
+    ] = ()  # moments at which the network is kept as snapshots/step-*.safetensors, for analysis over time
+    recompute_images: int = Field(
+        10_000, ge=0
+    )  # training images on which batch-norm statistics are recomputed to judge training; 0: not
+    batch_norm: Literal["moving", "exact"] = (
+        "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
+    )
 
 
 class Resources(_Part):
     """What a run of a study occupies while it trains; the outcome does not depend on it, so the recipe's hash does not either."""
 
     cores: int = Field(1, ge=1)
-    gpus: float = Field(0.0, ge=0, le=1)  # a share of one: 0.25 lets four runs at a time use it. 0, or no GPU there: none is set aside
+    gpus: float = Field(
+        0.0, ge=0, le=1
+    )  # a share of one: 0.25 lets four runs at a time use it. 0, or no GPU there: none is set aside
 
 
 class Init(_Part):
@@ -232,14 +279,20 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _muon_holds_norms(self) -> "Recipe":
-        if self.optimizer.name == "muon" and (not self.model.normalize or self.schedule.warm_up_lr is not None):
-            raise ValueError('optimizer.name = "muon" needs model.normalize = true, and knows no schedule.warm_up_lr')
+        if self.optimizer.name == "muon" and (
+            not self.model.normalize or self.schedule.warm_up_lr is not None
+        ):
+            raise ValueError(
+                'optimizer.name = "muon" needs model.normalize = true, and knows no schedule.warm_up_lr'
+            )
         return self
 
     @model_validator(mode="after")
     def _normalised_once(self) -> "Recipe":
         if self.train.sync_batch_norm and self.model.checkpoint_activations:
-            raise ValueError("train.sync_batch_norm and model.checkpoint_activations do not go together")
+            raise ValueError(
+                "train.sync_batch_norm and model.checkpoint_activations do not go together"
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -61,11 +61,15 @@ def y_axis(figure: Figure) -> Axis:
     values = [y for _, y, _, _ in points if math.isfinite(y)]
     bounds = [bound for _, _, low, high in points for bound in (low, high) if math.isfinite(bound)]
     if figure.y_log:
-        return _log_axis(figure, [v for v in values if v > 0], [bound for bound in bounds if bound > 0])
+        return _log_axis(
+            figure, [v for v in values if v > 0], [bound for bound in bounds if bound > 0]
+        )
     return linear_axis(values, bounds, figure.y_limits)
 
 
-def linear_axis(values: list[float], bounds: list[float], limits: tuple[float, float] | None = None) -> Axis:
+def linear_axis(
+    values: list[float], bounds: list[float], limits: tuple[float, float] | None = None
+) -> Axis:
     """Around all of `values` and most of their `bounds`, all finite, or from one of `limits` to the other."""
     if limits is not None:
         low, high = limits
@@ -86,7 +90,10 @@ def _log_axis(figure: Figure, values: list[float], bounds: list[float]) -> Axis:
     low, high = figure.y_limits or (min(values, default=1.0), max(values, default=10.0))
     if figure.y_limits is None:
         reach = math.sqrt(high / low)
-        low, high = max(min([low, *bounds]), low / reach) / 1.15, min(max([high, *bounds]), high * reach) * 1.15
+        low, high = (
+            max(min([low, *bounds]), low / reach) / 1.15,
+            min(max([high, *bounds]), high * reach) * 1.15,
+        )
     num_decades = math.log10(high / low)
     every = max(1, math.ceil(num_decades / NUM_TICKS))
     first, last = math.floor(math.log10(low) / every) * every, math.ceil(math.log10(high))
@@ -123,9 +130,15 @@ def _labels(ticks: Iterable[float]) -> tuple[str, ...]:
     if largest and (largest < 1e-4 or largest >= 1e10):
         return tuple(f"{v:.3g}".replace("-", "\N{MINUS SIGN}") for v in values)
     scaled = [v / unit for v in values]
-    decimals = next((d for d in range(9) if all(abs(round(v, d) - v) <= 1e-6 * largest / unit for v in scaled)), 9)
+    decimals = next(
+        (d for d in range(9) if all(abs(round(v, d) - v) <= 1e-6 * largest / unit for v in scaled)),
+        9,
+    )
     texts = [f"{v:.{decimals}f}" + (suffix if v else "") for v in scaled]
-    return tuple(("0" if float(text.rstrip("kM")) == 0 else text).replace("-", "\N{MINUS SIGN}") for text in texts)
+    return tuple(
+        ("0" if float(text.rstrip("kM")) == 0 else text).replace("-", "\N{MINUS SIGN}")
+        for text in texts
+    )
 
 
 def _log_labels(ticks: list[float]) -> tuple[str, ...]:

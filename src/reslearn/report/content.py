@@ -17,7 +17,15 @@ from typing import Literal, get_args
 from reslearn.report.diagram import Diagram
 
 Style = Literal["line", "dashed", "thin", "thin-dashed"]
-Outcome = Literal["shown", "not shown", "reproduced", "not reproduced", "undecided", "not testable here", "not run here"]
+Outcome = Literal[
+    "shown",
+    "not shown",
+    "reproduced",
+    "not reproduced",
+    "undecided",
+    "not testable here",
+    "not run here",
+]
 
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -31,7 +39,9 @@ def _numbers(values: Iterable[float | None], where: str) -> tuple[float, ...]:
 
 def _check_name(name: str) -> None:
     if not FILE_NAME.fullmatch(name):
-        raise ValueError(f"figure name {name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64")
+        raise ValueError(
+            f"figure name {name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +61,24 @@ class Series:
 
     def __post_init__(self) -> None:
         if self.style not in get_args(Style):
-            raise ValueError(f"series {self.name!r}: style {self.style!r} is not one of {', '.join(get_args(Style))}")
+            raise ValueError(
+                f"series {self.name!r}: style {self.style!r} is not one of {', '.join(get_args(Style))}"
+            )
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"series {self.name!r}: low and high belong together, only one was given")
+            raise ValueError(
+                f"series {self.name!r}: low and high belong together, only one was given"
+            )
         for key in ("x", "y", "low", "high"):
             if getattr(self, key) is not None:
-                object.__setattr__(self, key, _numbers(getattr(self, key), f"series {self.name!r}, {key}"))
+                object.__setattr__(
+                    self, key, _numbers(getattr(self, key), f"series {self.name!r}, {key}")
+                )
         for key in ("y", "low", "high"):
             values = getattr(self, key)
             if values is not None and len(values) != len(self.x):
-                raise ValueError(f"series {self.name!r}: {len(self.x)} x values but {len(values)} of {key}")
+                raise ValueError(
+                    f"series {self.name!r}: {len(self.x)} x values but {len(values)} of {key}"
+                )
         if not self.group:
             object.__setattr__(self, "group", self.name)
 
@@ -92,7 +110,10 @@ class Figure:
         if self.y_limits is not None:
             low, high = self.y_limits
             if not low < high or (self.y_log and low <= 0):
-                raise ValueError(f"figure {self.name!r}: y_limits {self.y_limits} must rise" + (" and be above 0" if self.y_log else ""))
+                raise ValueError(
+                    f"figure {self.name!r}: y_limits {self.y_limits} must rise"
+                    + (" and be above 0" if self.y_log else "")
+                )
 
     def groups(self) -> list[str]:
         """Groups in order of first appearance: the n-th has the n-th colour and marker, in the page and in the PNG."""
@@ -118,11 +139,19 @@ class HeatMap:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        object.__setattr__(self, "values", tuple(_numbers(row, f"heat map {self.name!r}") for row in self.values))
+        object.__setattr__(
+            self, "values", tuple(_numbers(row, f"heat map {self.name!r}") for row in self.values)
+        )
         if len(self.values) != len(self.y) or any(len(row) != len(self.x) for row in self.values):
-            raise ValueError(f"heat map {self.name!r}: {len(self.y)} rows of {len(self.x)} values are needed, one for each y and x")
-        if self.log and any(value is not None and value <= 0 for row in self.values for value in row):
-            raise ValueError(f"heat map {self.name!r}: every value must be above 0 to have a logarithm")
+            raise ValueError(
+                f"heat map {self.name!r}: {len(self.y)} rows of {len(self.x)} values are needed, one for each y and x"
+            )
+        if self.log and any(
+            value is not None and value <= 0 for row in self.values for value in row
+        ):
+            raise ValueError(
+                f"heat map {self.name!r}: every value must be above 0 to have a logarithm"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +202,9 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if self.outcome not in get_args(Outcome):
-            raise ValueError(f"verdict {self.outcome!r} is not one of: {', '.join(get_args(Outcome))}")
+            raise ValueError(
+                f"verdict {self.outcome!r} is not one of: {', '.join(get_args(Outcome))}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +240,22 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(row)} cells: {list(row)!r}")
+                raise ValueError(
+                    f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(row)} cells: {list(row)!r}"
+                )
 
     def heads(self) -> list[Column]:
         """Every column as a `Column`, with `numeric` decided."""
-        heads = [column if isinstance(column, Column) else Column(column) for column in self.columns]
+        heads = [
+            column if isinstance(column, Column) else Column(column) for column in self.columns
+        ]
         cells = list(zip(*self.rows, strict=True)) or [()] * len(heads)
         return [
-            Column(head.name, head.format, _all_numbers(column) if head.numeric is None else head.numeric)
+            Column(
+                head.name,
+                head.format,
+                _all_numbers(column) if head.numeric is None else head.numeric,
+            )
             for head, column in zip(heads, cells, strict=True)
         ]
 
@@ -267,9 +306,17 @@ class Page:
         """All figures in order. Raises ValueError where two would write the same files."""
         found: list[Drawing] = []
         for item in (item for section in self.sections for item in section.items):
-            found += [item] if isinstance(item, Drawing) else list(item.figures) if isinstance(item, Panels) else []
+            found += (
+                [item]
+                if isinstance(item, Drawing)
+                else list(item.figures)
+                if isinstance(item, Panels)
+                else []
+            )
         names = [figure.name for figure in found]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"page {self.title!r}: two figures named {', '.join(twice)} would write the same files")
+            raise ValueError(
+                f"page {self.title!r}: two figures named {', '.join(twice)} would write the same files"
+            )
         return found

@@ -32,12 +32,27 @@ def curve(records: Iterable[Record], kind: str, key: str) -> Curve:
     averaged = []
     for _, group in epochs:
         one = list(group)
-        averaged.append((statistics.fmean(int(record["step"]) for record in one), statistics.fmean(_number(record[key]) for record in one)))
-    return averaged if len(averaged) >= 8 else [(int(record["step"]), _number(record[key])) for record in chosen]
+        averaged.append(
+            (
+                statistics.fmean(int(record["step"]) for record in one),
+                statistics.fmean(_number(record[key]) for record in one),
+            )
+        )
+    return (
+        averaged
+        if len(averaged) >= 8
+        else [(int(record["step"]), _number(record[key])) for record in chosen]
+    )
 
 
 def seeds_series(
-    name: str, curves: Mapping[int, Curve | None], *, group: str, dashed: bool = False, everywhere: bool = False, log: bool = False
+    name: str,
+    curves: Mapping[int, Curve | None],
+    *,
+    group: str,
+    dashed: bool = False,
+    everywhere: bool = False,
+    log: bool = False,
 ) -> list[Series]:
     """Curves by seed as series: each seed pale behind their mean, bold or dashed, and its 95 % interval; one seed is its own mean.
 
@@ -50,14 +65,31 @@ def seeds_series(
         return []
     places = sorted((set.union if everywhere else set.intersection)(*map(set, present.values())))
     lost = [math.nan] * sum(points is None for points in curves.values())
-    means = [_mean([*lost, *(points[x] for points in present.values() if x in points)], log=log) for x in places]
+    means = [
+        _mean([*lost, *(points[x] for points in present.values() if x in points)], log=log)
+        for x in places
+    ]
     bold: Style = "dashed" if dashed else "line"
     if len(present) == 1 and not lost:
         return [Series(name, places, [mean for mean, _, _ in means], bold, group)]
     pale: Style = "thin-dashed" if dashed else "thin"
-    singles = [Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group) for seed, points in present.items()]
+    singles = [
+        Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group)
+        for seed, points in present.items()
+    ]
     middle, low, high = zip(*means, strict=True) if means else ((), (), ())
-    return [*singles, Series(f"{name}, mean of {len(lost) + len(present)} seeds", places, middle, bold, group, low, high)]
+    return [
+        *singles,
+        Series(
+            f"{name}, mean of {len(lost) + len(present)} seeds",
+            places,
+            middle,
+            bold,
+            group,
+            low,
+            high,
+        ),
+    ]
 
 
 def _mean(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:
@@ -74,7 +106,9 @@ def _mean(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:
 def bands(num_seeds: int, *, log: bool = False) -> str:
     """For captions, from the space on: what a band is, where there are any."""
     said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted where that is dashed."
-    return (said + (" Means are geometric, as the axis is." if log else "")) if num_seeds > 1 else ""
+    return (
+        (said + (" Means are geometric, as the axis is." if log else "")) if num_seeds > 1 else ""
+    )
 
 
 def error_styles(num_seeds: int, evaluated: str = "test") -> dict[Style, str]:
@@ -83,7 +117,10 @@ def error_styles(num_seeds: int, evaluated: str = "test") -> dict[Style, str]:
     means: dict[Style, str] = {"dashed": "training error", "line": f"{evaluated} error"}
     if num_seeds < 2:
         return means
-    singles: dict[Style, str] = {"thin-dashed": "training error, each seed", "thin": f"{evaluated} error, each seed"}
+    singles: dict[Style, str] = {
+        "thin-dashed": "training error, each seed",
+        "thin": f"{evaluated} error, each seed",
+    }
     return {style: f"{said}, mean" for style, said in means.items()} | singles
 
 

@@ -59,7 +59,11 @@ class Folded:
 
 def folded(groups: Sequence[Group]) -> list[Folded]:
     """Runs of equal groups, names and marks aside, or of a pattern of a few: the run that saves most first, shorter patterns before."""
-    return list(_folded([(replace(one, name=bool(one.name) * "block", marked=False), one) for one in groups]))
+    return list(
+        _folded(
+            [(replace(one, name=bool(one.name) * "block", marked=False), one) for one in groups]
+        )
+    )
 
 
 def _folded(pairs: list[tuple[Group, Group]]) -> Iterator[Folded]:
@@ -68,11 +72,17 @@ def _folded(pairs: list[tuple[Group, Group]]) -> Iterator[Folded]:
     while at < len(pairs):
         runs = [(_times(keys, at, period), period) for period in range(1, _MAX_PERIOD + 1)]
         times, period = max(runs, key=lambda run: ((run[0] - 1) * run[1], -run[1]))
-        columns = [[pairs[at + turn * period + place][1] for turn in range(times)] for place in range(period)]
+        columns = [
+            [pairs[at + turn * period + place][1] for turn in range(times)]
+            for place in range(period)
+        ]
         yield Folded(
             times=times,
             groups=tuple(column[0] for column in columns),
-            names=tuple(column[0].name if times == 1 else f"{column[0].name} to {column[-1].name}" for column in columns),
+            names=tuple(
+                column[0].name if times == 1 else f"{column[0].name} to {column[-1].name}"
+                for column in columns
+            ),
             num_marked=tuple(sum(one.marked for one in column) for column in columns),
         )
         at += times * period
@@ -92,7 +102,11 @@ def entry(diagram: Diagram) -> dict[str, Any]:
         {
             "times": part.times,
             "groups": [
-                {"group": group, "name": name if group.name else "", "mark": _mark(diagram, num, part.times)}
+                {
+                    "group": group,
+                    "name": name if group.name else "",
+                    "mark": _mark(diagram, num, part.times),
+                }
                 for group, name, num in zip(part.groups, part.names, part.num_marked, strict=True)
             ],
         }
@@ -105,4 +119,8 @@ def entry(diagram: Diagram) -> dict[str, Any]:
 def _mark(diagram: Diagram, num: int, times: int) -> str:
     if not num:
         return ""
-    return diagram.mark if times == 1 else f"{'all' if num == times else num} of {times} {diagram.mark}"
+    return (
+        diagram.mark
+        if times == 1
+        else f"{'all' if num == times else num} of {times} {diagram.mark}"
+    )

@@ -26,8 +26,18 @@ _NAME_PX, _LINE_PX = 16, 33  # of a row, from its top: the foot of its name, and
 
 def forest_axis(forest: Forest) -> Axis:
     """Around every seed and 0, and most of the intervals."""
-    values = [value for effect in forest.effects for value in (*effect.values, effect.mean) if math.isfinite(value)]
-    bounds = [bound for effect in forest.effects for bound in (effect.low, effect.high) if math.isfinite(bound)]
+    values = [
+        value
+        for effect in forest.effects
+        for value in (*effect.values, effect.mean)
+        if math.isfinite(value)
+    ]
+    bounds = [
+        bound
+        for effect in forest.effects
+        for bound in (effect.low, effect.high)
+        if math.isfinite(bound)
+    ]
     return linear_axis([*values, 0.0, -forest.margin, forest.margin], bounds)
 
 
@@ -37,12 +47,22 @@ def draw_forest(forest: Forest) -> Markup:
     parts = [Markup('<g class="c0">')]
     if forest.margin:
         left, right = axis.fraction(-forest.margin), axis.fraction(forest.margin)
-        parts.append(Markup('<rect class="margin" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(100 * left, 100 * (right - left)))
-    parts.append(Markup('<line class="axis" x1="{0:.2f}%" x2="{0:.2f}%" y2="100%"/>').format(100 * axis.fraction(0.0)))
+        parts.append(
+            Markup('<rect class="margin" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(
+                100 * left, 100 * (right - left)
+            )
+        )
+    parts.append(
+        Markup('<line class="axis" x1="{0:.2f}%" x2="{0:.2f}%" y2="100%"/>').format(
+            100 * axis.fraction(0.0)
+        )
+    )
     parts += [_row(effect, number, axis) for number, effect in enumerate(forest.effects)]
     parts.append(Markup('</g><line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'))
     for value, label in zip(axis.ticks, axis.labels, strict=True):
-        tick = Markup('<text class="tick" x="{:.2f}%" y="100%" dy="1.6em" text-anchor="middle">{}</text>')
+        tick = Markup(
+            '<text class="tick" x="{:.2f}%" y="100%" dy="1.6em" text-anchor="middle">{}</text>'
+        )
         parts.append(tick.format(100 * axis.fraction(value), label))
     return Markup("").join(parts)
 
@@ -51,17 +71,48 @@ def plot_forest(forest: Forest, axes: Axes) -> None:
     """The same by matplotlib, the names at the left."""
     axis, colour = forest_axis(forest), LIGHT[0]
     if forest.margin:
-        axes.axvspan(-forest.margin, forest.margin, color="#e4e2dc", alpha=0.6, linewidth=0, zorder=0)
+        axes.axvspan(
+            -forest.margin, forest.margin, color="#e4e2dc", alpha=0.6, linewidth=0, zorder=0
+        )
     axes.axvline(0.0, color="#22262b", linewidth=0.8, zorder=1)
     for row, effect in enumerate(forest.effects):
-        axes.plot([effect.low, effect.high], [row, row], color=colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
-        axes.plot(effect.values, [row] * len(effect.values), "o", color=colour, alpha=0.45, markersize=5, markeredgewidth=0, zorder=3)
+        axes.plot(
+            [effect.low, effect.high],
+            [row, row],
+            color=colour,
+            linewidth=1.8,
+            solid_capstyle="butt",
+            zorder=2,
+        )
+        axes.plot(
+            effect.values,
+            [row] * len(effect.values),
+            "o",
+            color=colour,
+            alpha=0.45,
+            markersize=5,
+            markeredgewidth=0,
+            zorder=3,
+        )
         face = colour if effect.decided else "white"
-        axes.plot([effect.mean], [row], "D", color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.5, zorder=4)
+        axes.plot(
+            [effect.mean],
+            [row],
+            "D",
+            color=colour,
+            markerfacecolor=face,
+            markersize=7,
+            markeredgewidth=1.5,
+            zorder=4,
+        )
     axes.set_xlim(axis.low, axis.high)
     axes.set_ylim(len(forest.effects) - 0.4, -0.6)
     axes.set_xticks(axis.ticks, axis.labels)
-    axes.set_yticks(range(len(forest.effects)), [textwrap.fill(effect.name, 34) for effect in forest.effects], fontsize=9)
+    axes.set_yticks(
+        range(len(forest.effects)),
+        [textwrap.fill(effect.name, 34) for effect in forest.effects],
+        fontsize=9,
+    )
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#e4e2dc", linewidth=0.7)
@@ -73,14 +124,20 @@ def plot_forest(forest: Forest, axes: Axes) -> None:
 def _row(effect: Effect, number: int, axis: Axis) -> Markup:
     top = ROW_PX * number
     parts = [
-        Markup('<g class="effect{}"><title>{}</title>').format("" if effect.decided else " open", _said(effect)),
+        Markup('<g class="effect{}"><title>{}</title>').format(
+            "" if effect.decided else " open", _said(effect)
+        ),
         Markup('<text x="0" y="{}">{}</text>').format(top + _NAME_PX, effect.name),
         Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(top + _LINE_PX),
     ]
     low, high = axis.fraction(effect.low), axis.fraction(effect.high)
     if math.isfinite(low) and math.isfinite(high):
         ends = 100 * min(1.0, max(0.0, low)), 100 * min(1.0, max(0.0, high))
-        parts.append(Markup('<line class="interval" x1="{:.2f}%" x2="{:.2f}%" y1="{y}" y2="{y}"/>').format(*ends, y=top + _LINE_PX))
+        parts.append(
+            Markup('<line class="interval" x1="{:.2f}%" x2="{:.2f}%" y1="{y}" y2="{y}"/>').format(
+                *ends, y=top + _LINE_PX
+            )
+        )
     for value in effect.values:
         if math.isfinite(value):
             seed = Markup('<circle class="seed" cx="{:.2f}%" cy="{}" r="3.8"/>')

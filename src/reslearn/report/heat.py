@@ -29,7 +29,10 @@ def shades(heat: HeatMap) -> list[list[float]]:
     measured = [[_measure(value, heat.log) for value in row] for row in heat.values]
     finite = [value for row in measured for value in row if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    return [[(value - low) / (high - low) if high > low else value * 0 + 0.5 for value in row] for row in measured]
+    return [
+        [(value - low) / (high - low) if high > low else value * 0 + 0.5 for value in row]
+        for row in measured
+    ]
 
 
 def draw_heat(heat: HeatMap) -> Markup:
@@ -50,10 +53,14 @@ def draw_heat(heat: HeatMap) -> Markup:
                 parts.append(Markup(number).format(left + width / 2, top + height / 2, text))
     parts.append(Markup("</g>"))
     for column, x in enumerate(heat.x):
-        tick = Markup('<text class="tick" x="{:.2f}%" y="100%" dy="1.6em" text-anchor="middle">{}</text>')
+        tick = Markup(
+            '<text class="tick" x="{:.2f}%" y="100%" dy="1.6em" text-anchor="middle">{}</text>'
+        )
         parts.append(tick.format((column + 0.5) * width, _tick(x)))
     for row, y in enumerate(heat.y):
-        tick = Markup('<text class="tick" x="-8" y="{:.2f}%" dy=".32em" text-anchor="end">{}</text>')
+        tick = Markup(
+            '<text class="tick" x="-8" y="{:.2f}%" dy=".32em" text-anchor="end">{}</text>'
+        )
         parts.append(tick.format(100 - (row + 0.5) * height, _tick(y)))
     return Markup("").join(parts)
 
@@ -75,7 +82,11 @@ def plot_heat(heat: HeatMap, axes: Axes) -> None:
     axes.set_ylabel(heat.y_label)
     for row, values in enumerate(heat.values):
         for column, value in enumerate(values):
-            if value is not None and math.isfinite(depths[row][column]) and len(heat.x) <= NUM_WRITTEN:
+            if (
+                value is not None
+                and math.isfinite(depths[row][column])
+                and len(heat.x) <= NUM_WRITTEN
+            ):
                 axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8.5)
 
 

@@ -29,7 +29,9 @@ def analysis_sections(run: RunFolder) -> list[Section]:
                 raise
             except (TypeError, ValueError, AttributeError, IndexError) as error:
                 path = run.path / "analysis" / f"{name}.json"
-                raise RunError(f"{path}: not what `reslearn analyse` writes ({error}); run it again") from None
+                raise RunError(
+                    f"{path}: not what `reslearn analyse` writes ({error}); run it again"
+                ) from None
             sections.append(Section(title, text, items))
     return sections
 
@@ -45,14 +47,31 @@ def _responses(record: Record) -> tuple[str, list[Item]]:
 
 def _gradients(record: Record) -> tuple[str, list[Item]]:
     figures = []
-    for key, said in (("weights", "with respect to each convolution's weights"), ("signal", "with respect to each block's output")):
-        series = [_numbered(f"step {moment['step']:,}", [layer["norm"] for layer in moment[key]]) for moment in record["moments"]]
+    for key, said in (
+        ("weights", "with respect to each convolution's weights"),
+        ("signal", "with respect to each block's output"),
+    ):
+        series = [
+            _numbered(f"step {moment['step']:,}", [layer["norm"] for layer in moment[key]])
+            for moment in record["moments"]
+        ]
         unit = "convolution" if key == "weights" else "block"
         caption = f"L2 norm of the gradient of the mean loss {said}."
         figures.append(
-            Figure(f"gradients-{key}", f"Gradient by {unit}", caption, f"{unit}, in network order", "gradient norm", series, y_log=True)
+            Figure(
+                f"gradients-{key}",
+                f"Gradient by {unit}",
+                caption,
+                f"{unit}, in network order",
+                "gradient norm",
+                series,
+                y_log=True,
+            )
         )
-    ratios = ", ".join(f"{_said(moment['signal_ratio'])} at step {moment['step']:,}" for moment in record["moments"])
+    ratios = ", ".join(
+        f"{_said(moment['signal_ratio'])} at step {moment['step']:,}"
+        for moment in record["moments"]
+    )
     text = (
         f"One backward pass in training mode on {record['images']:,} clean training images. First third of the blocks over the last third "
         f"(below 1 the gradient vanishes on its way back, above 1 it explodes): {ratios}."
@@ -63,7 +82,12 @@ def _gradients(record: Record) -> tuple[str, list[Item]]:
 def _probes(record: Record) -> tuple[str, list[Item]]:
     styles: dict[str, Style] = {"trained": "line", "untrained": "dashed"}
     series = [
-        Series(f"{net} network", range(len(record[net])), [probe["test_error_pct"] for probe in record[net]], style)
+        Series(
+            f"{net} network",
+            range(len(record[net])),
+            [probe["test_error_pct"] for probe in record[net]],
+            style,
+        )
         for net, style in styles.items()
     ]
     dimension = record["trained"][0]["dimension"]
@@ -72,13 +96,27 @@ def _probes(record: Record) -> tuple[str, list[Item]]:
         f"on {record['train_images']:,} training images and read on {record['test_images']:,} test images."
     )
     caption = "The lower, the more of the class a linear reader finds there."
-    return text, [Figure("probes", "Error of a linear probe by stage", caption, "stage (0: stem)", "test error (%)", series)]
+    return text, [
+        Figure(
+            "probes",
+            "Error of a linear probe by stage",
+            caption,
+            "stage (0: stem)",
+            "test error (%)",
+            series,
+        )
+    ]
 
 
 def _lesion(record: Record) -> tuple[str, list[Item]]:
     intact = record["intact"]["top1_error_pct"]
-    numbers, errors = ([block[key] for block in record["one_dropped"]] for key in ("number", "top1_error_pct"))
-    series = [Series("one block dropped", numbers, errors), Series("intact", numbers, [intact] * len(numbers), "dashed")]
+    numbers, errors = (
+        [block[key] for block in record["one_dropped"]] for key in ("number", "top1_error_pct")
+    )
+    series = [
+        Series("one block dropped", numbers, errors),
+        Series("intact", numbers, [intact] * len(numbers), "dashed"),
+    ]
     text = (
         f"On {record['test_images']:,} test images, nothing trained again, batch-norm statistics as trained (Veit, Wilber, Belongie 2016, "
         f"Sec. 4). A dropped residual block is its shortcut, a plain one is taken out whole. Intact, the network errs by {intact:.2f} %."
@@ -91,18 +129,41 @@ def _lesion(record: Record) -> tuple[str, list[Item]]:
     dropped = [entry["num_blocks"] for entry in record["some_dropped"]]
     order = sorted(record["reordered"], key=lambda entry: float(entry["mean_kendall_tau"]))
     figures = [
-        Figure("lesion-block", "One block dropped", "By the block that is missing.", "block, in network order", "test error (%)", series),
         Figure(
-            "lesion-number", "Several blocks dropped", "Random choices: mean, and a standard deviation to either side.",
-            "blocks dropped", "test error (%)", [_spread("random blocks dropped", dropped, record["some_dropped"])],
+            "lesion-block",
+            "One block dropped",
+            "By the block that is missing.",
+            "block, in network order",
+            "test error (%)",
+            series,
         ),
-    ]  # fmt: skip
+        Figure(
+            "lesion-number",
+            "Several blocks dropped",
+            "Random choices: mean, and a standard deviation to either side.",
+            "blocks dropped",
+            "test error (%)",
+            [_spread("random blocks dropped", dropped, record["some_dropped"])],
+        ),
+    ]
     items: list[Item] = [Panels(figures)] if numbers else []
     if order:
         taus = [round(entry["mean_kendall_tau"], 3) for entry in order]
         caption = "Random swaps of two blocks of one shape: mean, and a standard deviation to either side. At 1 the order is as trained."
-        swapped = [_spread("blocks swapped", taus, order), Series("intact", [min(taus), 1.0], [intact, intact], "dashed")]
-        items.append(Figure("lesion-order", "Blocks in another order", caption, "Kendall's tau of the order", "test error (%)", swapped))
+        swapped = [
+            _spread("blocks swapped", taus, order),
+            Series("intact", [min(taus), 1.0], [intact, intact], "dashed"),
+        ]
+        items.append(
+            Figure(
+                "lesion-order",
+                "Blocks in another order",
+                caption,
+                "Kendall's tau of the order",
+                "test error (%)",
+                swapped,
+            )
+        )
     return text, items
 
 
@@ -116,8 +177,14 @@ def _paths(record: Record) -> tuple[str, list[Item]]:
         f"{record['high']} bodies, {_said(record['within_pct'])} % of all, give at least 95 % of the contribution; those through fewer "
         f"than {half:g} give {_said(record['short_pct'])} %. Measured in training mode on {record['images']:,} training images."
     )
-    name, caption = "path length (blocks)", "Dashed: paths through so many bodies. Bold: their contribution."
-    means, least, greatest = ([entry[f"{key}_gradient_norm"] for entry in lengths] for key in ("mean", "least", "greatest"))
+    name, caption = (
+        "path length (blocks)",
+        "Dashed: paths through so many bodies. Bold: their contribution.",
+    )
+    means, least, greatest = (
+        [entry[f"{key}_gradient_norm"] for entry in lengths]
+        for key in ("mean", "least", "greatest")
+    )
     norm = Series("mean over paths drawn", x, means, low=least, high=greatest)
     shares = [
         Series("all paths", x, [entry["paths_pct"] for entry in lengths], "dashed"),
@@ -125,11 +192,19 @@ def _paths(record: Record) -> tuple[str, list[Item]]:
     ]
     figures = [
         Figure(
-            "paths-gradient", "Gradient by path length", "L2 norm at the first block's input, of the batch's mean loss; the band is from "
-            "the least to the greatest of the random paths drawn.", name, "gradient norm", [norm], y_log=True,
+            "paths-gradient",
+            "Gradient by path length",
+            "L2 norm at the first block's input, of the batch's mean loss; the band is from "
+            "the least to the greatest of the random paths drawn.",
+            name,
+            "gradient norm",
+            [norm],
+            y_log=True,
         ),
-        Figure("paths-contribution", "Paths and their contribution", caption, name, "share (%)", shares),
-    ]  # fmt: skip
+        Figure(
+            "paths-contribution", "Paths and their contribution", caption, name, "share (%)", shares
+        ),
+    ]
     return text, [Panels(figures)]
 
 
@@ -137,13 +212,27 @@ def _landscape(record: Record) -> tuple[str, list[Item]]:
     line, across, grid = record["line"], record["across"], record["grid"]
     places = [point["at"] for point in line["points"]]
     figures = []
-    kinds = (("loss", "Loss", "cross-entropy", "nats"), ("top1_error_pct", "Error", "training error (%)", "percentage points"))
+    kinds = (
+        ("loss", "Loss", "cross-entropy", "nats"),
+        ("top1_error_pct", "Error", "training error (%)", "percentage points"),
+    )
     for key, title, label, unit in kinds:
         values = [point[key] for point in line["points"]]
         series = [Series("along the line", places, values)]
-        series.append(Series("straight between the ends", [places[0], places[-1]], [values[0], values[-1]], "dashed"))
-        caption = f"Barrier, the most above the straight line: {_said(line[f'barrier_{key}'])} {unit}."
-        figures.append(Figure(f"line-{title.lower()}", f"{title} along the line", caption, "t", label, series))
+        series.append(
+            Series(
+                "straight between the ends",
+                [places[0], places[-1]],
+                [values[0], values[-1]],
+                "dashed",
+            )
+        )
+        caption = (
+            f"Barrier, the most above the straight line: {_said(line[f'barrier_{key}'])} {unit}."
+        )
+        figures.append(
+            Figure(f"line-{title.lower()}", f"{title} along the line", caption, "t", label, series)
+        )
     text = (
         f"Along: all parameters on the straight line from {record['start']} (t = 0) to {record['end']} (t = 1). Across: random directions, "
         "filter by filter as long as the weights, biases and batch norm left alone (Li et al. 2018, Sec. 4). Batch-norm statistics are "
@@ -152,15 +241,25 @@ def _landscape(record: Record) -> tuple[str, list[Item]]:
     curve = Series("across", [point["at"] for point in across], [point["loss"] for point in across])
     caption = "From the trained network in a random direction; at distance 1 each filter has moved by its own length."
     log = _positive(curve.y)
-    items: list[Item] = [Panels(figures), Figure("across", "Loss across", caption, "distance", "cross-entropy", [curve], y_log=log)]
+    items: list[Item] = [
+        Panels(figures),
+        Figure("across", "Loss across", caption, "distance", "cross-entropy", [curve], y_log=log),
+    ]
     if grid is not None:
         items.append(
             HeatMap(
-                "landscape", "Loss over two random directions", "The deeper the shade, the greater the loss, on a logarithmic scale.",
-                "distance, first direction", "distance, second direction", "loss", grid["distances"], grid["distances"], grid["loss"],
+                "landscape",
+                "Loss over two random directions",
+                "The deeper the shade, the greater the loss, on a logarithmic scale.",
+                "distance, first direction",
+                "distance, second direction",
+                "loss",
+                grid["distances"],
+                grid["distances"],
+                grid["loss"],
                 log=_positive([value for row in grid["loss"] for value in row]),
             )
-        )  # fmt: skip
+        )
     return text, items
 
 
@@ -180,12 +279,19 @@ def _numbered(name: str, values: Sequence[float | None]) -> Series:
 
 def _spread(name: str, x: Sequence[float], entries: Sequence[Record]) -> Series:
     means = [entry["mean_top1_error_pct"] for entry in entries]
-    low, high = _around([(entry["mean_top1_error_pct"], entry["sd_top1_error_pct"]) for entry in entries], least=0.0, most=100.0)
+    low, high = _around(
+        [(entry["mean_top1_error_pct"], entry["sd_top1_error_pct"]) for entry in entries],
+        least=0.0,
+        most=100.0,
+    )
     return Series(name, x, means, low=low, high=high)
 
 
 def _around(
-    numbers: Iterable[tuple[float | None, float | None]], *, least: float = -math.inf, most: float = math.inf
+    numbers: Iterable[tuple[float | None, float | None]],
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
 ) -> tuple[list[float | None], list[float | None]]:
     """A standard deviation below and above each mean, within what can be; the mean itself where there is no deviation."""
     low: list[float | None] = []

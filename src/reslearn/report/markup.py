@@ -18,17 +18,45 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from reslearn.report.content import Cell, Code, Column, Drawing, Facts, Figure, Forest, HeatMap, Item, Number, Page, Panels, Table, Verdict
+from reslearn.report.content import (
+    Cell,
+    Code,
+    Column,
+    Drawing,
+    Facts,
+    Figure,
+    Forest,
+    HeatMap,
+    Item,
+    Number,
+    Page,
+    Panels,
+    Table,
+    Verdict,
+)
 from reslearn.report.diagram import Diagram, entry
 from reslearn.report.forest import ROW_PX, draw_forest
 from reslearn.report.heat import draw_heat
-from reslearn.report.palette import DARK, DARK_GROUND, LIGHT, LIGHT_GROUND, MARKS, NUM_COLOURS, mark_of
+from reslearn.report.palette import (
+    DARK,
+    DARK_GROUND,
+    LIGHT,
+    LIGHT_GROUND,
+    MARKS,
+    NUM_COLOURS,
+    mark_of,
+)
 from reslearn.report.svg import draw
 
 SYMBOLS = {
-    "shown": "✓", "reproduced": "✓", "not shown": "✗", "not reproduced": "✗", "undecided": "?", "not testable here": "–",
+    "shown": "✓",
+    "reproduced": "✓",
+    "not shown": "✗",
+    "not reproduced": "✗",
+    "undecided": "?",
+    "not testable here": "–",
     "not run here": "–",
-}  # fmt: skip
+}
 NUM_POINTS_OF_PAGE = 30_000
 """Points drawn on a whole page; about 27 bytes each. With the downloads below, a page stays under 2 MB."""
 NUM_BYTES_OF_DOWNLOADS = 700_000
@@ -45,7 +73,11 @@ def render_html(page: Page, downloads: Downloads | None = None) -> str:
     max_points = min(400, max(24, NUM_POINTS_OF_PAGE // max(1, num_series)))
     numbering = _Numbering(max_points, links=_embed(downloads or {}))
     sections = [
-        {"title": section.title, "text": section.text, "entries": [numbering.entry(item) for item in section.items]}
+        {
+            "title": section.title,
+            "text": section.text,
+            "entries": [numbering.entry(item) for item in section.items],
+        }
         for section in page.sections
     ]
     script = _package_text("report.js")
@@ -76,17 +108,32 @@ class _Numbering:
             case Table():
                 self.num_tables += 1
                 heads = item.heads()
-                rows = [[_cell(cell, head) for cell, head in zip(row, heads, strict=True)] for row in item.rows]
-                return {"kind": "table", "number": self.num_tables, "caption": item.caption, "heads": heads, "rows": rows}
+                rows = [
+                    [_cell(cell, head) for cell, head in zip(row, heads, strict=True)]
+                    for row in item.rows
+                ]
+                return {
+                    "kind": "table",
+                    "number": self.num_tables,
+                    "caption": item.caption,
+                    "heads": heads,
+                    "rows": rows,
+                }
             case Figure() | HeatMap() | Forest():
                 self.num_figures += 1
-                links = {ending: self.links.get(path := f"figures/{item.name}.{ending}", path) for ending in ("png", "csv")}
+                links = {
+                    ending: self.links.get(path := f"figures/{item.name}.{ending}", path)
+                    for ending in ("png", "csv")
+                }
                 return {"number": self.num_figures, "figure": item} | self._drawn(item) | links
             case Diagram():
                 self.num_figures += 1
                 return entry(item) | {"number": self.num_figures}
             case Panels():
-                return {"kind": "panels", "figures": [self.entry(figure) for figure in item.figures]}
+                return {
+                    "kind": "panels",
+                    "figures": [self.entry(figure) for figure in item.figures],
+                }
             case Facts():
                 return {"kind": "facts", "rows": item.rows, "caption": item.caption}
             case Code():
@@ -95,11 +142,19 @@ class _Numbering:
     def _drawn(self, item: Drawing) -> dict[str, Any]:
         match item:
             case Figure():
-                return {"kind": "figure", "groups": item.groups(), "drawing": draw(item, self.max_points)}
+                return {
+                    "kind": "figure",
+                    "groups": item.groups(),
+                    "drawing": draw(item, self.max_points),
+                }
             case HeatMap():
                 return {"kind": "heat", "svg": draw_heat(item)}
             case Forest():
-                return {"kind": "forest", "svg": draw_forest(item), "height_px": ROW_PX * len(item.effects)}
+                return {
+                    "kind": "forest",
+                    "svg": draw_forest(item),
+                    "height_px": ROW_PX * len(item.effects),
+                }
 
 
 def _cell(cell: Cell, head: Column) -> dict[str, Any]:
@@ -107,7 +162,9 @@ def _cell(cell: Cell, head: Column) -> dict[str, Any]:
         return {"outcome": cell.outcome, "note": cell.note, "long": False, "short": False}
     if isinstance(cell, str):
         return {"outcome": "", "text": cell, "long": len(cell) > 28, "short": len(cell) <= 24}
-    value, specification = (cell.value, cell.format) if isinstance(cell, Number) else (cell, head.format)
+    value, specification = (
+        (cell.value, cell.format) if isinstance(cell, Number) else (cell, head.format)
+    )
     return {"outcome": "", "text": _number_text(value, specification), "long": False, "short": True}
 
 
@@ -122,7 +179,9 @@ def _number_text(value: float | None, specification: str) -> str:
 def _embed(downloads: Downloads) -> dict[str, str]:
     """Paths to data addresses, small files first so that most figures have theirs inside, as many as there is room for."""
     room, links = NUM_BYTES_OF_DOWNLOADS, {}
-    for path, (media_type, content) in sorted(downloads.items(), key=lambda entry: len(entry[1][1])):
+    for path, (media_type, content) in sorted(
+        downloads.items(), key=lambda entry: len(entry[1][1])
+    ):
         link = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
         if len(link) <= room:
             room -= len(link)

@@ -21,11 +21,22 @@ def figure_csv(figure: Drawing) -> str:
         writer.writerow([figure.x_label, figure.y_label, figure.value_label])
         for y, row in zip(figure.y, figure.values, strict=True):
             for x, value in zip(figure.x, row, strict=True):
-                writer.writerow([_exact(number) for number in (x, y, math.nan if value is None else value)])
+                writer.writerow(
+                    [_exact(number) for number in (x, y, math.nan if value is None else value)]
+                )
         return buffer.getvalue()
     if isinstance(figure, Forest):
         most = max((len(effect.values) for effect in figure.effects), default=0)
-        writer.writerow([figure.x_label, "decided", "mean", "low", "high", *(f"value {number}" for number in range(1, most + 1))])
+        writer.writerow(
+            [
+                figure.x_label,
+                "decided",
+                "mean",
+                "low",
+                "high",
+                *(f"value {number}" for number in range(1, most + 1)),
+            ]
+        )
         for effect in figure.effects:
             numbers = (effect.mean, effect.low, effect.high, *effect.values)
             writer.writerow([effect.name, effect.decided, *map(_exact, numbers)])
@@ -33,7 +44,9 @@ def figure_csv(figure: Drawing) -> str:
     writer.writerow(["series", "group", "style", figure.x_label, figure.y_label, "low", "high"])
     for series in figure.series:
         for point in series.points():
-            writer.writerow([series.name, series.group, series.style, *(_exact(value) for value in point)])
+            writer.writerow(
+                [series.name, series.group, series.style, *(_exact(value) for value in point)]
+            )
     return buffer.getvalue()
 
 

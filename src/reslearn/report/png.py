@@ -38,7 +38,13 @@ SETTINGS: Any = {
 }
 
 
-def figure_png(figure: Drawing, *, width_inches: float = 7.2, height_inches: float = 4.2, dots_per_inch: int = 150) -> bytes:
+def figure_png(
+    figure: Drawing,
+    *,
+    width_inches: float = 7.2,
+    height_inches: float = 4.2,
+    dots_per_inch: int = 150,
+) -> bytes:
     """PNG of `figure` on white, 1080 x 630 pixels by default."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,8 +52,14 @@ def figure_png(figure: Drawing, *, width_inches: float = 7.2, height_inches: flo
 
     buffer = io.BytesIO()
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box for a rare letter is no reason to lose the figure
-        height = max(height_inches, 0.4 * len(figure.effects)) if isinstance(figure, Forest) else height_inches
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # a box for a rare letter is no reason to lose the figure
+        height = (
+            max(height_inches, 0.4 * len(figure.effects))
+            if isinstance(figure, Forest)
+            else height_inches
+        )
         canvas = Canvas(figsize=(width_inches, height), layout="constrained")
         FigureCanvasAgg(canvas)
         if isinstance(figure, HeatMap):
@@ -65,7 +77,9 @@ def _in_few_colours(drawn: io.BytesIO) -> bytes:
     from PIL import Image
 
     smaller = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+        smaller, "PNG", optimize=True
+    )
     return smaller.getvalue()
 
 
@@ -95,7 +109,9 @@ def _plot(figure: Figure, axes: Axes) -> None:
 
 def _curve(series: Series, group: int, axes: Axes) -> None:
     colour, points = LIGHT[group % NUM_COLOURS], series.points()
-    x, y, low, high = ([point[i] if math.isfinite(point[i]) else math.nan for point in points] for i in range(4))
+    x, y, low, high = (
+        [point[i] if math.isfinite(point[i]) else math.nan for point in points] for i in range(4)
+    )
     order = {"thin-dashed": 1.9, "thin": 2.0, "dashed": 2.2, "line": 2.4}[series.style]
     axes.plot(
         x,
@@ -107,8 +123,20 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
         zorder=order,
         solid_capstyle="round",
     )
-    if series.low is not None and series.style == "dashed":  # outlined, so that it can be told from a filled one of the same colour
-        axes.fill_between(x, low, high, facecolor="none", edgecolor=colour, alpha=0.6, linewidth=0.7, linestyle=":", zorder=1.6)
+    if (
+        series.low is not None and series.style == "dashed"
+    ):  # outlined, so that it can be told from a filled one of the same colour
+        axes.fill_between(
+            x,
+            low,
+            high,
+            facecolor="none",
+            edgecolor=colour,
+            alpha=0.6,
+            linewidth=0.7,
+            linestyle=":",
+            zorder=1.6,
+        )
     elif series.low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
     marks = marked(series, points)
@@ -116,7 +144,9 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
         shape = mark_of(group)[2]
         face = "white" if series.style == "dashed" else colour
         at = [point[0] for point in marks], [point[1] for point in marks]
-        axes.plot(*at, shape, color=colour, markerfacecolor=face, markersize=5.5, zorder=order + 0.1)
+        axes.plot(
+            *at, shape, color=colour, markerfacecolor=face, markersize=5.5, zorder=order + 0.1
+        )
 
 
 def _dash(style: Style) -> Any:
@@ -141,11 +171,42 @@ def _legend(figure: Figure, groups: list[str], named_at_ends: bool, axes: Axes) 
     handles = []
     if not named_at_ends and len(groups) > 1:
         for index, group in enumerate(groups):
-            handles.append(Line2D([], [], color=LIGHT[index % NUM_COLOURS], marker=mark_of(index)[2], linewidth=2, label=group))
+            handles.append(
+                Line2D(
+                    [],
+                    [],
+                    color=LIGHT[index % NUM_COLOURS],
+                    marker=mark_of(index)[2],
+                    linewidth=2,
+                    label=group,
+                )
+            )
     for style, meaning in figure.styles.items():
         alpha = 0.5 if style.startswith("thin") else 1.0
-        handles.append(Line2D([], [], color=INK, linewidth=WIDTH_OF[style], linestyle=_dash(style), alpha=alpha, label=meaning))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=INK,
+                linewidth=WIDTH_OF[style],
+                linestyle=_dash(style),
+                alpha=alpha,
+                label=meaning,
+            )
+        )
     if len(handles) > NUM_INSIDE:
-        axes.figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside right upper", ncols=1 + len(handles) // 22)
+        axes.figure.legend(
+            handles=handles,
+            frameon=False,
+            fontsize=9,
+            loc="outside right upper",
+            ncols=1 + len(handles) // 22,
+        )
     elif handles:
-        axes.legend(handles=handles, frameon=False, fontsize=9, loc="best", ncols=2 if len(handles) > 5 else 1)
+        axes.legend(
+            handles=handles,
+            frameon=False,
+            fontsize=9,
+            loc="best",
+            ncols=2 if len(handles) > 5 else 1,
+        )

@@ -23,13 +23,31 @@ def response_figures(nets: Mapping[str, Runs]) -> list[Figure]:
     values = [value for runs in nets.values() for run in runs for value in run if value is not None]
     # Layers of a net that does not train can respond ten times as strongly as all others, which would then be one flat line.
     log = min(values, default=0.0) > 0 and max(values) > 5 * statistics.median(values)
-    means = "" if seeds == [1] else f" Bold: means over {number} seeds; pale: each seed.{bands(seeds[-1], log=log)}"
+    means = (
+        ""
+        if seeds == [1]
+        else f" Bold: means over {number} seeds; pale: each seed.{bands(seeds[-1], log=log)}"
+    )
     by_size = {name: [_sorted(run) for run in runs] for name, runs in nets.items()}
     return [
-        Figure(key, title, f"As the paper's figure 7, {part}.{means}", label, "standard deviation", _lines(drawn, log=log), y_log=log)
+        Figure(
+            key,
+            title,
+            f"As the paper's figure 7, {part}.{means}",
+            label,
+            "standard deviation",
+            _lines(drawn, log=log),
+            y_log=log,
+        )
         for key, title, part, label, drawn in (
             ("responses", "In network order", "top", "layer", nets),
-            ("responses-sorted", "Sorted by strength", "bottom", "layer, from the strongest", by_size),
+            (
+                "responses-sorted",
+                "Sorted by strength",
+                "bottom",
+                "layer, from the strongest",
+                by_size,
+            ),
         )
     ]
 
@@ -42,13 +60,17 @@ def responses_of(folder: RunFolder) -> list[float | None] | None:
     try:
         return [layer["standard_deviation"] for layer in record["layers"]]
     except TypeError:
-        raise RunError(f"{folder.path / 'analysis' / 'responses.json'}: not what `reslearn analyse` writes; run it again") from None
+        raise RunError(
+            f"{folder.path / 'analysis' / 'responses.json'}: not what `reslearn analyse` writes; run it again"
+        ) from None
 
 
 def _lines(nets: Mapping[str, Runs], *, log: bool) -> list[Series]:
     series = []
     for name, runs in nets.items():
-        by_run = {number: list(enumerate(map(_number, run), 1)) for number, run in enumerate(runs, 1)}
+        by_run = {
+            number: list(enumerate(map(_number, run), 1)) for number, run in enumerate(runs, 1)
+        }
         series += seeds_series(name, by_run, group=name, log=log)
     return series
 

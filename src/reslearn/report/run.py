@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from reslearn import recipes
-from reslearn.report.content import Code, Column, Facts, Figure, Item, Page, Panels, Section, Series, Table
+from reslearn.report.content import (
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Item,
+    Page,
+    Panels,
+    Section,
+    Series,
+    Table,
+)
 from reslearn.report.curves import curve
 from reslearn.report.looked_into import analysis_sections
 from reslearn.runs import RunFolder
@@ -31,16 +42,25 @@ def run_page(folder: RunFolder | Path | str) -> Page:
     recipe, environment, records = run.recipe, run.environment, run.metrics()
     result = run.result if run.is_complete else {}
     model = str(recipe.get("model", {}).get("name", "network"))
-    data = str(environment.get("data", {}).get("name") or recipe.get("data", {}).get("name", "data"))
+    data = str(
+        environment.get("data", {}).get("name") or recipe.get("data", {}).get("name", "data")
+    )
     sections = [
-        Section("Result", "" if result else _how_far(records), [_results(result)] if result else []),
+        Section(
+            "Result", "" if result else _how_far(records), [_results(result)] if result else []
+        ),
         Section("Training", "", _figures(records)),
         *analysis_sections(run),
         Section("Recipe", "", [_recipe(recipe)]),
         Section("How to repeat it", "", _repeat(environment, run.path)),
     ]
     sections = [section for section in sections if section.text or section.items]
-    return Page(f"{model} on {data}", _subtitle(recipe, result), sections, _facts(result, environment, records))
+    return Page(
+        f"{model} on {data}",
+        _subtitle(recipe, result),
+        sections,
+        _facts(result, environment, records),
+    )
 
 
 def _subtitle(recipe: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -53,7 +73,9 @@ def _subtitle(recipe: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return f"{by}: {', '.join(said)}, at the last epoch." if said else f"{by}."
 
 
-def _facts(result: Mapping[str, Any], environment: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, str]:
+def _facts(
+    result: Mapping[str, Any], environment: Mapping[str, Any], records: list[dict[str, Any]]
+) -> dict[str, str]:
     last: Mapping[str, Any] = result or (records[-1] if records else {})
     numerics = environment.get("numerics", {})
     facts = {
@@ -61,7 +83,15 @@ def _facts(result: Mapping[str, Any], environment: Mapping[str, Any], records: l
         "steps": _text(last.get("steps", last.get("step")), ","),
         "time": duration(last["seconds"]) if last.get("seconds") is not None else "",
         "device": device(environment),
-        "precision": " ".join(filter(None, [str(numerics.get("precision", "")), "compiled" if numerics.get("compiled") else ""])),
+        "precision": " ".join(
+            filter(
+                None,
+                [
+                    str(numerics.get("precision", "")),
+                    "compiled" if numerics.get("compiled") else "",
+                ],
+            )
+        ),
         "parameters": _text(result.get("parameters"), ","),
         "multiply-adds an image": _text(result.get("macs"), ","),
     }
@@ -76,8 +106,17 @@ def _results(result: Mapping[str, Any]) -> Table:
     ]
     touched = result.get("test_touched")
     times = "once" if touched == 1 else f"{touched} times"
-    test = f" The test images were looked at {times}; no decision read them." if touched is not None else ""
-    columns = [Column("images"), Column("evaluated with"), Column("top-1 error (%)", ".2f", True), Column("loss", ".4f", True)]
+    test = (
+        f" The test images were looked at {times}; no decision read them."
+        if touched is not None
+        else ""
+    )
+    columns = [
+        Column("images"),
+        Column("evaluated with"),
+        Column("top-1 error (%)", ".2f", True),
+        Column("loss", ".4f", True),
+    ]
     return Table(f"Results at the last epoch.{test}", columns, rows)
 
 
@@ -97,13 +136,30 @@ def _figures(records: list[dict[str, Any]]) -> list[Item]:
             Panels(
                 [
                     Figure("error", "Error", caption, "iteration", "top-1 error (%)", errors),
-                    Figure("loss", "Loss", "Cross-entropy, on a logarithmic axis.", "iteration", "cross-entropy", losses, y_log=True),
+                    Figure(
+                        "loss",
+                        "Loss",
+                        "Cross-entropy, on a logarithmic axis.",
+                        "iteration",
+                        "cross-entropy",
+                        losses,
+                        y_log=True,
+                    ),
                 ]
             )
         )
     if rate and len({value for _, value in rate}) > 1:
         series = [Series("learning rate", [step for step, _ in rate], [value for _, value in rate])]
-        made.append(Figure("learning-rate", "Learning rate", "As the steps took it.", "iteration", "learning rate", series))
+        made.append(
+            Figure(
+                "learning-rate",
+                "Learning rate",
+                "As the steps took it.",
+                "iteration",
+                "learning rate",
+                series,
+            )
+        )
     return made
 
 
@@ -112,19 +168,34 @@ def _curves(records: list[dict[str, Any]], key: str) -> list[Series]:
     for kind, name in (("train", "training"), ("validation", "validation"), ("test", "test")):
         points = curve(records, kind, key)
         if points:
-            made.append(Series(name, [s for s, _ in points], [v for _, v in points], "dashed" if kind == "train" else "line"))
+            made.append(
+                Series(
+                    name,
+                    [s for s, _ in points],
+                    [v for _, v in points],
+                    "dashed" if kind == "train" else "line",
+                )
+            )
     return made
 
 
 def _recipe(recipe: Mapping[str, Any]) -> Table:
     overridden = {str(text).partition("=")[0].strip() for text in recipe.get("overrides", [])}
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), "yes" if key in overridden else "")
+        (
+            key,
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+            "yes" if key in overridden else "",
+        )
         for key, value in recipes.flatten(recipe).items()
         if key != "overrides"
     ]
     name = recipes.recipe_hash(recipe)
-    return Table(f"All values of the recipe, defaults filled in. Its hash is `{name}`.", ["key", "value", "set for this run"], rows)
+    return Table(
+        f"All values of the recipe, defaults filled in. Its hash is `{name}`.",
+        ["key", "value", "set for this run"],
+        rows,
+    )
 
 
 def _repeat(environment: Mapping[str, Any], path: Path) -> list[Item]:
@@ -137,8 +208,14 @@ def _repeat(environment: Mapping[str, Any], path: Path) -> list[Item]:
 def circumstances(environment: Mapping[str, Any]) -> dict[str, str]:
     """The lines of environment.json that a reader can use, as text."""
     facts = {name: str(version) for name, version in environment.get("versions", {}).items()}
-    facts |= {key: str(environment[key]) for key in ("commit", "started_at", "platform", "processor") if environment.get(key)}
-    facts |= {key.replace("_", " "): str(value) for key, value in environment.get("numerics", {}).items()}
+    facts |= {
+        key: str(environment[key])
+        for key in ("commit", "started_at", "platform", "processor")
+        if environment.get(key)
+    }
+    facts |= {
+        key.replace("_", " "): str(value) for key, value in environment.get("numerics", {}).items()
+    }
     fingerprint = environment.get("data", {}).get("fingerprint")
     facts = {key.replace("_", " "): value for key, value in facts.items()}
     return facts | ({"data fingerprint": str(fingerprint)} if fingerprint else {})
@@ -146,11 +223,18 @@ def circumstances(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def device(environment: Mapping[str, Any]) -> str:
     """What it ran on, in a few words."""
-    name, threads = str(environment.get("device", "")), environment.get("numerics", {}).get("threads")
+    name, threads = (
+        str(environment.get("device", "")),
+        environment.get("numerics", {}).get("threads"),
+    )
     if name != "cpu":
         return name
     processor = str(environment.get("processor") or "CPU")
-    return f"{processor}, {threads} {'thread' if threads == 1 else 'threads'}" if threads else processor
+    return (
+        f"{processor}, {threads} {'thread' if threads == 1 else 'threads'}"
+        if threads
+        else processor
+    )
 
 
 def duration(seconds: float) -> str:

@@ -56,7 +56,9 @@ def draw(figure: Figure, max_points: int = 400) -> Drawing:
     labels = end_labels(figure, up)
     parts = [
         _grid(across, up),
-        Markup('<svg class="curves" viewBox="0 0 {0} {0}" preserveAspectRatio="none" width="100%" height="100%">').format(SIDE),
+        Markup(
+            '<svg class="curves" viewBox="0 0 {0} {0}" preserveAspectRatio="none" width="100%" height="100%">'
+        ).format(SIDE),
         *(_curve(figure.series[i], i, groups, thinned[i], across, up) for i in order),
         Markup("</svg>"),
         *(_marks(figure.series[i], i, groups, thinned[i], across, up) for i in order),
@@ -65,11 +67,22 @@ def draw(figure: Figure, max_points: int = 400) -> Drawing:
     data: dict[str, object] = {
         "x": {"label": figure.x_label, "low": across.low, "high": across.high, "log": across.log},
         "y": {"label": figure.y_label, "low": up.low, "high": up.high, "log": up.log},
-        "series": [_hover(series, groups, points) for series, points in zip(figure.series, thinned, strict=True)],
+        "series": [
+            _hover(series, groups, points)
+            for series, points in zip(figure.series, thinned, strict=True)
+        ],
     }
-    ranks: dict[str, list[Style]] = {group: [series.style for series in figure.series if series.group == group] for group in groups}
+    ranks: dict[str, list[Style]] = {
+        group: [series.style for series in figure.series if series.group == group]
+        for group in groups
+    }
     boldest = [max(styles, key=STYLES.index) for styles in ranks.values()]
-    return Drawing(Markup("").join(parts), data, max((len(label.group) for label in labels), default=0), boldest)
+    return Drawing(
+        Markup("").join(parts),
+        data,
+        max((len(label.group) for label in labels), default=0),
+        boldest,
+    )
 
 
 def thin(points: Sequence[Point], max_points: int) -> list[Point]:
@@ -79,10 +92,15 @@ def thin(points: Sequence[Point], max_points: int) -> list[Point]:
     num_stretches = max(1, max_points // 2 - 1)
     kept = {0, len(points) - 1}
     for stretch in range(num_stretches):
-        indices = range(stretch * len(points) // num_stretches, (stretch + 1) * len(points) // num_stretches)
+        indices = range(
+            stretch * len(points) // num_stretches, (stretch + 1) * len(points) // num_stretches
+        )
         finite = [i for i in indices if math.isfinite(points[i][1])]
         if finite:
-            kept |= {min(finite, key=lambda i: points[i][1]), max(finite, key=lambda i: points[i][1])}
+            kept |= {
+                min(finite, key=lambda i: points[i][1]),
+                max(finite, key=lambda i: points[i][1]),
+            }
         if len(finite) < len(indices):
             kept.add(next(i for i in indices if not math.isfinite(points[i][1])))
     return [points[i] for i in sorted(kept)]
@@ -113,7 +131,10 @@ def end_labels(figure: Figure, up: Axis) -> list[EndLabel]:
     for i in reversed(range(len(places))):
         places[i] = min(places[i], ceiling)
         ceiling = places[i] - MIN_LABEL_GAP
-    return [EndLabel(groups[index], index, place) for place, (_, index) in zip(places, wanted, strict=True)]
+    return [
+        EndLabel(groups[index], index, place)
+        for place, (_, index) in zip(places, wanted, strict=True)
+    ]
 
 
 def single_run(series: Series) -> bool:
@@ -130,7 +151,11 @@ def marked(series: Series, points: Sequence[Point]) -> list[Point]:
         return [] if single_run(series) else finite
     if series.style != "line":
         return []
-    return [finite[round(share * (len(finite) - 1))] for share in (0.1, 0.3, 0.5, 0.7, 0.9)] if finite else []
+    return (
+        [finite[round(share * (len(finite) - 1))] for share in (0.1, 0.3, 0.5, 0.7, 0.9)]
+        if finite
+        else []
+    )
 
 
 def _grid(across: Axis, up: Axis) -> Markup:
@@ -138,21 +163,40 @@ def _grid(across: Axis, up: Axis) -> Markup:
     for value, label in zip(up.ticks, up.labels, strict=True):
         y = _percent(1 - up.fraction(value))
         parts.append(Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(y))
-        parts.append(Markup('<text class="tick" x="-8" y="{}" dy=".32em" text-anchor="end">{}</text>').format(y, label))
+        parts.append(
+            Markup(
+                '<text class="tick" x="-8" y="{}" dy=".32em" text-anchor="end">{}</text>'
+            ).format(y, label)
+        )
     parts.append(Markup('<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'))
     for index, (value, label) in enumerate(zip(across.ticks, across.labels, strict=True)):
-        x, rank = _percent(across.fraction(value)), "tick" if index % 2 == 0 or len(across.ticks) < 6 else "tick second"
-        parts.append(Markup('<svg x="{}" y="100%" overflow="visible"><line class="axis" y2="5"/></svg>').format(x))
-        parts.append(Markup('<text class="{}" x="{}" y="100%" dy="1.6em" text-anchor="middle">{}</text>').format(rank, x, label))
+        x, rank = (
+            _percent(across.fraction(value)),
+            "tick" if index % 2 == 0 or len(across.ticks) < 6 else "tick second",
+        )
+        parts.append(
+            Markup(
+                '<svg x="{}" y="100%" overflow="visible"><line class="axis" y2="5"/></svg>'
+            ).format(x)
+        )
+        parts.append(
+            Markup(
+                '<text class="{}" x="{}" y="100%" dy="1.6em" text-anchor="middle">{}</text>'
+            ).format(rank, x, label)
+        )
     return Markup("").join(parts)
 
 
 def _opening(series: Series, index: int, groups: list[str], kind: str) -> Markup:
     group = groups.index(series.group)
-    return Markup('<g class="{} {} c{}" data-series="{}">').format(kind, series.style, group % NUM_COLOURS, index)
+    return Markup('<g class="{} {} c{}" data-series="{}">').format(
+        kind, series.style, group % NUM_COLOURS, index
+    )
 
 
-def _curve(series: Series, index: int, groups: list[str], points: list[Point], across: Axis, up: Axis) -> Markup:
+def _curve(
+    series: Series, index: int, groups: list[str], points: list[Point], across: Axis, up: Axis
+) -> Markup:
     inside = _band(points, across, up)
     path = _path(points, across, up)
     if path:
@@ -177,7 +221,11 @@ def _path(points: Iterable[Point], across: Axis, up: Axis) -> str:
             stretches[-1].append(place)
         elif stretches[-1]:
             stretches.append([])
-    return "".join("M" + ("L".join(stretch) if len(stretch) > 1 else stretch[0] + "h0") for stretch in stretches if stretch)
+    return "".join(
+        "M" + ("L".join(stretch) if len(stretch) > 1 else stretch[0] + "h0")
+        for stretch in stretches
+        if stretch
+    )
 
 
 def _band(points: Iterable[Point], across: Axis, up: Axis) -> Markup:
@@ -188,24 +236,40 @@ def _band(points: Iterable[Point], across: Axis, up: Axis) -> Markup:
             stretches[-1].append((bottom, top))
         elif stretches[-1]:
             stretches.append([])
-    paths = [[top for _, top in stretch] + [bottom for bottom, _ in reversed(stretch)] for stretch in stretches if len(stretch) > 1]
-    return Markup("").join(Markup('<path class="band" d="M{}z"/>').format("L".join(path)) for path in paths)
+    paths = [
+        [top for _, top in stretch] + [bottom for bottom, _ in reversed(stretch)]
+        for stretch in stretches
+        if len(stretch) > 1
+    ]
+    return Markup("").join(
+        Markup('<path class="band" d="M{}z"/>').format("L".join(path)) for path in paths
+    )
 
 
-def _marks(series: Series, index: int, groups: list[str], points: list[Point], across: Axis, up: Axis) -> Markup:
+def _marks(
+    series: Series, index: int, groups: list[str], points: list[Point], across: Axis, up: Axis
+) -> Markup:
     group = groups.index(series.group)
     uses = []
     for x, y, _, _ in marked(series, points):
         right, above = across.fraction(x), up.fraction(y)
         if math.isfinite(above) and -1e-9 <= above <= 1 + 1e-9:
-            uses.append(Markup('<use href="#mark-{}" x="{}" y="{}"/>').format(mark_of(group)[0], _percent(right), _percent(1 - above)))
-    return _opening(series, index, groups, "marks") + Markup("").join(uses) + Markup("</g>") if uses else Markup("")
+            uses.append(
+                Markup('<use href="#mark-{}" x="{}" y="{}"/>').format(
+                    mark_of(group)[0], _percent(right), _percent(1 - above)
+                )
+            )
+    return (
+        _opening(series, index, groups, "marks") + Markup("").join(uses) + Markup("</g>")
+        if uses
+        else Markup("")
+    )
 
 
 def _end_label(label: EndLabel) -> Markup:
-    return Markup('<text class="end c{}" data-group="{}" x="100%" dx="10" y="{}" dy=".32em">{}</text>').format(
-        label.index % NUM_COLOURS, label.index, _percent(1 - label.y), escape(label.group)
-    )
+    return Markup(
+        '<text class="end c{}" data-group="{}" x="100%" dx="10" y="{}" dy=".32em">{}</text>'
+    ).format(label.index % NUM_COLOURS, label.index, _percent(1 - label.y), escape(label.group))
 
 
 def _hover(series: Series, groups: list[str], points: list[Point]) -> dict[str, object]:
@@ -213,7 +277,11 @@ def _hover(series: Series, groups: list[str], points: list[Point]) -> dict[str, 
         return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
     x, y, low, high = zip(*points, strict=True) if points else ((), (), (), ())
-    data: dict[str, object] = {"name": series.name, "group": groups.index(series.group), "style": series.style}
+    data: dict[str, object] = {
+        "name": series.name,
+        "group": groups.index(series.group),
+        "style": series.style,
+    }
     data |= {"x": [float(f"{v:.9g}") if math.isfinite(v) else None for v in x], "y": short(y)}
     return data | ({"low": short(low), "high": short(high)} if series.low is not None else {})
 

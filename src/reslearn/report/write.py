@@ -23,7 +23,10 @@ def write_page(page: Page, folder: Path | str) -> Path:
     folder = Path(folder)
     downloads: dict[str, tuple[str, bytes]] = {}
     for figure in page.figures():
-        downloads[f"figures/{figure.name}.csv"] = ("text/csv;charset=utf-8", figure_csv(figure).encode())
+        downloads[f"figures/{figure.name}.csv"] = (
+            "text/csv;charset=utf-8",
+            figure_csv(figure).encode(),
+        )
         downloads[f"figures/{figure.name}.png"] = ("image/png", figure_png(figure))
     html = render_html(page, downloads)
     make_folder(folder / "figures" if downloads else folder)

@@ -27,7 +27,11 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        in_the_way = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else str(error.strerror).lower()
+        in_the_way = (
+            "a file is in the way"
+            if isinstance(error, FileExistsError | NotADirectoryError)
+            else str(error.strerror).lower()
+        )
         raise RunError(f"{path} cannot be made ({in_the_way}): choose another --out") from None
 
 
@@ -68,7 +72,9 @@ class _Table(dict[str, Any]):
     path: Path
 
     def __missing__(self, key: str) -> Any:
-        raise RunError(f"{self.path} lacks {key!r}: it was changed by hand, or is of another program")
+        raise RunError(
+            f"{self.path} lacks {key!r}: it was changed by hand, or is of another program"
+        )
 
 
 class RunFolder:
@@ -78,7 +84,9 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path | str, recipe: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunFolder":
+    def create(
+        cls, path: Path | str, recipe: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "RunFolder":
         """A new run in an empty or absent folder. RunError where the folder holds something else."""
         folder = cls(Path(path))
         folder.check_free()
@@ -103,9 +111,15 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunError(f"{self.path} is a file: choose another --out")
         ours = (".lock", "train.log", "environment.json")
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours and not entry.name.endswith(".part"))
+        foreign = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if entry.name not in ours and not entry.name.endswith(".part")
+        )
         if foreign:
-            raise RunError(f"{self.path} is not empty (it holds {foreign[0]}) and is no run: choose another --out")
+            raise RunError(
+                f"{self.path} is not empty (it holds {foreign[0]}) and is no run: choose another --out"
+            )
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -124,7 +138,9 @@ class RunFolder:
     @property
     def recipe_hash(self) -> str:
         """The name of what the recipe computes, seed included: what its weights carry too."""
-        from reslearn.recipes import recipe_hash  # pydantic, which not everybody who reads a run needs
+        from reslearn.recipes import (
+            recipe_hash,
+        )  # pydantic, which not everybody who reads a run needs
 
         return recipe_hash(self.recipe)
 
@@ -136,16 +152,22 @@ class RunFolder:
     def check_images(self, fingerprint: str) -> None:
         """RunError where the images that the run names, whose fingerprint is given, are not those that it was trained on any more."""
         if self.environment.get("data", {}).get("fingerprint", fingerprint) != fingerprint:
-            raise RunError(f"{self.path} was trained on other images than {self.recipe['data']['name']} holds now: put those back")
+            raise RunError(
+                f"{self.path} was trained on other images than {self.recipe['data']['name']} holds now: put those back"
+            )
 
     @property
     def result(self) -> dict[str, Any]:
         """The run's results; RunError while the run is not complete, and where a number of it was changed after its end."""
         if not self.is_complete:
-            raise RunError(f"{self.path} is not complete: reslearn train --resume --out {shlex.quote(str(self.path))}")
+            raise RunError(
+                f"{self.path} is not complete: reslearn train --resume --out {shlex.quote(str(self.path))}"
+            )
         result = self._read_json("result.json")
         if result.get("checksum") != self._checksum(result):
-            raise RunError(f"{self.path}: recipe.json, metrics.jsonl or result.json was changed after the run ended; train it anew")
+            raise RunError(
+                f"{self.path}: recipe.json, metrics.jsonl or result.json was changed after the run ended; train it anew"
+            )
         return result
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +183,11 @@ class RunFolder:
     @property
     def divergence(self) -> str | None:
         """Why the run can never have a result, where its loss or a weight stopped being a finite number (diverged.json); else None."""
-        return str(self._read_json("diverged.json")["reason"]) if (self.path / "diverged.json").is_file() else None
+        return (
+            str(self._read_json("diverged.json")["reason"])
+            if (self.path / "diverged.json").is_file()
+            else None
+        )
 
     @property
     def metrics_path(self) -> Path:
@@ -226,7 +252,9 @@ class RunFolder:
     def truncate_metrics(self, num_bytes: int) -> None:
         """Cut metrics.jsonl back to `num_bytes`: what was logged after the checkpoint will be logged again."""
         if num_bytes > self.metrics_size():
-            raise RunError(f"{self.metrics_path} is shorter than at the last checkpoint: it was changed by hand; start anew elsewhere")
+            raise RunError(
+                f"{self.metrics_path} is shorter than at the last checkpoint: it was changed by hand; start anew elsewhere"
+            )
         if self.metrics_path.exists():
             os.truncate(self.metrics_path, num_bytes)
 
@@ -238,7 +266,9 @@ class RunFolder:
     def analyses(self) -> dict[str, dict[str, Any]]:
         """What `reslearn analyse` left in analysis/NAME.json, by name. RunError as by `analysis`."""
         names = sorted(path.stem for path in (self.path / "analysis").glob("*.json"))
-        seal = self.result["checksum"] if names else ""  # which reads the whole run: once, however many there are
+        seal = (
+            self.result["checksum"] if names else ""
+        )  # which reads the whole run: once, however many there are
         return {name: self._sealed(name, seal) for name in names}
 
     def checkpoints(self) -> list[Path]:
@@ -252,22 +282,33 @@ class RunFolder:
     def analysis(self, name: str) -> dict[str, Any] | None:
         """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read, and where
         it is not what was written of this very run."""
-        return self._sealed(name, self.result["checksum"]) if (self.path / "analysis" / f"{name}.json").is_file() else None
+        return (
+            self._sealed(name, self.result["checksum"])
+            if (self.path / "analysis" / f"{name}.json").is_file()
+            else None
+        )
 
     def _sealed(self, name: str, seal: str) -> dict[str, Any]:
         record = self._read_json(f"analysis/{name}.json")
         if record.get("checksum") != _digest(seal, name, record):
             path = self.path / "analysis" / f"{name}.json"
-            raise RunError(f"{path} was changed after it was written, or is of another run: remove it, and look into the run anew")
+            raise RunError(
+                f"{path} was changed after it was written, or is of another run: remove it, and look into the run anew"
+            )
         return record
 
     def write_analysis(self, name: str, record: Mapping[str, Any]) -> Path:
         """Write analysis/NAME.json atomically, with a checksum that binds it to the result of the run; returns its path."""
         (self.path / "analysis").mkdir(exist_ok=True)
-        self.write_json(f"analysis/{name}.json", {**record, "checksum": _digest(self.result["checksum"], name, record)})
+        self.write_json(
+            f"analysis/{name}.json",
+            {**record, "checksum": _digest(self.result["checksum"], name, record)},
+        )
         return self.path / "analysis" / f"{name}.json"
 
-    def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2) -> Path:
+    def write_checkpoint(
+        self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2
+    ) -> Path:
         """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`."""
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
         path.parent.mkdir(exist_ok=True)
@@ -284,7 +325,9 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"{self.path} is in use by another process: two runs cannot share a folder") from None
+                raise RunError(
+                    f"{self.path} is in use by another process: two runs cannot share a folder"
+                ) from None
             for left in self.path.glob("**/.*.part"):  # by a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             yield
@@ -326,5 +369,8 @@ def _digest(*parts: Any) -> str:
 
 def _by_step(folder: Path, suffix: str) -> dict[int, Path]:
     """Files of the name step-STEP.SUFFIX, in the order of their steps; others are nobody's business."""
-    named = ((re.fullmatch(rf"step-([0-9]{{1,18}})\.{suffix}", path.name), path) for path in folder.glob("*"))
+    named = (
+        (re.fullmatch(rf"step-([0-9]{{1,18}})\.{suffix}", path.name), path)
+        for path in folder.glob("*")
+    )
     return dict(sorted((int(match[1]), path) for match, path in named if match))

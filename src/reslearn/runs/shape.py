@@ -16,7 +16,9 @@ FORMAT = 1
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]  # of seconds or epochs
 Percent = Annotated[float, Field(ge=0, le=100)]
-Single = Annotated[float, Field(ge=0, lt=2.0**128)]  # a float32, of which a mean in float64 is always finite
+Single = Annotated[
+    float, Field(ge=0, lt=2.0**128)
+]  # a float32, of which a mean in float64 is always finite
 
 
 class _Shape(BaseModel):
@@ -97,8 +99,11 @@ class _Record(_Shape):
 
 
 _SHAPES: dict[str, type[_Shape]] = {
-    "environment.json": _Environment, "result.json": _Result, "diverged.json": _Divergence, "metrics.jsonl": _Record,
-}  # fmt: skip
+    "environment.json": _Environment,
+    "result.json": _Result,
+    "diverged.json": _Divergence,
+    "metrics.jsonl": _Record,
+}
 
 
 def problems(name: str, text: bytes) -> list[str]:
@@ -115,6 +120,10 @@ def problems(name: str, text: bytes) -> list[str]:
             if problem["type"] == "missing":
                 told.append(f"{key} is missing")
             else:
-                told.append(f"{key} = {show(problem['input'])}: {needed(problem)}" if key else needed(problem))
+                told.append(
+                    f"{key} = {show(problem['input'])}: {needed(problem)}"
+                    if key
+                    else needed(problem)
+                )
         return told
     return []

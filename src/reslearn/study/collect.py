@@ -14,7 +14,12 @@ from reslearn import recipes
 from reslearn.runs import RunError, RunFolder
 from reslearn.study.statistics import Summary, summary
 
-ERROR_FIELDS = ("train_top1_error_pct", "train_recomputed_top1_error_pct", "validation_top1_error_pct", "test_top1_error_pct")
+ERROR_FIELDS = (
+    "train_top1_error_pct",
+    "train_recomputed_top1_error_pct",
+    "validation_top1_error_pct",
+    "test_top1_error_pct",
+)
 
 # What may differ between runs that are averaged: the seed, how a recipe is called, and what leaves the outcome as it is. The model's
 # name is a column of its own; its switches (a shortcut of another kind) stay part of the recipe.
@@ -98,11 +103,18 @@ def collect(*folders: Path | str) -> Collection:
         except RunError as error:
             # What was said before there was a recipe is why there is none; what a run said says nothing of what became of its files.
             said = "" if RunFolder(path).exists() else last_line(path / "train.log")
-            incomplete.append(Incomplete(folder=path, name=path.name, last_step=None, reason=said or str(error)))
+            incomplete.append(
+                Incomplete(folder=path, name=path.name, last_step=None, reason=said or str(error))
+            )
     return Collection(rows=tuple(rows), incomplete=tuple(incomplete))
 
 
-def table(rows: Iterable[Row], *, fields: Sequence[str] = ERROR_FIELDS, incomplete: Iterable[Incomplete] = ()) -> StudyTable:
+def table(
+    rows: Iterable[Row],
+    *,
+    fields: Sequence[str] = ERROR_FIELDS,
+    incomplete: Iterable[Incomplete] = (),
+) -> StudyTable:
     """One group for each model and recipe. Runs of different recipes are not averaged, copies of a run count once; the notes say so."""
     groups: dict[tuple[str, str], dict[int, Row]] = {}
     notes: list[str] = []
@@ -124,7 +136,10 @@ def names_of(groups: Iterable[Group]) -> dict[tuple[str, str], str]:
     """A name for each group, by model and protocol: the model, and the recipe's hash where a model was run by several."""
     groups = list(groups)
     models = Counter(group.model for group in groups)
-    return {(g.model, g.protocol): g.model if models[g.model] == 1 else f"{g.model} {g.protocol[:6]}" for g in groups}
+    return {
+        (g.model, g.protocol): g.model if models[g.model] == 1 else f"{g.model} {g.protocol[:6]}"
+        for g in groups
+    }
 
 
 def last_line(path: Path) -> str:
@@ -137,13 +152,23 @@ def last_line(path: Path) -> str:
         return ""
     # Bars rewrite their line with carriage returns, which splitlines takes apart.
     line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return "" if line.startswith("$ ") else line  # the engine's own line, which opens what a command writes
+    return (
+        "" if line.startswith("$ ") else line
+    )  # the engine's own line, which opens what a command writes
 
 
 def _row(run: RunFolder) -> Row:
     recipe, result, environment = run.recipe, run.result, run.environment
-    _ = run.metrics()  # whoever reads them later is to find them whole: a damaged run is damaged as a whole
-    recipe = {**recipe, "data": {**recipe.get("data", {}), "fingerprint": environment.get("data", {}).get("fingerprint", "")}}
+    _ = (
+        run.metrics()
+    )  # whoever reads them later is to find them whole: a damaged run is damaged as a whole
+    recipe = {
+        **recipe,
+        "data": {
+            **recipe.get("data", {}),
+            "fingerprint": environment.get("data", {}).get("fingerprint", ""),
+        },
+    }
     model, seed = str(recipe["model"]["name"]), int(recipe["seed"])
     depth, kind = _family(model)
     return Row(
@@ -162,7 +187,9 @@ def _row(run: RunFolder) -> Row:
 def numerics_of(environment: Mapping[str, Any]) -> str:
     """In which precision a run was reckoned, and by which instructions, as its environment.json says."""
     chosen = environment.get("numerics", {})
-    return " on ".join(str(chosen[key]) for key in ("precision", "instruction_set") if chosen.get(key))
+    return " on ".join(
+        str(chosen[key]) for key in ("precision", "instruction_set") if chosen.get(key)
+    )
 
 
 def _mixed(rows: list[Row]) -> str:
@@ -183,7 +210,12 @@ def _unfinished(run: RunFolder) -> Incomplete:
     said = run.divergence or last_line(run.path / "train.log")
     last = int(records[-1]["step"]) if records else None
     reason = "no step recorded" if last is None else f"stopped after step {last}"
-    return Incomplete(folder=run.path, name=run.path.name, last_step=last, reason=f"{reason}: {said}" if said else reason)
+    return Incomplete(
+        folder=run.path,
+        name=run.path.name,
+        last_step=last,
+        reason=f"{reason}: {said}" if said else reason,
+    )
 
 
 def _family(model: str) -> tuple[int | None, Kind | None]:
@@ -196,7 +228,10 @@ def _family(model: str) -> tuple[int | None, Kind | None]:
 
 def _group(rows: list[Row], fields: Sequence[str]) -> Group:
     rows.sort(key=lambda row: row.seed)
-    values = {field: [float(row.result[field]) for row in rows if row.result.get(field) is not None] for field in fields}
+    values = {
+        field: [float(row.result[field]) for row in rows if row.result.get(field) is not None]
+        for field in fields
+    }
     return Group(
         model=rows[0].model,
         depth=rows[0].depth,
@@ -221,6 +256,10 @@ def _differences(groups: dict[tuple[str, str], Row]) -> list[str]:
         if other != usual:
             of = [model for model, protocol in groups if protocol == other]
             row = next(row for (_, protocol), row in groups.items() if protocol == other)
-            changed = [line for line in recipes.difference(base.recipe, row.recipe) if line.partition(":")[0] not in APART]
+            changed = [
+                line
+                for line in recipes.difference(base.recipe, row.recipe)
+                if line.partition(":")[0] not in APART
+            ]
             notes.append(f"recipe {other} ({', '.join(of)}): {'; '.join(changed)}")
     return notes

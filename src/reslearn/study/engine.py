@@ -84,7 +84,11 @@ class LocalEngine:
     """
 
     def __init__(
-        self, *, jobs: int | None = None, command: Sequence[str] = (sys.executable, "-m", "reslearn"), launch: Launch | None = None
+        self,
+        *,
+        jobs: int | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "reslearn"),
+        launch: Launch | None = None,
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs = {jobs}: at least 1 is needed")
@@ -116,16 +120,26 @@ class LocalEngine:
                         time.sleep(POLL_SECONDS)
             finally:
                 _end(running)
-        return outcomes + [Outcome(job=job, status="interrupted", reason="not begun") for job in waiting]
+        return outcomes + [
+            Outcome(job=job, status="interrupted", reason="not begun") for job in waiting
+        ]
 
     def _next(self, waiting: Sequence[Job], running: Sequence[_Child]) -> Job | None:
         """The longest job that fits beside those that run; one that never fits runs alone."""
         if not running:
             return waiting[0] if waiting else None
-        free = self._cores - sum(child.job.cores for child in running) if len(running) < self._jobs else 0
-        return next((job for job in waiting if job.cores <= free and self._gpus.has(job.gpus)), None)
+        free = (
+            self._cores - sum(child.job.cores for child in running)
+            if len(running) < self._jobs
+            else 0
+        )
+        return next(
+            (job for job in waiting if job.cores <= free and self._gpus.has(job.gpus)), None
+        )
 
-    def _begin(self, job: Job, running: list[_Child], outcomes: list[Outcome], display: Display) -> None:
+    def _begin(
+        self, job: Job, running: list[_Child], outcomes: list[Outcome], display: Display
+    ) -> None:
         try:
             running.append(self._start(job))
             display.begun(job)
@@ -139,14 +153,20 @@ class LocalEngine:
             log.write(f"$ {job.command}\n".encode())
         gpu = self._gpus.take(job.gpus)
         try:
-            process = self._launch(job, run_environment(os.environ, job.cores) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}))
+            process = self._launch(
+                job,
+                run_environment(os.environ, job.cores)
+                | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
+            )
         except OSError:
             self._gpus.give_back(gpu, job.gpus)
             raise
         return _Child(job, process, time.monotonic(), gpu)
 
 
-def launch_command(command: Sequence[str], job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def launch_command(
+    command: Sequence[str], job: Job, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
     """Begin `command` with the arguments of a job, its words appended to train.log; "python" is the one that runs this."""
     program = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     with (job.folder / "train.log").open("ab") as log:
@@ -170,10 +190,17 @@ def run_environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
     tunables = given.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" not in tunables:
         tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
-    return {**given, "OMP_NUM_THREADS": str(cores), "GLIBC_TUNABLES": tunables, "PYTHONUNBUFFERED": "1"}
+    return {
+        **given,
+        "OMP_NUM_THREADS": str(cores),
+        "GLIBC_TUNABLES": tunables,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
-def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool) -> list[_Child]:
+def _reap(
+    running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool
+) -> list[_Child]:
     """Take the runs that have ended out of `running`, say what became of them, and return them."""
     ended = [child for child in running if child.process.poll() is not None]
     for child in ended:
@@ -182,10 +209,19 @@ def _reap(running: list[_Child], outcomes: list[Outcome], display: Display, *, s
             outcomes.append(Outcome(job=child.job, status="complete", seconds=child.seconds))
             display.complete(child.job, child.seconds)
         elif stopping:
-            outcomes.append(Outcome(job=child.job, status="interrupted", seconds=child.seconds, reason="stopped on request"))
+            outcomes.append(
+                Outcome(
+                    job=child.job,
+                    status="interrupted",
+                    seconds=child.seconds,
+                    reason="stopped on request",
+                )
+            )
         else:
             reason = why_ended(child.job, child.process.returncode or 0)
-            outcomes.append(Outcome(job=child.job, status="failed", seconds=child.seconds, reason=reason))
+            outcomes.append(
+                Outcome(job=child.job, status="failed", seconds=child.seconds, reason=reason)
+            )
             display.failed(child.job, reason)
     return ended
 

@@ -51,13 +51,23 @@ class StudyFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     models: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False), BeforeValidator(_seeds)] = (0,)
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1, strict=False),
+        BeforeValidator(_seeds),
+    ] = (0,)
     recipe: Text
     data: Text | None = None
     overrides: Annotated[tuple[Setting, ...], Field(alias="set", strict=False)] = ()
     vary: dict[Text, Annotated[tuple[Value, ...], Field(min_length=1, strict=False)]] = {}
 
-    def jobs(self, folder: Path | str, *, cost: Callable[[Recipe], float] | None = None, arguments: Sequence[str] = ()) -> list[Job]:
+    def jobs(
+        self,
+        folder: Path | str,
+        *,
+        cost: Callable[[Recipe], float] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> list[Job]:
         """The grid below `folder`; `cost` and `arguments` as in `grid`."""
         overrides = [(*self.overrides, *varied) for varied in vary(self.vary)]
         return grid(
@@ -83,7 +93,9 @@ def load_study(path: Path | str) -> StudyFile:
         raise StudyError(f"{path}: not TOML: {error}") from None
     recipe = values.get("recipe")
     if isinstance(recipe, str) and recipe.endswith(".toml"):
-        values["recipe"] = str(path.parent / recipe)  # beside the study file, wherever the command is typed
+        values["recipe"] = str(
+            path.parent / recipe
+        )  # beside the study file, wherever the command is typed
     return study_from(values, source=str(path))
 
 
@@ -94,7 +106,12 @@ def study_from(values: Mapping[str, Any], *, source: str) -> StudyFile:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A list that is short because of a wrong element is told by the element.
-        told = [p for p in problems if p["type"] != "too_short" or not any(q is not p and q["loc"][:1] == p["loc"][:1] for q in problems)]
+        told = [
+            p
+            for p in problems
+            if p["type"] != "too_short"
+            or not any(q is not p and q["loc"][:1] == p["loc"][:1] for q in problems)
+        ]
         raise StudyError(f"{source}: {'; '.join(dict.fromkeys(map(_explain, told)))}") from None
 
 

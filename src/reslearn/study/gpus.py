@@ -18,12 +18,18 @@ class Gpus:
         self._free = dict.fromkeys(names, 1.0)
 
     @classmethod
-    def here(cls, environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> "Gpus":
+    def here(
+        cls, environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
+    ) -> "Gpus":
         """Those that CUDA_VISIBLE_DEVICES names, or else all NVIDIA devices there are."""
         visible = environment.get("CUDA_VISIBLE_DEVICES")
         if visible is not None:
             return cls([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-        numbers = [int(match[1]) for path in devices.glob("nvidia*") if (match := re.fullmatch(r"nvidia(\d+)", path.name))]
+        numbers = [
+            int(match[1])
+            for path in devices.glob("nvidia*")
+            if (match := re.fullmatch(r"nvidia(\d+)", path.name))
+        ]
         return cls([str(place) for place, _ in enumerate(sorted(numbers))])
 
     def has(self, share: float) -> bool:
@@ -38,7 +44,11 @@ class Gpus:
         if not share or not self._free:
             return None
         fitting = [name for name, free in self._free.items() if free >= share - _TINY]
-        name = min(fitting, key=self._free.__getitem__) if fitting else max(self._free, key=self._free.__getitem__)
+        name = (
+            min(fitting, key=self._free.__getitem__)
+            if fitting
+            else max(self._free, key=self._free.__getitem__)
+        )
         self._free[name] -= share
         return name
 

@@ -41,7 +41,9 @@ class Job:
         run = RunFolder(self.folder)
         if run.exists() and (changed := recipes.difference(self.recipe.to_dict(), run.recipe)):
             told = "; ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
-            raise RunError(f"{run.path / 'recipe.json'} is of another run ({told}): remove the folder, and it is trained anew")
+            raise RunError(
+                f"{run.path / 'recipe.json'} is of another run ({told}): remove the folder, and it is trained anew"
+            )
 
     @property
     def command(self) -> str:
@@ -81,15 +83,23 @@ def grid(
     for model, switches, seed in itertools.product(models, overrides, seeds):
         chosen = [] if data is None else [f"data.name={json.dumps(data)}"]
         # In the order in which the command line applies them.
-        resolved = recipes.load(recipe, overrides=[*chosen, f"model.name={json.dumps(model)}", f"seed={seed}", *switches])
+        resolved = recipes.load(
+            recipe,
+            overrides=[*chosen, f"model.name={json.dumps(model)}", f"seed={seed}", *switches],
+        )
         name = _name(model, [switch for switch in switches if switch not in common], seed)
         place = Path(folder) / f"{name}-{recipes.recipe_hash(resolved.to_dict())}"
         if place in jobs:
-            raise ValueError(f"{name} is in the grid twice: the same model, seed and settings give the same run")
+            raise ValueError(
+                f"{name} is in the grid twice: the same model, seed and settings give the same run"
+            )
         jobs[place] = Job(
             name=name,
             folder=place,
-            arguments=(*_arguments(resolved, recipe, switches, place, cores or resolved.resources.cores), *arguments),
+            arguments=(
+                *_arguments(resolved, recipe, switches, place, cores or resolved.resources.cores),
+                *arguments,
+            ),
             recipe=resolved,
             cost=1.0 if cost is None else cost(resolved),
             cores=cores or resolved.resources.cores,
@@ -100,18 +110,43 @@ def grid(
 
 def vary(axes: Mapping[str, Sequence[str | float | bool]]) -> list[tuple[str, ...]]:
     """Sets of overrides for `grid`: the product of the axes. {"optimizer.lr": [0.1, 0.2]} -> [("optimizer.lr=0.1",), ...]."""
-    return list(itertools.product(*([f"{key}={json.dumps(value)}" for value in values] for key, values in axes.items())))
+    return list(
+        itertools.product(
+            *([f"{key}={json.dumps(value)}" for value in values] for key, values in axes.items())
+        )
+    )
 
 
-def _arguments(resolved: Recipe, recipe: str, switches: Sequence[str], folder: Path, cores: int) -> tuple[str, ...]:
+def _arguments(
+    resolved: Recipe, recipe: str, switches: Sequence[str], folder: Path, cores: int
+) -> tuple[str, ...]:
     sets = [part for switch in switches for part in ("--set", switch)]
     return (
-        "train", resolved.data.name, "--model", resolved.model.name, "--recipe", recipe, "--seed", str(resolved.seed), *sets,
-        "--out", str(folder), "--resume", "--threads", str(cores),
-    )  # fmt: skip
+        "train",
+        resolved.data.name,
+        "--model",
+        resolved.model.name,
+        "--recipe",
+        recipe,
+        "--seed",
+        str(resolved.seed),
+        *sets,
+        "--out",
+        str(folder),
+        "--resume",
+        "--threads",
+        str(cores),
+    )
 
 
 def _name(model: str, switches: Sequence[str], seed: int) -> str:
     """plain20-lr0.1-seed3: readable, and safe as the name of a folder."""
-    parts = [model, *(switch.partition("=")[0].rpartition(".")[2] + switch.partition("=")[2] for switch in switches), f"seed{seed}"]
+    parts = [
+        model,
+        *(
+            switch.partition("=")[0].rpartition(".")[2] + switch.partition("=")[2]
+            for switch in switches
+        ),
+        f"seed{seed}",
+    ]
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "", part) for part in parts)

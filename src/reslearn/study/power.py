@@ -25,7 +25,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def runs_needed(
-    difference: float, standard_deviation: float, *, power: float = 0.8, paired: bool = False, significance: float = 0.05
+    difference: float,
+    standard_deviation: float,
+    *,
+    power: float = 0.8,
+    paired: bool = False,
+    significance: float = 0.05,
 ) -> int | None:
     """Seeds a side (pairs, if paired) to tell `difference` from 0 by the t test, two-sided, at `significance`, with this `power`.
 
@@ -35,15 +40,31 @@ def runs_needed(
     if not (difference != 0 and math.isfinite(difference)):
         raise ValueError(f"difference = {difference}: a finite number other than 0 is needed")
     if not (standard_deviation >= 0 and math.isfinite(standard_deviation)):
-        raise ValueError(f"standard_deviation = {standard_deviation}: a finite number from 0 is needed")
+        raise ValueError(
+            f"standard_deviation = {standard_deviation}: a finite number from 0 is needed"
+        )
     if not 0 < power < 1:
         raise ValueError(f"power = {power}: a number between 0 and 1 is needed, as 0.8")
     few, many = 2, 10_000
-    if power_of(difference, standard_deviation, num_runs=many, paired=paired, significance=significance) < power:
+    if (
+        power_of(
+            difference, standard_deviation, num_runs=many, paired=paired, significance=significance
+        )
+        < power
+    ):
         return None
     while few < many:  # the power rises with the number of runs
         middle = (few + many) // 2
-        if power_of(difference, standard_deviation, num_runs=middle, paired=paired, significance=significance) < power:
+        if (
+            power_of(
+                difference,
+                standard_deviation,
+                num_runs=middle,
+                paired=paired,
+                significance=significance,
+            )
+            < power
+        ):
             few = middle + 1
         else:
             many = middle
@@ -52,15 +73,27 @@ def runs_needed(
 
 def pairs_told(difference: float, standard_deviation: float, *, significance: float = 0.05) -> str:
     """`runs_needed` of pairs with a power of 80 %, as a reader says it: "8", or "over 10,000"."""
-    return str(runs_needed(difference, standard_deviation, paired=True, significance=significance) or "over 10,000")
+    return str(
+        runs_needed(difference, standard_deviation, paired=True, significance=significance)
+        or "over 10,000"
+    )
 
 
-def power_of(difference: float, standard_deviation: float, *, num_runs: int, paired: bool = False, significance: float = 0.05) -> float:
+def power_of(
+    difference: float,
+    standard_deviation: float,
+    *,
+    num_runs: int,
+    paired: bool = False,
+    significance: float = 0.05,
+) -> float:
     """The chance to tell `difference` from 0 by the t test, two-sided, at `significance`, from `num_runs` seeds a side (pairs, if
     paired). Where several differences are judged at once, or more is asked than that, so is the significance or the chance another.
     """
     if not 0 < significance < 1:
-        raise ValueError(f"significance = {significance}: a number between 0 and 1 is needed, as 0.05")
+        raise ValueError(
+            f"significance = {significance}: a number between 0 and 1 is needed, as 0.05"
+        )
     if num_runs < 2:
         raise ValueError(f"num_runs = {num_runs}: at least 2 are needed")
     if standard_deviation == 0:
@@ -70,6 +103,8 @@ def power_of(difference: float, standard_deviation: float, *, num_runs: int, pai
     degrees, sides = (num_runs - 1, 1) if paired else (2 * num_runs - 2, 2)
     shift = abs(difference) / (standard_deviation * math.sqrt(sides / num_runs))
     critical = float(stdtrit(degrees, 1 - significance / 2))
-    if shift > 30:  # the series behind the non-central t no longer converges; beside such a shift only the estimated spread varies
+    if (
+        shift > 30
+    ):  # the series behind the non-central t no longer converges; beside such a shift only the estimated spread varies
         return float(chdtr(degrees, degrees * (shift / critical) ** 2))
     return float(1 - nctdtr(degrees, shift, critical) + nctdtr(degrees, shift, -critical))

@@ -44,9 +44,14 @@ def display_for(jobs: Sequence[Job], *, to: TextIO | None = None) -> Iterator[Di
     else:
         # We draw when we poll; a second thread that draws has no place beside one that starts processes.
         with Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.fields[state]}"),
-            console=console, auto_refresh=False, transient=True,
-        ) as progress:  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        ) as progress:
             yield _Bars(jobs, progress)
 
 
@@ -55,7 +60,9 @@ def fraction_done(recipe: Recipe, record: Mapping[str, Any] | None) -> float:
     if record is None:
         return 0.0
     duration = recipe.schedule.duration
-    return min(1.0, float(record["step" if duration.unit == "steps" else "epoch"]) / duration.amount)
+    return min(
+        1.0, float(record["step" if duration.unit == "steps" else "epoch"]) / duration.amount
+    )
 
 
 class _Account:
@@ -88,9 +95,16 @@ class _Account:
         """The study's fraction, and the time left in words (empty while it cannot be told)."""
         fractions = {job.folder: self.fraction(job) for job in running}
         done = self.ended + sum(job.cost * fractions[job.folder] for job in running)
-        worked = self._worked + sum(job.cost * max(0.0, fractions[job.folder] - self._before.get(job.folder, 0.0)) for job in running)
+        worked = self._worked + sum(
+            job.cost * max(0.0, fractions[job.folder] - self._before.get(job.folder, 0.0))
+            for job in running
+        )
         elapsed = time.monotonic() - self._started
-        left = _duration((self.total - done) * elapsed / worked) + " left" if worked > 0 and elapsed > 5 else ""
+        left = (
+            _duration((self.total - done) * elapsed / worked) + " left"
+            if worked > 0 and elapsed > 5
+            else ""
+        )
         return done / self.total, left
 
 
@@ -128,11 +142,22 @@ class _Lines:
         if time.monotonic() - self._line_at < _LINE_EVERY_SECONDS:
             return
         fraction, left = self._account.overall(running)
-        self._say("; ".join([f"{fraction:.0%} {left}".strip(), *(f"{job.name} {_state(job)}" for job in running)]))
+        self._say(
+            "; ".join(
+                [
+                    f"{fraction:.0%} {left}".strip(),
+                    *(f"{job.name} {_state(job)}" for job in running),
+                ]
+            )
+        )
 
     def _say(self, text: str) -> None:
         self._line_at = time.monotonic()
-        print(f"[{self._account.num_ended}/{self._account.num_jobs}] {text}", file=self._stream, flush=True)
+        print(
+            f"[{self._account.num_ended}/{self._account.num_jobs}] {text}",
+            file=self._stream,
+            flush=True,
+        )
 
 
 class _Bars:
@@ -162,9 +187,15 @@ class _Bars:
             return
         self._drawn_at = time.monotonic()
         fraction, left = self._account.overall(running)
-        self._progress.update(self._study, completed=fraction, state=f"{self._account.num_ended}/{self._account.num_jobs} runs  {left}")
+        self._progress.update(
+            self._study,
+            completed=fraction,
+            state=f"{self._account.num_ended}/{self._account.num_jobs} runs  {left}",
+        )
         for job in running:
-            self._progress.update(self._tasks[job.folder], completed=self._account.fraction(job), state=_state(job))
+            self._progress.update(
+                self._tasks[job.folder], completed=self._account.fraction(job), state=_state(job)
+            )
         self._progress.refresh()
 
     def _ended(self, job: Job, text: str) -> None:
@@ -179,8 +210,16 @@ def _state(job: Job) -> str:
     record, duration = RunFolder(job.folder).newest_metrics("train"), job.recipe.schedule.duration
     if record is None:
         return "starting"
-    total = f" of {duration.amount:g}" if duration.unit == "steps" else f", epoch {record['epoch']:.1f} of {duration.amount:g}"
-    numbers = [f"{name} {record[key]:.4g}{unit}" for name, key, unit in _SHOWN if record.get(key) is not None]
+    total = (
+        f" of {duration.amount:g}"
+        if duration.unit == "steps"
+        else f", epoch {record['epoch']:.1f} of {duration.amount:g}"
+    )
+    numbers = [
+        f"{name} {record[key]:.4g}{unit}"
+        for name, key, unit in _SHOWN
+        if record.get(key) is not None
+    ]
     return ", ".join([f"step {record['step']}{total}", *numbers])
 
 
@@ -188,7 +227,11 @@ _SHOWN = (("loss", "loss", ""), ("error", "top1_error_pct", " %"))
 
 
 def _stopping(running: int, again: bool) -> str:
-    return "killed" if again else f"stopping: {running} run(s) write their checkpoints (once more to kill them)"
+    return (
+        "killed"
+        if again
+        else f"stopping: {running} run(s) write their checkpoints (once more to kill them)"
+    )
 
 
 def _from(fraction: float) -> str:

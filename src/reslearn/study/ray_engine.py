@@ -16,14 +16,26 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from reslearn.runs import RunFolder, make_folder
-from reslearn.study.engine import POLL_SECONDS, Launch, Outcome, launch_command, run_environment, signals, why_ended
+from reslearn.study.engine import (
+    POLL_SECONDS,
+    Launch,
+    Outcome,
+    launch_command,
+    run_environment,
+    signals,
+    why_ended,
+)
 from reslearn.study.grid import Job
 from reslearn.study.progress import Display, display_for
 from reslearn.study.warm import wait_for_lock
 
 _WAIT_SECONDS = 0.2  # between looks at what is begun; what ends is told at once
 _MAX_RETRIES = 5  # after so many lost machines it may be the run that brings them down
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +57,33 @@ class RayEngine:
     """
 
     def __init__(
-        self, *, jobs: int | None = None, address: str | None = None, command: Sequence[str] = ("python", "-m", "reslearn"),
+        self,
+        *,
+        jobs: int | None = None,
+        address: str | None = None,
+        command: Sequence[str] = ("python", "-m", "reslearn"),
         launch: Launch | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs = {jobs}: at least 1 is needed")
-        self._jobs, self._address, self._launch = jobs, address, launch or partial(launch_command, tuple(command))
+        self._jobs, self._address, self._launch = (
+            jobs,
+            address,
+            launch or partial(launch_command, tuple(command)),
+        )
         _import_ray()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run them all; outcomes in the order in which they ended. ValueError where no cluster answers at the address."""
         log = jobs[0].folder.parent / "ray.log"
-        with _quiet(log) as terminal, _cluster(self._address) as ray, display_for(jobs, to=terminal) as display:
-            return _Study(ray, self._jobs or len(jobs), self._launch, display).run(sorted(jobs, key=lambda job: -job.cost))
+        with (
+            _quiet(log) as terminal,
+            _cluster(self._address) as ray,
+            display_for(jobs, to=terminal) as display,
+        ):
+            return _Study(ray, self._jobs or len(jobs), self._launch, display).run(
+                sorted(jobs, key=lambda job: -job.cost)
+            )
 
 
 class _Study:
@@ -66,7 +92,9 @@ class _Study:
     def __init__(self, ray: Any, at_once: int, launch: Launch, display: Display) -> None:
         self._ray, self._at_once, self._launch, self._display = ray, at_once, launch, display
         self._submitted: dict[Any, Job] = {}
-        self._log_bytes: dict[Path, int] = {}  # of train.log before the task; a longer one tells that the run has begun
+        self._log_bytes: dict[
+            Path, int
+        ] = {}  # of train.log before the task; a longer one tells that the run has begun
         self._outcomes: list[Outcome] = []
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -81,13 +109,19 @@ class _Study:
                         passed_on = len(received)
                     while waiting and not received and len(self._submitted) < self._at_once:
                         self._submit(waiting.pop(0))
-                    done, _ = self._ray.wait(list(self._submitted), num_returns=1, timeout=_WAIT_SECONDS) if self._submitted else ([], [])
+                    done, _ = (
+                        self._ray.wait(list(self._submitted), num_returns=1, timeout=_WAIT_SECONDS)
+                        if self._submitted
+                        else ([], [])
+                    )
                     for task in done:
                         self._end(task, stopping=bool(received))
                     self._display.refresh(self._begun())
             finally:
                 self._cancel(force=False)
-        return self._outcomes + [Outcome(job=job, status="interrupted", reason="not begun") for job in waiting]
+        return self._outcomes + [
+            Outcome(job=job, status="interrupted", reason="not begun") for job in waiting
+        ]
 
     def _submit(self, job: Job) -> None:
         try:
@@ -101,11 +135,15 @@ class _Study:
         task = self._ray.remote(run_here).options(
             name=job.name,
             # What fits on no machine runs alone on the largest, as with the local engine, instead of waiting for ever.
-            num_cpus=min(job.cores, max((resources.get("CPU", 0) for resources in most), default=job.cores)),
+            num_cpus=min(
+                job.cores, max((resources.get("CPU", 0) for resources in most), default=job.cores)
+            ),
             num_gpus=min(job.gpus, max((resources.get("GPU", 0) for resources in most), default=0)),
             max_retries=_MAX_RETRIES,
         )
-        self._submitted[task.remote(replace(job, folder=job.folder.resolve()), self._launch, os.getcwd())] = job
+        self._submitted[
+            task.remote(replace(job, folder=job.folder.resolve()), self._launch, os.getcwd())
+        ] = job
 
     def _begun(self) -> list[Job]:
         """Tell the display of runs whose log has begun; returns all that run."""
@@ -129,13 +167,18 @@ class _Study:
             reason = "" if ended is None else _why(job, ended)
         except self._ray.exceptions.RayError as error:
             told = str(error).strip().splitlines() or ["nothing is known of why"]
-            ended, reason = None, f"lost on the cluster ({type(error).__name__}: {told[-1].strip()}); see {job.folder / 'train.log'}"
+            ended, reason = (
+                None,
+                f"lost on the cluster ({type(error).__name__}: {told[-1].strip()}); see {job.folder / 'train.log'}",
+            )
         seconds = 0.0 if ended is None else ended.seconds
         if job.is_complete:
             self._outcomes.append(Outcome(job=job, status="complete", seconds=seconds))
             self._display.complete(job, seconds)
         elif stopping:
-            self._outcomes.append(Outcome(job=job, status="interrupted", seconds=seconds, reason="stopped on request"))
+            self._outcomes.append(
+                Outcome(job=job, status="interrupted", seconds=seconds, reason="stopped on request")
+            )
         else:
             self._fail(job, reason, seconds)
 
@@ -160,7 +203,9 @@ def run_here(job: Job, launch: Launch, directory: str) -> Ended:
     with contextlib.chdir(directory):
         process = launch(job, run_environment(os.environ, job.cores))
     try:
-        while (status := process.poll()) is None:  # a wait would not hear that the task is cancelled, which is no signal
+        while (
+            status := process.poll()
+        ) is None:  # a wait would not hear that the task is cancelled, which is no signal
             time.sleep(POLL_SECONDS)
     except BaseException:  # cancelled: the run writes its checkpoint
         process.terminate()
@@ -179,11 +224,15 @@ def _why(job: Job, ended: Ended) -> str:
 
 
 def _import_ray() -> Any:
-    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})  # it reads them when it is imported
+    os.environ.update(
+        {key: value for key, value in _QUIET.items() if key not in os.environ}
+    )  # it reads them when it is imported
     try:
         import ray
     except ImportError:
-        raise ValueError("--engine ray needs an extra that is not installed: pip install 'reslearn[ray]'") from None
+        raise ValueError(
+            "--engine ray needs an extra that is not installed: pip install 'reslearn[ray]'"
+        ) from None
     return ray
 
 
@@ -192,11 +241,17 @@ def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, joined or started; left or stopped at the end."""
     ray = _import_ray()
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="critical")
-    except Exception as error:  # ConnectionError, RuntimeError, plain Exception: whatever its parts run into
+        ray.init(
+            address=address, include_dashboard=False, log_to_driver=False, logging_level="critical"
+        )
+    except (
+        Exception
+    ) as error:  # ConnectionError, RuntimeError, plain Exception: whatever its parts run into
         ray.shutdown()
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-        raise ValueError(f"no Ray cluster to be had at {where}: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"no Ray cluster to be had at {where}: {' '.join(str(error).split())}"
+        ) from None
     try:
         yield ray
     finally:
@@ -212,7 +267,10 @@ def _quiet(log: Path) -> Iterator[TextIO]:
         stream.flush()
     kept = [os.dup(number) for number in (1, 2)]
     try:
-        with log.open("a", buffering=1) as file, os.fdopen(os.dup(kept[1]), "w", buffering=1) as terminal:
+        with (
+            log.open("a", buffering=1) as file,
+            os.fdopen(os.dup(kept[1]), "w", buffering=1) as terminal,
+        ):
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
             sys.stdout = sys.stderr = file

@@ -46,12 +46,23 @@ class StudyReport:
         count = Counter(outcome.status for outcome in self.outcomes)
         counts = [f"{count['complete'] + count['skipped']} of {len(self.outcomes)} runs complete"]
         counts += [f"{count['skipped']} of them before"] if count["skipped"] else []
-        counts += [f"{count[status]} {status}" for status in ("failed", "interrupted") if count[status]]
-        lines = [", ".join(counts), *(f"{outcome.job.name}: failed: {outcome.reason}" for outcome in self.failed)]
+        counts += [
+            f"{count[status]} {status}" for status in ("failed", "interrupted") if count[status]
+        ]
+        lines = [
+            ", ".join(counts),
+            *(f"{outcome.job.name}: failed: {outcome.reason}" for outcome in self.failed),
+        ]
         return lines if self.is_complete else [*lines, f"go on with: {self.continue_command}"]
 
 
-def run_study(jobs: Sequence[Job], folder: Path | str, *, engine: Engine | None = None, continue_command: str | None = None) -> StudyReport:
+def run_study(
+    jobs: Sequence[Job],
+    folder: Path | str,
+    *,
+    engine: Engine | None = None,
+    continue_command: str | None = None,
+) -> StudyReport:
     """Bring every job to its end, as far as that goes; called again, it does what is left.
 
     `continue_command` defaults to the command that is running. Raises StudyInUseError, in one line, where another process has the
@@ -79,7 +90,9 @@ def run_study(jobs: Sequence[Job], folder: Path | str, *, engine: Engine | None 
 def _this_command() -> str:
     """What was typed to get here: `reslearn ...`, or a script of the user's own."""
     is_ours = Path(sys.argv[0]).name in ("reslearn", "__main__.py")
-    return shlex.join(["reslearn", *sys.argv[1:]] if is_ours else [Path(sys.executable).name, *sys.argv])
+    return shlex.join(
+        ["reslearn", *sys.argv[1:]] if is_ours else [Path(sys.executable).name, *sys.argv]
+    )
 
 
 @contextlib.contextmanager

@@ -89,7 +89,14 @@ def summary(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summa
     """Mean, standard deviation (n - 1), t interval and n. ValueError for no values at all; one value has no interval."""
     finite, num_diverged = _finite(values, "values")
     if not finite:
-        return Summary(mean=math.nan, standard_deviation=None, interval_low=None, interval_high=None, n=0, num_diverged=num_diverged)
+        return Summary(
+            mean=math.nan,
+            standard_deviation=None,
+            interval_low=None,
+            interval_high=None,
+            n=0,
+            num_diverged=num_diverged,
+        )
     estimate = _estimate(finite)
     low, high = estimate.interval(confidence) or (None, None)
     return Summary(
@@ -102,7 +109,9 @@ def summary(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summa
     )
 
 
-def compare(a: Sequence[float], b: Sequence[float], paired: bool = False, *, confidence: float = CONFIDENCE) -> Comparison:
+def compare(
+    a: Sequence[float], b: Sequence[float], paired: bool = False, *, confidence: float = CONFIDENCE
+) -> Comparison:
     """mean(a) - mean(b) by Welch's t test, or by the paired t test where a[i] and b[i] share a seed.
 
     Of a pair with a diverged run both are left out. Where nothing varies the interval is a point, and p is its limit: 1 for no
@@ -122,7 +131,9 @@ def compare(a: Sequence[float], b: Sequence[float], paired: bool = False, *, con
     )
 
 
-def equivalence(a: Sequence[float], b: Sequence[float], *, margin: float, paired: bool = False) -> Equivalence:
+def equivalence(
+    a: Sequence[float], b: Sequence[float], *, margin: float, paired: bool = False
+) -> Equivalence:
     """Whether the means differ by less than `margin` (unit of the values), by two one-sided t tests at 5 % (Schuirmann 1987).
 
     A difference that is merely not significant shows nothing; this test asks for evidence that it is small.
@@ -151,27 +162,45 @@ class Spread(NamedTuple):
     n: int
 
 
-def compare_to(values: Sequence[float], target: float, *, spread: Spread | None = None, confidence: float = CONFIDENCE) -> Comparison:
+def compare_to(
+    values: Sequence[float],
+    target: float,
+    *,
+    spread: Spread | None = None,
+    confidence: float = CONFIDENCE,
+) -> Comparison:
     """mean(values) minus a published number: taken as exact where it is of one run, whose noise nobody knows; by Welch's t test where it
     is the mean of several (`spread`)."""
     estimate, n, num_diverged = _difference_to(values, target, spread)
     low, high = estimate.interval(confidence) or (None, None)
     return Comparison(
-        difference=estimate.value, interval_low=low, interval_high=high, p=estimate.p(), n_a=n, n_b=1 if spread is None else spread.n,
-        paired=False, num_diverged=num_diverged,
-    )  # fmt: skip
+        difference=estimate.value,
+        interval_low=low,
+        interval_high=high,
+        p=estimate.p(),
+        n_a=n,
+        n_b=1 if spread is None else spread.n,
+        paired=False,
+        num_diverged=num_diverged,
+    )
 
 
-def equivalence_to(values: Sequence[float], target: float, *, margin: float, spread: Spread | None = None) -> Equivalence:
+def equivalence_to(
+    values: Sequence[float], target: float, *, margin: float, spread: Spread | None = None
+) -> Equivalence:
     """Whether a mean lies less than `margin` from a published number (`compare_to`), by two one-sided t tests at 5 %.
 
     Where that is of one run, the margin has to allow for its noise.
     """
     estimate, _, _ = _difference_to(values, target, spread)
-    return _equivalence(estimate, margin, compare_to(values, target, spread=spread, confidence=0.90))
+    return _equivalence(
+        estimate, margin, compare_to(values, target, spread=spread, confidence=0.90)
+    )
 
 
-def slope(x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float = CONFIDENCE) -> Slope:
+def slope(
+    x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float = CONFIDENCE
+) -> Slope:
     """Slope of y over x: `y` holds one curve a seed, each as long as `x` (depths, say).
 
     The seed is the unit that is drawn at random, so the interval is the t interval of the slopes of single seeds: it stays right
@@ -181,11 +210,14 @@ def slope(x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float
         raise ValueError(f"x = {list(x)}: a slope needs at least two different finite values")
     for curve in y:
         if len(curve) != len(x):
-            raise ValueError(f"a curve of {len(curve)} values for {len(x)} values of x: as many are needed")
+            raise ValueError(
+                f"a curve of {len(curve)} values for {len(x)} values of x: as many are needed"
+            )
     center = statistics.mean(x)
     spread = math.fsum((value - center) ** 2 for value in x)
     slopes = tuple(
-        math.fsum((value - center) * height for value, height in zip(x, curve, strict=True)) / spread
+        math.fsum((value - center) * height for value, height in zip(x, curve, strict=True))
+        / spread
         if all(math.isfinite(height) for height in curve)
         else math.nan
         for curve in y
@@ -226,9 +258,14 @@ def bootstrap(
     import scipy.stats
 
     result = scipy.stats.bootstrap(
-        (finite,), lambda sample: statistic(sample.tolist()), vectorized=False, n_resamples=num_resamples,
-        confidence_level=confidence, method="percentile", rng=seed,
-    )  # fmt: skip
+        (finite,),
+        lambda sample: statistic(sample.tolist()),
+        vectorized=False,
+        n_resamples=num_resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=seed,
+    )
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
@@ -241,7 +278,9 @@ class _Estimate(NamedTuple):
 
     def interval(self, confidence: float) -> Interval | None:
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence = {confidence}: a number between 0 and 1 is needed, as 0.95")
+            raise ValueError(
+                f"confidence = {confidence}: a number between 0 and 1 is needed, as 0.95"
+            )
         if self.standard_error is None:
             return None
         if self.standard_error == 0:
@@ -281,12 +320,18 @@ def _estimate(finite: Sequence[float]) -> _Estimate:
     return _Estimate(value, statistics.stdev(finite) / math.sqrt(len(finite)), len(finite) - 1)
 
 
-def _difference(a: Sequence[float], b: Sequence[float], paired: bool) -> tuple[_Estimate, int, int, int]:
+def _difference(
+    a: Sequence[float], b: Sequence[float], paired: bool
+) -> tuple[_Estimate, int, int, int]:
     """The estimate of mean(a) - mean(b), n on either side, and the number of runs (of pairs, if paired) left out as diverged."""
     if paired:
         if len(a) != len(b):
-            raise ValueError(f"{len(a)} values against {len(b)}: a paired comparison needs one of each for every seed")
-        differences, num_diverged = _finite([left - right for left, right in zip(a, b, strict=True)], "pairs")
+            raise ValueError(
+                f"{len(a)} values against {len(b)}: a paired comparison needs one of each for every seed"
+            )
+        differences, num_diverged = _finite(
+            [left - right for left, right in zip(a, b, strict=True)], "pairs"
+        )
         estimate = _estimate(differences) if differences else _Estimate(math.nan, None, None)
         return estimate, len(differences), len(differences), num_diverged
     (left, diverged_a), (right, diverged_b) = _finite(a, "a"), _finite(b, "b")
@@ -296,7 +341,9 @@ def _difference(a: Sequence[float], b: Sequence[float], paired: bool) -> tuple[_
     return _welch(_estimate(left), _estimate(right)), len(left), len(right), num_diverged
 
 
-def _difference_to(values: Sequence[float], target: float, spread: Spread | None) -> tuple[_Estimate, int, int]:
+def _difference_to(
+    values: Sequence[float], target: float, spread: Spread | None
+) -> tuple[_Estimate, int, int]:
     """The estimate of mean(values) - target, the number of finite values, and of those that are not."""
     finite, num_diverged = _finite(values, "values")
     ours = _estimate(finite) if finite else _Estimate(math.nan, None, None)
@@ -308,13 +355,22 @@ def _difference_to(values: Sequence[float], target: float, spread: Spread | None
 
 def _welch(a: _Estimate, b: _Estimate) -> _Estimate:
     value = a.value - b.value
-    if a.standard_error is None or b.standard_error is None or a.degrees is None or b.degrees is None:
+    if (
+        a.standard_error is None
+        or b.standard_error is None
+        or a.degrees is None
+        or b.degrees is None
+    ):
         return _Estimate(value, None, None)
     standard_error = math.hypot(a.standard_error, b.standard_error)
     if standard_error == 0:
         return _Estimate(value, 0.0, a.degrees + b.degrees)
-    share = (a.standard_error / standard_error) ** 2  # Welch-Satterthwaite, written so that tiny variances do not underflow
-    return _Estimate(value, standard_error, 1 / (share**2 / a.degrees + (1 - share) ** 2 / b.degrees))
+    share = (
+        a.standard_error / standard_error
+    ) ** 2  # Welch-Satterthwaite, written so that tiny variances do not underflow
+    return _Estimate(
+        value, standard_error, 1 / (share**2 / a.degrees + (1 - share) ** 2 / b.degrees)
+    )
 
 
 def _finite(values: Sequence[float], name: str) -> tuple[list[float], int]:

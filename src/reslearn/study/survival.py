@@ -47,7 +47,9 @@ class StepsComparison:
         return self.restricted_mean_a - self.restricted_mean_b
 
 
-def steps_to_threshold(records: Iterable[Mapping[str, Any]], *, threshold: float, key: str = "loss") -> Steps:
+def steps_to_threshold(
+    records: Iterable[Mapping[str, Any]], *, threshold: float, key: str = "loss"
+) -> Steps:
     """The first step of metrics `records` (of one kind) whose `key` is at or below `threshold`, else censored at the last step."""
     last: float | None = None
     for record in records:
@@ -61,7 +63,10 @@ def steps_to_threshold(records: Iterable[Mapping[str, Any]], *, threshold: float
 
 
 def compare_steps(
-    a: Sequence[Steps], b: Sequence[Steps], *, strata: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None
+    a: Sequence[Steps],
+    b: Sequence[Steps],
+    *,
+    strata: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
 ) -> StepsComparison:
     """Compare two groups of runs by the log-rank test and by restricted means. ValueError for an empty group.
 
@@ -72,7 +77,9 @@ def compare_steps(
             raise ValueError(f"no runs in group {name}: at least one is needed")
         for run in group:
             if not (math.isfinite(run.steps) and run.steps >= 0):
-                raise ValueError(f"steps = {run.steps} in group {name}: a finite number from 0 is needed")
+                raise ValueError(
+                    f"steps = {run.steps} in group {name}: a finite number from 0 is needed"
+                )
     horizon = min(max(run.steps for run in a), max(run.steps for run in b))
     reached_a, reached_b = (sum(run.reached for run in group) for group in (a, b))
     testable = reached_a + reached_b > 0
@@ -118,7 +125,10 @@ def _exact_p(strata: Sequence[_Dealt]) -> float | None:
     if math.prod(math.comb(len(a) + len(b), len(a)) for a, b in strata) > _MOST_SPLITS:
         return None
     observed = abs(_log_rank(strata))
-    ways = [abs(_log_rank(dealt)) for dealt in itertools.product(*(_ways([*a, *b], len(a)) for a, b in strata))]
+    ways = [
+        abs(_log_rank(dealt))
+        for dealt in itertools.product(*(_ways([*a, *b], len(a)) for a, b in strata))
+    ]
     return sum(statistic >= observed - 1e-9 for statistic in ways) / len(ways)
 
 
@@ -133,8 +143,12 @@ def _log_rank(strata: Sequence[_Dealt]) -> float:
     beyond = variance = 0.0
     for a, b in strata:
         for step in {run.steps for run in (*a, *b) if run.reached}:
-            at_risk_a, at_risk = (sum(run.steps >= step for run in group) for group in (a, (*a, *b)))
-            arrived_a, arrived = (sum(run.reached and run.steps == step for run in group) for group in (a, (*a, *b)))
+            at_risk_a, at_risk = (
+                sum(run.steps >= step for run in group) for group in (a, (*a, *b))
+            )
+            arrived_a, arrived = (
+                sum(run.reached and run.steps == step for run in group) for group in (a, (*a, *b))
+            )
             share = at_risk_a / at_risk
             beyond += arrived_a - arrived * share
             variance += arrived * share * (1 - share) * (at_risk - arrived) / max(1, at_risk - 1)
@@ -145,5 +159,6 @@ def _censored(runs: Sequence[Steps]) -> Any:
     import scipy.stats
 
     return scipy.stats.CensoredData(
-        uncensored=[run.steps for run in runs if run.reached], right=[run.steps for run in runs if not run.reached]
+        uncensored=[run.steps for run in runs if run.reached],
+        right=[run.steps for run in runs if not run.reached],
     )

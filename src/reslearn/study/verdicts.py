@@ -50,7 +50,9 @@ class DegradationVerdict:
     rows: tuple[DepthRow, ...]
 
 
-def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: float) -> DegradationVerdict:
+def degradation_verdict(
+    rows: Iterable[tuple[int, int, float]], *, margin_pct: float
+) -> DegradationVerdict:
     """Is the deepest net harder to train than a shallower one? `rows` are (depth, seed, training error in per cent).
 
     The rule. Let D be the greatest depth and k the number of shallower depths. For each shallower depth d take the differences
@@ -73,22 +75,40 @@ def degradation_verdict(rows: Iterable[tuple[int, int, float]], *, margin_pct: f
     an error outside 0 to 100.
     """
     given = _checked(rows, margin_pct)
-    errors: dict[int, dict[int, float]] = {depth: {} for depth in sorted({row.depth for row in given})}
+    errors: dict[int, dict[int, float]] = {
+        depth: {} for depth in sorted({row.depth for row in given})
+    }
     for row in given:
         errors[row.depth][row.seed] = row.training_error_pct
     deepest = max(errors)
     shallower = [depth for depth in errors if depth != deepest]
     simultaneous = _simultaneous(shallower)
     pairs = {depth: sorted(errors[depth].keys() & errors[deepest].keys()) for depth in shallower}
-    sides = {d: ([errors[deepest][s] for s in pairs[d]], [errors[d][s] for s in pairs[d]]) for d in shallower if pairs[d]}
-    comparisons = {depth: compare(*both, paired=True, confidence=simultaneous) for depth, both in sides.items()}
+    sides = {
+        d: ([errors[deepest][s] for s in pairs[d]], [errors[d][s] for s in pairs[d]])
+        for d in shallower
+        if pairs[d]
+    }
+    comparisons = {
+        depth: compare(*both, paired=True, confidence=simultaneous) for depth, both in sides.items()
+    }
     plain = {depth: compare(*both, paired=True) for depth, both in sides.items()}
-    testable = bool(shallower) and all(depth in plain and plain[depth].interval is not None for depth in shallower)
-    reference = _reference({depth: both for depth, both in sides.items() if plain[depth].interval is not None})
+    testable = bool(shallower) and all(
+        depth in plain and plain[depth].interval is not None for depth in shallower
+    )
+    reference = _reference(
+        {depth: both for depth, both in sides.items() if plain[depth].interval is not None}
+    )
     chosen = None if reference is None else comparisons[reference]
-    highest = max((c.interval_high for c in plain.values() if c.interval_high is not None), default=None)
-    diverged = {depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors}
-    answer, reason = _decide(deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower)
+    highest = max(
+        (c.interval_high for c in plain.values() if c.interval_high is not None), default=None
+    )
+    diverged = {
+        depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors
+    }
+    answer, reason = _decide(
+        deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower
+    )
     if answer == "undecided" and reference is not None:
         reason += _seeds_needed(*sides[reference], margin_pct, 1 - simultaneous)
     return DegradationVerdict(
@@ -124,31 +144,56 @@ def _decide(
     shallower: Sequence[int],
 ) -> tuple[Answer, str]:
     if not shallower:
-        return "undecided", f"only depth {deepest} has finished runs: at least two depths are needed"
+        return (
+            "undecided",
+            f"only depth {deepest} has finished runs: at least two depths are needed",
+        )
     if reference is None or chosen is None or chosen.interval is None:
         lost = f" ({sum(diverged.values())} run(s) diverged)" if any(diverged.values()) else ""
-        return "undecided", f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}"
+        return (
+            "undecided",
+            f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}",
+        )
     low, high = chosen.interval
-    found = f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error"
+    found = (
+        f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error"
+    )
     found += f", {100 * _simultaneous(shallower):.4g} % interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
     if chosen.difference > margin_pct and low > 0:
         if diverged[reference]:
-            return "undecided", f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst"
+            return (
+                "undecided",
+                f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst",
+            )
         return "yes", f"{found}: above 0, and more than {margin_pct:g}"
     if highest is not None and highest < margin_pct:
         if diverged[deepest]:
-            return "undecided", f"{found}; but {diverged[deepest]} run(s) of depth {deepest} diverged and could have been the worst"
-        return "no", f"{found}; no shallower depth is better by {margin_pct:g} (95 % intervals end at {highest:+.2f})"
-    return "undecided", f"{found}: neither above 0 and more than {margin_pct:g}, nor below {margin_pct:g} for certain"
+            return (
+                "undecided",
+                f"{found}; but {diverged[deepest]} run(s) of depth {deepest} diverged and could have been the worst",
+            )
+        return (
+            "no",
+            f"{found}; no shallower depth is better by {margin_pct:g} (95 % intervals end at {highest:+.2f})",
+        )
+    return (
+        "undecided",
+        f"{found}: neither above 0 and more than {margin_pct:g}, nor below {margin_pct:g} for certain",
+    )
 
 
-def _seeds_needed(deep: list[float], shallow: list[float], margin_pct: float, significance: float) -> str:
+def _seeds_needed(
+    deep: list[float], shallow: list[float], margin_pct: float, significance: float
+) -> str:
     """How many pairs of seeds it takes until the simultaneous interval tells the margin from 0, by the spread of those that there are."""
     differences = [a - b for a, b in zip(deep, shallow, strict=True) if math.isfinite(a - b)]
     deviation = summary(differences).standard_deviation if differences else None
     if not deviation or not margin_pct:
         return ""
-    needed, points = pairs_told(margin_pct, deviation, significance=significance), "point" if margin_pct == 1 else "points"
+    needed, points = (
+        pairs_told(margin_pct, deviation, significance=significance),
+        "point" if margin_pct == 1 else "points",
+    )
     return f"; to tell {margin_pct:g} {points} from 0 takes {needed} seeds a depth (power 80 %)"
 
 
@@ -156,7 +201,11 @@ def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:
     """The depth of lowest mean training error over finite pairs."""
     means: dict[int, float] = {}
     for depth, (deep, shallow) in sides.items():
-        finite = [right for left, right in zip(deep, shallow, strict=True) if math.isfinite(left) and math.isfinite(right)]
+        finite = [
+            right
+            for left, right in zip(deep, shallow, strict=True)
+            if math.isfinite(left) and math.isfinite(right)
+        ]
         if finite:
             means[depth] = math.fsum(finite) / len(finite)
     return min(means, key=lambda depth: (means[depth], depth), default=None)
@@ -164,15 +213,21 @@ def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:
 
 def _checked(rows: Iterable[tuple[int, int, float]], margin_pct: float) -> list[DepthRow]:
     if not (math.isfinite(margin_pct) and margin_pct >= 0):
-        raise ValueError(f"margin_pct = {margin_pct}: a finite number of per cent points from 0 is needed")
+        raise ValueError(
+            f"margin_pct = {margin_pct}: a finite number of per cent points from 0 is needed"
+        )
     given = [DepthRow(*row) for row in rows]
     if not given:
         raise ValueError("no rows of (depth, seed, training error in per cent): no verdict")
     seen: set[tuple[int, int]] = set()
     for row in given:
         if math.isfinite(row.training_error_pct) and not 0 <= row.training_error_pct <= 100:
-            raise ValueError(f"error {row.training_error_pct} at depth {row.depth}, seed {row.seed}: 0 to 100 per cent is allowed")
+            raise ValueError(
+                f"error {row.training_error_pct} at depth {row.depth}, seed {row.seed}: 0 to 100 per cent is allowed"
+            )
         if (row.depth, row.seed) in seen:
-            raise ValueError(f"depth {row.depth}, seed {row.seed} is given twice: one run of one recipe for each")
+            raise ValueError(
+                f"depth {row.depth}, seed {row.seed} is given twice: one run of one recipe for each"
+            )
         seen.add((row.depth, row.seed))
     return given

@@ -117,13 +117,21 @@ def _start_server(environment: dict[str, str]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _run(entry: Callable[[], object], arguments: Sequence[str], folder: Path, directory: str, environment: Mapping[str, str]) -> None:
+def _run(
+    entry: Callable[[], object],
+    arguments: Sequence[str],
+    folder: Path,
+    directory: str,
+    environment: Mapping[str, str],
+) -> None:
     """In the fork: a session, ears, a place, an environment, a log and a command line of its own."""
     os.chdir(directory)  # a fork begins where its parent began
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     os.environ.clear()
-    os.environ.update(environment)  # the server's is that of the first run; the GPU set aside is another for each
+    os.environ.update(
+        environment
+    )  # the server's is that of the first run; the GPU set aside is another for each
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
     log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):

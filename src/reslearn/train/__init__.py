@@ -10,6 +10,15 @@ from reslearn.train.run import train_recipe
 from reslearn.train.schedule import WarmUp
 
 __all__ = [
-    "Interrupted", "NonFiniteLossError", "Plan", "Reading", "WarmUp", "check_recipes", "evaluate_bundle", "fit", "is_source", "plan",
+    "Interrupted",
+    "NonFiniteLossError",
+    "Plan",
+    "Reading",
+    "WarmUp",
+    "check_recipes",
+    "evaluate_bundle",
+    "fit",
+    "is_source",
+    "plan",
     "train_recipe",
-]  # fmt: skip
+]

@@ -66,24 +66,38 @@ def evaluate_bundle(
         raise ValueError("a run folder or bundle is needed")
     name = data_name or _name_of_data(members)
     chosen = [_numerics(member, precision, device) for member in members]
-    sets = [_images(member, name, images, protocol, data_dir, named=data_name is not None) for member in members]
+    sets = [
+        _images(member, name, images, protocol, data_dir, named=data_name is not None)
+        for member in members
+    ]
     if protocol == "single" and len(members) == 1:
         preprocess = members[0].bundle.preprocess
-        batches = data.eval_batches(sets[0], preprocess, batch_size=_batch_size(preprocess), device=chosen[0].device)
+        batches = data.eval_batches(
+            sets[0], preprocess, batch_size=_batch_size(preprocess), device=chosen[0].device
+        )
         shown = _shown(batches, f"{members[0].path}", len(sets[0]))
-        return evaluate(members[0].bundle.network.to(chosen[0].device), shown, autocast=chosen[0].autocast())
+        return evaluate(
+            members[0].bundle.network.to(chosen[0].device), shown, autocast=chosen[0].autocast()
+        )
     found = [
-        _scores(member, image_set, protocol, used) for member, image_set, used in zip(members, sets, chosen, strict=True)
-    ]  # fmt: skip
+        _scores(member, image_set, protocol, used)
+        for member, image_set, used in zip(members, sets, chosen, strict=True)
+    ]
     return metrics_of_scores(torch.stack(found).mean(0), sets[0].labels)
 
 
-def _scores(member: _Member, images: data.ImageSet, protocol: Protocol, used: numerics.Numerics) -> Tensor:
+def _scores(
+    member: _Member, images: data.ImageSet, protocol: Protocol, used: numerics.Numerics
+) -> Tensor:
     """[N, K] of one network."""
     preprocess = member.bundle.preprocess
-    batches = views(protocol, images, preprocess, batch_size=_batch_size(preprocess), device=used.device)
+    batches = views(
+        protocol, images, preprocess, batch_size=_batch_size(preprocess), device=used.device
+    )
     shown = _shown(batches, f"{member.path}: {protocol}", len(images))
-    return scores(member.bundle.network.to(used.device), shown, num_images=len(images), autocast=used.autocast)
+    return scores(
+        member.bundle.network.to(used.device), shown, num_images=len(images), autocast=used.autocast
+    )
 
 
 def _batch_size(preprocess: data.Preprocess) -> int:
@@ -93,9 +107,13 @@ def _batch_size(preprocess: data.Preprocess) -> int:
 def _name_of_data(members: Sequence[_Member]) -> str:
     names = sorted({member.data_name for member in members if member.data_name is not None})
     if not names:
-        raise ValueError(f"{members[0].path} is a bundle: name the data too, as in: reslearn evaluate {members[0].path} cifar10")
+        raise ValueError(
+            f"{members[0].path} is a bundle: name the data too, as in: reslearn evaluate {members[0].path} cifar10"
+        )
     if len(names) > 1:
-        raise ValueError(f"the runs were trained on {' and '.join(names)}: name the data to evaluate all of them on")
+        raise ValueError(
+            f"the runs were trained on {' and '.join(names)}: name the data to evaluate all of them on"
+        )
     return names[0]
 
 
@@ -103,9 +121,12 @@ def _numerics(member: _Member, precision: str | None, device: str | None) -> num
     place = numerics.choose_device(device)
     numerics.choose_kernels(place)
     return numerics.Numerics(
-        device=place, precision=precision or member.precision, compiled=False,
-        threads=torch.get_num_threads(), instruction_set="",
-    )  # fmt: skip
+        device=place,
+        precision=precision or member.precision,
+        compiled=False,
+        threads=torch.get_num_threads(),
+        instruction_set="",
+    )
 
 
 def is_source(text: str) -> bool:
@@ -118,15 +139,27 @@ def _open(path: Path) -> _Member:
     if path.is_dir():
         run = RunFolder.open(path)
         if not run.bundle_path.exists():
-            why = run.divergence or ("it was committed without weights" if run.is_complete else "it is not complete")
+            why = run.divergence or (
+                "it was committed without weights" if run.is_complete else "it is not complete"
+            )
             raise RunError(f"{path} has no model.safetensors: {why}")
-        return _Member(path=path, bundle=read_bundle(run.bundle_path, recipe_hash=run.recipe_hash), run=run)
+        return _Member(
+            path=path, bundle=read_bundle(run.bundle_path, recipe_hash=run.recipe_hash), run=run
+        )
     if not path.exists():
         raise RunError(f"{path}: there is no such run folder or bundle")
     return _Member(path=path, bundle=read_bundle(path), run=None)
 
 
-def _images(member: _Member, name: str, images: str, protocol: Protocol, data_dir: Path | None, *, named: bool) -> data.ImageSet:
+def _images(
+    member: _Member,
+    name: str,
+    images: str,
+    protocol: Protocol,
+    data_dir: Path | None,
+    *,
+    named: bool,
+) -> data.ImageSet:
     """The set to evaluate on; a folder of images stays on disk, unless it is in memory that the run had it and the protocol takes it."""
     bundle, run = member.bundle, None if named else member.run
 
@@ -137,9 +170,13 @@ def _images(member: _Member, name: str, images: str, protocol: Protocol, data_di
     dataset = load(stream=not in_memory)
     if run is not None:
         try:
-            run.check_images(dataset.fingerprint)  # that of a folder in memory is another than of one on disk
+            run.check_images(
+                dataset.fingerprint
+            )  # that of a folder in memory is another than of one on disk
         except RunError as error:
-            raise RunError(f"{error}, or name the data: reslearn evaluate {member.path} {name}") from None
+            raise RunError(
+                f"{error}, or name the data: reslearn evaluate {member.path} {name}"
+            ) from None
     if in_memory and protocol != "single":
         dataset = load(stream=True)
     if dataset.classes != bundle.classes:

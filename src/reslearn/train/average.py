@@ -23,7 +23,9 @@ class Average:
         self.decay = decay
         self.num_updates = 0
         self.network = copy.deepcopy(model).eval().requires_grad_(False)
-        pairs = list(zip(self.network.state_dict().values(), model.state_dict().values(), strict=True))
+        pairs = list(
+            zip(self.network.state_dict().values(), model.state_dict().values(), strict=True)
+        )
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
 
@@ -32,6 +34,8 @@ class Average:
         """Follow the step that was just made."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        torch._foreach_lerp_([mine for mine, _ in self._floats], [theirs for _, theirs in self._floats], 1 - decay)
+        torch._foreach_lerp_(
+            [mine for mine, _ in self._floats], [theirs for _, theirs in self._floats], 1 - decay
+        )
         for mine, theirs in self._others:
             mine.copy_(theirs)

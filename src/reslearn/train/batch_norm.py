@@ -20,7 +20,11 @@ class BatchNormInFloat32(TorchFunctionMode):
     """Within this context a batch norm over images that trains on the CPU is computed by `batch_norm`; all else is left as it is."""
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is functional.batch_norm and _is_ours(*args, **(kwargs or {})):
             return batch_norm(*args, **(kwargs or {}))
@@ -28,11 +32,19 @@ class BatchNormInFloat32(TorchFunctionMode):
 
 
 def _is_ours(
-    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
-    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-) -> bool:  # fmt: skip
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> bool:
     known = None not in (running_mean, running_var, weight, bias)
-    return training and known and x.ndim == 4 and x.device.type == "cpu" and x.numel() > x.shape[1]  # one value has no variance
+    return (
+        training and known and x.ndim == 4 and x.device.type == "cpu" and x.numel() > x.shape[1]
+    )  # one value has no variance
 
 
 def batch_norm(
@@ -59,7 +71,9 @@ class _Normalise(torch.autograd.Function):
     """Forward: y = x a + (bias - mean a) with a = weight / sqrt(var + eps). Backward: dx = g a + x c + d, two numbers a channel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         wide = x.float()
         var_of_image, mean_of_image = torch.var_mean(wide, (2, 3), correction=0)
         mean = mean_of_image.mean(0)
@@ -71,7 +85,9 @@ class _Normalise(torch.autograd.Function):
         return (wide * _by_channel(a) + _by_channel(bias - mean * a)).to(x.dtype), mean, var
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _mean: Tensor, _var: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(
+        ctx: Any, grad: Tensor, _mean: Tensor, _var: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, rstd = ctx.saved_tensors
         num = x.numel() // x.shape[1]
         g, wide = grad.float(), x.float()
@@ -80,7 +96,12 @@ class _Normalise(torch.autograd.Function):
         a = weight * rstd
         c = -a * rstd * grad_weight / num
         d = -a * grad_bias / num - c * mean
-        return (g * _by_channel(a) + wide * _by_channel(c) + _by_channel(d)).to(x.dtype), grad_weight, grad_bias, None
+        return (
+            (g * _by_channel(a) + wide * _by_channel(c) + _by_channel(d)).to(x.dtype),
+            grad_weight,
+            grad_bias,
+            None,
+        )
 
 
 def _sum(values: Tensor) -> Tensor:

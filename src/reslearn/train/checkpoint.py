@@ -32,7 +32,9 @@ class Training:
         return self.average.network if isinstance(self.average, Average) else self.model
 
 
-def save(folder: RunFolder, training: Training, *, seconds: float, processes: Processes = ALONE) -> None:
+def save(
+    folder: RunFolder, training: Training, *, seconds: float, processes: Processes = ALONE
+) -> None:
     """Write the checkpoint of `state.step`, all processes together. NonFiniteLossError instead of one that could not be trained from.
 
     What it holds is process 0's: weights are the same on all, and the running statistics of the others are never read.
@@ -44,7 +46,10 @@ def save(folder: RunFolder, training: Training, *, seconds: float, processes: Pr
         return
     average = None
     if isinstance(training.average, Average):
-        average = {"network": training.average.network.state_dict(), "num_updates": training.average.num_updates}
+        average = {
+            "network": training.average.network.state_dict(),
+            "num_updates": training.average.num_updates,
+        }
     buffer = io.BytesIO()  # torch turns a full disk into an error of its own; so its bytes are made first, and written by us
     torch.save(
         {
@@ -72,7 +77,9 @@ def restore(path: Path, training: Training, *, device: str) -> tuple[float, int]
     try:
         content: Any = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises whatever its readers run into: RuntimeError, UnpicklingError, EOFError, ...
-        raise RunError(f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); {advice}") from None
+        raise RunError(
+            f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); {advice}"
+        ) from None
     try:
         training.model.load_state_dict(content["model"])
         training.optimizer.load_state_dict(content["optimizer"])
@@ -80,8 +87,13 @@ def restore(path: Path, training: Training, *, device: str) -> tuple[float, int]
             training.average.network.load_state_dict(content["average"]["network"])
             training.average.num_updates = int(content["average"]["num_updates"])
         training.meter.load_state_dict(content["meter"])
-        training.state.step, training.state.warmed_up_at_step = int(content["step"]), content["warmed_up_at_step"]
-        training.state.waiting = Waiting(**content.get("waiting", {}))  # absent before there was a plateau schedule
+        training.state.step, training.state.warmed_up_at_step = (
+            int(content["step"]),
+            content["warmed_up_at_step"],
+        )
+        training.state.waiting = Waiting(
+            **content.get("waiting", {})
+        )  # absent before there was a plateau schedule
         return float(content["seconds"]), int(content["metrics_bytes"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -15,13 +15,28 @@ _LINE_EVERY_SECONDS = 10.0
 class Display:
     """Shows epoch, loss, error, images per second and time left; a context manager."""
 
-    def __init__(self, *, title: str, num_steps: int, images_per_step: int, steps_per_epoch: float, quiet: bool = False) -> None:
-        self._title, self._num_steps, self._images_per_step, self._steps_per_epoch = title, num_steps, images_per_step, steps_per_epoch
+    def __init__(
+        self,
+        *,
+        title: str,
+        num_steps: int,
+        images_per_step: int,
+        steps_per_epoch: float,
+        quiet: bool = False,
+    ) -> None:
+        self._title, self._num_steps, self._images_per_step, self._steps_per_epoch = (
+            title,
+            num_steps,
+            images_per_step,
+            steps_per_epoch,
+        )
         self._console = Console(stderr=True)
         self._on = os.environ.get("RESLEARN_PROGRESS", "on") != "off" and not quiet
         self._progress: Progress | None = None
         self._last = self._line_at = time.monotonic()
-        self._first: tuple[int, float] | None = None  # step and moment of the first reading: compilation is before it
+        self._first: tuple[int, float] | None = (
+            None  # step and moment of the first reading: compilation is before it
+        )
         self._last_step = 0
 
     def __enter__(self) -> "Display":
@@ -39,7 +54,12 @@ class Display:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._progress is not None:
             self._progress.stop()
 
@@ -59,7 +79,11 @@ class Display:
             self._progress.update(self._task, completed=step, state=state)
         elif self._on and (now - self._line_at >= _LINE_EVERY_SECONDS or step == self._num_steps):
             self._line_at = now
-            print(f"{self._title}  step {step}/{self._num_steps}  {state}{left}", file=sys.stderr, flush=True)
+            print(
+                f"{self._title}  step {step}/{self._num_steps}  {state}{left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def say(self, text: str) -> None:
         """A line that stays."""

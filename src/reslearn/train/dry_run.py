@@ -40,7 +40,9 @@ class Plan:
     epochs: float
     parameters: int
     macs: int
-    weights_mib: float  # weights, gradients, momentum, and the average of the weights where there is one
+    weights_mib: (
+        float  # weights, gradients, momentum, and the average of the weights where there is one
+    )
     activations_mib: float
     images_mib: float
     memory_mib: float
@@ -65,15 +67,23 @@ def plan(
     check_folder(folder, recipe, resume=resume)
     record = folder.environment if folder.exists() else None
     prepared = prepare(
-        recipe, record, device=device, threads=threads, data_dir=data_dir, download=download, workers=workers,
+        recipe,
+        record,
+        device=device,
+        threads=threads,
+        data_dir=data_dir,
+        download=download,
+        workers=workers,
         has_checkpoint=bool(folder.checkpoints()),
-    )  # fmt: skip
+    )
     done = _steps_done(folder, prepared)
     weights, images = _weights_bytes(prepared), _images_bytes(prepared)
     activations = _activations_bytes(prepared) * _held_for_each_kept(prepared)
     total = weights + activations + images
     left = prepared.num_steps - done
-    seconds = _step_seconds(prepared) if left and total < _free_bytes(prepared.numerics.device) else None
+    seconds = (
+        _step_seconds(prepared) if left and total < _free_bytes(prepared.numerics.device) else None
+    )
     return Plan(
         out=str(out),
         begins_at_step=done,
@@ -107,7 +117,11 @@ def _activations_bytes(prepared: Prepared) -> int:
     With activations recomputed only the outputs of blocks stay, and one block at a time in full.
     """
     train, bytes_each = prepared.recipe.train, 2 if prepared.numerics.precision == "bf16" else 4
-    convolutions = [(layer.name, math.prod(layer.output_shape)) for layer in prepared.complexity.layers if layer.macs]
+    convolutions = [
+        (layer.name, math.prod(layer.output_shape))
+        for layer in prepared.complexity.layers
+        if layer.macs
+    ]
     numbers = 2 * sum(size for _, size in convolutions)
     if prepared.recipe.model.checkpoint_activations:
         last = {name.partition(".body.")[0]: size for name, size in convolutions}
@@ -122,14 +136,21 @@ def _held_for_each_kept(prepared: Prepared) -> int:
     """Where activations are recomputed on the CPU the process holds two bytes for each that is kept, since what is freed between the
     outputs of two blocks is not used again (measured: resnet1202, batch 128, float32: 5.8 GiB, of which 2.8 are kept; LOG.md).
     """
-    return 2 if prepared.recipe.model.checkpoint_activations and prepared.numerics.device == "cpu" else 1
+    return (
+        2
+        if prepared.recipe.model.checkpoint_activations and prepared.numerics.device == "cpu"
+        else 1
+    )
 
 
 def _images_bytes(prepared: Prepared) -> int:
     """The sets that are in memory as bytes, and a batch as float32, before and after its crop."""
     pixels = prepared.dataset.channels * prepared.dataset.size_px**2
     sets = (prepared.dataset.train, prepared.dataset.test, prepared.dataset.validation)
-    return pixels * (sum(len(images) for images in sets if isinstance(images, Images)) + 2 * 4 * prepared.recipe.train.batch_size)
+    return pixels * (
+        sum(len(images) for images in sets if isinstance(images, Images))
+        + 2 * 4 * prepared.recipe.train.batch_size
+    )
 
 
 def _free_bytes(device: str) -> float:
@@ -147,16 +168,22 @@ def _step_seconds(prepared: Prepared) -> float:
     training: Training = begin_training(prepared)
     accumulate = prepared.recipe.train.accumulate
     step = make_step(
-        prepared.model, prepared.loss(), training.optimizer, autocast=prepared.numerics.autocast, accumulate=accumulate,
+        prepared.model,
+        prepared.loss(),
+        training.optimizer,
+        autocast=prepared.numerics.autocast,
+        accumulate=accumulate,
         replayed=prepared.numerics.replayed,
-    )  # fmt: skip
+    )
     prepared.model.train()
     seconds = []
     for x, y in itertools.islice(prepared.train_batches(start_step=0), 1 + _TIMED_STEPS):
         begun = time.perf_counter()
         step(x, y).sum().item()  # waits for the device
         seconds.append(time.perf_counter() - begun)
-        if seconds[-1] > _LONG_SECONDS and not (prepared.numerics.replayed and len(seconds) == 1):  # the first records
+        if seconds[-1] > _LONG_SECONDS and not (
+            prepared.numerics.replayed and len(seconds) == 1
+        ):  # the first records
             return seconds[-1]
     return sorted(seconds[1:])[_TIMED_STEPS // 2]
 
@@ -164,7 +191,15 @@ def _step_seconds(prepared: Prepared) -> float:
 def _minutes(prepared: Prepared, steps: int, step_seconds: float) -> float:
     """Steps, and evaluations at a third of the cost: forward is one of the three products that a step makes of each layer."""
     recipe, dataset = prepared.recipe, prepared.dataset
-    validation, some = len(dataset.validation or ()), min(recipe.evaluation.recompute_images, len(dataset.train))
+    validation, some = (
+        len(dataset.validation or ()),
+        min(recipe.evaluation.recompute_images, len(dataset.train)),
+    )
     midway = validation + (len(dataset.test) if recipe.evaluation.test_curve else 0)
-    evaluated = midway * (steps // prepared.steps_of(recipe.evaluation.every)) + len(dataset.train) + 2 * some + len(dataset.test)
+    evaluated = (
+        midway * (steps // prepared.steps_of(recipe.evaluation.every))
+        + len(dataset.train)
+        + 2 * some
+        + len(dataset.test)
+    )
     return (steps + evaluated / recipe.train.batch_size / 3) * step_seconds / 60

@@ -21,20 +21,32 @@ def describe(numerics: Numerics, dataset: Dataset, command: Sequence[str]) -> di
     return {
         "format": FORMAT,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"reslearn": reslearn.__version__, "python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "reslearn": reslearn.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "device": torch.cuda.get_device_name(numerics.device) if numerics.device.startswith("cuda") else "cpu",
+        "device": torch.cuda.get_device_name(numerics.device)
+        if numerics.device.startswith("cuda")
+        else "cpu",
         "commit": _commit(),
         "command": list(command),
         "numerics": numerics.to_dict(),
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "classes": list(dataset.classes)},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+        },
     }
 
 
 def _processor() -> str:
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
@@ -45,10 +57,20 @@ def _commit() -> str | None:
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # else we are installed somewhere below a repository of somebody else
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # else we are installed somewhere below a repository of somebody else
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "--untracked-files=no", ".") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None

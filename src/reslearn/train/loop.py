@@ -41,9 +41,17 @@ class State:
 
 
 def make_step(
-    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, *, autocast: Autocast, accumulate: int = 1, compiled: bool = False,
-    processes: Processes = ALONE, sync_batch_norm: bool = False, replayed: bool = False,
-) -> Step:  # fmt: skip
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    autocast: Autocast,
+    accumulate: int = 1,
+    compiled: bool = False,
+    processes: Processes = ALONE,
+    sync_batch_norm: bool = False,
+    replayed: bool = False,
+) -> Step:
     """One update of the weights from one batch, in `accumulate` equal parts that pass one after another.
 
     `loss` is a mean over the images it is given. The step returns sums over the batch for the meter: [loss, errors, images], float64
@@ -53,7 +61,13 @@ def make_step(
     `replayed`: as a CUDA graph (replay.py), by one process; then the sums of a step are overwritten by the next.
     """
 
-    normalising = partial(SynchronisedBatchNorm, processes) if sync_batch_norm else BatchNormInFloat32 if compiled else nullcontext
+    normalising = (
+        partial(SynchronisedBatchNorm, processes)
+        if sync_batch_norm
+        else BatchNormInFloat32
+        if compiled
+        else nullcontext
+    )
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(), normalising():
@@ -67,15 +81,24 @@ def make_step(
         forward = torch.compile(forward)
     shared, kept_here = processes.sharing(model, forward)
     num_parts = accumulate * processes.count
-    running = [buffer for module in model.modules() if isinstance(module, _BatchNorm) for buffer in module.buffers(recurse=False)]
+    running = [
+        buffer
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        for buffer in module.buffers(recurse=False)
+    ]
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         if len(x) % accumulate:
-            raise ValueError(f"a batch of {len(x)} cannot be cut into accumulate = {accumulate} equal parts")
+            raise ValueError(
+                f"a batch of {len(x)} cannot be cut into accumulate = {accumulate} equal parts"
+            )
         optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
         moved: list[Tensor] = []
-        for number, (part_x, part_y) in enumerate(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True), 1):
+        for number, (part_x, part_y) in enumerate(
+            zip(x.chunk(accumulate), y.chunk(accumulate), strict=True), 1
+        ):
             with kept_here() if number < accumulate else nullcontext():
                 value, part = shared(part_x, part_y)
                 torch.autograd.backward(value / num_parts)
@@ -114,17 +137,26 @@ def train_steps(
             state.warmed_up_at_step = state.step
         warming = warm_up is not None and state.warmed_up_at_step is None
         for group in optimizer.param_groups:
-            group["lr"] = warm_up.lr if warm_up and warming else group["base_lr"] * factor(state.step)
+            group["lr"] = (
+                warm_up.lr if warm_up and warming else group["base_lr"] * factor(state.step)
+            )
         x, y = next(batches)
         totals = step(x, y)
         average.update()
         state.step += 1
-        reading = meter.add(totals, step=state.step, lr=optimizer.param_groups[0]["lr"], last=state.step == num_steps)
+        reading = meter.add(
+            totals,
+            step=state.step,
+            lr=optimizer.param_groups[0]["lr"],
+            last=state.step == num_steps,
+        )
         if reading is not None:
             check_finite(reading)
             if warm_up and warm_up.num_steps is None:
                 if math.isnan(reading.top1_error_pct):
-                    raise ValueError("warm_up waits for a training error, and outputs [B, K] with integer targets [B] alone have one")
+                    raise ValueError(
+                        "warm_up waits for a training error, and outputs [B, K] with integer targets [B] alone have one"
+                    )
                 if warming and reading.top1_error_pct < warm_up.error_pct:
                     state.warmed_up_at_step = state.step
         yield reading
@@ -133,7 +165,9 @@ def train_steps(
 def check_finite(reading: Reading) -> None:
     """Raise NonFiniteLossError where the mean loss of the reading is not a finite number."""
     if not math.isfinite(reading.loss):
-        raise NonFiniteLossError(f"the loss is {reading.loss} between steps {reading.first_step} and {reading.step}")
+        raise NonFiniteLossError(
+            f"the loss is {reading.loss} between steps {reading.first_step} and {reading.step}"
+        )
 
 
 def fit(
@@ -165,9 +199,16 @@ def fit(
     readings = []
     try:
         for reading in train_steps(
-            step, _endless(batches), optimizer, state=State(), meter=meter, average=NoAverage(), num_steps=steps, factor=factor,
+            step,
+            _endless(batches),
+            optimizer,
+            state=State(),
+            meter=meter,
+            average=NoAverage(),
+            num_steps=steps,
+            factor=factor,
             warm_up=warm_up,
-        ):  # fmt: skip
+        ):
             if reading is not None:
                 readings.append(reading)
                 on_reading(reading)
@@ -184,4 +225,6 @@ def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor,
             empty = False
             yield batch
         if empty:
-            raise ValueError("batches is empty (an iterator that was used up cannot be gone through again: give a list or a loader)")
+            raise ValueError(
+                "batches is empty (an iterator that was used up cannot be gone through again: give a list or a loader)"
+            )

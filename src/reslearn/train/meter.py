@@ -31,7 +31,9 @@ def sums(loss: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         errors = (outputs.detach().argmax(1) != targets).sum().double()
     else:
         errors = loss.new_full((), float("nan"), dtype=torch.float64)
-    return torch.stack([loss.detach().double() * num_images, errors, errors.new_full((), float(num_images))])
+    return torch.stack(
+        [loss.detach().double() * num_images, errors, errors.new_full((), float(num_images))]
+    )
 
 
 class Meter:
@@ -40,7 +42,9 @@ class Meter:
     With many processes a window adds up the share of its own; readings are of all shares, and so the same everywhere.
     """
 
-    def __init__(self, *, every: int, device: torch.device | str, processes: Processes = ALONE) -> None:
+    def __init__(
+        self, *, every: int, device: torch.device | str, processes: Processes = ALONE
+    ) -> None:
         self.every = every
         self._processes = processes
         self.window = torch.zeros(3, dtype=torch.float64, device=device)
@@ -55,7 +59,9 @@ class Meter:
         self.window += totals
         if step % self.every == 0 or last:
             totals = self._processes.sum(self.window)
-            if last and self._sent is not None:  # the window before ended at the last step but one: read both as one
+            if (
+                last and self._sent is not None
+            ):  # the window before ended at the last step but one: read both as one
                 sent, first, _, _ = self._sent
                 totals = totals + sent.to(totals.device)
                 self.first_step, self._sent = first, None
@@ -68,17 +74,22 @@ class Meter:
         if sent is not None and self._arrived is not None:
             self._arrived.synchronize()
         return {
-            "window": self._processes.gather(self.window).tolist(), "first_step": self.first_step,
+            "window": self._processes.gather(self.window).tolist(),
+            "first_step": self.first_step,
             "sent": None if sent is None else [sent[0].tolist(), *sent[1:]],
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was taken."""
         # (before there were many processes it was a list of three)
-        self.window.copy_(torch.tensor(state["window"], dtype=torch.float64).view(-1, 3)[self._processes.rank])
+        self.window.copy_(
+            torch.tensor(state["window"], dtype=torch.float64).view(-1, 3)[self._processes.rank]
+        )
         self.first_step = state["first_step"]
         sent = state["sent"]
-        self._sent = None if sent is None else (torch.tensor(sent[0], dtype=torch.float64), *sent[1:])
+        self._sent = (
+            None if sent is None else (torch.tensor(sent[0], dtype=torch.float64), *sent[1:])
+        )
 
     def _send(self, totals: Tensor, step: int, lr: float) -> None:
         if self._arrived is None:
@@ -99,4 +110,10 @@ class Meter:
         totals, first_step, step, lr = self._sent
         self._sent = None
         loss, errors, images = totals.tolist()
-        return Reading(first_step=first_step, step=step, loss=loss / images, top1_error_pct=100 * errors / images, lr=lr)
+        return Reading(
+            first_step=first_step,
+            step=step,
+            loss=loss / images,
+            top1_error_pct=100 * errors / images,
+            lr=lr,
+        )

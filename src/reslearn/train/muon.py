@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steepest at zero, singular values end within [0.7, 1.2]
+_QUINTIC = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Jordan et al.: steepest at zero, singular values end within [0.7, 1.2]
 _NUM_ITERATIONS = 3
 
 
@@ -36,12 +40,29 @@ class Muon(torch.optim.Optimizer):
     then the part of that norm by which a step moves them. Weight decay acts on the fully connected weights only.
     """
 
-    def __init__(self, model: nn.Module, *, lr: float, filter_lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, *, lr: float, filter_lr: float, momentum: float, weight_decay: float
+    ) -> None:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.ndim > 2], "lr": filter_lr, "orthogonal": True, "weight_decay": 0.0},
-            {"params": [p for p in parameters if p.ndim == 2], "lr": lr, "orthogonal": False, "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "lr": lr, "orthogonal": False, "weight_decay": 0.0},
+            {
+                "params": [p for p in parameters if p.ndim > 2],
+                "lr": filter_lr,
+                "orthogonal": True,
+                "weight_decay": 0.0,
+            },
+            {
+                "params": [p for p in parameters if p.ndim == 2],
+                "lr": lr,
+                "orthogonal": False,
+                "weight_decay": weight_decay,
+            },
+            {
+                "params": [p for p in parameters if p.ndim < 2],
+                "lr": lr,
+                "orthogonal": False,
+                "weight_decay": 0.0,
+            },
         ]
         super().__init__(groups, {"lr": lr, "momentum": momentum})
 
@@ -62,4 +83,6 @@ class Muon(torch.optim.Optimizer):
                 if group["orthogonal"]:
                     parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
                     update = orthogonalise(update)
-                parameter.sub_(update * group["lr"])  # a number, or a tensor where the step is replayed
+                parameter.sub_(
+                    update * group["lr"]
+                )  # a number, or a tensor where the step is replayed

@@ -57,12 +57,24 @@ def choose_device(name: str | None) -> str:
         known = False
     if not known:
         raise ValueError(f"--device {name}: cpu, cuda or cuda:N is needed")
-    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use")
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise ValueError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use"
+        )
     return name
 
 
-def choose(train: Train, *, device: str, threads: int | None, macs: int, num_images: int, processes: int = 1) -> Numerics:
+def choose(
+    train: Train,
+    *,
+    device: str,
+    threads: int | None,
+    macs: int,
+    num_images: int,
+    processes: int = 1,
+) -> Numerics:
     """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all, by so many processes."""
     fast_bf16 = _computes_in_bf16(device) and macs >= _BF16_PAYS_MACS
     # Alone: what compilation saves beside the sums over processes has not been measured.
@@ -70,7 +82,9 @@ def choose(train: Train, *, device: str, threads: int | None, macs: int, num_ima
     compiled = pays if train.compile == "auto" else train.compile == "on"
     return Numerics(
         device=device,
-        precision=("bf16" if fast_bf16 else "fp32") if train.precision == "auto" else train.precision,
+        precision=("bf16" if fast_bf16 else "fp32")
+        if train.precision == "auto"
+        else train.precision,
         compiled=compiled,
         threads=threads or torch.get_num_threads(),
         instruction_set=_instruction_set(device),
@@ -79,32 +93,49 @@ def choose(train: Train, *, device: str, threads: int | None, macs: int, num_ima
     )
 
 
-def obey(record: dict[str, Any], *, device: str | None, threads: int | None, processes: int = 1) -> Numerics:
+def obey(
+    record: dict[str, Any], *, device: str | None, threads: int | None, processes: int = 1
+) -> Numerics:
     """The numerics of an earlier part of the run, from its environment.json. RunError where this machine or the flags cannot give them."""
     try:
         numerics, version = Numerics(**record["numerics"]), record["versions"]["torch"]
     except (KeyError, TypeError, RunError) as error:
-        raise RunError(f"environment.json does not say how the run began ({error}): start anew in another folder") from None
+        raise RunError(
+            f"environment.json does not say how the run began ({error}): start anew in another folder"
+        ) from None
     if version != torch.__version__:
         raise RunError(
             f"the run began with torch {version}, here is {torch.__version__}: it cannot go on bit for bit; start anew elsewhere"
         )
     if numerics.processes != processes:
-        began, here = (f"{number} processes" if number > 1 else "1 process" for number in (numerics.processes, processes))
-        launcher = f"torchrun --nproc-per-node {numerics.processes} -m " if numerics.processes > 1 else ""
-        raise RunError(f"the run began on {began}, here: {here}; go on with {launcher}reslearn train --resume ...")
+        began, here = (
+            f"{number} processes" if number > 1 else "1 process"
+            for number in (numerics.processes, processes)
+        )
+        launcher = (
+            f"torchrun --nproc-per-node {numerics.processes} -m " if numerics.processes > 1 else ""
+        )
+        raise RunError(
+            f"the run began on {began}, here: {here}; go on with {launcher}reslearn train --resume ..."
+        )
     try:
         here = _instruction_set(choose_device(numerics.device))
     except ValueError:
-        raise RunError(f"the run began on {numerics.device}, which is not here: start anew in another folder") from None
+        raise RunError(
+            f"the run began on {numerics.device}, which is not here: start anew in another folder"
+        ) from None
     if here != numerics.instruction_set:
         raise RunError(
             f"the run began on {numerics.instruction_set}, here is {here}: it cannot go on bit for bit; start anew in another folder"
         )
     if device is not None and device != numerics.device:
-        raise RunError(f"the run began on {numerics.device}: leave --device {device} out, or start anew in another folder")
+        raise RunError(
+            f"the run began on {numerics.device}: leave --device {device} out, or start anew in another folder"
+        )
     if threads is not None and threads != numerics.threads:
-        raise RunError(f"the run began with {numerics.threads} threads: leave --threads {threads} out, or start anew in another folder")
+        raise RunError(
+            f"the run began with {numerics.threads} threads: leave --threads {threads} out, or start anew in another folder"
+        )
     return numerics
 
 
@@ -119,7 +150,9 @@ def prepare(numerics: Numerics) -> None:
 def choose_kernels(device: str) -> None:
     """On a GPU: the same from start to start, and float32 where fp32 is said."""
     if device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = False  # its choice of kernels would differ from start to start
+        torch.backends.cudnn.benchmark = (
+            False  # its choice of kernels would differ from start to start
+        )
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False  # what is to be fast is bf16
 
@@ -138,7 +171,9 @@ def _computes_in_bf16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))  # bf16: ARM's name for it
+    return bool(
+        has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
+    )  # bf16: ARM's name for it
 
 
 def _instruction_set(device: str) -> str:

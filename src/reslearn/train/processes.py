@@ -45,7 +45,9 @@ class OneProcess:
         """Do the work."""
         return work()
 
-    def sharing(self, model: nn.Module, forward: Forward) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
+    def sharing(
+        self, model: nn.Module, forward: Forward
+    ) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
         """`forward` as it is: gradients are nobody else's."""
         return forward, nullcontext
 
@@ -63,7 +65,10 @@ class ManyProcesses:
     def __init__(self) -> None:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.is_first = self.rank == 0
-        machines, each = int(os.environ.get("GROUP_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+        machines, each = (
+            int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+            int(os.environ.get("LOCAL_WORLD_SIZE", self.count)),
+        )
         on = f"--nnodes {machines} " if machines > 1 else ""
         self.launcher = f"torchrun {on}--nproc-per-node {each} -m "
         self._shared: list[nn.parallel.DistributedDataParallel] = []
@@ -107,13 +112,17 @@ class ManyProcesses:
             raise fault
         return value  # type: ignore[return-value]  # there was no fault, so this is what work returned
 
-    def sharing(self, model: nn.Module, forward: Forward) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
+    def sharing(
+        self, model: nn.Module, forward: Forward
+    ) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
         """`forward` by torch's DistributedDataParallel: after its backward pass the gradients of `model` are the sum over processes.
 
         Also the context in which gradients stay with this process, for all parts of a batch but the last. Weights begin as process 0's.
         """
         # Nothing reads the running statistics of batch norm before `share_state`, so they need not travel at every step.
-        shared = nn.parallel.DistributedDataParallel(_Pass(model, forward), forward_sync_buffers=False)
+        shared = nn.parallel.DistributedDataParallel(
+            _Pass(model, forward), forward_sync_buffers=False
+        )
         shared.register_comm_hook(self.count, _sum_in_order)
         self._shared.append(shared)
         return shared, shared.no_sync
@@ -154,7 +163,11 @@ def processes_here(device: str | None) -> Iterator[Processes]:
     if not are_many():
         yield ALONE
         return
-    on_gpu = _take_gpu(device, local_rank=int(os.environ["LOCAL_RANK"]), num_local=int(os.environ["LOCAL_WORLD_SIZE"]))
+    on_gpu = _take_gpu(
+        device,
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        num_local=int(os.environ["LOCAL_WORLD_SIZE"]),
+    )
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     processes = ManyProcesses()
     try:
@@ -162,7 +175,9 @@ def processes_here(device: str | None) -> Iterator[Processes]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise ConnectionError(f"another process of this run has ended ({str(error).splitlines()[0]})") from None
+        raise ConnectionError(
+            f"another process of this run has ended ({str(error).splitlines()[0]})"
+        ) from None
     finally:
         processes.part()
 
@@ -182,9 +197,13 @@ def _take_gpu(device: str | None, *, local_rank: int, num_local: int) -> bool:
     if device == "cpu" or not torch.cuda.is_available():
         return False
     if device not in (None, "cuda"):
-        _refuse(f"--device {device}: {num_local} processes cannot share one device: leave it out, or give --device cpu")
+        _refuse(
+            f"--device {device}: {num_local} processes cannot share one device: leave it out, or give --device cpu"
+        )
     if torch.cuda.device_count() < num_local:
-        _refuse(f"{num_local} processes on this machine need as many GPUs, it has {torch.cuda.device_count()}: or give --device cpu")
+        _refuse(
+            f"{num_local} processes on this machine need as many GPUs, it has {torch.cuda.device_count()}: or give --device cpu"
+        )
     torch.cuda.set_device(local_rank)
     return True
 

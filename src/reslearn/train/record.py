@@ -40,13 +40,21 @@ class Clock:
 class Record:
     """The record of one training in its folder. Of many processes the first alone writes."""
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, clock: Clock, events: Events | NoEvents) -> None:
+    def __init__(
+        self, prepared: Prepared, folder: RunFolder, clock: Clock, events: Events | NoEvents
+    ) -> None:
         self.folder, self.clock = folder, clock
         self._prepared, self._events = prepared, events
 
     def reading(self, reading: Reading) -> None:
         """A line of kind "train": means over the steps since the last one."""
-        self._line("train", reading.step, loss=reading.loss, top1_error_pct=reading.top1_error_pct, lr=reading.lr)
+        self._line(
+            "train",
+            reading.step,
+            loss=reading.loss,
+            top1_error_pct=reading.top1_error_pct,
+            lr=reading.lr,
+        )
 
     def evaluation(self, kind: str, step: int, metrics: Metrics) -> None:
         """A line of kind "validation" or "test". Raises NonFiniteLossError where its loss is no finite number."""
@@ -73,9 +81,11 @@ class Record:
         if not self._prepared.processes.is_first:
             return
         position = {
-            "step": step, "epoch": round(step / self._prepared.steps_per_epoch, 4),
-            "images": step * self._prepared.recipe.train.batch_size, "seconds": round(self.clock.seconds(), 3),
-        }  # fmt: skip
+            "step": step,
+            "epoch": round(step / self._prepared.steps_per_epoch, 4),
+            "images": step * self._prepared.recipe.train.batch_size,
+            "seconds": round(self.clock.seconds(), 3),
+        }
         self.folder.append_metrics({"kind": kind, **position, **values})
         self._events.add(kind, step, values)
 
@@ -83,4 +93,6 @@ class Record:
 def check_finite(kind: str, step: int, metrics: Metrics) -> None:
     """Raise NonFiniteLossError where a network, evaluated, gives a loss that is no finite number."""
     if not math.isfinite(metrics.loss):
-        raise NonFiniteLossError(f"the loss on the {kind} images is {metrics.loss} after step {step}")
+        raise NonFiniteLossError(
+            f"the loss on the {kind} images is {metrics.loss} after step {step}"
+        )

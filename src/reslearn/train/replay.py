@@ -11,7 +11,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-_NUM_WARM_STEPS = 3  # libraries are loaded, workspaces taken and a compiled network compiled in them
+_NUM_WARM_STEPS = (
+    3  # libraries are loaded, workspaces taken and a compiled network compiled in them
+)
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,7 +35,9 @@ class Replay:
         if self._graph is None:
             self._record(x, y)
         if x.shape != self._x.shape:
-            raise ValueError(f"a batch of shape {tuple(x.shape)} cannot be trained on by a step recorded for {tuple(self._x.shape)}")
+            raise ValueError(
+                f"a batch of shape {tuple(x.shape)} cannot be trained on by a step recorded for {tuple(self._x.shape)}"
+            )
         self._x.copy_(x)
         self._y.copy_(y)
         self._copy_rates()
@@ -51,7 +55,10 @@ class Replay:
     def _record(self, x: Tensor, y: Tensor) -> None:
         self._x, self._y = x.clone(), y.clone()
         # float32, which is what fused kernels read
-        self._rates = [torch.zeros((), dtype=torch.float32, device=x.device) for _ in self._optimizer.param_groups]
+        self._rates = [
+            torch.zeros((), dtype=torch.float32, device=x.device)
+            for _ in self._optimizer.param_groups
+        ]
         self._copied = [0.0 for _ in self._rates]
         stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]  # torch's stub lacks it
         with _kept(self._model, self._optimizer), _rates_on_device(self._optimizer, self._rates):
@@ -98,4 +105,9 @@ def _kept(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return [
+        value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]

@@ -35,7 +35,9 @@ class Waiting:
             self.num_drops, self.num_waited = self.num_drops + 1, 0
 
 
-def factor(schedule: Schedule, *, num_images: int, batch_size: int, waiting: Waiting | None = None) -> Callable[[int], float]:
+def factor(
+    schedule: Schedule, *, num_images: int, batch_size: int, waiting: Waiting | None = None
+) -> Callable[[int], float]:
     """A function from the step about to be made (from 0) to the multiple of the base learning rate; a plateau reads `waiting`."""
 
     def in_steps(length: Length) -> int:

@@ -47,18 +47,30 @@ def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
     given = recipe.model.model_dump()
     usual = _switches_of(recipe.model.name if named else identity.spec["name"])
     # What the name stands for anyhow stays unsaid, so that this recipe differs from one without weights only where it does.
-    taken = {key: identity.spec[key] for key in SWITCHES if given[key] is not None or identity.spec[key] != usual[key]}
+    taken = {
+        key: identity.spec[key]
+        for key in SWITCHES
+        if given[key] is not None or identity.spec[key] != usual[key]
+    }
     changed = {key: value for key, value in taken.items() if given[key] not in (None, value)}
     if not named:
         taken["name"] = identity.spec["name"]
     if changed:
         told = ", ".join(f"model.{key} = {value!r}" for key, value in changed.items())
-        warnings.warn(f"{recipe.init.source}: {told} belongs to the weights and overrides the recipe", stacklevel=2)
+        warnings.warn(
+            f"{recipe.init.source}: {told} belongs to the weights and overrides the recipe",
+            stacklevel=2,
+        )
     return _with_model(recipe, taken)
 
 
 def begin_from(
-    recipe: recipes.Recipe, model: Network, dataset: data.Dataset, record: dict[str, Any] | None, *, has_checkpoint: bool
+    recipe: recipes.Recipe,
+    model: Network,
+    dataset: data.Dataset,
+    record: dict[str, Any] | None,
+    *,
+    has_checkpoint: bool,
 ) -> Start | None:
     """Load the recipe's weights into `model`; None where it has none. With the `record` of a run that began, they must be the same file.
 
@@ -74,26 +86,49 @@ def begin_from(
     except (WeightsError, data.DataError) as error:
         if record is None:
             raise
-        raise RunError(f"{error}; the run that began with it has no checkpoint yet: put it back, or start anew in another folder") from None
+        raise RunError(
+            f"{error}; the run that began with it has no checkpoint yet: put it back, or start anew in another folder"
+        ) from None
     loaded = load_weights(model, identity, partial=recipe.init.partial)
-    ill = next((name for name, one in model.state_dict().items() if one.is_floating_point() and not torch.isfinite(one).all()), None)
+    ill = next(
+        (
+            name
+            for name, one in model.state_dict().items()
+            if one.is_floating_point() and not torch.isfinite(one).all()
+        ),
+        None,
+    )
     if ill is not None:
-        raise WeightsError(f"{recipe.init.source}: not a finite number in what {ill} is made of; nothing can be trained from it")
+        raise WeightsError(
+            f"{recipe.init.source}: not a finite number in what {ill} is made of; nothing can be trained from it"
+        )
     with Path(identity.checkpoint.path).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     began_with = (record or {}).get("init", {}).get("sha256", sha256)
     if began_with != sha256:
-        raise RunError(f"{recipe.init.source} is another file than the run began with: sha256 {sha256[:12]}, then {began_with[:12]}")
-    own = preprocess_with(identity, size_px=dataset.size_px, channels=dataset.channels, source=recipe.init.source)
+        raise RunError(
+            f"{recipe.init.source} is another file than the run began with: sha256 {sha256[:12]}, then {began_with[:12]}"
+        )
+    own = preprocess_with(
+        identity, size_px=dataset.size_px, channels=dataset.channels, source=recipe.init.source
+    )
     if own is not None and record is None:
-        warnings.warn(f"{recipe.init.source}: its preprocessing overrides data.mean, data.std and data.padding", stacklevel=2)
+        warnings.warn(
+            f"{recipe.init.source}: its preprocessing overrides data.mean, data.std and data.padding",
+            stacklevel=2,
+        )
     if loaded.fresh and record is None:
         warnings.warn(loaded.line(), stacklevel=2)
     told = {
-        "source": recipe.init.source, "sha256": sha256, "dialect": identity.dialect.name, "fresh": list(loaded.fresh),
-        "adapted": list(loaded.adapted), "unused": list(loaded.unused), "notes": list(identity.notes),
+        "source": recipe.init.source,
+        "sha256": sha256,
+        "dialect": identity.dialect.name,
+        "fresh": list(loaded.fresh),
+        "adapted": list(loaded.adapted),
+        "unused": list(loaded.unused),
+        "notes": list(identity.notes),
         "preprocess": None if own is None else own.to_json(),
-    }  # fmt: skip
+    }
     return Start(record=told, preprocess=own)
 
 
@@ -101,15 +136,21 @@ def _as_begun(record: dict[str, Any]) -> Start:
     try:
         own = record["init"]["preprocess"]
     except KeyError as error:
-        raise RunError(f"environment.json lacks {error} of a run that started from weights: start anew in another folder") from None
-    return Start(record=record["init"], preprocess=None if own is None else data.Preprocess.from_json(own))
+        raise RunError(
+            f"environment.json lacks {error} of a run that started from weights: start anew in another folder"
+        ) from None
+    return Start(
+        record=record["init"], preprocess=None if own is None else data.Preprocess.from_json(own)
+    )
 
 
 def _look_at(recipe: recipes.Recipe) -> Identity:
     assert recipe.init is not None
     identity = look_at(recipe.init.source, entry=recipe.init.entry)
     by_hand = _set_by_hand(recipe)
-    return identity.told(**{key: getattr(recipe.model, key) for key in identity.untold if f"model.{key}" in by_hand})
+    return identity.told(
+        **{key: getattr(recipe.model, key) for key in identity.untold if f"model.{key}" in by_hand}
+    )
 
 
 def _set_by_hand(recipe: recipes.Recipe) -> set[str]:

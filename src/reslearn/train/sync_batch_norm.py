@@ -27,7 +27,11 @@ class SynchronisedBatchNorm(TorchFunctionMode):
         self._processes = processes
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is functional.batch_norm and _trains(*args, **(kwargs or {})):
             return synchronised_batch_norm(*args, **(kwargs or {}), processes=self._processes)
@@ -35,9 +39,15 @@ class SynchronisedBatchNorm(TorchFunctionMode):
 
 
 def _trains(
-    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
-    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-) -> bool:  # fmt: skip
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> bool:
     return training and None not in (running_mean, running_var, weight, bias)
 
 
@@ -70,21 +80,31 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, processes: Processes
+    ) -> tuple[Tensor, Tensor, Tensor]:
         wide, over = _wide(x), _all_but_channels(x)
         var_here, mean_here = torch.var_mean(wide, over, correction=0)
         means, vars_ = processes.gather(torch.stack([mean_here, var_here])).unbind(1)  # [N, C] each
         mean = means.mean(0)
-        var = vars_.mean(0) + (means - mean).square().mean(0)  # shares are equal, so no process counts more than another
+        var = vars_.mean(0) + (means - mean).square().mean(
+            0
+        )  # shares are equal, so no process counts more than another
         rstd = torch.rsqrt(var + eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.processes = processes
         ctx.mark_non_differentiable(mean, var)
         scale = weight * rstd
-        return (wide * _by_channel(scale, x) + _by_channel(bias - mean * scale, x)).to(x.dtype), mean, var
+        return (
+            (wide * _by_channel(scale, x) + _by_channel(bias - mean * scale, x)).to(x.dtype),
+            mean,
+            var,
+        )
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _mean: Tensor, _var: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(
+        ctx: Any, grad: Tensor, _mean: Tensor, _var: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, rstd = ctx.saved_tensors
         g, over = _wide(grad), _all_but_channels(x)
         z = (_wide(x) - _by_channel(mean, x)) * _by_channel(rstd, x)
@@ -92,8 +112,16 @@ class _Normalise(torch.autograd.Function):
         grad_bias, grad_weight = here
         num = ctx.processes.count * x.numel() // x.shape[1]
         mean_g, mean_gz = ctx.processes.sum(here) / num
-        grad_x = (g - _by_channel(mean_g, x) - z * _by_channel(mean_gz, x)) * _by_channel(weight * rstd, x)
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None, None
+        grad_x = (g - _by_channel(mean_g, x) - z * _by_channel(mean_gz, x)) * _by_channel(
+            weight * rstd, x
+        )
+        return (
+            grad_x.to(x.dtype),
+            grad_weight.to(weight.dtype),
+            grad_bias.to(weight.dtype),
+            None,
+            None,
+        )
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ class Events:
     def __init__(self, folder: Path, *, resumed_at_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=resumed_at_step + 1 if resumed_at_step else None)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=resumed_at_step + 1 if resumed_at_step else None
+        )
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """One scalar a value."""
@@ -40,4 +42,6 @@ def require() -> None:
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
-        raise ValueError("--tensorboard needs an extra that is not installed: pip install 'reslearn[tensorboard]'") from None
+        raise ValueError(
+            "--tensorboard needs an extra that is not installed: pip install 'reslearn[tensorboard]'"
+        ) from None

@@ -10,7 +10,9 @@ from reslearn.paper.claim import ClaimModule
 
 def load_claims(only: Sequence[str] = ()) -> list[ClaimModule]:
     """The modules of the claims named ("C1", "C8"; all by default), in order. ValueError for a claim that does not exist."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("c"))
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("c")
+    )
     modules = {f"C{int(name[1:])}": name for name in names}
     for wanted in only:
         if wanted not in modules:

@@ -44,9 +44,17 @@ def judge(evidence: Evidence) -> Finding:
     measured = f"plain training error {means(at, curves)}"
     if found is not None:
         measured += f"; {interval(found.summary, 'points a layer')}"
-    numbers = {"depths": list(at), "training_error_pct": curves, "slope_points_a_layer": None if found is None else list(found.per_seed)}
+    numbers = {
+        "depths": list(at),
+        "training_error_pct": curves,
+        "slope_points_a_layer": None if found is None else list(found.per_seed),
+    }
     return Finding(
-        claim=CLAIM, outcome=outcome, measured=measured, numbers=numbers, rests_on=tuple(protocol.models(evidence.budget, ["plain"]))
+        claim=CLAIM,
+        outcome=outcome,
+        measured=measured,
+        numbers=numbers,
+        rests_on=tuple(protocol.models(evidence.budget, ["plain"])),
     )
 
 

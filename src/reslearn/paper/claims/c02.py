@@ -46,11 +46,23 @@ def judge(evidence: Evidence) -> Finding:
     measured = f"residual training error {means(at, residual)}"
     if found is not None:
         measured += f"; plain minus residual {interval(found, 'points a layer')}"
-    numbers = {"depths": list(at), "plain_training_error_pct": plain, "residual_training_error_pct": residual}
-    return Finding(claim=CLAIM, outcome=outcome, measured=measured, numbers=numbers, rests_on=tuple(protocol.models(evidence.budget)))
+    numbers = {
+        "depths": list(at),
+        "plain_training_error_pct": plain,
+        "residual_training_error_pct": residual,
+    }
+    return Finding(
+        claim=CLAIM,
+        outcome=outcome,
+        measured=measured,
+        numbers=numbers,
+        rests_on=tuple(protocol.models(evidence.budget)),
+    )
 
 
-def decide(at: Sequence[int], plain: Sequence[Sequence[float]], residual: Sequence[Sequence[float]]) -> tuple[Outcome, Summary | None]:
+def decide(
+    at: Sequence[int], plain: Sequence[Sequence[float]], residual: Sequence[Sequence[float]]
+) -> tuple[Outcome, Summary | None]:
     """The rule of this module: training error in per cent, one curve over the depths `at` a seed, the same seeds in both families."""
     if len(set(at)) < 2:
         return "undecided", None

@@ -14,8 +14,12 @@ CLAIM = Claim(
 )
 
 _NETS: tuple[tuple[str, Literal["A", "B", "C"]], ...] = (
-    ("resnet20", "A"), ("resnet20", "B"), ("resnet20", "C"), ("resnet56", "A"), ("resnet50", "B"),
-)  # fmt: skip
+    ("resnet20", "A"),
+    ("resnet20", "B"),
+    ("resnet20", "C"),
+    ("resnet56", "A"),
+    ("resnet50", "B"),
+)
 
 
 def conditions(budget: Budget) -> list[Condition]:
@@ -34,13 +38,23 @@ def judge(evidence: Evidence) -> Finding:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for name, shortcut in _NETS:
-            checks = check_blocks(build(name, num_classes=10, shortcut=shortcut), torch.randn(4, 3, 32, 32))
+            checks = check_blocks(
+                build(name, num_classes=10, shortcut=shortcut), torch.randn(4, 3, 32, 32)
+            )
             due = [check.is_identity for check in checks if check.is_identity is not None]
             numbers[f"{name} {shortcut}"] = {
-                "blocks": len(checks), "sums": sum(check.is_sum for check in checks), "identities_due": len(due), "identities": sum(due),
-            }  # fmt: skip
-    total = {key: sum(net[key] for net in numbers.values()) for key in ("blocks", "sums", "identities_due", "identities")}
-    holds = total["sums"] == total["blocks"] > 0 and total["identities"] == total["identities_due"] > 0
+                "blocks": len(checks),
+                "sums": sum(check.is_sum for check in checks),
+                "identities_due": len(due),
+                "identities": sum(due),
+            }
+    total = {
+        key: sum(net[key] for net in numbers.values())
+        for key in ("blocks", "sums", "identities_due", "identities")
+    }
+    holds = (
+        total["sums"] == total["blocks"] > 0 and total["identities"] == total["identities_due"] > 0
+    )
     return Finding(
         claim=CLAIM,
         outcome="shown" if holds else "not shown",

@@ -16,7 +16,13 @@ from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Ou
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Series
 from reslearn.report.curves import bands, seeds_series
-from reslearn.study import Steps, StepsComparison, compare_steps, restricted_mean, steps_to_threshold
+from reslearn.study import (
+    Steps,
+    StepsComparison,
+    compare_steps,
+    restricted_mean,
+    steps_to_threshold,
+)
 from reslearn.study.collect import Kind
 
 SIGNIFICANCE = 0.05
@@ -46,14 +52,37 @@ def judged_conditions(evidence: Evidence) -> list[Condition]:
 
 def judge(evidence: Evidence) -> Finding:
     """Apply the rule."""
-    seen = {kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths} for kind in protocol.BOTH}
-    last = max((run.steps for by_depth in seen.values() for runs in by_depth.values() for run in runs if run is not None), default=0.0)
-    by_kind = {
-        kind: {depth: [run or Steps(last, False) for run in runs] for depth, runs in by_depth.items()} for kind, by_depth in seen.items()
+    seen = {
+        kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths}
+        for kind in protocol.BOTH
     }
-    pooled = {kind: [run for runs in by_depth.values() for run in runs] for kind, by_depth in by_kind.items()}
-    depths = {kind: [depth for depth, runs in by_depth.items() for _ in runs] for kind, by_depth in by_kind.items()}
-    outcome, found = decide(pooled["residual"], pooled["plain"], (depths["residual"], depths["plain"]))
+    last = max(
+        (
+            run.steps
+            for by_depth in seen.values()
+            for runs in by_depth.values()
+            for run in runs
+            if run is not None
+        ),
+        default=0.0,
+    )
+    by_kind = {
+        kind: {
+            depth: [run or Steps(last, False) for run in runs] for depth, runs in by_depth.items()
+        }
+        for kind, by_depth in seen.items()
+    }
+    pooled = {
+        kind: [run for runs in by_depth.values() for run in runs]
+        for kind, by_depth in by_kind.items()
+    }
+    depths = {
+        kind: [depth for depth, runs in by_depth.items() for _ in runs]
+        for kind, by_depth in by_kind.items()
+    }
+    outcome, found = decide(
+        pooled["residual"], pooled["plain"], (depths["residual"], depths["plain"])
+    )
     longest = max(run.steps for runs in pooled.values() for run in runs)
     soon = {kind: restricted_mean(runs, longest) for kind, runs in pooled.items()}
     measured = (
@@ -62,15 +91,24 @@ def judge(evidence: Evidence) -> Finding:
     )
     p = _p(found)
     measured += "; no run arrived" if p is None else f"; log-rank p = {p:.2g}"
-    numbers = {kind: {str(depth): [list(run) for run in runs] for depth, runs in one.items()} for kind, one in by_kind.items()}
+    numbers = {
+        kind: {str(depth): [list(run) for run in runs] for depth, runs in one.items()}
+        for kind, one in by_kind.items()
+    }
     return Finding(
-        claim=CLAIM, outcome=outcome, measured=measured, numbers={"steps_reached": numbers, "p": p},
-        figures=(_figure(by_kind, longest, evidence.budget.judge_seeds),), rests_on=tuple(protocol.models(evidence.budget)),
-    )  # fmt: skip
+        claim=CLAIM,
+        outcome=outcome,
+        measured=measured,
+        numbers={"steps_reached": numbers, "p": p},
+        figures=(_figure(by_kind, longest, evidence.budget.judge_seeds),),
+        rests_on=tuple(protocol.models(evidence.budget)),
+    )
 
 
 def decide(
-    residual: Sequence[Steps], plain: Sequence[Steps], depths: tuple[Sequence[int], Sequence[int]] | None = None
+    residual: Sequence[Steps],
+    plain: Sequence[Steps],
+    depths: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> tuple[Outcome, StepsComparison]:
     """The rule of this module, on the runs of both families and the depth of each."""
     found = compare_steps(residual, plain, strata=depths)
@@ -89,7 +127,10 @@ def _p(found: StepsComparison) -> float | None:
 
 def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps | None]:
     """One a judged seed, None where it diverged."""
-    runs = [protocol.judged_run(evidence, model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds]
+    runs = [
+        protocol.judged_run(evidence, model_name(kind, depth), seed)
+        for seed in evidence.budget.judge_seeds
+    ]
     found: list[Steps | None] = []
     for run in runs:
         if run is None:
@@ -100,7 +141,9 @@ def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps | None]:
     return found
 
 
-def _figure(by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float, seeds: Sequence[int]) -> Figure:
+def _figure(
+    by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float, seeds: Sequence[int]
+) -> Figure:
     series: list[Series] = []
     for kind, by_depth in by_kind.items():
         curves: dict[int, list[tuple[float, float]]] = {}
@@ -112,4 +155,6 @@ def _figure(by_kind: dict[Kind, dict[int, list[Steps]]], horizon: float, seeds: 
         f"Steps until the training loss is half that of guessing, or {horizon:.0f} where that is later: means are of steps so cut, and "
         f"where all seeds are, nothing is known above.{bands(len(seeds))}"
     )
-    return Figure("steps-to-half-loss", "How soon training gets somewhere", caption, "layers", "steps", series)
+    return Figure(
+        "steps-to-half-loss", "How soon training gets somewhere", caption, "layers", "steps", series
+    )

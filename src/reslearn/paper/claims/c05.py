@@ -46,7 +46,11 @@ def judge(evidence: Evidence) -> Finding:
         measured += f"; {interval(found, 'points a doubling of depth')}"
     rests_on = tuple(protocol.models(evidence.budget, ["residual"]))
     return Finding(
-        claim=CLAIM, outcome=outcome, measured=measured, numbers={"depths": list(at), "test_error_pct": curves}, rests_on=rests_on
+        claim=CLAIM,
+        outcome=outcome,
+        measured=measured,
+        numbers={"depths": list(at), "test_error_pct": curves},
+        rests_on=rests_on,
     )
 
 

@@ -59,7 +59,12 @@ _STARTS = (
 
 def conditions(budget: Budget) -> list[Condition]:
     """The four starts at both learning rates."""
-    return [_condition(budget, start, lr, seed) for start in _STARTS for lr in _LEARNING_RATES for seed in _seeds(budget)]
+    return [
+        _condition(budget, start, lr, seed)
+        for start in _STARTS
+        for lr in _LEARNING_RATES
+        for seed in _seeds(budget)
+    ]
 
 
 def judge(evidence: Evidence) -> Finding:
@@ -69,7 +74,9 @@ def judge(evidence: Evidence) -> Finding:
     budget = evidence.budget
     runs = {
         start.title: {
-            (lr, seed): evidence.runs.get(_condition(budget, start, lr, seed)) for lr in _LEARNING_RATES for seed in _seeds(budget)
+            (lr, seed): evidence.runs.get(_condition(budget, start, lr, seed))
+            for lr in _LEARNING_RATES
+            for seed in _seeds(budget)
         }
         for start in _STARTS
     }
@@ -79,21 +86,37 @@ def judge(evidence: Evidence) -> Finding:
     subject = Subject.open(finished[0], data_dir=evidence.data_dir)
     guessing = math.log(subject.network().num_classes)
     losses = {title: {key: _loss(run) for key, run in cell.items()} for title, cell in runs.items()}
-    best = {title: {seed: min(cell[lr, seed] for lr in _LEARNING_RATES) for seed in _seeds(budget)} for title, cell in losses.items()}
-    started = {title: [loss < _STARTED * guessing for loss in cell.values()] for title, cell in best.items()}
+    best = {
+        title: {seed: min(cell[lr, seed] for lr in _LEARNING_RATES) for seed in _seeds(budget)}
+        for title, cell in losses.items()
+    }
+    started = {
+        title: [loss < _STARTED * guessing for loss in cell.values()]
+        for title, cell in best.items()
+    }
     signals = {start.title: _signals(subject, start) for start in _STARTS}
     means = {title: sum(cell.values()) / len(cell) for title, cell in best.items()}
-    told = "; ".join(f"{title}: {means[title]:.2f}{'' if any(started[title]) else ' (does not start)'}" for title in means)
+    told = "; ".join(
+        f"{title}: {means[title]:.2f}{'' if any(started[title]) else ' (does not start)'}"
+        for title in means
+    )
     return Finding(
         claim=CLAIM,
         outcome=_outcome(started[_MODERN.title], started[_OLD.title]),
         measured=f"{_model(budget)}, training loss after {_STEPS} steps, the better of lr 0.1 and 0.01 (guessing {guessing:.2f}): {told}",
         numbers={
             "guessing_loss": guessing,
-            "loss": {title: {f"lr {lr:g}, seed {seed}": loss for (lr, seed), loss in cell.items()} for title, cell in losses.items()},
+            "loss": {
+                title: {f"lr {lr:g}, seed {seed}": loss for (lr, seed), loss in cell.items()}
+                for title, cell in losses.items()
+            },
             "signals_at_step_0": signals,
         },
-        figures=(_curves(budget, runs), _signal_figure(budget, signals, "forward"), _signal_figure(budget, signals, "backward")),
+        figures=(
+            _curves(budget, runs),
+            _signal_figure(budget, signals, "forward"),
+            _signal_figure(budget, signals, "backward"),
+        ),
         rests_on=tuple(run.path.name for run in finished),
     )
 
@@ -109,10 +132,17 @@ def _seeds(budget: Budget) -> tuple[int, ...]:
 
 def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> Condition:
     overrides = (
-        "schedule.kind=constant", f'schedule.duration="{_STEPS} steps"', f"optimizer.lr={lr:g}", f"model.init={start.init}",
-        f"model.normalize={str(start.normalize).lower()}", "evaluation.snapshots=[]", "train.read_every_steps=10",
-    )  # fmt: skip
-    return Condition(model=_model(budget), seed=seed, overrides=overrides, why="whether it starts to converge")
+        "schedule.kind=constant",
+        f'schedule.duration="{_STEPS} steps"',
+        f"optimizer.lr={lr:g}",
+        f"model.init={start.init}",
+        f"model.normalize={str(start.normalize).lower()}",
+        "evaluation.snapshots=[]",
+        "train.read_every_steps=10",
+    )
+    return Condition(
+        model=_model(budget), seed=seed, overrides=overrides, why="whether it starts to converge"
+    )
 
 
 def _loss(run: RunFolder | None) -> float:
@@ -133,7 +163,10 @@ def _signals(subject: "Subject", start: _Start) -> dict[str, list[float]]:
     """Root mean square of each block's output, and norm of the gradient by it, before the first step."""
     from reslearn.analysis import forward_signal, gradients
 
-    net, (images, labels) = subject.untrained(**start.switches).double(), subject.training_batch(_NUM_IMAGES)
+    net, (images, labels) = (
+        subject.untrained(**start.switches).double(),
+        subject.training_batch(_NUM_IMAGES),
+    )
     x = images.double()  # what vanishes over tens of layers is soon no float32 any more
     return {
         "forward": [strength for name, strength in forward_signal(net, x) if name != "stem"],
@@ -145,8 +178,14 @@ def _curves(budget: Budget, runs: dict[str, dict[tuple[float, int], RunFolder | 
     series: list[Series] = []
     for title, cell in runs.items():
         for rate in _LEARNING_RATES:
-            curves = {seed: curve(run.metrics(), "train", "loss") for (lr, seed), run in cell.items() if lr == rate and run is not None}
-            series += seeds_series(f"{title}, lr {rate:g}", curves, group=title, dashed=rate != _LEARNING_RATES[0])
+            curves = {
+                seed: curve(run.metrics(), "train", "loss")
+                for (lr, seed), run in cell.items()
+                if lr == rate and run is not None
+            }
+            series += seeds_series(
+                f"{title}, lr {rate:g}", curves, group=title, dashed=rate != _LEARNING_RATES[0]
+            )
     return Figure(
         name="c6-start",
         title=f"Does {_model(budget)} start to converge?",
@@ -159,7 +198,10 @@ def _curves(budget: Budget, runs: dict[str, dict[tuple[float, int], RunFolder | 
 
 
 def _signal_figure(budget: Budget, signals: dict[str, dict[str, list[float]]], way: str) -> Figure:
-    label = {"forward": "rms of the block's output", "backward": "norm of the gradient by the block's output"}[way]
+    label = {
+        "forward": "rms of the block's output",
+        "backward": "norm of the gradient by the block's output",
+    }[way]
     return Figure(
         name=f"c6-signal-{way}",
         title=f"{way.capitalize()} signal of {_model(budget)} before the first step",
@@ -168,7 +210,11 @@ def _signal_figure(budget: Budget, signals: dict[str, dict[str, list[float]]], w
         x_label="block",
         y_label=label,
         series=[
-            Series(name=title, x=range(1, len(found[way]) + 1), y=[value if value > 0 else None for value in found[way]])
+            Series(
+                name=title,
+                x=range(1, len(found[way]) + 1),
+                y=[value if value > 0 else None for value in found[way]],
+            )
             for title, found in signals.items()
         ],
         y_log=True,

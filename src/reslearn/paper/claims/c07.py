@@ -44,7 +44,9 @@ def judge(evidence: Evidence) -> Finding:
     rests_on = tuple(protocol.models(evidence.budget, ["plain"]))
     if len(at) < 3:
         measured = f"{len(at)} depths: saturation and fall need three"
-        return Finding(claim=CLAIM, outcome="not testable here", measured=measured, rests_on=rests_on)
+        return Finding(
+            claim=CLAIM, outcome="not testable here", measured=measured, rests_on=rests_on
+        )
     curves = protocol.by_depth(evidence, "plain", protocol.TEST_ERROR, at)
     outcome, late, bend = decide(at, curves)
     measured = (
@@ -52,20 +54,33 @@ def judge(evidence: Evidence) -> Finding:
         f"late minus early slope {interval(bend, 'points a layer')}"
     )
     return Finding(
-        claim=CLAIM, outcome=outcome, measured=measured, numbers={"depths": list(at), "test_error_pct": curves}, rests_on=rests_on
+        claim=CLAIM,
+        outcome=outcome,
+        measured=measured,
+        numbers={"depths": list(at), "test_error_pct": curves},
+        rests_on=rests_on,
     )
 
 
-def decide(at: Sequence[int], curves: Sequence[Sequence[float]]) -> tuple[Outcome, Summary, Summary]:
+def decide(
+    at: Sequence[int], curves: Sequence[Sequence[float]]
+) -> tuple[Outcome, Summary, Summary]:
     """The rule of this module, with the late rise (points) and the bend (points a layer); three depths and more, rising."""
     late = summary([curve[-1] - curve[1] for curve in curves])
     early_layers, late_layers = at[1] - at[0], at[-1] - at[1]
-    bend = summary([(curve[-1] - curve[1]) / late_layers - (curve[1] - curve[0]) / early_layers for curve in curves])
+    bend = summary(
+        [
+            (curve[-1] - curve[1]) / late_layers - (curve[1] - curve[0]) / early_layers
+            for curve in curves
+        ]
+    )
     if late.interval is None or bend.interval is None:
         return "undecided", late, bend
     if late.interval.low > 0 and late.mean > MARGIN_POINTS and bend.interval.low > 0:
         return ("undecided" if lost_but_deepest(curves) else "shown"), late, bend
     if late.interval.high < MARGIN_POINTS or bend.interval.high < 0:
-        lost = late if late.interval.high < MARGIN_POINTS else bend  # a shallowest net that diverged would bend the curve upwards
+        lost = (
+            late if late.interval.high < MARGIN_POINTS else bend
+        )  # a shallowest net that diverged would bend the curve upwards
         return ("undecided" if lost.num_diverged else "not shown"), late, bend
     return "undecided", late, bend

@@ -57,7 +57,9 @@ def judge(evidence: Evidence) -> Finding:
     )
 
 
-def decide(training: Sequence[Sequence[float]], test: Sequence[Sequence[float]]) -> tuple[Outcome, Summary, Summary]:
+def decide(
+    training: Sequence[Sequence[float]], test: Sequence[Sequence[float]]
+) -> tuple[Outcome, Summary, Summary]:
     """The rule of this module, with the rises of training and test error (points): one (shallowest, deepest) pair a seed."""
     training_rise = summary([deep - shallow for shallow, deep in training])
     test_rise = summary([deep - shallow for shallow, deep in test])
@@ -66,7 +68,11 @@ def decide(training: Sequence[Sequence[float]], test: Sequence[Sequence[float]])
     if _rises(training_rise):
         return ("undecided" if lost_but_deepest(training) else "shown"), training_rise, test_rise
     if training_rise.interval.high < MARGIN_POINTS:
-        return ("undecided" if training_rise.num_diverged else "not shown"), training_rise, test_rise
+        return (
+            ("undecided" if training_rise.num_diverged else "not shown"),
+            training_rise,
+            test_rise,
+        )
     return "undecided", training_rise, test_rise
 
 

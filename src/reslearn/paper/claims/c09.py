@@ -54,23 +54,44 @@ def judge(evidence: Evidence) -> Finding:
     name = protocol.model_name("plain", max(evidence.budget.depths))
     subjects = judged_subjects(evidence, name)
     if not subjects:
-        return Finding(claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end")
-    by_seed = {seed: gradients_by_moment(subject, num_images=_NUM_IMAGES) for seed, subject in subjects.items()}
+        return Finding(
+            claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end"
+        )
+    by_seed = {
+        seed: gradients_by_moment(subject, num_images=_NUM_IMAGES)
+        for seed, subject in subjects.items()
+    }
     first = next(iter(subjects.values()))
     x, y = first.training_batch(_NUM_IMAGES)
     # In float64: what vanishes over 56 layers is no float32 any more.
-    controls = {kind: gradients(first.untrained(**switches).double(), x.double(), y) for kind, switches in _CONTROLS.items()}
+    controls = {
+        kind: gradients(first.untrained(**switches).double(), x.double(), y)
+        for kind, switches in _CONTROLS.items()
+    }
     means = _means(list(by_seed.values()))
-    ratios = [ratio for moments in by_seed.values() for moment in moments for ratio in (moment.weights_ratio, moment.signal_ratio)]
+    ratios = [
+        ratio
+        for moments in by_seed.values()
+        for moment in moments
+        for ratio in (moment.weights_ratio, moment.signal_ratio)
+    ]
     sees = not _is_healthy(next(iter(controls.values())).signal_ratio)
     return Finding(
         claim=CLAIM,
-        outcome=unless_lost(_outcome(ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees), evidence, name),
+        outcome=unless_lost(
+            _outcome(
+                ratios, [ratio for moment in means.values() for ratio in moment.values()], sees=sees
+            ),
+            evidence,
+            name,
+        ),
         measured=_sentence(name, means, next(iter(controls.values())), len(by_seed)),
         numbers={
             "model": name,
             "mean_ratios_by_step": means,
-            "by_seed": {seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()},
+            "by_seed": {
+                seed: [asdict(moment) for moment in moments] for seed, moments in by_seed.items()
+            },
             "controls": {kind: asdict(control) for kind, control in controls.items()},
         },
         figures=tuple(_figure(name, by_seed, controls, kind) for kind in ("weights", "signal")),
@@ -103,13 +124,22 @@ def _geometric(ratios: list[float]) -> float:
     if any(math.isnan(ratio) for ratio in ratios):
         return math.nan
     if 0 in ratios or math.inf in ratios:
-        return math.nan if 0 in ratios and math.inf in ratios else (0.0 if 0 in ratios else math.inf)
+        return (
+            math.nan if 0 in ratios and math.inf in ratios else (0.0 if 0 in ratios else math.inf)
+        )
     return statistics.geometric_mean(ratios)
 
 
-def _sentence(name: str, means: dict[int, dict[str, float]], control: "Gradients", num_seeds: int) -> str:
-    moments = ", ".join(f"step {step} {mean['weights']:.2g} / {mean['signal']:.2g}" for step, mean in means.items())
-    unhealthy = {step: [ratio for ratio in mean.values() if not _is_healthy(ratio)] for step, mean in means.items()}
+def _sentence(
+    name: str, means: dict[int, dict[str, float]], control: "Gradients", num_seeds: int
+) -> str:
+    moments = ", ".join(
+        f"step {step} {mean['weights']:.2g} / {mean['signal']:.2g}" for step, mean in means.items()
+    )
+    unhealthy = {
+        step: [ratio for ratio in mean.values() if not _is_healthy(ratio)]
+        for step, mean in means.items()
+    }
     told = [
         f"at step {step} {'exploding towards the first layers' if max(ratios) > 1 else 'vanishing'}"
         for step, ratios in unhealthy.items()
@@ -121,19 +151,32 @@ def _sentence(name: str, means: dict[int, dict[str, float]], control: "Gradients
     )
 
 
-def _figure(name: str, by_seed: "dict[int, list[Gradients]]", controls: "dict[str, Gradients]", kind: str) -> Figure:
+def _figure(
+    name: str, by_seed: "dict[int, list[Gradients]]", controls: "dict[str, Gradients]", kind: str
+) -> Figure:
     def norms(found: "Gradients") -> list[tuple[int, float]]:
         layers = found.weights if kind == "weights" else found.signal
-        return [(place, layer.norm if layer.norm > 0 else math.nan) for place, layer in enumerate(layers, 1)]
+        return [
+            (place, layer.norm if layer.norm > 0 else math.nan)
+            for place, layer in enumerate(layers, 1)
+        ]
 
     series: list[Series] = []
     for moments in zip(*by_seed.values(), strict=True):
         title = f"step {moments[0].step}"
-        series += seeds_series(title, {seed: norms(moment) for seed, moment in zip(by_seed, moments, strict=True)}, group=title, log=True)
+        series += seeds_series(
+            title,
+            {seed: norms(moment) for seed, moment in zip(by_seed, moments, strict=True)},
+            group=title,
+            log=True,
+        )
     ours = [norm for one in series for norm in one.y if norm is not None and 0 < norm < math.inf]
     for title, control in controls.items():
         series += seeds_series(title, {0: norms(control)}, group=title, dashed=True)
-    what, x_label = {"weights": ("weights of each convolution", "convolution"), "signal": ("output of each block", "block")}[kind]
+    what, x_label = {
+        "weights": ("weights of each convolution", "convolution"),
+        "signal": ("output of each block", "block"),
+    }[kind]
     return Figure(
         name=f"c9-gradients-{kind}",
         title=f"Gradients of {name} by {what}",

@@ -8,7 +8,9 @@ from reslearn.paper.subjects import interval_text, judged_subjects, paired, rest
 from reslearn.study import Comparison
 
 _MARGIN = 0.01
-_LARGEST_NUM_IMAGES = 10_000  # of the training images, evenly spaced; as many as statistics are recomputed on
+_LARGEST_NUM_IMAGES = (
+    10_000  # of the training images, evenly spaced; as many as statistics are recomputed on
+)
 
 CLAIM = Claim(
     identifier="C10",
@@ -40,7 +42,11 @@ def judge(evidence: Evidence) -> Finding:
     depths = sorted(evidence.budget.depths)
     middle, deepest = statistics.median_low(depths), depths[-1]
     if middle == deepest:
-        return Finding(claim=CLAIM, outcome="not testable here", measured=f"depth {deepest} alone: a shallower net is needed")
+        return Finding(
+            claim=CLAIM,
+            outcome="not testable here",
+            measured=f"depth {deepest} alone: a shallower net is needed",
+        )
     shallow = judged_subjects(evidence, protocol.model_name("plain", middle))
     deep = judged_subjects(evidence, protocol.model_name("plain", deepest))
     seeds = sorted(shallow.keys() & deep.keys())
@@ -48,11 +54,24 @@ def judge(evidence: Evidence) -> Finding:
     for seed in seeds:
         subject = shallow[seed]
         name = protocol.model_name("plain", deepest)
-        built[seed] = construct(subject.network(), name, subject.batches(subject.train.spread(_LARGEST_NUM_IMAGES)))
+        built[seed] = construct(
+            subject.network(), name, subject.batches(subject.train.spread(_LARGEST_NUM_IMAGES))
+        )
     if not seeds:
-        return Finding(claim=CLAIM, outcome="undecided", measured=f"no seed has finished runs at both {middle} and {deepest} layers")
+        return Finding(
+            claim=CLAIM,
+            outcome="undecided",
+            measured=f"no seed has finished runs at both {middle} and {deepest} layers",
+        )
     results = [deep[seed].folder.result for seed in seeds]
-    trained = [min(loss for key in ("train_loss", protocol.TRAINING_LOSS) if (loss := result[key]) is not None) for result in results]
+    trained = [
+        min(
+            loss
+            for key in ("train_loss", protocol.TRAINING_LOSS)
+            if (loss := result[key]) is not None
+        )
+        for result in results
+    ]
     constructed = [built[seed].constructed_loss for seed in seeds]
     comparison = paired(trained, constructed)
     unchanged = all(construction.is_unchanged for construction in built.values())
@@ -60,19 +79,29 @@ def judge(evidence: Evidence) -> Finding:
     return Finding(
         claim=CLAIM,
         outcome=unless_lost(
-            _outcome(comparison, unchanged), evidence, *(protocol.model_name("plain", depth) for depth in (middle, deepest))
+            _outcome(comparison, unchanged),
+            evidence,
+            *(protocol.model_name("plain", depth) for depth in (middle, deepest)),
         ),
         measured=f"plain-{middle} deepened to {deepest} layers: logits move by at most {largest:.1g}, training loss "
         f"{statistics.mean(constructed):.3f}; plain-{deepest} as trained {statistics.mean(trained):.3f}; "
         f"difference {interval_text(comparison)}, n={comparison.n_a}",
         numbers={
-            "seeds": seeds, "shallow_depth": middle, "depth": deepest, "constructed_loss": constructed, "trained_loss": trained,
+            "seeds": seeds,
+            "shallow_depth": middle,
+            "depth": deepest,
+            "constructed_loss": constructed,
+            "trained_loss": trained,
             "max_logit_difference": [built[seed].max_logit_difference for seed in seeds],
-            "constructed_top1_error_pct": [built[seed].constructed_top1_error_pct for seed in seeds],
-            "difference": comparison.difference, "interval_low": comparison.interval_low, "interval_high": comparison.interval_high,
+            "constructed_top1_error_pct": [
+                built[seed].constructed_top1_error_pct for seed in seeds
+            ],
+            "difference": comparison.difference,
+            "interval_low": comparison.interval_low,
+            "interval_high": comparison.interval_high,
         },
         rests_on=rests_on([*(shallow[seed] for seed in seeds), *(deep[seed] for seed in seeds)]),
-    )  # fmt: skip
+    )
 
 
 def _outcome(comparison: Comparison, unchanged: bool) -> Outcome:

@@ -53,10 +53,17 @@ def judge(evidence: Evidence) -> Finding:
     """Fit, then responses."""
     fitted, losses = _fits(evidence)
     deepest = max(evidence.budget.depths)
-    subjects = {kind: judged_subjects(evidence, protocol.model_name(kind, deepest)) for kind in protocol.BOTH}
+    subjects = {
+        kind: judged_subjects(evidence, protocol.model_name(kind, deepest))
+        for kind in protocol.BOTH
+    }
     seeds = sorted(subjects["plain"].keys() & subjects["residual"].keys())
-    found = {kind: {seed: _responses(subjects[kind][seed]) for seed in seeds} for kind in protocol.BOTH}
-    means = {kind: [_mean(layers) for layers in by_seed.values()] for kind, by_seed in found.items()}
+    found = {
+        kind: {seed: _responses(subjects[kind][seed]) for seed in seeds} for kind in protocol.BOTH
+    }
+    means = {
+        kind: [_mean(layers) for layers in by_seed.values()] for kind, by_seed in found.items()
+    }
     compared = paired(means["plain"], means["residual"]) if seeds else None
     told = (
         f"responses at {deepest} layers: plain {statistics.mean(means['plain']):.2f}, residual {statistics.mean(means['residual']):.2f}, "
@@ -67,12 +74,20 @@ def judge(evidence: Evidence) -> Finding:
     typical = {kind: _geometric(values) for kind, values in losses.items()}
     return Finding(
         claim=CLAIM,
-        outcome=unless_lost(_outcome(fitted, compared), evidence, *(protocol.model_name(kind, deepest) for kind in protocol.BOTH)),
+        outcome=unless_lost(
+            _outcome(fitted, compared),
+            evidence,
+            *(protocol.model_name(kind, deepest) for kind in protocol.BOTH),
+        ),
         measured=f"y = x by {2 * _BLOCKS} layers: loss {typical['without']:.2g} without shortcuts, {typical['with']:.2g} with "
         f"(1: no better than the mean; n={fitted.n_a}); {told}",
         numbers={
             "fit_loss": losses,
-            "fit_log_ratio": {"mean": fitted.difference, "low": fitted.interval_low, "high": fitted.interval_high},
+            "fit_log_ratio": {
+                "mean": fitted.difference,
+                "low": fitted.interval_low,
+                "high": fitted.interval_high,
+            },
             "mean_response": means,
             "seeds": seeds,
         },
@@ -87,7 +102,12 @@ def _outcome(fitted: Comparison, compared: Comparison | None) -> Outcome:
     responses = compared.interval if compared is not None else None
     if (fit is not None and fit.high < 0) or (responses is not None and responses.high < 0):
         return "not shown"
-    speaks_for = fit is not None and fit.low > math.log(_TIMES) and responses is not None and responses.low > 0
+    speaks_for = (
+        fit is not None
+        and fit.low > math.log(_TIMES)
+        and responses is not None
+        and responses.low > 0
+    )
     return "shown" if speaks_for else "undecided"
 
 
@@ -95,12 +115,18 @@ def _fits(evidence: Evidence) -> tuple[Comparison, dict[str, list[float]]]:
     """log(loss without) - log(loss with shortcuts), and the losses, one a judged seed."""
     losses = {}
     for kind, with_shortcuts in (("without", False), ("with", True)):
-        trials = {lr: _fit(evidence, with_shortcuts=with_shortcuts, lr=lr, seed=_CHOICE_SEED) for lr in _LEARNING_RATES}
+        trials = {
+            lr: _fit(evidence, with_shortcuts=with_shortcuts, lr=lr, seed=_CHOICE_SEED)
+            for lr in _LEARNING_RATES
+        }
         lr = min(trials, key=lambda rate: trials[rate])
         losses[kind] = [
-            _fit(evidence, with_shortcuts=with_shortcuts, lr=lr, seed=seed) for seed in evidence.budget.judge_seeds[:_NUM_JUDGED]
+            _fit(evidence, with_shortcuts=with_shortcuts, lr=lr, seed=seed)
+            for seed in evidence.budget.judge_seeds[:_NUM_JUDGED]
         ]
-    logarithms = {kind: [math.log(max(loss, _FLOOR)) for loss in values] for kind, values in losses.items()}
+    logarithms = {
+        kind: [math.log(max(loss, _FLOOR)) for loss in values] for kind, values in losses.items()
+    }
     return paired(logarithms["without"], logarithms["with"]), losses
 
 
@@ -141,10 +167,15 @@ def _figures(evidence: Evidence) -> tuple[Figure, ...]:
     depths = sorted(evidence.budget.depths)
     shown = sorted({statistics.median_low(depths), depths[-1]})
     names = [protocol.model_name(kind, depth) for kind in protocol.BOTH for depth in shown]
-    names += [protocol.model_name("residual", depth) for depth in evidence.budget.extra_residual_depths]
+    names += [
+        protocol.model_name("residual", depth) for depth in evidence.budget.extra_residual_depths
+    ]
     curves: dict[str, list[list[float]]] = {}
     for name in names:
-        runs = [[layer.standard_deviation for layer in _responses(subject)] for subject in judged_subjects(evidence, name).values()]
+        runs = [
+            [layer.standard_deviation for layer in _responses(subject)]
+            for subject in judged_subjects(evidence, name).values()
+        ]
         if runs:
             curves[name] = runs
     return tuple(response_figures(curves)) if curves else ()

@@ -26,7 +26,10 @@ def conditions(budget: Budget) -> list[Condition]:
 def judge(evidence: Evidence) -> Finding:
     """Count plain and residual nets of each depth."""
     rows = [_row(depth) for depth in _SHAPES]
-    equal = all(row["parameters"] == row["plain_parameters"] and row["macs"] == row["plain_macs"] for row in rows)
+    equal = all(
+        row["parameters"] == row["plain_parameters"] and row["macs"] == row["plain_macs"]
+        for row in rows
+    )
     share = max(row["additions_pct"] for row in rows)
     last = rows[-1]
     same = "the same parameters and MACs, to the unit" if equal else "different parameters or MACs"
@@ -42,13 +45,24 @@ def judge(evidence: Evidence) -> Finding:
 def _row(depth: int) -> dict[str, Any]:
     from reslearn.models import build, complexity
 
-    plain, residual = build(f"plain{depth}", num_classes=10), build(f"resnet{depth}", num_classes=10, shortcut="A")
+    plain, residual = (
+        build(f"plain{depth}", num_classes=10),
+        build(f"resnet{depth}", num_classes=10, shortcut="A"),
+    )
     counted, reference = complexity(residual, _SHAPES[depth]), complexity(plain, _SHAPES[depth])
     # What a block adds has the shape of its last layer's output.
     shapes = {layer.name: layer.output_shape for layer in counted.layers}
-    ends = [[shape for name, shape in shapes.items() if name.startswith(f"{block}.body.")][-1] for block, _ in residual.blocks()]
+    ends = [
+        [shape for name, shape in shapes.items() if name.startswith(f"{block}.body.")][-1]
+        for block, _ in residual.blocks()
+    ]
     additions = sum(math.prod(shape) for shape in ends)
     return {
-        "depth": depth, "parameters": counted.parameters, "plain_parameters": reference.parameters, "macs": counted.macs,
-        "plain_macs": reference.macs, "additions": additions, "additions_pct": 100 * additions / counted.macs,
-    }  # fmt: skip
+        "depth": depth,
+        "parameters": counted.parameters,
+        "plain_parameters": reference.parameters,
+        "macs": counted.macs,
+        "plain_macs": reference.macs,
+        "additions": additions,
+        "additions_pct": 100 * additions / counted.macs,
+    }

@@ -40,29 +40,52 @@ def judged_conditions(evidence: Evidence) -> list[Condition]:
 def judge(evidence: Evidence) -> Finding:
     """Apply the rule."""
     found = [
-        protocol.judged_run(evidence, model, seed) for model in protocol.models(evidence.budget) for seed in evidence.budget.judge_seeds
+        protocol.judged_run(evidence, model, seed)
+        for model in protocol.models(evidence.budget)
+        for seed in evidence.budget.judge_seeds
     ]
     runs = [run for run in found if run is not None]
-    changes = [f"{run.path.name}: {line}" for run in runs for line in changes_to_the_solver(run.recipe)]
+    changes = [
+        f"{run.path.name}: {line}" for run in runs for line in changes_to_the_solver(run.recipe)
+    ]
     untouched = [f"{run.path.name}: {name}" for run in runs for name in _untouched_layers(run)]
     at = protocol.depths(evidence.budget, "residual")
     curves = protocol.by_depth(evidence, "residual", protocol.TRAINING_ERROR, at)
-    by_depth = {depth: summary([curve[index] for curve in curves]) for index, depth in enumerate(at)}
+    by_depth = {
+        depth: summary([curve[index] for curve in curves]) for index, depth in enumerate(at)
+    }
     guessing = _guessing_pct(runs)
     outcome = decide(changes + untouched, by_depth, guessing_pct=guessing)
-    unseen = [run.path.name for run in runs if 0 not in run.snapshots() or not run.bundle_path.exists()]
+    unseen = [
+        run.path.name for run in runs if 0 not in run.snapshots() or not run.bundle_path.exists()
+    ]
     if unseen and outcome == "shown":
         outcome = "undecided"  # whether every layer was trained cannot be seen there
     warm = [depth for depth in at if depth >= protocol.WARM_UP_FROM_DEPTH]
-    measured = f"{len(runs)} runs, {len(changes)} with another solver, {len(untouched)} layers untouched"
+    measured = (
+        f"{len(runs)} runs, {len(changes)} with another solver, {len(untouched)} layers untouched"
+    )
     measured += f" ({', '.join(map(str, warm))} layers warmed up, as the paper's)" if warm else ""
     worst = max(by_depth, key=lambda depth: by_depth[depth].mean if by_depth[depth].n else math.inf)
     measured += f"; residual training error at most {by_depth[worst].mean:.1f} % (at {worst} layers; guessing: {guessing:.0f} %)"
-    numbers = {"changes": changes, "untouched": untouched, "depths": list(at), "residual_training_error_pct": curves}
-    return Finding(claim=CLAIM, outcome=outcome, measured=measured, numbers=numbers, rests_on=tuple(protocol.models(evidence.budget)))
+    numbers = {
+        "changes": changes,
+        "untouched": untouched,
+        "depths": list(at),
+        "residual_training_error_pct": curves,
+    }
+    return Finding(
+        claim=CLAIM,
+        outcome=outcome,
+        measured=measured,
+        numbers=numbers,
+        rests_on=tuple(protocol.models(evidence.budget)),
+    )
 
 
-def decide(changes: Sequence[str], by_depth: Mapping[int, Summary], *, guessing_pct: float) -> Outcome:
+def decide(
+    changes: Sequence[str], by_depth: Mapping[int, Summary], *, guessing_pct: float
+) -> Outcome:
     """The rule of this module: what was changed (solver) or left untouched (layers), and residual training error by depth."""
     if changes:
         return "not shown"
@@ -70,7 +93,9 @@ def decide(changes: Sequence[str], by_depth: Mapping[int, Summary], *, guessing_
     if any(interval is not None and interval.low > guessing_pct / 2 for interval in intervals):
         return "not shown"
     diverged = any(numbers.num_diverged for numbers in by_depth.values())
-    if not diverged and all(interval is not None and interval.high < guessing_pct / 2 for interval in intervals):
+    if not diverged and all(
+        interval is not None and interval.high < guessing_pct / 2 for interval in intervals
+    ):
         return "shown"
     return "undecided"
 
@@ -83,7 +108,11 @@ def changes_to_the_solver(recipe: Mapping[str, Any]) -> list[str]:
     found += ["optimizer.momentum = 0"] if not optimizer["momentum"] else []
     found += ["optimizer.nesterov = true"] if optimizer["nesterov"] else []
     found += ["train.ema is set"] if train["ema"] is not None else []
-    found += ["schedule.warm_up_lr is set"] if schedule["warm_up_lr"] is not None and depth < protocol.WARM_UP_FROM_DEPTH else []
+    found += (
+        ["schedule.warm_up_lr is set"]
+        if schedule["warm_up_lr"] is not None and depth < protocol.WARM_UP_FROM_DEPTH
+        else []
+    )
     return found
 
 
@@ -95,7 +124,11 @@ def _untouched_layers(run: RunFolder) -> list[str]:
     from safetensors.numpy import load_file
 
     before, after = load_file(first), load_file(run.bundle_path)
-    return [name for name, value in before.items() if name.endswith(".weight") and name in after and (value == after[name]).all()]
+    return [
+        name
+        for name, value in before.items()
+        if name.endswith(".weight") and name in after and (value == after[name]).all()
+    ]
 
 
 def _guessing_pct(runs: Sequence[RunFolder]) -> float:

@@ -45,19 +45,35 @@ def judge(evidence: Evidence) -> Finding:
     name = protocol.model_name("residual", max(evidence.budget.depths))
     subjects = judged_subjects(evidence, name)
     if not subjects:
-        return Finding(claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end")
-    errors = {kind: [_errors(subject, trained=kind == "trained") for subject in subjects.values()] for kind in ("trained", "untrained")}
+        return Finding(
+            claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end"
+        )
+    errors = {
+        kind: [_errors(subject, trained=kind == "trained") for subject in subjects.values()]
+        for kind in ("trained", "untrained")
+    }
     gains = {kind: [_gain(seed) for seed in found] for kind, found in errors.items()}
-    gained, more = paired(gains["trained"], [0.0] * len(subjects)), paired(gains["trained"], gains["untrained"])
+    gained, more = (
+        paired(gains["trained"], [0.0] * len(subjects)),
+        paired(gains["trained"], gains["untrained"]),
+    )
     stages = list(errors["trained"][0])
-    means = {kind: [statistics.mean(seed[stage] for seed in found) for stage in stages] for kind, found in errors.items()}
+    means = {
+        kind: [statistics.mean(seed[stage] for seed in found) for stage in stages]
+        for kind, found in errors.items()
+    }
     told = {kind: ", ".join(f"{mean:.1f}" for mean in row) for kind, row in means.items()}
     return Finding(
         claim=CLAIM,
         outcome=unless_lost(_outcome(gained, more, means["trained"]), evidence, name),
         measured=f"{name}, probe error % at {', '.join(stages)}: trained {told['trained']}; untrained {told['untrained']}; gain "
         f"{interval_text(gained, 1)}, more than untrained by {interval_text(more, 1)}, n={gained.n_a}",
-        numbers={"model": name, "seeds": list(subjects), "test_error_pct": errors, "gain_pct": gains},
+        numbers={
+            "model": name,
+            "seeds": list(subjects),
+            "test_error_pct": errors,
+            "gain_pct": gains,
+        },
         figures=(_figure(name, stages, list(subjects), errors),),
         rests_on=rests_on(list(subjects.values())),
     )
@@ -69,7 +85,11 @@ def _outcome(gained: Comparison, more: Comparison, trained: list[float]) -> Outc
     if gained.interval.high < _MARGIN_PCT or more.interval.high < 0:
         return "not shown"
     steady = all(after <= before + _MARGIN_PCT for before, after in itertools.pairwise(trained))
-    return "shown" if steady and gained.interval.low > _MARGIN_PCT and more.interval.low > 0 else "undecided"
+    return (
+        "shown"
+        if steady and gained.interval.low > _MARGIN_PCT and more.interval.low > 0
+        else "undecided"
+    )
 
 
 def _errors(subject: "Subject", *, trained: bool) -> dict[str, float]:
@@ -77,7 +97,11 @@ def _errors(subject: "Subject", *, trained: bool) -> dict[str, float]:
     from reslearn.analysis import probes
 
     images = subject.train.spread(_LARGEST_NUM_IMAGES)
-    found = probes(subject.network() if trained else subject.network(0), subject.batches(images), subject.batches(subject.test))
+    found = probes(
+        subject.network() if trained else subject.network(0),
+        subject.batches(images),
+        subject.batches(subject.test),
+    )
     return {probe.stage: probe.test_error_pct for probe in found}
 
 
@@ -87,10 +111,15 @@ def _gain(errors: dict[str, float]) -> float:
     return first - last
 
 
-def _figure(name: str, stages: list[str], seeds: list[int], errors: dict[str, list[dict[str, float]]]) -> Figure:
+def _figure(
+    name: str, stages: list[str], seeds: list[int], errors: dict[str, list[dict[str, float]]]
+) -> Figure:
     series: list[Series] = []
     for kind, found in errors.items():
-        curves = {number: list(enumerate(seed[stage] for stage in stages)) for number, seed in zip(seeds, found, strict=True)}
+        curves = {
+            number: list(enumerate(seed[stage] for stage in stages))
+            for number, seed in zip(seeds, found, strict=True)
+        }
         series += seeds_series(kind, curves, group=kind, dashed=kind == "untrained")
     return Figure(
         name="c14-probes",

@@ -5,7 +5,19 @@ from typing import cast
 
 from reslearn.paper.exhibit import ExhibitModule
 
-NAMES = ("table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig4", "fig6", "fig7", "ambiguities")
+NAMES = (
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "table6",
+    "fig1",
+    "fig4",
+    "fig6",
+    "fig7",
+    "ambiguities",
+)
 
 
 def load_exhibit(name: str) -> ExhibitModule:

@@ -56,7 +56,11 @@ def conditions(budget: Budget) -> list[Condition]:
     """The default, and each switch, on all seeds."""
     return [
         *protocol.fixed_conditions(budget, ["residual"]),
-        *(_condition(budget, seed, switch, name) for name, switch in _switches(budget).items() for seed in budget.judge_seeds),
+        *(
+            _condition(budget, seed, switch, name)
+            for name, switch in _switches(budget).items()
+            for seed in budget.judge_seeds
+        ),
     ]
 
 
@@ -64,24 +68,35 @@ def measure(evidence: Evidence) -> Measured:
     """One line a switch, corrected for their number, and the seeds that it takes to see 0.3 points."""
     budget = evidence.budget
     seeds = budget.judge_seeds
-    base = [one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, budget.depths)]
+    base = [
+        one[0]
+        for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, budget.depths)
+    ]
     switches = _switches(budget)
-    moved = {name: [_error(evidence, _condition(budget, seed, switch, name)) for seed in seeds] for name, switch in switches.items()}
+    moved = {
+        name: [_error(evidence, _condition(budget, seed, switch, name)) for seed in seeds]
+        for name, switch in switches.items()
+    }
     best = [_best_epoch(evidence, seed) for seed in seeds]
     if not all(math.isnan(value) for value in best):
         moved["best epoch on the test set (wrong) instead of the last"] = best
     comparisons = {name: compare(values, base, paired=True) for name, values in moved.items()}
     corrected = dict(zip(comparisons, holm([one.p for one in comparisons.values()]), strict=True))
-    lines = [_line(name, [a - b for a, b in zip(moved[name], base, strict=True)], corrected[name]) for name in moved]
+    lines = [
+        _line(name, [a - b for a, b in zip(moved[name], base, strict=True)], corrected[name])
+        for name in moved
+    ]
     elsewhere = {
-        **_OTHER_NETS, **dict.fromkeys(_WARM_UP, f"in force from {protocol.WARM_UP_FROM_DEPTH} layers on: --depths 110"),
-        _IMAGES: "of digits and CIFAR alone", _IMAGENETS: "of three colours, and digits are grey",
-    }  # fmt: skip
+        **_OTHER_NETS,
+        **dict.fromkeys(
+            _WARM_UP, f"in force from {protocol.WARM_UP_FROM_DEPTH} layers on: --depths 110"
+        ),
+        _IMAGES: "of digits and CIFAR alone",
+        _IMAGENETS: "of three colours, and digits are grey",
+    }
     lines += [not_run(name, why) for name, why in elsewhere.items() if name not in switches]
     finite = [value for value in base if math.isfinite(value)]
-    best_run = (
-        f"The best of {len(finite)} runs, in place of their mean, is {math.fsum(finite) / len(finite) - min(finite):.2f} points lower."
-    )
+    best_run = f"The best of {len(finite)} runs, in place of their mean, is {math.fsum(finite) / len(finite) - min(finite):.2f} points lower."
     notes = (best_run,) if len(finite) > 1 else ()
     return Measured(
         lines=tuple(lines),
@@ -103,14 +118,21 @@ def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
         return own
     fewer: tuple[str, ...] = (f"data.validation_images={143 if digits else 5000}",)
     if budget.name in ("short", "medium"):
-        steps = (898, 449, 674) if digits else (3125, 1563, 2344)  # 20 epochs of digits, 8 of CIFAR; then the milestones at 1/2 and 3/4
-        fewer += (f'schedule.duration="{steps[0]} steps"', f'schedule.milestones=["{steps[1]} steps", "{steps[2]} steps"]')
+        steps = (
+            (898, 449, 674) if digits else (3125, 1563, 2344)
+        )  # 20 epochs of digits, 8 of CIFAR; then the milestones at 1/2 and 3/4
+        fewer += (
+            f'schedule.duration="{steps[0]} steps"',
+            f'schedule.milestones=["{steps[1]} steps", "{steps[2]} steps"]',
+        )
     return {**own, _IMAGES: fewer}
 
 
 def _condition(budget: Budget, seed: int, switch: tuple[str, ...], name: str) -> Condition:
     net, (lr,) = _net(budget), budget.learning_rates
-    return Condition(model=net, seed=seed, overrides=(*protocol.overrides(net, lr), *switch), why=f"with {name}")
+    return Condition(
+        model=net, seed=seed, overrides=(*protocol.overrides(net, lr), *switch), why=f"with {name}"
+    )
 
 
 def _net(budget: Budget) -> str:
@@ -142,28 +164,53 @@ def _line(name: str, differences: list[float], p: float | None) -> Line:
             outcome = "not shown"
     mean = None if math.isnan(numbers.difference) else numbers.difference
     return Line(
-        what=name, unit="points", paper=None, values=tuple(differences), difference=mean, interval=numbers.interval, outcome=outcome,
-        because=because, num_lost=numbers.num_diverged,
-    )  # fmt: skip
+        what=name,
+        unit="points",
+        paper=None,
+        values=tuple(differences),
+        difference=mean,
+        interval=numbers.interval,
+        outcome=outcome,
+        because=because,
+        num_lost=numbers.num_diverged,
+    )
 
 
 def _forest(lines: list[Line]) -> tuple[Forest, ...]:
     """The lines that were run, the largest effect first."""
-    run = sorted((line for line in lines if line.difference is not None), key=lambda line: -abs(line.difference or 0.0))
+    run = sorted(
+        (line for line in lines if line.difference is not None),
+        key=lambda line: -abs(line.difference or 0.0),
+    )
     effects = []
     for line in run:
         low, high = line.interval or (math.nan, math.nan)
-        effects.append(Effect(line.what, line.values, line.difference or 0.0, low, high, decided=line.outcome == "shown"))
+        effects.append(
+            Effect(
+                line.what,
+                line.values,
+                line.difference or 0.0,
+                low,
+                high,
+                decided=line.outcome == "shown",
+            )
+        )
     caption = (
         "Dots: pairs of seeds. Diamond: their mean, full where the rule, which corrects for the number of switches, shows an effect. Line: "
         f"the 95 % interval of each by itself, cut at the axis. Shaded: within {DIFFERENCE_TO_SEE_PCT:g} points. Left of 0 the switch "
         "lowers the error."
     )
     title = "What each choice is worth"
-    return (Forest("effects", title, caption, "points of test error", effects, DIFFERENCE_TO_SEE_PCT),) if effects else ()
+    return (
+        (Forest("effects", title, caption, "points of test error", effects, DIFFERENCE_TO_SEE_PCT),)
+        if effects
+        else ()
+    )
 
 
-def _power(moved: dict[str, list[float]], base: list[float], corrected: dict[str, float | None]) -> Table:
+def _power(
+    moved: dict[str, list[float]], base: list[float], corrected: dict[str, float | None]
+) -> Table:
     """The p values, and how many pairs of seeds it takes to see 0.3 points, from the spread of the differences."""
     rows: list[list[Cell]] = []
     significance = 0.05 / len(moved)  # what Holm's correction asks of the first to be shown
@@ -171,10 +218,15 @@ def _power(moved: dict[str, list[float]], base: list[float], corrected: dict[str
         differences = [a - b for a, b in zip(values, base, strict=True) if math.isfinite(a - b)]
         if len(differences) > 1:
             deviation = statistics.stdev(differences)
-            p, needed = corrected[name], pairs_told(DIFFERENCE_TO_SEE_PCT, deviation, significance=significance)
+            p, needed = (
+                corrected[name],
+                pairs_told(DIFFERENCE_TO_SEE_PCT, deviation, significance=significance),
+            )
             rows.append([name, "" if p is None else f"{p:.2g}", round(deviation, 2), needed])
     caption = (
         f"p by Holm's correction for all {len(moved)} choices. Pairs of seeds needed: to show {DIFFERENCE_TO_SEE_PCT:g} points with a "
         f"power of 80 % where no other choice is shown (p below 5 % / {len(moved)}), from the spread of the differences here."
     )
-    return Table(caption, ["switch", "p", "standard deviation of the difference", "pairs needed"], rows)
+    return Table(
+        caption, ["switch", "p", "standard deviation of the difference", "pairs needed"], rows
+    )

@@ -2,7 +2,15 @@
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import MARGIN_OF_A_RISE_PCT, OTHER_RUNS_RULE, Depths, Exhibit, Measured, is_papers_own, rises
+from reslearn.paper.exhibit import (
+    MARGIN_OF_A_RISE_PCT,
+    OTHER_RUNS_RULE,
+    Depths,
+    Exhibit,
+    Measured,
+    is_papers_own,
+    rises,
+)
 from reslearn.paper.figures import figure_1
 from reslearn.report import Panels
 
@@ -18,7 +26,10 @@ EXHIBIT = Exhibit(
         f"reproduced: the interval ends at or below that.{OTHER_RUNS_RULE}"
     ),
 )
-DEPTHS = {"smoke": Depths(both=(8, 20)), **dict.fromkeys(("short", "medium", "full"), Depths(both=(20, 56)))}
+DEPTHS = {
+    "smoke": Depths(both=(8, 20)),
+    **dict.fromkeys(("short", "medium", "full"), Depths(both=(20, 56))),
+}
 
 
 def conditions(budget: Budget) -> list[Condition]:
@@ -34,7 +45,13 @@ def measure(evidence: Evidence) -> Measured:
     for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):
         curves = protocol.by_depth(evidence, "plain", field, ends)
         what = f"{said} error, plain-{ends[1]} minus plain-{ends[0]}, is above 0"
-        lines.append(rises(what, [deep - shallow for shallow, deep in curves], same_protocol=is_papers_own(evidence)))
+        lines.append(
+            rises(
+                what,
+                [deep - shallow for shallow, deep in curves],
+                same_protocol=is_papers_own(evidence),
+            )
+        )
         numbers[f"{said}_error_pct"] = curves
     trained = protocol.trained(evidence, "plain")
     figures = (Panels(figure_1(evidence, trained)),) if len(trained) > 1 else ()

@@ -38,9 +38,15 @@ def measure(evidence: Evidence) -> Measured:
     if not evidence.budget.data:
         return Measured(lines=tuple(not_run(what, imagenet.MISSING) for what in _LINES))
     seeds = evidence.budget.judge_seeds
-    runs = {label: {seed: evidence.runs.get(imagenet.condition(label, seed)) for seed in seeds} for label in LABELS}
+    runs = {
+        label: {seed: evidence.runs.get(imagenet.condition(label, seed)) for seed in seeds}
+        for label in LABELS
+    }
     error = {
-        label: [math.nan if run is None or run.result.get(_FIELD) is None else float(run.result[_FIELD]) for run in by_seed.values()]
+        label: [
+            math.nan if run is None or run.result.get(_FIELD) is None else float(run.result[_FIELD])
+            for run in by_seed.values()
+        ]
         for label, by_seed in runs.items()
     }
 
@@ -53,9 +59,14 @@ def measure(evidence: Evidence) -> Measured:
     for kind, title in (("plain", "Plain networks"), ("resnet", "Residual networks")):
         series: list[Series] = []
         for label in (f"{kind}18", f"{kind}34"):
-            records = {seed: None if run is None else run.metrics() for seed, run in runs[label].items()}
+            records = {
+                seed: None if run is None else run.metrics() for seed, run in runs[label].items()
+            }
             for said, dashed in (("train", True), ("test", False)):
-                curves = {seed: None if lines_ is None else curve(lines_, said, "top1_error_pct") for seed, lines_ in records.items()}
+                curves = {
+                    seed: None if lines_ is None else curve(lines_, said, "top1_error_pct")
+                    for seed, lines_ in records.items()
+                }
                 name = f"{label}, {'training' if dashed else 'test'}"
                 series += seeds_series(name, curves, group=label, dashed=dashed)
         caption = (
@@ -63,5 +74,21 @@ def measure(evidence: Evidence) -> Measured:
             f"{bands(len(seeds))}"
         )
         file, styles = f"figure-4-{kind}", error_styles(len(seeds))
-        panels.append(Figure(file, title, caption, "iteration", "error (%)", series, y_limits=(0.0, 100.0), styles=styles))
-    return Measured(lines=lines, figures=(Panels(panels),), notes=imagenet.notes(evidence), numbers={"training_error_pct": error})
+        panels.append(
+            Figure(
+                file,
+                title,
+                caption,
+                "iteration",
+                "error (%)",
+                series,
+                y_limits=(0.0, 100.0),
+                styles=styles,
+            )
+        )
+    return Measured(
+        lines=lines,
+        figures=(Panels(panels),),
+        notes=imagenet.notes(evidence),
+        numbers={"training_error_pct": error},
+    )

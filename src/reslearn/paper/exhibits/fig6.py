@@ -4,7 +4,17 @@ from typing import Any
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import MARGIN_OF_A_RISE_PCT, OTHER_RUNS_RULE, Depths, Exhibit, Line, Measured, degrades, is_papers_own, rises
+from reslearn.paper.exhibit import (
+    MARGIN_OF_A_RISE_PCT,
+    OTHER_RUNS_RULE,
+    Depths,
+    Exhibit,
+    Line,
+    Measured,
+    degrades,
+    is_papers_own,
+    rises,
+)
 from reslearn.paper.figures import against_depth, figure_6
 from reslearn.report import Figure, Panels
 from reslearn.study import DepthRow, degradation_verdict
@@ -41,20 +51,41 @@ def measure(evidence: Evidence) -> Measured:
         at = protocol.depths(evidence.budget, kind)
         curves = protocol.by_depth(evidence, kind, protocol.TRAINING_ERROR, at)
         seeds = evidence.budget.judge_seeds
-        rows = [DepthRow(depth, seed, error) for seed, one in zip(seeds, curves, strict=True) for depth, error in zip(at, one, strict=True)]
+        rows = [
+            DepthRow(depth, seed, error)
+            for seed, one in zip(seeds, curves, strict=True)
+            for depth, error in zip(at, one, strict=True)
+        ]
         verdict = degradation_verdict(rows, margin_pct=MARGIN_OF_A_RISE_PCT)
         degrading = "degrades" if kind == "plain" else "does not degrade"
-        what = f"training error of {kind} nets {degrading}: {max(at)} layers minus the best shallower"
-        lines.append(degrades(what, verdict, paper_says="yes" if kind == "plain" else "no", same_protocol=is_papers_own(evidence)))
+        what = (
+            f"training error of {kind} nets {degrading}: {max(at)} layers minus the best shallower"
+        )
+        lines.append(
+            degrades(
+                what,
+                verdict,
+                paper_says="yes" if kind == "plain" else "no",
+                same_protocol=is_papers_own(evidence),
+            )
+        )
         test = protocol.by_depth(evidence, kind, protocol.TEST_ERROR, at)
         numbers[kind] = {"depths": list(at), "training_error_pct": curves, "test_error_pct": test}
     ends = (min(at), max(at))
     gained = protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, ends)
     what = f"test error of residual nets, {ends[0]} layers minus {ends[1]}, is above 0"
-    lines.append(rises(what, [shallow - deep for shallow, deep in gained], same_protocol=is_papers_own(evidence)))
+    lines.append(
+        rises(
+            what,
+            [shallow - deep for shallow, deep in gained],
+            same_protocol=is_papers_own(evidence),
+        )
+    )
     trained = {kind: protocol.trained(evidence, kind) for kind in protocol.BOTH}
     figures: list[Figure | Panels] = []
     if any(trained.values()):
-        figures.append(Panels([figure_6(evidence, kind, depths) for kind, depths in trained.items() if depths]))
+        figures.append(
+            Panels([figure_6(evidence, kind, depths) for kind, depths in trained.items() if depths])
+        )
         figures.append(against_depth(evidence, trained))
     return Measured(lines=tuple(lines), figures=tuple(figures), numbers=numbers)

@@ -10,7 +10,15 @@ from typing import Any
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Line, Measured, is_papers_own, rises
+from reslearn.paper.exhibit import (
+    OTHER_RUNS_RULE,
+    Depths,
+    Exhibit,
+    Line,
+    Measured,
+    is_papers_own,
+    rises,
+)
 from reslearn.report import Panels
 from reslearn.report.responses import response_figures
 from reslearn.runs import RunFolder
@@ -42,27 +50,55 @@ def conditions(budget: Budget) -> list[Condition]:
 def measure(evidence: Evidence) -> Measured:
     """Each net's responses, by layer and in the mean."""
     layers = {
-        (kind, depth): [_responses(evidence, protocol.model_name(kind, depth), seed) for seed in evidence.budget.judge_seeds]
+        (kind, depth): [
+            _responses(evidence, protocol.model_name(kind, depth), seed)
+            for seed in evidence.budget.judge_seeds
+        ]
         for kind in protocol.BOTH
         for depth in protocol.depths(evidence.budget, kind)
     }
-    mean = {net: [math.fsum(one) / len(one) if one else math.nan for one in seeds] for net, seeds in layers.items()}
+    mean = {
+        net: [math.fsum(one) / len(one) if one else math.nan for one in seeds]
+        for net, seeds in layers.items()
+    }
     lines: list[Line] = []
 
     def compare(what: str, larger: Any, smaller: Any) -> None:
         differences = [a - b for a, b in zip(mean[larger], mean[smaller], strict=True)]
         own = is_papers_own(evidence)
-        lines.append(rises(f"{what}, is above 0", differences, same_protocol=own, unit="standard deviation", margin=0.0))
+        lines.append(
+            rises(
+                f"{what}, is above 0",
+                differences,
+                same_protocol=own,
+                unit="standard deviation",
+                margin=0.0,
+            )
+        )
 
     for depth in evidence.budget.depths:
-        compare(f"response, plain-{depth} minus ResNet-{depth}", ("plain", depth), ("residual", depth))
+        compare(
+            f"response, plain-{depth} minus ResNet-{depth}", ("plain", depth), ("residual", depth)
+        )
     at = protocol.depths(evidence.budget, "residual")
     for shallow, deep in itertools.pairwise(at):
-        compare(f"response, ResNet-{shallow} minus ResNet-{deep}", ("residual", shallow), ("residual", deep))
+        compare(
+            f"response, ResNet-{shallow} minus ResNet-{deep}",
+            ("residual", shallow),
+            ("residual", deep),
+        )
     shown = {net: [one for one in seeds if one] for net, seeds in layers.items()}
-    drawn = {f"{'plain' if kind == 'plain' else 'ResNet'}-{depth}": seeds for (kind, depth), seeds in shown.items() if seeds}
+    drawn = {
+        f"{'plain' if kind == 'plain' else 'ResNet'}-{depth}": seeds
+        for (kind, depth), seeds in shown.items()
+        if seeds
+    }
     numbers = {f"{kind}-{depth}": values for (kind, depth), values in mean.items()}
-    return Measured(lines=tuple(lines), figures=(Panels(response_figures(drawn)),) if drawn else (), numbers={"mean_response": numbers})
+    return Measured(
+        lines=tuple(lines),
+        figures=(Panels(response_figures(drawn)),) if drawn else (),
+        numbers={"mean_response": numbers},
+    )
 
 
 def _responses(evidence: Evidence, model: str, seed: int) -> list[float]:
@@ -71,7 +107,9 @@ def _responses(evidence: Evidence, model: str, seed: int) -> list[float]:
     if run is None:
         return []
     record, result = run.analysis("responses"), run.result
-    if record is None or record["images"] != min(_NUM_IMAGES, round(result["images"] / result["epochs"])):
+    if record is None or record["images"] != min(
+        _NUM_IMAGES, round(result["images"] / result["epochs"])
+    ):
         record = _look(run, evidence)
     return [float(layer["standard_deviation"]) for layer in record["layers"]]
 

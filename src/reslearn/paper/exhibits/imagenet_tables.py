@@ -27,12 +27,20 @@ class ImageNetTable:
 
     def measure(self, evidence: Evidence) -> Measured:
         """A line a net."""
-        made = imagenet.lines(evidence, self.EXHIBIT.name, self.labels[evidence.budget.name], self.protocol)
+        made = imagenet.lines(
+            evidence, self.EXHIBIT.name, self.labels[evidence.budget.name], self.protocol
+        )
         return Measured(lines=made, notes=imagenet.notes(evidence))
 
 
 def _table(number: int, title: str, protocol: str, **labels: tuple[str, ...]) -> ImageNetTable:
-    exhibit = Exhibit(name=f"table{number}", title=title, section=f"Table {number}", data="ImageNet", rule=imagenet.RULE)
+    exhibit = Exhibit(
+        name=f"table{number}",
+        title=title,
+        section=f"Table {number}",
+        data="ImageNet",
+        rule=imagenet.RULE,
+    )
     return ImageNetTable(EXHIBIT=exhibit, labels=labels, protocol=protocol)
 
 
@@ -42,15 +50,27 @@ _DEEP = ("resnet50", "resnet101", "resnet152")
 
 TABLES = {
     "table2": _table(
-        2, "Plain and residual nets on ImageNet, ten crops", "ten-crop",
-        smoke=_PLAIN_AND_RESIDUAL, short=_PLAIN_AND_RESIDUAL, full=_PLAIN_AND_RESIDUAL,
+        2,
+        "Plain and residual nets on ImageNet, ten crops",
+        "ten-crop",
+        smoke=_PLAIN_AND_RESIDUAL,
+        short=_PLAIN_AND_RESIDUAL,
+        full=_PLAIN_AND_RESIDUAL,
     ),
     "table3": _table(
-        3, "Shortcut options and depth on ImageNet, ten crops", "ten-crop",
-        smoke=_OPTIONS, short=("plain34", *_OPTIONS, "resnet50"), full=("plain34", *_OPTIONS, *_DEEP),
+        3,
+        "Shortcut options and depth on ImageNet, ten crops",
+        "ten-crop",
+        smoke=_OPTIONS,
+        short=("plain34", *_OPTIONS, "resnet50"),
+        full=("plain34", *_OPTIONS, *_DEEP),
     ),
     "table4": _table(
-        4, "Single models on ImageNet, whole pictures at five scales", "multi-scale",
-        smoke=("resnet34 B",), short=("resnet34 B", "resnet34 C", "resnet50"), full=("resnet34 B", "resnet34 C", *_DEEP),
+        4,
+        "Single models on ImageNet, whole pictures at five scales",
+        "multi-scale",
+        smoke=("resnet34 B",),
+        short=("resnet34 B", "resnet34 C", "resnet50"),
+        full=("resnet34 B", "resnet34 C", *_DEEP),
     ),
-}  # fmt: skip
+}

@@ -41,10 +41,20 @@ def measure(evidence: Evidence) -> Measured:
                 maps = net.stages(torch.empty(2, *INPUT_SHAPE))
         count = complexity(net, INPUT_SHAPE)
         lines.append(exact(f"{name}, multiply-adds", "10^9", count.macs / 1e9, paper, within=0.1))
-        blocks = [sum(block.startswith(f"{stage}.") for block, _ in net.blocks()) for stage in maps if stage != "stem"]
+        blocks = [
+            sum(block.startswith(f"{stage}.") for block, _ in net.blocks())
+            for stage in maps
+            if stage != "stem"
+        ]
         shapes = [count.layers[0].output_shape, *(output.shape[1:] for output in maps.values())]
         sizes = " ".join("x".join(map(str, shape)) for shape in shapes)
-        cells = [", ".join(map(str, blocks)), sizes, f"{count.parameters:,}", f"{count.macs:,}", "" if late is None else f"{late.macs:,}"]
+        cells = [
+            ", ".join(map(str, blocks)),
+            sizes,
+            f"{count.parameters:,}",
+            f"{count.macs:,}",
+            "" if late is None else f"{late.macs:,}",
+        ]
         rows.append([name, net.spec["shortcut"], *cells])
     caption = "Counted for an image of 224 x 224, convolutions and fc. Maps of conv1, after pooling, and of each stage."
     heads = ["network", "option", "blocks", "maps", "parameters", "multiply-adds", "stride in 3x3"]

@@ -21,13 +21,24 @@ DEPTHS: dict[str, Depths] = {}
 MEMBERS: dict[str, tuple[tuple[str, int], ...]] = {
     "smoke": (("resnet18", 0), ("resnet34", 0)),
     "short": (("resnet34 B", 0), ("resnet34 C", 0), ("resnet50", 0)),
-    "full": (("resnet34 B", 0), ("resnet34 C", 0), ("resnet50", 0), ("resnet101", 0), ("resnet152", 0), ("resnet152", 1)),
+    "full": (
+        ("resnet34 B", 0),
+        ("resnet34 C", 0),
+        ("resnet50", 0),
+        ("resnet101", 0),
+        ("resnet152", 0),
+        ("resnet152", 1),
+    ),
 }
 
 
 def conditions(budget: Budget) -> list[Condition]:
     """The members, on the seeds given here."""
-    return [imagenet.condition(label, seed) for label, seed in MEMBERS[budget.name]] if budget.data else []
+    return (
+        [imagenet.condition(label, seed) for label, seed in MEMBERS[budget.name]]
+        if budget.data
+        else []
+    )
 
 
 def measure(evidence: Evidence) -> Measured:
@@ -36,15 +47,26 @@ def measure(evidence: Evidence) -> Measured:
     wanted = [imagenet.condition(label, seed) for label, seed in MEMBERS[evidence.budget.name]]
     runs = [evidence.runs[condition] for condition in wanted if condition in evidence.runs]
     if len(runs) < len(wanted):
-        because = imagenet.MISSING if not evidence.budget.data else f"{len(wanted) - len(runs)} of {len(wanted)} members diverged"
-        return Measured(lines=(_line("ensemble, top-5 error", paper, None, because),), notes=imagenet.notes(evidence))
+        because = (
+            imagenet.MISSING
+            if not evidence.budget.data
+            else f"{len(wanted) - len(runs)} of {len(wanted)} members diverged"
+        )
+        return Measured(
+            lines=(_line("ensemble, top-5 error", paper, None, because),),
+            notes=imagenet.notes(evidence),
+        )
     found = imagenet.measured(evidence, runs, "multi-scale")
     alone = [imagenet.measured(evidence, [run], "multi-scale") for run in runs]
     because = "the paper's is of the test set"
-    made = [_line(f"ensemble of {len(runs)}, top-5 error", paper, found[1], because), _line("ensemble, top-1 error", None, found[0], "")]
+    made = [
+        _line(f"ensemble of {len(runs)}, top-5 error", paper, found[1], because),
+        _line("ensemble, top-1 error", None, found[0], ""),
+    ]
     members = MEMBERS[evidence.budget.name]
     made += [
-        _line(f"{label}, seed {seed}, alone, top-1 error", None, pair[0], "") for (label, seed), pair in zip(members, alone, strict=True)
+        _line(f"{label}, seed {seed}, alone, top-1 error", None, pair[0], "")
+        for (label, seed), pair in zip(members, alone, strict=True)
     ]
     return Measured(lines=tuple(made), notes=imagenet.notes(evidence))
 

@@ -5,7 +5,17 @@ ResNet-1202 is counted; it is trained where --depths asks for it, for it alone i
 
 from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Condition, Evidence
-from reslearn.paper.exhibit import MARGIN_PCT, Depths, Exhibit, Line, Measured, against_paper, exact, is_papers_own, not_run
+from reslearn.paper.exhibit import (
+    MARGIN_PCT,
+    Depths,
+    Exhibit,
+    Line,
+    Measured,
+    against_paper,
+    exact,
+    is_papers_own,
+    not_run,
+)
 from reslearn.paper.numbers import numbers, spreads
 
 EXHIBIT = Exhibit(
@@ -25,7 +35,10 @@ DEPTHS = {
     **dict.fromkeys(("short", "medium"), Depths(both=(20, 32, 56, 110))),
     "full": Depths(both=(20, 32, 44, 56, 110)),
 }
-_HALF_A_DIGIT = {"resnet110": 0.05, "resnet1202": 0.05}  # 1.7 and 19.4; the others have two decimals
+_HALF_A_DIGIT = {
+    "resnet110": 0.05,
+    "resnet1202": 0.05,
+}  # 1.7 and 19.4; the others have two decimals
 
 
 def conditions(budget: Budget) -> list[Condition]:
@@ -39,16 +52,36 @@ def measure(evidence: Evidence) -> Measured:
     curves = {}
     for depth in protocol.depths(evidence.budget, "residual"):
         model = protocol.model_name("residual", depth)
-        values = [one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, [depth])]
+        values = [
+            one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, [depth])
+        ]
         curves[model] = values
         if model not in printed:
-            lines.append(not_run(f"{model}, test error", "the paper's table has no such net", unit="%", values=tuple(values)))
+            lines.append(
+                not_run(
+                    f"{model}, test error",
+                    "the paper's table has no such net",
+                    unit="%",
+                    values=tuple(values),
+                )
+            )
         else:
             own, spread = is_papers_own(evidence), spreads("table6").get(model)
-            lines.append(against_paper(f"{model}, test error", values, printed[model], same_protocol=own, spread=spread))
+            lines.append(
+                against_paper(
+                    f"{model}, test error", values, printed[model], same_protocol=own, spread=spread
+                )
+            )
     for model, paper in printed.items():
         if model not in curves:
-            lines.append(not_run(f"{model}, test error", f"--depths {model.removeprefix('resnet')} trains it", unit="%", paper=paper))
+            lines.append(
+                not_run(
+                    f"{model}, test error",
+                    f"--depths {model.removeprefix('resnet')} trains it",
+                    unit="%",
+                    paper=paper,
+                )
+            )
     return Measured(lines=(*lines, *_parameters()), numbers={"test_error_pct": curves})
 
 
@@ -62,5 +95,9 @@ def _parameters() -> list[Line]:
         with torch.device("meta"):
             net = build(model, num_classes=10)
         count = sum(parameter.numel() for parameter in net.parameters()) / 1e6
-        lines.append(exact(f"{model}, parameters", "10^6", count, paper, within=_HALF_A_DIGIT.get(model, 0.005)))
+        lines.append(
+            exact(
+                f"{model}, parameters", "10^6", count, paper, within=_HALF_A_DIGIT.get(model, 0.005)
+            )
+        )
     return lines
