@@ -74,9 +74,8 @@ def measure(
 
 def _step_of_resnet20(batch: tuple[torch.Tensor, torch.Tensor]) -> Callable[[], None]:
     x, y = batch
-    network = (
-        models.build("resnet20", num_classes=10).to(x.device).to(memory_format=torch.channels_last)
-    )  # type: ignore[call-overload]  # torch's stub lacks it
+    network = models.build("resnet20", num_classes=10).to(x.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 
     def step() -> None:

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from reslearn.cli import app
-from reslearn.cli.analyse import What
+from reslearn.cli.analyze import What
 
 ROOT = Path(__file__).parents[2]
 ROWS = [

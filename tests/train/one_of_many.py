@@ -1,4 +1,4 @@
-"""What one of many processes does in test_processes.py: forked from one that has imported torch, told who it is as torchrun does."""
+"""What one of many processes does in test_distributed.py: forked from one that has imported torch, told who it is as torchrun does."""
 
 import copy
 import multiprocessing
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from reslearn.recipes import Recipe
 from reslearn.train import run, train_recipe
-from reslearn.train.prepare import prepare
-from reslearn.train.processes import processes_here
+from reslearn.train.distributed import processes_here
+from reslearn.train.setup import prepare
 from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
 
 Said = tuple[str, Any]

@@ -11,7 +11,7 @@ from reslearn import models
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import dry_run, plan, train_recipe
-from reslearn.train.prepare import prepare
+from reslearn.train.setup import prepare
 
 Small = Callable[..., Recipe]
 

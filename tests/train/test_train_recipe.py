@@ -18,7 +18,7 @@ from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import NonFiniteLossError, train_recipe
-from reslearn.train.prepare import check_recipes, prepare
+from reslearn.train.setup import check_recipes, prepare
 
 Small = Callable[..., Recipe]
 DIVERGES_LATER = (

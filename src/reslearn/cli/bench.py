@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reslearn.cli.tell import aloud
+from reslearn.cli.output import aloud
 
 TRAIN_EXAMPLES = (
     "reslearn bench train",

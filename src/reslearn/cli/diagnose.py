@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.tell import aloud
+from reslearn.cli.output import aloud
 
 if TYPE_CHECKING:
     from reslearn.diagnose import Diagnosis, Patch, Problem

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reslearn.cli.output import aloud, keep
 from reslearn.cli.study import engine_named
-from reslearn.cli.tell import aloud, keep
 
 if TYPE_CHECKING:
     from reslearn.paper import Budget, ExhibitReport

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.output import aloud, keep
 from reslearn.cli.pool import one_thread_each
-from reslearn.cli.tell import aloud, keep
 
 if TYPE_CHECKING:
     from reslearn.paper import Budget, ClaimsReport

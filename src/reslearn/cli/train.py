@@ -108,7 +108,7 @@ def train(
     _huge_pages()
     from reslearn import recipes
     from reslearn.train import Interrupted, plan, train_recipe
-    from reslearn.train.processes import are_many, is_first
+    from reslearn.train.distributed import are_many, is_first
 
     short = {
         "data.name": _quoted(data),

@@ -18,7 +18,7 @@ from reslearn.models import (
     lay_open,
     layers,
 )
-from reslearn.models.seams import ACTIVATION_NAMES
+from reslearn.models.tracing import ACTIVATION_NAMES
 from reslearn.report import Box, Diagram, Group
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -17,9 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from reslearn.diagnose.before import fault_of_data, neighbours, suggested
 from reslearn.diagnose.budget import MIN_STEPS, Clock, fitting_steps, speedup
-from reslearn.diagnose.by_layer import LayerSignal, response_ratio, signals_by_layer
 from reslearn.diagnose.conditions import (
     Condition,
     Conditions,
@@ -28,10 +26,12 @@ from reslearn.diagnose.conditions import (
     shallowest,
     wide,
 )
+from reslearn.diagnose.parallel import jobs_here, side_by_side
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.rates import LR_STEP, chosen_rate, further_rates, learns
-from reslearn.diagnose.side_by_side import jobs_here, side_by_side
+from reslearn.diagnose.screening import fault_of_data, neighbours, suggested
+from reslearn.diagnose.signals import LayerSignal, response_ratio, signals_by_layer
 from reslearn.diagnose.trial import Signals, Trial, as_it_is, run_trial, signals
 from reslearn.diagnose.verdict import (
     FEWEST_SEEDS,

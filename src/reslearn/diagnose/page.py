@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reslearn.diagnose.by_layer import LayerSignal
 from reslearn.diagnose.drawing import network_diagram
 from reslearn.diagnose.experiment import CHOICE_SEED, Diagnosis
 from reslearn.diagnose.patch import Patch
 from reslearn.diagnose.proof import Proof
+from reslearn.diagnose.signals import LayerSignal
 from reslearn.diagnose.trial import Trial
 from reslearn.diagnose.verdict import MARGIN, RULES
 from reslearn.report import Cell, Code, Column, Facts, Figure, Page, Panels, Section, Series, Table

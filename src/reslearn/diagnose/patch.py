@@ -23,8 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from reslearn.diagnose.edit import with_shortcuts
 from reslearn.diagnose.problem import DiagnosisError, Problem, bound
+from reslearn.diagnose.source_edit import with_shortcuts
 from reslearn.models import residualize
 from reslearn.runs import write_atomically
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reslearn.diagnose.conditions import Condition
-from reslearn.diagnose.side_by_side import side_by_side
+from reslearn.diagnose.parallel import side_by_side
 from reslearn.diagnose.trial import Trial, run_trial
 from reslearn.diagnose.verdict import MARGIN
 

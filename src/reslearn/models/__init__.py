@@ -9,11 +9,10 @@ from reslearn.models.backbone import Backbone
 from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
-from reslearn.models.identity import deepen
-from reslearn.models.initialisation import initialise, last_batch_norm
+from reslearn.models.construction import deepen
+from reslearn.models.initialization import initialise, last_batch_norm
 from reslearn.models.network import Network
 from reslearn.models.residual import Residual
-from reslearn.models.seams import Opened, Segment, SurgeryError, lay_open
 from reslearn.models.shortcuts import ZeroPadShortcut
 from reslearn.models.surgery import (
     Constructed,
@@ -23,6 +22,7 @@ from reslearn.models.surgery import (
     leave_out,
     residualize,
 )
+from reslearn.models.tracing import Opened, Segment, SurgeryError, lay_open
 
 __all__ = [
     "Backbone",

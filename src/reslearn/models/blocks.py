@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
-from reslearn.models.seams import Opened, Segment
+from reslearn.models.tracing import Opened, Segment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,7 +26,7 @@ from reslearn.models.families import (
     make_stages,
     make_stem,
 )
-from reslearn.models.initialisation import Init, initialise
+from reslearn.models.initialization import Init, initialise
 from reslearn.models.network import Network
 from reslearn.models.shortcuts import ShortcutOption, Subsample, ZeroPad
 

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from reslearn.models.blocks import Block, blocks
-from reslearn.models.seams import Opened, Segment, SurgeryError, lay_open, module_of
+from reslearn.models.tracing import Opened, Segment, SurgeryError, lay_open, module_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -59,10 +59,10 @@ def imagenet_budget(name: str, data: str | None, *, seeds: int | None = None) ->
         "full": ("evaluation.test_curve=true",),
     }[name]
     return Budget(
-        name=name,
+        name=name,  # type: ignore[arg-type]
         data=data or "",
         recipe="imagenet" if name == "full" else "imagenet-smoke",
-        overrides=overrides,  # type: ignore[arg-type]
+        overrides=overrides,
         depths=(),
         learning_rates=(0.1,),
         choice_seeds=(),

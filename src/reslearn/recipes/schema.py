@@ -147,7 +147,7 @@ class Stepwise(_Schedule):
         for unit in (
             "steps",
             "epochs",
-        ):  # how steps and epochs compare is known when the images are (train/prepare.py)
+        ):  # how steps and epochs compare is known when the images are (train/setup.py)
             amounts = [milestone.amount for milestone in milestones if milestone.unit == unit]
             if any(later <= earlier for earlier, later in itertools.pairwise(amounts)):
                 raise ValueError("each must be later than the one before it")

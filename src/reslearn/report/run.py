@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reslearn import recipes
+from reslearn.report.analysis import analysis_sections
 from reslearn.report.content import (
     Code,
     Column,
@@ -25,7 +26,6 @@ from reslearn.report.content import (
     Table,
 )
 from reslearn.report.curves import curve
-from reslearn.report.looked_into import analysis_sections
 from reslearn.runs import RunFolder
 
 SETS = (

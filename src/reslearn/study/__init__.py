@@ -14,10 +14,12 @@ from reslearn.study.collect import (
     table,
 )
 from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
+from reslearn.study.die_with_parent import end_with
 from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
+from reslearn.study.launch import WarmStart
 from reslearn.study.power import holm, pairs_told, power_of, runs_needed
 from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
@@ -45,9 +47,7 @@ from reslearn.study.survival import (
     restricted_mean,
     steps_to_threshold,
 )
-from reslearn.study.tether import end_with
 from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_verdict
-from reslearn.study.warm import WarmStart
 
 __all__ = [
     "CONFIDENCE",

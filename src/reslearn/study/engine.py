@@ -23,7 +23,7 @@ from reslearn.study.grid import Job
 from reslearn.study.progress import Display, display_for
 
 POLL_SECONDS = 0.02  # a core is idle for half of it when a run ends
-TETHER = Path(__file__).with_name("tether.py")
+TETHER = Path(__file__).with_name("die_with_parent.py")
 
 
 @dataclass(frozen=True, kw_only=True)

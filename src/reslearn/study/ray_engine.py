@@ -26,8 +26,8 @@ from reslearn.study.engine import (
     why_ended,
 )
 from reslearn.study.grid import Job
+from reslearn.study.launch import wait_for_lock
 from reslearn.study.progress import Display, display_for
-from reslearn.study.warm import wait_for_lock
 
 _WAIT_SECONDS = 0.2  # between looks at what is begun; what ends is told at once
 _MAX_RETRIES = 5  # after so many lost machines it may be the run that brings them down

@@ -10,9 +10,9 @@ from torch import nn
 
 from reslearn.runs import RunError, RunFolder
 from reslearn.train.average import Average, NoAverage
+from reslearn.train.distributed import ALONE, Processes
 from reslearn.train.loop import NonFiniteLossError, State
 from reslearn.train.meter import Meter
-from reslearn.train.processes import ALONE, Processes
 from reslearn.train.schedule import Waiting
 
 

@@ -19,11 +19,11 @@ from reslearn import recipes
 from reslearn.data import Images
 from reslearn.runs import RunFolder
 from reslearn.train.checkpoint import Training
+from reslearn.train.initial_weights import adopt
 from reslearn.train.loop import make_step
 from reslearn.train.numerics import Numerics
-from reslearn.train.prepare import Prepared, prepare
 from reslearn.train.run import begin_training, check_folder
-from reslearn.train.start import adopt
+from reslearn.train.setup import Prepared, prepare
 
 _TIMED_STEPS = 3
 _LONG_SECONDS = 10.0

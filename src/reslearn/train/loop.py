@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.batch_norm import BatchNormInFloat32
+from reslearn.train.cuda_graph import Replay, Step
+from reslearn.train.distributed import ALONE, Processes
 from reslearn.train.meter import Meter, Reading, sums
-from reslearn.train.processes import ALONE, Processes
-from reslearn.train.replay import Replay, Step
 from reslearn.train.schedule import Waiting, WarmUp
 from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
 
@@ -58,7 +58,7 @@ def make_step(
     on the device; it raises ValueError where a batch cannot be cut into equal parts. With many `processes` each is given its share of
     the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalises over all shares, uncompiled. The running
     statistics of batch norm follow the first part of a batch, as with many processes those of the first: one move a step either way.
-    `replayed`: as a CUDA graph (replay.py), by one process; then the sums of a step are overwritten by the next.
+    `replayed`: as a CUDA graph (cuda_graph.py), by one process; then the sums of a step are overwritten by the next.
     """
 
     normalising = (

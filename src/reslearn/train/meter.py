@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reslearn.train.processes import ALONE, Processes
+from reslearn.train.distributed import ALONE, Processes
 
 
 @dataclass(frozen=True, kw_only=True)

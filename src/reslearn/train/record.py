@@ -13,7 +13,7 @@ from reslearn.interop import to_bytes
 from reslearn.runs import RunFolder, write_atomically
 from reslearn.train.loop import NonFiniteLossError
 from reslearn.train.meter import Reading
-from reslearn.train.prepare import Prepared
+from reslearn.train.setup import Prepared
 from reslearn.train.tensorboard import Events, NoEvents
 
 

@@ -19,15 +19,15 @@ from reslearn.train import checkpoint, environment, tensorboard
 from reslearn.train.average import Average, NoAverage
 from reslearn.train.checkpoint import Training
 from reslearn.train.display import Display
+from reslearn.train.distributed import Processes, processes_here
+from reslearn.train.initial_weights import adopt
 from reslearn.train.interrupt import Interrupted, Request, on_request
 from reslearn.train.loop import NonFiniteLossError, State, make_step, train_steps
 from reslearn.train.meter import Meter
 from reslearn.train.optimizer import build_optimizer
-from reslearn.train.prepare import Prepared, check_alike, prepare
-from reslearn.train.processes import Processes, processes_here
 from reslearn.train.record import Clock, Record, check_finite
 from reslearn.train.schedule import WarmUp, factor
-from reslearn.train.start import adopt
+from reslearn.train.setup import Prepared, check_alike, prepare
 
 
 def train_recipe(

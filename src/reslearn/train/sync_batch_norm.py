@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from reslearn.train.processes import Processes
+from reslearn.train.distributed import Processes
 
 
 @final

@@ -1,4 +1,4 @@
-"""Run a command that is asked to stop (SIGTERM) when the process that started it dies: `python -I tether.py PARENT_PID COMMAND...`.
+"""Run a command that is asked to stop (SIGTERM) when the process that started it dies: `python -I die_with_parent.py PARENT_PID COMMAND...`.
 
 A study that is killed outright cannot pass anything on; without this its runs would go on unseen, on the cores that its
 successor counts on. A file to itself, run by path, so that it costs no imports. Where the kernel is not Linux it only runs the command.

@@ -230,7 +230,7 @@ def _culprit(error: BaseException, root: nn.Module) -> tuple[nn.Module | None, s
         inside = "/torch/" in frame.f_code.co_filename
         if isinstance(owner, nn.Module) and owner in known and not inside:
             found = owner
-        if not inside and "reslearn/models/seams.py" not in frame.f_code.co_filename:
+        if not inside and "reslearn/models/tracing.py" not in frame.f_code.co_filename:
             line = f" ({frame.f_code.co_filename}:{number})"
     return found, line
 
@@ -246,7 +246,7 @@ def _line_of_node(copy: nn.Module, opaque: set[nn.Module], index: int) -> str:
     lines = [
         f" ({file}:{number})"
         for file, number in frames
-        if "/torch/" not in file and "reslearn/models/seams.py" not in file
+        if "/torch/" not in file and "reslearn/models/tracing.py" not in file
     ]
     return lines[-1] if lines else ""
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from reslearn.diagnose import DiagnosisError, diagnose, make_problem
-from reslearn.diagnose.side_by_side import jobs_here, side_by_side
+from reslearn.diagnose.parallel import jobs_here, side_by_side
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or torch.cuda.is_available(),
@@ -94,7 +94,7 @@ def test_whoever_stops_listening_ends_them() -> None:
 def test_they_end_with_the_process_that_they_were_forked_from() -> None:
     code = """
 import os, time
-from reslearn.diagnose.side_by_side import side_by_side
+from reslearn.diagnose.parallel import side_by_side
 def task():
     print(os.getpid(), flush=True)
     time.sleep(60)

@@ -8,9 +8,9 @@ from torch import nn
 
 from reslearn.models import build
 from reslearn.recipes import Optimizer
+from reslearn.train.cuda_graph import _kept, _rates_on_device
 from reslearn.train.loop import make_step
 from reslearn.train.optimizer import build_optimizer
-from reslearn.train.replay import _kept, _rates_on_device
 
 OPTIMIZERS = {
     "sgd": Optimizer(),

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from reslearn import recipes
-from reslearn.cli.analyse import analyse
+from reslearn.cli.analyze import analyse
 from reslearn.interop.bundle import BundleError
 from reslearn.report import run_page
 from reslearn.runs import RunError, RunFolder

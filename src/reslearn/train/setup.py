@@ -15,9 +15,9 @@ from reslearn import data, models, recipes
 from reslearn.evaluate import Metrics, evaluate
 from reslearn.runs import RunError
 from reslearn.train import numerics
+from reslearn.train.distributed import ALONE, Processes
+from reslearn.train.initial_weights import Start, begin_from
 from reslearn.train.numerics import Numerics
-from reslearn.train.processes import ALONE, Processes
-from reslearn.train.start import Start, begin_from
 
 _EVALUATION_BATCH = 500
 _EVALUATION_BATCH_OF_FILES = 100  # those are large
