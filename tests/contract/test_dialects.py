@@ -16,9 +16,9 @@ from reslearn.interop import (
     WeightsError,
     dialects,
     identify,
+    identify_checkpoint,
+    load_network,
     load_weights,
-    look_at,
-    network_of,
     read_checkpoint,
     unsupported,
     write_weights,
@@ -81,7 +81,7 @@ def checkpoint_of(shapes: Mapping[str, list[int]]) -> Checkpoint:
 def test_names_and_shapes_recorded_from_the_project_are_recognised(
     dialect: str, net: str, shapes: dict[str, list[int]]
 ) -> None:
-    identity = identify(checkpoint_of(shapes))
+    identity = identify_checkpoint(checkpoint_of(shapes))
     assert (identity.dialect.name, identity.spec["name"], identity.unmatched) == (dialect, net, ())
     headless = dialect == "maskrcnn-benchmark"
     assert identity.num_classes == (
@@ -108,7 +108,7 @@ def test_what_is_divided_by_or_taken_off_has_its_shape_too(name: str, shape: lis
     """A bias of one number would be taken off every channel without a word, and a factor of none is no factor."""
     caffe = next(shapes for dialect, _, shapes in RECORDS if dialect == "caffe")
     with pytest.raises(WeightsError, match=f"nearest is caffe, but {name} is"):
-        identify(checkpoint_of({**caffe, name: shape}))
+        identify_checkpoint(checkpoint_of({**caffe, name: shape}))
 
 
 def test_every_dialect_was_recorded_or_is_listed_as_unsupported() -> None:
@@ -145,7 +145,7 @@ def test_written_identified_read_and_compared(name: str, tmp_path: Path) -> None
     for container in dialect.containers if net.name == "resnet8" else dialect.containers[:1]:
         path = tmp_path / f"weights{SUFFIXES[container]}"
         write_weights(net, path, dialect)
-        identity = look_at(path)
+        identity = identify(path)
         num_classes = 7 if dialect.has_head else None
         assert (
             identity.dialect.name,
@@ -197,7 +197,7 @@ def test_a_wide_network_computes_what_its_source_says(tmp_path: Path) -> None:
             + shortcut
         )
     logits = functional.linear(active("bn1", x).mean((2, 3)), state["fc.weight"], state["fc.bias"])
-    torch.testing.assert_close(network_of(tmp_path / "wide.pth")(image), logits)
+    torch.testing.assert_close(load_network(tmp_path / "wide.pth")(image), logits)
 
 
 def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
         ("state_dict_ema",),
         True,
     )
-    identity = identify(checkpoint)
+    identity = identify_checkpoint(checkpoint)
     assert (identity.prefix, identity.dialect.name) == ("module.", "cifar-linear")
     assert (identity.spec["shortcut"], identity.spec["zero_pad"]) == ("A", "split")
 
@@ -229,7 +229,7 @@ def test_a_prefix_is_found_where_every_block_calls_a_layer_as_the_stem_does(tmp_
         f"module.{name}": tensor for name, tensor in torch.load(tmp_path / "plain.pth").items()
     }
     torch.save(state | {"another.conv1.weight": torch.zeros(2)}, tmp_path / "prefixed.pth")
-    identity = look_at(tmp_path / "prefixed.pth")
+    identity = identify(tmp_path / "prefixed.pth")
     assert (identity.prefix, identity.spec["name"], identity.unmatched) == (
         "module.",
         "resnet110",

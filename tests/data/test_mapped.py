@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.data.dataset import Dataset
+from reslearn.data.dataset import ImageData
 from reslearn.data.images import Images, fingerprint
 from reslearn.data.mapped import mapped
 
 
-def made(seed: int = 0) -> Dataset:
+def made(seed: int = 0) -> ImageData:
     generator = torch.Generator().manual_seed(seed)
     train, test = (
         Images(
@@ -21,7 +21,7 @@ def made(seed: int = 0) -> Dataset:
         )
         for number in (7, 5)
     )
-    return Dataset(
+    return ImageData(
         name="made",
         classes=("a", "b", "ü"),
         train=train,
@@ -30,7 +30,7 @@ def made(seed: int = 0) -> Dataset:
     )
 
 
-def must_not() -> Dataset:
+def must_not() -> ImageData:
     pytest.fail("it was decoded again")
 
 
@@ -42,7 +42,7 @@ def source(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def assert_same(ours: Dataset, theirs: Dataset) -> None:
+def assert_same(ours: ImageData, theirs: ImageData) -> None:
     assert (ours.name, ours.classes, ours.fingerprint, ours.validation) == (
         theirs.name,
         theirs.classes,
@@ -114,7 +114,7 @@ def test_where_nothing_can_be_written_it_is_decoded(source: list[Path]) -> None:
 
 
 def test_an_error_in_the_source_is_the_source_s_and_leaves_no_file(source: list[Path]) -> None:
-    def broken() -> Dataset:
+    def broken() -> ImageData:
         raise ValueError("part-2 is truncated")
 
     with pytest.raises(ValueError, match="part-2 is truncated"):

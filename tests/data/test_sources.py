@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.data import DataError, Dataset, UnknownData, load, names, split
+from reslearn.data import DataError, ImageData, UnknownData, load, names, split
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits() -> ImageData:
     return load("digits")
 
 
-def test_digits(digits: Dataset) -> None:
+def test_digits(digits: ImageData) -> None:
     assert (len(digits.train), len(digits.test), digits.validation) == (1437, 360, None)
     assert (digits.size_px, digits.channels, digits.classes) == (8, 1, tuple("0123456789"))
     assert int(digits.train.pixels.max()) == 255
@@ -30,7 +30,7 @@ def test_smaller_digits() -> None:
         load("digits", size_px=16)
 
 
-def test_split_takes_the_last_training_images(digits: Dataset) -> None:
+def test_split_takes_the_last_training_images(digits: ImageData) -> None:
     parts = split(digits, 200)
     assert parts.validation is not None
     assert torch.equal(
@@ -46,7 +46,7 @@ def test_split_takes_the_last_training_images(digits: Dataset) -> None:
             split(digits, wrong)
 
 
-def test_spread_is_even_and_at_most_all(digits: Dataset) -> None:
+def test_spread_is_even_and_at_most_all(digits: ImageData) -> None:
     assert digits.train.spread(5000) is digits.train
     assert torch.equal(digits.train.spread(3).labels, digits.train.labels[[0, 479, 958]])
     with pytest.raises(DataError, match="0 images were asked for"):

@@ -39,8 +39,8 @@ FUNCTIONS = {
         f'"""Mine."""\nfrom __future__ import annotations\ndef build():\n    from torch import nn\n    return nn.Sequential({LAYERS})\n'
     ),
     "nothing above it": f"def build():\n    from torch import nn\n    return nn.Sequential({LAYERS})\n",
-    "torch and residualize are there": (
-        f"import torch\nfrom reslearn.models import residualize\nfrom torch import nn\nbuild = lambda: nn.Sequential({LAYERS})\n"
+    "torch and add_shortcuts are there": (
+        f"import torch\nfrom reslearn.models import add_shortcuts\nfrom torch import nn\nbuild = lambda: nn.Sequential({LAYERS})\n"
     ),
     "no newline at its end": f"{HEAD}def build(): return nn.Sequential({LAYERS})",
     "lines of Windows": f"{HEAD}def build():\n    return nn.Sequential({LAYERS})\n".replace(

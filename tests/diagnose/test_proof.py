@@ -208,4 +208,4 @@ def data():
         and told["patch"]["use"] == "git apply diagnosis/net-build/shortcuts.patch"
     )
     subprocess.run(told["patch"]["use"], cwd=tmp_path, shell=True, check=True)
-    assert "residualize(nn.Sequential(" in (tmp_path / "net.py").read_text()
+    assert "add_shortcuts(nn.Sequential(" in (tmp_path / "net.py").read_text()

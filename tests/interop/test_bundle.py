@@ -19,8 +19,8 @@ from reslearn.data import Images, Preprocess
 from reslearn.interop import (
     BundleError,
     WeightsError,
+    identify,
     inspect_file,
-    look_at,
     preprocess_with,
     read_bundle,
     to_bytes,
@@ -196,7 +196,7 @@ def test_hostile_or_damaged_content(tmp_path: Path, content: bytes, change: Chan
     with contextlib.suppress(
         WeightsError
     ):  # as a file of weights, of which less is asked: read, or refused as politely
-        preprocess_with(look_at(path), size_px=8, channels=3)
+        preprocess_with(identify(path), size_px=8, channels=3)
 
 
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:

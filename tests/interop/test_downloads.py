@@ -10,7 +10,7 @@ import torch
 
 from reslearn import models
 from reslearn.data import DataError
-from reslearn.interop import WeightsError, dialect_named, look_at, network_of, write_weights
+from reslearn.interop import WeightsError, dialect_named, identify, load_network, write_weights
 from reslearn.runs import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -115,17 +115,17 @@ def test_offline_is_one_line_with_address_and_place(
 
 
 def test_files_of_one_name_from_two_addresses_are_kept_apart(site: Site, tmp_path: Path) -> None:
-    first = network_of(f"{site.address}one/model.pth#sha256={sha256(site.body).upper()}")
+    first = load_network(f"{site.address}one/model.pth#sha256={sha256(site.body).upper()}")
     write_weights(
         models.build("resnet8", num_classes=7, shortcut="B"),
         tmp_path / "other.pth",
         dialect_named("cifar-fc"),
     )
     site.body = (tmp_path / "other.pth").read_bytes()
-    second = network_of(f"{site.address}two/model.pth?download=true#sha256={sha256(site.body)}")
+    second = load_network(f"{site.address}two/model.pth?download=true#sha256={sha256(site.body)}")
     assert (first.num_classes, second.num_classes, len(kept(tmp_path))) == (5, 7, 2)
     assert torch.equal(
-        network_of(tmp_path / "other.pth").state_dict()["head.fc.weight"],
+        load_network(tmp_path / "other.pth").state_dict()["head.fc.weight"],
         second.state_dict()["head.fc.weight"],
     )
 
@@ -134,11 +134,11 @@ def test_a_file_that_was_changed_where_it_is_kept_is_refused_and_stays(
     site: Site, tmp_path: Path
 ) -> None:
     address = f"{site.address}model.pth#sha256={sha256(site.body)}"
-    look_at(address)
+    identify(address)
     path = tmp_path / "kept" / "weights" / kept(tmp_path)[0]
     path.write_bytes(b"changed")
     with pytest.raises(DataError, match="is not the published archive"):
-        look_at(address)
+        identify(address)
     assert path.read_bytes() == b"changed"
 
 
@@ -156,5 +156,5 @@ def test_an_address_without_a_whole_digest_is_refused_before_anything_is_sent(
     end: str, site: Site
 ) -> None:
     with pytest.raises(WeightsError, match="add the digest that the file must have") as raised:
-        look_at(site.address + end)
+        identify(site.address + end)
     assert "\n" not in str(raised.value) and site.requested == []

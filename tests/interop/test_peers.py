@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reslearn import models
-from reslearn.interop import Checkpoint, Identity, Stored, identify, load_weights
+from reslearn.interop import Checkpoint, Identity, Stored, identify_checkpoint, load_weights
 from reslearn.models import Backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,7 +82,9 @@ def ours(net: nn.Module) -> tuple[models.Network, Identity]:
         key: Stored(shape=tuple(value.shape), dtype=value.dtype, read=value.clone)
         for key, value in state.items()
     }
-    identity = identify(Checkpoint(path=peers.ROOT, container="state", entries={"": stored}))
+    identity = identify_checkpoint(
+        Checkpoint(path=peers.ROOT, container="state", entries={"": stored})
+    )
     again = models.build(**identity.spec, num_classes=10).double()
     loaded = load_weights(again, identity)
     assert (loaded.fresh, loaded.unused) == ((), ())

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reslearn.interop import WeightsError, identify, read_checkpoint
+from reslearn.interop import WeightsError, identify_checkpoint, read_checkpoint
 from reslearn.interop.dialect import dialects
 from reslearn.interop.write import _write_caffe
 
@@ -120,7 +120,7 @@ def test_what_was_written_comes_back(container: str, tmp_path: Path) -> None:
 def test_an_onnx_file_for_inference_is_told_what_is_the_matter(tmp_path: Path) -> None:
     onnx_file(tmp_path / "x.onnx", {"onnx::Conv_193": torch.zeros(8, 3, 3, 3)})
     with pytest.raises(WeightsError, match="exporters fold batch norm"):
-        identify(read_checkpoint(tmp_path / "x.onnx"))
+        identify_checkpoint(read_checkpoint(tmp_path / "x.onnx"))
 
 
 def test_views_of_one_storage_and_other_types(tmp_path: Path) -> None:

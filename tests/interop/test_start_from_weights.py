@@ -14,10 +14,10 @@ from reslearn.interop import (
     create_model,
     dialect_named,
     from_pretrained,
+    identify,
     list_models,
+    load_network,
     load_weights,
-    look_at,
-    network_of,
     read_bundle,
     save_pretrained,
     write_weights,
@@ -113,7 +113,7 @@ def test_export_writes_what_the_project_loads_and_not_over_a_file(
     )
     assert status == 0 and "resnet8 in the names of reslearn" in output
     assert torch.equal(
-        network_of(tmp_path / "ours.safetensors").state_dict()["stem.conv.weight"],
+        load_network(tmp_path / "ours.safetensors").state_dict()["stem.conv.weight"],
         torch.load(weights)["conv1.weight"],
     )
     assert (
@@ -162,9 +162,9 @@ def test_a_backbone_goes_from_one_detector_to_another(
         and "without a head" in output
         and "left out: rpn.head.conv.weight" in output
     )
-    identity = look_at(tmp_path / "x.caffemodel")
+    identity = identify(tmp_path / "x.caffemodel")
     assert (identity.dialect.name, identity.num_classes, identity.unmatched) == ("caffe", None, ())
-    again = network_of(identity, num_classes=1)
+    again = load_network(identity, num_classes=1)
     image = torch.randn(1, 3, 64, 64)
     assert torch.equal(again.features(image), net.features(image))
 
@@ -177,8 +177,8 @@ def test_who_knows_what_weights_cannot_tell_may_say_so(
     net, path = detector[1], tmp_path / "caffe-style.pth"
     write_weights(net, path, dialect_named("mmpretrain"))
     image = torch.randn(1, 3, 64, 64)
-    assert not torch.allclose(network_of(path)(image), net(image))
-    assert torch.equal(network_of(path, stride_in="1x1")(image), net(image))
+    assert not torch.allclose(load_network(path)(image), net(image))
+    assert torch.equal(load_network(path, stride_in="1x1")(image), net(image))
     assert torch.equal(
         create_model("resnet50", pretrained=str(path), stride_in="1x1")(image), net(image)
     )
@@ -201,7 +201,7 @@ def test_who_knows_what_weights_cannot_tell_may_say_so(
     )
     for wrong, why in {"zero_pad": "open is stride_in", "stride_in": "allowed are"}.items():
         with pytest.raises(ValueError, match=why):
-            network_of(path, **{wrong: "split"})
+            load_network(path, **{wrong: "split"})
 
 
 @pytest.mark.filterwarnings("default")  # what comes along is told on standard error
@@ -306,7 +306,7 @@ def test_offline_is_one_line_with_address_and_place(
     reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(WeightsError, match="near are"):
-        look_at("torchvision:resnet19")
+        identify("torchvision:resnet19")
     monkeypatch.setattr(
         "reslearn.interop.named._address", lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth"
     )
@@ -314,14 +314,14 @@ def test_offline_is_one_line_with_address_and_place(
     with pytest.raises(
         DataError, match=r"127\.0\.0\.1:9/resnet18-f37072fd\.pth .*weights"
     ) as raised:
-        look_at("torchvision:resnet18")
+        identify("torchvision:resnet18")
     assert "\n" not in str(raised.value)
     kept = tmp_path / "weights" / "resnet18-f37072fd.pth"
     kept.write_bytes(b"something else")
     with pytest.raises(DataError, match="sha256"):
-        look_at("torchvision:resnet18")
+        identify("torchvision:resnet18")
     with pytest.raises(WeightsError, match="add the digest"):
-        look_at("https://example.org/model.pth")
+        identify("https://example.org/model.pth")
 
 
 def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
@@ -349,7 +349,7 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
         save_pretrained(split, tmp_path / "split"),
         tmp_path / "split" / "model.safetensors",
     ):
-        assert torch.equal(network_of(source)(x), split(x)), (
+        assert torch.equal(load_network(source)(x), split(x)), (
             "what leaves no trace in the weights is said beside them"
         )
         assert torch.equal(

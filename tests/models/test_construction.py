@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from reslearn.models import Network, build, deepen
+from reslearn.models import Network, build, extend_with_identities
 
 
 def trained(name: str, **switches: Any) -> Network:
@@ -25,7 +25,7 @@ def trained(name: str, **switches: Any) -> Network:
 )
 def test_deeper_residual_networks_compute_the_same_bits(switches: dict[str, Any]) -> None:
     net = trained("resnet8", **switches)
-    deeper = deepen(net, "resnet20")
+    deeper = extend_with_identities(net, "resnet20")
     x = torch.randn(4, 3, 16, 16)
     assert torch.equal(deeper(x), net(x))
     assert deeper.spec == {**net.spec, "name": "resnet20"} and len(deeper.blocks()) == 9
@@ -44,12 +44,12 @@ def test_deeper_networks_of_dirac_kernels_agree_up_to_rounding(
 ) -> None:
     net = trained(name, **switches)
     x = torch.randn(4, 3, 16, 16)
-    torch.testing.assert_close(deepen(net, deep)(x), net(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(extend_with_identities(net, deep)(x), net(x), rtol=1e-4, atol=1e-4)
 
 
 def test_the_added_layers_are_needed() -> None:
     net = trained("plain8")
-    deeper = deepen(net, 2)
+    deeper = extend_with_identities(net, 2)
     deeper.stage2[1].body.conv1.weight.data.mul_(2)
     x = torch.randn(4, 3, 16, 16)
     assert not torch.allclose(deeper(x), net(x), atol=1e-2)
@@ -57,13 +57,13 @@ def test_the_added_layers_are_needed() -> None:
 
 def test_blocks_per_stage_name_a_cifar_network() -> None:
     net = trained("plain8")
-    assert deepen(net, 3).name == "plain20"
-    assert deepen(net, 8).name == "plain50-cifar"
-    assert deepen(net, 1).name == "plain8"
+    assert extend_with_identities(net, 3).name == "plain20"
+    assert extend_with_identities(net, 8).name == "plain50-cifar"
+    assert extend_with_identities(net, 1).name == "plain8"
 
 
 def test_the_deeper_network_can_be_trained_further() -> None:
-    deeper = deepen(trained("resnet8").train(), "resnet14")
+    deeper = extend_with_identities(trained("resnet8").train(), "resnet14")
     assert deeper.training
     deeper(torch.randn(4, 3, 16, 16)).sum().backward()
     gamma = deeper.stage1[1].body.bn2.weight
@@ -73,7 +73,7 @@ def test_the_deeper_network_can_be_trained_further() -> None:
 def test_imagenet_networks_deepen_by_name() -> None:
     net = trained("resnet18")
     x = torch.randn(1, 3, 32, 32)
-    assert torch.equal(deepen(net, "resnet34")(x), net(x))
+    assert torch.equal(extend_with_identities(net, "resnet34")(x), net(x))
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_imagenet_networks_deepen_by_name() -> None:
 )
 def test_what_cannot_be_deepened_is_refused(name: str, deep: str | int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        deepen(trained(name), deep)
+        extend_with_identities(trained(name), deep)

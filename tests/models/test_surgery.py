@@ -9,12 +9,12 @@ from torch.nn import functional
 
 from reslearn.models import (
     SurgeryError,
+    add_shortcuts,
     blocks,
     build,
     construct_from,
-    lay_open,
-    leave_out,
-    residualize,
+    remove_blocks,
+    trace,
 )
 from reslearn.models.surgery import PaddedShortcut
 
@@ -177,7 +177,7 @@ def test_blocks_are_found_without_the_first_and_last_layer(
     case: tuple[nn.Module, Tensor, list[str]],
 ) -> None:
     net, example, names = case
-    found = [block.name for block in blocks(lay_open(net, example))]
+    found = [block.name for block in blocks(trace(net, example))]
     assert found == names
 
 
@@ -187,7 +187,7 @@ def test_laying_open_changes_neither_function_nor_network(
     net, example, _ = case
     before = {key: value.clone() for key, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
-    opened = lay_open(net, example).graph_module
+    opened = trace(net, example).graph_module
     assert torch.equal(opened.eval()(example), net.eval()(example))
     net.train()
     assert modes == [module.training for module in net.modules()]
@@ -198,7 +198,7 @@ def test_the_residual_counterpart_keeps_every_parameter_under_its_name(
     case: tuple[nn.Module, Tensor, list[str]],
 ) -> None:
     net, example, _ = case
-    counterpart = residualize(net, example)
+    counterpart = add_shortcuts(net, example)
     theirs, ours = net.state_dict(), counterpart.network.state_dict()
     assert list(theirs) == list(ours)
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
@@ -211,7 +211,7 @@ def test_the_residual_counterpart_keeps_every_parameter_under_its_name(
 
 def test_a_block_with_f_at_zero_is_the_activation_of_its_shortcut() -> None:
     net = mlp(2)
-    counterpart = residualize(net, VECTORS).network
+    counterpart = add_shortcuts(net, VECTORS).network
     with torch.no_grad():
         for name in ("2", "4"):
             counterpart.get_submodule(name).weight.zero_()
@@ -224,7 +224,7 @@ def test_it_is_the_papers_residual_network_where_the_plain_one_is_the_papers() -
     torch.manual_seed(0)
     plain, residual = build("plain20", num_classes=10), build("resnet20", num_classes=10)
     residual.load_state_dict(plain.state_dict())
-    counterpart = residualize(plain, torch.randn(4, 3, 32, 32)).network
+    counterpart = add_shortcuts(plain, torch.randn(4, 3, 32, 32)).network
     x = torch.randn(6, 3, 32, 32)
     for mode in (True, False):
         assert torch.allclose(counterpart.train(mode)(x), residual.train(mode)(x), atol=1e-5)
@@ -232,7 +232,7 @@ def test_it_is_the_papers_residual_network_where_the_plain_one_is_the_papers() -
 
 def test_blocks_are_left_out_and_the_rest_keeps_its_weights() -> None:
     net = mlp(6)
-    shallow = leave_out(lay_open(net, VECTORS), ["6", "2"]).network
+    shallow = remove_blocks(trace(net, VECTORS), ["6", "2"]).network
     assert list(shallow.state_dict()) == [
         key for key in net.state_dict() if key.split(".")[0] not in ("2", "4", "6", "8")
     ]
@@ -249,31 +249,31 @@ def test_the_constructed_solution_is_the_shallow_function(name: str) -> None:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-    opened = lay_open(net, example)
+    opened = trace(net, example)
     kept_shape = [block.name for block in blocks(opened) if block.keeps_shape]
-    shallow = leave_out(opened, kept_shape).network
+    shallow = remove_blocks(opened, kept_shape).network
     built = construct_from(opened, shallow, kept_shape, example)
     assert built.is_unchanged and built.scale > 0
     assert list(built.network.state_dict()) == list(net.state_dict())
 
 
 def test_where_no_identity_goes_through_the_activation_the_difference_says_so() -> None:
-    opened = lay_open(mlp(activation=nn.Tanh), VECTORS)
-    shallow = leave_out(opened, ["2"]).network
+    opened = trace(mlp(activation=nn.Tanh), VECTORS)
+    shallow = remove_blocks(opened, ["2"]).network
     assert not construct_from(opened, shallow, ["2"], VECTORS).is_unchanged
 
 
 def test_a_residual_network_has_its_shortcuts_already() -> None:
     with pytest.raises(SurgeryError, match="has a shortcut already"):
-        residualize(build("resnet20", num_classes=10), torch.randn(2, 3, 32, 32))
+        add_shortcuts(build("resnet20", num_classes=10), torch.randn(2, 3, 32, 32))
 
 
 def test_an_activation_used_many_times_is_no_shared_layer() -> None:
     activation = nn.ReLU()
     net = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(4, 4), activation)))
     assert (
-        residualize(net, torch.randn(2, 4)).done == ("2", "4")
-        or residualize(net, torch.randn(2, 4)).done
+        add_shortcuts(net, torch.randn(2, 4)).done == ("2", "4")
+        or add_shortcuts(net, torch.randn(2, 4)).done
     )
 
 
@@ -334,7 +334,7 @@ class OtherInTraining(nn.Module):
 )
 def test_what_cannot_be_operated_on_is_said_in_one_line(net: nn.Module, words: str) -> None:
     with pytest.raises(SurgeryError, match=words) as error:
-        residualize(net, torch.randn(2, 4))
+        add_shortcuts(net, torch.randn(2, 4))
     assert "\n" not in str(error.value)
 
 
@@ -358,7 +358,7 @@ class Masked(nn.Module):
 def test_a_network_is_recorded_as_it_is_called_with_its_input_alone() -> None:
     x = torch.randn(2, 4)
     net = Masked()
-    network = residualize(net, x).network
+    network = add_shortcuts(net, x).network
     assert torch.equal(network(x), network(x, mask=None, features=False, scale=1.0))
     assert torch.equal(network(x, scale=2.0), 2 * network(x))
     with pytest.raises(AssertionError, match="mask"):
@@ -370,7 +370,7 @@ def test_transformer_layers_of_torch_have_their_shortcuts_already() -> None:
     layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3)]
     net = nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 2))
     with pytest.raises(SurgeryError, match="has a shortcut already"):
-        residualize(net, torch.randn(2, 5, 4))
+        add_shortcuts(net, torch.randn(2, 5, 4))
 
 
 class Heads(nn.Module):
@@ -402,22 +402,22 @@ def test_attention_written_by_hand_is_one_block() -> None:
         nn.Sequential(nn.Linear(5, 8), Heads(), Heads(), nn.Flatten(), nn.Linear(48, 3)),
         torch.randn(4, 6, 5),
     )
-    opened = lay_open(net, example)
+    opened = trace(net, example)
     assert [(block.name, block.keeps_shape, block.num_layers) for block in blocks(opened)] == [
         ("1.norm", True, 4),
         ("1.up", True, 2),
         ("2.norm", True, 4),
         ("2.up", True, 2),
     ]
-    assert residualize(net, example).done == ("1.norm", "1.up", "2.norm", "2.up")
-    shallow = leave_out(opened, ["1.norm", "2.up"]).network
+    assert add_shortcuts(net, example).done == ("1.norm", "1.up", "2.norm", "2.up")
+    shallow = remove_blocks(opened, ["1.norm", "2.up"]).network
     assert shallow(example).shape == (4, 3) and not any(
         name.startswith("1.q") for name, _ in shallow.named_parameters()
     )
 
 
 def test_layers_of_a_recurrent_network_are_counted() -> None:
-    assert lay_open(Recurrent(), torch.randn(2, 5, 4)).num_layers == 4
+    assert trace(Recurrent(), torch.randn(2, 5, 4)).num_layers == 4
 
 
 class Recurrent(nn.Module):
@@ -440,7 +440,7 @@ def test_a_part_that_cannot_be_recorded_stays_whole() -> None:
         nn.ReLU(),
         nn.Linear(4, 2),
     )
-    assert residualize(net, torch.randn(2, 4)).done == ("3",)
+    assert add_shortcuts(net, torch.randn(2, 4)).done == ("3",)
 
 
 @pytest.mark.parametrize(
@@ -448,4 +448,4 @@ def test_a_part_that_cannot_be_recorded_stays_whole() -> None:
 )
 def test_a_block_that_cannot_be_left_out(name: str, words: str) -> None:
     with pytest.raises(SurgeryError, match=words):
-        leave_out(lay_open(strided(), IMAGES), [name])
+        remove_blocks(trace(strided(), IMAGES), [name])

@@ -1,6 +1,6 @@
 """The solution by construction (Sec. 1): a trained shallow net and identity layers are a deeper net that is no worse (claim C10).
 
-`models.deepen` builds it; here it is checked that the function did not change and its training loss is measured, in evaluation mode
+`models.extend_with_identities` builds it; here it is checked that the function did not change and its training loss is measured, in evaluation mode
 and with the batch norm statistics that it brings: recomputed ones would no longer make its added layers identities.
 Shapes: x [B, C, H, W], logits [B, K].
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reslearn.evaluate import evaluate
-from reslearn.models import Network, deepen
+from reslearn.models import Network, extend_with_identities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def construct(
     """Deepen `shallow` to the network called `name` and compare both on `batches`. ValueError where that network is no deeper relative."""
     kept = list(batches)
     shallow = shallow.eval()
-    deep = deepen(shallow, name)
+    deep = extend_with_identities(shallow, name)
     difference = largest = 0.0
     for x, _ in kept:
         expected, got = shallow(x), deep(x)

@@ -45,7 +45,7 @@ def export(
     Refused where that project has no such network, or would compute something else with the same weights. A backbone is written
     without a head.
     """
-    from reslearn.interop import dialect_named, load_weights, look_at, write_weights
+    from reslearn.interop import dialect_named, identify, load_weights, write_weights
     from reslearn.models import build
     from reslearn.runs import RunFolder
 
@@ -54,8 +54,8 @@ def export(
         raise ValueError(f"{out} is there already: choose another --out, or --force")
     folder = Path(source)
     path: str | Path = RunFolder.open(folder).bundle_path if folder.is_dir() else source
-    identity = look_at(path)
-    identity = identity.told(stride_in=stride_in) if stride_in is not None else identity
+    identity = identify(path)
+    identity = identity.with_switches(stride_in=stride_in) if stride_in is not None else identity
     net = build(**identity.spec, num_classes=identity.num_classes or 1)
     loaded = load_weights(net, identity, partial=partial)
     if fresh := [name for name in loaded.fresh if not name.startswith("head.fc.")]:

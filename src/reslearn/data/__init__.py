@@ -1,7 +1,7 @@
 """Images to batches: sources, order and augmentation as pure functions of (seed, epoch, index), one `Preprocess` object, loaders."""
 
 from reslearn.data.batches import Batch, eval_batches, train_batches
-from reslearn.data.dataset import Dataset, ImageSet, split
+from reslearn.data.dataset import ImageData, ImageSet, split
 from reslearn.data.errors import DataError, UnknownData
 from reslearn.data.files import Files
 from reslearn.data.images import Images
@@ -17,8 +17,8 @@ __all__ = [
     "Augment",
     "Batch",
     "DataError",
-    "Dataset",
     "Files",
+    "ImageData",
     "ImageSet",
     "Images",
     "Jitter",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reslearn.data.dataset import Dataset
+from reslearn.data.dataset import ImageData
 from reslearn.data.errors import DataError
 from reslearn.data.fetch import alone, fetch, unpack, verify
 from reslearn.data.images import Images, check_size, fingerprint, shrink
@@ -64,7 +64,7 @@ class Cifar:
 
 def load_cifar(
     cifar: Cifar, folders: Sequence[Path], *, download: bool, size_px: int | None
-) -> Dataset:
+) -> ImageData:
     """The first of `folders` that holds the set, itself or in its published folder or archive; else download into the first.
 
     Raises:
@@ -87,7 +87,7 @@ def load_cifar(
         raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from None
 
 
-def _decode(cifar: Cifar, layout: Layout, folder: Path, size_px: int | None) -> Dataset:
+def _decode(cifar: Cifar, layout: Layout, folder: Path, size_px: int | None) -> ImageData:
     train = _images(
         [layout.read(folder / name, cifar.num_classes) for name in layout.train],
         size_px,
@@ -99,7 +99,7 @@ def _decode(cifar: Cifar, layout: Layout, folder: Path, size_px: int | None) -> 
         raise DataError(
             f"{folder / layout.classes} names {len(classes)} classes; {cifar.name} has {cifar.num_classes}"
         )
-    return Dataset(
+    return ImageData(
         name=cifar.name,
         classes=classes,
         train=train,

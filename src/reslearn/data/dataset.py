@@ -10,7 +10,7 @@ ImageSet = Images | Files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
+class ImageData:
     """A source, loaded. `validation` is None unless a folder brings its own or `split` made one."""
 
     name: str
@@ -29,7 +29,7 @@ class Dataset:
         return self.train.channels
 
 
-def split(dataset: Dataset, validation_images: int) -> Dataset:
+def split(dataset: ImageData, validation_images: int) -> ImageData:
     """The last `validation_images` training images become the validation images (Sec. 4.2: 45k/5k); 0 leaves all as it is.
 
     Raises:

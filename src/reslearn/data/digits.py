@@ -6,11 +6,11 @@
 import torch
 
 from reslearn.data.counter import held_out
-from reslearn.data.dataset import Dataset
+from reslearn.data.dataset import ImageData
 from reslearn.data.images import Images, fingerprint, shrink
 
 
-def load_digits(*, size_px: int | None = None) -> Dataset:
+def load_digits(*, size_px: int | None = None) -> ImageData:
     """The digits; `size_px` 4 averages areas of 2 x 2.
 
     Raises:
@@ -25,7 +25,7 @@ def load_digits(*, size_px: int | None = None) -> Dataset:
     test = held_out(labels, every=5)
     parts = [Images(pixels[mask], labels[mask]) for mask in (~test, test)]
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset(
+    return ImageData(
         name="digits",
         classes=classes,
         train=parts[0],

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from reslearn.data.counter import held_out
-from reslearn.data.dataset import Dataset
+from reslearn.data.dataset import ImageData
 from reslearn.data.errors import DataError
 from reslearn.data.files import Files, classes_of, in_order, list_files
 from reslearn.data.images import Images, fingerprint
@@ -27,7 +27,7 @@ _TRAIN, _VALIDATION, _TEST = "train", ("validation", "val", "valid"), "test"
 _AHEAD = 64  # pictures: enough to keep the threads busy
 
 
-def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = False) -> Dataset:
+def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = False) -> ImageData:
     """A folder of images as RGB; in memory with the shorter side made `size_px` (64 if None) and the centre cut out.
 
     With `stream` the sets are `Files`, whose pictures keep their own size, and `size_px` (224 if None) says what a network is to see of
@@ -54,7 +54,7 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
     name = folder.resolve().name
     if stream:
         listed = f"names+sizes:{hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]}"
-        return Dataset(
+        return ImageData(
             name=name,
             classes=tuple(classes),
             train=parts["train"],
@@ -63,7 +63,7 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
             fingerprint=listed,
         )
     images = _decode(folder, parts, size)
-    return Dataset(
+    return ImageData(
         name=name,
         classes=tuple(classes),
         train=images["train"],

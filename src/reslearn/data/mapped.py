@@ -11,13 +11,13 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 
-from reslearn.data.dataset import Dataset
+from reslearn.data.dataset import ImageData
 from reslearn.data.images import Images, fingerprint
 
 _FORMAT = "1"
 
 
-def mapped(source: Sequence[Path], label: str, decode: Callable[[], Dataset]) -> Dataset:
+def mapped(source: Sequence[Path], label: str, decode: Callable[[], ImageData]) -> ImageData:
     """What `decode` makes of the files `source`, from a file .reslearn-LABEL.safetensors beside the first of them where that is current.
 
     A folder that cannot be written costs each process its own decoding and memory, and nothing else. Not for sets with validation images.
@@ -36,7 +36,7 @@ def mapped(source: Sequence[Path], label: str, decode: Callable[[], Dataset]) ->
     return dataset
 
 
-def _read(place: Path, stamp: str) -> Dataset | None:
+def _read(place: Path, stamp: str) -> ImageData | None:
     """The set, mapped; None where it is not there, of another source, or damaged."""
     try:
         with safetensors.safe_open(str(place), framework="pt") as file:
@@ -52,7 +52,7 @@ def _read(place: Path, stamp: str) -> Dataset | None:
         name, classes = metadata["name"], tuple(json.loads(metadata["classes"]))
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, AssertionError):
         return None
-    return Dataset(
+    return ImageData(
         name=name,
         classes=classes,
         train=parts[0],
@@ -61,7 +61,7 @@ def _read(place: Path, stamp: str) -> Dataset | None:
     )
 
 
-def _write(place: Path, stamp: str, dataset: Dataset) -> None:
+def _write(place: Path, stamp: str, dataset: ImageData) -> None:
     """Aside, then renamed: whoever reads finds the whole or nothing."""
     train, test = dataset.train, dataset.test
     assert dataset.validation is None and isinstance(train, Images) and isinstance(test, Images)

@@ -1,6 +1,6 @@
 """The registry of data sources and `load`, which takes a registered name or a folder.
 
-A new source is a function that returns a `Dataset` and one line in `SOURCES`.
+A new source is a function that returns a `ImageData` and one line in `SOURCES`.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from reslearn.data.cifar import CIFAR10, CIFAR100, Cifar, find, load_cifar
-from reslearn.data.dataset import Dataset
+from reslearn.data.dataset import ImageData
 from reslearn.data.digits import load_digits
 from reslearn.data.errors import DataError, UnknownData
 from reslearn.data.folder import load_folder
@@ -22,7 +22,9 @@ from reslearn.data.folder import load_folder
 class Load(Protocol):
     """How a source is loaded: where to look (first the folder that a download goes to), whether to download, the size wanted."""
 
-    def __call__(self, folders: list[Path], *, download: bool, size_px: int | None) -> Dataset: ...
+    def __call__(
+        self, folders: list[Path], *, download: bool, size_px: int | None
+    ) -> ImageData: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Source:
     load: Load
 
 
-def _embedded(load: Callable[..., Dataset]) -> Load:
+def _embedded(load: Callable[..., ImageData]) -> Load:
     """A source that needs neither folder nor network."""
     return lambda folders, *, download, size_px: load(size_px=size_px)
 
@@ -68,7 +70,7 @@ def load(
     download: bool = False,
     size_px: int | None = None,
     stream: bool = False,
-) -> Dataset:
+) -> ImageData:
     """A registered source by name, a published CIFAR folder, or a folder of images.
 
     Sources with files, and folders given by a bare name, are looked for in `data_dir`, RESLEARN_DATA and ~/.cache/reslearn/data, in this

@@ -21,11 +21,11 @@ from reslearn.models import (
     Opened,
     Residual,
     SurgeryError,
+    add_shortcuts,
     blocks,
     construct_from,
-    lay_open,
-    leave_out,
-    residualize,
+    remove_blocks,
+    trace,
 )
 
 KEPT_ONE_IN = 3
@@ -76,14 +76,14 @@ def make_conditions(problem: Problem) -> Conditions:
     around: tuple[str, ...] = ()
     narrows = ""
     try:
-        opened = lay_open(problem.net(0), problem.example)
+        opened = trace(problem.net(0), problem.example)
         layers = opened.num_layers
         left_out = tuple(
             name for index, name in enumerate(_keep_shape(opened)) if index % KEPT_ONE_IN
         )
         if left_out:
-            shallow = leave_out(opened, left_out).network
-            shallow_layers = lay_open(shallow, problem.example).num_layers
+            shallow = remove_blocks(opened, left_out).network
+            shallow_layers = trace(shallow, problem.example).num_layers
             blocks = (
                 "a block that keeps" if len(left_out) == 1 else f"{len(left_out)} blocks that keep"
             )
@@ -97,14 +97,14 @@ def make_conditions(problem: Problem) -> Conditions:
     except SurgeryError as error:
         notes.append(f"no shallower network: {error}")
     try:
-        operated = residualize(problem.net(0), problem.example)
+        operated = add_shortcuts(problem.net(0), problem.example)
         around = operated.done
         what = f"parameter-free shortcuts around {len(around)} block{'s' * (len(around) > 1)}"
         made["shortcuts"] = Condition(
             name="shortcuts",
             what=what,
             problem=problem,
-            make=lambda seed: residualize(problem.net(seed), problem.example).network,
+            make=lambda seed: add_shortcuts(problem.net(seed), problem.example).network,
         )
         notes += [f"no shortcut around {reason}" for reason in operated.not_done]
     except SurgeryError as error:
@@ -123,11 +123,11 @@ def make_conditions(problem: Problem) -> Conditions:
 def shallowest(problem: Problem) -> Condition | None:
     """Every block that keeps the shape left out; None where "shallow" keeps no more than one of them, or there is no such network."""
     try:
-        opened = lay_open(problem.net(0), problem.example)
+        opened = trace(problem.net(0), problem.example)
         names = tuple(_keep_shape(opened))
         if len(names) <= KEPT_ONE_IN:
             return None
-        left = lay_open(leave_out(opened, names).network, problem.example).num_layers
+        left = trace(remove_blocks(opened, names).network, problem.example).num_layers
     except SurgeryError:
         return None
     what = f"{left} of {opened.num_layers} layers: without any block that keeps the shape"
@@ -141,7 +141,7 @@ def constructed(
     not the same function, or there is no such network."""
     try:
         made = construct_from(
-            lay_open(problem.net(seed), problem.example), shallow, left_out, problem.inputs[:64]
+            trace(problem.net(seed), problem.example), shallow, left_out, problem.inputs[:64]
         )
     except SurgeryError as error:
         return str(error)
@@ -249,4 +249,4 @@ def wide(problem: Problem) -> Condition:
 
 
 def _shallow(problem: Problem, left_out: tuple[str, ...]) -> Make:
-    return lambda seed: leave_out(lay_open(problem.net(seed), problem.example), left_out).network
+    return lambda seed: remove_blocks(trace(problem.net(seed), problem.example), left_out).network

@@ -15,8 +15,8 @@ from reslearn.models import (
     SurgeryError,
     blocks,
     has_shortcut,
-    lay_open,
     layers,
+    trace,
 )
 from reslearn.models.tracing import ACTIVATION_NAMES
 from reslearn.report import Box, Diagram, Group
@@ -41,7 +41,7 @@ _CAPTION = (
 def network_diagram(problem: Problem, conditions: Conditions) -> Diagram | None:
     """None where the network cannot be laid open."""
     try:
-        opened = lay_open(problem.net(0), problem.example)
+        opened = trace(problem.net(0), problem.example)
     except SurgeryError:
         return None
     block_of = {id(segment): block for block in blocks(opened) for segment in block.segments}

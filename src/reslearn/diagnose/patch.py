@@ -1,7 +1,7 @@
 """What to change in a stranger's code so that it builds its network with shortcuts (Eq. 1), all parameters keeping their names.
 
 Where the build is a function or a lambda written in a FILE.py, the smallest edit of that file, as a unified diff: what it returns goes
-through `residualize`. A class, a decorated or a composed callable, one of an installed module: a new file with a build around it. Either
+through `add_shortcuts`. A class, a decorated or a composed callable, one of an installed module: a new file with a build around it. Either
 is run before it is offered, and must give the network of the condition "shortcuts": the same state_dict, the same outputs.
 """
 
@@ -25,7 +25,7 @@ from torch import nn
 
 from reslearn.diagnose.problem import DiagnosisError, Problem, bound
 from reslearn.diagnose.source_edit import with_shortcuts
-from reslearn.models import residualize
+from reslearn.models import add_shortcuts
 from reslearn.runs import write_atomically
 
 MARK = "Made by reslearn diagnose --patch"
@@ -69,7 +69,7 @@ def make_patch(
     of its own, a diff where one is possible. `write_patch` writes it. Raises DiagnosisError in one line for a build that no file has, for
     a diff that is not possible, for a path that is taken or cannot be written; SurgeryError where no block can be given a shortcut.
     """
-    around = residualize(problem.net(_SEED), problem.example).done
+    around = add_shortcuts(problem.net(_SEED), problem.example).done
     source = _source(place if isinstance(place, str) else _place_of(place))
     wants_file = path is not None and path.suffix == ".py"
     if path is not None:
@@ -173,7 +173,7 @@ def _is_installed(file: Path) -> bool:
 
 
 def _example(problem: Problem) -> str:
-    """Python for a batch of the shape that the network takes; `residualize` looks at shapes, not at values."""
+    """Python for a batch of the shape that the network takes; `add_shortcuts` looks at shapes, not at values."""
     sizes = ", ".join(str(size) for size in (2, *problem.inputs.shape[1:]))
     kind = "" if problem.inputs.dtype == torch.float32 else f", dtype={problem.inputs.dtype}"
     return f"torch.zeros({sizes}{kind})"
@@ -229,14 +229,14 @@ Parameters keep their names, so that weights of the one load into the other.
 import functools
 {uses}
 import torch
-from reslearn.models import residualize
+from reslearn.models import add_shortcuts
 
 {find}from {source.module} import {source.name} as plain
 
 
 @functools.wraps(plain, updated=())
 def {source.name}(*arguments, **named):
-    return residualize(plain(*arguments, **named), {example}).network
+    return add_shortcuts(plain(*arguments, **named), {example}).network
 '''
 
 
@@ -259,10 +259,10 @@ def _built(
 
 @torch.no_grad()
 def _builds_the_same(problem: Problem, build: Callable[[], nn.Module] | None) -> bool:
-    """Whether it gives what `residualize` gives: keys in order, weights of a seed, outputs."""
+    """Whether it gives what `add_shortcuts` gives: keys in order, weights of a seed, outputs."""
     if build is None:
         return False
-    expected = residualize(problem.net(_SEED), problem.example).network.eval()
+    expected = add_shortcuts(problem.net(_SEED), problem.example).network.eval()
     try:
         got = replace(problem, build=build).net(_SEED).eval()
         states: list[dict[str, Any]] = [expected.state_dict(), got.state_dict()]

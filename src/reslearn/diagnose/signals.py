@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reslearn.diagnose.conditions import Condition
 from reslearn.diagnose.problem import Problem
-from reslearn.models import Block, SurgeryError, lay_open, layers
+from reslearn.models import Block, SurgeryError, layers, trace
 
 NUM_INPUTS = 128
 
@@ -36,7 +36,7 @@ def signals_by_layer(
 ) -> dict[str, tuple[LayerSignal, ...]]:
     """Of the conditions "deep" and "shortcuts", as far as they are made, layers in order; none where the network cannot be laid open."""
     try:
-        opened = lay_open(problem.net(seed), problem.example)
+        opened = trace(problem.net(seed), problem.example)
     except SurgeryError:
         return {}
     found = [layer for layer in layers(opened) if layer is not None]

@@ -1,4 +1,4 @@
-"""The least edit of a Python file that gives a network shortcuts: what a function returns is put through `residualize`.
+"""The least edit of a Python file that gives a network shortcuts: what a function returns is put through `add_shortcuts`.
 
 Texts are put in at places that Python's own parser tells; nothing else of the file is touched, neither its lines nor its comments.
 """
@@ -12,7 +12,7 @@ _Insertion = tuple[int, int, str]
 
 
 def with_shortcuts(source: str, name: str, example: str) -> str | None:
-    """A file in which every value that `name` returns goes through `residualize`; None where that is not a function that stands there once.
+    """A file in which every value that `name` returns goes through `add_shortcuts`; None where that is not a function that stands there once.
 
     example: Python for a batch that the network takes, as in "torch.zeros(2, 3, 32, 32)".
     """
@@ -25,11 +25,11 @@ def with_shortcuts(source: str, name: str, example: str) -> str | None:
     insertions: list[_Insertion] = []
     for value in values:
         assert value.end_lineno is not None and value.end_col_offset is not None
-        insertions.append((value.lineno, value.col_offset, "residualize("))
+        insertions.append((value.lineno, value.col_offset, "add_shortcuts("))
         insertions.append((value.end_lineno, value.end_col_offset, f", {example}).network"))
     missing = [
         line
-        for line in ("import torch", "from reslearn.models import residualize")
+        for line in ("import torch", "from reslearn.models import add_shortcuts")
         if not _imports(tree, line)
     ]
     if missing:

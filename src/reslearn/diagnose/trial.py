@@ -20,7 +20,7 @@ from reslearn.analysis import first_to_last
 from reslearn.data.counter import permutation
 from reslearn.diagnose.problem import MAX_EVALUATED, Problem
 from reslearn.evaluate import recompute_batch_norm
-from reslearn.models import SurgeryError, lay_open
+from reslearn.models import SurgeryError, trace
 from reslearn.train import NonFiniteLossError, fit
 
 WORST_SCORE = 2.0
@@ -167,7 +167,7 @@ def signals(net: nn.Module, problem: Problem) -> Signals:
     """Gradients and dead units of a copy of `net` on a batch in training mode; nothing known where it cannot be laid open."""
     x, y = problem.inputs[:256], problem.targets[:256]
     try:
-        opened = lay_open(net, problem.example)
+        opened = trace(net, problem.example)
     except SurgeryError:
         return UNKNOWN
     graph_module = opened.graph_module.train()

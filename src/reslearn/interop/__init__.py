@@ -3,13 +3,13 @@
 from reslearn.interop.bundle import Bundle, BundleError, read_bundle, to_bytes
 from reslearn.interop.create import create_model, from_pretrained, list_models, save_pretrained
 from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupported
-from reslearn.interop.identify import Identity, identify
+from reslearn.interop.identify import Identity, identify_checkpoint
 from reslearn.interop.inspection import Inspection, inspect_file
 from reslearn.interop.load import (
     Loaded,
+    identify,
+    load_network,
     load_weights,
-    look_at,
-    network_of,
     other_channels,
     preprocess_with,
 )
@@ -32,11 +32,11 @@ __all__ = [
     "dialects",
     "from_pretrained",
     "identify",
+    "identify_checkpoint",
     "inspect_file",
     "list_models",
+    "load_network",
     "load_weights",
-    "look_at",
-    "network_of",
     "other_channels",
     "preprocess_with",
     "read_bundle",

@@ -12,7 +12,7 @@ import torch
 
 from reslearn import models
 from reslearn.interop.bundle import SPEC_KEY, spec_of
-from reslearn.interop.load import SWITCHES, load_weights, look_at
+from reslearn.interop.load import SWITCHES, identify, load_weights
 from reslearn.interop.named import named
 from reslearn.interop.stored import WeightsError, one_line
 from reslearn.interop.write import written_aside
@@ -55,9 +55,9 @@ def create_model(
         if num_classes is None:
             net.reset_head(10 if net.spec["stem"] == "cifar" else 1000)
     else:
-        identity = look_at(f"torchvision:{name}" if pretrained is True else pretrained)
-        identity = identity.told(
-            **{key: value for key, value in switches.items() if key in identity.untold}
+        identity = identify(f"torchvision:{name}" if pretrained is True else pretrained)
+        identity = identity.with_switches(
+            **{key: value for key, value in switches.items() if key in identity.undetermined}
         )
         spec = {
             **{key: identity.spec[key] for key in SWITCHES},
@@ -95,7 +95,7 @@ def save_pretrained(net: Network, folder: Path | str) -> Path:
 def from_pretrained(folder: Path | str) -> Network:
     """The network of a folder that `save_pretrained` wrote, in evaluation mode. WeightsError in one line for any other."""
     folder = Path(folder)
-    identity = look_at(folder / _WEIGHTS)
+    identity = identify(folder / _WEIGHTS)
     try:
         spec = spec_of(
             json.dumps(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model"]),

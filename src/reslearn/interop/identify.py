@@ -44,7 +44,7 @@ class Identity:
         return self.checkpoint.entries[self.entry]
 
     @property
-    def untold(self) -> tuple[str, ...]:
+    def undetermined(self) -> tuple[str, ...]:
         """Switches that change what these weights compute and leave no trace in them. A file of ours says them itself."""
         if own_spec(self.checkpoint.metadata) is not None:
             return ()
@@ -54,12 +54,12 @@ class Identity:
             *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()),
         )
 
-    def told(self, **switches: Any) -> "Identity":
+    def with_switches(self, **switches: Any) -> "Identity":
         """The same, where somebody knows what the weights cannot tell. WeightsError for a switch that they can, or that has no effect."""
-        if wrong := [key for key in switches if key not in self.untold]:
+        if wrong := [key for key in switches if key not in self.undetermined]:
             raise WeightsError(
                 f"{self.checkpoint.path}: {wrong[0]}={switches[wrong[0]]!r}: the file of this {self.spec['name']} tells that, or it has "
-                f"no effect; open is {', '.join(self.untold) or 'nothing'}"
+                f"no effect; open is {', '.join(self.undetermined) or 'nothing'}"
             )
         with torch.device("meta"):
             net = models.build(
@@ -92,7 +92,7 @@ class Identity:
         return stored.read() if stored is not None else None
 
 
-def identify(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
+def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
     """Raises WeightsError in one line where no dialect fits: the nearest, and why it does not."""
     if entry is not None and entry not in checkpoint.entries:
         raise WeightsError(

@@ -10,7 +10,7 @@ import torch
 
 from reslearn import models
 from reslearn.interop.bundle import preprocess_of
-from reslearn.interop.identify import Identity, identify
+from reslearn.interop.identify import Identity, identify_checkpoint
 from reslearn.interop.named import fetched
 from reslearn.interop.read import read_checkpoint
 
@@ -89,7 +89,7 @@ def inspect_file(
 ) -> Inspection:
     """Raises WeightsError in one line for what is no file of weights of a network here."""
     checkpoint = read_checkpoint(fetched(source))
-    identity = identify(checkpoint, entry=entry)
+    identity = identify_checkpoint(checkpoint, entry=entry)
     own = preprocess_of(checkpoint.metadata)
     usual = own.size_px if own is not None else (32 if identity.spec["stem"] == "cifar" else 224)
     size = size_px if size_px is not None else usual

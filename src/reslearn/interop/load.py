@@ -1,4 +1,4 @@
-"""Weights into a network: `load_weights(net, source)` and `network_of(source)`, for files, named sources and addresses.
+"""Weights into a network: `load_weights(net, source)` and `load_network(source)`, for files, named sources and addresses.
 
 Rules. A head of other classes is left fresh. A first convolution of other channels is adapted: its kernels are summed over their channels
 and spread evenly over ours, times their number over ours, so that a grey picture in all channels gives what it gave. Numbers are
@@ -16,7 +16,7 @@ from torch import Tensor
 from reslearn import models
 from reslearn.data import Preprocess
 from reslearn.interop.bundle import own_spec, preprocess_of
-from reslearn.interop.identify import Identity, identify
+from reslearn.interop.identify import Identity, identify_checkpoint
 from reslearn.interop.named import fetched, preprocess_numbers
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import WeightsError
@@ -60,16 +60,16 @@ class Loaded:
         return "; ".join(parts)
 
 
-def look_at(source: Path | str, *, entry: str | None = None) -> Identity:
+def identify(source: Path | str, *, entry: str | None = None) -> Identity:
     """Whose weights these are: of a file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address. Raises WeightsError."""
-    return identify(read_checkpoint(fetched(source)), entry=entry)
+    return identify_checkpoint(read_checkpoint(fetched(source)), entry=entry)
 
 
 def load_weights(
     net: Network, source: Path | str | Identity, *, partial: bool = False, entry: str | None = None
 ) -> Loaded:
     """Give `net` the weights of `source`; its type, device and mode stay. Nothing is changed where WeightsError is raised."""
-    identity = source if isinstance(source, Identity) else look_at(source, entry=entry)
+    identity = source if isinstance(source, Identity) else identify(source, entry=entry)
     _check_same_function(net, identity, partial=partial)
     wanted = net.state_dict()
     state: dict[str, Tensor] = {}
@@ -125,7 +125,7 @@ def load_weights(
     )
 
 
-def network_of(
+def load_network(
     source: Path | str | Identity,
     *,
     num_classes: int | None = None,
@@ -135,9 +135,9 @@ def network_of(
 ) -> Network:
     """The network that the weights of `source` are of, with them, in evaluation mode. Raises WeightsError.
 
-    told: switches that you know and the weights cannot tell (`Identity.untold`), as in stride_in="1x1".
+    told: switches that you know and the weights cannot tell (`Identity.undetermined`), as in stride_in="1x1".
     """
-    identity = (source if isinstance(source, Identity) else look_at(source)).told(**told)
+    identity = (source if isinstance(source, Identity) else identify(source)).with_switches(**told)
     spec = dict(identity.spec) | ({} if in_channels is None else {"in_channels": in_channels})
     classes = num_classes if num_classes is not None else identity.num_classes
     if classes is None:

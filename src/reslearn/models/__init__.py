@@ -9,7 +9,7 @@ from reslearn.models.backbone import Backbone
 from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
-from reslearn.models.construction import deepen
+from reslearn.models.construction import extend_with_identities
 from reslearn.models.initialization import initialise, last_batch_norm
 from reslearn.models.network import Network
 from reslearn.models.residual import Residual
@@ -17,12 +17,12 @@ from reslearn.models.shortcuts import ZeroPadShortcut
 from reslearn.models.surgery import (
     Constructed,
     Operated,
+    add_shortcuts,
     construct_from,
     has_shortcut,
-    leave_out,
-    residualize,
+    remove_blocks,
 )
-from reslearn.models.tracing import Opened, Segment, SurgeryError, lay_open
+from reslearn.models.tracing import Opened, Segment, SurgeryError, trace
 
 __all__ = [
     "Backbone",
@@ -38,17 +38,17 @@ __all__ = [
     "SurgeryError",
     "UnknownModel",
     "ZeroPadShortcut",
+    "add_shortcuts",
     "blocks",
     "build",
     "complexity",
     "construct_from",
-    "deepen",
+    "extend_with_identities",
     "has_shortcut",
     "initialise",
     "last_batch_norm",
-    "lay_open",
     "layers",
-    "leave_out",
     "names",
-    "residualize",
+    "remove_blocks",
+    "trace",
 ]

@@ -19,7 +19,7 @@ from reslearn.models.network import Network
 from reslearn.models.residual import Residual
 
 
-def deepen(net: Network, name_or_blocks_per_stage: str | int) -> Network:
+def extend_with_identities(net: Network, name_or_blocks_per_stage: str | int) -> Network:
     """A new, deeper network of the same family and kind that computes the same function in evaluation mode.
 
     name_or_blocks_per_stage: "plain56", or n of 6n+2 for CIFAR networks. The blocks of each stage are copied, the extra ones follow

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from reslearn.models.blocks import Block, blocks
-from reslearn.models.tracing import Opened, Segment, SurgeryError, lay_open, module_of
+from reslearn.models.tracing import Opened, Segment, SurgeryError, module_of, trace
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -72,7 +72,7 @@ class PaddedShortcut(nn.Module):
         return f"strides={self.strides}, zeros={self.extra}"
 
 
-def leave_out(opened: Opened, names: Iterable[str], *, layers_per_block: int = 2) -> Operated:
+def remove_blocks(opened: Opened, names: Iterable[str], *, layers_per_block: int = 2) -> Operated:
     """A copy without the named blocks (`Block.name`); only those that keep the shape can go. The remaining weights are those of now.
 
     Raises SurgeryError for a block that is not there, or that changes the shape.
@@ -95,14 +95,14 @@ def leave_out(opened: Opened, names: Iterable[str], *, layers_per_block: int = 2
     return Operated(network=graph_module, done=tuple(wanted), not_done=())
 
 
-def residualize(net: nn.Module, example: Tensor, *, layers_per_block: int = 2) -> Operated:
+def add_shortcuts(net: nn.Module, example: Tensor, *, layers_per_block: int = 2) -> Operated:
     """The residual counterpart of `net` (Eq. 1): a parameter-free shortcut around each block, its last activation after the addition.
 
     Parameters and state_dict keys are those of `net`. Where channels grow or maps shrink the shortcut is option A. A block that has a
     shortcut already is left as it is; one around which no parameter-free shortcut goes is named in `not_done`.
     Raises SurgeryError where the network cannot be laid open, or no block can be given a shortcut.
     """
-    opened = lay_open(net, example)
+    opened = trace(net, example)
     graph_module, nodes = _copy(opened)
     done: list[str] = []
     not_done: dict[str, list[str]] = {}  # blocks by reason
@@ -141,7 +141,7 @@ def construct_from(
 ) -> Constructed:
     """The paper's solution by construction: a copy of the deep network with the weights of `shallow`, and identities for the rest.
 
-    `shallow` is what `leave_out` gave for `left_out`, trained or not. In evaluation mode the function is that of the shallow network up
+    `shallow` is what `remove_blocks` gave for `left_out`, trained or not. In evaluation mode the function is that of the shallow network up
     to rounding where the blocks are made of layers that keep their width, batch norm or none, and ReLU, on inputs >= 0; for other
     activations and norms it is not, which `difference` tells: the greatest of the outputs on `example`, and `scale` the greatest output.
     Raises SurgeryError for a block that cannot be set to the identity at all.
@@ -151,7 +151,7 @@ def construct_from(
     _, unexpected = deep.load_state_dict(shallow.state_dict(), strict=False)
     if unexpected:
         raise SurgeryError(
-            f"{unexpected[0]} is in the shallow network and not in the deep one: is it made from it by leave_out?"
+            f"{unexpected[0]} is in the shallow network and not in the deep one: is it made from it by remove_blocks?"
         )
     with torch.no_grad():
         for name in left_out:

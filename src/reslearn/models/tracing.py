@@ -110,7 +110,7 @@ class Opened:
         return sum(_count_layers(self.graph_module, segment) for segment in self.segments)
 
 
-def lay_open(net: nn.Module, example: Tensor) -> Opened:
+def trace(net: nn.Module, example: Tensor) -> Opened:
     """Record a copy of `net` and find its seams. `example` is a batch as the network takes it, two inputs or more.
 
     In-place operations are replaced, functional dropout becomes a module, so that the copy can be cut and still trained.

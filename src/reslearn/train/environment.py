@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 import reslearn
-from reslearn.data import Dataset
+from reslearn.data import ImageData
 from reslearn.runs import FORMAT
 from reslearn.train.numerics import Numerics
 
 
-def describe(numerics: Numerics, dataset: Dataset, command: Sequence[str]) -> dict[str, Any]:
+def describe(numerics: Numerics, dataset: ImageData, command: Sequence[str]) -> dict[str, Any]:
     """The content of environment.json."""
     return {
         "format": FORMAT,

@@ -163,7 +163,7 @@ def _images(
     """The set to evaluate on; a folder of images stays on disk, unless it is in memory that the run had it and the protocol takes it."""
     bundle, run = member.bundle, None if named else member.run
 
-    def load(*, stream: bool) -> data.Dataset:
+    def load(*, stream: bool) -> data.ImageData:
         return data.load(name, data_dir=data_dir, size_px=bundle.preprocess.size_px, stream=stream)
 
     in_memory = run is not None and run.recipe["data"].get("jitter") is None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from reslearn import data, models, recipes
-from reslearn.interop import Identity, WeightsError, load_weights, look_at, preprocess_with
+from reslearn.interop import Identity, WeightsError, identify, load_weights, preprocess_with
 from reslearn.interop.load import SWITCHES
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder
@@ -67,7 +67,7 @@ def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
 def begin_from(
     recipe: recipes.Recipe,
     model: Network,
-    dataset: data.Dataset,
+    dataset: data.ImageData,
     record: dict[str, Any] | None,
     *,
     has_checkpoint: bool,
@@ -146,10 +146,14 @@ def _as_begun(record: dict[str, Any]) -> Start:
 
 def _look_at(recipe: recipes.Recipe) -> Identity:
     assert recipe.init is not None
-    identity = look_at(recipe.init.source, entry=recipe.init.entry)
+    identity = identify(recipe.init.source, entry=recipe.init.entry)
     by_hand = _set_by_hand(recipe)
-    return identity.told(
-        **{key: getattr(recipe.model, key) for key in identity.untold if f"model.{key}" in by_hand}
+    return identity.with_switches(
+        **{
+            key: getattr(recipe.model, key)
+            for key in identity.undetermined
+            if f"model.{key}" in by_hand
+        }
     )
 
 

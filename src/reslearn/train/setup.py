@@ -29,7 +29,7 @@ class Prepared:
     """What one training works with."""
 
     recipe: recipes.Recipe
-    dataset: data.Dataset
+    dataset: data.ImageData
     data_dir: Path | None
     preprocess: data.Preprocess
     numerics: Numerics
@@ -170,7 +170,7 @@ def prepare(
 
 def check_recipes(chosen: Iterable[recipes.Recipe], *, data_dir: Path | None) -> None:
     """Raise what `prepare` would for want of data, an unknown network or values that do not go together; data are loaded once."""
-    loaded: dict[str, data.Dataset] = {}
+    loaded: dict[str, data.ImageData] = {}
     checked = set()
     for recipe in chosen:
         if (alike := recipe.model_copy(update={"seed": 0}).model_dump_json()) in checked:
@@ -186,7 +186,7 @@ def check_recipes(chosen: Iterable[recipes.Recipe], *, data_dir: Path | None) ->
             _check_milestones(recipe, loaded[key])
 
 
-def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.Dataset:
+def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.ImageData:
     """The images of a recipe, held-out ones apart."""
     options = recipe.data
     dataset = data.load(
@@ -215,7 +215,7 @@ def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> d
     return dataset
 
 
-def _fit_preprocess(options: recipes.Data, dataset: data.Dataset) -> data.Preprocess:
+def _fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Preprocess:
     shorter_px = (
         None if options.jitter is None else data.in_proportion(data.TEST_SHORTER, dataset.size_px)
     )
@@ -228,7 +228,7 @@ def _fit_preprocess(options: recipes.Data, dataset: data.Dataset) -> data.Prepro
     )
 
 
-def _augment(options: recipes.Data, dataset: data.Dataset) -> data.Augment | data.Jitter:
+def _augment(options: recipes.Data, dataset: data.ImageData) -> data.Augment | data.Jitter:
     if options.jitter is None:
         return data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
     assert isinstance(dataset.train, data.Files)
@@ -251,7 +251,7 @@ def check_alike(prepared: Prepared) -> None:
     processes.together(check)
 
 
-def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
+def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.ImageData) -> recipes.Recipe:
     spec = {"num_classes": len(dataset.classes), "in_channels": dataset.channels}
     given = {"num_classes": recipe.model.num_classes, "in_channels": recipe.model.in_channels}
     for key, value in given.items():
@@ -262,7 +262,7 @@ def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=spec)})
 
 
-def _check_shares(recipe: recipes.Recipe, dataset: data.Dataset, processes: Processes) -> None:
+def _check_shares(recipe: recipes.Recipe, dataset: data.ImageData, processes: Processes) -> None:
     """Every process has its equal share of a batch, and of each set of images at least one."""
     train, count = recipe.train, processes.count
     if train.batch_size % (count * train.accumulate):
@@ -285,7 +285,7 @@ def _check_shares(recipe: recipes.Recipe, dataset: data.Dataset, processes: Proc
         )
 
 
-def _check_milestones(recipe: recipes.Recipe, dataset: data.Dataset) -> None:
+def _check_milestones(recipe: recipes.Recipe, dataset: data.ImageData) -> None:
     """ValueError unless they rise also where epochs stand beside steps; a warning of those that come too late for any effect."""
     schedule, batch_size, num_images = recipe.schedule, recipe.train.batch_size, len(dataset.train)
     if isinstance(schedule, recipes.Stepwise):
