@@ -14,7 +14,7 @@ from benchmarks.depth.truth import settle
 from typer.testing import CliRunner
 
 from reslearn.cli import app
-from reslearn.diagnose import RULES, Evidence, decide
+from reslearn.diagnose import RULES, Scores, decide
 
 VERDICTS = {name for name, _ in RULES}
 
@@ -114,9 +114,7 @@ def test_the_rules_say_of_the_committed_evidence_what_is_committed() -> None:
     lines = [json.loads(line) for line in run.VERDICTS.read_text(encoding="utf-8").splitlines()]
     assert len(lines) > 170
     assert [
-        line["name"]
-        for line in lines
-        if decide(Evidence(**line["evidence"])).name != line["verdict"]
+        line["name"] for line in lines if decide(Scores(**line["evidence"])).name != line["verdict"]
     ] == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reslearn.diagnose import RULES, Evidence, decide
+from reslearn.diagnose import RULES, Scores, decide
 from reslearn.diagnose.verdict import suspect
 
 
@@ -16,7 +16,7 @@ def around(mean: float, n: int = 4) -> list[float]:
 
 def evidence(
     neighbours: float = 0.3, n: int = 4, held: dict[str, float] | None = None, **given: Any
-) -> Evidence:
+) -> Scores:
     """`deep=0.9` is the training score; held-out ones are 0.02 higher unless given."""
     others = ("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers", "narrows")
     extra = {key: given.pop(key) for key in others if key in given}
@@ -24,7 +24,7 @@ def evidence(
     held_out = {
         name: around((held or {}).get(name, mean + 0.02), n) for name, mean in given.items()
     }
-    return Evidence(
+    return Scores(
         train=train,
         held=held_out,
         held_at_half=extra.pop("held_at_half", held_out),
@@ -36,7 +36,7 @@ def evidence(
 
 # As ResNet-56 on CIFAR-10: 0.1 worse than its shallower form, and 0.1 better than that was at half of the steps.
 SLOW = evidence(deep=0.6, shallow=0.5, held_at_half={"deep": around(0.8), "shallow": around(0.72)})
-CASES: dict[str, tuple[str, Evidence]] = {
+CASES: dict[str, tuple[str, Scores]] = {
     "a healthy network": ("healthy", evidence(deep=0.1, shallow=0.12, shortcuts=0.1)),
     "one that shortcuts improve but depth does not hurt": (
         "healthy",
@@ -137,10 +137,10 @@ CASES: dict[str, tuple[str, Evidence]] = {
         evidence(deep=0.0, num_layers=4, held={"deep": 0.8}),
     ),
     "one seed": ("undecided", evidence(n=1, deep=0.7, shallow=0.2)),
-    "nothing yet": ("undecided", Evidence(train={}, held={}, held_at_half={}, neighbours=1.0)),
+    "nothing yet": ("undecided", Scores(train={}, held={}, held_at_half={}, neighbours=1.0)),
     "noise": (
         "undecided",
-        Evidence(
+        Scores(
             train={"deep": [0.1, 0.9, 0.3], "shallow": [0.5, 0.2, 0.1]},
             held={"deep": [0.5] * 3, "shallow": [0.5] * 3},
             held_at_half={"deep": [0.5] * 3},
@@ -185,7 +185,7 @@ def test_a_slow_network_is_known_by_longer_trials_alone() -> None:
 
 def test_too_small_is_only_what_surely_is_not_too_deep() -> None:
     train = {"deep": [1.0, 0.7, 1.0], "shallow": [0.2, 0.2, 0.25], "wide": [0.03] * 3}
-    given = Evidence(train=train, held=train, held_at_half=train, neighbours=0.3, looks=4)
+    given = Scores(train=train, held=train, held_at_half=train, neighbours=0.3, looks=4)
     assert decide(given).name == "undecided"
 
 
@@ -197,7 +197,7 @@ def test_more_looks_ask_for_more() -> None:
     given = {"deep": [0.30, 0.34, 0.38], "shallow": [0.2, 0.21, 0.22]}
     held = {"deep": [0.3] * 3, "shallow": [0.3] * 3}
     once, often = (
-        Evidence(train=given, held=held, held_at_half=held, neighbours=0.2, looks=looks)
+        Scores(train=given, held=held, held_at_half=held, neighbours=0.2, looks=looks)
         for looks in (1, 50)
     )
     assert decide(once).name == "degradation"

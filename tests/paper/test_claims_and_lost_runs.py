@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reslearn import paper
-from reslearn.paper.claim import Condition, Evidence
+from reslearn.paper.claim import Runs, RunSpec
 from reslearn.paper.claims import c01, c05, c07, c08
 from reslearn.paper.subjects import unless_lost
 from reslearn.runs import RunFolder
@@ -50,12 +50,12 @@ def test_what_cannot_be_looked_into_leaves_a_claim_undecided(
 ) -> None:
     budget = replace(paper.demo(), learning_rates=(0.1,), judge_seeds=(0, 1))
     runs = {
-        Condition(model="plain56", seed=seed, overrides=("optimizer.lr=0.1",)): RunFolder(tmp_path)
+        RunSpec(model="plain56", seed=seed, overrides=("optimizer.lr=0.1",)): RunFolder(tmp_path)
         for seed in (0, 1)[: 2 - diverged]
     }
 
     def no_fit(*_: Any, **__: Any) -> list[Any]:
         raise AssertionError("nothing is to be fitted")
 
-    evidence = Evidence(budget=budget, runs=runs, folder=tmp_path, fit=no_fit)
+    evidence = Runs(budget=budget, runs=runs, folder=tmp_path, fit=no_fit)
     assert unless_lost("shown", evidence, "plain56") == ("undecided" if diverged else "shown")

@@ -7,16 +7,16 @@ from torch import nn
 
 from reslearn import models
 from reslearn.paper.budgets import demo
-from reslearn.paper.claim import Evidence
+from reslearn.paper.claim import Runs
 from reslearn.paper.claims import c03, c12
 
 
 @pytest.fixture
-def evidence(tmp_path: Path) -> Evidence:
-    return Evidence(budget=demo(), runs={}, folder=tmp_path, fit=lambda *_, **__: [])
+def evidence(tmp_path: Path) -> Runs:
+    return Runs(budget=demo(), runs={}, folder=tmp_path, fit=lambda *_, **__: [])
 
 
-def test_c3_holds_in_every_bit(evidence: Evidence) -> None:
+def test_c3_holds_in_every_bit(evidence: Runs) -> None:
     finding = c03.judge(evidence)
     assert c03.conditions(evidence.budget) == []
     assert finding.outcome == "shown"
@@ -30,7 +30,7 @@ def test_c3_holds_in_every_bit(evidence: Evidence) -> None:
 
 
 def test_c3_is_not_shown_where_blocks_are_something_else(
-    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+    evidence: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build_without_activation(*args: object, **switches: object) -> models.Network:
         net = build(*args, **switches)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_c3_is_not_shown_where_blocks_are_something_else(
     assert c03.judge(evidence).outcome == "not shown"
 
 
-def test_c12_counts_the_papers_nets(evidence: Evidence) -> None:
+def test_c12_counts_the_papers_nets(evidence: Runs) -> None:
     finding = c12.judge(evidence)
     assert c12.conditions(evidence.budget) == []
     assert finding.outcome == "shown"
@@ -53,9 +53,7 @@ def test_c12_counts_the_papers_nets(evidence: Evidence) -> None:
     assert rows[20]["additions"] == 3 * (16 * 32 * 32 + 32 * 16 * 16 + 64 * 8 * 8)
 
 
-def test_c12_is_not_shown_for_projections(
-    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_c12_is_not_shown_for_projections(evidence: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def build_projections(*args: object, **switches: object) -> models.Network:
         return build(
             *args, **({**switches, "shortcut": "B"} if "shortcut" in switches else switches)

@@ -11,7 +11,7 @@ import pytest
 from reslearn import recipes
 from reslearn.paper import protocol
 from reslearn.paper.budgets import demo, paper_budget
-from reslearn.paper.claim import Budget, Evidence, Finding
+from reslearn.paper.claim import Budget, Finding, Runs
 from reslearn.paper.claims import c06, c09, c10, c11, c14
 from reslearn.report import Page, Section, render_html
 from reslearn.runs import RunFolder, plain
@@ -36,11 +36,11 @@ BUDGET = Budget(
 
 
 @pytest.fixture(scope="session")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Plain and residual nets of 8 and 14 layers on two seeds, 12 steps each."""
     folder = tmp_path_factory.mktemp("claims")
     runs: dict[object, RunFolder] = {}
-    found = Evidence(budget=BUDGET, runs=runs, folder=folder, fit=fit)  # type: ignore[arg-type]
+    found = Runs(budget=BUDGET, runs=runs, folder=folder, fit=fit)  # type: ignore[arg-type]
     for condition in protocol.judged_conditions(found):
         settings = (
             *BUDGET.overrides,
@@ -55,7 +55,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 
 @pytest.mark.parametrize("claim", [c09, c10, c11, c14])
-def test_runs_are_those_of_the_depth_study(claim: object, evidence: Evidence) -> None:
+def test_runs_are_those_of_the_depth_study(claim: object, evidence: Runs) -> None:
     budget = demo()
     assert set(claim.conditions(budget)) <= set(protocol.choice_conditions(budget))  # type: ignore[attr-defined]
     assert set(claim.judged_conditions(evidence)) <= set(protocol.judged_conditions(evidence))  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def test_runs_are_those_of_the_depth_study(claim: object, evidence: Evidence) ->
 
 @pytest.mark.parametrize("claim", [c09, c10, c11, c14])
 def test_without_a_finished_run_nothing_is_decided(
-    claim: object, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+    claim: object, evidence: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(c11, "_STEPS", 80)
     finding = claim.judge(dataclasses.replace(evidence, runs={}))  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def check_finding(finding: Finding) -> None:
     render_html(Page("claims", sections=[Section("figures", "", figures)]))
 
 
-def test_c9_measures_every_moment_of_the_deepest_plain_net(evidence: Evidence) -> None:
+def test_c9_measures_every_moment_of_the_deepest_plain_net(evidence: Runs) -> None:
     finding = c09.judge(evidence)
     check_finding(finding)
     assert finding.numbers["model"] == "plain14"
@@ -107,7 +107,7 @@ def test_the_rule_of_c9(ratios: list[float], means: list[float], sees: bool, out
     assert c09._outcome(ratios, means, sees=sees) == outcome
 
 
-def test_c10_builds_the_deep_net_from_the_shallow_one(evidence: Evidence) -> None:
+def test_c10_builds_the_deep_net_from_the_shallow_one(evidence: Runs) -> None:
     finding = c10.judge(evidence)
     check_finding(finding)
     numbers = finding.numbers
@@ -122,7 +122,7 @@ def test_c10_builds_the_deep_net_from_the_shallow_one(evidence: Evidence) -> Non
     assert len(finding.rests_on) == 4
 
 
-def test_c10_needs_two_depths(evidence: Evidence) -> None:
+def test_c10_needs_two_depths(evidence: Runs) -> None:
     alone = dataclasses.replace(evidence, budget=dataclasses.replace(BUDGET, depths=(14,)))
     assert c10.judge(alone).outcome == "not testable here"
 
@@ -143,7 +143,7 @@ def test_the_rule_of_c10(trained: list[float], unchanged: bool, outcome: str) ->
 
 
 def test_c11_fits_the_identity_and_reads_responses(
-    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+    evidence: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(c11, "_STEPS", 120)
     finding = c11.judge(evidence)
@@ -195,7 +195,7 @@ def test_the_rule_of_c11(fitted: Comparison, compared: Comparison | None, outcom
     assert c11._outcome(dataclasses.replace(fitted, num_diverged=1), compared) == expected
 
 
-def test_c14_probes_trained_and_untrained(evidence: Evidence) -> None:
+def test_c14_probes_trained_and_untrained(evidence: Runs) -> None:
     finding = c14.judge(evidence)
     check_finding(finding)
     errors = finding.numbers["test_error_pct"]
@@ -237,7 +237,7 @@ def test_c6_trains_four_starts_at_two_rates_on_seeds_of_the_budget() -> None:
 
 
 @pytest.fixture
-def starts(evidence: Evidence, tmp_path: Path) -> Evidence:
+def starts(evidence: Runs, tmp_path: Path) -> Runs:
     """A finished run for each condition of C6; its loss is 1.0 with batch norm and that of guessing without."""
     source = next(run for condition, run in evidence.runs.items() if condition.model == "plain8")
     runs = {}
@@ -249,7 +249,7 @@ def starts(evidence: Evidence, tmp_path: Path) -> Evidence:
     return dataclasses.replace(evidence, runs=runs)
 
 
-def test_c6_tells_who_starts(starts: Evidence) -> None:
+def test_c6_tells_who_starts(starts: Runs) -> None:
     finding = c06.judge(starts)
     check_finding(finding)
     assert finding.outcome == "shown"
@@ -262,7 +262,7 @@ def test_c6_tells_who_starts(starts: Evidence) -> None:
     )
 
 
-def test_c6_a_start_that_diverged_is_none(starts: Evidence) -> None:
+def test_c6_a_start_that_diverged_is_none(starts: Runs) -> None:
     old = {
         c: run
         for c, run in starts.runs.items()

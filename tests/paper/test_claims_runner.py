@@ -11,12 +11,12 @@ import pytest
 from reslearn import paper
 from reslearn.paper import protocol
 from reslearn.paper.budgets import exhibit_budget
-from reslearn.paper.claim import Claim, Condition, Evidence, Finding
+from reslearn.paper.claim import Claim, Finding, Runs, RunSpec
 from reslearn.paper.page import as_json
 from reslearn.report import write_page
 from reslearn.runs import RunFolder
 from reslearn.study import Job
-from reslearn.study.engine import Outcome
+from reslearn.study.engine import JobStatus
 
 BUDGET = replace(
     paper.demo(), depths=(8, 20, 56), learning_rates=(0.03, 0.1), judge_seeds=(0, 1, 2)
@@ -46,25 +46,25 @@ class Stub:
         self.names: list[str] = []
         self.broken, self.stop_after = broken or {}, stop_after
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
         outcomes = []
         for job in jobs:
             reason = next(
                 (reason for part, reason in self.broken.items() if part in job.name), None
             )
             if self.stop_after is not None and len(self.names) >= self.stop_after:
-                outcomes.append(Outcome(job=job, status="interrupted"))
+                outcomes.append(JobStatus(job=job, status="interrupted"))
             elif reason is not None:
                 if reason.startswith("the loss is"):
                     run = RunFolder.create(
                         job.folder, job.recipe.to_dict(), {"numerics": {"threads": 1}}
                     )
                     run.write_json("diverged.json", {"step": 20, "reason": reason})
-                outcomes.append(Outcome(job=job, status="failed", reason=reason))
+                outcomes.append(JobStatus(job=job, status="failed", reason=reason))
             else:
                 self.names.append(job.name)
                 _pretend(job)
-                outcomes.append(Outcome(job=job, status="complete"))
+                outcomes.append(JobStatus(job=job, status="complete"))
         return outcomes
 
 
@@ -185,7 +185,7 @@ def test_seeds_to_choose_on_are_not_those_to_judge_on() -> None:
 
 
 def test_the_papers_warm_up_belongs_to_110_layers_only(tmp_path: Path) -> None:
-    evidence = Evidence(
+    evidence = Runs(
         budget=paper.paper_budget("full", "cifar10"),
         runs={},
         folder=tmp_path,
@@ -200,9 +200,7 @@ def test_the_papers_warm_up_belongs_to_110_layers_only(tmp_path: Path) -> None:
 
 
 def test_conditions_of_one_run_are_one_whatever_they_are_for() -> None:
-    assert Condition(model="plain20", seed=0, why="a") == Condition(
-        model="plain20", seed=0, why="b"
-    )
+    assert RunSpec(model="plain20", seed=0, why="a") == RunSpec(model="plain20", seed=0, why="b")
 
 
 def test_unknown_claims_and_budgets_are_told_in_one_line() -> None:
@@ -233,10 +231,10 @@ def test_a_page_of_claims_without_training_is_a_page(tmp_path: Path) -> None:
     class Still:
         CLAIM = Claim(identifier="C99", text="Nothing is trained", section="-", rule="Shown.")
 
-        def conditions(self, budget: paper.Budget) -> list[Condition]:
+        def conditions(self, budget: paper.Budget) -> list[RunSpec]:
             return []
 
-        def judge(self, evidence: Evidence) -> Finding:
+        def judge(self, evidence: Runs) -> Finding:
             return Finding(
                 claim=self.CLAIM, outcome="shown", measured="nothing", numbers={"gap": float("nan")}
             )

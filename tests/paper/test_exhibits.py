@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from reslearn import paper
 from reslearn.cli import app
 from reslearn.cli.exhibits import EXHIBITS
-from reslearn.paper.claim import Evidence
+from reslearn.paper.claim import Runs
 from reslearn.paper.exhibit import against_paper, degrades, exact, is_papers_own, rises
 from reslearn.paper.exhibiting import lines_table, texts
 from reslearn.paper.exhibits import NAMES
@@ -207,9 +207,7 @@ def test_only_the_images_of_cifar_10_reproduce_its_numbers(tmp_path: Path) -> No
     budget = paper.budget_of(paper.load_exhibit("fig1"), "full", "cifar10")
     condition = paper.load_exhibit("fig1").conditions(budget)[0]
 
-    evidence = Evidence(
-        budget=budget, runs={condition: run}, folder=tmp_path, fit=lambda *a, **b: []
-    )
+    evidence = Runs(budget=budget, runs={condition: run}, folder=tmp_path, fit=lambda *a, **b: [])
     assert is_papers_own(evidence) and not is_papers_own(replace(evidence, runs={}))
     run.write_json("environment.json", {"data": {"name": "cifar10", "fingerprint": "f00"}})
     assert not is_papers_own(evidence)

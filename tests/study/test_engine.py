@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reslearn.runs import RunError, RunFolder
-from reslearn.study import Job, LocalEngine, Outcome, StudyInUseError, grid, run_study
+from reslearn.study import Job, JobStatus, LocalEngine, StudyInUseError, grid, run_study
 
 # The name of the model says what the stand-in does. It counts steps as a training would, checkpoints on SIGTERM, and resumes.
 TRAIN = r"""
@@ -269,8 +269,8 @@ def test_runs_not_begun_are_not_begun_after_a_stop(tmp_path: Path) -> None:
 
 def test_another_engine_can_take_the_place(tmp_path: Path) -> None:
     class Refusing:
-        def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-            return [Outcome(job=job, status="failed", reason="not today") for job in jobs]
+        def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
+            return [JobStatus(job=job, status="failed", reason="not today") for job in jobs]
 
     report = run_study(jobs_for(tmp_path, "a"), tmp_path, engine=Refusing(), continue_command="x")
     assert report.lines() == [

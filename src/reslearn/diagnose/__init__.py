@@ -1,26 +1,26 @@
 """A stranger's network under controlled experiment: is depth what hurts it, what else is, and does the repair help?"""
 
-from reslearn.diagnose.conditions import Condition, Conditions, make_conditions
+from reslearn.diagnose.conditions import Conditions, Variant, make_conditions
 from reslearn.diagnose.experiment import Diagnosis, diagnose
 from reslearn.diagnose.patch import Patch, make_patch, write_patch
 from reslearn.diagnose.problem import DiagnosisError, Problem, load_build, make_problem
 from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.trial import Signals, Trial, run_trial
-from reslearn.diagnose.verdict import MARGIN, RULES, Evidence, Verdict, decide
+from reslearn.diagnose.verdict import MARGIN, RULES, Scores, Verdict, decide
 
 __all__ = [
     "MARGIN",
     "RULES",
-    "Condition",
     "Conditions",
     "Diagnosis",
     "DiagnosisError",
-    "Evidence",
     "Patch",
     "Problem",
     "Proof",
+    "Scores",
     "Signals",
     "Trial",
+    "Variant",
     "Verdict",
     "decide",
     "diagnose",

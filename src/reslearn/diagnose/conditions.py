@@ -33,7 +33,7 @@ Make = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Condition:
+class Variant:
     """`problem` differs from the user's only where the data are what is changed."""
 
     name: str
@@ -47,7 +47,7 @@ class Conditions:
     """Those that could be made, in order, and why others could not. `left_out` are the blocks that the shallow one lacks; `narrows`: where
     one of these has fewer values inside than enter it, so that it cannot be an identity."""
 
-    made: dict[str, Condition]
+    made: dict[str, Variant]
     notes: tuple[str, ...]
     num_layers: int | None = None
     num_layers_shallow: int | None = None
@@ -59,9 +59,7 @@ class Conditions:
 def make_conditions(problem: Problem) -> Conditions:
     """Every condition that this network allows."""
     made = {
-        "deep": Condition(
-            name="deep", what="the network as it is", problem=problem, make=problem.net
-        )
+        "deep": Variant(name="deep", what="the network as it is", problem=problem, make=problem.net)
     }
     notes: list[str] = []
     if all(
@@ -88,7 +86,7 @@ def make_conditions(problem: Problem) -> Conditions:
                 "a block that keeps" if len(left_out) == 1 else f"{len(left_out)} blocks that keep"
             )
             what = f"{shallow_layers} of {layers} layers: without {blocks} the shape"
-            made["shallow"] = Condition(
+            made["shallow"] = Variant(
                 name="shallow", what=what, problem=problem, make=_shallow(problem, left_out)
             )
             narrows = _narrows(opened, left_out)
@@ -100,7 +98,7 @@ def make_conditions(problem: Problem) -> Conditions:
         operated = add_shortcuts(problem.net(0), problem.example)
         around = operated.done
         what = f"parameter-free shortcuts around {len(around)} block{'s' * (len(around) > 1)}"
-        made["shortcuts"] = Condition(
+        made["shortcuts"] = Variant(
             name="shortcuts",
             what=what,
             problem=problem,
@@ -120,7 +118,7 @@ def make_conditions(problem: Problem) -> Conditions:
     )
 
 
-def shallowest(problem: Problem) -> Condition | None:
+def shallowest(problem: Problem) -> Variant | None:
     """Every block that keeps the shape left out; None where "shallow" keeps no more than one of them, or there is no such network."""
     try:
         opened = trace(problem.net(0), problem.example)
@@ -131,7 +129,7 @@ def shallowest(problem: Problem) -> Condition | None:
     except SurgeryError:
         return None
     what = f"{left} of {opened.num_layers} layers: without any block that keeps the shape"
-    return Condition(name="shallowest", what=what, problem=problem, make=_shallow(problem, names))
+    return Variant(name="shallowest", what=what, problem=problem, make=_shallow(problem, names))
 
 
 def constructed(
@@ -163,7 +161,7 @@ def _keep_shape(opened: Opened) -> list[str]:
     return [block.name for block in blocks(opened) if block.keeps_shape]
 
 
-def standardised(problem: Problem) -> Condition:
+def standardised(problem: Problem) -> Variant:
     """The deep network on inputs of mean 0 and deviation 1, feature by feature (channel by channel where there is space)."""
     axes = (
         [axis for axis in range(problem.inputs.ndim) if axis != 1]
@@ -179,7 +177,7 @@ def standardised(problem: Problem) -> Condition:
     changed = replace(
         problem, inputs=scaled(problem.inputs), held_inputs=scaled(problem.held_inputs)
     )
-    return Condition(
+    return Variant(
         name="standardised",
         what="inputs brought to mean 0 and deviation 1",
         problem=changed,
@@ -187,7 +185,7 @@ def standardised(problem: Problem) -> Condition:
     )
 
 
-def initialised(problem: Problem) -> Condition:
+def initialised(problem: Problem) -> Variant:
     """The deep network with weights by He's rule (2015) and biases at zero."""
 
     def make(seed: int) -> nn.Module:
@@ -201,7 +199,7 @@ def initialised(problem: Problem) -> Condition:
                         nn.init.zeros_(module.bias)
         return net
 
-    return Condition(
+    return Variant(
         name="initialised",
         what="weights drawn by He's rule, biases zero",
         problem=problem,
@@ -209,7 +207,7 @@ def initialised(problem: Problem) -> Condition:
     )
 
 
-def wide(problem: Problem) -> Condition:
+def wide(problem: Problem) -> Variant:
     """A network of ours that few tasks of a few thousand examples are too large for: two residual blocks of 256 units."""
     width = 256
 
@@ -240,7 +238,7 @@ def wide(problem: Problem) -> Condition:
             parts += [Residual(one, nn.Identity(), nn.ReLU()) for one in body]
             return nn.Sequential(*parts, head, *([] if shape else [nn.Flatten(0)]))
 
-    return Condition(
+    return Variant(
         name="wide",
         what=f"a network of ours, {width} units wide, as a yardstick",
         problem=problem,

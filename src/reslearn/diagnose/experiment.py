@@ -19,8 +19,8 @@ from torch import nn
 
 from reslearn.diagnose.budget import MIN_STEPS, Clock, fitting_steps, speedup
 from reslearn.diagnose.conditions import (
-    Condition,
     Conditions,
+    Variant,
     constructed,
     make_conditions,
     shallowest,
@@ -37,7 +37,7 @@ from reslearn.diagnose.verdict import (
     FEWEST_SEEDS,
     MARGIN,
     NEED_LONGER,
-    Evidence,
+    Scores,
     Verdict,
     decide,
     ruled_out,
@@ -65,7 +65,7 @@ class Diagnosis:
 
     problem: Problem
     verdict: Verdict
-    evidence: Evidence
+    evidence: Scores
     conditions: Conditions
     trials: tuple[Trial, ...]
     rates: dict[str, tuple[float, dict[float, float]]]
@@ -236,7 +236,7 @@ class _Experiment:
             made["wide"] = wide(self.problem)
             self.choose([made["wide"]])
 
-    def choose(self, conditions: Sequence[Condition]) -> None:
+    def choose(self, conditions: Sequence[Variant]) -> None:
         """Rates by the training score, on a seed that nothing is judged by; further out for those whose best lies at an end."""
         short = (
             max(MIN_STEPS, int(_SHARE_OF_CHOICE * self.steps))
@@ -289,8 +289,8 @@ class _Experiment:
             self.rates[condition.name] = (rate, self.rates[condition.name][1])
 
     def tried(
-        self, wanted: Sequence[tuple[Condition, float]], steps: int
-    ) -> list[tuple[Condition, float, float]]:
+        self, wanted: Sequence[tuple[Variant, float]], steps: int
+    ) -> list[tuple[Variant, float, float]]:
         """Conditions at rates, and their training scores."""
 
         def planned() -> Iterator[_Planned]:
@@ -433,12 +433,12 @@ class _Experiment:
             if one.condition == condition and one.seed != CHOICE_SEED and one.steps == length
         ]
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> Scores:
         """For the rules."""
         names = (*self.conditions.made, "given", "constructed", "continued")
         by_name = {name: own for name in names if (own := self.judged(name))}
         deep = by_name.get("deep", [])
-        return Evidence(
+        return Scores(
             train={name: [trial.train_score for trial in own] for name, own in by_name.items()},
             held={name: [trial.held_score for trial in own] for name, own in by_name.items()},
             held_at_half={
@@ -468,7 +468,7 @@ class _Made(NamedTuple):
 class _Planned:
     """A condition at a rate. Looked into where it goes by its own name and is the network itself."""
 
-    condition: Condition
+    condition: Variant
     lr: float
     seed: int
     steps: int

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from reslearn.diagnose.conditions import Condition
+from reslearn.diagnose.conditions import Variant
 from reslearn.diagnose.parallel import side_by_side
 from reslearn.diagnose.trial import Trial, run_trial
 from reslearn.diagnose.verdict import MARGIN
@@ -43,11 +43,11 @@ class Proof:
 
 
 def prove(
-    conditions: Mapping[str, Condition], rates: Mapping[str, float], *, steps: int, jobs: int = 1
+    conditions: Mapping[str, Variant], rates: Mapping[str, float], *, steps: int, jobs: int = 1
 ) -> Proof:
     """Train the conditions "deep" and "shortcuts" on PROOF_SEED, each at its rate, side by side where there are two jobs."""
 
-    def trained(name: str, one: Condition) -> Trial:
+    def trained(name: str, one: Variant) -> Trial:
         net = one.make(PROOF_SEED)
         return run_trial(
             one.problem, net, condition=name, lr=rates[one.name], seed=PROOF_SEED, steps=steps

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from reslearn.diagnose.conditions import Condition, initialised, standardised
+from reslearn.diagnose.conditions import Variant, initialised, standardised
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.trial import WORST_SCORE, Signals
 from reslearn.diagnose.verdict import GRADIENT_RATIO
@@ -30,9 +30,7 @@ def fault_of_data(problem: Problem) -> str:
     )
 
 
-def suggested(
-    problem: Problem, start: Signals, response_ratio: float | None
-) -> dict[str, Condition]:
+def suggested(problem: Problem, start: Signals, response_ratio: float | None) -> dict[str, Variant]:
     """Conditions by name for which something about the data, or the network's start, speaks."""
     made = []
     if problem.inputs.is_floating_point():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reslearn.diagnose.conditions import Condition
+from reslearn.diagnose.conditions import Variant
 from reslearn.diagnose.problem import Problem
 from reslearn.models import Block, SurgeryError, layers, trace
 
@@ -32,7 +32,7 @@ class LayerSignal:
 
 
 def signals_by_layer(
-    problem: Problem, conditions: Mapping[str, Condition], *, seed: int
+    problem: Problem, conditions: Mapping[str, Variant], *, seed: int
 ) -> dict[str, tuple[LayerSignal, ...]]:
     """Of the conditions "deep" and "shortcuts", as far as they are made, layers in order; none where the network cannot be laid open."""
     try:

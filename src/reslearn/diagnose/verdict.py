@@ -95,7 +95,7 @@ RULES: tuple[tuple[Name, str], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Scores:
     """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
     network at the user's learning rate. `looks`: how often the data will be looked at. `num_layers`: None where not known.
     `response_ratio`: of the signal behind the last third of layers to that behind the first, at the start. `narrows`: the layer, where
@@ -126,7 +126,7 @@ class Verdict:
     certain: bool
 
 
-def decide(evidence: Evidence) -> Verdict:
+def decide(evidence: Scores) -> Verdict:
     """Apply RULES in order; what short trials let suspect is undecided."""
     found = suspect(evidence)
     if evidence.is_short and found.certain and found.name in NEED_LONGER:
@@ -135,7 +135,7 @@ def decide(evidence: Evidence) -> Verdict:
     return found
 
 
-def suspect(evidence: Evidence) -> Verdict:
+def suspect(evidence: Scores) -> Verdict:
     """What RULES say, however long was trained."""
     if evidence.fault:
         return Verdict(name="data fault", because=evidence.fault, certain=True)
@@ -164,7 +164,7 @@ def suspect(evidence: Evidence) -> Verdict:
     )
 
 
-def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | None]:
+def worse(evidence: Scores, a: str, b: str) -> tuple[bool, bool, Comparison | None]:
     """Whether `a` is worse than `b`, whether it is not, and the comparison; neither where it is open or one was not run."""
     left, right = evidence.train.get(a), evidence.train.get(b)
     if not left or not right:
@@ -175,7 +175,7 @@ def worse(evidence: Evidence, a: str, b: str) -> tuple[bool, bool, Comparison | 
     return is_worse(found), found.interval.high < MARGIN, found
 
 
-def _paired(evidence: Evidence, left: Sequence[float], right: Sequence[float]) -> Comparison:
+def _paired(evidence: Scores, left: Sequence[float], right: Sequence[float]) -> Comparison:
     """Of the seeds that both have, with the confidence that so many looks ask for."""
     n = min(len(left), len(right))
     return compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
@@ -186,7 +186,7 @@ def is_worse(found: Comparison) -> bool:
     return found.interval is not None and found.difference > MARGIN and found.interval.low > 0
 
 
-def slow(evidence: Evidence, shallower: str) -> Comparison | None:
+def slow(evidence: Scores, shallower: str) -> Comparison | None:
     """The deep network now against the shallower one at half of the steps, on held-out data, where it is better by more than MARGIN;
     else None. Such a network learns at more than half of the speed: what it lacks now is no sign that it ends there. Short trials
     cannot tell."""
@@ -197,7 +197,7 @@ def slow(evidence: Evidence, shallower: str) -> Comparison | None:
     return found if found.difference < -MARGIN else None
 
 
-def _no_information(evidence: Evidence) -> Verdict | None:
+def _no_information(evidence: Scores) -> Verdict | None:
     held = {name: statistics.fmean(scores) for name, scores in evidence.held.items() if scores}
     best = min(held.values())
     if (
@@ -213,7 +213,7 @@ def _no_information(evidence: Evidence) -> Verdict | None:
     return Verdict(name="data fault", because=because, certain=True)
 
 
-def _unscaled(evidence: Evidence) -> Verdict | None:
+def _unscaled(evidence: Scores) -> Verdict | None:
     if not worse(evidence, "deep", "standardised")[0]:
         return None
     return Verdict(
@@ -223,7 +223,7 @@ def _unscaled(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _initialisation(evidence: Evidence) -> Verdict | None:
+def _initialisation(evidence: Scores) -> Verdict | None:
     if (
         not worse(evidence, "deep", "initialised")[0]
         or worse(evidence, "initialised", "shallow")[0]
@@ -242,7 +242,7 @@ def _initialisation(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _depth(evidence: Evidence) -> Verdict | None:
+def _depth(evidence: Scores) -> Verdict | None:
     shallower = next((name for name in _SHALLOWER if worse(evidence, "deep", name)[0]), None)
     if shallower is None or slow(evidence, shallower):
         return None
@@ -266,7 +266,7 @@ def _depth(evidence: Evidence) -> Verdict | None:
     return Verdict(name="degradation", because=told, certain=True)
 
 
-def _learning_rate(evidence: Evidence) -> Verdict | None:
+def _learning_rate(evidence: Scores) -> Verdict | None:
     if (
         not worse(evidence, "given", "deep")[0]
         or statistics.fmean(evidence.train["deep"]) > 1 - MARGIN
@@ -279,7 +279,7 @@ def _learning_rate(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _capacity(evidence: Evidence) -> Verdict | None:
+def _capacity(evidence: Scores) -> Verdict | None:
     deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
     n = min(len(deep), len(wide))
     others = [other for other in (*_SHALLOWER, "shortcuts") if evidence.train.get(other)]
@@ -295,7 +295,7 @@ def _capacity(evidence: Evidence) -> Verdict | None:
     return Verdict(name="capacity too small", because=because, certain=True)
 
 
-def _overfitting(evidence: Evidence) -> Verdict | None:
+def _overfitting(evidence: Scores) -> Verdict | None:
     train, held, half = (
         evidence.train["deep"],
         evidence.held["deep"],
@@ -317,7 +317,7 @@ def _overfitting(evidence: Evidence) -> Verdict | None:
     return Verdict(name="overfitting", because=because, certain=True)
 
 
-def _healthy(evidence: Evidence) -> Verdict | None:
+def _healthy(evidence: Scores) -> Verdict | None:
     parts = []
     for a, b in (("deep", "shallow"), ("given", "deep")):
         _, is_not, found = worse(evidence, a, b)
@@ -344,7 +344,7 @@ def _healthy(evidence: Evidence) -> Verdict | None:
     return Verdict(name="healthy", because="; ".join(parts), certain=True)
 
 
-def ruled_out(evidence: Evidence) -> list[str]:
+def ruled_out(evidence: Scores) -> list[str]:
     """What is surely not the cause, in words, for those who wait."""
     told = {
         "the learning rate given": ("given", "deep"),
@@ -362,12 +362,12 @@ def ruled_out(evidence: Evidence) -> list[str]:
     return found + ["inputs without information"] * (min(evidence.neighbours, best) < 1 - MARGIN)
 
 
-def _is_flat(evidence: Evidence) -> bool:
+def _is_flat(evidence: Scores) -> bool:
     """Too few layers for depth to hurt."""
     return evidence.num_layers is not None and evidence.num_layers <= FEW_LAYERS
 
 
-def _is_extreme(evidence: Evidence) -> bool:
+def _is_extreme(evidence: Scores) -> bool:
     """At start and, where it is known, at the end, in the median over seeds."""
     for moment in (0, 1):
         known = [pair[moment] for pair in evidence.gradient_ratios]
@@ -377,7 +377,7 @@ def _is_extreme(evidence: Evidence) -> bool:
     return any(pair[0] is not None for pair in evidence.gradient_ratios)
 
 
-def _ratio(evidence: Evidence) -> str:
+def _ratio(evidence: Scores) -> str:
     known = [pair[0] for pair in evidence.gradient_ratios if pair[0] is not None]
     ratio = evidence.response_ratio
     told = (
@@ -393,7 +393,7 @@ def _ratio(evidence: Evidence) -> str:
     return " and ".join(told) or "signals are not known by layer"
 
 
-def _against(evidence: Evidence, a: str, b: str) -> str:
+def _against(evidence: Scores, a: str, b: str) -> str:
     found = worse(evidence, a, b)[2]
     assert found is not None
     told = (

@@ -1,7 +1,7 @@
 """The paper as an executable: claims, tables and figures as studies and analyses, each with a rule written before the data."""
 
 from reslearn.paper.budgets import demo, paper_budget
-from reslearn.paper.claim import Budget, Claim, ClaimModule, Condition, Evidence, Finding, Fit
+from reslearn.paper.claim import Budget, Claim, ClaimModule, Finding, Fit, Runs, RunSpec
 from reslearn.paper.claims import load_claims
 from reslearn.paper.exhibiting import (
     HEADS,
@@ -25,11 +25,11 @@ __all__ = [
     "Claim",
     "ClaimModule",
     "ClaimsReport",
-    "Condition",
-    "Evidence",
     "ExhibitReport",
     "Finding",
     "Fit",
+    "RunSpec",
+    "Runs",
     "StudyStopped",
     "as_json",
     "budget_of",

@@ -28,7 +28,7 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class RunSpec:
     """One run that a claim needs: a model, a seed and values that differ from the budget's recipe. `why` is shown while it trains."""
 
     model: str
@@ -62,8 +62,8 @@ class ClaimModule(Protocol):
 
     CLAIM: Claim
 
-    def conditions(self, budget: Budget) -> "list[Condition]": ...
-    def judge(self, evidence: "Evidence") -> "Finding": ...
+    def conditions(self, budget: Budget) -> "list[RunSpec]": ...
+    def judge(self, evidence: "Runs") -> "Finding": ...
 
 
 class Fit(Protocol):
@@ -87,11 +87,11 @@ def _no_evaluation(source: Sequence[Path], *, protocol: Any, data_dir: Path | No
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Runs:
     """What `judge` may look at: finished runs by condition, a place for its own files, and `fit` for small fits of its own (C11)."""
 
     budget: Budget
-    runs: Mapping[Condition, RunFolder]
+    runs: Mapping[RunSpec, RunFolder]
     folder: Path
     fit: Fit
     evaluate: Evaluate = _no_evaluation

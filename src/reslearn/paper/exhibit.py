@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.report import Drawing, Panels, Table
 from reslearn.study import (
     CONFIDENCE,
@@ -96,8 +96,8 @@ class ExhibitModule(Protocol):
     EXHIBIT: Exhibit
     DEPTHS: Mapping[str, Depths]
 
-    def conditions(self, budget: Budget) -> list[Condition]: ...
-    def measure(self, evidence: Evidence) -> Measured: ...
+    def conditions(self, budget: Budget) -> list[RunSpec]: ...
+    def measure(self, evidence: Runs) -> Measured: ...
 
 
 OTHER_RUNS_RULE = (
@@ -109,7 +109,7 @@ OTHER_RUNS_RULE = (
 _CIFAR10 = "804876dd0acf5ac2"  # the fingerprint of all 60,000 images as published
 
 
-def is_papers_own(evidence: Evidence) -> bool:
+def is_papers_own(evidence: Runs) -> bool:
     """Whether the runs are those of Sec. 4.2: its recipe in full, on the images of CIFAR-10. Numbers of others have no reason to agree."""
     if evidence.budget.name != "full":  # told without opening a run, once for every line of a table
         return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reslearn.paper.budgets import exhibit_budget
-from reslearn.paper.claim import Budget, Evaluate, Evidence, Fit
+from reslearn.paper.claim import Budget, Evaluate, Fit, Runs
 from reslearn.paper.exhibit import Depths, Exhibit, ExhibitModule, Line, Measured
 from reslearn.paper.imagenet import imagenet_budget
 from reslearn.paper.stages import Stages
@@ -30,7 +30,7 @@ class ExhibitReport:
 
     exhibit: Exhibit
     measured: Measured
-    evidence: Evidence
+    evidence: Runs
     seconds: float
     num_runs: int
     num_diverged: int
@@ -109,7 +109,7 @@ def run_exhibit(
         [] if data_dir is None else ["--data-dir", str(data_dir)],
         say,
     )
-    evidence = Evidence(
+    evidence = Runs(
         budget=budget,
         runs=stages.runs,
         folder=folder,

@@ -6,7 +6,7 @@ Dashed lines are training error on augmented batches, bold lines test error, as 
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Evidence
+from reslearn.paper.claim import Runs
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Panels, Series
 from reslearn.report.content import Style
@@ -14,7 +14,7 @@ from reslearn.report.curves import Curve, bands, curve, error_styles, seeds_seri
 from reslearn.study.collect import Kind
 
 
-def paper_figures(evidence: Evidence) -> list[Panels | Figure]:
+def paper_figures(evidence: Runs) -> list[Panels | Figure]:
     """Figure 1, figure 6 and error against depth, as far as the runs for them are there."""
     trained = {kind: protocol.trained(evidence, kind) for kind in protocol.BOTH}
     figures: list[Panels | Figure] = []
@@ -26,7 +26,7 @@ def paper_figures(evidence: Evidence) -> list[Panels | Figure]:
     return figures
 
 
-def figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
+def figure_1(evidence: Runs, at: Sequence[int]) -> list[Figure]:
     """The deepest plain net against the paper's 20 layers, or the depth nearest to that: training error left, test error right."""
     shallow = min((depth for depth in at if depth != max(at)), key=lambda depth: abs(depth - 20))
     figures = []
@@ -53,7 +53,7 @@ def figure_1(evidence: Evidence, at: Sequence[int]) -> list[Figure]:
     return figures
 
 
-def figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
+def figure_6(evidence: Runs, kind: Kind, at: Sequence[int]) -> Figure:
     """One family: training error dashed, test error bold, a colour a depth."""
     series: list[Series] = []
     label = "plain" if kind == "plain" else "ResNet"
@@ -75,7 +75,7 @@ def figure_6(evidence: Evidence, kind: Kind, at: Sequence[int]) -> Figure:
     )
 
 
-def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
+def against_depth(evidence: Runs, trained: dict[Kind, list[int]]) -> Figure:
     """Training and test error at the end, against depth, with intervals."""
     series: list[Series] = []
     for kind, at in trained.items():
@@ -101,15 +101,15 @@ def against_depth(evidence: Evidence, trained: dict[Kind, list[int]]) -> Figure:
     )
 
 
-def _bands(evidence: Evidence) -> str:
+def _bands(evidence: Runs) -> str:
     return bands(len(evidence.budget.judge_seeds))
 
 
-def _styles(evidence: Evidence) -> dict[Style, str]:
+def _styles(evidence: Runs) -> dict[Style, str]:
     return error_styles(len(evidence.budget.judge_seeds))
 
 
-def _curves(evidence: Evidence, kind: Kind, depth: int, records: str) -> dict[int, Curve | None]:
+def _curves(evidence: Runs, kind: Kind, depth: int, records: str) -> dict[int, Curve | None]:
     """By seed; None for a run that diverged."""
     runs = {
         seed: protocol.judged_run(evidence, model_name(kind, depth), seed)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import MARGIN_PCT, Line, against_paper, not_run
 from reslearn.paper.numbers import numbers, top5
 from reslearn.runs import RunFolder
@@ -70,13 +70,13 @@ def imagenet_budget(name: str, data: str | None, *, seeds: int | None = None) ->
     )
 
 
-def condition(label: str, seed: int) -> Condition:
+def condition(label: str, seed: int) -> RunSpec:
     """The run of a row."""
     model, switches = NETS[label]
-    return Condition(model=model, seed=seed, overrides=switches, why=f"as {label}")
+    return RunSpec(model=model, seed=seed, overrides=switches, why=f"as {label}")
 
 
-def conditions(budget: Budget, labels: Iterable[str]) -> list[Condition]:
+def conditions(budget: Budget, labels: Iterable[str]) -> list[RunSpec]:
     """A run for each row and seed; none without data."""
     return (
         [condition(label, seed) for label in labels for seed in budget.judge_seeds]
@@ -85,7 +85,7 @@ def conditions(budget: Budget, labels: Iterable[str]) -> list[Condition]:
     )
 
 
-def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) -> tuple[Line, ...]:
+def lines(evidence: Runs, table: str, labels: Sequence[str], protocol: str) -> tuple[Line, ...]:
     """Top-1 and, where the paper has it, top-5 error of every row of a table, those that were not run too."""
     made = []
     judged = is_papers_own(evidence)
@@ -110,13 +110,13 @@ def lines(evidence: Evidence, table: str, labels: Sequence[str], protocol: str) 
     return tuple(made)
 
 
-def errors(evidence: Evidence, label: str, seed: int, protocol: str) -> tuple[float, float]:
+def errors(evidence: Runs, label: str, seed: int, protocol: str) -> tuple[float, float]:
     """Top-1 and top-5 error in per cent, nan where the run diverged (top-5 also where there are too few classes)."""
     run = evidence.runs.get(condition(label, seed))
     return (math.nan, math.nan) if run is None else measured(evidence, [run], protocol)
 
 
-def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tuple[float, float]:
+def measured(evidence: Runs, runs: Sequence[RunFolder], protocol: str) -> tuple[float, float]:
     """Errors of one run or of an ensemble by a protocol of testing, kept in the (first) run as analysis/evaluation-PROTOCOL.json."""
     name = f"evaluation-{protocol}" + (f"-{len(runs)}" if len(runs) > 1 else "")
     record, names = runs[0].analysis(name), [run.path.name for run in runs]
@@ -141,7 +141,7 @@ def measured(evidence: Evidence, runs: Sequence[RunFolder], protocol: str) -> tu
     return float(record["top1_error_pct"]), math.nan if top5_error is None else float(top5_error)
 
 
-def is_imagenet(evidence: Evidence) -> bool:
+def is_imagenet(evidence: Runs) -> bool:
     """Whether what was trained on is ILSVRC2012: by its classes, and by the images that an epoch has."""
     run = next(iter(evidence.runs.values()), None)
     if run is None:
@@ -151,12 +151,12 @@ def is_imagenet(evidence: Evidence) -> bool:
     return len(classes) == 1000 and (classes[0], classes[-1]) == _CLASSES and whole
 
 
-def is_papers_own(evidence: Evidence) -> bool:
+def is_papers_own(evidence: Runs) -> bool:
     """Whether the runs are those of Sec. 3.4: its recipe in full, on ImageNet."""
     return evidence.budget.name == "full" and is_imagenet(evidence)
 
 
-def notes(evidence: Evidence) -> tuple[str, ...]:
+def notes(evidence: Runs) -> tuple[str, ...]:
     """What a reader must know before the numbers."""
     if not evidence.budget.data or is_imagenet(evidence):
         return ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from reslearn.paper import protocol
 from reslearn.paper.arithmetic import arithmetic
 from reslearn.paper.budgets import paper_budget
-from reslearn.paper.claim import Budget, Evidence
+from reslearn.paper.claim import Budget, Runs
 from reslearn.paper.claims import load_claims
 from reslearn.paper.exhibiting import budget_of
 from reslearn.paper.exhibits import NAMES, load_exhibit
@@ -65,7 +65,7 @@ class ClaimsItem:
 def claims_inventory(results: Path | None) -> ClaimsItem:
     """All claims together: they share their runs. Of the rates to choose among, the judged runs are counted at any one."""
     budget = paper_budget("full", "cifar10")
-    evidence = Evidence(budget=budget, runs={}, folder=Path("runs"), fit=lambda *given, steps: [])
+    evidence = Runs(budget=budget, runs={}, folder=Path("runs"), fit=lambda *given, steps: [])
     first = [condition for module in load_claims() for condition in module.conditions(budget)]
     jobs = {
         job.folder: job

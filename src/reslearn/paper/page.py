@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Finding, Outcome, Runs
 from reslearn.paper.figures import paper_figures
 from reslearn.paper.protocol import model_name
 from reslearn.paper.runner import ClaimsReport
@@ -61,7 +61,7 @@ def claims_page(report: ClaimsReport, *, command: Sequence[str]) -> Page:
     )
 
 
-def headline(evidence: Evidence) -> str:
+def headline(evidence: Runs) -> str:
     """The result for a newcomer, in plain words and the numbers of this machine."""
     shallow, deep = min(evidence.budget.depths), max(evidence.budget.depths)
     data = _DATA_WORDS.get(evidence.budget.data, evidence.budget.data)
@@ -138,7 +138,7 @@ def _rules(findings: Sequence[Finding]) -> Table:
     return Table("Rules, margins and where the paper says it.", ["", "in the paper", "rule"], rows)
 
 
-def _learning_rates(evidence: Evidence) -> list[Table]:
+def _learning_rates(evidence: Runs) -> list[Table]:
     rates = evidence.budget.learning_rates
     rows = []
     for model in protocol.models(evidence.budget):
@@ -162,7 +162,7 @@ def _learning_rates(evidence: Evidence) -> list[Table]:
     ]
 
 
-def _mean_error(evidence: Evidence, kind: Kind, depth: int) -> float:
+def _mean_error(evidence: Runs, kind: Kind, depth: int) -> float:
     runs = [
         protocol.judged_run(evidence, model_name(kind, depth), seed)
         for seed in evidence.budget.judge_seeds
@@ -185,6 +185,6 @@ def _facts(report: ClaimsReport) -> dict[str, str]:
     }
 
 
-def _circumstances(evidence: Evidence) -> dict[str, str]:
+def _circumstances(evidence: Runs) -> dict[str, str]:
     run = next(iter(evidence.runs.values()), None)
     return {} if run is None else circumstances(run.environment)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.runs import RunFolder
 from reslearn.study.collect import Kind
 
@@ -53,7 +53,7 @@ def models(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[str]:
     return [model_name(kind, depth) for kind in kinds for depth in depths(budget, kind)]
 
 
-def choice_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
+def choice_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[RunSpec]:
     """Every net with every learning rate on the seeds to choose on; none where there is nothing to choose."""
     if len(budget.learning_rates) == 1:
         return []
@@ -65,7 +65,7 @@ def choice_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Cond
     ]
 
 
-def choose(evidence: Evidence, model: str) -> Choice:
+def choose(evidence: Runs, model: str) -> Choice:
     """The learning rate of the lowest mean training loss on the seeds to choose on; the smaller of two that are equal."""
     budget = evidence.budget
     losses: dict[float, float] = {}
@@ -81,9 +81,9 @@ def choose(evidence: Evidence, model: str) -> Choice:
     return Choice(model=model, learning_rate=best, losses=losses)
 
 
-def judged_condition(evidence: Evidence, model: str, seed: int) -> Condition:
+def judged_condition(evidence: Runs, model: str, seed: int) -> RunSpec:
     """The run of a net at its chosen learning rate."""
-    return Condition(
+    return RunSpec(
         model=model,
         seed=seed,
         overrides=overrides(model, choose(evidence, model).learning_rate),
@@ -91,7 +91,7 @@ def judged_condition(evidence: Evidence, model: str, seed: int) -> Condition:
     )
 
 
-def judged_conditions(evidence: Evidence, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
+def judged_conditions(evidence: Runs, kinds: Sequence[Kind] = BOTH) -> list[RunSpec]:
     """Every net at its chosen learning rate, on the seeds to judge on."""
     return [
         judged_condition(evidence, model, seed)
@@ -100,17 +100,17 @@ def judged_conditions(evidence: Evidence, kinds: Sequence[Kind] = BOTH) -> list[
     ]
 
 
-def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[Condition]:
+def fixed_conditions(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[RunSpec]:
     """The same, known without any evidence, where there is one learning rate and so nothing to choose: the paper's tables and figures."""
     (lr,) = budget.learning_rates
     return [
-        Condition(model=model, seed=seed, overrides=overrides(model, lr), why="to judge")
+        RunSpec(model=model, seed=seed, overrides=overrides(model, lr), why="to judge")
         for model in models(budget, kinds)
         for seed in budget.judge_seeds
     ]
 
 
-def trained(evidence: Evidence, kind: Kind) -> list[int]:
+def trained(evidence: Runs, kind: Kind) -> list[int]:
     """Depths of which a judged run is there."""
     seeds = evidence.budget.judge_seeds
     return [
@@ -120,12 +120,12 @@ def trained(evidence: Evidence, kind: Kind) -> list[int]:
     ]
 
 
-def judged_run(evidence: Evidence, model: str, seed: int) -> RunFolder | None:
+def judged_run(evidence: Runs, model: str, seed: int) -> RunFolder | None:
     """The finished run of `judged_condition`; None where it diverged."""
     return evidence.runs.get(judged_condition(evidence, model, seed))
 
 
-def by_depth(evidence: Evidence, kind: Kind, field: str, at: Sequence[int]) -> list[list[float]]:
+def by_depth(evidence: Runs, kind: Kind, field: str, at: Sequence[int]) -> list[list[float]]:
     """One curve a judged seed: `field` of result.json at each depth of `at`, nan where the run diverged."""
     return [
         [
@@ -138,10 +138,10 @@ def by_depth(evidence: Evidence, kind: Kind, field: str, at: Sequence[int]) -> l
     ]
 
 
-def _choice_condition(budget: Budget, model: str, learning_rate: float, seed: int) -> Condition:
+def _choice_condition(budget: Budget, model: str, learning_rate: float, seed: int) -> RunSpec:
     """Nothing but its training loss is wanted of it."""
     spared = ("evaluation.test_curve=false", "evaluation.snapshots=[]", *budget.choice_overrides)
-    return Condition(
+    return RunSpec(
         model=model,
         seed=seed,
         overrides=(*overrides(model, learning_rate), *spared),

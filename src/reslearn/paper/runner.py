@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from reslearn.paper.claim import Budget, ClaimModule, Condition, Evidence, Finding, Fit
+from reslearn.paper.claim import Budget, ClaimModule, Finding, Fit, Runs, RunSpec
 from reslearn.paper.stages import Stages
 from reslearn.study import Engine
 
@@ -22,7 +22,7 @@ class ClaimsReport:
     """The findings in the order of the claims, with all they rest on."""
 
     findings: tuple[Finding, ...]
-    evidence: Evidence
+    evidence: Runs
     seconds: float
     num_runs: int
     num_diverged: int
@@ -55,7 +55,7 @@ def run_claims(
         [] if data_dir is None else ["--data-dir", str(data_dir)],
         say,
     )
-    evidence = Evidence(
+    evidence = Runs(
         budget=budget, runs=stages.runs, folder=folder, fit=fit, data_dir=data_dir, say=say
     )
     first = {claim.CLAIM.identifier: claim.conditions(budget) for claim in claims}
@@ -83,16 +83,16 @@ def run_claims(
     )
 
 
-def _judged_conditions(claim: ClaimModule, evidence: Evidence) -> list[Condition]:
-    needed: Callable[[Evidence], list[Condition]] | None = getattr(claim, "judged_conditions", None)
+def _judged_conditions(claim: ClaimModule, evidence: Runs) -> list[RunSpec]:
+    needed: Callable[[Runs], list[RunSpec]] | None = getattr(claim, "judged_conditions", None)
     return [] if needed is None else needed(evidence)
 
 
 def _judge_all(
     claims: Sequence[ClaimModule],
-    evidence: Evidence,
+    evidence: Runs,
     stages: Stages,
-    needed: dict[str, list[Condition]],
+    needed: dict[str, list[RunSpec]],
     judges: Executor | None,
 ) -> tuple[Finding, ...]:
     """The findings, in the order of the claims."""
@@ -131,7 +131,7 @@ def _judge_all(
     return tuple(findings[claim.CLAIM.identifier] for claim in claims)
 
 
-def _judge_by_name(module: str, evidence: Evidence) -> Finding:
+def _judge_by_name(module: str, evidence: Runs) -> Finding:
     claim = cast(ClaimModule, importlib.import_module(module))
     return claim.judge(evidence)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reslearn.paper.arithmetic import arithmetic
-from reslearn.paper.claim import Budget, Condition
+from reslearn.paper.claim import Budget, RunSpec
 from reslearn.runs import RunFolder
 from reslearn.study import Engine, Job, StudyReport, grid, mixed_numerics, numerics_of, run_study
 
@@ -35,12 +35,12 @@ class Stages:
             tuple(arguments),
             say,
         )
-        self.runs: dict[Condition, RunFolder] = {}
-        self.diverged: set[Condition] = set()
-        self.failures: dict[Condition, str] = {}
+        self.runs: dict[RunSpec, RunFolder] = {}
+        self.diverged: set[RunSpec] = set()
+        self.failures: dict[RunSpec, str] = {}
 
     @property
-    def settled(self) -> set[Condition]:
+    def settled(self) -> set[RunSpec]:
         """Those that need no training any more."""
         return {*self.runs, *self.diverged, *self.failures}
 
@@ -60,9 +60,7 @@ class Stages:
             *((told,) if lost else ()),
         )
 
-    def train(
-        self, conditions: Iterable[Condition], what: str, continue_command: str | None
-    ) -> None:
+    def train(self, conditions: Iterable[RunSpec], what: str, continue_command: str | None) -> None:
         """Bring the conditions that are new to their end. Raises StudyStopped."""
         new = [
             condition for condition in dict.fromkeys(conditions) if condition not in self.settled
@@ -88,7 +86,7 @@ class Stages:
             raise StudyStopped("\n".join(report.lines()))
         self._remember(jobs, report)
 
-    def _remember(self, jobs: dict[Condition, Job], report: StudyReport) -> None:
+    def _remember(self, jobs: dict[RunSpec, Job], report: StudyReport) -> None:
         reasons = {outcome.job.folder: outcome.reason for outcome in report.failed}
         for condition, job in jobs.items():
             if job.is_complete:
@@ -122,7 +120,7 @@ def _check_same_images(runs: Iterable[RunFolder]) -> None:
 
 
 def jobs_of(
-    conditions: Iterable[Condition], budget: Budget, folder: Path, arguments: Sequence[str] = ()
+    conditions: Iterable[RunSpec], budget: Budget, folder: Path, arguments: Sequence[str] = ()
 ) -> list[Job]:
     """A job for each condition below `folder`; two conditions of the same recipe have the same folder."""
     jobs = []
@@ -141,7 +139,7 @@ def jobs_of(
     return jobs
 
 
-def name_of(condition: Condition) -> str:
+def name_of(condition: RunSpec) -> str:
     """What is trained and why, for the display: of the settings only those that a reader tells runs apart by."""
     settings = [
         switch.partition("=")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Evidence, Outcome
+from reslearn.paper.claim import Outcome, Runs
 from reslearn.study import Comparison, compare
 
 if TYPE_CHECKING:
     from reslearn.analysis import Subject
 
 
-def judged_subjects(evidence: Evidence, model: str) -> "dict[int, Subject]":
+def judged_subjects(evidence: Runs, model: str) -> "dict[int, Subject]":
     """The finished judged runs of a net by seed, ready to be looked into; those that diverged are missing."""
     from reslearn.analysis import Subject
 
@@ -25,7 +25,7 @@ def judged_subjects(evidence: Evidence, model: str) -> "dict[int, Subject]":
     }
 
 
-def unless_lost(outcome: Outcome, evidence: Evidence, *models: str) -> Outcome:
+def unless_lost(outcome: Outcome, evidence: Runs, *models: str) -> Outcome:
     """The outcome, but "undecided" where a judged run of `models` diverged: no verdict may gain from what cannot be looked into."""
     lost = any(
         protocol.judged_run(evidence, model, seed) is None

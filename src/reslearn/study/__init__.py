@@ -16,7 +16,7 @@ from reslearn.study.collect import (
 from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.die_with_parent import end_with
 from reslearn.study.differences import Difference, differences
-from reslearn.study.engine import Engine, LocalEngine, Outcome, available_cores
+from reslearn.study.engine import Engine, JobStatus, LocalEngine, available_cores
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
 from reslearn.study.launch import WarmStart
@@ -63,8 +63,8 @@ __all__ = [
     "Incomplete",
     "Interval",
     "Job",
+    "JobStatus",
     "LocalEngine",
-    "Outcome",
     "RayEngine",
     "Row",
     "Slope",

@@ -27,7 +27,7 @@ TETHER = Path(__file__).with_name("die_with_parent.py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class JobStatus:
     """What became of a job. "skipped": complete before; "interrupted": stopped on request, or not begun because of one."""
 
     job: Job
@@ -39,7 +39,7 @@ class Outcome:
 class Engine(Protocol):
     """Whatever can bring jobs to an end."""
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
         """Run the jobs, in any order; returns one outcome a job. A run that fails is an outcome, no exception."""
         ...
 
@@ -97,11 +97,11 @@ class LocalEngine:
         self._gpus = Gpus.here()
         self._launch = launch or partial(launch_command, tuple(command))
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
         """Run them all; outcomes in the order in which they ended."""
         waiting = sorted(jobs, key=lambda job: -job.cost)
         running: list[_Child] = []
-        outcomes: list[Outcome] = []
+        outcomes: list[JobStatus] = []
         with signals() as received, display_for(jobs) as display:
             passed_on = 0
             try:
@@ -121,7 +121,7 @@ class LocalEngine:
             finally:
                 _end(running)
         return outcomes + [
-            Outcome(job=job, status="interrupted", reason="not begun") for job in waiting
+            JobStatus(job=job, status="interrupted", reason="not begun") for job in waiting
         ]
 
     def _next(self, waiting: Sequence[Job], running: Sequence[_Child]) -> Job | None:
@@ -138,13 +138,13 @@ class LocalEngine:
         )
 
     def _begin(
-        self, job: Job, running: list[_Child], outcomes: list[Outcome], display: Display
+        self, job: Job, running: list[_Child], outcomes: list[JobStatus], display: Display
     ) -> None:
         try:
             running.append(self._start(job))
             display.begun(job)
         except OSError as error:  # a folder that cannot be made, a full disk, no process left: the rest may still run
-            outcomes.append(Outcome(job=job, status="failed", reason=str(error)))
+            outcomes.append(JobStatus(job=job, status="failed", reason=str(error)))
             display.failed(job, str(error))
 
     def _start(self, job: Job) -> _Child:
@@ -199,18 +199,18 @@ def run_environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
 
 
 def _reap(
-    running: list[_Child], outcomes: list[Outcome], display: Display, *, stopping: bool
+    running: list[_Child], outcomes: list[JobStatus], display: Display, *, stopping: bool
 ) -> list[_Child]:
     """Take the runs that have ended out of `running`, say what became of them, and return them."""
     ended = [child for child in running if child.process.poll() is not None]
     for child in ended:
         running.remove(child)
         if child.job.is_complete:
-            outcomes.append(Outcome(job=child.job, status="complete", seconds=child.seconds))
+            outcomes.append(JobStatus(job=child.job, status="complete", seconds=child.seconds))
             display.complete(child.job, child.seconds)
         elif stopping:
             outcomes.append(
-                Outcome(
+                JobStatus(
                     job=child.job,
                     status="interrupted",
                     seconds=child.seconds,
@@ -220,7 +220,7 @@ def _reap(
         else:
             reason = why_ended(child.job, child.process.returncode or 0)
             outcomes.append(
-                Outcome(job=child.job, status="failed", seconds=child.seconds, reason=reason)
+                JobStatus(job=child.job, status="failed", seconds=child.seconds, reason=reason)
             )
             display.failed(child.job, reason)
     return ended

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 from reslearn.runs import RunFolder, make_folder
 from reslearn.study.engine import (
     POLL_SECONDS,
+    JobStatus,
     Launch,
-    Outcome,
     launch_command,
     run_environment,
     signals,
@@ -73,7 +73,7 @@ class RayEngine:
         )
         _import_ray()
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
         """Run them all; outcomes in the order in which they ended. ValueError where no cluster answers at the address."""
         log = jobs[0].folder.parent / "ray.log"
         with (
@@ -95,9 +95,9 @@ class _Study:
         self._log_bytes: dict[
             Path, int
         ] = {}  # of train.log before the task; a longer one tells that the run has begun
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[JobStatus] = []
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
         waiting = list(jobs)
         with signals() as received:
             passed_on = 0
@@ -120,7 +120,7 @@ class _Study:
             finally:
                 self._cancel(force=False)
         return self._outcomes + [
-            Outcome(job=job, status="interrupted", reason="not begun") for job in waiting
+            JobStatus(job=job, status="interrupted", reason="not begun") for job in waiting
         ]
 
     def _submit(self, job: Job) -> None:
@@ -173,17 +173,19 @@ class _Study:
             )
         seconds = 0.0 if ended is None else ended.seconds
         if job.is_complete:
-            self._outcomes.append(Outcome(job=job, status="complete", seconds=seconds))
+            self._outcomes.append(JobStatus(job=job, status="complete", seconds=seconds))
             self._display.complete(job, seconds)
         elif stopping:
             self._outcomes.append(
-                Outcome(job=job, status="interrupted", seconds=seconds, reason="stopped on request")
+                JobStatus(
+                    job=job, status="interrupted", seconds=seconds, reason="stopped on request"
+                )
             )
         else:
             self._fail(job, reason, seconds)
 
     def _fail(self, job: Job, reason: str, seconds: float) -> None:
-        self._outcomes.append(Outcome(job=job, status="failed", seconds=seconds, reason=reason))
+        self._outcomes.append(JobStatus(job=job, status="failed", seconds=seconds, reason=reason))
         self._display.failed(job, reason)
 
     def _cancel(self, *, force: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reslearn.runs import make_folder
-from reslearn.study.engine import Engine, LocalEngine, Outcome
+from reslearn.study.engine import Engine, JobStatus, LocalEngine
 from reslearn.study.grid import Job
 
 
@@ -23,11 +23,11 @@ class StudyInUseError(ValueError):
 class StudyReport:
     """What became of each job, in the order of the grid, and the command that goes on where something remains."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[JobStatus, ...]
     continue_command: str
 
     @property
-    def failed(self) -> tuple[Outcome, ...]:
+    def failed(self) -> tuple[JobStatus, ...]:
         """Runs that ended without a result."""
         return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
 
@@ -77,7 +77,7 @@ def run_study(
             job.check()
         done = [job for job in jobs if job.is_complete]
         left = [job for job in jobs if job not in done]
-        outcomes = [Outcome(job=job, status="skipped") for job in done]
+        outcomes = [JobStatus(job=job, status="skipped") for job in done]
         if left:
             outcomes += (engine or LocalEngine()).run(left)
     by_folder = {outcome.job.folder: outcome for outcome in outcomes}

@@ -8,7 +8,7 @@ the interval's upper end over the whole range is below 1 point; else "undecided"
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.protocol import lost_but_deepest
 from reslearn.paper.wording import interval, means
 from reslearn.study import Slope, slope
@@ -26,17 +26,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Plain nets of all depths, to choose their learning rates."""
     return protocol.choice_conditions(budget, ["plain"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Plain nets at the learning rates chosen."""
     return protocol.judged_conditions(evidence, ["plain"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Apply the rule."""
     at = evidence.budget.depths
     curves = protocol.by_depth(evidence, "plain", protocol.TRAINING_ERROR, at)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.wording import interval, means
 from reslearn.study import Summary, slope, summary
 
@@ -27,17 +27,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Both families at all depths, to choose their learning rates."""
     return protocol.choice_conditions(budget)
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Both families at the learning rates chosen."""
     return protocol.judged_conditions(evidence)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Apply the rule."""
     at = evidence.budget.depths
     plain = protocol.by_depth(evidence, "plain", protocol.TRAINING_ERROR, at)

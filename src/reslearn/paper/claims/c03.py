@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding
+from reslearn.paper.claim import Budget, Claim, Finding, Runs, RunSpec
 
 CLAIM = Claim(
     identifier="C3",
@@ -22,12 +22,12 @@ _NETS: tuple[tuple[str, Literal["A", "B", "C"]], ...] = (
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Nothing is trained."""
     return []
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Every block of five fresh networks, on random images."""
     import torch
 

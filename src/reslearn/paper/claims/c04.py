@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Series
 from reslearn.report.curves import bands, seeds_series
@@ -40,17 +40,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Both families at all depths, to choose their learning rates."""
     return protocol.choice_conditions(budget)
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Both families at the learning rates chosen."""
     return protocol.judged_conditions(evidence)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Apply the rule."""
     seen = {
         kind: {depth: _steps(evidence, kind, depth) for depth in evidence.budget.depths}
@@ -125,7 +125,7 @@ def _p(found: StepsComparison) -> float | None:
     return found.p if found.p_exact is None else found.p_exact
 
 
-def _steps(evidence: Evidence, kind: Kind, depth: int) -> list[Steps | None]:
+def _steps(evidence: Runs, kind: Kind, depth: int) -> list[Steps | None]:
     """One a judged seed, None where it diverged."""
     runs = [
         protocol.judged_run(evidence, model_name(kind, depth), seed)

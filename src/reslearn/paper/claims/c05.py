@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.wording import interval, means
 from reslearn.study import Summary, slope
 
@@ -26,17 +26,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Residual nets of all depths, to choose their learning rates."""
     return protocol.choice_conditions(budget, ["residual"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Residual nets at the learning rates chosen."""
     return protocol.judged_conditions(evidence, ["residual"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Apply the rule."""
     at = protocol.depths(evidence.budget, "residual")
     curves = protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, at)

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.report import Figure, Series
 from reslearn.report.curves import bands, curve, seeds_series
 from reslearn.runs import RunFolder
@@ -57,7 +57,7 @@ _STARTS = (
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The four starts at both learning rates."""
     return [
         _condition(budget, start, lr, seed)
@@ -67,7 +67,7 @@ def conditions(budget: Budget) -> list[Condition]:
     ]
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Who starts; and the signals of the first step."""
     from reslearn.analysis import Subject
 
@@ -130,7 +130,7 @@ def _seeds(budget: Budget) -> tuple[int, ...]:
     return budget.judge_seeds[:2] if budget.name in ("demo", "smoke") else budget.judge_seeds
 
 
-def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> Condition:
+def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> RunSpec:
     overrides = (
         "schedule.kind=constant",
         f'schedule.duration="{_STEPS} steps"',
@@ -140,7 +140,7 @@ def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> Condition
         "evaluation.snapshots=[]",
         "train.read_every_steps=10",
     )
-    return Condition(
+    return RunSpec(
         model=_model(budget), seed=seed, overrides=overrides, why="whether it starts to converge"
     )
 

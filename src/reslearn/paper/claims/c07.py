@@ -9,7 +9,7 @@ first, then rapid). "not shown" where the late rise ends below 1 point, or the b
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.protocol import lost_but_deepest
 from reslearn.paper.wording import interval, means
 from reslearn.study import Summary, summary
@@ -28,17 +28,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Plain nets of all depths, to choose their learning rates."""
     return protocol.choice_conditions(budget, ["plain"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Plain nets at the learning rates chosen."""
     return protocol.judged_conditions(evidence, ["plain"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Apply the rule."""
     at = evidence.budget.depths
     rests_on = tuple(protocol.models(evidence.budget, ["plain"]))

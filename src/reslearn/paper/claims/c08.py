@@ -9,7 +9,7 @@ not rise, because then there is no degradation to explain.
 from collections.abc import Sequence
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.protocol import lost_but_deepest
 from reslearn.paper.wording import interval
 from reslearn.study import Summary, summary
@@ -27,17 +27,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Plain nets of all depths, to choose their learning rates."""
     return protocol.choice_conditions(budget, ["plain"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Plain nets at the learning rates chosen."""
     return protocol.judged_conditions(evidence, ["plain"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Apply the rule."""
     ends = (min(evidence.budget.depths), max(evidence.budget.depths))
     training = protocol.by_depth(evidence, "plain", protocol.TRAINING_ERROR, ends)

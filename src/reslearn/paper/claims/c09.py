@@ -5,7 +5,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.subjects import judged_subjects, rests_on, unless_lost
 from reslearn.report import Figure, Series
 from reslearn.report.curves import bands, seeds_series
@@ -35,17 +35,17 @@ _CONTROLS: dict[str, dict[str, Any]] = {
 }
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The runs that choose the learning rates of plain nets."""
     return protocol.choice_conditions(budget, ["plain"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Plain nets at their learning rates."""
     return protocol.judged_conditions(evidence, ["plain"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Every moment of the deepest plain net, every seed; controls at the start of the first."""
     from dataclasses import asdict
 

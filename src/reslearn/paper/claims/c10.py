@@ -3,7 +3,7 @@
 import statistics
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.study import Comparison
 
@@ -25,17 +25,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The runs that choose the learning rates of plain nets."""
     return protocol.choice_conditions(budget, ["plain"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Plain nets at their learning rates."""
     return protocol.judged_conditions(evidence, ["plain"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Construct, check, compare."""
     from reslearn.analysis import construct
 

@@ -9,7 +9,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.report import Figure
 from reslearn.report.responses import response_figures
@@ -39,17 +39,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The runs that choose learning rates."""
     return protocol.choice_conditions(budget)
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Plain and residual nets at their learning rates."""
     return protocol.judged_conditions(evidence)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Fit, then responses."""
     fitted, losses = _fits(evidence)
     deepest = max(evidence.budget.depths)
@@ -111,7 +111,7 @@ def _outcome(fitted: Comparison, compared: Comparison | None) -> Outcome:
     return "shown" if speaks_for else "undecided"
 
 
-def _fits(evidence: Evidence) -> tuple[Comparison, dict[str, list[float]]]:
+def _fits(evidence: Runs) -> tuple[Comparison, dict[str, list[float]]]:
     """log(loss without) - log(loss with shortcuts), and the losses, one a judged seed."""
     losses = {}
     for kind, with_shortcuts in (("without", False), ("with", True)):
@@ -130,7 +130,7 @@ def _fits(evidence: Evidence) -> tuple[Comparison, dict[str, list[float]]]:
     return paired(logarithms["without"], logarithms["with"]), losses
 
 
-def _fit(evidence: Evidence, *, with_shortcuts: bool, lr: float, seed: int) -> float:
+def _fit(evidence: Runs, *, with_shortcuts: bool, lr: float, seed: int) -> float:
     """The loss on fresh inputs, in units of their variance; infinite where the fit diverged."""
     import torch
     from torch.nn import functional
@@ -162,7 +162,7 @@ def _mean(layers: "list[LayerResponse]") -> float:
     return statistics.mean(layer.standard_deviation for layer in layers)
 
 
-def _figures(evidence: Evidence) -> tuple[Figure, ...]:
+def _figures(evidence: Runs) -> tuple[Figure, ...]:
     """Fig. 7: plain and residual at the middle and the greatest depth, ResNets deeper still; every judged seed that finished."""
     depths = sorted(evidence.budget.depths)
     shown = sorted({statistics.median_low(depths), depths[-1]})

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding
+from reslearn.paper.claim import Budget, Claim, Finding, Runs, RunSpec
 
 CLAIM = Claim(
     identifier="C12",
@@ -18,12 +18,12 @@ _LARGEST_SHARE_PCT = 1.0
 _SHAPES = {18: (3, 224, 224), 34: (3, 224, 224)} | dict.fromkeys((20, 56, 110), (3, 32, 32))
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Nothing is trained."""
     return []
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Count plain and residual nets of each depth."""
     rows = [_row(depth) for depth in _SHAPES]
     equal = all(

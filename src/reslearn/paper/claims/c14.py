@@ -5,7 +5,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Condition, Evidence, Finding, Outcome
+from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.report import Figure, Series
 from reslearn.report.curves import bands, seeds_series
@@ -30,17 +30,17 @@ CLAIM = Claim(
 )
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The runs that choose the learning rates of residual nets."""
     return protocol.choice_conditions(budget, ["residual"])
 
 
-def judged_conditions(evidence: Evidence) -> list[Condition]:
+def judged_conditions(evidence: Runs) -> list[RunSpec]:
     """Residual nets at their learning rates."""
     return protocol.judged_conditions(evidence, ["residual"])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Runs) -> Finding:
     """Probe, compare."""
     name = protocol.model_name("residual", max(evidence.budget.depths))
     subjects = judged_subjects(evidence, name)

@@ -8,7 +8,7 @@ import math
 import statistics
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, Outcome, not_run
 from reslearn.report import Cell, Effect, Forest, Table
 from reslearn.study import compare, holm, pairs_told
@@ -52,7 +52,7 @@ _OTHER_NETS = {
 }
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The default, and each switch, on all seeds."""
     return [
         *protocol.fixed_conditions(budget, ["residual"]),
@@ -64,7 +64,7 @@ def conditions(budget: Budget) -> list[Condition]:
     ]
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """One line a switch, corrected for their number, and the seeds that it takes to see 0.3 points."""
     budget = evidence.budget
     seeds = budget.judge_seeds
@@ -128,9 +128,9 @@ def _switches(budget: Budget) -> dict[str, tuple[str, ...]]:
     return {**own, _IMAGES: fewer}
 
 
-def _condition(budget: Budget, seed: int, switch: tuple[str, ...], name: str) -> Condition:
+def _condition(budget: Budget, seed: int, switch: tuple[str, ...], name: str) -> RunSpec:
     net, (lr,) = _net(budget), budget.learning_rates
-    return Condition(
+    return RunSpec(
         model=net, seed=seed, overrides=(*protocol.overrides(net, lr), *switch), why=f"with {name}"
     )
 
@@ -140,12 +140,12 @@ def _net(budget: Budget) -> str:
     return net
 
 
-def _error(evidence: Evidence, condition: Condition) -> float:
+def _error(evidence: Runs, condition: RunSpec) -> float:
     run = evidence.runs.get(condition)
     return math.nan if run is None else float(run.result[protocol.TEST_ERROR])
 
 
-def _best_epoch(evidence: Evidence, seed: int) -> float:
+def _best_epoch(evidence: Runs, seed: int) -> float:
     """The lowest test error that the curve of the default shows: what is reported where the last epoch is not."""
     run = protocol.judged_run(evidence, _net(evidence.budget), seed)
     curve = [] if run is None else [record["top1_error_pct"] for record in run.metrics("test")]

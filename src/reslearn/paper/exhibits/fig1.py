@@ -1,7 +1,7 @@
 """Figure 1: a plain net of 56 layers has higher training and higher test error than one of 20 layers, on CIFAR-10."""
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import (
     MARGIN_OF_A_RISE_PCT,
     OTHER_RUNS_RULE,
@@ -32,12 +32,12 @@ DEPTHS = {
 }
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Plain nets at the paper's learning rate."""
     return protocol.fixed_conditions(budget, ["plain"])
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """Both differences, and the curves."""
     at = protocol.depths(evidence.budget, "plain")
     ends = (min(at), max(at))

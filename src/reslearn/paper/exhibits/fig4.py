@@ -3,7 +3,7 @@
 import math
 
 from reslearn.paper import imagenet
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Measured, not_run, rises
 from reslearn.report import Figure, Panels, Series
 from reslearn.report.curves import bands, curve, error_styles, seeds_series
@@ -28,12 +28,12 @@ _LINES = {
 _FIELD = "train_recomputed_top1_error_pct"
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The nets of table 2."""
     return imagenet.conditions(budget, LABELS)
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """Two differences and two panels of curves."""
     if not evidence.budget.data:
         return Measured(lines=tuple(not_run(what, imagenet.MISSING) for what in _LINES))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import (
     MARGIN_OF_A_RISE_PCT,
     OTHER_RUNS_RULE,
@@ -38,12 +38,12 @@ DEPTHS = {
 }
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Both families at the paper's learning rate."""
     return protocol.fixed_conditions(budget, protocol.BOTH)
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """Three lines, the curves of both families, error against depth."""
     lines: list[Line] = []
     numbers: dict[str, Any] = {}

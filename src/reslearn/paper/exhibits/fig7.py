@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import (
     OTHER_RUNS_RULE,
     Depths,
@@ -42,12 +42,12 @@ DEPTHS = {
 }
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Both families at the paper's learning rate."""
     return protocol.fixed_conditions(budget, protocol.BOTH)
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """Each net's responses, by layer and in the mean."""
     layers = {
         (kind, depth): [
@@ -101,7 +101,7 @@ def measure(evidence: Evidence) -> Measured:
     )
 
 
-def _responses(evidence: Evidence, model: str, seed: int) -> list[float]:
+def _responses(evidence: Runs, model: str, seed: int) -> list[float]:
     """Standard deviation of each 3x3 layer, in order; empty where the run diverged."""
     run = protocol.judged_run(evidence, model, seed)
     if run is None:
@@ -114,7 +114,7 @@ def _responses(evidence: Evidence, model: str, seed: int) -> list[float]:
     return [float(layer["standard_deviation"]) for layer in record["layers"]]
 
 
-def _look(run: RunFolder, evidence: Evidence) -> dict[str, Any]:
+def _look(run: RunFolder, evidence: Runs) -> dict[str, Any]:
     from reslearn import analysis
 
     subject = analysis.Subject.open(run, data_dir=evidence.data_dir)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reslearn.paper import imagenet
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import Depths, Exhibit, Measured
 
 
@@ -21,11 +21,11 @@ class ImageNetTable:
     labels: Mapping[str, tuple[str, ...]]
     protocol: str
 
-    def conditions(self, budget: Budget) -> list[Condition]:
+    def conditions(self, budget: Budget) -> list[RunSpec]:
         """The nets of the budget."""
         return imagenet.conditions(budget, self.labels[budget.name])
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Runs) -> Measured:
         """A line a net."""
         made = imagenet.lines(
             evidence, self.EXHIBIT.name, self.labels[evidence.budget.name], self.protocol

@@ -4,7 +4,7 @@ The paper's multiply-adds tell which network it means: 3.8, 7.6 and 11.3 GMACs a
 with option B. That of the widespread stride in the 3x3 is shown beside.
 """
 
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import Depths, Exhibit, Measured, exact
 from reslearn.paper.numbers import numbers
 from reslearn.report import Table
@@ -20,12 +20,12 @@ DEPTHS: dict[str, Depths] = {}
 INPUT_SHAPE = (3, 224, 224)
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Nothing to train."""
     return []
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """Count each network on the meta device."""
     import torch
 

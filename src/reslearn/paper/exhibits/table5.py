@@ -5,7 +5,7 @@ the ensemble, so that it is shown beside and never judged. It does not say which
 """
 
 from reslearn.paper import imagenet
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, not_run
 from reslearn.paper.numbers import numbers
 
@@ -32,7 +32,7 @@ MEMBERS: dict[str, tuple[tuple[str, int], ...]] = {
 }
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """The members, on the seeds given here."""
     return (
         [imagenet.condition(label, seed) for label, seed in MEMBERS[budget.name]]
@@ -41,7 +41,7 @@ def conditions(budget: Budget) -> list[Condition]:
     )
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """The ensemble, and its members alone."""
     paper = numbers("table5")["ensemble"]
     wanted = [imagenet.condition(label, seed) for label, seed in MEMBERS[evidence.budget.name]]

@@ -4,7 +4,7 @@ ResNet-1202 is counted; it is trained where --depths asks for it, for it alone i
 """
 
 from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Condition, Evidence
+from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import (
     MARGIN_PCT,
     Depths,
@@ -41,12 +41,12 @@ _HALF_A_DIGIT = {
 }  # 1.7 and 19.4; the others have two decimals
 
 
-def conditions(budget: Budget) -> list[Condition]:
+def conditions(budget: Budget) -> list[RunSpec]:
     """Residual nets at the paper's learning rate."""
     return protocol.fixed_conditions(budget, ["residual"])
 
 
-def measure(evidence: Evidence) -> Measured:
+def measure(evidence: Runs) -> Measured:
     """Errors and parameters, net by net."""
     printed, lines = numbers("table6"), []
     curves = {}
