@@ -119,7 +119,7 @@ def network(name: str) -> nn.Sequential:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """uint8 [N, H, W, 3] images, each padded by 4 pixels, cropped and mirrored at random by PIL, and normalised."""
+    """uint8 [N, H, W, 3] images, each padded by 4 pixels, cropped and mirrored at random by PIL, and normalized."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
         self.pixels = pixels

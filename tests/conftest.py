@@ -27,7 +27,7 @@ from PIL import Image
 
 torch.set_num_threads(1)
 
-# A deadline would be a timed assertion; derandomised, so that a failure on one machine is a failure on all.
+# A deadline would be a timed assertion; derandomized, so that a failure on one machine is a failure on all.
 settings.register_profile("reslearn", deadline=None, derandomize=True)
 settings.load_profile("reslearn")
 
@@ -60,8 +60,8 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def make_pictures() -> Callable[..., Path]:
-    """`make_pictures(folder, train=9, test=3)`: class folders such as people have. Sizes are odd; some pictures are grey, transparent or
-    held sideways by the camera; those of a class share a colour."""
+    """`make_pictures(folder, train=9, test=3)`: class folders such as people have. Sizes are odd; some pictures are gray, transparent or
+    held sideways by the camera; those of a class share a color."""
 
     def make(
         folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **parts: int

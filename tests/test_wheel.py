@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_wheel_holds_the_package_and_the_licence(wheel: Path) -> None:
+def test_wheel_holds_the_package_and_the_license(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     package = ROOT / "src" / "reslearn"
     kept = {

@@ -173,7 +173,7 @@ def _constructed() -> Iterator[dict[str, Any]]:
 
 
 def _rates() -> Iterator[dict[str, Any]]:
-    """Two hundred times too low, or so high that nothing is learnt."""
+    """Two hundred times too low, or so high that nothing is learned."""
     usual: list[tuple[str, Callable[[], nn.Module], Callable[[], Pair], float, str]] = [
         *(
             (f"mlp-{task}", _mlp(task), _TABLES[task][0], _TABLES[task][3], "sgd")
@@ -318,7 +318,7 @@ def _sizes() -> Iterator[dict[str, Any]]:
         data, _, _, lr = _TABLES[task]
         yield {  # nothing that it could be called is quite right
             "name": f"mlp-{task}-dropout",
-            "kind": "too regularised",
+            "kind": "too regularized",
             "build": _mlp(task, 4, dropout=0.8),
             "data": data,
             "lr": lr,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslearn.analysis import across, along, barrier, between, filter_normalised, grid, moved
+from reslearn.analysis import across, along, barrier, between, filter_normalized, grid, moved
 from reslearn.evaluate import evaluate, recompute_batch_norm
 from reslearn.models import Network, build
 
@@ -61,7 +61,7 @@ def test_a_net_to_itself_has_no_barrier(batches: Batches) -> None:
 @pytest.mark.parametrize("switches", [{}, {"normalize": False}], ids=str)
 def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[str, object]) -> None:
     trained = net(0, **switches)
-    direction = filter_normalised(trained, seed=3)
+    direction = filter_normalized(trained, seed=3)
     assert direction.keys() == dict(trained.named_parameters()).keys()
     for name, parameter in trained.named_parameters():
         if parameter.ndim < 2:
@@ -71,7 +71,7 @@ def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[st
                 direction[name].flatten(1).norm(dim=1), parameter.detach().flatten(1).norm(dim=1)
             )
     again, second, other = (
-        filter_normalised(trained, seed=seed, number=number)
+        filter_normalized(trained, seed=seed, number=number)
         for seed, number in ((3, 0), (3, 1), (4, 0))
     )
     name = "head.fc.weight"
@@ -82,14 +82,14 @@ def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[st
 
 
 def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) -> None:
-    """What filter normalisation is for: before batch norm weights ten times as long are the same function, and look the same."""
+    """What filter normalization is for: before batch norm weights ten times as long are the same function, and look the same."""
     one, other = net(0), net(0)
     with torch.no_grad():
         for parameter in other.parameters():
             if parameter.ndim == 4:
                 parameter.mul_(10)
     curves = [
-        across(each, filter_normalised(each, seed=1), batches, num_points=3)
+        across(each, filter_normalized(each, seed=1), batches, num_points=3)
         for each in (one, other)
     ]
     assert [point.loss for point in curves[0]] == pytest.approx(
@@ -100,7 +100,7 @@ def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) 
 def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
     trained = net(0)
     before = deepcopy(trained.state_dict())
-    first, second = (filter_normalised(trained, seed=0, number=number) for number in range(2))
+    first, second = (filter_normalized(trained, seed=0, number=number) for number in range(2))
     loss, error = by_hand(trained, batches)
     curve, square = (
         across(trained, first, batches, num_points=3),

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from reslearn.analysis import BlockwiseBackward, paths
-from reslearn.analysis.paths import summarise
+from reslearn.analysis.paths import summarize
 from reslearn.models import Network, Residual, build
 
 
@@ -120,7 +120,7 @@ def test_lengths_are_binomial_and_draws_follow_the_seed(
 @settings(max_examples=60)
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=30))
 def test_contributions_are_shares_with_their_mean(norms: list[float]) -> None:
-    found = summarise([[norm] for norm in norms], gradient_norm=1.0)
+    found = summarize([[norm] for norm in norms], gradient_norm=1.0)
     n = len(norms) - 1
     assert found.num_blocks == n
     assert math.fsum(entry.paths_pct for entry in found.lengths) == pytest.approx(100)
@@ -139,7 +139,7 @@ def test_a_gradient_that_shrinks_by_a_factor_has_a_known_effective_length(
     factor: float, n: int
 ) -> None:
     """C(n, k) q^k is again binomial, with mean n q / (1 + q)."""
-    found = summarise([[factor**length] for length in range(n + 1)], gradient_norm=1.0)
+    found = summarize([[factor**length] for length in range(n + 1)], gradient_norm=1.0)
     assert found.effective_length == pytest.approx(n * factor / (1 + factor))
 
 
@@ -148,4 +148,4 @@ def test_what_cannot_be_is_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> 
         paths(build("plain8", num_classes=10, in_channels=1), *batch)
     with pytest.raises(ValueError, match="draws = 0"):
         paths(build("resnet8", num_classes=10, in_channels=1), *batch, draws=0)
-    assert math.isnan(summarise([[0.0], [0.0]], gradient_norm=0.0).effective_length)
+    assert math.isnan(summarize([[0.0], [0.0]], gradient_norm=0.0).effective_length)

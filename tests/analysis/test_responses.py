@@ -17,7 +17,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_with_exact_statistics_a_response_is_gamma(
     batches: list[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    """Normalised to variance 1 and scaled by one gamma for all channels, with beta 0, a layer's deviation is |gamma|."""
+    """Normalized to variance 1 and scaled by one gamma for all channels, with beta 0, a layer's deviation is |gamma|."""
     net = build("resnet8", num_classes=10, in_channels=1)
     gammas = {}
     for index, (name, module) in enumerate(net.response_layers()):

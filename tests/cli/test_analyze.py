@@ -1,4 +1,4 @@
-"""`reslearn analyse`: what it prints, what it leaves in the run, and one line for what is no run."""
+"""`reslearn analyze`: what it prints, what it leaves in the run, and one line for what is no run."""
 
 import json
 import shutil
@@ -11,14 +11,14 @@ import typer
 from typer.testing import CliRunner
 
 from reslearn import recipes
-from reslearn.cli.analyze import analyse
+from reslearn.cli.analyze import analyze
 from reslearn.interop.bundle import BundleError
 from reslearn.report import run_page
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import evaluate_bundle, train_recipe
 
 APP = typer.Typer()
-APP.command()(analyse)
+APP.command()(analyze)
 
 
 OVERRIDES = [

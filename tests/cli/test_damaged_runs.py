@@ -77,7 +77,7 @@ EDITS = {
 REPORT, EVALUATE, ANALYSE, RESUME = (
     ("report",),
     ("evaluate",),
-    ("analyse", "responses"),
+    ("analyze", "responses"),
     ("train", "--resume", "--out"),
 )
 READS = [
@@ -130,7 +130,7 @@ def test_one_line_and_status_2(
 ) -> None:
     folder = edited(study, tmp_path / "copy", name)
     first, *rest = command
-    arguments = [first, str(folder), *rest] if first == "analyse" else [*command, str(folder)]
+    arguments = [first, str(folder), *rest] if first == "analyze" else [*command, str(folder)]
     status, errors = run(*arguments)
     file, _, tells = EDITS[name]
     assert (status, errors.count("\n")) == (2, 1), errors

@@ -1,4 +1,4 @@
-"""Every dialect goes through: the project's own names and shapes are recognised; written, identified, read and compared bit for bit."""
+"""Every dialect goes through: the project's own names and shapes are recognized; written, identified, read and compared bit for bit."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -78,7 +78,7 @@ def checkpoint_of(shapes: Mapping[str, list[int]]) -> Checkpoint:
 @pytest.mark.parametrize(
     ("dialect", "net", "shapes"), RECORDS, ids=[f"{dialect}-{net}" for dialect, net, _ in RECORDS]
 )
-def test_names_and_shapes_recorded_from_the_project_are_recognised(
+def test_names_and_shapes_recorded_from_the_project_are_recognized(
     dialect: str, net: str, shapes: dict[str, list[int]]
 ) -> None:
     identity = identify_checkpoint(checkpoint_of(shapes))
@@ -201,7 +201,7 @@ def test_a_wide_network_computes_what_its_source_says(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
-    """A prefix, a wrapper, an average, an optimiser and settings: the habits of trainers."""
+    """A prefix, a wrapper, an average, an optimizer and settings: the habits of trainers."""
     net = network(dialects()["cifar-linear"])
     write_weights(net, tmp_path / "plain.pth", dialects()["cifar-linear"])
     state = {

@@ -1,4 +1,4 @@
-"""The counter hash: equal to SplitMix64's finaliser in plain integers, even, and never tied."""
+"""The counter hash: equal to SplitMix64's finalizer in plain integers, even, and never tied."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from reslearn.data.counter import Stream, below, draw, held_out, normal, permuta
 _MASK = 2**64 - 1
 
 
-def _finalise(word: int) -> int:
+def _finalize(word: int) -> int:
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
     return word ^ (word >> 31)
@@ -20,8 +20,8 @@ def _finalise(word: int) -> int:
 def _reference(seed: int, stream: int, epoch: int, index: int) -> int:
     golden, state = 0x9E3779B97F4A7C15, 0
     for word in (seed, stream, epoch):
-        state = _finalise(((state + golden) & _MASK) ^ (word & _MASK))
-    return _finalise(((state + index) & _MASK) ^ golden)
+        state = _finalize(((state + golden) & _MASK) ^ (word & _MASK))
+    return _finalize(((state + index) & _MASK) ^ golden)
 
 
 @given(
@@ -39,9 +39,9 @@ def test_draw_is_the_same_hash_in_unbounded_integers(
 
 
 def test_finaliser_is_that_of_splitmix64() -> None:
-    # first outputs of the published generator from state 0: finalise(golden), finalise(2 golden)
-    assert _finalise(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
-    assert _finalise(2 * 0x9E3779B97F4A7C15 & _MASK) == 0x6E789E6AA1B965F4
+    # first outputs of the published generator from state 0: finalize(golden), finalize(2 golden)
+    assert _finalize(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
+    assert _finalize(2 * 0x9E3779B97F4A7C15 & _MASK) == 0x6E789E6AA1B965F4
 
 
 @pytest.mark.parametrize("limit", [2, 3, 9])
@@ -57,7 +57,7 @@ def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) 
         assert len(torch.bincount(values)) == limit
 
 
-def test_streams_seeds_epochs_and_neighbours_are_independent() -> None:
+def test_streams_seeds_epochs_and_neighbors_are_independent() -> None:
     index = torch.arange(20_000)
     base = below(9, draw(0, Stream.ROW, 0, index))
     others = [

@@ -65,7 +65,7 @@ def test_download_goes_on_where_the_connection_was_cut(site: Site, tmp_path: Pat
     assert len(site.requested) == 4  # nothing is downloaded twice
 
 
-def test_a_later_call_goes_on_too_and_a_whole_part_is_recognised(
+def test_a_later_call_goes_on_too_and_a_whole_part_is_recognized(
     site: Site, tmp_path: Path
 ) -> None:
     archive = tmp_path / "archive.tar.gz"

@@ -84,7 +84,7 @@ def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
         picture(path, mode=mode)
         assert read_picture(path, 7).shape == (7, 7, 3)
     halves = np.zeros((40, 80, 3), np.uint8)
-    halves[:, 30:50] = 255  # only a middle stripe survives the centre square of 40 columns
+    halves[:, 30:50] = 255  # only a middle stripe survives the center square of 40 columns
     Image.fromarray(halves).save(tmp_path / "wide.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "wide.png", 40), halves[:, 20:60])
     exif = Image.Exif()

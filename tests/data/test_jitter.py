@@ -13,7 +13,7 @@ from PIL import Image
 from reslearn import data
 from reslearn.data import DataError, Files, Jitter, Preprocess, image_batches
 from reslearn.data.counter import Stream, below, draw, normal, permutation
-from reslearn.data.jitter import JitteredViews, principal_colours
+from reslearn.data.jitter import JitteredViews, principal_colors
 
 Make = Callable[..., Path]
 SIZE, SHORTER = 16, (256, 480)  # shorter sides of 18 to 34
@@ -37,7 +37,7 @@ def preprocess(files: Files) -> Preprocess:
 
 @pytest.fixture(scope="module")
 def jitter(files: Files) -> Jitter:
-    return Jitter.fit(files, shorter=SHORTER, flip=True, colour=0.1)
+    return Jitter.fit(files, shorter=SHORTER, flip=True, color=0.1)
 
 
 def test_the_number_of_workers_and_the_start_change_nothing(
@@ -97,9 +97,9 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
     files = data.load(tmp_path, size_px=SIZE, stream=True).train
     assert isinstance(files, Files)
     preprocess = Preprocess.fit(files, shorter_px=18)
-    jitter = Jitter.fit(files, shorter=SHORTER, flip=True, colour=0.1)
+    jitter = Jitter.fit(files, shorter=SHORTER, flip=True, color=0.1)
     assert (jitter.shortest_px, jitter.longest_px) == (18, 34)
-    assert jitter.colour is not None
+    assert jitter.color is not None
     x, y = next(image_batches(files, preprocess, batch_size=27, seed=5, augment=jitter))
     seen = Counter[str]()
     for position in range(27):
@@ -124,7 +124,7 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
             5, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, 3 * index + torch.arange(3)
         ).numpy()
         expected = (
-            pixels + alpha @ jitter.colour.double().numpy() - preprocess.mean.numpy()
+            pixels + alpha @ jitter.color.double().numpy() - preprocess.mean.numpy()
         ) / preprocess.scale.numpy()
         np.testing.assert_allclose(
             x[position].permute(1, 2, 0), expected, atol=1.001 / float(preprocess.scale.min())
@@ -148,13 +148,13 @@ def test_draws_stay_in_their_range_and_fill_it(files: Files, preprocess: Preproc
     assert (int(sides.min()), int(sides.max())) == (256, 480)
 
 
-def test_without_flip_and_colour_nothing_but_scale_and_place_is_drawn(
+def test_without_flip_and_color_nothing_but_scale_and_place_is_drawn(
     files: Files, preprocess: Preprocess
 ) -> None:
-    jitter = Jitter.fit(files, shorter=SHORTER, flip=False, colour=None)
-    assert jitter.colour is None
+    jitter = Jitter.fit(files, shorter=SHORTER, flip=False, color=None)
+    assert jitter.color is None
     flipped = JitteredViews(
-        files, preprocess, seed=0, jitter=Jitter.fit(files, shorter=SHORTER, flip=True, colour=None)
+        files, preprocess, seed=0, jitter=Jitter.fit(files, shorter=SHORTER, flip=True, color=None)
     )
     views = JitteredViews(files, preprocess, seed=0, jitter=jitter)
     mirrored = 0
@@ -167,7 +167,7 @@ def test_without_flip_and_colour_nothing_but_scale_and_place_is_drawn(
     assert 0 < mirrored < 18
 
 
-def test_principal_colours_are_those_of_numpy(files: Files) -> None:
+def test_principal_colors_are_those_of_numpy(files: Files) -> None:
     pixels = (
         np.concatenate(
             [
@@ -178,7 +178,7 @@ def test_principal_colours_are_those_of_numpy(files: Files) -> None:
         / 255
     )
     values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
-    moved = principal_colours(files).numpy()
+    moved = principal_colors(files).numpy()
     for row, value, vector in zip(moved, values[::-1], vectors.T[::-1], strict=True):
         np.testing.assert_allclose(
             np.outer(row, row), np.outer(vector, vector) * (255 * value) ** 2, rtol=1e-4, atol=1e-6
@@ -195,7 +195,7 @@ def test_a_broken_picture_is_one_line_when_it_is_met(
     assert isinstance(files, Files)
     preprocess, jitter = (
         Preprocess.fit(files),
-        Jitter.fit(files, shorter=SHORTER, flip=True, colour=None),
+        Jitter.fit(files, shorter=SHORTER, flip=True, color=None),
     )
     broken = files.path(
         int(permutation(0, 0, 15)[8])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from reslearn.data import DataError, read_picture
 from reslearn.data.pictures import (
-    centre,
+    center,
     corners,
     in_proportion,
     offsets,
@@ -66,10 +66,10 @@ def test_a_window_is_what_resizing_all_and_cutting_gives(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_centre_lies_in_the_middle(size: tuple[int, int]) -> None:
+def test_the_center_lies_in_the_middle(size: tuple[int, int]) -> None:
     image, step = noise(*size), min(size) / 24
     top, left = (image.height - 16 * step) / 2, (image.width - 16 * step) / 2
-    near(centre(image, shorter_px=24, size_px=16), slowly(image, step, top, left, 16, 16))
+    near(center(image, shorter_px=24, size_px=16), slowly(image, step, top, left, 16, 16))
 
 
 def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() -> None:
@@ -79,7 +79,7 @@ def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() ->
     np.testing.assert_array_equal(
         window(image, shorter_px=30, size_px=20, top=7, left=11), resized[7:27, 11:31]
     )
-    np.testing.assert_array_equal(centre(image, shorter_px=30, size_px=20), resized[5:25, 10:30])
+    np.testing.assert_array_equal(center(image, shorter_px=30, size_px=20), resized[5:25, 10:30])
     expected = [
         resized[:20, :20],
         resized[:20, 20:],
@@ -122,7 +122,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_seen_alike(tmp_path: Path) ->
     assert open_picture(tmp_path / "large.jpg", 200).size == (800, 600)
     small, full = (
         read_picture(tmp_path / "large.jpg", 24, 30),
-        centre(smooth, shorter_px=30, size_px=24),
+        center(smooth, shorter_px=30, size_px=24),
     )
     np.testing.assert_allclose(small.astype(int), full.astype(int), atol=4)
 

@@ -33,10 +33,10 @@ def test_mean_and_scale_are_those_of_numpy(images: Images, mean: Mean, std: Std)
         "per-channel": pixels.mean((0, 1, 2)),
         "none": np.zeros(3),
     }[mean]
-    centred = pixels - (pixels.mean(0) if mean == "per-pixel" else pixels.mean((0, 1, 2)))
+    centered = pixels - (pixels.mean(0) if mean == "per-pixel" else pixels.mean((0, 1, 2)))
     deviation = {
-        "scalar": np.full(3, centred.std()),
-        "per-channel": centred.std((0, 1, 2)),
+        "scalar": np.full(3, centered.std()),
+        "per-channel": centered.std((0, 1, 2)),
         "none": np.full(3, 255.0),
     }[std]
     preprocess = Preprocess.fit(images, mean=mean, std=std)
@@ -53,7 +53,7 @@ def test_imagenets_mean_and_deviation_are_those_of_torchvision(images: Images) -
     x = Preprocess.fit(images, mean="imagenet", std="imagenet")(images.pixels)
     expected = (images.pixels.numpy() / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(x.permute(0, 2, 3, 1), expected, atol=1e-5)
-    with pytest.raises(DataError, match="three colours, and these images have 1"):
+    with pytest.raises(DataError, match="three colors, and these images have 1"):
         Preprocess.fit(images_of(np.zeros((3, 2, 2, 1), np.uint8)), std="imagenet")
 
 
@@ -148,5 +148,5 @@ def test_whole_pictures_lose_the_mean_of_their_channels(images: Images) -> None:
     torch.testing.assert_close(preprocess.normalise_whole(larger), expected)
     per_channel = Preprocess.fit(images, mean="per-channel")
     assert torch.equal(
-        per_channel.normalise_whole(images.pixels), per_channel.normalise(images.pixels)
+        per_channel.normalise_whole(images.pixels), per_channel.normalize(images.pixels)
     )

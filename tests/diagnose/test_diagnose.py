@@ -140,7 +140,7 @@ def data():
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["verdict"] == "degradation", told["because"]
-    scores = told["train_scores"]  # the deep network can hold what the shallow one learnt
+    scores = told["train_scores"]  # the deep network can hold what the shallow one learned
     assert scores["constructed"] == pytest.approx(scores["shallow"], abs=1e-4)
     assert "constructed" in told["because"] and "trained on from there" in told["because"]
     assert (tmp_path / told["page"]).is_file()
@@ -214,7 +214,7 @@ def test_seeds_that_are_one_are_told() -> None:
     )
 
 
-def test_loss_and_optimiser_of_ones_own() -> None:
+def test_loss_and_optimizer_of_ones_own() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
 
@@ -283,7 +283,7 @@ def test_guessing_is_the_best_constant_answer_to_the_loss(
             {"optimizer": lambda parameters, lr: torch.optim.LBFGS(parameters, lr), "lr": 1.0},
             "cannot make a step.*closure",
         ),
-        ({"optimizer": lambda parameters, lr: None, "lr": 1.0}, "the optimiser is a NoneType"),
+        ({"optimizer": lambda parameters, lr: None, "lr": 1.0}, "the optimizer is a NoneType"),
         ({"batch_size": 0}, "batch_size 0"),
         (
             {"build": lambda: nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4))},

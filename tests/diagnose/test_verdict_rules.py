@@ -15,7 +15,7 @@ def around(mean: float, n: int = 4) -> list[float]:
 
 
 def evidence(
-    neighbours: float = 0.3, n: int = 4, held: dict[str, float] | None = None, **given: Any
+    neighbors: float = 0.3, n: int = 4, held: dict[str, float] | None = None, **given: Any
 ) -> Scores:
     """`deep=0.9` is the training score; held-out ones are 0.02 higher unless given."""
     others = ("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers", "narrows")
@@ -28,7 +28,7 @@ def evidence(
         train=train,
         held=held_out,
         held_at_half=extra.pop("held_at_half", held_out),
-        neighbours=neighbours,
+        neighbors=neighbors,
         looks=4,
         **extra,
     )
@@ -43,9 +43,9 @@ CASES: dict[str, tuple[str, Scores]] = {
         evidence(deep=0.1, shallow=0.12, shortcuts=0.01),
     ),
     "too few layers for depth to hurt": ("healthy", evidence(deep=0.4, num_layers=4)),
-    "too few layers, and nothing learnt": (
+    "too few layers, and nothing learned": (
         "undecided",
-        evidence(deep=1.0, neighbours=0.3, num_layers=4),
+        evidence(deep=1.0, neighbors=0.3, num_layers=4),
     ),
     "many layers that cannot be left out": ("undecided", evidence(deep=0.4, num_layers=20)),
     "layers that cannot be counted": ("undecided", evidence(deep=0.4)),
@@ -65,7 +65,7 @@ CASES: dict[str, tuple[str, Scores]] = {
     ),
     "nothing learns": (
         "undecided",
-        evidence(deep=1.0, shallow=1.0, shallowest=1.0, shortcuts=1.0, neighbours=0.3),
+        evidence(deep=1.0, shallow=1.0, shallowest=1.0, shortcuts=1.0, neighbors=0.3),
     ),
     "not too small where shortcuts fit": (
         "undecided",
@@ -93,7 +93,7 @@ CASES: dict[str, tuple[str, Scores]] = {
     ),
     "dead": ("dead units", evidence(deep=0.9, shallow=0.9, initialised=0.2, dead_shares=[0.8] * 4)),
     "a step too large": ("bad learning rate", evidence(deep=0.1, shallow=0.1, given=0.8)),
-    "nothing is learnt at any rate, though one diverges": (
+    "nothing is learned at any rate, though one diverges": (
         "undecided",
         evidence(deep=1.0, shallow=1.0, given=2.0),
     ),
@@ -105,7 +105,7 @@ CASES: dict[str, tuple[str, Scores]] = {
     "unscaled": ("data fault", evidence(deep=0.7, shallow=0.7, standardised=0.1)),
     "nothing to be learned": (
         "data fault",
-        evidence(neighbours=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3}),
+        evidence(neighbors=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3}),
     ),
     "constant inputs": ("data fault", evidence(fault="inputs do not vary", deep=0.1)),
     "a bottleneck between": (
@@ -137,14 +137,14 @@ CASES: dict[str, tuple[str, Scores]] = {
         evidence(deep=0.0, num_layers=4, held={"deep": 0.8}),
     ),
     "one seed": ("undecided", evidence(n=1, deep=0.7, shallow=0.2)),
-    "nothing yet": ("undecided", Scores(train={}, held={}, held_at_half={}, neighbours=1.0)),
+    "nothing yet": ("undecided", Scores(train={}, held={}, held_at_half={}, neighbors=1.0)),
     "noise": (
         "undecided",
         Scores(
             train={"deep": [0.1, 0.9, 0.3], "shallow": [0.5, 0.2, 0.1]},
             held={"deep": [0.5] * 3, "shallow": [0.5] * 3},
             held_at_half={"deep": [0.5] * 3},
-            neighbours=0.3,
+            neighbors=0.3,
         ),
     ),
 }
@@ -185,7 +185,7 @@ def test_a_slow_network_is_known_by_longer_trials_alone() -> None:
 
 def test_too_small_is_only_what_surely_is_not_too_deep() -> None:
     train = {"deep": [1.0, 0.7, 1.0], "shallow": [0.2, 0.2, 0.25], "wide": [0.03] * 3}
-    given = Scores(train=train, held=train, held_at_half=train, neighbours=0.3, looks=4)
+    given = Scores(train=train, held=train, held_at_half=train, neighbors=0.3, looks=4)
     assert decide(given).name == "undecided"
 
 
@@ -197,7 +197,7 @@ def test_more_looks_ask_for_more() -> None:
     given = {"deep": [0.30, 0.34, 0.38], "shallow": [0.2, 0.21, 0.22]}
     held = {"deep": [0.3] * 3, "shallow": [0.3] * 3}
     once, often = (
-        Scores(train=given, held=held, held_at_half=held, neighbours=0.2, looks=looks)
+        Scores(train=given, held=held, held_at_half=held, neighbors=0.2, looks=looks)
         for looks in (1, 50)
     )
     assert decide(once).name == "degradation"

@@ -45,7 +45,7 @@ def test_a_test_of_the_map_exists(name: str) -> None:
 
 @pytest.mark.parametrize("typed", COMMANDS)
 def test_a_command_of_the_map_is_one(typed: str) -> None:
-    """Down to the table or figure, and to what `analyse` looks at."""
+    """Down to the table or figure, and to what `analyze` looks at."""
     words = typed.split()
     command = get_command(app)
     while isinstance(command, TyperGroup) and words:
@@ -55,7 +55,7 @@ def test_a_command_of_the_map_is_one(typed: str) -> None:
     assert not isinstance(command, TyperGroup), f"{typed}: and then?"
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options
-    assert not typed.startswith("analyse") or words[1] in {what.value for what in What}
+    assert not typed.startswith("analyze") or words[1] in {what.value for what in What}
 
 
 @pytest.mark.parametrize("place", RESULTS)

@@ -30,7 +30,7 @@ def test_equals_the_statistics_of_the_batches() -> None:
 
 
 def test_short_batches_are_left_out() -> None:
-    """One image on maps of 1 x 1 could not even be normalised."""
+    """One image on maps of 1 x 1 could not even be normalized."""
     x = torch.randn(9, 3, 1, 1)
     nets = [nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2)]
     recompute_batch_norm(nets[0], batches_of(x, 4))

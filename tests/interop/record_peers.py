@@ -85,7 +85,7 @@ def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[
             channels = width * 4
 
 
-def normalised(
+def normalized(
     convolution: str, batch_norm: str, shape: list[int], leaves: tuple[str, ...]
 ) -> Shapes:
     """A convolution's weight, and a batch norm's."""
@@ -106,14 +106,14 @@ def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
     if dialect in ("mmpretrain-c", "mmpretrain-d"):
         shapes: Shapes = {}
         for number, (channels, width) in enumerate(((3, 32), (32, 32), (32, 64))):
-            shapes |= normalised(
+            shapes |= normalized(
                 f"backbone.stem.{number}.conv",
                 f"backbone.stem.{number}.bn",
                 [width, channels, 3, 3],
                 leaves,
             )
     else:
-        shapes = normalised(
+        shapes = normalized(
             *stem.get(dialect, ("backbone.conv1", "backbone.bn1")), [64, 3, 7, 7], leaves
         )
     for stage, block, layers in bottlenecks((3, 4, 6, 3)):
@@ -122,7 +122,7 @@ def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
                 name = f"res{stage + 2}.{block}." + (
                     "shortcut" if layer == "projection" else f"conv{layer}"
                 )
-                shapes |= normalised(name, f"{name}.norm", shape, leaves)
+                shapes |= normalized(name, f"{name}.norm", shape, leaves)
             else:
                 begin = (
                     f"layer{stage + 1}.{block}."
@@ -136,7 +136,7 @@ def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
                     ("downsample.1", "downsample.2") if pooled else ("downsample.0", "downsample.1")
                 )
                 pair = projection if layer == "projection" else (f"conv{layer}", f"bn{layer}")
-                shapes |= normalised(begin + pair[0], begin + pair[1], shape, leaves)
+                shapes |= normalized(begin + pair[0], begin + pair[1], shape, leaves)
     head = {"detectron2": "stem.fc", "maskrcnn-benchmark": None}.get(dialect, "head.fc")
     shapes |= {f"{head}.weight": [1000, 2048], f"{head}.bias": [1000]} if head else {}
     return {"resnet50d" if dialect == "mmpretrain-d" else "resnet50": shapes}
@@ -214,17 +214,17 @@ CIFAR: dict[
 def cifar(dialect: str) -> dict[str, Shapes]:
     """Their resnet20, with a projection where the shape changes or none (option A has no weights)."""
     stem, beginning, pairs, projection, head = CIFAR[dialect]
-    shapes = normalised(*stem, [16, 3, 3, 3], COUNTED)
+    shapes = normalized(*stem, [16, 3, 3, 3], COUNTED)
     channels = 16
     for stage, width in enumerate((16, 32, 64), start=1):
         for block in range(3):
             begin = beginning.format(stage=stage, block=block, block1=block + 1)
             for (convolution, batch_norm), incoming in zip(pairs, (channels, width), strict=True):
-                shapes |= normalised(
+                shapes |= normalized(
                     begin + convolution, begin + batch_norm, [width, incoming, 3, 3], COUNTED
                 )
             if projection and channels != width:
-                shapes |= normalised(
+                shapes |= normalized(
                     begin + projection[0], begin + projection[1], [width, channels, 1, 1], COUNTED
                 )
             channels = width

@@ -168,7 +168,7 @@ CHANGES: dict[str, Change] = {
     "preprocessing is nested deeply": lambda metadata, tensors: metadata.update(
         preprocess="[" * 100_000
     ),
-    "preprocessing for grey images": lambda metadata, tensors: metadata.update(
+    "preprocessing for gray images": lambda metadata, tensors: metadata.update(
         preprocess='{"size_px": 8, "channels": 1, "mean": [0], "scale": [1], "padding": "black"}'
     ),
     "a tensor less": lambda metadata, tensors: tensors.pop("stem.conv.weight"),

@@ -1,4 +1,4 @@
-"""Axes, thinning, labels, colours: what the inline SVG and the PNG share."""
+"""Axes, thinning, labels, colors: what the inline SVG and the PNG share."""
 
 import io
 import itertools
@@ -67,7 +67,7 @@ def test_ticks_read_as_the_paper_labels_them(x, labels):
     assert x_axis(figure(Series("a", x, [1] * len(x)))).labels == labels
 
 
-def test_a_log_axis_is_labelled_in_decades_and_errors_start_at_zero():
+def test_a_log_axis_is_labeled_in_decades_and_errors_start_at_zero():
     assert y_axis(figure(Series("a", [1, 2], [1e-8, 1.0]), y_log=True)).labels == (
         "10⁻⁸",
         "10⁻⁶",
@@ -159,9 +159,9 @@ def test_a_point_that_no_line_joins_to_another_has_a_marker() -> None:
         assert [point[:2] for point in marked(drawn, drawn.points())] == [(2, 5.0)]
 
 
-def test_colours_have_contrast_on_their_ground_and_differ_by_marker():
-    assert min(contrast(colour, LIGHT_GROUND) for colour in LIGHT) >= 3
-    assert min(contrast(colour, DARK_GROUND) for colour in DARK) >= 3
+def test_colors_have_contrast_on_their_ground_and_differ_by_marker():
+    assert min(contrast(color, LIGHT_GROUND) for color in LIGHT) >= 3
+    assert min(contrast(color, DARK_GROUND) for color in DARK) >= 3
     assert len({name for name, _, _ in MARKS}) == len(MARKS) == len(LIGHT) == len(DARK)
     assert len({(group % NUM_COLOURS, mark_of(group)) for group in range(64)}) == 64
     assert contrast("#000000", "#ffffff") == pytest.approx(21)

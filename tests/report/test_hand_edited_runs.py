@@ -158,7 +158,7 @@ def test_an_edit_is_refused_in_one_line_or_does_no_harm(
             "model.shortcut = \"D\": input should be 'A', 'B' or 'C'",
         ),
         ("recipe.json", ("seed",), "1", 'seed = "1": a whole number is needed'),
-        ("recipe.json", ("model", "colour"), 2, "unknown key model.colour = 2; allowed here: "),
+        ("recipe.json", ("model", "color"), 2, "unknown key model.color = 2; allowed here: "),
         ("environment.json", (), [], "a table is expected"),
         (
             "environment.json",

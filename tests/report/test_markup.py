@@ -112,7 +112,7 @@ def test_no_request_leaves_and_only_our_script_may_run():
     )
 
 
-def test_tables_are_real_and_verdicts_need_no_colour():
+def test_tables_are_real_and_verdicts_need_no_color():
     rows = [
         [outcome, value, Verdict(outcome)]
         for outcome, value in (("shown", 1.0), ("not shown", -2), ("undecided", math.nan))

@@ -63,18 +63,18 @@ def test_a_folder_that_the_machine_does_not_see_is_one_line(tmp_path: Path) -> N
         )
 
 
-def test_a_task_that_is_cancelled_waits_for_the_checkpoint(tmp_path: Path) -> None:
+def test_a_task_that_is_canceled_waits_for_the_checkpoint(tmp_path: Path) -> None:
     (job,) = jobs_for(tmp_path, "long")
 
     def cancel() -> None:  # as Ray does it: KeyboardInterrupt in the main thread
         wait_for((job.folder / "metrics.jsonl").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
-    canceller = threading.Thread(target=cancel)
-    canceller.start()
+    canceler = threading.Thread(target=cancel)
+    canceler.start()
     with pytest.raises(KeyboardInterrupt):
         task(job, tmp_path)
-    canceller.join()
+    canceler.join()
     assert int((job.folder / "checkpoint").read_text()) > 0
 
 

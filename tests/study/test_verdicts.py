@@ -96,7 +96,7 @@ def test_no_needs_every_shallower_depth() -> None:
     )
 
 
-def test_a_diverged_run_never_helps_the_answer_that_its_absence_favours() -> None:
+def test_a_diverged_run_never_helps_the_answer_that_its_absence_favors() -> None:
     degrades = {56: [50.0, 51.0, 52.0, 53.0], 20: [9.0, 9.1, 9.2, 9.3]}
     assert (
         degradation_verdict(

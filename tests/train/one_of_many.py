@@ -112,8 +112,8 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
         }
 
 
-def normalise(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
-    """Outputs, gradients and running statistics of a batch norm on this process's share, synchronised."""
+def normalize(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
+    """Outputs, gradients and running statistics of a batch norm on this process's share, synchronized."""
     with processes_here("cpu") as processes:
         share, aim = (
             whole.chunk(processes.count)[processes.rank].clone() for whole in (x, targets)

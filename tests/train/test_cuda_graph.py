@@ -22,7 +22,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("steps_before", [0, 2])
 def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: int) -> None:
-    """Also not in the bits of the steps that follow, whether the optimiser had begun or not."""
+    """Also not in the bits of the steps that follow, whether the optimizer had begun or not."""
     torch.manual_seed(0)
     net = build("resnet8", num_classes=10).train()
     twin = copy.deepcopy(net)

@@ -125,7 +125,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ..
         3 + 2 * torch.randn(shape, dtype=torch.float64),
         torch.randn(shape, dtype=torch.float64),
     )
-    ours, theirs = values(on_processes(2, one_of_many.normalise, x, targets, norm))
+    ours, theirs = values(on_processes(2, one_of_many.normalize, x, targets, norm))
 
     whole = x.clone().requires_grad_()
     y = norm(whole)

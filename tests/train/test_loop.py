@@ -1,4 +1,4 @@
-"""The loop and `fit`: any module, loss and optimiser; accumulation equals the whole batch; the paper's warm-up; what stops it."""
+"""The loop and `fit`: any module, loss and optimizer; accumulation equals the whole batch; the paper's warm-up; what stops it."""
 
 import itertools
 import math
@@ -185,7 +185,7 @@ def test_a_warm_up_of_some_steps_waits_for_nothing_else() -> None:
 
 @given(accumulate=st.sampled_from([1, 2, 3, 4, 6, 12]))
 def test_accumulation_equals_the_whole_batch(accumulate: int) -> None:
-    """Where nothing normalises over the batch."""
+    """Where nothing normalizes over the batch."""
     x, y = (
         torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
         torch.arange(12) % 10,

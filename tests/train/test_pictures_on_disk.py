@@ -219,7 +219,7 @@ def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
         ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are 224"),
         ("data.jitter=[480, 256]", r"jitter = \[480, 256\]"),
         ("data.size_px=none", "jitter needs size_px"),
-        ("data.jitter=none", "colour = 0.1 goes with jitter"),
+        ("data.jitter=none", "color = 0.1 goes with jitter"),
     ):
         with pytest.raises(recipes.RecipeError, match=tells):
             recipes.load("imagenet", overrides=[override])
@@ -242,7 +242,7 @@ def test_the_recipe_holds_the_values_of_the_paper() -> None:
         0.1,
         256,
     )
-    assert (options.size_px, options.jitter, options.colour, options.flip, options.mean) == (
+    assert (options.size_px, options.jitter, options.color, options.flip, options.mean) == (
         224,
         (256, 480),
         0.1,
@@ -251,9 +251,9 @@ def test_the_recipe_holds_the_values_of_the_paper() -> None:
     )
     assert recipe.data.validation_images > 0  # val/ decides nothing
     smoke = recipes.load("imagenet-smoke").data
-    assert (smoke.jitter, smoke.colour, smoke.flip, smoke.mean) == (
+    assert (smoke.jitter, smoke.color, smoke.flip, smoke.mean) == (
         options.jitter,
-        options.colour,
+        options.color,
         options.flip,
         options.mean,
     )

@@ -1,4 +1,4 @@
-"""Killed at any step and resumed: weights, state of the optimiser and logged losses equal those of the unbroken run bit for bit."""
+"""Killed at any step and resumed: weights, state of the optimizer and logged losses equal those of the unbroken run bit for bit."""
 
 import itertools
 import multiprocessing

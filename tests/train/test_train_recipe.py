@@ -377,6 +377,6 @@ def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None
     assert json.loads((tmp_path / "without" / "result.json").read_text())["test_touched"] == 1
 
 
-def test_what_a_mean_of_three_colours_cannot_be_of_is_told_before_anything_is_trained() -> None:
-    with pytest.raises(ValueError, match="three colours, and these images have 1"):
+def test_what_a_mean_of_three_colors_cannot_be_of_is_told_before_anything_is_trained() -> None:
+    with pytest.raises(ValueError, match="three colors, and these images have 1"):
         check_recipes([recipes.load("digits", overrides=["data.mean=imagenet"])], data_dir=None)

@@ -22,7 +22,7 @@ from reslearn.analysis.landscape import (
     along,
     barrier,
     between,
-    filter_normalised,
+    filter_normalized,
     grid,
     moved,
 )
@@ -68,7 +68,7 @@ __all__ = [
     "check_same_recipe",
     "construct",
     "droppable",
-    "filter_normalised",
+    "filter_normalized",
     "first_to_last",
     "forward_signal",
     "gradients",

@@ -127,7 +127,7 @@ def moved(net: Network, steps: Iterable[tuple[Direction, float]]) -> Network:
 
 
 @torch.no_grad()
-def filter_normalised(net: Network, *, seed: int, number: int = 0) -> dict[str, Tensor]:
+def filter_normalized(net: Network, *, seed: int, number: int = 0) -> dict[str, Tensor]:
     """The random direction `number` of a seed: each filter as long as the net's own; zero for biases and batch norm."""
     generator = torch.Generator().manual_seed(seed * 1_000 + number)
     direction = {}

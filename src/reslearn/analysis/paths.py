@@ -146,10 +146,10 @@ def paths(net: Network, x: Tensor, y: Tensor, *, draws: int = 10, seed: int = 0)
             for through in tried:
                 norms[-1].append(_norm(backward.path(through)))
                 advance(1)
-    return summarise(norms, gradient_norm=_norm(backward.gradient(["both"] * n)))
+    return summarize(norms, gradient_norm=_norm(backward.gradient(["both"] * n)))
 
 
-def summarise(norms: Sequence[Sequence[float]], *, gradient_norm: float) -> Paths:
+def summarize(norms: Sequence[Sequence[float]], *, gradient_norm: float) -> Paths:
     """Paths of 0, 1, ... n blocks from the norms drawn for each length. Shares are NaN where every norm is zero."""
     n = len(norms) - 1
     share = [math.comb(n, length) / 2**n for length in range(n + 1)]

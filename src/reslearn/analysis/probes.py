@@ -1,6 +1,6 @@
 """Linear probes: what a linear reader can tell from each stage (Sec. 1: levels of features "enriched by the number of stacked layers").
 
-Each stage's output is averaged over positions, as the network's own head does, standardised, and brought to one dimension for all
+Each stage's output is averaged over positions, as the network's own head does, standardized, and brought to one dimension for all
 stages by principal components of the training images: without that a wider stage would win by its width. Logistic regression reads the
 class. Positions are given up on purpose: with a grid of them a reader of the stem would be handed a small image nearly whole.
 Shapes: a stage's output [B, C, H, W]; features [B, D], D equal for all stages.
@@ -41,7 +41,7 @@ def probes(
 ) -> list[StageProbe]:
     """A probe for each of `net.stages`, in order, fitted on `train` and read on `test`, network in evaluation mode.
 
-    `dimension` is lowered for all stages alike to that of the narrowest. `seed` fixes what the randomised components need.
+    `dimension` is lowered for all stages alike to that of the narrowest. `seed` fixes what the randomized components need.
     ValueError for a dimension below 1, or fewer than two classes.
     """
     if dimension < 1:

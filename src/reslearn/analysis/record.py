@@ -1,4 +1,4 @@
-"""A whole analysis of one run as plain JSON values, as `reslearn analyse` prints it and `analysis/NAME.json` keeps it."""
+"""A whole analysis of one run as plain JSON values, as `reslearn analyze` prints it and `analysis/NAME.json` keeps it."""
 
 from dataclasses import asdict
 from typing import Any
@@ -115,7 +115,7 @@ def landscape_record(
     trained = subject.network()
     start, end = (subject.network(0), trained) if other is None else (trained, other.network())
     first, second = (
-        landscape.filter_normalised(trained, seed=seed, number=number) for number in range(2)
+        landscape.filter_normalized(trained, seed=seed, number=number) for number in range(2)
     )
     return {
         "model": subject.recipe["model"]["name"],

@@ -1,4 +1,4 @@
-"""`reslearn analyse RUN WHAT`: one trained net looked into (Fig. 7, claims C9 and C14; Veit et al. 2016; Li et al. 2018)."""
+"""`reslearn analyze RUN WHAT`: one trained net looked into (Fig. 7, claims C9 and C14; Veit et al. 2016; Li et al. 2018)."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 EXAMPLES = (
-    "reslearn analyse runs/digits responses",
-    "reslearn analyse runs/digits gradients --json",
-    "reslearn analyse runs/digits probes",
-    "reslearn analyse runs/digits lesion --draws 10",
-    "reslearn analyse runs/digits paths --seed 1",
-    "reslearn analyse runs/digits landscape --with runs/digits-seed1 --grid 0",
+    "reslearn analyze runs/digits responses",
+    "reslearn analyze runs/digits gradients --json",
+    "reslearn analyze runs/digits probes",
+    "reslearn analyze runs/digits lesion --draws 10",
+    "reslearn analyze runs/digits paths --seed 1",
+    "reslearn analyze runs/digits landscape --with runs/digits-seed1 --grid 0",
 )
 
 
@@ -44,7 +44,7 @@ _ARGUMENTS = {"images": "num_images", "points": "num_points", "grid": "num_grid"
 _IMAGES_HELP = "How many images, evenly spaced; default: 10,000 (responses), 512 (gradients), 1,000 (lesion), 128 (paths), 500 (landscape)."
 
 
-def analyse(
+def analyze(
     run: Annotated[Path, typer.Argument(help="The folder of a complete run.")],
     what: Annotated[What, typer.Argument(help="What is looked at; see above.")],
     images: Annotated[int | None, typer.Option(min=1, help=_IMAGES_HELP)] = None,

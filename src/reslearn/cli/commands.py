@@ -74,7 +74,7 @@ add("train", train.train, train.EXAMPLES)
 add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add("study", study.study, study.EXAMPLES)
 add("report", report.report, report.EXAMPLES)
-add("analyse", analyze.analyse, analyze.EXAMPLES)
+add("analyze", analyze.analyze, analyze.EXAMPLES)
 add("diagnose", diagnose.diagnose, diagnose.EXAMPLES)
 
 paper_group = group(

@@ -91,7 +91,7 @@ def diagnose(
 ) -> None:
     """Tell by experiment whether depth hurts a network, or what else does.
 
-    Builds the networks that would be better if the suspected cause were true (shallower, with shortcuts, newly initialised, ...), trains
+    Builds the networks that would be better if the suspected cause were true (shallower, with shortcuts, newly initialized, ...), trains
     them on equal budgets with paired seeds, each at its best of a few learning rates, and judges by rules written beforehand. With
     --patch, what to change is written: a diff of FILE.py where BUILD is a function in it, a new file around BUILD otherwise.
     Ctrl-C ends it with the verdict of the evidence so far.

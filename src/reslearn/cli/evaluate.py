@@ -45,7 +45,7 @@ def evaluate(
     """Measure loss and error of a trained network on clean images.
 
     Of several networks, and of several views, the softmax scores are averaged. Lengths are the paper's for crops of 224 pixels and in
-    proportion for others: ten-crop takes four corners and the centre at a shorter side of 256, and their mirror images; multi-scale
+    proportion for others: ten-crop takes four corners and the center at a shorter side of 256, and their mirror images; multi-scale
     shows whole pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a folder of images. Intervals
     in brackets hold 95 % and are over images: what another sample of as many would give, not what another seed of training would.
     """

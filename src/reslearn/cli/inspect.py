@@ -40,7 +40,7 @@ def inspect(
     normalize: Annotated[
         bool,
         typer.Option(
-            "--normalize/--no-normalize", help="With batch normalisation, or with biases."
+            "--normalize/--no-normalize", help="With batch normalization, or with biases."
         ),
     ] = True,
     num_classes: Annotated[

@@ -1,4 +1,4 @@
-"""In-memory loaders: whole batches are gathered, normalised, padded, cropped and mirrored by tensor operations on the training device.
+"""In-memory loaders: whole batches are gathered, normalized, padded, cropped and mirrored by tensor operations on the training device.
 
 Augmentation as in Sec. 4.2. Gives the same batches, bit for bit, as the per-image path (per_image.py), at a hundredth of its cost.
 Shapes: B batch, H = W = size_px, C channels; pixels uint8 [B, H, W, C], batches float32 [B, C, H, W] in channels_last memory.
@@ -40,7 +40,7 @@ def train_batches(
     """
     check_position(batch_size, start_step, share)
     views = ViewSequence(seed=seed, num_images=len(images), augment=augment, device=device)
-    preprocess.normalise(
+    preprocess.normalize(
         images.pixels[:1]
     )  # says now, not at the first batch, that shapes do not fit
     return _train_batches(
@@ -71,9 +71,9 @@ def _train_batches(
         if (
             preprocess.padding == "after-mean"
         ):  # Paper: the mean is subtracted first, so what is padded is exactly 0
-            seen = crop_and_flip(preprocess.normalise(pixels), views, reach_px)
+            seen = crop_and_flip(preprocess.normalize(pixels), views, reach_px)
         else:
-            seen = preprocess.normalise(crop_and_flip(pixels, views, reach_px))
+            seen = preprocess.normalize(crop_and_flip(pixels, views, reach_px))
         yield seen.permute(0, 3, 1, 2), images.labels.index_select(0, views.index)
         step += 1
 
@@ -85,7 +85,7 @@ def eval_batches(
     batch_size: int = 500,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Each image once, in order, as it is (the paper's single view; of a picture file the centre); the last batch may be short.
+    """Each image once, in order, as it is (the paper's single view; of a picture file the center); the last batch may be short.
 
     Raises:
         ValueError: for a batch size below 1.

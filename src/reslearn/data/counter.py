@@ -1,7 +1,7 @@
 """A counter-based hash instead of a random generator: every draw is a pure function of (seed, stream, epoch, index).
 
 Nothing has to be restored on resume, nothing depends on the number of workers, and the same draws come out on any device. The
-finaliser is that of SplitMix64 (Steele, Lea, Flood 2014): two's complement int64 stands for uint64, products wrap around.
+finalizer is that of SplitMix64 (Steele, Lea, Flood 2014): two's complement int64 stands for uint64, products wrap around.
 """
 
 import math
@@ -34,7 +34,7 @@ def _logical_shift_right(word: Tensor, bits: int) -> Tensor:
     return (word >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _finalise(word: Tensor) -> Tensor:
+def _finalize(word: Tensor) -> Tensor:
     word = (word ^ _logical_shift_right(word, 30)) * _FIRST
     word = (word ^ _logical_shift_right(word, 27)) * _SECOND
     return word ^ _logical_shift_right(word, 31)
@@ -47,8 +47,8 @@ def draw(
     state = torch.zeros((), dtype=torch.int64)
     for word in (seed, stream, epoch):
         signed = (word + 2**63) % 2**64 - 2**63  # any Python integer is a valid seed
-        state = _finalise((state + _GOLDEN) ^ signed)
-    return _finalise((int(state) + index) ^ _GOLDEN)
+        state = _finalize((state + _GOLDEN) ^ signed)
+    return _finalize((int(state) + index) ^ _GOLDEN)
 
 
 def below(limit: int, bits: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

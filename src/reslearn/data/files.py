@@ -32,7 +32,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Files:
-    """Labelled picture files; their pixels may have any size. `size_px` is the side of what a network is to see of them.
+    """Labeled picture files; their pixels may have any size. `size_px` is the side of what a network is to see of them.
 
     Image i is the `rows[i]`-th name of the listing, and of class `labels[i]`. Parts of a set share its names.
     """

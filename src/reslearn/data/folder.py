@@ -28,7 +28,7 @@ _AHEAD = 64  # pictures: enough to keep the threads busy
 
 
 def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = False) -> ImageData:
-    """A folder of images as RGB; in memory with the shorter side made `size_px` (64 if None) and the centre cut out.
+    """A folder of images as RGB; in memory with the shorter side made `size_px` (64 if None) and the center cut out.
 
     With `stream` the sets are `Files`, whose pictures keep their own size, and `size_px` (224 if None) says what a network is to see of
     them. The fingerprint is then one of names and sizes in bytes, and says so: to decode a million images would take an hour.

@@ -18,7 +18,7 @@ from reslearn.data.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images. `subset` shares memory, nothing here copies on the CPU."""
+    """Labeled images. `subset` shares memory, nothing here copies on the CPU."""
 
     pixels: UInt8[Tensor, "n h w c"]
     labels: Int64[Tensor, "n"]

@@ -1,4 +1,4 @@
-"""The training view of Sec. 3.4: shorter side drawn, a random crop, its mirror image or not, colours moved along their main directions.
+"""The training view of Sec. 3.4: shorter side drawn, a random crop, its mirror image or not, colors moved along their main directions.
 
 Every draw is a pure function of (seed, epoch, index of the image), as in views.py; positions are counted alike, epochs joined.
 Shapes: S = size_px, the side of the crop; pixels uint8 [S, S, 3]; B images a batch.
@@ -16,41 +16,41 @@ from torch.utils.data import Dataset
 from reslearn.data.counter import Stream, below, draw, normal, permutation
 from reslearn.data.files import Files
 from reslearn.data.pictures import in_proportion, offsets, open_picture, window
-from reslearn.data.preprocess import Preprocess, chunks_of_centres
+from reslearn.data.preprocess import Preprocess, chunks_of_centers
 
 _FITTED_ON = 1_000  # pictures: fifty million pixels at 224 px
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Jitter:
-    """Paper: shorter side uniform in [256, 480], a 224 crop, mirrored or not, the colour augmentation of AlexNet.
+    """Paper: shorter side uniform in [256, 480], a 224 crop, mirrored or not, the color augmentation of AlexNet.
 
-    `colour` [3, 3] gives grey levels: three standard normal draws times it are added to all pixels of an image; None: nothing is.
+    `color` [3, 3] gives gray levels: three standard normal draws times it are added to all pixels of an image; None: nothing is.
     """
 
     shortest_px: int
     longest_px: int
     flip: bool = True
-    colour: Float32[Tensor, "3 3"] | None = None
+    color: Float32[Tensor, "3 3"] | None = None
 
     @classmethod
     def fit(
-        cls, files: Files, *, shorter: tuple[int, int], flip: bool, colour: float | None
+        cls, files: Files, *, shorter: tuple[int, int], flip: bool, color: float | None
     ) -> "Jitter":
-        """For training images (hand in no others): `shorter` at a crop of 224, in proportion at others; `colour` as in AlexNet, 0.1."""
+        """For training images (hand in no others): `shorter` at a crop of 224, in proportion at others; `color` as in AlexNet, 0.1."""
         shortest, longest = (in_proportion(length, files.size_px) for length in shorter)
-        moved = colour * principal_colours(files.spread(_FITTED_ON)) if colour is not None else None
-        return cls(shortest_px=shortest, longest_px=longest, flip=flip, colour=moved)
+        moved = color * principal_colors(files.spread(_FITTED_ON)) if color is not None else None
+        return cls(shortest_px=shortest, longest_px=longest, flip=flip, color=moved)
 
 
-def principal_colours(files: Files) -> Float32[Tensor, "3 3"]:
-    """Row i: the i-th principal direction of RGB over all pixels of the centres, times its eigenvalue, in grey levels.
+def principal_colors(files: Files) -> Float32[Tensor, "3 3"]:
+    """Row i: the i-th principal direction of RGB over all pixels of the centers, times its eigenvalue, in gray levels.
 
     Deviates: AlexNet's text says "proportional to the eigenvalue" and names no unit. It is taken for pixels between 0 and 1, as
-    re-implementations do; the first direction of photos then moves by some 50 grey levels, times a draw of N(0, 0.1).
+    re-implementations do; the first direction of photos then moves by some 50 gray levels, times a draw of N(0, 0.1).
     """
     total, products, num_pixels = np.zeros(3, np.int64), np.zeros((3, 3), np.int64), 0
-    for chunk in chunks_of_centres(files, None, about="the main colours of"):
+    for chunk in chunks_of_centers(files, None, about="the main colors of"):
         pixels = chunk.reshape(-1, 3).astype(
             np.float64
         )  # sums of products of bytes are whole numbers below 2^53: exact
@@ -72,7 +72,7 @@ def _order(seed: int, epoch: int, num_images: int) -> Int64[Tensor, "n"]:
 
 
 class JitteredViews(Dataset[tuple[Tensor, Tensor, int]]):
-    """Position in training -> (pixels uint8 [S, S, 3], colour shift float32 [3] in grey levels, label). DataError for a broken file."""
+    """Position in training -> (pixels uint8 [S, S, 3], color shift float32 [3] in gray levels, label). DataError for a broken file."""
 
     def __init__(self, files: Files, preprocess: Preprocess, *, seed: int, jitter: Jitter) -> None:
         self.files = files
@@ -100,11 +100,11 @@ class JitteredViews(Dataset[tuple[Tensor, Tensor, int]]):
         if jitter.flip and drawn(Stream.FLIP, 2):
             pixels = pixels[:, ::-1]
         shift = torch.zeros(3)
-        if jitter.colour is not None:
+        if jitter.color is not None:
             three = 3 * index + torch.arange(3)
             shift = (
                 normal(self.seed, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, three).float()
-                @ jitter.colour
+                @ jitter.color
             )
         return torch.from_numpy(pixels.copy()), shift, int(self.files.labels[index])
 
@@ -112,6 +112,6 @@ class JitteredViews(Dataset[tuple[Tensor, Tensor, int]]):
         self, pixels: UInt8[Tensor, "b s s 3"], shift: Float32[Tensor, "b 3"]
     ) -> Float32[Tensor, "b s s 3"]:
         """What the network sees of a batch. Paper: the per-pixel mean is that of the crop, subtracted after mirroring."""
-        return self.preprocess.normalise(pixels).add_(
+        return self.preprocess.normalize(pixels).add_(
             (shift / self.preprocess.scale.to(shift.device))[:, None, None, :]
         )

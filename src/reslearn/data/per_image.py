@@ -1,4 +1,4 @@
-"""The per-image path: one image at a time, read, normalised, padded, cropped and mirrored by numpy; for data that do not fit memory.
+"""The per-image path: one image at a time, read, normalized, padded, cropped and mirrored by numpy; for data that do not fit memory.
 
 With an `Augment` it gives the same batches as `train_batches`, bit for bit: both read the same table of views (views.py). Any object with
 `len` and `[index] -> (uint8 [H, W, C], label)` is then a source; `Images` is one. With a `Jitter` the source are picture files. Step t is
@@ -53,10 +53,10 @@ class ViewsByPosition(Dataset[tuple[Tensor, int]]):
         top, left, flip = int(view.top), int(view.left), bool(view.flip)
         if self.preprocess.padding == "after-mean":
             seen = self._crop_and_flip(
-                self.preprocess.normalise(torch.tensor(pixels)).numpy(), top, left, flip
+                self.preprocess.normalize(torch.tensor(pixels)).numpy(), top, left, flip
             )
             return torch.from_numpy(seen), label
-        return self.preprocess.normalise(
+        return self.preprocess.normalize(
             torch.from_numpy(self._crop_and_flip(pixels, top, left, flip))
         ), label
 

@@ -54,7 +54,7 @@ def window(image: Image.Image, *, shorter_px: int, size_px: int, top: float, lef
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
 
 
-def centre(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
+def center(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
     """[S, S, 3]: the window in the middle, to a fraction of a pixel."""
     height, width = (side * shorter_px / min(image.size) for side in (image.height, image.width))
     return window(
@@ -76,14 +76,14 @@ def offsets(image: Image.Image, *, shorter_px: int, size_px: int) -> tuple[int, 
 
 
 def corners(image: Image.Image, *, shorter_px: int, size_px: int) -> list[Pixels]:
-    """Five of [S, S, 3]: top left, top right, bottom left, bottom right of the whole resized picture, and its centre."""
+    """Five of [S, S, 3]: top left, top right, bottom left, bottom right of the whole resized picture, and its center."""
     bottom, right = offsets(image, shorter_px=shorter_px, size_px=size_px)
     places = [(top, left) for top in (0, bottom) for left in (0, right)]
     cut = [
         window(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
         for top, left in places
     ]
-    return [*cut, centre(image, shorter_px=shorter_px, size_px=size_px)]
+    return [*cut, center(image, shorter_px=shorter_px, size_px=size_px)]
 
 
 def whole(image: Image.Image, *, shorter_px: int) -> Pixels:
@@ -93,10 +93,10 @@ def whole(image: Image.Image, *, shorter_px: int) -> Pixels:
 
 
 def read_picture(path: Path, size_px: int, shorter_px: int | None = None) -> Pixels:
-    """A picture file as [S, S, 3]: upright, its shorter side made `shorter_px` (`size_px` if None), the centre cut out.
+    """A picture file as [S, S, 3]: upright, its shorter side made `shorter_px` (`size_px` if None), the center cut out.
 
     Raises:
         DataError: in one line that names the file.
     """
     shorter = size_px if shorter_px is None else shorter_px
-    return centre(open_picture(path, shorter), shorter_px=shorter, size_px=size_px)
+    return center(open_picture(path, shorter), shorter_px=shorter, size_px=size_px)

@@ -2,7 +2,7 @@
 
 Fitted on training images, kept in the bundle, used by training, evaluation, prediction and export alike: y = (x - mean) / scale, mean and
 scale in 8-bit pixel units (0 ... 255). Without a standard deviation the scale is 255. Deviates: the paper names no scale.
-A picture file becomes such pixels by `read`: its shorter side resized to `shorter_px`, the centre of `size_px` cut out (Sec. 3.4).
+A picture file becomes such pixels by `read`: its shorter side resized to `shorter_px`, the center of `size_px` cut out (Sec. 3.4).
 Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out; mean [H, W, C] or [C], scale [C].
 """
 
@@ -31,7 +31,7 @@ Padding = Literal["after-mean", "black"]
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Red, green, blue: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 255, to which most published weights are used."""
-_FITTED_ON = 10_000  # pictures on disk: the mean over them is off by half a grey level, and a million take an hour to decode
+_FITTED_ON = 10_000  # pictures on disk: the mean over them is off by half a gray level, and a million take an hour to decode
 _CHUNK = 256  # images whose squares float32 still adds up without rounding
 
 
@@ -46,7 +46,7 @@ class Preprocess:
     scale: Float32[Tensor, "c"]
     padding: Padding = "after-mean"
     shorter_px: int | None = (
-        None  # of a picture file, before the centre is cut out; None: size_px, all of the centre square
+        None  # of a picture file, before the center is cut out; None: size_px, all of the center square
     )
 
     def __post_init__(self) -> None:
@@ -79,33 +79,33 @@ class Preprocess:
         """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
 
         The standard deviation is that of the images about their mean per pixel, or for another `mean` than that about their mean per
-        channel; per channel or pooled. "imagenet" is not fitted: DataError for images that are not of three colours.
-        Of picture files the centres count, resized as `read` does, of at most 10,000, evenly spread.
+        channel; per channel or pooled. "imagenet" is not fitted: DataError for images that are not of three colors.
+        Of picture files the centers count, resized as `read` does, of at most 10,000, evenly spread.
         """
         size_px, channels = images.size_px, images.channels
         cls.check(mean, std, channels)
         if mean == std == "imagenet":  # nothing to fit, and no picture to decode
-            centre, scale = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+            center, scale = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
             return cls(
                 size_px=size_px,
                 channels=channels,
-                mean=centre,
+                mean=center,
                 scale=scale,
                 padding=padding,
                 shorter_px=shorter_px,
             )
         pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
         channel_mean = pixel_mean.mean(dim=(0, 1))
-        centre = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
+        center = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
         scale = torch.full((channels,), 255.0, dtype=torch.float64)
         if std == "imagenet":
             scale = torch.tensor(IMAGENET_STD)
         elif std != "none":
-            variance = (pixel_square - centre.square()).mean(dim=(0, 1))
+            variance = (pixel_square - center.square()).mean(dim=(0, 1))
             pooled = variance if std == "per-channel" else variance.mean().expand(channels)
             scale = pooled.clamp(
                 min=1.0
-            ).sqrt()  # one grey level at least: images without contrast must not divide by zero
+            ).sqrt()  # one gray level at least: images without contrast must not divide by zero
         given = {"imagenet": torch.tensor(IMAGENET_MEAN), "none": torch.zeros(channels)}
         subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, **given}[mean]
         return cls(
@@ -124,31 +124,31 @@ class Preprocess:
         _check_choice("std", std, Std)
         if "imagenet" in (mean, std) and channels != 3:
             raise DataError(
-                f"ImageNet's mean and deviation are of three colours, and these images have {channels}: take per-channel"
+                f"ImageNet's mean and deviation are of three colors, and these images have {channels}: take per-channel"
             )
 
     def read(self, path: Path) -> Pixels:
-        """A picture file as uint8 [size_px, size_px, 3], ready for `normalise`; DataError, naming the file, where it cannot be read."""
+        """A picture file as uint8 [size_px, size_px, 3], ready for `normalize`; DataError, naming the file, where it cannot be read."""
         return read_picture(path, self.size_px, self.shorter_px)
 
-    def normalise(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
+    def normalize(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
         """(pixels - mean) / scale, on the device of the pixels, channels last in shape as in memory."""
         expected = (self.size_px, self.size_px, self.channels)
         if tuple(pixels.shape[-3:]) != expected or pixels.dtype != torch.uint8:
             raise DataError(
                 f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; this preprocessing takes {expected} torch.uint8"
             )
-        return self._normalise(pixels)
+        return self._normalize(pixels)
 
     def normalise_whole(
         self, pixels: UInt8[Tensor, "*batch h w c"]
     ) -> Float32[Tensor, "*batch h w c"]:
         """The same for pictures of any size; of a mean per pixel, which has the size of the crop, the mean per channel is subtracted."""
         if self.mean.ndim == 3:
-            return replace(self, mean=self.mean.mean(dim=(0, 1)))._normalise(pixels)
-        return self._normalise(pixels)
+            return replace(self, mean=self.mean.mean(dim=(0, 1)))._normalize(pixels)
+        return self._normalize(pixels)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _normalize(self, pixels: Tensor) -> Tensor:
         # scale is a vector even where it is one number: some devices turn a division by a scalar into a product, rounded otherwise
         return (
             pixels.to(torch.float32)
@@ -158,7 +158,7 @@ class Preprocess:
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> Float32[Tensor, "b c h w"]:
         """A batch as the network takes it: float32 [B, C, H, W], channels_last."""
-        return self.normalise(pixels).permute(0, 3, 1, 2)
+        return self.normalize(pixels).permute(0, 3, 1, 2)
 
     def to(self, device: torch.device | str) -> "Preprocess":
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device))
@@ -224,17 +224,17 @@ def _check_choice(name: str, value: str, choices: object) -> None:
 
 
 def _chunks(images: ImageSet, shorter_px: int | None) -> Iterable[Pixels]:
-    """All images, or the centres of some of the files, a few at a time."""
+    """All images, or the centers of some of the files, a few at a time."""
     if isinstance(images, Images):
         yield from (
             images.pixels[start : start + _CHUNK].numpy() for start in range(0, len(images), _CHUNK)
         )
         return
-    yield from chunks_of_centres(images.spread(_FITTED_ON), shorter_px, about="the mean image of")
+    yield from chunks_of_centers(images.spread(_FITTED_ON), shorter_px, about="the mean image of")
 
 
-def chunks_of_centres(files: Files, shorter_px: int | None, *, about: str) -> Iterable[Pixels]:
-    """The centres of picture files, uint8 [n, S, S, 3], in order."""
+def chunks_of_centers(files: Files, shorter_px: int | None, *, about: str) -> Iterable[Pixels]:
+    """The centers of picture files, uint8 [n, S, S, 3], in order."""
     chunk: list[Pixels] = []
     with progress(f"{about} {files.folder}", len(files), after_seconds=2.0) as advance:
         for pixels in in_order(

@@ -1,6 +1,6 @@
 """The experiments in the order in which they are made, until the verdict is certain or the time is used up.
 
-First what costs nothing (do inputs and targets vary, what do nearest neighbours reach), then learning rates, each condition at a few on a
+First what costs nothing (do inputs and targets vary, what do nearest neighbors reach), then learning rates, each condition at a few on a
 seed of its own, further out where the best lies at an end, then seed after seed of every condition, paired, with a look at the rules
 after the third and each further one. What depth or the rate seems to cost is tried once more with LONGER times the steps: a deeper network
 may only be slower to begin, and get along with a lower rate in the long run.
@@ -30,7 +30,7 @@ from reslearn.diagnose.parallel import jobs_here, side_by_side
 from reslearn.diagnose.problem import DiagnosisError, Problem
 from reslearn.diagnose.proof import Proof, prove
 from reslearn.diagnose.rates import LR_STEP, chosen_rate, further_rates, learns
-from reslearn.diagnose.screening import fault_of_data, neighbours, suggested
+from reslearn.diagnose.screening import fault_of_data, neighbors, suggested
 from reslearn.diagnose.signals import LayerSignal, response_ratio, signals_by_layer
 from reslearn.diagnose.trial import Signals, Trial, as_it_is, run_trial, signals
 from reslearn.diagnose.verdict import (
@@ -155,7 +155,7 @@ class _Experiment:
     say: Callable[[str], None]
     with_proof: bool
     jobs: int = 1
-    neighbours: float = 1.0
+    neighbors: float = 1.0
     steps: int = 0
     times: int = 1
     trials: list[Trial] = field(default_factory=list)
@@ -165,8 +165,8 @@ class _Experiment:
 
     def run(self, steps: int | None) -> None:
         """All of it, in order."""
-        self.say("nearest neighbours, as a yardstick")
-        self.neighbours = neighbours(self.problem)
+        self.say("nearest neighbors, as a yardstick")
+        self.neighbors = neighbors(self.problem)
         self.steps = steps or fitting_steps(
             self.parts(), self.clock, self.seconds_of, jobs=self.jobs
         )
@@ -230,8 +230,8 @@ class _Experiment:
             made["shallowest"] = least
             self.choose([least])
         fits_less = (
-            min(rates["deep"][1].values()) - self.neighbours > MARGIN
-        )  # than neighbours tell of what they never saw
+            min(rates["deep"][1].values()) - self.neighbors > MARGIN
+        )  # than neighbors tell of what they never saw
         if fits_less and self.problem.inputs.is_floating_point():
             made["wide"] = wide(self.problem)
             self.choose([made["wide"]])
@@ -269,7 +269,7 @@ class _Experiment:
             )
 
     def choose_rates_again(self) -> None:
-        """Before depth is accused: a rate that a short trial bears may be too high for a long one, and where nothing was learnt in short
+        """Before depth is accused: a rate that a short trial bears may be too high for a long one, and where nothing was learned in short
         trials they said nothing of rates."""
         conditions = [
             one
@@ -444,7 +444,7 @@ class _Experiment:
             held_at_half={
                 name: [trial.held_at_half for trial in own] for name, own in by_name.items()
             },
-            neighbours=self.neighbours,
+            neighbors=self.neighbors,
             looks=MAX_SEEDS[self.times] - FEWEST_SEEDS + 1,
             is_short=self.times == 1,
             num_layers=self.conditions.num_layers,

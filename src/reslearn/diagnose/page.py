@@ -146,7 +146,7 @@ def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str,
         "held_scores_at_half": {
             name: list(scores) for name, scores in found.evidence.held_at_half.items()
         },
-        "neighbours_held_score": found.evidence.neighbours,
+        "neighbors_held_score": found.evidence.neighbors,
         "gradient_ratio_at_start": _number(found.start.gradient_ratio),
         "dead_share_at_start": _number(found.start.dead_share),
         "layer_signals": {
@@ -376,7 +376,7 @@ def _network(found: Diagnosis) -> dict[str, str]:
         "dead units at the end": _text(
             _median([trial.end.dead_share for trial in _deep(found)]), percent=True
         ),
-        "nearest neighbours, held out": f"{found.evidence.neighbours:.3f}" if found.trials else "",
+        "nearest neighbors, held out": f"{found.evidence.neighbors:.3f}" if found.trials else "",
     }
     return {label: text for label, text in facts.items() if text}
 

@@ -1,4 +1,4 @@
-"""What is diagnosed: how the network is built, the data it is to learn, the loss and the optimiser, checked before anything is trained.
+"""What is diagnosed: how the network is built, the data it is to learn, the loss and the optimizer, checked before anything is trained.
 
 Shapes: inputs [N, ...] float, targets int64 [N] (classes) or float [N, ...] (regression). Losses are told as shares of the loss of
 guessing: 1 is what the best constant answer has, 0 is perfect, so that tasks can be compared and margins mean something.
@@ -42,7 +42,7 @@ class DiagnosisError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """A network and what it is to learn. `lr` is the user's learning rate, or the usual one of the optimiser, which is not judged; the
+    """A network and what it is to learn. `lr` is the user's learning rate, or the usual one of the optimizer, which is not judged; the
     experiments try others too."""
 
     build: Build
@@ -96,7 +96,7 @@ def make_problem(
         make_optimizer, usual_lr, optimizer = (
             optimizer,
             0.0,
-            getattr(optimizer, "__name__", "an optimiser of your own"),
+            getattr(optimizer, "__name__", "an optimizer of your own"),
         )
         if lr is None:
             raise DiagnosisError(f"lr: of {optimizer} no usual learning rate is known; give one")
@@ -144,7 +144,7 @@ def make_problem(
 
 
 def load_build(place: str) -> tuple[Callable[..., Any], str]:
-    """`path/to/file.py:build` or `package.module:build` to the callable (data, loss and optimiser too) and a name.
+    """`path/to/file.py:build` or `package.module:build` to the callable (data, loss and optimizer too) and a name.
 
     DiagnosisError where it cannot be had.
     """
@@ -406,11 +406,11 @@ def _try_a_step(problem: Problem) -> None:
         optimizer = problem.make_optimizer(net.parameters(), problem.lr)
     except Exception as error:
         raise DiagnosisError(
-            f"the optimiser cannot be made of parameters and a rate: {_told(error)}"
+            f"the optimizer cannot be made of parameters and a rate: {_told(error)}"
         ) from None
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise DiagnosisError(
-            f"the optimiser is {_kind(optimizer)}: a torch.optim.Optimizer is needed"
+            f"the optimizer is {_kind(optimizer)}: a torch.optim.Optimizer is needed"
         )
     x, y = problem.inputs[: problem.batch_size], problem.targets[: problem.batch_size]
     try:
@@ -423,7 +423,7 @@ def _try_a_step(problem: Problem) -> None:
     try:
         optimizer.step()
     except Exception as error:
-        raise DiagnosisError(f"the optimiser cannot make a step: {_told(error)}") from None
+        raise DiagnosisError(f"the optimizer cannot make a step: {_told(error)}") from None
     try:
         net.eval()(problem.held_inputs[:3])
     except Exception as error:

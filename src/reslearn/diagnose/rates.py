@@ -18,7 +18,7 @@ def learns(scores: dict[float, float]) -> bool:
 def chosen_rate(scores: dict[float, float], *, usual: float) -> float:
     """The smallest whose score by rate is within half the MARGIN of the best: the largest that trains one seed fails on another.
 
-    Where nothing is learnt at any, and `usual` does no harm, that: scores of guessing say nothing of rates.
+    Where nothing is learned at any, and `usual` does no harm, that: scores of guessing say nothing of rates.
     """
     as_good = min(scores.values()) + MARGIN / 2
     if not learns(scores) and scores.get(usual, math.inf) <= min(as_good, 1 + MARGIN):

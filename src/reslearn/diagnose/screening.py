@@ -45,8 +45,8 @@ def suggested(problem: Problem, start: Signals, response_ratio: float | None) ->
     return {condition.name: condition for condition in made}
 
 
-def neighbours(problem: Problem) -> float:
-    """Held-out score of ten nearest neighbours on standardised inputs: says that there is something to learn, whoever learns it.
+def neighbors(problem: Problem) -> float:
+    """Held-out score of ten nearest neighbors on standardised inputs: says that there is something to learn, whoever learns it.
 
     By cross-entropy or mean square, whatever the user's loss is: means are no answers to every loss.
     """
@@ -79,7 +79,7 @@ def neighbours(problem: Problem) -> float:
         )
         shares = torch.full(
             (len(answers), width), 0.5 / number
-        )  # a class that no neighbour has is unlikely, not impossible
+        )  # a class that no neighbor has is unlikely, not impossible
         shares[:, torch.as_tensor(model.classes_)] += torch.as_tensor(
             model.predict_proba(scaler.transform(held)), dtype=torch.float32
         )

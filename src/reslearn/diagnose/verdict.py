@@ -49,7 +49,7 @@ _SHALLOWER = ("shallow", "shallowest")
 RULES: tuple[tuple[Name, str], ...] = (
     (
         "data fault",
-        "Before training: inputs that are not finite or do not vary. After: no condition, and no nearest neighbours, do better than "
+        "Before training: inputs that are not finite or do not vary. After: no condition, and no nearest neighbors, do better than "
         f"guessing on held-out data by {MARGIN:g}; or the network is worse than on standardised inputs.",
     ),
     (
@@ -77,7 +77,7 @@ RULES: tuple[tuple[Name, str], ...] = (
         "capacity too small",
         "A wide network of ours is better on held-out data than this one on the data it was trained on, which is worse neither than the "
         f"shallower ones nor than itself with shortcuts (of which there must be one, with more than {FEW_LAYERS} layers). Or it is held "
-        "back by regularisation: weight decay, dropout.",
+        "back by regularization: weight decay, dropout.",
     ),
     (
         "overfitting",
@@ -106,7 +106,7 @@ class Scores:
     train: Mapping[str, Sequence[float]]
     held: Mapping[str, Sequence[float]]
     held_at_half: Mapping[str, Sequence[float]]
-    neighbours: float
+    neighbors: float
     looks: int = 1
     is_short: bool = False
     fault: str = ""
@@ -145,7 +145,7 @@ def suspect(evidence: Scores) -> Verdict:
     for rule in (
         _no_information,
         _unscaled,
-        _initialisation,
+        _initialization,
         _depth,
         _learning_rate,
         _capacity,
@@ -201,14 +201,14 @@ def _no_information(evidence: Scores) -> Verdict | None:
     held = {name: statistics.fmean(scores) for name, scores in evidence.held.items() if scores}
     best = min(held.values())
     if (
-        evidence.neighbours < 1 - MARGIN
+        evidence.neighbors < 1 - MARGIN
         or best < 1 - MARGIN
         or len(evidence.held["deep"]) < FEWEST_SEEDS
     ):
         return None
     because = (
-        f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbours {evidence.neighbours:.2f}): what was "
-        "learnt does not carry over; do the targets belong to these inputs, or are they shuffled?"
+        f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbors {evidence.neighbors:.2f}): what was "
+        "learned does not carry over; do the targets belong to these inputs, or are they shuffled?"
     )
     return Verdict(name="data fault", because=because, certain=True)
 
@@ -223,7 +223,7 @@ def _unscaled(evidence: Scores) -> Verdict | None:
     )
 
 
-def _initialisation(evidence: Scores) -> Verdict | None:
+def _initialization(evidence: Scores) -> Verdict | None:
     if (
         not worse(evidence, "deep", "initialised")[0]
         or worse(evidence, "initialised", "shallow")[0]
@@ -349,7 +349,7 @@ def ruled_out(evidence: Scores) -> list[str]:
     told = {
         "the learning rate given": ("given", "deep"),
         "the scale of the inputs": ("deep", "standardised"),
-        "the initialisation": ("deep", "initialised"),
+        "the initialization": ("deep", "initialised"),
     }
     found = [said for said, (a, b) in told.items() if worse(evidence, a, b)[1]]
     shallower = [
@@ -359,7 +359,7 @@ def ruled_out(evidence: Scores) -> list[str]:
     best = min(
         (statistics.fmean(scores) for scores in evidence.held.values() if scores), default=1.0
     )
-    return found + ["inputs without information"] * (min(evidence.neighbours, best) < 1 - MARGIN)
+    return found + ["inputs without information"] * (min(evidence.neighbors, best) < 1 - MARGIN)
 
 
 def _is_flat(evidence: Scores) -> bool:

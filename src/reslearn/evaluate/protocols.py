@@ -3,7 +3,7 @@
 Each view of an image gives softmax scores, and these are averaged: over views, scales, mirror images and networks alike, each network
 with its own preprocessing. Paper: "average the scores", which names no kind; AlexNet, whose 10-crop testing it is, averages what the
 softmax gives. Lengths are the paper's for crops of 224 px, in proportion for networks that see other sizes: a shorter side of 256 for
-ten crops (of the whole picture's corners, not of its centre square), {224, 256, 384, 480, 640} for whole pictures.
+ten crops (of the whole picture's corners, not of its center square), {224, 256, 384, 480, 640} for whole pictures.
 Shapes: B images a batch, V views of each, C channels, H and W of a view, K classes, N images in all.
 """
 
@@ -121,7 +121,7 @@ def _ten_crop(
     for start in range(0, len(files), batch_size):
         index = torch.arange(start, min(start + batch_size, len(files)))
         pixels = torch.from_numpy(np.stack([next(pictures) for _ in index]))  # [B, 5, S, S, C]
-        seen = preprocess.normalise(
+        seen = preprocess.normalize(
             torch.cat([pixels, pixels.flip(3)], dim=1).to(device)
         )  # mirrored before the mean, as in training
         yield index, [seen.permute(0, 1, 4, 2, 3)]

@@ -10,7 +10,7 @@ from reslearn.models.families import IMAGENET_BLOCKS, VARIANTS, Layout, layout_o
 Shapes = Mapping[str, tuple[int, ...]]
 _BLOCK = re.compile(r"stage(\d+)\.(\d+)\.")
 _MOST_BLOCKS = 2_000
-_CHECK = "model.{} says otherwise; right is what errs less on labelled images (docs/weights.md)"
+_CHECK = "model.{} says otherwise; right is what errs less on labeled images (docs/weights.md)"
 
 
 class NotAResNet(ValueError):

@@ -74,9 +74,9 @@ class Inspection:
                 if self.averages
                 else "no average of the weights"
             )
-            optimiser = "with optimiser state" if self.has_optimizer else "no optimiser state"
+            optimizer = "with optimizer state" if self.has_optimizer else "no optimizer state"
             said.append(
-                f"{taken}; {beside}; {optimiser}; beside it: {', '.join(self.others) or 'nothing'}"
+                f"{taken}; {beside}; {optimizer}; beside it: {', '.join(self.others) or 'nothing'}"
             )
         said += [f"not a finite number in: {_some(self.not_finite)}"] if self.not_finite else []
         said += [f"all zero: {_some(self.all_zero)}"] if self.all_zero else []

@@ -1,7 +1,7 @@
 """Weights into a network: `load_weights(net, source)` and `load_network(source)`, for files, named sources and addresses.
 
 Rules. A head of other classes is left fresh. A first convolution of other channels is adapted: its kernels are summed over their channels
-and spread evenly over ours, times their number over ours, so that a grey picture in all channels gives what it gave. Numbers are
+and spread evenly over ours, times their number over ours, so that a gray picture in all channels gives what it gave. Numbers are
 converted to the type of the network. Anything else that does not match is an error that lists it; `partial` leaves it out.
 """
 
@@ -87,7 +87,7 @@ def load_weights(
         value = identity.read(name)
         if (
             ours.is_floating_point() and not value.is_floating_point()
-        ):  # quantised, by a scale that lies elsewhere
+        ):  # quantized, by a scale that lies elsewhere
             fresh.append(name)
             unused.append(identity.names[name])
             wrong.append(f"{name} ({value.dtype} in the file)")

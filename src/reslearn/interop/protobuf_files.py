@@ -146,7 +146,7 @@ def _blob(reader: _Reader, start: int, stop: int) -> Stored:
 
 
 def read_onnx(path: Path) -> dict[str, Stored]:
-    """The initialisers of the graph by name. ValueError where the file is no ONNX model, or keeps its numbers in other files."""
+    """The initializers of the graph by name. ValueError where the file is no ONNX model, or keeps its numbers in other files."""
     size = checked_size(path)
     tensors: dict[str, Stored] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -155,14 +155,14 @@ def read_onnx(path: Path) -> dict[str, Stored]:
             if number == 7 and kind == 2:  # graph
                 for inner, inner_kind, first, last in reader.fields(start, stop):
                     if inner == 5 and inner_kind == 2:  # initializer
-                        name, tensor = _initialiser(reader, first, last)
+                        name, tensor = _initializer(reader, first, last)
                         if name in tensors:
-                            raise ValueError(f"it has two initialisers called {name!r}")
+                            raise ValueError(f"it has two initializers called {name!r}")
                         tensors[name] = tensor
     return tensors
 
 
-def _initialiser(reader: _Reader, start: int, stop: int) -> tuple[str, Stored]:
+def _initializer(reader: _Reader, start: int, stop: int) -> tuple[str, Stored]:
     """A TensorProto."""
     name, shape, kind_of_numbers = "", list[int](), 0
     data: tuple[int, int, int] | None = None

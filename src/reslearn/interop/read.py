@@ -184,7 +184,7 @@ def _tree(path: Path, container: str, value: Any) -> Checkpoint:
 
 
 def _named(table: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """What has a name in it. Optimisers number their parameters, and whatever else is a key means nothing here."""
+    """What has a name in it. Optimizers number their parameters, and whatever else is a key means nothing here."""
     return [(text(key), part) for key, part in table.items() if isinstance(key, str | bytes)]
 
 

@@ -1,6 +1,6 @@
 """A tensor that lies in a file: its shape and type are known, its numbers are read when they are asked for.
 
-All readers of foreign files give these, so that a look at a checkpoint with optimiser state costs no more than its table of contents,
+All readers of foreign files give these, so that a look at a checkpoint with optimizer state costs no more than its table of contents,
 and whatever a file claims is checked against its size before memory is taken.
 """
 
@@ -161,7 +161,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
-    """Steps between neighbours, the last dimension lying together."""
+    """Steps between neighbors, the last dimension lying together."""
     steps, step = [], 1
     for length in reversed(shape):
         steps.append(step)

@@ -10,7 +10,7 @@ from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.construction import extend_with_identities
-from reslearn.models.initialization import initialise, last_batch_norm
+from reslearn.models.initialization import initialize, last_batch_norm
 from reslearn.models.network import Network
 from reslearn.models.residual import Residual
 from reslearn.models.shortcuts import ZeroPadShortcut
@@ -45,7 +45,7 @@ __all__ = [
     "construct_from",
     "extend_with_identities",
     "has_shortcut",
-    "initialise",
+    "initialize",
     "last_batch_norm",
     "layers",
     "names",

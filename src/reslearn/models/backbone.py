@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of any module, but that frozen batch norms go on normalising by what they have."""
+        """As of any module, but that frozen batch norms go on normalizing by what they have."""
         super().train(mode)
         if self.frozen_batch_norm:
             for module in self._batch_norms():

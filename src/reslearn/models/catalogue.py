@@ -26,7 +26,7 @@ from reslearn.models.families import (
     make_stages,
     make_stem,
 )
-from reslearn.models.initialization import Init, initialise
+from reslearn.models.initialization import Init, initialize
 from reslearn.models.network import Network
 from reslearn.models.shortcuts import ShortcutOption, Subsample, ZeroPad
 
@@ -70,7 +70,7 @@ def build(
     "resnet152-cifar" where both families have one); or a variant, such as resnext50_32x4d, resnet50d, wrn28_10, which is one of these
     with other switches. None as a switch takes what the name stands for. shortcut: option A, B or C; None takes the family's, B for
     bottleneck networks and A for all others. zero_pad, subsample: how option A fills new channels and halves maps. stride_in: where a
-    bottleneck strides. init, zero_init: see `initialise`. normalize=False: no batch norm, convolutions get biases.
+    bottleneck strides. init, zero_init: see `initialize`. normalize=False: no batch norm, convolutions get biases.
     checkpoint_activations: trade a forward pass for memory.
     Deviates, for weights that exist: stem "cifar", "imagenet" or "deep" (three 3x3 for the 7x7); groups and base_width of a
     bottleneck's 3x3 (ResNeXt, wide_resnet50_2); width multiplies the channels of all stages (wide CIFAR networks); shortcut_pool
@@ -106,7 +106,7 @@ def build(
         head=make_head(layout, spec),
         spec=asdict(spec),
     )
-    initialise(net, spec.init, zero_init=spec.zero_init)
+    initialize(net, spec.init, zero_init=spec.zero_init)
     return net
 
 

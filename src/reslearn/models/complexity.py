@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-_BATCH = 2  # batch norm refuses to normalise a single value; all figures are of one image
+_BATCH = 2  # batch norm refuses to normalize a single value; all figures are of one image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def _make_identity(name: str, block: Residual) -> None:
     ][-1]
     if block.before is not None:
         raise ValueError(
-            f"{name} has a shortcut that projects what was normalised first: no identity goes through it"
+            f"{name} has a shortcut that projects what was normalized first: no identity goes through it"
         )
     nn.init.zeros_(last.weight)
     if last.bias is not None:

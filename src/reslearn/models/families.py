@@ -170,7 +170,7 @@ class Spec:
 def make_stem(layout: Layout, spec: Spec) -> nn.Sequential:
     """CIFAR: 3x3, the size stays. ImageNet: 7x7/2 and 3x3/2 max pool, a quarter of the size. Deep: three 3x3 for the 7x7 (ResNet-D).
 
-    With pre-activation the first block normalises what the stem's last convolution puts out.
+    With pre-activation the first block normalizes what the stem's last convolution puts out.
     """
     parts: Parts = OrderedDict()
     width, channels = spec.in_channels, layout.stem_channels
@@ -258,7 +258,7 @@ def _block(
         )
     body, before = preactivated(body, in_channels, normalize=spec.normalize), None
     if shortcut is not None and not isinstance(shortcut, nn.Identity):
-        # Where the shape changes, body and shortcut see the same normalised input; elsewhere the shortcut carries x itself.
+        # Where the shape changes, body and shortcut see the same normalized input; elsewhere the shortcut carries x itself.
         parts = list(body.named_children())
         first = next(
             index for index, (_, module) in enumerate(parts) if isinstance(module, nn.Conv2d)

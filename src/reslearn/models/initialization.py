@@ -1,4 +1,4 @@
-"""How weights start (Sec. 3.4): He initialisation, N(0, 2 / fan) for layers followed by a ReLU.
+"""How weights start (Sec. 3.4): He initialization, N(0, 2 / fan) for layers followed by a ReLU.
 
 The paper names the method and not the fan; its authors' published code takes the outputs, so that is the default. N(0, 0.01)
 (standard deviation 0.01) is what was common before: the control of claim C6. Biases start at zero, batch norm at gamma 1, beta 0.
@@ -17,7 +17,7 @@ from reslearn.models.residual import Residual
 Init = Literal["he_fan_out", "he_fan_in", "normal_0.01"]
 
 
-def initialise(net: Network, init: Init, *, zero_init: bool) -> None:
+def initialize(net: Network, init: Init, *, zero_init: bool) -> None:
     """Draw all weights anew from torch's global generator, in the order of the modules.
 
     zero_init: gamma of F's last batch norm is zero, so that every block starts as its shortcut alone. On the meta device there is

@@ -59,7 +59,7 @@ class Network(nn.Module):
         return outputs
 
     def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
-        """What the head pools: the last stage's output, with pre-activation normalised and after the ReLU."""
+        """What the head pools: the last stage's output, with pre-activation normalized and after the ReLU."""
         for name, part in self.named_children():
             x = part(x) if name != "head" else x
         for name, part in self.head.named_children():

@@ -86,7 +86,7 @@ class Residual(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Normalise by batch statistics as in training, but leave running statistics alone: they were updated the first time.
+    """Normalize by batch statistics as in training, but leave running statistics alone: they were updated the first time.
 
     Copies are updated instead. Switching the tracking off would do less work, but changes which tensors are saved.
     """

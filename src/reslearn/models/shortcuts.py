@@ -69,7 +69,7 @@ def projection(
     """W_s of Eq. 2: a 1x1 convolution, and batch norm unless the network goes without.
 
     pool: where it strides, the mean of stride x stride pixels first and then the 1x1 at stride 1, so that no pixel is left out
-    (ResNet-D). preactivation: its input is normalised already, so nothing follows the convolution.
+    (ResNet-D). preactivation: its input is normalized already, so nothing follows the convolution.
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if pool and stride > 1:

@@ -54,7 +54,7 @@ def figure_1(evidence: Runs, at: Sequence[int]) -> list[Figure]:
 
 
 def figure_6(evidence: Runs, kind: Kind, at: Sequence[int]) -> Figure:
-    """One family: training error dashed, test error bold, a colour a depth."""
+    """One family: training error dashed, test error bold, a color a depth."""
     series: list[Series] = []
     label = "plain" if kind == "plain" else "ResNet"
     for depth in at:

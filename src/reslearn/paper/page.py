@@ -20,8 +20,8 @@ from reslearn.study.collect import Kind
 OUTCOMES: tuple[Outcome, ...] = ("shown", "not shown", "undecided", "not testable here")
 _DATA_WORDS = {
     "digits": "1,437 scans of handwritten digits (8 x 8 pixels), and 360 more to test on",
-    "cifar10": "CIFAR-10, small colour photographs of ten kinds of things",
-    "cifar100": "CIFAR-100, small colour photographs of a hundred kinds of things",
+    "cifar10": "CIFAR-10, small color photographs of ten kinds of things",
+    "cifar100": "CIFAR-100, small color photographs of a hundred kinds of things",
 }
 
 

@@ -1,4 +1,4 @@
-"""What `reslearn analyse` left in a run (analysis/NAME.json), one section each, drawn from the plain values alone.
+"""What `reslearn analyze` left in a run (analysis/NAME.json), one section each, drawn from the plain values alone.
 
 Place in the paper: Fig. 7 (responses), Sec. 4.1 (gradients), Sec. 1 (levels of features, read by probes). Beyond it: lesions and path
 lengths (Veit et al. 2016), the loss landscape (Li et al. 2018).
@@ -30,7 +30,7 @@ def analysis_sections(run: RunFolder) -> list[Section]:
             except (TypeError, ValueError, AttributeError, IndexError) as error:
                 path = run.path / "analysis" / f"{name}.json"
                 raise RunError(
-                    f"{path}: not what `reslearn analyse` writes ({error}); run it again"
+                    f"{path}: not what `reslearn analyze` writes ({error}); run it again"
                 ) from None
             sections.append(Section(title, text, items))
     return sections

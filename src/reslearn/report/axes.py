@@ -1,6 +1,6 @@
 """Axes of a figure: range, ticks and their labels, shared by the inline SVG and the PNG so that both show the same picture.
 
-Place in the paper: iterations are labelled as there (10k, 20k), depths by the depths themselves (20, 32, 44, 56).
+Place in the paper: iterations are labeled as there (10k, 20k), depths by the depths themselves (20, 32, 44, 56).
 A fraction is a place on an axis: 0 at its low end, 1 at its high end.
 """
 

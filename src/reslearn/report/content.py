@@ -47,7 +47,7 @@ def _check_name(name: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Series:
     """One curve. `style`: "line" is bold (the paper's test error), "dashed" thin and dashed (training error), "thin" and
-    "thin-dashed" one of several runs behind a mean of either. Series of one `group` (default: the name) share a colour, a
+    "thin-dashed" one of several runs behind a mean of either. Series of one `group` (default: the name) share a color, a
     marker and a legend entry. `low` and `high` bound an interval drawn as a band. Raises ValueError where lengths differ.
     """
 
@@ -116,7 +116,7 @@ class Figure:
                 )
 
     def groups(self) -> list[str]:
-        """Groups in order of first appearance: the n-th has the n-th colour and marker, in the page and in the PNG."""
+        """Groups in order of first appearance: the n-th has the n-th color and marker, in the page and in the PNG."""
         return list(dict.fromkeys(series.group for series in self.series))
 
 
@@ -195,7 +195,7 @@ class Panels:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of an experiment as a table cell: a symbol, a word and a colour, so that no reader needs the colour."""
+    """The outcome of an experiment as a table cell: a symbol, a word and a color, so that no reader needs the color."""
 
     outcome: Outcome
     note: str = ""

@@ -1,7 +1,7 @@
 """A forest plot as inline SVG and as PNG: effects below each other, each with its seeds, its mean and its interval, around a line at 0.
 
 Place: not in the paper, which has one run of everything; the worth of each choice that it leaves open. Full marks are effects that a rule
-decided to be there, hollow ones are not, so that no reader depends on colour. The page writes a name above its line, where there is room on
+decided to be there, hollow ones are not, so that no reader depends on color. The page writes a name above its line, where there is room on
 a phone.
 """
 
@@ -69,7 +69,7 @@ def draw_forest(forest: Forest) -> Markup:
 
 def plot_forest(forest: Forest, axes: Axes) -> None:
     """The same by matplotlib, the names at the left."""
-    axis, colour = forest_axis(forest), LIGHT[0]
+    axis, color = forest_axis(forest), LIGHT[0]
     if forest.margin:
         axes.axvspan(
             -forest.margin, forest.margin, color="#e4e2dc", alpha=0.6, linewidth=0, zorder=0
@@ -79,7 +79,7 @@ def plot_forest(forest: Forest, axes: Axes) -> None:
         axes.plot(
             [effect.low, effect.high],
             [row, row],
-            color=colour,
+            color=color,
             linewidth=1.8,
             solid_capstyle="butt",
             zorder=2,
@@ -88,18 +88,18 @@ def plot_forest(forest: Forest, axes: Axes) -> None:
             effect.values,
             [row] * len(effect.values),
             "o",
-            color=colour,
+            color=color,
             alpha=0.45,
             markersize=5,
             markeredgewidth=0,
             zorder=3,
         )
-        face = colour if effect.decided else "white"
+        face = color if effect.decided else "white"
         axes.plot(
             [effect.mean],
             [row],
             "D",
-            color=colour,
+            color=color,
             markerfacecolor=face,
             markersize=7,
             markeredgewidth=1.5,

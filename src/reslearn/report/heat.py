@@ -1,7 +1,7 @@
-"""A heat map as inline SVG and as PNG: shades of one colour from pale (least) to deep (greatest), the values written into the cells.
+"""A heat map as inline SVG and as PNG: shades of one color from pale (least) to deep (greatest), the values written into the cells.
 
-Place: not in the paper; the loss over two directions (Li et al. 2018, their contour plots). One colour and written values, so that no
-reader depends on telling hues apart; in the dark the shades are of the light colour, and deep is still the greatest.
+Place: not in the paper; the loss over two directions (Li et al. 2018, their contour plots). One color and written values, so that no
+reader depends on telling hues apart; in the dark the shades are of the light color, and deep is still the greatest.
 Legend: rows by y upwards, columns by x to the right, evenly spaced; a fraction is 0 at the least value and 1 at the greatest.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NUM_WRITTEN = 9
 """Values are written into the cells of up to so many columns; more would not fit on a phone."""
 PALEST, DEEPEST = 0.04, 0.8
-"""Of the full colour: dark letters stay readable on the deepest shade."""
+"""Of the full color: dark letters stay readable on the deepest shade."""
 
 
 def shades(heat: HeatMap) -> list[list[float]]:
@@ -69,11 +69,11 @@ def plot_heat(heat: HeatMap, axes: Axes) -> None:
     """The same by matplotlib."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT[0]])
+    colors = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT[0]])
     depths = shades(heat)
     deepened = [[PALEST + (DEEPEST - PALEST) * depth for depth in row] for row in depths]
     if heat.x and heat.y:
-        axes.imshow(deepened, cmap=colours, vmin=0, vmax=1, origin="lower", aspect="auto")
+        axes.imshow(deepened, cmap=colors, vmin=0, vmax=1, origin="lower", aspect="auto")
     axes.set_xticks(range(len(heat.x)), [_tick(x) for x in heat.x])
     axes.set_yticks(range(len(heat.y)), [_tick(y) for y in heat.y])
     axes.tick_params(length=0)

@@ -84,12 +84,12 @@ def render_html(page: Page, downloads: Downloads | None = None) -> str:
     return _template().render(
         page=page,
         sections=sections,
-        style=Markup(_colours() + _package_text("report.css")),
+        style=Markup(_colors() + _package_text("report.css")),
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         marks=MARKS,
         mark_of=mark_of,
-        num_colours=NUM_COLOURS,
+        num_colors=NUM_COLOURS,
         symbols=SYMBOLS,
     )
 
@@ -199,10 +199,10 @@ def _paragraphs(text: str) -> Markup:
     return Markup("\n").join(Markup("<p>") + prose(part) + Markup("</p>") for part in parts)
 
 
-def _colours() -> str:
-    """Colours of ground and series as CSS, for light and for dark; c0 to c7 are the series' classes."""
-    light = "".join(f"--c{i}:{colour};" for i, colour in enumerate(LIGHT))
-    dark = "".join(f"--c{i}:{colour};" for i, colour in enumerate(DARK))
+def _colors() -> str:
+    """Colors of ground and series as CSS, for light and for dark; c0 to c7 are the series' classes."""
+    light = "".join(f"--c{i}:{color};" for i, color in enumerate(LIGHT))
+    dark = "".join(f"--c{i}:{color};" for i, color in enumerate(DARK))
     classes = "".join(f".c{i}{{color:var(--c{i})}}" for i in range(NUM_COLOURS))
     return (
         f":root{{--ground:{LIGHT_GROUND};{light}}}\n"

@@ -1,8 +1,8 @@
-"""Colours and marks of the series, for the page (light and dark) and for the PNG.
+"""Colors and marks of the series, for the page (light and dark) and for the PNG.
 
-Eight colours in the spirit of Okabe and Ito (told apart with the common colour blindnesses), darkened for white paper and
-lightened for dark; each keeps a contrast of at least 3 to its ground. Every colour comes with a marker of its own, and the
-kinds of error differ by weight and dash, so that no reader depends on colour.
+Eight colors in the spirit of Okabe and Ito (told apart with the common color blindnesses), darkened for white paper and
+lightened for dark; each keeps a contrast of at least 3 to its ground. Every color comes with a marker of its own, and the
+kinds of error differ by weight and dash, so that no reader depends on color.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ NUM_COLOURS = len(LIGHT)
 
 
 def mark_of(group: int) -> tuple[str, str, str]:
-    """The marker of the group with this number; together with its colour no other of the first 64 groups has it."""
+    """The marker of the group with this number; together with its color no other of the first 64 groups has it."""
     return MARKS[(group + group // NUM_COLOURS) % len(MARKS)]
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG contrast of two "#rrggbb" colours, 1..21."""
+    """WCAG contrast of two "#rrggbb" colors, 1..21."""
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def _luminance(colour: str) -> float:
-    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+def _luminance(color: str) -> float:
+    channels = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     red, green, blue = (
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
     )

@@ -1,7 +1,7 @@
 """A figure as PNG, by matplotlib without a display, in the manner of the paper's figures 1, 6 and 7.
 
 Thin and dashed is training error, bold is test error, single runs are pale lines behind their bold mean, a band is an
-interval. Ticks, colours, markers and end labels are those of the page. matplotlib is imported here and only when drawn.
+interval. Ticks, colors, markers and end labels are those of the page. matplotlib is imported here and only when drawn.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def figure_png(
         else:
             _plot(figure, canvas.add_subplot())
         canvas.savefig(buffer, dpi=dots_per_inch)
-    return _in_few_colours(buffer)
+    return _in_few_colors(buffer)
 
 
-def _in_few_colours(drawn: io.BytesIO) -> bytes:
-    """The picture with a palette of 128 colours, for a third of the bytes: lines on white need no more."""
+def _in_few_colors(drawn: io.BytesIO) -> bytes:
+    """The picture with a palette of 128 colors, for a third of the bytes: lines on white need no more."""
     from PIL import Image
 
     smaller = io.BytesIO()
@@ -108,7 +108,7 @@ def _plot(figure: Figure, axes: Axes) -> None:
 
 
 def _curve(series: Series, group: int, axes: Axes) -> None:
-    colour, points = LIGHT[group % NUM_COLOURS], series.points()
+    color, points = LIGHT[group % NUM_COLOURS], series.points()
     x, y, low, high = (
         [point[i] if math.isfinite(point[i]) else math.nan for point in points] for i in range(4)
     )
@@ -116,7 +116,7 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
     axes.plot(
         x,
         y,
-        color=colour,
+        color=color,
         linewidth=WIDTH_OF[series.style],
         linestyle=_dash(series.style),
         alpha=0.4 if single_run(series) else 1.0,
@@ -125,28 +125,26 @@ def _curve(series: Series, group: int, axes: Axes) -> None:
     )
     if (
         series.low is not None and series.style == "dashed"
-    ):  # outlined, so that it can be told from a filled one of the same colour
+    ):  # outlined, so that it can be told from a filled one of the same color
         axes.fill_between(
             x,
             low,
             high,
             facecolor="none",
-            edgecolor=colour,
+            edgecolor=color,
             alpha=0.6,
             linewidth=0.7,
             linestyle=":",
             zorder=1.6,
         )
     elif series.low is not None:
-        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
+        axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0, zorder=1.5)
     marks = marked(series, points)
     if marks:
         shape = mark_of(group)[2]
-        face = "white" if series.style == "dashed" else colour
+        face = "white" if series.style == "dashed" else color
         at = [point[0] for point in marks], [point[1] for point in marks]
-        axes.plot(
-            *at, shape, color=colour, markerfacecolor=face, markersize=5.5, zorder=order + 0.1
-        )
+        axes.plot(*at, shape, color=color, markerfacecolor=face, markersize=5.5, zorder=order + 0.1)
 
 
 def _dash(style: Style) -> Any:

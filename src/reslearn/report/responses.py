@@ -61,7 +61,7 @@ def responses_of(folder: RunFolder) -> list[float | None] | None:
         return [layer["standard_deviation"] for layer in record["layers"]]
     except TypeError:
         raise RunError(
-            f"{folder.path / 'analysis' / 'responses.json'}: not what `reslearn analyse` writes; run it again"
+            f"{folder.path / 'analysis' / 'responses.json'}: not what `reslearn analyze` writes; run it again"
         ) from None
 
 

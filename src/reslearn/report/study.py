@@ -316,7 +316,7 @@ def _curve_figures(
 def _responses(
     conditions: StudyTable, names: dict[tuple[str, str], str], rows: Sequence[Row]
 ) -> list[Item]:
-    """Fig. 7 of all groups of which a run was looked into by `reslearn analyse RUN responses`."""
+    """Fig. 7 of all groups of which a run was looked into by `reslearn analyze RUN responses`."""
     nets = {}
     for group in conditions.groups:
         own = {

@@ -264,7 +264,7 @@ class RunFolder:
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
     def analyses(self) -> dict[str, dict[str, Any]]:
-        """What `reslearn analyse` left in analysis/NAME.json, by name. RunError as by `analysis`."""
+        """What `reslearn analyze` left in analysis/NAME.json, by name. RunError as by `analysis`."""
         names = sorted(path.stem for path in (self.path / "analysis").glob("*.json"))
         seal = (
             self.result["checksum"] if names else ""
@@ -280,7 +280,7 @@ class RunFolder:
         return _by_step(self.path / "checkpoints", "pt")
 
     def analysis(self, name: str) -> dict[str, Any] | None:
-        """What `reslearn analyse` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read, and where
+        """What `reslearn analyze` kept as analysis/NAME.json, None where it was not asked for. RunError where it cannot be read, and where
         it is not what was written of this very run."""
         return (
             self._sealed(name, self.result["checksum"])

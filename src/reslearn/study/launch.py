@@ -1,6 +1,6 @@
 """Starts runs as forks of one process that has imported what they need: a study of many short runs then pays for its imports once.
 
-Importing torch, its optimisers and scikit-learn takes three to four seconds of a core, as much as a small net takes to train on
+Importing torch, its optimizers and scikit-learn takes three to four seconds of a core, as much as a small net takes to train on
 digits. The forking is the standard library's fork server; the run itself is the same command line as everywhere.
 """
 

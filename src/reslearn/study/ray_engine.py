@@ -194,7 +194,7 @@ class _Study:
 
 
 def run_here(job: Job, launch: Launch, directory: str) -> Ended:
-    """The task, on whatever machine: a run in a process of its own, stopped when the task is cancelled or its worker dies."""
+    """The task, on whatever machine: a run in a process of its own, stopped when the task is canceled or its worker dies."""
     machine, started = socket.gethostname(), time.monotonic()
     for needed in (job.folder, directory):
         if not Path(needed).is_dir():
@@ -207,9 +207,9 @@ def run_here(job: Job, launch: Launch, directory: str) -> Ended:
     try:
         while (
             status := process.poll()
-        ) is None:  # a wait would not hear that the task is cancelled, which is no signal
+        ) is None:  # a wait would not hear that the task is canceled, which is no signal
             time.sleep(POLL_SECONDS)
-    except BaseException:  # cancelled: the run writes its checkpoint
+    except BaseException:  # canceled: the run writes its checkpoint
         process.terminate()
         process.wait()
         raise

@@ -1,4 +1,4 @@
-"""Steps to a threshold: how soon runs reach a given training loss (claim C4, "easier to optimise").
+"""Steps to a threshold: how soon runs reach a given training loss (claim C4, "easier to optimize").
 
 A run that never gets there is censored at its last step: it says "later than this", which is neither a missing value nor its
 last step. Hence Kaplan-Meier curves and their restricted means, from scipy.stats, and the log-rank test, here because runs of several

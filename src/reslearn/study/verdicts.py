@@ -61,7 +61,7 @@ def degradation_verdict(
     depths with at least two pairs.
 
     - "yes": the mean difference to the reference is more than `margin_pct`, and its interval lies above 0. The reference is picked from
-      the same data, which favours a lucky depth; so this interval is simultaneous, t at a confidence of 1 - 0.05 / k
+      the same data, which favors a lucky depth; so this interval is simultaneous, t at a confidence of 1 - 0.05 / k
       (Bonferroni): with 95 % it holds for all k differences at once, whichever is picked.
     - "no": for every shallower depth the upper end of the plain 95 % interval is below `margin_pct`. All k must pass, and a wrong "no"
       needs the worst of them to pass by luck, so that no correction is due (intersection-union test). A deepest net that is
@@ -69,7 +69,7 @@ def degradation_verdict(
     - "undecided": anything else, fewer than two depths, or fewer than two seeds in common.
 
     Diverged runs (not finite) are left out of differences, counted and shown, and may not help the answer that leaving them out
-    favours: one at depth D rules out "no", one at the reference depth rules out "yes".
+    favors: one at depth D rules out "no", one at the reference depth rules out "yes".
 
     A study makes one such test a series; families of series are the caller's to correct. ValueError for no rows, a row given twice, or
     an error outside 0 to 100.

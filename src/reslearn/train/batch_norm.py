@@ -59,15 +59,15 @@ def batch_norm(
 ) -> Float[Tensor, "B C H W"]:
     """`torch.nn.functional.batch_norm` in training: (x - mean) / sqrt(var + eps) * weight + bias; running statistics are moved."""
     assert training
-    normalised, mean, var = _Normalise.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
+    normalized, mean, var = _Normalize.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
     num = x.numel() // x.shape[1]
     running_mean.lerp_(mean, momentum)
     running_var.lerp_(var * (num / (num - 1)), momentum)
-    assert isinstance(normalised, Tensor)
-    return normalised
+    assert isinstance(normalized, Tensor)
+    return normalized
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """Forward: y = x a + (bias - mean a) with a = weight / sqrt(var + eps). Backward: dx = g a + x c + d, two numbers a channel."""
 
     @staticmethod

@@ -21,7 +21,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 class Replay:
     """`step` (x, y) -> sums, which updates `model` by `optimizer`, replayed for batches of the shape of the first.
 
-    The sums are those of the last call until the next one overwrites them. The optimiser's state must begin as zeros, as momentum does.
+    The sums are those of the last call until the next one overwrites them. The optimizer's state must begin as zeros, as momentum does.
     """
 
     def __init__(self, step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -89,7 +89,7 @@ def _rates_on_device(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> I
 
 @contextmanager
 def _kept(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Afterwards the tensors of model and optimiser are what they were, the same tensors; state that was not there is zero."""
+    """Afterwards the tensors of model and optimizer are what they were, the same tensors; state that was not there is zero."""
     ours = [*model.parameters(), *model.buffers(), *_state(optimizer)]
     before = [tensor.detach().clone() for tensor in ours]
     known = {id(tensor) for tensor in ours}

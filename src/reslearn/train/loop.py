@@ -1,4 +1,4 @@
-"""The loop: batches in, weights changed, readings out. For any module, loss and optimiser; nothing in it knows of images or files.
+"""The loop: batches in, weights changed, readings out. For any module, loss and optimizer; nothing in it knows of images or files.
 
 Plain SGD with backpropagation end to end is all the paper needs (Sec. 3.1, 3.4). The host looks at the device once every
 `read_every_steps` steps, one step late, so that the copy has arrived by then and nothing waits.
@@ -33,7 +33,7 @@ class NonFiniteLossError(ValueError):
 
 @dataclass(kw_only=True)
 class State:
-    """What must survive beside model, optimiser and average for the loop to go on bit for bit."""
+    """What must survive beside model, optimizer and average for the loop to go on bit for bit."""
 
     step: int = 0
     warmed_up_at_step: int | None = None
@@ -56,12 +56,12 @@ def make_step(
 
     `loss` is a mean over the images it is given. The step returns sums over the batch for the meter: [loss, errors, images], float64
     on the device; it raises ValueError where a batch cannot be cut into equal parts. With many `processes` each is given its share of
-    the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalises over all shares, uncompiled. The running
+    the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalizes over all shares, uncompiled. The running
     statistics of batch norm follow the first part of a batch, as with many processes those of the first: one move a step either way.
     `replayed`: as a CUDA graph (cuda_graph.py), by one process; then the sums of a step are overwritten by the next.
     """
 
-    normalising = (
+    normalizing = (
         partial(SynchronisedBatchNorm, processes)
         if sync_batch_norm
         else BatchNormInFloat32
@@ -70,7 +70,7 @@ def make_step(
     )
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(), normalising():
+        with autocast(), normalizing():
             outputs = model(x)
         if outputs.dtype in _LOW_PRECISION:
             outputs = outputs.float()
@@ -186,7 +186,7 @@ def fit(
     """Train any module for `steps` updates on `batches` (inputs, targets), and return the readings, one every `read_every_steps`.
 
     `batches` is gone through again from its start when it ends before `steps`; all of a batch is one update, in `accumulate` parts.
-    `loss(outputs, targets)` is a mean. `factor(step)` multiplies the optimiser's learning rates, which are put back at the end.
+    `loss(outputs, targets)` is a mean. `factor(step)` multiplies the optimizer's learning rates, which are put back at the end.
     Errors are counted where the outputs are [B, K] and the targets integers [B]; elsewhere they are NaN, and a `warm_up` by them is
     refused. Raises NonFiniteLossError, and ValueError where there is no batch.
     """

@@ -1,4 +1,4 @@
-"""The recipe's optimiser: stochastic gradient descent with momentum, weight decay on all parameters or on weights only (Sec. 3.4)."""
+"""The recipe's optimizer: stochastic gradient descent with momentum, weight decay on all parameters or on weights only (Sec. 3.4)."""
 
 import torch
 from torch import nn

@@ -139,7 +139,7 @@ def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> 
 
 
 def begin_training(prepared: Prepared) -> Training:
-    """Optimiser, average and meter around the network, at step 0."""
+    """Optimizer, average and meter around the network, at step 0."""
     recipe = prepared.recipe
     return Training(
         model=prepared.model,

@@ -93,7 +93,7 @@ class Prepared:
         )
 
     def loss(self) -> nn.Module:
-        """What is minimised."""
+        """What is minimized."""
         return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
 
     def steps_of(self, length: recipes.Length) -> int:
@@ -233,7 +233,7 @@ def _augment(options: recipes.Data, dataset: data.ImageData) -> data.Augment | d
         return data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
     assert isinstance(dataset.train, data.Files)
     return data.Jitter.fit(
-        dataset.train, shorter=options.jitter, flip=options.flip, colour=options.colour
+        dataset.train, shorter=options.jitter, flip=options.flip, color=options.colour
     )
 
 

@@ -65,15 +65,15 @@ def synchronised_batch_norm(
 ) -> Float[Tensor, "B C *rest"]:
     """`torch.nn.functional.batch_norm` in training, as if the x of all processes were one batch; running statistics move alike on all."""
     assert training
-    normalised, mean, var = _Normalise.apply(x, weight, bias, eps, processes)  # type: ignore[no-untyped-call]
+    normalized, mean, var = _Normalize.apply(x, weight, bias, eps, processes)  # type: ignore[no-untyped-call]
     num = processes.count * x.numel() // x.shape[1]
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_((var * (num / max(num - 1, 1))).to(running_var.dtype), momentum)
-    assert isinstance(normalised, Tensor)
-    return normalised
+    assert isinstance(normalized, Tensor)
+    return normalized
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """Forward: y = (x - mean) rstd weight + bias. Backward: dx = rstd weight (g - mean of g - z mean of g z), z = (x - mean) rstd.
 
     The gradients of weight and bias stay sums over this process's images: they are added over processes with all other gradients.

@@ -1,4 +1,4 @@
-"""C4: residual networks are easier to optimise (Sec. 1; Sec. 4.1, "converges faster at the early stage").
+"""C4: residual networks are easier to optimize (Sec. 1; Sec. 4.1, "converges faster at the early stage").
 
 The rule, before any data: the steps until the training loss, as trained, is at or below half of that of guessing, ln(K) / 2 for K
 classes. Runs that never get there are censored at their last step, diverged ones at the last step of any run: they never got there
@@ -30,7 +30,7 @@ CLEARLY_ALIKE = 0.5
 
 CLAIM = Claim(
     identifier="C4",
-    text="Residual networks are easier to optimise",
+    text="Residual networks are easier to optimize",
     section="Sec. 1 and 4.1",
     rule=(
         "Steps until the training loss is half that of guessing; runs that never arrive count as censored, not as missing. Same depths, "

@@ -1,4 +1,4 @@
-"""C6: normalised initialisation and normalisation layers let nets of tens of layers start to converge (Sec. 1).
+"""C6: normalized initialization and normalization layers let nets of tens of layers start to converge (Sec. 1).
 
 2 x 2: weights N(0, 0.01) or He, with batch norm or without; a plain net, for its shortcuts would carry the signal. A few steps are enough:
 the question is whether it starts.
@@ -23,7 +23,7 @@ _NUM_IMAGES = 256
 
 CLAIM = Claim(
     identifier="C6",
-    text="Normalised initialisation and normalisation layers let nets of tens of layers start to converge",
+    text="Normalized initialization and normalization layers let nets of tens of layers start to converge",
     section="Sec. 1",
     rule=f"A plain net of 20 layers (56 in the full budget) is trained for {_STEPS} steps from each of four starts: weights N(0, "
     "0.01) or He, with batch norm or without, at learning rates 0.1 and 0.01. A start converges on a seed if at one of the two "
@@ -205,7 +205,7 @@ def _signal_figure(budget: Budget, signals: dict[str, dict[str, list[float]]], w
     return Figure(
         name=f"c6-signal-{way}",
         title=f"{way.capitalize()} signal of {_model(budget)} before the first step",
-        caption=f"{label[0].upper()}{label[1:]}, in network order. He initialisation reckons with whole windows: on small maps, 2 x 2 at "
+        caption=f"{label[0].upper()}{label[1:]}, in network order. He initialization reckons with whole windows: on small maps, 2 x 2 at "
         "the end for digits, more than half of a 3x3 window is padding, and the signal shrinks without batch norm.",
         x_label="block",
         y_label=label,

@@ -141,7 +141,7 @@ def _sentence(
         for step, mean in means.items()
     }
     told = [
-        f"at step {step} {'exploding towards the first layers' if max(ratios) > 1 else 'vanishing'}"
+        f"at step {step} {'exploding toward the first layers' if max(ratios) > 1 else 'vanishing'}"
         for step, ratios in unhealthy.items()
         if ratios
     ]

@@ -1,4 +1,4 @@
-"""C10: a solution by construction exists, shallow net plus identity layers, yet the optimiser does not find it (Sec. 1)."""
+"""C10: a solution by construction exists, shallow net plus identity layers, yet the optimizer does not find it (Sec. 1)."""
 
 import statistics
 
@@ -14,14 +14,14 @@ _LARGEST_NUM_IMAGES = (
 
 CLAIM = Claim(
     identifier="C10",
-    text="A deeper plain net as good as the shallow one exists by construction, yet the optimiser does not find it",
+    text="A deeper plain net as good as the shallow one exists by construction, yet the optimizer does not find it",
     section="Sec. 1",
     rule="For each judged seed the trained plain net of the middle depth is deepened by identity layers to the greatest depth. Shown "
     "if its function is unchanged for every seed (logits within 1e-4 of the greatest) and the training loss of the trained "
     "deepest plain net minus that of the constructed one, paired by seed, has a 95 % interval above 0 and a mean above "
     f"{_MARGIN} nats. Not shown if that interval ends below {_MARGIN}. Undecided otherwise, or with fewer than two pairs. The "
     "constructed net keeps its batch norm statistics; of the trained one the lower loss counts, with its statistics as saved or "
-    "recomputed, which favours it.",
+    "recomputed, which favors it.",
 )
 
 

@@ -33,7 +33,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "option A: zeros on both sides": ("model.zero_pad=split",),
     "option A: 2x2 average instead of slicing": ("model.subsample=average",),
     "batch norm over each half of a batch": ("train.accumulate=2",),
-    "He initialisation by fan-in": ("model.init=he_fan_in",),
+    "He initialization by fan-in": ("model.init=he_fan_in",),
     "last batch norm of a block starts at zero": ("model.zero_init=true",),
     "weight decay on weights only": ("optimizer.decay=weights",),
     "Nesterov momentum": ("optimizer.nesterov=true",),
@@ -92,7 +92,7 @@ def measure(evidence: Runs) -> Measured:
             _WARM_UP, f"in force from {protocol.WARM_UP_FROM_DEPTH} layers on: --depths 110"
         ),
         _IMAGES: "of digits and CIFAR alone",
-        _IMAGENETS: "of three colours, and digits are grey",
+        _IMAGENETS: "of three colors, and digits are gray",
     }
     lines += [not_run(name, why) for name, why in elsewhere.items() if name not in switches]
     finite = [value for value in base if math.isfinite(value)]

@@ -70,7 +70,7 @@ def measure(evidence: Runs) -> Measured:
                 name = f"{label}, {'training' if dashed else 'test'}"
                 series += seeds_series(name, curves, group=label, dashed=dashed)
         caption = (
-            "As the paper's figure 4. Training error is of running batches, test error of the centre crop of the images tested on."
+            "As the paper's figure 4. Training error is of running batches, test error of the center crop of the images tested on."
             f"{bands(len(seeds))}"
         )
         file, styles = f"figure-4-{kind}", error_styles(len(seeds))

@@ -1,7 +1,7 @@
 """Figure 7: standard deviations of layer responses; residual nets respond less than plain ones, deeper residual nets less still.
 
 Read off analysis/responses.json of each run, which is written where it is missing or of other images and the weights are there
-(`reslearn analyse`).
+(`reslearn analyze`).
 """
 
 import itertools
