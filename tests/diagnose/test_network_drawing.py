@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from reslearn.diagnose import make_conditions, make_problem
 from reslearn.diagnose.drawing import network_diagram
 from reslearn.models import build
-from reslearn.report import Diagram, Group
-from reslearn.report.diagram import folded
+from reslearn.report import Diagram, LayerGroup
+from reslearn.report.diagram import fold_repeats
 
 LABELS = torch.arange(24) % 3
 
@@ -25,7 +25,7 @@ def conv(channels: int, wider: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(channels, wider, 3, stride, padding=1), nn.BatchNorm2d(wider), nn.ReLU()]
 
 
-def text(group: Group) -> list[str]:
+def text(group: LayerGroup) -> list[str]:
     return [f"{box.text} [{box.shape}]" for box in group.boxes]
 
 
@@ -35,7 +35,7 @@ def test_a_plain_network_has_all_layers_and_the_arcs_that_were_put_in() -> None:
         nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)), 2, 8, 8
     ).groups
     assert [
-        (group.name, group.arc, group.carried, group.after, group.marked) for group in found
+        (group.name, group.arc, group.arc_label, group.after, group.marked) for group in found
     ] == [
         ("", "none", "", "", False),
         ("3", "new", "", "ReLU", False),
@@ -56,18 +56,18 @@ def test_a_plain_network_has_all_layers_and_the_arcs_that_were_put_in() -> None:
 
 
 def test_a_deep_plain_network_is_as_short_as_its_stages_and_tells_what_is_left_out() -> None:
-    found = folded(drawn(build("plain56", num_classes=3), 3, 32, 32).groups)
+    found = fold_repeats(drawn(build("plain56", num_classes=3), 3, 32, 32).groups)
     assert [part.times for part in found] == [1, 9, 1, 8, 1, 8, 1, 1, 1]
     assert [part.num_marked for part in found[1:6:2]] == [(6,), (5,), (5,)]
-    assert [part.groups[0].carried for part in found[1:6]] == ["", "option A", "", "option A", ""]
+    assert [part.groups[0].arc_label for part in found[1:6]] == ["", "option A", "", "option A", ""]
 
 
 def test_shortcuts_that_were_there_are_drawn_as_such() -> None:
     found = [
         group for group in drawn(build("resnet14", num_classes=3), 3, 16, 16).groups if group.name
     ]
-    assert {group.arc for group in found} == {"own"}
-    assert [group.carried for group in found] == ["", "", "sizes change", "", "sizes change", ""]
+    assert {group.arc for group in found} == {"existing"}
+    assert [group.arc_label for group in found] == ["", "", "sizes change", "", "sizes change", ""]
     assert [len(group.boxes) for group in found] == [2] * 6
 
 
@@ -97,5 +97,5 @@ def test_functions_within_branches_are_told_where_they_change_values() -> None:
     found = drawn(nn.Sequential(nn.Linear(4, 8), Own(), nn.Linear(8, 3)), 4).groups
     assert (
         text(found[1]) == ["layer norm · linear 8 → 8 · relu []", "linear 8 → 8 [8]"]
-        and found[1].arc == "own"
+        and found[1].arc == "existing"
     )

@@ -12,7 +12,7 @@ from reslearn.report import (
     Column,
     Diagram,
     Figure,
-    Group,
+    LayerGroup,
     Page,
     Panels,
     Section,
@@ -97,11 +97,11 @@ def page():
         [["C1", HOSTILE, Verdict("shown", "a long note " * 8)]],
     )
     layers = [Box("conv 3×3, 16 → 16 · batch norm", "16×32×32"), Box("layer " * 20)]
-    block = Group(layers, "a.block.name" * 5, "new", "option A", "ReLU", marked=True)
+    block = LayerGroup(layers, "a.block.name" * 5, "new", "option A", "ReLU", marked=True)
     net = Diagram(
         "A network",
         "Caption.",
-        [Group([Box("stem")]), block, block, block, Group([Box("head", "10")])],
+        [LayerGroup([Box("stem")]), block, block, block, LayerGroup([Box("head", "10")])],
         mark="left out",
     )
     sections = [

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from reslearn.report import Box, Diagram, Group, Page, Section, render_html
-from reslearn.report.diagram import folded
+from reslearn.report import Box, Diagram, LayerGroup, Page, Section, render_html
+from reslearn.report.diagram import fold_repeats
 
-STEM, HEAD = Group([Box("stem")]), Group([Box("head", "10")])
-
-
-def block(name: str, text: str = "conv", **given: Any) -> Group:
-    return Group([Box(text, "16×8×8"), Box(text, "16×8×8")], name, "new", **given)
+STEM, HEAD = LayerGroup([Box("stem")]), LayerGroup([Box("head", "10")])
 
 
-def stage(number: int, num_blocks: int, **given: Any) -> list[Group]:
+def block(name: str, text: str = "conv", **given: Any) -> LayerGroup:
+    return LayerGroup([Box(text, "16×8×8"), Box(text, "16×8×8")], name, "new", **given)
+
+
+def stage(number: int, num_blocks: int, **given: Any) -> list[LayerGroup]:
     return [block(f"{number}.{index}", f"conv {number}", **given) for index in range(num_blocks)]
 
 
@@ -37,14 +37,14 @@ def stage(number: int, num_blocks: int, **given: Any) -> list[Group]:
         ([block("a", text) for text in "xyxx"], [1, 1, 2]),
     ],
 )
-def test_what_comes_again_is_drawn_once(groups: list[Group], times: list[int]) -> None:
-    found = folded(groups)
+def test_what_comes_again_is_drawn_once(groups: list[LayerGroup], times: list[int]) -> None:
+    found = fold_repeats(groups)
     assert [part.times for part in found] == times
     assert sum(part.times * len(part.groups) for part in found) == len(groups)
 
 
 def test_names_and_marks_of_what_is_folded_are_told() -> None:
-    (part,) = folded([block(f"1.{index}", marked=index % 3 > 0) for index in range(9)])
+    (part,) = fold_repeats([block(f"1.{index}", marked=index % 3 > 0) for index in range(9)])
     assert (part.names, part.num_marked) == (("1.0 to 1.8",), (6,))
     html = render_html(
         Page(
@@ -65,16 +65,16 @@ def test_a_block_that_differs_in_more_than_its_name_is_not_folded() -> None:
     first = block("a")
     for other in (
         block("b", after="ReLU"),
-        block("b", carried="option A"),
-        Group(first.boxes, "b"),
-        Group(first.boxes, arc="new"),
+        block("b", arc_label="option A"),
+        LayerGroup(first.boxes, "b"),
+        LayerGroup(first.boxes, arc="new"),
     ):
-        assert len(folded([first, other])) == 2, other
+        assert len(fold_repeats([first, other])) == 2, other
 
 
 def test_names_are_text_and_carried_shortcuts_dotted() -> None:
     hostile = "<script>alert(1)</script>"
-    groups = [Group([Box(hostile, hostile)], hostile, "own", hostile, hostile)]
+    groups = [LayerGroup([Box(hostile, hostile)], hostile, "existing", hostile, hostile)]
     html = render_html(Page("p", "", [Section("s", "", [Diagram(hostile, hostile, groups)])]))
     assert "<script>alert" not in html and html.count("&lt;script&gt;alert") == 7
-    assert re.search(r'class="arc carried"', html)
+    assert re.search(r'class="arc dotted"', html)

@@ -19,7 +19,7 @@ from reslearn.report.palette import (
     LIGHT,
     LIGHT_GROUND,
     MARKS,
-    NUM_COLOURS,
+    NUM_COLORS,
     contrast,
     mark_of,
 )
@@ -163,7 +163,7 @@ def test_colors_have_contrast_on_their_ground_and_differ_by_marker():
     assert min(contrast(color, LIGHT_GROUND) for color in LIGHT) >= 3
     assert min(contrast(color, DARK_GROUND) for color in DARK) >= 3
     assert len({name for name, _, _ in MARKS}) == len(MARKS) == len(LIGHT) == len(DARK)
-    assert len({(group % NUM_COLOURS, mark_of(group)) for group in range(64)}) == 64
+    assert len({(group % NUM_COLORS, mark_of(group)) for group in range(64)}) == 64
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
 
 

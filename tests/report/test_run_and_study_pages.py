@@ -11,7 +11,7 @@ import pytest
 from reslearn import recipes
 from reslearn.report import Figure, Panels, Table, render_html, run_page, study_page, write_page
 from reslearn.report.curves import curve, seeds_series
-from reslearn.report.run import duration
+from reslearn.report.run import format_duration
 from reslearn.runs import RunError, RunFolder
 from reslearn.study.collect import collect
 
@@ -237,7 +237,7 @@ def test_the_mean_is_taken_at_steps_that_all_seeds_have():
     )  # t of one degree of freedom
     assert seeds_series("net", {0: []}, group="g") == []
     *_, mean = seeds_series(
-        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g", everywhere=True
+        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g", include_partial=True
     )
     assert (list(mean.x), list(mean.y)) == ([1, 2, 3], [1.0, 3.0, 9.0])
     (alone,) = seeds_series("net", {3: [(1, 1.0)]}, group="g", dashed=True)
@@ -281,7 +281,7 @@ def test_many_training_lines_are_averaged_by_epoch():
     [(0.5, "0.5 s"), (59.4, "59.4 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
 def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_foreign_result_is_refused_in_one_line(tmp_path):

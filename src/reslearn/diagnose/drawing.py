@@ -19,7 +19,7 @@ from reslearn.models import (
     trace,
 )
 from reslearn.models.tracing import ACTIVATION_NAMES
-from reslearn.report import Box, Diagram, Group
+from reslearn.report import Box, Diagram, LayerGroup
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NAMES: dict[type[nn.Module], str] = {
@@ -47,7 +47,7 @@ def network_diagram(problem: Problem, conditions: Conditions) -> Diagram | None:
     block_of = {id(segment): block for block in blocks(opened) for segment in block.segments}
     all_layers = [layer for layer in layers(opened) if layer is not None]
     layer_of = {id(segment): layer for layer in all_layers for segment in layer.segments}
-    groups: list[Group] = []
+    groups: list[LayerGroup] = []
     seen: set[str] = set()
     for segment in opened.segments:
         block, layer = block_of.get(id(segment)), layer_of.get(id(segment))
@@ -56,7 +56,7 @@ def network_diagram(problem: Problem, conditions: Conditions) -> Diagram | None:
             text = _described(opened, segment)
             groups += (
                 [
-                    Group(
+                    LayerGroup(
                         [
                             Box(
                                 text,
@@ -81,7 +81,7 @@ def network_diagram(problem: Problem, conditions: Conditions) -> Diagram | None:
 
 def _groups(
     opened: Opened, whole: Block, own: Sequence[Block], conditions: Conditions, *, is_block: bool
-) -> list[Group]:
+) -> list[LayerGroup]:
     """A block, or a layer that belongs to none; one with shortcuts of its own is drawn layer by layer, each with its arc."""
     marked = whole.name in conditions.left_out
     if any(has_shortcut(segment) for segment in whole.segments):
@@ -89,19 +89,26 @@ def _groups(
         for layer in own:
             after = _after(layer)
             boxes = _boxes(opened, [segment for segment in layer.segments if segment not in after])
-            carried = "" if layer.keeps_shape else "sizes change"
-            groups.append(Group(boxes, layer.name, "own", carried, _joined(opened, after), marked))
+            arc_label = "" if layer.keeps_shape else "sizes change"
+            groups.append(
+                LayerGroup(boxes, layer.name, "existing", arc_label, _joined(opened, after), marked)
+            )
         return groups
     if not is_block:
-        return [Group([box for layer in own for box in _boxes(opened, layer.segments)])]
+        return [LayerGroup([box for layer in own for box in _boxes(opened, layer.segments)])]
     after = _after(whole)
     kept = [[one for one in layer.segments if one not in after] for layer in own]
     boxes = [box for segments in kept for box in _boxes(opened, segments)]
     is_new = whole.name in conditions.shortcuts_around
-    carried = "" if whole.keeps_shape or not is_new else "option A"
+    arc_label = "" if whole.keeps_shape or not is_new else "option A"
     return [
-        Group(
-            boxes, whole.name, "new" if is_new else "none", carried, _joined(opened, after), marked
+        LayerGroup(
+            boxes,
+            whole.name,
+            "new" if is_new else "none",
+            arc_label,
+            _joined(opened, after),
+            marked,
         )
     ]
 

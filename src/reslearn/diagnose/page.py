@@ -16,8 +16,8 @@ from reslearn.diagnose.signals import LayerSignal
 from reslearn.diagnose.trial import Trial
 from reslearn.diagnose.verdict import MARGIN, RULES
 from reslearn.report import Cell, Code, Column, Facts, Figure, Page, Panels, Section, Series, Table
-from reslearn.report.curves import bands, seeds_series
-from reslearn.report.run import duration
+from reslearn.report.curves import interval_note, seeds_series
+from reslearn.report.run import format_duration
 from reslearn.study import summary
 
 
@@ -58,7 +58,7 @@ def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | N
         "examples": f"{len(problem.inputs):,} and {len(problem.held_inputs):,} held out",
         "trials": str(len(found.trials)),
         "steps a trial": str(found.steps),
-        "time": duration(found.seconds),
+        "time": format_duration(found.seconds),
     }
     if found.interrupted:
         facts["ended"] = "by hand, before all that was planned"
@@ -227,7 +227,7 @@ def _curves(found: Diagnosis) -> list[Figure]:
     if not series:
         return []
     caption = (
-        f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{bands(most_seeds)}"
+        f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{interval_note(most_seeds)}"
         f"{_cut(series)}"
     )
     return [

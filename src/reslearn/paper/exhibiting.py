@@ -19,7 +19,7 @@ from reslearn.paper.imagenet import imagenet_budget
 from reslearn.paper.stages import Stages
 from reslearn.paper.wording import or_none
 from reslearn.report import Code, Column, Facts, Item, Page, Section, Table, Verdict
-from reslearn.report.run import circumstances, duration
+from reslearn.report.run import environment_facts, format_duration
 from reslearn.runs import plain
 from reslearn.study import CONFIDENCE, Engine
 
@@ -150,7 +150,7 @@ def exhibit_page(report: ExhibitReport, *, command: Sequence[str]) -> Page:
     run = next(iter(report.evidence.runs.values()), None)
     repeat: list[Item] = [Code(shlex.join(command), "Command")]
     if run is not None:
-        repeat.append(Facts(circumstances(run.environment), "Circumstances of the first run"))
+        repeat.append(Facts(environment_facts(run.environment), "Circumstances of the first run"))
     reasons: list[Item] = [f"{told}." for told in reasons_of(measured.lines)]
     sections = [
         Section(
@@ -298,7 +298,7 @@ def _line_json(line: Line) -> dict[str, Any]:
 
 def _facts(report: ExhibitReport) -> dict[str, str]:
     budget = report.evidence.budget
-    facts = {"time": duration(report.seconds)}
+    facts = {"time": format_duration(report.seconds)}
     if report.num_runs or report.num_diverged:
         diverged = f", {report.num_diverged} diverged" if report.num_diverged else ""
         facts = {

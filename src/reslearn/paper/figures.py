@@ -10,7 +10,7 @@ from reslearn.paper.claim import Runs
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Panels, Series
 from reslearn.report.content import Style
-from reslearn.report.curves import Curve, bands, curve, error_styles, seeds_series
+from reslearn.report.curves import Curve, curve, error_styles, interval_note, seeds_series
 from reslearn.study.collect import Kind
 
 
@@ -102,7 +102,7 @@ def against_depth(evidence: Runs, trained: dict[Kind, list[int]]) -> Figure:
 
 
 def _bands(evidence: Runs) -> str:
-    return bands(len(evidence.budget.judge_seeds))
+    return interval_note(len(evidence.budget.judge_seeds))
 
 
 def _styles(evidence: Runs) -> dict[Style, str]:

@@ -13,7 +13,7 @@ from reslearn.paper.protocol import model_name
 from reslearn.paper.runner import ClaimsReport
 from reslearn.paper.wording import mean_of, or_none
 from reslearn.report import Code, Facts, Figure, Page, Panels, Section, Table, Verdict
-from reslearn.report.run import circumstances, duration
+from reslearn.report.run import environment_facts, format_duration
 from reslearn.runs import plain
 from reslearn.study.collect import Kind
 
@@ -181,10 +181,10 @@ def _facts(report: ClaimsReport) -> dict[str, str]:
         "runs": f"{report.num_runs} complete"
         + (f", {report.num_diverged} diverged" if report.num_diverged else ""),
         "judged on": f"seeds {', '.join(map(str, budget.judge_seeds))}",
-        "time": duration(report.seconds),
+        "time": format_duration(report.seconds),
     }
 
 
 def _circumstances(evidence: Runs) -> dict[str, str]:
     run = next(iter(evidence.runs.values()), None)
-    return {} if run is None else circumstances(run.environment)
+    return {} if run is None else environment_facts(run.environment)

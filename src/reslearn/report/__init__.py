@@ -19,7 +19,7 @@ from reslearn.report.content import (
     Table,
     Verdict,
 )
-from reslearn.report.diagram import Box, Diagram, Group
+from reslearn.report.diagram import Box, Diagram, LayerGroup
 from reslearn.report.markup import render_html
 from reslearn.report.run import run_page
 from reslearn.report.study import study_page
@@ -36,9 +36,9 @@ __all__ = [
     "Facts",
     "Figure",
     "Forest",
-    "Group",
     "HeatMap",
     "Item",
+    "LayerGroup",
     "Number",
     "Page",
     "Panels",

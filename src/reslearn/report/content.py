@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from reslearn.report.diagram import Diagram
 
 Style = Literal["line", "dashed", "thin", "thin-dashed"]
-Outcome = Literal[
+VerdictOutcome = Literal[
     "shown",
     "not shown",
     "reproduced",
@@ -197,13 +197,13 @@ class Panels:
 class Verdict:
     """The outcome of an experiment as a table cell: a symbol, a word and a color, so that no reader needs the color."""
 
-    outcome: Outcome
+    outcome: VerdictOutcome
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.outcome not in get_args(Outcome):
+        if self.outcome not in get_args(VerdictOutcome):
             raise ValueError(
-                f"verdict {self.outcome!r} is not one of: {', '.join(get_args(Outcome))}"
+                f"verdict {self.outcome!r} is not one of: {', '.join(get_args(VerdictOutcome))}"
             )
 
 

@@ -51,19 +51,21 @@ def seeds_series(
     *,
     group: str,
     dashed: bool = False,
-    everywhere: bool = False,
+    include_partial: bool = False,
     log: bool = False,
 ) -> list[Series]:
     """Curves by seed as series: each seed pale behind their mean, bold or dashed, and its 95 % interval; one seed is its own mean.
 
-    The mean is taken at the places that all seeds have, or `everywhere`, at those that any has. The interval is Student's, at each place by
+    The mean is taken at the places that all seeds have, or `include_partial`, at those that any has. The interval is Student's, at each place by
     itself, as wide as so few seeds make it; for a `log` axis of the logarithms, so that the mean is geometric. Where a seed has no number
     (nan), and wherever one was lost altogether (None), is a gap: the mean of the others would flatter.
     """
     present = {seed: dict(points) for seed, points in sorted(curves.items()) if points}
     if not present:
         return []
-    places = sorted((set.union if everywhere else set.intersection)(*map(set, present.values())))
+    places = sorted(
+        (set.union if include_partial else set.intersection)(*map(set, present.values()))
+    )
     lost = [math.nan] * sum(points is None for points in curves.values())
     means = [
         _mean([*lost, *(points[x] for points in present.values() if x in points)], log=log)
@@ -103,7 +105,7 @@ def _mean(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:
     return found.mean, low, high
 
 
-def bands(num_seeds: int, *, log: bool = False) -> str:
+def interval_note(num_seeds: int, *, log: bool = False) -> str:
     """For captions, from the space on: what a band is, where there are any."""
     said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted where that is dashed."
     return (

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Arc = Literal["none", "new", "own"]
+Arc = Literal["none", "new", "existing"]
 _MAX_PERIOD = 4
 """Groups that come again and again as a pattern, such as attention and feed-forward, are folded up to this length."""
 
@@ -24,15 +24,15 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Boxes in a row. With a `name` it is a block, and framed. `arc`: a shortcut around it, "new" where it was put in, "own" where it was
-    there; `carried` says what the shortcut does where it is no identity, which is drawn dotted; `after`: what follows the addition, or
+class LayerGroup:
+    """Boxes in a row. With a `name` it is a block, and framed. `arc`: a shortcut around it, "new" where it was put in, "existing" where it was
+    there; `arc_label` says what the shortcut does where it is no identity, which is drawn dotted; `after`: what follows the addition, or
     the last box. `marked`: as the diagram's `mark` says."""
 
     boxes: Sequence[Box]
     name: str = ""
     arc: Arc = "none"
-    carried: str = ""
+    arc_label: str = ""
     after: str = ""
     marked: bool = False
 
@@ -43,30 +43,30 @@ class Diagram:
 
     title: str
     caption: str
-    groups: Sequence[Group]
+    groups: Sequence[LayerGroup]
     mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class RepeatedGroups:
     """Groups that come `times` times in a row; for each the names of first and last, and how many of them are marked."""
 
     times: int
-    groups: tuple[Group, ...]
+    groups: tuple[LayerGroup, ...]
     names: tuple[str, ...]
     num_marked: tuple[int, ...]
 
 
-def folded(groups: Sequence[Group]) -> list[Folded]:
+def fold_repeats(groups: Sequence[LayerGroup]) -> list[RepeatedGroups]:
     """Runs of equal groups, names and marks aside, or of a pattern of a few: the run that saves most first, shorter patterns before."""
     return list(
-        _folded(
+        _repeats(
             [(replace(one, name=bool(one.name) * "block", marked=False), one) for one in groups]
         )
     )
 
 
-def _folded(pairs: list[tuple[Group, Group]]) -> Iterator[Folded]:
+def _repeats(pairs: list[tuple[LayerGroup, LayerGroup]]) -> Iterator[RepeatedGroups]:
     keys = [key for key, _ in pairs]
     at = 0
     while at < len(pairs):
@@ -76,7 +76,7 @@ def _folded(pairs: list[tuple[Group, Group]]) -> Iterator[Folded]:
             [pairs[at + turn * period + place][1] for turn in range(times)]
             for place in range(period)
         ]
-        yield Folded(
+        yield RepeatedGroups(
             times=times,
             groups=tuple(column[0] for column in columns),
             names=tuple(
@@ -88,7 +88,7 @@ def _folded(pairs: list[tuple[Group, Group]]) -> Iterator[Folded]:
         at += times * period
 
 
-def _times(keys: list[Group], at: int, period: int) -> int:
+def _times(keys: list[LayerGroup], at: int, period: int) -> int:
     """How often the `period` groups from `at` on come in a row."""
     pattern, times = keys[at : at + period], 1
     while keys[at + times * period : at + (times + 1) * period] == pattern:
@@ -110,9 +110,9 @@ def entry(diagram: Diagram) -> dict[str, Any]:
                 for group, name, num in zip(part.groups, part.names, part.num_marked, strict=True)
             ],
         }
-        for part in folded(diagram.groups)
+        for part in fold_repeats(diagram.groups)
     ]
-    arcs = [arc for arc in ("new", "own") if any(group.arc == arc for group in diagram.groups)]
+    arcs = [arc for arc in ("new", "existing") if any(group.arc == arc for group in diagram.groups)]
     return {"kind": "diagram", "diagram": diagram, "parts": parts, "arcs": arcs}
 
 

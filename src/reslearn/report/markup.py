@@ -43,7 +43,7 @@ from reslearn.report.palette import (
     LIGHT,
     LIGHT_GROUND,
     MARKS,
-    NUM_COLOURS,
+    NUM_COLORS,
     mark_of,
 )
 from reslearn.report.svg import draw
@@ -89,7 +89,7 @@ def render_html(page: Page, downloads: Downloads | None = None) -> str:
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         marks=MARKS,
         mark_of=mark_of,
-        num_colors=NUM_COLOURS,
+        num_colors=NUM_COLORS,
         symbols=SYMBOLS,
     )
 
@@ -203,7 +203,7 @@ def _colors() -> str:
     """Colors of ground and series as CSS, for light and for dark; c0 to c7 are the series' classes."""
     light = "".join(f"--c{i}:{color};" for i, color in enumerate(LIGHT))
     dark = "".join(f"--c{i}:{color};" for i, color in enumerate(DARK))
-    classes = "".join(f".c{i}{{color:var(--c{i})}}" for i in range(NUM_COLOURS))
+    classes = "".join(f".c{i}{{color:var(--c{i})}}" for i in range(NUM_COLORS))
     return (
         f":root{{--ground:{LIGHT_GROUND};{light}}}\n"
         f"@media (prefers-color-scheme: dark){{:root{{--ground:{DARK_GROUND};{dark}}}}}\n{classes}\n"

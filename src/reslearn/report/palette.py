@@ -25,12 +25,12 @@ MARKS = (
     ("wide", "M-4.2 -1.6h8.4v3.2h-8.4z", "_"),
 )
 
-NUM_COLOURS = len(LIGHT)
+NUM_COLORS = len(LIGHT)
 
 
 def mark_of(group: int) -> tuple[str, str, str]:
     """The marker of the group with this number; together with its color no other of the first 64 groups has it."""
-    return MARKS[(group + group // NUM_COLOURS) % len(MARKS)]
+    return MARKS[(group + group // NUM_COLORS) % len(MARKS)]
 
 
 def contrast(one: str, other: str) -> float:

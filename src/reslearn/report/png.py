@@ -15,7 +15,7 @@ from reslearn.report.axes import Axis, x_axis, y_axis
 from reslearn.report.content import Drawing, Figure, Forest, HeatMap, Series, Style
 from reslearn.report.forest import plot_forest
 from reslearn.report.heat import plot_heat
-from reslearn.report.palette import LIGHT, NUM_COLOURS, mark_of
+from reslearn.report.palette import LIGHT, NUM_COLORS, mark_of
 from reslearn.report.svg import end_labels, marked, single_run
 
 if TYPE_CHECKING:
@@ -101,14 +101,14 @@ def _plot(figure: Figure, axes: Axes) -> None:
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
-            color=LIGHT[label.index % NUM_COLOURS],
+            color=LIGHT[label.index % NUM_COLORS],
             annotation_clip=False,
         )
     _legend(figure, groups, bool(labels), axes)
 
 
 def _curve(series: Series, group: int, axes: Axes) -> None:
-    color, points = LIGHT[group % NUM_COLOURS], series.points()
+    color, points = LIGHT[group % NUM_COLORS], series.points()
     x, y, low, high = (
         [point[i] if math.isfinite(point[i]) else math.nan for point in points] for i in range(4)
     )
@@ -173,7 +173,7 @@ def _legend(figure: Figure, groups: list[str], named_at_ends: bool, axes: Axes) 
                 Line2D(
                     [],
                     [],
-                    color=LIGHT[index % NUM_COLOURS],
+                    color=LIGHT[index % NUM_COLORS],
                     marker=mark_of(index)[2],
                     linewidth=2,
                     label=group,

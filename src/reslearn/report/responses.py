@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from reslearn.report.content import Figure, Series
-from reslearn.report.curves import bands, seeds_series
+from reslearn.report.curves import interval_note, seeds_series
 from reslearn.runs import RunError, RunFolder
 
 Runs = Sequence[Sequence[float | None]]
@@ -26,7 +26,7 @@ def response_figures(nets: Mapping[str, Runs]) -> list[Figure]:
     means = (
         ""
         if seeds == [1]
-        else f" Bold: means over {number} seeds; pale: each seed.{bands(seeds[-1], log=log)}"
+        else f" Bold: means over {number} seeds; pale: each seed.{interval_note(seeds[-1], log=log)}"
     )
     by_size = {name: [_sorted(run) for run in runs] for name, runs in nets.items()}
     return [

@@ -1,4 +1,4 @@
-"""One run as a page: its results, its curves, the recipe and the circumstances, and the commands that repeat it.
+"""One run as a page: its results, its curves, the recipe and the environment, and the commands that repeat it.
 
 Reads only the run folder (ARCHITECTURE.md, format 1), complete or not, with whatever lines, keys and analyses it has.
 """
@@ -81,8 +81,8 @@ def _facts(
     facts = {
         "epochs": _text(last.get("epochs", last.get("epoch")), ".4g"),
         "steps": _text(last.get("steps", last.get("step")), ","),
-        "time": duration(last["seconds"]) if last.get("seconds") is not None else "",
-        "device": device(environment),
+        "time": format_duration(last["seconds"]) if last.get("seconds") is not None else "",
+        "device": device_name(environment),
         "precision": " ".join(
             filter(
                 None,
@@ -202,10 +202,13 @@ def _repeat(environment: Mapping[str, Any], path: Path) -> list[Item]:
     command = environment.get("command")
     lines = [shlex.join(map(str, command))] if command else []
     lines.append(f"reslearn report {shlex.quote(str(path))}")
-    return [Code("\n".join(lines), "Commands"), Facts(circumstances(environment), "Circumstances")]
+    return [
+        Code("\n".join(lines), "Commands"),
+        Facts(environment_facts(environment), "Circumstances"),
+    ]
 
 
-def circumstances(environment: Mapping[str, Any]) -> dict[str, str]:
+def environment_facts(environment: Mapping[str, Any]) -> dict[str, str]:
     """The lines of environment.json that a reader can use, as text."""
     facts = {name: str(version) for name, version in environment.get("versions", {}).items()}
     facts |= {
@@ -221,7 +224,7 @@ def circumstances(environment: Mapping[str, Any]) -> dict[str, str]:
     return facts | ({"data fingerprint": str(fingerprint)} if fingerprint else {})
 
 
-def device(environment: Mapping[str, Any]) -> str:
+def device_name(environment: Mapping[str, Any]) -> str:
     """What it ran on, in a few words."""
     name, threads = (
         str(environment.get("device", "")),
@@ -237,7 +240,7 @@ def device(environment: Mapping[str, Any]) -> str:
     )
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a reader says them: 41 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:

@@ -26,9 +26,9 @@ from reslearn.report.content import (
     Series,
     Table,
 )
-from reslearn.report.curves import Curve, bands, curve, error_styles, seeds_series
+from reslearn.report.curves import Curve, curve, error_styles, interval_note, seeds_series
 from reslearn.report.responses import response_figures, responses_of
-from reslearn.report.run import circumstances, device, duration
+from reslearn.report.run import device_name, environment_facts, format_duration
 from reslearn.runs import RunFolder
 from reslearn.study import (
     Interval,
@@ -105,8 +105,8 @@ def _facts(found: Collection) -> dict[str, str]:
         "recipe": ", ".join(sorted({str(row.recipe.get("name", "")) for row in found.rows})),
         "runs": f"{len(found.rows)} complete"
         + (f", {len(found.incomplete)} not" if found.incomplete else ""),
-        "time of all runs": duration(seconds),
-        "device": "; ".join(sorted({device(environment) for environment in environments})),
+        "time of all runs": format_duration(seconds),
+        "device": "; ".join(sorted({device_name(environment) for environment in environments})),
     }
 
 
@@ -242,9 +242,13 @@ def _depth_figure(conditions: StudyTable, rows: Sequence[Row], training: str) ->
                         (row.depth or 0, float(row.result[field]))
                     )
             series += seeds_series(
-                f"{name}, {said}", curves, group=name, dashed=said == "training", everywhere=True
+                f"{name}, {said}",
+                curves,
+                group=name,
+                dashed=said == "training",
+                include_partial=True,
             )
-    caption = "Training error is on clean images." + bands(most_seeds)
+    caption = "Training error is on clean images." + interval_note(most_seeds)
     styles = error_styles(most_seeds)
     return [
         Figure(
@@ -291,7 +295,7 @@ def _curve_figures(
     titles = {"plain": "Plain networks", "residual": "Residual networks", "other": "Networks"}
     caption = (
         "Training error is of the running, augmented batches, as in the paper's figure 6."
-        + bands(most_seeds)
+        + interval_note(most_seeds)
     )
     return [
         Panels(
@@ -370,4 +374,4 @@ def _repeat(rows: Sequence[Row]) -> list[Item]:
         shlex.join(map(str, one["command"])) for one in environments if one.get("command")
     )
     items: list[Item] = [Code("\n".join(commands), "Commands of the runs")] if commands else []
-    return [*items, Facts(circumstances(environments[0]), "Circumstances of the first run")]
+    return [*items, Facts(environment_facts(environments[0]), "Circumstances of the first run")]

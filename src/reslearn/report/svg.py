@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from reslearn.report.axes import NUM_MARKED_POINTS, Axis, x_axis, y_axis
 from reslearn.report.content import Figure, Series, Style
-from reslearn.report.palette import NUM_COLOURS, mark_of
+from reslearn.report.palette import NUM_COLORS, mark_of
 
 SIDE = 4000
 STYLES: tuple[Style, ...] = ("thin-dashed", "thin", "dashed", "line")
@@ -28,7 +28,7 @@ Point = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class CurveSvg:
     """What the template needs of a figure: the SVG, the numbers behind the hover, and the longest end label."""
 
     svg: Markup
@@ -47,7 +47,7 @@ class EndLabel:
     y: float
 
 
-def draw(figure: Figure, max_points: int = 400) -> Drawing:
+def draw(figure: Figure, max_points: int = 400) -> CurveSvg:
     """SVG and hover data of `figure`, each series thinned to at most `max_points` of its own points."""
     across, up = x_axis(figure), y_axis(figure)
     groups = figure.groups()
@@ -77,7 +77,7 @@ def draw(figure: Figure, max_points: int = 400) -> Drawing:
         for group in groups
     }
     boldest = [max(styles, key=STYLES.index) for styles in ranks.values()]
-    return Drawing(
+    return CurveSvg(
         Markup("").join(parts),
         data,
         max((len(label.group) for label in labels), default=0),
@@ -190,7 +190,7 @@ def _grid(across: Axis, up: Axis) -> Markup:
 def _opening(series: Series, index: int, groups: list[str], kind: str) -> Markup:
     group = groups.index(series.group)
     return Markup('<g class="{} {} c{}" data-series="{}">').format(
-        kind, series.style, group % NUM_COLOURS, index
+        kind, series.style, group % NUM_COLORS, index
     )
 
 
@@ -269,7 +269,7 @@ def _marks(
 def _end_label(label: EndLabel) -> Markup:
     return Markup(
         '<text class="end c{}" data-group="{}" x="100%" dx="10" y="{}" dy=".32em">{}</text>'
-    ).format(label.index % NUM_COLOURS, label.index, _percent(1 - label.y), escape(label.group))
+    ).format(label.index % NUM_COLORS, label.index, _percent(1 - label.y), escape(label.group))
 
 
 def _hover(series: Series, groups: list[str], points: list[Point]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.protocol import model_name
 from reslearn.report import Figure, Series
-from reslearn.report.curves import bands, seeds_series
+from reslearn.report.curves import interval_note, seeds_series
 from reslearn.study import (
     Steps,
     StepsComparison,
@@ -153,7 +153,7 @@ def _figure(
         series += seeds_series(kind, curves, group=kind)
     caption = (
         f"Steps until the training loss is half that of guessing, or {horizon:.0f} where that is later: means are of steps so cut, and "
-        f"where all seeds are, nothing is known above.{bands(len(seeds))}"
+        f"where all seeds are, nothing is known above.{interval_note(len(seeds))}"
     )
     return Figure(
         "steps-to-half-loss", "How soon training gets somewhere", caption, "layers", "steps", series

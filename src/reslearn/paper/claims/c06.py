@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.report import Figure, Series
-from reslearn.report.curves import bands, curve, seeds_series
+from reslearn.report.curves import curve, interval_note, seeds_series
 from reslearn.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _curves(budget: Budget, runs: dict[str, dict[tuple[float, int], RunFolder | 
     return Figure(
         name="c6-start",
         title=f"Does {_model(budget)} start to converge?",
-        caption=f"Training loss from four starts. A run that diverged is missing.{bands(len(_seeds(budget)))}",
+        caption=f"Training loss from four starts. A run that diverged is missing.{interval_note(len(_seeds(budget)))}",
         x_label="step",
         y_label="training loss",
         series=series,

@@ -8,7 +8,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.subjects import judged_subjects, rests_on, unless_lost
 from reslearn.report import Figure, Series
-from reslearn.report.curves import bands, seeds_series
+from reslearn.report.curves import interval_note, seeds_series
 
 if TYPE_CHECKING:
     from reslearn.analysis import Gradients
@@ -182,7 +182,7 @@ def _figure(
         title=f"Gradients of {name} by {what}",
         caption="L2 norm of the gradient of the mean loss of one batch, in network order, at the steps given. Dashed: the same net at its "
         "start without batch norm. A curve that rises to the right vanishes on its way back; cut four powers of ten below the rest."
-        f"{bands(len(by_seed), log=True)}",
+        f"{interval_note(len(by_seed), log=True)}",
         x_label=x_label,
         y_label="gradient norm",
         series=series,

@@ -8,7 +8,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
 from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
 from reslearn.report import Figure, Series
-from reslearn.report.curves import bands, seeds_series
+from reslearn.report.curves import interval_note, seeds_series
 from reslearn.study import Comparison
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _figure(
     return Figure(
         name="c14-probes",
         title=f"What a linear reader gets from each stage of {name}",
-        caption=f"Error of a linear probe on test images. 0 is the stem, {len(stages) - 1} the last stage.{bands(len(seeds))}",
+        caption=f"Error of a linear probe on test images. 0 is the stem, {len(stages) - 1} the last stage.{interval_note(len(seeds))}",
         x_label="stage",
         y_label="probe error (%)",
         series=series,

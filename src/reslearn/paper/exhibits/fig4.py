@@ -6,7 +6,7 @@ from reslearn.paper import imagenet
 from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Measured, not_run, rises
 from reslearn.report import Figure, Panels, Series
-from reslearn.report.curves import bands, curve, error_styles, seeds_series
+from reslearn.report.curves import curve, error_styles, interval_note, seeds_series
 
 EXHIBIT = Exhibit(
     name="fig4",
@@ -71,7 +71,7 @@ def measure(evidence: Runs) -> Measured:
                 series += seeds_series(name, curves, group=label, dashed=dashed)
         caption = (
             "As the paper's figure 4. Training error is of running batches, test error of the center crop of the images tested on."
-            f"{bands(len(seeds))}"
+            f"{interval_note(len(seeds))}"
         )
         file, styles = f"figure-4-{kind}", error_styles(len(seeds))
         panels.append(
