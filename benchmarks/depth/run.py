@@ -100,17 +100,17 @@ def rules() -> str:
     """Twelve digits of the hash of what decides a verdict: rules, experiments and surgery."""
     rooms = {
         "diagnose": (
-            "before",
             "budget",
-            "by_layer",
             "conditions",
             "experiment",
             "problem",
             "rates",
+            "screening",
+            "signals",
             "trial",
             "verdict",
         ),
-        "models": ("blocks", "seams", "surgery"),
+        "models": ("blocks", "surgery", "tracing"),
     }
     root = Path(reslearn.diagnose.__file__).parents[1]
     source = b"".join(

@@ -27,13 +27,13 @@ def scans() -> Pair:
 
 
 def breast() -> Pair:
-    """[569, 30], two classes, real, standardised."""
-    return _standardised("breast_cancer")
+    """[569, 30], two classes, real, standardized."""
+    return _standardized("breast_cancer")
 
 
 def wine() -> Pair:
-    """[178, 13], three classes, real, standardised."""
-    return _standardised("wine")
+    """[178, 13], three classes, real, standardized."""
+    return _standardized("wine")
 
 
 def breast_raw() -> Pair:
@@ -136,6 +136,6 @@ def _real(name: str) -> Pair:
     return torch.tensor(x[order], dtype=torch.float32), torch.tensor(y[order])
 
 
-def _standardised(name: str) -> Pair:
+def _standardized(name: str) -> Pair:
     x, y = _real(name)
     return torch.tensor(StandardScaler().fit_transform(x), dtype=torch.float32), y

@@ -197,7 +197,7 @@ def test_another_start_is_tried_where_the_signal_vanishes_or_explodes(
         return net
 
     found = diagnose(make_problem(build, (X, Y)), minutes=5, steps=4)
-    assert ("initialised" in found.conditions.made) == tried
+    assert ("initialized" in found.conditions.made) == tried
 
 
 def test_seeds_that_are_one_are_told() -> None:

@@ -87,11 +87,11 @@ CASES: dict[str, tuple[str, Scores]] = {
         "degradation",
         evidence(deep=0.99, shallow=0.2, gradient_ratios=[(1e-6, 0.5)] * 4),
     ),
-    "badly initialised": (
+    "badly initialized": (
         "vanishing or exploding signal",
-        evidence(deep=0.9, shallow=0.9, initialised=0.2),
+        evidence(deep=0.9, shallow=0.9, initialized=0.2),
     ),
-    "dead": ("dead units", evidence(deep=0.9, shallow=0.9, initialised=0.2, dead_shares=[0.8] * 4)),
+    "dead": ("dead units", evidence(deep=0.9, shallow=0.9, initialized=0.2, dead_shares=[0.8] * 4)),
     "a step too large": ("bad learning rate", evidence(deep=0.1, shallow=0.1, given=0.8)),
     "nothing is learned at any rate, though one diverges": (
         "undecided",
@@ -102,7 +102,7 @@ CASES: dict[str, tuple[str, Scores]] = {
         evidence(deep=0.1, num_layers=4, given=0.4, held={"deep": 1.3, "given": 0.9}),
     ),
     "depth before step": ("degradation", evidence(deep=0.7, shallow=0.1, given=0.9)),
-    "unscaled": ("data fault", evidence(deep=0.7, shallow=0.7, standardised=0.1)),
+    "unscaled": ("data fault", evidence(deep=0.7, shallow=0.7, standardized=0.1)),
     "nothing to be learned": (
         "data fault",
         evidence(neighbors=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3}),

@@ -2,7 +2,7 @@
 
 deep: as it is. shallow: every shape-preserving block but one in three left out. shallowest: all of them left out, for where "shallow" is
 still too deep to learn anything. shortcuts: parameter-free shortcuts around its blocks.
-standardised: inputs brought to mean 0 and deviation 1. initialised: weights drawn by He's rule, biases zero. Weights of a seed are those
+standardized: inputs brought to mean 0 and deviation 1. initialized: weights drawn by He's rule, biases zero. Weights of a seed are those
 that the deep network has at that seed, so that conditions of one seed are pairs. constructed: the paper's solution by construction
 (Sec. 1), the deep network that computes what the trained shallow one does.
 """
@@ -161,7 +161,7 @@ def _keep_shape(opened: Opened) -> list[str]:
     return [block.name for block in blocks(opened) if block.keeps_shape]
 
 
-def standardised(problem: Problem) -> Variant:
+def standardized(problem: Problem) -> Variant:
     """The deep network on inputs of mean 0 and deviation 1, feature by feature (channel by channel where there is space)."""
     axes = (
         [axis for axis in range(problem.inputs.ndim) if axis != 1]
@@ -178,14 +178,14 @@ def standardised(problem: Problem) -> Variant:
         problem, inputs=scaled(problem.inputs), held_inputs=scaled(problem.held_inputs)
     )
     return Variant(
-        name="standardised",
+        name="standardized",
         what="inputs brought to mean 0 and deviation 1",
         problem=changed,
         make=problem.net,
     )
 
 
-def initialised(problem: Problem) -> Variant:
+def initialized(problem: Problem) -> Variant:
     """The deep network with weights by He's rule (2015) and biases at zero."""
 
     def make(seed: int) -> nn.Module:
@@ -200,7 +200,7 @@ def initialised(problem: Problem) -> Variant:
         return net
 
     return Variant(
-        name="initialised",
+        name="initialized",
         what="weights drawn by He's rule, biases zero",
         problem=problem,
         make=make,

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from reslearn.diagnose.conditions import Variant, initialised, standardised
+from reslearn.diagnose.conditions import Variant, initialized, standardized
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.trial import WORST_SCORE, Signals
 from reslearn.diagnose.verdict import GRADIENT_RATIO
 
 SCALE_LIMITS = (0.05, 20.0)
-"""Inputs whose root mean square, or mean over deviation, lies outside are tried standardised too."""
+"""Inputs whose root mean square, or mean over deviation, lies outside are tried standardized too."""
 _MANY_DEAD = 0.4
 
 
@@ -37,16 +37,16 @@ def suggested(problem: Problem, start: Signals, response_ratio: float | None) ->
         strength = float(problem.inputs.square().mean().sqrt())
         shift = float(problem.inputs.mean().abs() / problem.inputs.std().clamp_min(1e-12))
         if not SCALE_LIMITS[0] < strength < SCALE_LIMITS[1] or shift > SCALE_LIMITS[1]:
-            made.append(standardised(problem))
+            made.append(standardized(problem))
     ratios = [ratio for ratio in (start.gradient_ratio, response_ratio) if ratio is not None]
     is_dead = start.dead_share is not None and start.dead_share >= _MANY_DEAD
     if is_dead or any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios):
-        made.append(initialised(problem))
+        made.append(initialized(problem))
     return {condition.name: condition for condition in made}
 
 
 def neighbors(problem: Problem) -> float:
-    """Held-out score of ten nearest neighbors on standardised inputs: says that there is something to learn, whoever learns it.
+    """Held-out score of ten nearest neighbors on standardized inputs: says that there is something to learn, whoever learns it.
 
     By cross-entropy or mean square, whatever the user's loss is: means are no answers to every loss.
     """

@@ -50,16 +50,16 @@ RULES: tuple[tuple[Name, str], ...] = (
     (
         "data fault",
         "Before training: inputs that are not finite or do not vary. After: no condition, and no nearest neighbors, do better than "
-        f"guessing on held-out data by {MARGIN:g}; or the network is worse than on standardised inputs.",
+        f"guessing on held-out data by {MARGIN:g}; or the network is worse than on standardized inputs.",
     ),
     (
         "dead units",
-        f"Worse than the network newly initialised by He's rule, and {DEAD_SHARE:.0%} or more of the units behind a ReLU are zero for "
+        f"Worse than the network newly initialized by He's rule, and {DEAD_SHARE:.0%} or more of the units behind a ReLU are zero for "
         "every input.",
     ),
     (
         "vanishing or exploding signal",
-        "Worse than the network newly initialised; or worse than the shallower one, no better than guessing, and the gradients of the "
+        "Worse than the network newly initialized; or worse than the shallower one, no better than guessing, and the gradients of the "
         f"first third of layers {GRADIENT_RATIO:g} times those of the last, or less than one part in as many, at start and end.",
     ),
     (
@@ -214,23 +214,23 @@ def _no_information(evidence: Scores) -> Verdict | None:
 
 
 def _unscaled(evidence: Scores) -> Verdict | None:
-    if not worse(evidence, "deep", "standardised")[0]:
+    if not worse(evidence, "deep", "standardized")[0]:
         return None
     return Verdict(
         name="data fault",
-        because=f"unscaled inputs: {_against(evidence, 'deep', 'standardised')}",
+        because=f"unscaled inputs: {_against(evidence, 'deep', 'standardized')}",
         certain=True,
     )
 
 
 def _initialization(evidence: Scores) -> Verdict | None:
     if (
-        not worse(evidence, "deep", "initialised")[0]
-        or worse(evidence, "initialised", "shallow")[0]
+        not worse(evidence, "deep", "initialized")[0]
+        or worse(evidence, "initialized", "shallow")[0]
     ):
         return None
     dead = [share for share in evidence.dead_shares if share is not None]
-    told = _against(evidence, "deep", "initialised")
+    told = _against(evidence, "deep", "initialized")
     if dead and statistics.median(dead) >= DEAD_SHARE:
         return Verdict(
             name="dead units",
@@ -348,8 +348,8 @@ def ruled_out(evidence: Scores) -> list[str]:
     """What is surely not the cause, in words, for those who wait."""
     told = {
         "the learning rate given": ("given", "deep"),
-        "the scale of the inputs": ("deep", "standardised"),
-        "the initialization": ("deep", "initialised"),
+        "the scale of the inputs": ("deep", "standardized"),
+        "the initialization": ("deep", "initialized"),
     }
     found = [said for said, (a, b) in told.items() if worse(evidence, a, b)[1]]
     shallower = [
