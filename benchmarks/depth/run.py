@@ -18,7 +18,7 @@ from benchmarks.depth.members import Member, members
 from benchmarks.depth.score import Judged
 
 import reslearn.diagnose
-from reslearn.cli.pool import one_thread_each
+from reslearn.cli.output import process_pool
 from reslearn.diagnose import diagnose
 
 TRUTHS = Path(__file__).parent / "truth.jsonl"
@@ -168,7 +168,7 @@ def _done(
     if jobs == 1:
         yield from (work(name, small) for name in names)
         return
-    with one_thread_each(jobs) as pool:
+    with process_pool(jobs) as pool:
         try:
             for future in as_completed([pool.submit(work, name, small) for name in names]):
                 yield future.result()

@@ -8,14 +8,14 @@ import time
 
 SCRIPT = """
 import os, time
-from reslearn.cli.pool import one_thread_each
+from reslearn.cli.output import process_pool
 
 def work(seconds):
     print(os.getpid(), flush=True)
     time.sleep(seconds)
 
 if __name__ == "__main__":
-    with one_thread_each(1) as pool:
+    with process_pool(1) as pool:
         pool.submit(work, 60).result()
 """
 

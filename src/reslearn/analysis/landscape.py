@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reslearn.data.progress import progress
 from reslearn.evaluate import evaluate, recompute_batch_norm
 from reslearn.models import Network
+from reslearn.progress import progress_bar
 
 Direction = Mapping[str, Tensor]
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -56,7 +56,7 @@ def along(start: Network, end: Network, batches: Batches, *, num_points: int = 1
     """Loss and error at `num_points` evenly spaced t from 0 to 1, ends included. ValueError for fewer than 3, or two different nets."""
     places = _places(num_points, 0.0, 1.0)
     found = []
-    with progress("along the line", num_points, after_seconds=2.0) as advance:
+    with progress_bar("along the line", num_points, after_seconds=2.0) as advance:
         for t in places:
             found.append(_measured(between(start, end, t), batches, at=t))
             advance(1)
@@ -72,7 +72,7 @@ def across(
 ) -> tuple[Point, ...]:
     """Loss and error at `num_points` evenly spaced distances from -1 to 1. ValueError for fewer than 3."""
     found = []
-    with progress("across", num_points, after_seconds=2.0) as advance:
+    with progress_bar("across", num_points, after_seconds=2.0) as advance:
         for distance in _places(num_points, -1.0, 1.0):
             found.append(_measured(moved(net, [(direction, distance)]), batches, at=distance))
             advance(1)
@@ -85,7 +85,7 @@ def grid(
     """Loss and error over the square of distances -1 to 1 in two directions. ValueError for fewer than 3 a side."""
     places = _places(num_points, -1.0, 1.0)
     rows: list[list[Point]] = []
-    with progress("grid", num_points**2, after_seconds=2.0) as advance:
+    with progress_bar("grid", num_points**2, after_seconds=2.0) as advance:
         for up in places:
             rows.append([])
             for right in places:

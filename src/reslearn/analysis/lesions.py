@@ -22,9 +22,9 @@ from reslearn.analysis.blockwise import (
     interchangeable,
     without_body,
 )
-from reslearn.data.progress import progress
 from reslearn.evaluate import evaluate
 from reslearn.models import Network
+from reslearn.progress import progress_bar
 
 _MAX_NUMBERS = 10  # different numbers of dropped blocks that are tried
 
@@ -104,7 +104,7 @@ def lesions(
         for swaps in _doublings(sum(map(len, groups)))
     }
     total = 1 + len(can_go) + sum(map(len, choices.values())) + sum(map(len, orders.values()))
-    with progress("lesions", total, after_seconds=2.0) as advance:
+    with progress_bar("lesions", total, after_seconds=2.0) as advance:
 
         def measure(chosen: Iterable[nn.Module]) -> Measured:
             found = evaluate(assembled(net, chosen), kept)

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from reslearn.analysis.lesions import choose
-from reslearn.data.progress import progress
 from reslearn.models import Network, Residual
+from reslearn.progress import progress_bar
 
 Branch = Literal["body", "shortcut", "both"]
 
@@ -140,7 +140,7 @@ def paths(net: Network, x: Tensor, y: Tensor, *, draws: int = 10, seed: int = 0)
     n = backward.num_blocks
     chosen = [choose(range(n), length, draws=draws, seed=seed) for length in range(n + 1)]
     norms: list[list[float]] = []
-    with progress("paths", sum(map(len, chosen)), after_seconds=2.0) as advance:
+    with progress_bar("paths", sum(map(len, chosen)), after_seconds=2.0) as advance:
         for tried in chosen:
             norms.append([])
             for through in tried:

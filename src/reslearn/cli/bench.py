@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reslearn.cli.output import aloud
+from reslearn.progress import print_progress
 
 TRAIN_EXAMPLES = (
     "reslearn bench train",
@@ -85,7 +85,7 @@ def train(
     rows = [
         row
         for task in tasks
-        for row in bench.measure(task, rounds=repeats, parts=used, say=aloud, **where)
+        for row in bench.measure(task, rounds=repeats, parts=used, say=print_progress, **where)
     ]
     typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 
@@ -191,7 +191,7 @@ def diagnose(
         )
     if not list_only:
         run = bench.measure_truths if truth else bench.measure_verdicts
-        run(chosen, jobs=jobs or os.cpu_count() or 1, say=aloud)
+        run(chosen, jobs=jobs or os.cpu_count() or 1, say=print_progress)
     if not truth:
         found = scoring.score(bench.judged(wanted), unsettled=bench.unsettled(wanted))
         typer.echo(dumps(scoring.to_json(found), indent=2) if as_json else scoring.table(found))

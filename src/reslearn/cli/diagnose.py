@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.output import aloud
+from reslearn.progress import print_progress
 
 if TYPE_CHECKING:
     from reslearn.diagnose import Diagnosis, Patch, Problem
@@ -122,7 +122,12 @@ def diagnose(
         raise ValueError(f"--out {place}: a file is there, and a folder is needed")
     made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
     found = run(
-        problem, minutes=minutes, steps=steps, with_proof=made is not None, jobs=jobs, say=aloud
+        problem,
+        minutes=minutes,
+        steps=steps,
+        with_proof=made is not None,
+        jobs=jobs,
+        say=print_progress,
     )
     page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
     if made is not None:
@@ -158,10 +163,10 @@ def _patch(
     try:
         made = make_patch(network, problem, depth=depth, path=path, folder=folder)
     except SurgeryError as error:
-        aloud(f"no patch: {error}")
+        print_progress(f"no patch: {error}")
         return None
     num = len(made.around)
-    aloud(
+    print_progress(
         f"patch: shortcuts around {num} block{'s' * (num > 1)}, to be tried on a fresh seed within the minutes given"
     )
     return made

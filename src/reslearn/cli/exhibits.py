@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslearn.cli.output import aloud, keep
+from reslearn.cli.output import write_json
 from reslearn.cli.study import engine_named
+from reslearn.progress import print_progress
 
 if TYPE_CHECKING:
     from reslearn.paper import Budget, ExhibitReport
@@ -181,14 +182,14 @@ def _run(
             fit=fit,
             evaluate=evaluate_bundle,
             data_dir=data_dir,
-            say=aloud,
+            say=print_progress,
         )
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
     page = write_page(paper.exhibit_page(report, command=["reslearn", *sys.argv[1:]]), out / name)
     told = paper.exhibit_json(report)
-    keep(told, out / name / f"{name}.json")
+    write_json(told, out / name / f"{name}.json")
     if as_json:
         typer.echo(json.dumps({**told, "page": str(page)}, allow_nan=False))
     else:

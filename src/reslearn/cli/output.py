@@ -1,25 +1,56 @@
-"""What commands that take long tell: what they are at, on the error stream; and what they found, as a file beside the page and as JSON."""
+"""Write the results of commands as JSON files, and run their work in worker processes."""
+
+from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
-def aloud(text: str) -> None:
-    """A line of what is going on, unless RESLEARN_PROGRESS=off."""
-    if os.environ.get("RESLEARN_PROGRESS", "on") != "off":
-        from rich.console import Console
-
-        Console(stderr=True, highlight=False).print(
-            text, style="bold", markup=False, soft_wrap=True
-        )
-
-
-def keep(found: dict[str, Any], path: Path) -> None:
-    """Write what was found to `path`, whole or not at all."""
+def write_json(record: dict[str, Any], path: Path) -> None:
+    """Write `record` to `path` atomically."""
     from reslearn.runs import write_atomically
 
-    write_atomically(
-        path, lambda file: file.write(json.dumps(found, indent=1, allow_nan=False).encode())
+    text = json.dumps(record, indent=1, allow_nan=False)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def process_pool(num_workers: int) -> Executor:
+    """Return a pool of single-threaded processes, forked from a server that has imported torch.
+
+    The workers end with this process, even if it is killed, and each of them obeys Ctrl-C.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(
+        num_workers,
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=_initialize_worker,
     )
+
+
+def _initialize_worker() -> None:
+    import signal
+    import threading
+
+    import torch
+
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    # The fork server ignores Ctrl-C, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
+def _exit_with_parent() -> None:
+    """Exit at once when the parent ends: the current task may take minutes and nobody would read its result."""
+    import multiprocessing
+    import os
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a pool starts workers"
+    parent.join()
+    os._exit(1)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.output import aloud, keep
-from reslearn.cli.pool import one_thread_each
+from reslearn.cli.output import process_pool, write_json
+from reslearn.progress import print_progress
 
 if TYPE_CHECKING:
     from reslearn.paper import Budget, ClaimsReport
@@ -214,7 +214,7 @@ def run_and_tell(
     modules = paper.load_claims(only)
     runner = engine_named(engine, jobs=jobs)
     try:
-        with one_thread_each(jobs or available_cores()) as judges:
+        with process_pool(jobs or available_cores()) as judges:
             report = paper.run_claims(
                 modules,
                 budget,
@@ -223,14 +223,14 @@ def run_and_tell(
                 fit=fit,
                 data_dir=data_dir,
                 judges=judges,
-                say=aloud,
+                say=print_progress,
             )
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
         raise typer.Exit(130) from None
     page = write_page(paper.claims_page(report, command=["reslearn", *sys.argv[1:]]), out)
     findings = paper.as_json(report)
-    keep(findings, out / "claims.json")
+    write_json(findings, out / "claims.json")
     if as_json:
         typer.echo(json.dumps({**findings, "page": str(page)}, allow_nan=False))
     else:

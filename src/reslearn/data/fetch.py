@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reslearn.data.errors import DataError
-from reslearn.data.progress import progress
+from reslearn.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 18
 _ATTEMPTS = 4  # this many in a row that brought nothing, and we give up
@@ -92,7 +92,7 @@ def _append(address: str, part: Path) -> bool:
         total = have + int(length) if length else None
         with (
             part.open("ab" if resumed else "wb") as file,
-            progress(part.stem, total, in_bytes=True) as advance,
+            progress_bar(part.stem, total, in_bytes=True) as advance,
         ):
             advance(have)
             while chunk := response.read(_CHUNK_BYTES):

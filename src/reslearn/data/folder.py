@@ -20,7 +20,7 @@ from reslearn.data.errors import DataError
 from reslearn.data.files import Files, classes_of, in_order, list_files
 from reslearn.data.images import Images, fingerprint
 from reslearn.data.pictures import CROP_PX, Pixels, read_picture
-from reslearn.data.progress import progress
+from reslearn.progress import progress_bar
 
 SIZE_PX = 64  # where none is asked for
 _TRAIN, _VALIDATION, _TEST = "train", ("validation", "val", "valid"), "test"
@@ -108,7 +108,7 @@ def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Im
         return None
 
     unreadable = []
-    with progress(f"reading {folder.name}", len(places), after_seconds=2.0) as advance:
+    with progress_bar(f"reading {folder.name}", len(places), after_seconds=2.0) as advance:
         for problem in in_order(decode, places, ahead=_AHEAD):
             advance(1)
             if problem:

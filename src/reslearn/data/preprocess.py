@@ -23,7 +23,7 @@ from reslearn.data.errors import DataError
 from reslearn.data.files import Files, in_order
 from reslearn.data.images import Images
 from reslearn.data.pictures import Pixels, read_picture
-from reslearn.data.progress import progress
+from reslearn.progress import progress_bar
 
 Mean = Literal["per-pixel", "per-channel", "imagenet", "none"]
 Std = Literal["scalar", "per-channel", "imagenet", "none"]
@@ -236,7 +236,7 @@ def _chunks(images: ImageSet, shorter_px: int | None) -> Iterable[Pixels]:
 def chunks_of_centers(files: Files, shorter_px: int | None, *, about: str) -> Iterable[Pixels]:
     """The centers of picture files, uint8 [n, S, S, 3], in order."""
     chunk: list[Pixels] = []
-    with progress(f"{about} {files.folder}", len(files), after_seconds=2.0) as advance:
+    with progress_bar(f"{about} {files.folder}", len(files), after_seconds=2.0) as advance:
         for pixels in in_order(
             lambda index: read_picture(files.path(index), files.size_px, shorter_px),
             range(len(files)),

@@ -4,19 +4,18 @@ It reads the metrics.jsonl that the runs append to; the runs know nothing of it.
 """
 
 import contextlib
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
-
+from reslearn.progress import ProgressDisplay
 from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.study.grid import Job
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 _REFRESH_SECONDS = 0.5
 _LINE_EVERY_SECONDS = 60.0
@@ -35,24 +34,16 @@ class Display(Protocol):
 @contextlib.contextmanager
 def display_for(jobs: Sequence[Job], *, to: TextIO | None = None) -> Iterator[Display]:
     """The display that suits the place: by RESLEARN_PROGRESS, and by whether `to` (default: stderr) is a terminal."""
-    stream = to or sys.stderr
-    console = Console(file=stream)
-    if os.environ.get("RESLEARN_PROGRESS", "on") == "off":
-        yield _Silent()
-    elif not console.is_terminal:
-        yield _Lines(jobs, stream)
-    else:
-        # We draw when we poll; a second thread that draws has no place beside one that starts processes.
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-        ) as progress:
+    # We draw when we poll; a second thread that draws has no place beside one that starts processes.
+    with ProgressDisplay(
+        stream=to, with_time_left=False, bar_width=20, transient=True, draws_in_thread=False
+    ) as progress:
+        if progress.is_silent:
+            yield _Silent()
+        elif progress.has_bars:
             yield _Bars(jobs, progress)
+        else:
+            yield _Lines(jobs, progress)
 
 
 def fraction_done(recipe: Recipe, record: Mapping[str, Any] | None) -> float:
@@ -119,8 +110,8 @@ class _Silent:
 class _Lines:
     """A line when a run begins or ends, and one a minute in between."""
 
-    def __init__(self, jobs: Sequence[Job], stream: TextIO) -> None:
-        self._account, self._stream = _Account(jobs), stream
+    def __init__(self, jobs: Sequence[Job], progress: ProgressDisplay) -> None:
+        self._account, self._progress = _Account(jobs), progress
         self._line_at = time.monotonic()
 
     def begun(self, job: Job) -> None:
@@ -153,25 +144,21 @@ class _Lines:
 
     def _say(self, text: str) -> None:
         self._line_at = time.monotonic()
-        print(
-            f"[{self._account.num_ended}/{self._account.num_jobs}] {text}",
-            file=self._stream,
-            flush=True,
-        )
+        self._progress.print(f"[{self._account.num_ended}/{self._account.num_jobs}] {text}")
 
 
 class _Bars:
     """A bar for the study and one for each run at work."""
 
-    def __init__(self, jobs: Sequence[Job], progress: Progress) -> None:
+    def __init__(self, jobs: Sequence[Job], progress: ProgressDisplay) -> None:
         self._account, self._progress = _Account(jobs), progress
-        self._study = progress.add_task("study", total=1.0, state="")
+        self._study = progress.add_bar("study", total=1.0)
         self._tasks: dict[Path, TaskID] = {}
         self._drawn_at = 0.0
 
     def begun(self, job: Job) -> None:
         self._account.begin(job)
-        self._tasks[job.folder] = self._progress.add_task(job.name, total=1.0, state="")
+        self._tasks[job.folder] = self._progress.add_bar(job.name, total=1.0)
 
     def complete(self, job: Job, seconds: float) -> None:
         self._ended(job, f"{job.name}: complete after {_duration(seconds)}, {_state(job)}")
@@ -180,7 +167,7 @@ class _Bars:
         self._ended(job, f"{job.name}: failed: {reason}")
 
     def stopping(self, *, running: int, again: bool) -> None:
-        self._progress.console.print(_stopping(running, again), highlight=False, markup=False)
+        self._progress.print(_stopping(running, again))
 
     def refresh(self, running: Sequence[Job]) -> None:
         if time.monotonic() - self._drawn_at < _REFRESH_SECONDS:
@@ -189,20 +176,18 @@ class _Bars:
         fraction, left = self._account.overall(running)
         self._progress.update(
             self._study,
-            completed=fraction,
-            state=f"{self._account.num_ended}/{self._account.num_jobs} runs  {left}",
+            fraction,
+            f"{self._account.num_ended}/{self._account.num_jobs} runs  {left}",
         )
         for job in running:
-            self._progress.update(
-                self._tasks[job.folder], completed=self._account.fraction(job), state=_state(job)
-            )
-        self._progress.refresh()
+            self._progress.update(self._tasks[job.folder], self._account.fraction(job), _state(job))
+        self._progress.draw()
 
     def _ended(self, job: Job, text: str) -> None:
         self._account.end(job)
         if job.folder in self._tasks:
-            self._progress.remove_task(self._tasks.pop(job.folder))
-        self._progress.console.print(text, highlight=False, markup=False)
+            self._progress.remove(self._tasks.pop(job.folder))
+        self._progress.print(text)
 
 
 def _state(job: Job) -> str:

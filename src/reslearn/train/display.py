@@ -1,13 +1,10 @@
 """What a person sees of a training: a bar on a terminal, plain lines elsewhere, nothing under RESLEARN_PROGRESS=off."""
 
-import os
-import sys
 import time
 from datetime import timedelta
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from reslearn.progress import ProgressDisplay
 
 _LINE_EVERY_SECONDS = 10.0
 
@@ -30,9 +27,8 @@ class Display:
             images_per_step,
             steps_per_epoch,
         )
-        self._console = Console(stderr=True)
-        self._on = os.environ.get("RESLEARN_PROGRESS", "on") != "off" and not quiet
-        self._progress: Progress | None = None
+        self._progress = ProgressDisplay(quiet=quiet)
+        self._bar = self._progress.add_bar(title, total=num_steps)
         self._last = self._line_at = time.monotonic()
         self._first: tuple[int, float] | None = (
             None  # step and moment of the first reading: compilation is before it
@@ -40,18 +36,7 @@ class Display:
         self._last_step = 0
 
     def __enter__(self) -> "Display":
-        if self._on and self._console.is_terminal:
-            state = TextColumn("{task.fields[state]}")
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TaskProgressColumn(),
-                state,
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._progress.add_task(self._title, total=self._num_steps, state="")
-            self._progress.start()
+        self._progress.__enter__()
         return self
 
     def __exit__(
@@ -60,8 +45,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.__exit__(kind, error, trace)
 
     def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
         """One reading."""
@@ -75,19 +59,12 @@ class Display:
         self._last, self._last_step = now, step
         epoch = step / self._steps_per_epoch
         state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %{speed}"
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, state=state)
-        elif self._on and (now - self._line_at >= _LINE_EVERY_SECONDS or step == self._num_steps):
+        if self._progress.has_bars:
+            self._progress.update(self._bar, step, state)
+        elif now - self._line_at >= _LINE_EVERY_SECONDS or step == self._num_steps:
             self._line_at = now
-            print(
-                f"{self._title}  step {step}/{self._num_steps}  {state}{left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._progress.print(f"{self._title}  step {step}/{self._num_steps}  {state}{left}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False)
-        elif self._on:
-            print(text, file=sys.stderr, flush=True)
+        self._progress.print(text)

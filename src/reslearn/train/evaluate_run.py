@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from reslearn import data
-from reslearn.data.progress import progress
 from reslearn.evaluate import Metrics, Protocol, evaluate, metrics_of_scores, scores, views
 from reslearn.interop import Bundle, read_bundle
+from reslearn.progress import progress_bar
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
 
@@ -191,7 +191,7 @@ def _images(
 
 def _shown(batches: Iterable[Pair], about: str, num_images: int) -> Iterator[Pair]:
     """The batches, with a bar where there is a terminal."""
-    with progress(about, num_images, after_seconds=2.0) as advance:
+    with progress_bar(about, num_images, after_seconds=2.0) as advance:
         for batch in batches:
             yield batch
             advance(len(batch[0]))  # of x or of indices there is one an image

@@ -1,0 +1,203 @@
+"""Show the progress of long work on the error stream.
+
+A terminal shows bars, a pipe or a file gets plain lines, and RESLEARN_PROGRESS=off silences both.
+Every room may import this module: it needs no torch and imports rich only when it draws.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TextIO, cast
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.progress import Progress, TaskID
+
+
+def is_quiet() -> bool:
+    """Return whether the user switched progress off with RESLEARN_PROGRESS=off."""
+    return os.environ.get("RESLEARN_PROGRESS") == "off"
+
+
+def print_progress(text: str) -> None:
+    """Print one line about the current work, in bold on a terminal."""
+    if is_quiet():
+        return
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(text, style="bold", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: int | None, *, in_bytes: bool = False, after_seconds: float = 0.0
+) -> Iterator[Callable[[int], None]]:
+    """Show one bar on a terminal while the context lasts; show nothing elsewhere.
+
+    Args:
+        description: Text in front of the bar.
+        total: Amount of work, or None if it is unknown.
+        in_bytes: Show sizes and speed instead of counts.
+        after_seconds: The bar appears at the first step after this time, so short work shows none.
+
+    Yields:
+        `advance(amount)`, which moves the bar.
+    """
+    if is_quiet() or not _is_terminal(sys.stderr):
+        yield lambda amount: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *counts,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    bar = bars.add_task(description, total=total)
+    started = time.monotonic()
+    with ExitStack() as stack:
+
+        def advance(amount: int) -> None:
+            bars.advance(bar, amount)
+            if not bars.live.is_started and time.monotonic() - started >= after_seconds:
+                stack.enter_context(bars)
+
+        yield advance
+
+
+class ProgressDisplay:
+    """Bars with a state text, and lines that stay above them; a context manager.
+
+    Args:
+        stream: Where to draw; default: the error stream.
+        quiet: Show nothing, as with RESLEARN_PROGRESS=off.
+        with_time_left: End each bar with an estimate of its remaining time.
+        bar_width: Width of each bar in columns.
+        transient: Remove the bars at the end.
+        draws_in_thread: Redraw from a thread of its own. Pass False in a process that forks, and
+            call `draw` instead: a forked child inherits the locks of a drawing thread.
+
+    Attributes:
+        has_bars: The stream is a terminal, so `update` draws. Elsewhere `update` does nothing.
+        is_silent: Neither bars nor lines appear.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        with_time_left: bool = True,
+        bar_width: int = 40,
+        transient: bool = False,
+        draws_in_thread: bool = True,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self.is_silent = quiet or is_quiet()
+        self.has_bars = not self.is_silent and _is_terminal(self._stream)
+        self._bars: Progress | None = None
+        if self.has_bars:
+            self._bars = _state_bars(
+                self._stream, with_time_left, bar_width, transient, draws_in_thread
+            )
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def add_bar(self, description: str, total: float) -> TaskID:
+        """Add a bar that is full at `total`."""
+        if self._bars is None:
+            return cast("TaskID", 0)
+        return self._bars.add_task(description, total=total, state="")
+
+    def update(self, bar: TaskID, completed: float, state: str) -> None:
+        """Move `bar` to `completed` and replace the text behind it."""
+        if self._bars is not None:
+            self._bars.update(bar, completed=completed, state=state)
+
+    def remove(self, bar: TaskID) -> None:
+        """Remove `bar` from the display."""
+        if self._bars is not None:
+            self._bars.remove_task(bar)
+
+    def draw(self) -> None:
+        """Draw the bars now, which `draws_in_thread=False` leaves to the caller."""
+        if self._bars is not None:
+            self._bars.refresh()
+
+    def print(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._bars is not None:
+            self._bars.console.print(text, highlight=False, markup=False)
+        elif not self.is_silent:
+            print(text, file=self._stream, flush=True)
+
+
+def _state_bars(
+    stream: TextIO,
+    with_time_left: bool,
+    bar_width: int,
+    transient: bool,
+    draws_in_thread: bool,
+) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[ProgressColumn] = [
+        # A folder of images may be called anything, "[red]" included.
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=bar_width),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[state]}"),
+    ]
+    if with_time_left:
+        columns.append(TimeRemainingColumn())
+    return Progress(
+        *columns,
+        console=Console(file=stream),
+        auto_refresh=draws_in_thread,
+        transient=transient,
+    )
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Follow rich, which also obeys FORCE_COLOR and TTY_COMPATIBLE."""
+    from rich.console import Console
+
+    return Console(file=stream).is_terminal
