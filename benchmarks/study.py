@@ -11,9 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reslearn.cli.study import engine_named
-from reslearn.paper.arithmetic import arithmetic
 from reslearn.runs import RunFolder
-from reslearn.study import Engine, LocalEngine, StudyReport, available_cores, run_study, study_from
+from reslearn.study import (
+    Engine,
+    LocalEngine,
+    StudyReport,
+    available_cores,
+    run_study,
+    study_from,
+    training_macs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,7 @@ def _row(
     )
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        report = run_study(plan.jobs(folder, cost=arithmetic), folder, engine=engine)
+        report = run_study(plan.jobs(folder, cost=training_macs), folder, engine=engine)
         seconds = time.monotonic() - begun
         if not report.is_complete:
             raise ValueError("; ".join(report.lines()[:-1]))

@@ -93,8 +93,8 @@ def test_what_is_no_grid(changes: dict[str, object], line: str) -> None:
 
 
 def test_what_the_recipe_refuses_is_refused_before_anything_runs() -> None:
-    with pytest.raises(RecipeError, match=r"optimizer"):
-        small(overrides=[["optimizer.lr=1"]])
+    with pytest.raises(RecipeError, match=r"optimizer.rate"):
+        small(overrides=[["optimizer.rate=1"]])
 
 
 def test_a_study_file(tmp_path: Path) -> None:

@@ -76,7 +76,6 @@ def test_one_value_has_a_mean_and_no_interval() -> None:
     assert (one.mean, one.n) == (8.75, 1)
     assert one.standard_deviation is None
     assert one.interval is None
-    assert str(one) == "8.75 (n=1)"
     comparison = compare([8.75], [9.0])
     assert comparison.difference == -0.25
     assert comparison.interval is None
@@ -101,7 +100,6 @@ def test_no_variance_on_one_side_is_welch_still() -> None:
 def test_a_diverged_run_is_left_out_and_counted(diverged: float) -> None:
     row = summary([8.0, diverged, 9.0])
     assert (row.mean, row.n, row.num_diverged) == (8.5, 2, 1)
-    assert str(row) == "8.50 ± 0.71 (n=2, 1 diverged)"
     assert compare([1.0, diverged, 3.0], [1.0, 2.0, 3.0]).n_a == 2
     pairs = compare([1.0, diverged, 3.0], [1.0, 50.0, 5.0], paired=True)
     assert (pairs.difference, pairs.n_a, pairs.n_b, pairs.num_diverged) == (-1.0, 2, 2, 1)
@@ -112,7 +110,6 @@ def test_nothing_but_diverged_runs_is_no_number() -> None:
     assert math.isnan(row.mean)
     assert row.interval is None
     assert row.num_diverged == 2
-    assert str(row) == "no value (2 diverged)"
     for paired in (False, True):
         comparison = compare([math.nan, math.nan], [1.0, 2.0], paired)
         assert math.isnan(comparison.difference)

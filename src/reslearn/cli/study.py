@@ -69,8 +69,14 @@ def study(
 
     A study that was stopped goes on when it is called again: what is complete stays, what was begun is resumed.
     """
-    from reslearn.paper.arithmetic import arithmetic
-    from reslearn.study import collect, degradation_verdicts, load_study, run_study, study_from
+    from reslearn.study import (
+        collect,
+        degradation_verdicts,
+        load_study,
+        run_study,
+        study_from,
+        training_macs,
+    )
     from reslearn.train import check_recipes
 
     runner = engine_named(engine, jobs=jobs)
@@ -96,7 +102,7 @@ def study(
         name = f"{Path(data or chosen).name}-{'-'.join(names)}"
     out = out or Path("studies") / name
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    planned = plan.jobs(out, cost=arithmetic, arguments=arguments)
+    planned = plan.jobs(out, cost=training_macs, arguments=arguments)
     # What cannot be trained is told once, before anything is, not by every run.
     check_recipes((job.recipe for job in planned if not job.is_complete), data_dir=data_dir)
     report = run_study(planned, out, engine=runner)

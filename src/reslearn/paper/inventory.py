@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reslearn.paper import protocol
-from reslearn.paper.arithmetic import arithmetic
 from reslearn.paper.budgets import paper_budget
 from reslearn.paper.claim import Budget, Runs
 from reslearn.paper.claims import load_claims
@@ -17,7 +16,7 @@ from reslearn.paper.exhibiting import budget_of
 from reslearn.paper.exhibits import NAMES, load_exhibit
 from reslearn.paper.stages import jobs_of
 from reslearn.runs import RunError, RunFolder
-from reslearn.study import Job
+from reslearn.study import Job, training_macs
 
 MACS_A_SECOND_TWO_CORES = 1.8e11
 """Two processes of one thread on two cores with bf16 trained resnet20 at 1,475 images a second together; AVX2 alone has a third of it."""
@@ -71,7 +70,7 @@ def claims_inventory(results: Path | None) -> ClaimsItem:
         job.folder: job
         for job in jobs_of([*first, *protocol.judged_conditions(evidence)], budget, Path("runs"))
     }
-    work = sum(arithmetic(job.recipe) for job in jobs.values())
+    work = sum(training_macs(job.recipe) for job in jobs.values())
     places = [] if results is None else sorted(results.rglob("claims.json"))
     return ClaimsItem(
         num_runs=len(jobs),
@@ -97,7 +96,7 @@ def _item(name: str, complete: dict[str, Path]) -> Item:
         ("short", "full") if module.EXHIBIT.data == "ImageNet" else ("short", "medium", "full")
     )
     jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in budgets}
-    work = sum(arithmetic(job.recipe) for job in jobs["full"])
+    work = sum(training_macs(job.recipe) for job in jobs["full"])
     return Item(
         name=name,
         title=module.EXHIBIT.title,

@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reslearn.paper.arithmetic import arithmetic
 from reslearn.paper.claim import Budget, RunSpec
 from reslearn.runs import RunFolder
-from reslearn.study import Engine, Job, StudyReport, grid, mixed_numerics, numerics_of, run_study
+from reslearn.study import (
+    Engine,
+    Job,
+    StudyReport,
+    grid,
+    mixed_numerics,
+    numerics_of,
+    run_study,
+    training_macs,
+)
 
 
 class StudyStopped(Exception):
@@ -132,7 +140,7 @@ def jobs_of(
             folder=folder,
             data=budget.data,
             overrides=[(*budget.overrides, *condition.overrides)],
-            cost=arithmetic,
+            cost=training_macs,
             arguments=arguments,
         )
         jobs.append(replace(job, name=name_of(condition)))

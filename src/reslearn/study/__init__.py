@@ -13,6 +13,7 @@ from reslearn.study.collect import (
     numerics_of,
     table,
 )
+from reslearn.study.cost import forward_macs, training_macs
 from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.die_with_parent import end_with
 from reslearn.study.differences import Difference, differences
@@ -20,6 +21,7 @@ from reslearn.study.engine import Engine, JobStatus, LocalEngine, available_core
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
 from reslearn.study.launch import WarmStart
+from reslearn.study.margin import Answer, equivalence_test, margin_test, withhold
 from reslearn.study.power import holm, pairs_told, power_of, runs_needed
 from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
@@ -47,11 +49,13 @@ from reslearn.study.survival import (
     restricted_mean,
     steps_to_threshold,
 )
+from reslearn.study.text import count_text, interval_text, number_text
 from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_verdict
 
 __all__ = [
     "CONFIDENCE",
     "ERROR_FIELDS",
+    "Answer",
     "Collection",
     "Comparison",
     "DegradationVerdict",
@@ -84,18 +88,24 @@ __all__ = [
     "compare",
     "compare_steps",
     "compare_to",
+    "count_text",
     "degradation_verdict",
     "degradation_verdicts",
     "depth_rows",
     "differences",
     "end_with",
     "equivalence",
+    "equivalence_test",
     "equivalence_to",
+    "forward_macs",
     "grid",
     "holm",
+    "interval_text",
     "load_study",
+    "margin_test",
     "mixed_numerics",
     "names_of",
+    "number_text",
     "numerics_of",
     "pairs_told",
     "power_of",
@@ -109,5 +119,7 @@ __all__ = [
     "summary",
     "table",
     "training_field",
+    "training_macs",
     "vary",
+    "withhold",
 ]

@@ -23,6 +23,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def scaled_by(self, factor: float) -> "Interval":
+        """Return the interval of the same quantity in another unit; a negative factor swaps ends."""
+        ends = (self.low * factor, self.high * factor)
+        return Interval(*ends) if factor >= 0 else Interval(*reversed(ends))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -39,13 +44,6 @@ class Summary:
     def interval(self) -> Interval | None:
         """Both ends together, None below two values."""
         return _interval_of(self.interval_low, self.interval_high)
-
-    def __str__(self) -> str:
-        diverged = f", {self.num_diverged} diverged" if self.num_diverged else ""
-        if self.n == 0:
-            return f"no value ({self.num_diverged} diverged)"
-        spread = "" if self.standard_deviation is None else f" ± {self.standard_deviation:.2f}"
-        return f"{self.mean:.2f}{spread} (n={self.n}{diverged})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,15 @@ The rule is `degradation_verdict`'s docstring; the code below it does just that.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from reslearn.study.margin import Answer, margin_test
 from reslearn.study.power import pairs_told
-from reslearn.study.statistics import CONFIDENCE, Comparison, Summary, compare, summary
+from reslearn.study.statistics import CONFIDENCE, Comparison, Interval, Summary, compare, summary
+from reslearn.study.text import number_text
 
 MARGIN_PCT = 1.0
 """Points of training error below which a difference between depths does not count, unless a study says otherwise."""
-
-Answer = Literal["yes", "no", "undecided"]
 
 
 class DepthRow(NamedTuple):
@@ -154,24 +154,26 @@ def _decide(
             "undecided",
             f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}",
         )
-    low, high = chosen.interval
-    found = (
-        f"depth {deepest} against {reference}: {chosen.difference:+.2f} points of training error"
+    numbers = number_text(
+        chosen.difference,
+        signed=True,
+        unit="points of training error",
+        interval=chosen.interval,
+        confidence=_simultaneous(shallower),
     )
-    found += f", {100 * _simultaneous(shallower):.4g} % interval {low:+.2f} to {high:+.2f}, n={chosen.n_a}"
-    if chosen.difference > margin_pct and low > 0:
-        if diverged[reference]:
-            return (
-                "undecided",
-                f"{found}; but {diverged[reference]} run(s) of depth {reference} diverged and could have been the worst",
-            )
+    found = f"depth {deepest} against {reference}: {numbers}, n={chosen.n_a}"
+    # "yes" is decided by the simultaneous interval, "no" by the worst of the plain ones.
+    both = Interval(chosen.interval.low, math.inf if highest is None else highest)
+    answer = margin_test(both, margin_pct, mean=chosen.difference)
+    suspect = {"yes": reference, "no": deepest}.get(answer)
+    if suspect is not None and diverged[suspect]:
+        return (
+            "undecided",
+            f"{found}; but {diverged[suspect]} run(s) of depth {suspect} diverged and could have been the worst",
+        )
+    if answer == "yes":
         return "yes", f"{found}: above 0, and more than {margin_pct:g}"
-    if highest is not None and highest < margin_pct:
-        if diverged[deepest]:
-            return (
-                "undecided",
-                f"{found}; but {diverged[deepest]} run(s) of depth {deepest} diverged and could have been the worst",
-            )
+    if answer == "no":
         return (
             "no",
             f"{found}; no shallower depth is better by {margin_pct:g} (95 % intervals end at {highest:+.2f})",
