@@ -44,7 +44,7 @@ kept = {"environment": os.environ.get("OMP_NUM_THREADS"), "preloaded": "colorsys
 
 STUDY = r"""
 import sys
-from test_warm import jobs_for, warm
+from test_launch import jobs_for, warm
 from reslearn.study import LocalEngine, run_study
 
 if __name__ == "__main__":
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 STOPPED = r"""
 import os, sys
 from pathlib import Path
-from test_warm import jobs_for, warm
+from test_launch import jobs_for, warm
 from reslearn.study import LocalEngine, run_study
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reslearn.study import equivalence_to, holm, power_of, runs_needed
@@ -80,6 +80,7 @@ def test_power_is_the_share_of_simulated_studies_that_see_the_difference(
 
 @settings(max_examples=40)
 @given(st.floats(0.05, 3), st.floats(0.01, 3), st.booleans())
+@example(2.9375, 0.3125, False)  # scipy's nctdtr gives nan for the other tail
 def test_the_runs_needed_are_the_fewest_with_that_power(
     difference: float, deviation: float, paired: bool
 ) -> None:

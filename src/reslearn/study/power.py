@@ -107,4 +107,7 @@ def power_of(
         shift > 30
     ):  # the series behind the non-central t no longer converges; beside such a shift only the estimated spread varies
         return float(chdtr(degrees, degrees * (shift / critical) ** 2))
-    return float(1 - nctdtr(degrees, shift, critical) + nctdtr(degrees, shift, -critical))
+    wrong_sign = nctdtr(degrees, shift, -critical)
+    if math.isnan(wrong_sign):
+        wrong_sign = 0.0  # The series of scipy fails where this probability is below 1e-15.
+    return float(1 - nctdtr(degrees, shift, critical) + wrong_sign)
