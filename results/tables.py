@@ -17,7 +17,7 @@ from reslearn.paper.numbers import numbers
 from reslearn.report.run import device, duration
 from reslearn.runs import RunFolder
 from reslearn.study import Summary, collect, table
-from reslearn.study.collect import Group, Row
+from reslearn.study.collect import Row, RunGroup
 
 RESULTS = Path(__file__).resolve().parent
 README, WEIGHTS = RESULTS.parent / "README.md", RESULTS.parent / "docs" / "weights.md"
@@ -51,7 +51,7 @@ def results_table(results: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
-def _cells(group: Group, rows: list[Row]) -> list[str]:
+def _cells(group: RunGroup, rows: list[Row]) -> list[str]:
     recipe = rows[0].recipe
     size = recipe["data"]["size_px"]
     told = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reslearn.study import grid
-from reslearn.study.gpus import Gpus
+from reslearn.study.engine import Gpus
 
 
 def test_what_there_is(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from reslearn.analysis.gradients import Gradients, LayerGradient, first_to_last,
 from reslearn.analysis.identity_fit import chain, identity_loss, inputs
 from reslearn.analysis.landscape import (
     Grid,
-    Line,
+    LossLine,
     Point,
     across,
     along,
@@ -51,7 +51,7 @@ __all__ = [
     "LayerGradient",
     "LayerResponse",
     "Lesions",
-    "Line",
+    "LossLine",
     "PathLength",
     "Paths",
     "Point",

@@ -35,7 +35,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class LossLine:
     """From start (t = 0) to end (t = 1). Barriers: the most by which loss (nats) and error (points) exceed the line between the ends'."""
 
     points: tuple[Point, ...]
@@ -52,7 +52,7 @@ class Grid:
     top1_error_pct: tuple[tuple[float, ...], ...]
 
 
-def along(start: Network, end: Network, batches: Batches, *, num_points: int = 11) -> Line:
+def along(start: Network, end: Network, batches: Batches, *, num_points: int = 11) -> LossLine:
     """Loss and error at `num_points` evenly spaced t from 0 to 1, ends included. ValueError for fewer than 3, or two different nets."""
     places = _places(num_points, 0.0, 1.0)
     found = []
@@ -60,7 +60,7 @@ def along(start: Network, end: Network, batches: Batches, *, num_points: int = 1
         for t in places:
             found.append(_measured(between(start, end, t), batches, at=t))
             advance(1)
-    return Line(
+    return LossLine(
         points=tuple(found),
         barrier_loss=barrier([(point.at, point.loss) for point in found]),
         barrier_top1_error_pct=barrier([(point.at, point.top1_error_pct) for point in found]),

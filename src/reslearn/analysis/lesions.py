@@ -30,7 +30,7 @@ _MAX_NUMBERS = 10  # different numbers of dropped blocks that are tried
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class LossAndError:
     """Loss (nats) and error (per cent) of one network on all images given."""
 
     loss: float
@@ -52,7 +52,7 @@ class SomeDropped:
     """`num_blocks` random blocks dropped, one entry of `draws` for each choice of them; the deviation is None for a single draw."""
 
     num_blocks: int
-    draws: tuple[Measured, ...]
+    draws: tuple[LossAndError, ...]
     mean_top1_error_pct: float
     sd_top1_error_pct: float | None
 
@@ -63,7 +63,7 @@ class Reordered:
 
     num_swaps: int
     kendall_tau: tuple[float, ...]
-    draws: tuple[Measured, ...]
+    draws: tuple[LossAndError, ...]
     mean_kendall_tau: float
     mean_top1_error_pct: float
     sd_top1_error_pct: float | None
@@ -73,7 +73,7 @@ class Reordered:
 class Lesions:
     """`not_droppable` are plain blocks that change the shape. `some_dropped` and `reordered` by how much was done."""
 
-    intact: Measured
+    intact: LossAndError
     one_dropped: tuple[BlockDropped, ...]
     not_droppable: tuple[str, ...]
     some_dropped: tuple[SomeDropped, ...]
@@ -106,12 +106,12 @@ def lesions(
     total = 1 + len(can_go) + sum(map(len, choices.values())) + sum(map(len, orders.values()))
     with progress_bar("lesions", total, after_seconds=2.0) as advance:
 
-        def measure(chosen: Iterable[nn.Module]) -> Measured:
+        def measure(chosen: Iterable[nn.Module]) -> LossAndError:
             found = evaluate(assembled(net, chosen), kept)
             advance(1)
-            return Measured(loss=found.loss, top1_error_pct=found.top1_error_pct)
+            return LossAndError(loss=found.loss, top1_error_pct=found.top1_error_pct)
 
-        def drop(gone: Sequence[int]) -> Measured:
+        def drop(gone: Sequence[int]) -> LossAndError:
             return measure(
                 without_body(block) if index in gone else block
                 for index, block in enumerate(blocks)
@@ -174,14 +174,16 @@ def kendall_tau(order: Sequence[int]) -> float:
     return float(kendalltau(range(len(order)), order).statistic)
 
 
-def _some_dropped(number: int, found: Sequence[Measured]) -> SomeDropped:
+def _some_dropped(number: int, found: Sequence[LossAndError]) -> SomeDropped:
     mean, deviation = _mean_and_deviation(found)
     return SomeDropped(
         num_blocks=number, draws=tuple(found), mean_top1_error_pct=mean, sd_top1_error_pct=deviation
     )
 
 
-def _reordered(swaps: int, orders: Sequence[Sequence[int]], found: Sequence[Measured]) -> Reordered:
+def _reordered(
+    swaps: int, orders: Sequence[Sequence[int]], found: Sequence[LossAndError]
+) -> Reordered:
     mean, deviation = _mean_and_deviation(found)
     taus = tuple(kendall_tau(order) for order in orders)
     return Reordered(
@@ -194,7 +196,7 @@ def _reordered(swaps: int, orders: Sequence[Sequence[int]], found: Sequence[Meas
     )
 
 
-def _mean_and_deviation(found: Sequence[Measured]) -> tuple[float, float | None]:
+def _mean_and_deviation(found: Sequence[LossAndError]) -> tuple[float, float | None]:
     errors = [one.top1_error_pct for one in found]
     return statistics.fmean(errors), statistics.stdev(errors) if len(errors) > 1 else None
 

@@ -38,7 +38,7 @@ from reslearn.study import (
     table,
     training_field,
 )
-from reslearn.study.collect import Collection, Group, Row, StudyTable, names_of
+from reslearn.study.collect import Collection, Row, RunGroup, StudyTable, names_of
 from reslearn.study.verdicts import MARGIN_PCT
 
 TEST = "test_top1_error_pct"
@@ -263,7 +263,7 @@ def _depth_figure(conditions: StudyTable, rows: Sequence[Row], training: str) ->
     ]
 
 
-def _line(group: Group, one_recipe: bool) -> str:
+def _line(group: RunGroup, one_recipe: bool) -> str:
     return f"{group.kind}" if one_recipe else f"{group.kind} {group.protocol[:6]}"
 
 

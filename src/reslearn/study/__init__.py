@@ -3,9 +3,9 @@
 from reslearn.study.collect import (
     ERROR_FIELDS,
     Collection,
-    Group,
     Incomplete,
     Row,
+    RunGroup,
     StudyTable,
     collect,
     mixed_numerics,
@@ -14,7 +14,6 @@ from reslearn.study.collect import (
     table,
 )
 from reslearn.study.cost import forward_macs, training_macs
-from reslearn.study.degradation import degradation_verdicts, depth_rows, training_field
 from reslearn.study.die_with_parent import end_with
 from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, JobStatus, LocalEngine, available_cores
@@ -50,7 +49,14 @@ from reslearn.study.survival import (
     steps_to_threshold,
 )
 from reslearn.study.text import count_text, interval_text, number_text
-from reslearn.study.verdicts import DegradationVerdict, DepthRow, degradation_verdict
+from reslearn.study.verdicts import (
+    DegradationVerdict,
+    DepthRow,
+    degradation_verdict,
+    degradation_verdicts,
+    depth_rows,
+    training_field,
+)
 
 __all__ = [
     "CONFIDENCE",
@@ -63,7 +69,6 @@ __all__ = [
     "Difference",
     "Engine",
     "Equivalence",
-    "Group",
     "Incomplete",
     "Interval",
     "Job",
@@ -71,6 +76,7 @@ __all__ = [
     "LocalEngine",
     "RayEngine",
     "Row",
+    "RunGroup",
     "Slope",
     "Spread",
     "Steps",

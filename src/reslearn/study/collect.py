@@ -63,7 +63,7 @@ class Collection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class RunGroup:
     """Runs of one model under one recipe; `summaries` by field of result.json, without those that the runs do not have."""
 
     model: str
@@ -78,7 +78,7 @@ class Group:
 class StudyTable:
     """Groups, plain before residual and by depth, and what a reader must know about them, one line each."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     notes: tuple[str, ...]
 
 
@@ -132,7 +132,7 @@ def table(
     return StudyTable(groups=tuple(made), notes=tuple(notes))
 
 
-def names_of(groups: Iterable[Group]) -> dict[tuple[str, str], str]:
+def names_of(groups: Iterable[RunGroup]) -> dict[tuple[str, str], str]:
     """A name for each group, by model and protocol: the model, and the recipe's hash where a model was run by several."""
     groups = list(groups)
     models = Counter(group.model for group in groups)
@@ -226,13 +226,13 @@ def _family(model: str) -> tuple[int | None, Kind | None]:
     return int(match[2]), "plain" if match[1] == "plain" else "residual"
 
 
-def _group(rows: list[Row], fields: Sequence[str]) -> Group:
+def _group(rows: list[Row], fields: Sequence[str]) -> RunGroup:
     rows.sort(key=lambda row: row.seed)
     values = {
         field: [float(row.result[field]) for row in rows if row.result.get(field) is not None]
         for field in fields
     }
-    return Group(
+    return RunGroup(
         model=rows[0].model,
         depth=rows[0].depth,
         kind=rows[0].kind,

@@ -6,6 +6,7 @@ a run says goes to train.log in its folder; what becomes of it is told by its fo
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,11 +19,11 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from reslearn.study.collect import last_line
-from reslearn.study.gpus import Gpus
 from reslearn.study.grid import Job
-from reslearn.study.progress import Display, display_for
+from reslearn.study.progress import StudyDisplay, display_for
 
 POLL_SECONDS = 0.02  # a core is idle for half of it when a run ends
+_TINY = 1e-6  # ten tenths fill a GPU, whatever their sum is in binary
 TETHER = Path(__file__).with_name("die_with_parent.py")
 
 
@@ -138,7 +139,7 @@ class LocalEngine:
         )
 
     def _begin(
-        self, job: Job, running: list[_Child], outcomes: list[JobStatus], display: Display
+        self, job: Job, running: list[_Child], outcomes: list[JobStatus], display: StudyDisplay
     ) -> None:
         try:
             running.append(self._start(job))
@@ -162,6 +163,53 @@ class LocalEngine:
             self._gpus.give_back(gpu, job.gpus)
             raise
         return _Child(job, process, time.monotonic(), gpu)
+
+
+class Gpus:
+    """How much of each GPU is free. Without GPUs every share is to be had, and is none: the run trains on cores."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._free = dict.fromkeys(names, 1.0)
+
+    @classmethod
+    def here(
+        cls, environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
+    ) -> "Gpus":
+        """Those that CUDA_VISIBLE_DEVICES names, or else all NVIDIA devices there are."""
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            return cls([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+        numbers = [
+            int(match[1])
+            for path in devices.glob("nvidia*")
+            if (match := re.fullmatch(r"nvidia(\d+)", path.name))
+        ]
+        return cls([str(place) for place, _ in enumerate(sorted(numbers))])
+
+    def has(self, share: float) -> bool:
+        """Whether one GPU has so much left."""
+        return not share or not self._free or max(self._free.values()) >= share - _TINY
+
+    def take(self, share: float) -> str | None:
+        """Set aside a share of the fullest GPU that has it left; its name for CUDA_VISIBLE_DEVICES, or None where none is needed.
+
+        A share that is not left (a run that must run alone) is taken of the emptiest.
+        """
+        if not share or not self._free:
+            return None
+        fitting = [name for name, free in self._free.items() if free >= share - _TINY]
+        name = (
+            min(fitting, key=self._free.__getitem__)
+            if fitting
+            else max(self._free, key=self._free.__getitem__)
+        )
+        self._free[name] -= share
+        return name
+
+    def give_back(self, name: str | None, share: float) -> None:
+        """What `take` gave is free again."""
+        if name is not None:
+            self._free[name] += share
 
 
 def launch_command(
@@ -199,7 +247,7 @@ def run_environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
 
 
 def _reap(
-    running: list[_Child], outcomes: list[JobStatus], display: Display, *, stopping: bool
+    running: list[_Child], outcomes: list[JobStatus], display: StudyDisplay, *, stopping: bool
 ) -> list[_Child]:
     """Take the runs that have ended out of `running`, say what became of them, and return them."""
     ended = [child for child in running if child.process.poll() is not None]

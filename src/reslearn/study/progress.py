@@ -21,7 +21,7 @@ _REFRESH_SECONDS = 0.5
 _LINE_EVERY_SECONDS = 60.0
 
 
-class Display(Protocol):
+class StudyDisplay(Protocol):
     """What an engine tells while it works. `refresh` may be called as often as one likes."""
 
     def begun(self, job: Job) -> None: ...
@@ -32,7 +32,7 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
-def display_for(jobs: Sequence[Job], *, to: TextIO | None = None) -> Iterator[Display]:
+def display_for(jobs: Sequence[Job], *, to: TextIO | None = None) -> Iterator[StudyDisplay]:
     """The display that suits the place: by RESLEARN_PROGRESS, and by whether `to` (default: stderr) is a terminal."""
     # We draw when we poll; a second thread that draws has no place beside one that starts processes.
     with ProgressDisplay(

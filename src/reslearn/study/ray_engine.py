@@ -27,7 +27,7 @@ from reslearn.study.engine import (
 )
 from reslearn.study.grid import Job
 from reslearn.study.launch import wait_for_lock
-from reslearn.study.progress import Display, display_for
+from reslearn.study.progress import StudyDisplay, display_for
 
 _WAIT_SECONDS = 0.2  # between looks at what is begun; what ends is told at once
 _MAX_RETRIES = 5  # after so many lost machines it may be the run that brings them down
@@ -89,7 +89,7 @@ class RayEngine:
 class _Study:
     """The tasks of one study: those waiting, those handed to Ray, what became of the rest."""
 
-    def __init__(self, ray: Any, at_once: int, launch: Launch, display: Display) -> None:
+    def __init__(self, ray: Any, at_once: int, launch: Launch, display: StudyDisplay) -> None:
         self._ray, self._at_once, self._launch, self._display = ray, at_once, launch, display
         self._submitted: dict[Any, Job] = {}
         self._log_bytes: dict[
