@@ -18,9 +18,8 @@ from reslearn.data import (
     image_batches,
     train_batches,
 )
-from reslearn.data.batches import crop_and_flip
+from reslearn.data.batches import ViewSequence, ViewTable, crop_and_flip, epoch_views
 from reslearn.data.preprocess import Mean, Padding, Std
-from reslearn.data.views import Views, ViewSequence, epoch_views
 
 means = st.sampled_from(["per-pixel", "per-channel", "none"])
 stds = st.sampled_from(["scalar", "per-channel", "none"])
@@ -168,13 +167,13 @@ def test_crop_and_flip_by_hand() -> None:
     image = torch.tensor([[1, 2], [3, 4]]).view(1, 2, 2, 1)
     corner = crop_and_flip(
         image,
-        Views(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.tensor([False])),
+        ViewTable(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.tensor([False])),
         1,
     )
     assert corner.view(2, 2).tolist() == [[0, 0], [0, 1]]
     mirrored = crop_and_flip(
         image,
-        Views(torch.tensor([0]), torch.tensor([1]), torch.tensor([2]), torch.tensor([True])),
+        ViewTable(torch.tensor([0]), torch.tensor([1]), torch.tensor([2]), torch.tensor([True])),
         1,
     )
     assert mirrored.view(2, 2).tolist() == [
@@ -239,7 +238,7 @@ def test_wrong_use_is_one_line_at_the_call() -> None:
         Augment(pad_px=-1)
     with pytest.raises(DataError, match=r"images are \(8, 8, 3\)"):
         train_batches(made(4, size_px=8), preprocess, batch_size=1, seed=0)
-    with pytest.raises(DataError, match="0 to 9 were asked for; there are 4"):
+    with pytest.raises(DataError, match="images 0 to 9 are out of range: there are 4"):
         images.subset(0, 9)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reslearn.data import DataError, load, split
-from reslearn.data.cifar import CIFAR10, CIFAR100, Cifar, Layout
+from reslearn.data.cifar import CIFAR10, CIFAR100, Cifar, CifarLayout
 from reslearn.data.unpickle import read_pickle
 
 
@@ -185,7 +185,7 @@ def test_truncated_pickles_are_one_line(
     whole = python2({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]})
     path = tmp_path_factory.mktemp("cut") / "data_batch_1"
     path.write_bytes(whole[: int(keep * len(whole))])
-    assert "truncated or no published data file" in one_line_error(lambda: read_pickle(path))
+    assert "truncated or not a published data file" in one_line_error(lambda: read_pickle(path))
 
 
 @given(content=st.binary(max_size=200))
@@ -241,7 +241,7 @@ def test_pickles_cannot_run_anything(tmp_path: Path, protocol: int) -> None:
             {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]},
             "labels 0 to 10; allowed are 0 to 9",
         ),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 2**70]}, "no class numbers"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 2**70]}, "not class numbers"),
         ({b"data": np.zeros((2, 3072), np.uint8)}, "`labels` is not"),
     ],
 )
@@ -260,13 +260,13 @@ def test_truncated_binary_and_wrong_class_names(tmp_path: Path) -> None:
         lambda: load("cifar100", data_dir=tmp_path)
     )
     (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-5])
-    assert "no whole number of records of 3074" in one_line_error(
+    assert "not a whole number of records of 3074" in one_line_error(
         lambda: load("cifar100", data_dir=tmp_path)
     )
 
 
 def test_spec_of_each_layout_names_its_published_address() -> None:
-    layouts: list[Layout] = [*CIFAR10.layouts, *CIFAR100.layouts]
+    layouts: list[CifarLayout] = [*CIFAR10.layouts, *CIFAR100.layouts]
     assert len({layout.md5 for layout in layouts}) == 4
     assert all(
         layout.address == f"https://www.cs.toronto.edu/~kriz/{layout.archive}" for layout in layouts

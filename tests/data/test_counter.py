@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reslearn.data.counter import Stream, below, draw, held_out, normal, permutation
+from reslearn.data.batches import (
+    Stream,
+    draw,
+    held_out_mask,
+    integers_below,
+    normal,
+    permutation,
+)
 
 _MASK = 2**64 - 1
 
@@ -47,9 +54,12 @@ def test_finaliser_is_that_of_splitmix64() -> None:
 @pytest.mark.parametrize("limit", [2, 3, 9])
 @pytest.mark.parametrize("stream", list(Stream))
 def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) -> None:
-    over_images = below(limit, draw(3, stream, 5, torch.arange(20_000)))
+    over_images = integers_below(limit, draw(3, stream, 5, torch.arange(20_000)))
     over_epochs = torch.tensor(
-        [int(below(limit, draw(3, stream, epoch, torch.tensor([7])))[0]) for epoch in range(1000)]
+        [
+            int(integers_below(limit, draw(3, stream, epoch, torch.tensor([7])))[0])
+            for epoch in range(1000)
+        ]
     )
     for values in (over_images, over_epochs):
         assert int(values.min()) >= 0
@@ -59,7 +69,7 @@ def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) 
 
 def test_streams_seeds_epochs_and_neighbors_are_independent() -> None:
     index = torch.arange(20_000)
-    base = below(9, draw(0, Stream.ROW, 0, index))
+    base = integers_below(9, draw(0, Stream.ROW, 0, index))
     others = [
         draw(0, Stream.COLUMN, 0, index),
         draw(1, Stream.ROW, 0, index),
@@ -67,7 +77,7 @@ def test_streams_seeds_epochs_and_neighbors_are_independent() -> None:
         draw(0, Stream.ROW, 0, index + 1),
     ]
     for other in others:
-        table = torch.bincount(base * 9 + below(9, other), minlength=81).view(9, 9)
+        table = torch.bincount(base * 9 + integers_below(9, other), minlength=81).view(9, 9)
         assert stats.chi2_contingency(table.numpy()).pvalue > 1e-4
 
 
@@ -89,17 +99,17 @@ def test_permutations_are_even() -> None:
 
 def test_held_out_is_a_fixed_share_of_every_class() -> None:
     labels = torch.arange(1000) % 7
-    mask = held_out(labels, every=5)
+    mask = held_out_mask(labels, every=5)
     assert int(mask.sum()) == 200
     assert all(
         abs(int(mask[labels == label].sum()) - int((labels == label).sum()) / 5) < 1
         for label in range(7)
     )
-    assert torch.equal(mask, held_out(labels, every=5))
+    assert torch.equal(mask, held_out_mask(labels, every=5))
 
 
 def test_normal_draws_are_normal_and_independent() -> None:
-    streams = (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE)
+    streams = (Stream.COLOR_RADIUS, Stream.COLOR_ANGLE)
     values, others = (normal(0, streams, epoch, torch.arange(20_000)) for epoch in (0, 1))
     assert values.isfinite().all()
     assert stats.kstest(values.numpy(), "norm").pvalue > 1e-4

@@ -96,7 +96,7 @@ def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(
     site.cuts, site.cut_after = 100, 0
     with pytest.raises(
         DataError,
-        match=f"cannot download {site.address} .*put what is there at {tmp_path / 'archive'}",
+        match=f"cannot download {site.address} .*save it as {tmp_path / 'archive'}",
     ):
         fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     site.close()
@@ -106,9 +106,7 @@ def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(
 
 def test_what_is_not_there_is_not_asked_for_again(site: Site, tmp_path: Path) -> None:
     site.refusal = 404
-    with pytest.raises(
-        DataError, match=f"cannot download {site.address} .404 Not Found.: put what is meant at"
-    ):
+    with pytest.raises(DataError, match=f"cannot download {site.address} .404 Not Found."):
         fetch(site.address, tmp_path / "archive", pause_seconds=0.0)
     assert len(site.requested) == 1
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from reslearn import data
 from reslearn.data import DataError, Files, Preprocess, eval_batches
-from reslearn.data.files import in_order
+from reslearn.data.files import map_in_order
 
 Make = Callable[..., Path]
 WNIDS = ("n01440764", "n01443537", "n02102040")
@@ -52,11 +52,11 @@ def test_parts_of_a_listing(make_pictures: Make, tmp_path: Path) -> None:
     everything = paths(files)
     assert len(set(everything)) == 21
     assert paths(files.subset(3, 9)) == everything[3:9]
-    assert paths(files.spread(3)) == [everything[0], everything[7], everything[14]]
-    assert paths(files.subset(3, 9).spread(2)) == [everything[3], everything[6]]
-    assert files.spread(50) is files
+    assert paths(files.evenly_spaced(3)) == [everything[0], everything[7], everything[14]]
+    assert paths(files.subset(3, 9).evenly_spaced(2)) == [everything[3], everything[6]]
+    assert files.evenly_spaced(50) is files
     assert files.subset(0, 4).names is files.names  # a part costs nothing
-    with pytest.raises(DataError, match="0 to 22 were asked for; there are 21"):
+    with pytest.raises(DataError, match="images 0 to 22 are out of range: there are 21"):
         files.subset(0, 22)
     pixels, label = files[2]
     with Image.open(everything[2]) as image:
@@ -166,7 +166,7 @@ def test_read_ahead_keeps_order_and_does_not_read_all(make_pictures: Make) -> No
             asked.append(number)
             yield number
 
-    made = in_order(lambda number: number * number, numbers(), ahead=4)  # type: ignore[arg-type]
+    made = map_in_order(lambda number: number * number, numbers(), num_ahead=4)  # type: ignore[arg-type]
     assert [next(made) for _ in range(10)] == [number * number for number in range(10)]
     assert len(asked) <= 15
     assert list(made) == [number * number for number in range(10, 100)]

@@ -59,7 +59,7 @@ def test_split_folders(tmp_path: Path) -> None:
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (10, 4, 6)
     assert dataset.size_px == 64
     assert split(dataset, 0) is dataset
-    with pytest.raises(DataError, match="brings 4 of its own"):
+    with pytest.raises(DataError, match="already has 4 validation images"):
         split(dataset, 2)
 
 

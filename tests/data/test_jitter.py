@@ -12,8 +12,8 @@ from PIL import Image
 
 from reslearn import data
 from reslearn.data import DataError, Files, Jitter, Preprocess, image_batches
-from reslearn.data.counter import Stream, below, draw, normal, permutation
-from reslearn.data.jitter import JitteredViews, principal_colors
+from reslearn.data.batches import Stream, draw, integers_below, normal, permutation
+from reslearn.data.jitter import JitteredImages, principal_colors
 
 Make = Callable[..., Path]
 SIZE, SHORTER = 16, (256, 480)  # shorter sides of 18 to 34
@@ -109,9 +109,9 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
         def drawn(
             stream: Stream, limit: int, epoch: int = epoch, index: torch.Tensor = index
         ) -> int:
-            return int(below(limit, draw(5, stream, epoch, index)))
+            return int(integers_below(limit, draw(5, stream, epoch, index)))
 
-        side = 18 + drawn(Stream.SHORTER, 17)
+        side = 18 + drawn(Stream.SHORTER_SIDE, 17)
         with Image.open(files.path(int(index))) as image:
             resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(
                 np.float64
@@ -121,7 +121,7 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
         mirrored = drawn(Stream.FLIP, 2)
         pixels = pixels[:, ::-1] if mirrored else pixels
         alpha = normal(
-            5, (Stream.COLOUR_RADIUS, Stream.COLOUR_ANGLE), epoch, 3 * index + torch.arange(3)
+            5, (Stream.COLOR_RADIUS, Stream.COLOR_ANGLE), epoch, 3 * index + torch.arange(3)
         ).numpy()
         expected = (
             pixels + alpha @ jitter.color.double().numpy() - preprocess.mean.numpy()
@@ -139,12 +139,12 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
 
 
 def test_draws_stay_in_their_range_and_fill_it(files: Files, preprocess: Preprocess) -> None:
-    narrow = JitteredViews(
+    narrow = JitteredImages(
         files, preprocess, seed=0, jitter=Jitter(shortest_px=SIZE, longest_px=SIZE)
     )
     assert all(narrow[position][0].shape == (SIZE, SIZE, 3) for position in range(18))
     index = torch.arange(30_000)
-    sides = 256 + below(480 - 256 + 1, draw(0, Stream.SHORTER, 0, index))
+    sides = 256 + integers_below(480 - 256 + 1, draw(0, Stream.SHORTER_SIDE, 0, index))
     assert (int(sides.min()), int(sides.max())) == (256, 480)
 
 
@@ -153,10 +153,10 @@ def test_without_flip_and_color_nothing_but_scale_and_place_is_drawn(
 ) -> None:
     jitter = Jitter.fit(files, shorter=SHORTER, flip=False, color=None)
     assert jitter.color is None
-    flipped = JitteredViews(
+    flipped = JitteredImages(
         files, preprocess, seed=0, jitter=Jitter.fit(files, shorter=SHORTER, flip=True, color=None)
     )
-    views = JitteredViews(files, preprocess, seed=0, jitter=jitter)
+    views = JitteredImages(files, preprocess, seed=0, jitter=jitter)
     mirrored = 0
     for position in range(18):
         pixels, shift, _ = views[position]

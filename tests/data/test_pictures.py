@@ -8,13 +8,13 @@ from PIL import Image
 
 from reslearn.data import DataError, read_picture
 from reslearn.data.pictures import (
-    center,
-    corners,
-    in_proportion,
-    offsets,
+    center_crop,
+    crop,
+    five_crop,
+    largest_offsets,
     open_picture,
-    whole,
-    window,
+    resize_shorter_side,
+    scale_length,
 )
 
 SIZES = ((40, 30), (30, 40), (33, 71), (64, 64), (97, 31))
@@ -57,11 +57,11 @@ def test_a_window_is_what_resizing_all_and_cutting_gives(
 ) -> None:
     image = noise(*size)
     step = min(size) / shorter_px
-    bottom, right = offsets(image, shorter_px=shorter_px, size_px=size_px)
+    bottom, right = largest_offsets(image, shorter_px=shorter_px, size_px=size_px)
     assert (bottom + size_px) * step <= image.height < (bottom + size_px + 1) * step
     assert (right + size_px) * step <= image.width < (right + size_px + 1) * step
     for top, left in ((0, 0), (bottom, right), (bottom // 2, right // 3)):
-        seen = window(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
+        seen = crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
         near(seen, slowly(image, step, top * step, left * step, size_px, size_px))
 
 
@@ -69,17 +69,19 @@ def test_a_window_is_what_resizing_all_and_cutting_gives(
 def test_the_center_lies_in_the_middle(size: tuple[int, int]) -> None:
     image, step = noise(*size), min(size) / 24
     top, left = (image.height - 16 * step) / 2, (image.width - 16 * step) / 2
-    near(center(image, shorter_px=24, size_px=16), slowly(image, step, top, left, 16, 16))
+    near(center_crop(image, shorter_px=24, size_px=16), slowly(image, step, top, left, 16, 16))
 
 
 def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() -> None:
     image = noise(80, 60)
     resized = np.asarray(image.resize((40, 30), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(whole(image, shorter_px=30), resized)
+    np.testing.assert_array_equal(resize_shorter_side(image, shorter_px=30), resized)
     np.testing.assert_array_equal(
-        window(image, shorter_px=30, size_px=20, top=7, left=11), resized[7:27, 11:31]
+        crop(image, shorter_px=30, size_px=20, top=7, left=11), resized[7:27, 11:31]
     )
-    np.testing.assert_array_equal(center(image, shorter_px=30, size_px=20), resized[5:25, 10:30])
+    np.testing.assert_array_equal(
+        center_crop(image, shorter_px=30, size_px=20), resized[5:25, 10:30]
+    )
     expected = [
         resized[:20, :20],
         resized[:20, 20:],
@@ -87,24 +89,24 @@ def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() ->
         resized[10:, 20:],
         resized[5:25, 10:30],
     ]
-    for seen, part in zip(corners(image, shorter_px=30, size_px=20), expected, strict=True):
+    for seen, part in zip(five_crop(image, shorter_px=30, size_px=20), expected, strict=True):
         np.testing.assert_array_equal(seen, part)
 
 
 def test_the_whole_picture_keeps_its_shape_to_a_pixel() -> None:
-    assert whole(noise(97, 31), shorter_px=20).shape == (20, 63, 3)  # 62.6
-    assert whole(noise(31, 97), shorter_px=20).shape == (63, 20, 3)
+    assert resize_shorter_side(noise(97, 31), shorter_px=20).shape == (20, 63, 3)  # 62.6
+    assert resize_shorter_side(noise(31, 97), shorter_px=20).shape == (63, 20, 3)
 
 
 def test_lengths_are_those_of_the_paper_in_proportion() -> None:
-    assert [in_proportion(length, 224) for length in (224, 256, 384, 480, 640)] == [
+    assert [scale_length(length, 224) for length in (224, 256, 384, 480, 640)] == [
         224,
         256,
         384,
         480,
         640,
     ]
-    assert [in_proportion(length, 64) for length in (224, 256, 384, 480, 640)] == [
+    assert [scale_length(length, 64) for length in (224, 256, 384, 480, 640)] == [
         64,
         73,
         110,
@@ -122,7 +124,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_seen_alike(tmp_path: Path) ->
     assert open_picture(tmp_path / "large.jpg", 200).size == (800, 600)
     small, full = (
         read_picture(tmp_path / "large.jpg", 24, 30),
-        center(smooth, shorter_px=30, size_px=24),
+        center_crop(smooth, shorter_px=30, size_px=24),
     )
     np.testing.assert_allclose(small.astype(int), full.astype(int), atol=4)
 

@@ -53,7 +53,7 @@ def test_imagenets_mean_and_deviation_are_those_of_torchvision(images: Images) -
     x = Preprocess.fit(images, mean="imagenet", std="imagenet")(images.pixels)
     expected = (images.pixels.numpy() / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(x.permute(0, 2, 3, 1), expected, atol=1e-5)
-    with pytest.raises(DataError, match="three colors, and these images have 1"):
+    with pytest.raises(DataError, match="three colors, and these images have 1 channels"):
         Preprocess.fit(images_of(np.zeros((3, 2, 2, 1), np.uint8)), std="imagenet")
 
 
@@ -145,8 +145,8 @@ def test_whole_pictures_lose_the_mean_of_their_channels(images: Images) -> None:
     preprocess = Preprocess.fit(images)
     larger = torch.randint(0, 256, (7, 9, 3), dtype=torch.uint8)
     expected = (larger - preprocess.mean.mean(dim=(0, 1))) / preprocess.scale
-    torch.testing.assert_close(preprocess.normalise_whole(larger), expected)
+    torch.testing.assert_close(preprocess.normalize_any_size(larger), expected)
     per_channel = Preprocess.fit(images, mean="per-channel")
     assert torch.equal(
-        per_channel.normalise_whole(images.pixels), per_channel.normalize(images.pixels)
+        per_channel.normalize_any_size(images.pixels), per_channel.normalize(images.pixels)
     )

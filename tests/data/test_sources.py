@@ -47,10 +47,10 @@ def test_split_takes_the_last_training_images(digits: ImageData) -> None:
 
 
 def test_spread_is_even_and_at_most_all(digits: ImageData) -> None:
-    assert digits.train.spread(5000) is digits.train
-    assert torch.equal(digits.train.spread(3).labels, digits.train.labels[[0, 479, 958]])
-    with pytest.raises(DataError, match="0 images were asked for"):
-        digits.train.spread(0)
+    assert digits.train.evenly_spaced(5000) is digits.train
+    assert torch.equal(digits.train.evenly_spaced(3).labels, digits.train.labels[[0, 479, 958]])
+    with pytest.raises(DataError, match="number of images = 0"):
+        digits.train.evenly_spaced(0)
 
 
 def test_names_have_a_line_each() -> None:

@@ -109,7 +109,7 @@ def test_offline_is_one_line_with_address_and_place(
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert (
         f"cannot download {address} " in errors
-        and f"put what is there at {tmp_path}/kept/weights/model-abababab.pth" in errors
+        and f"save it as {tmp_path}/kept/weights/model-abababab.pth" in errors
     )
     assert not (tmp_path / "run").exists() and kept(tmp_path) == []
 

@@ -206,7 +206,7 @@ def test_shares_of_a_batch_are_the_batch() -> None:
     ]
     for place in (0, 1):
         assert torch.equal(torch.cat([part[place] for part in parts]), whole[place])
-    with pytest.raises(ValueError, match="batch_size = 12 has no part 0 of 5 equal ones"):
+    with pytest.raises(ValueError, match="batch_size = 12 cannot be divided into 5 equal parts"):
         data.train_batches(digits, preprocess, **options, share=(0, 5))
 
 

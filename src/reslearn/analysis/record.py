@@ -14,7 +14,7 @@ from reslearn.analysis.subject import Subject, check_same_recipe
 
 def responses_record(subject: Subject, *, num_images: int = 10_000) -> dict[str, Any]:
     """Fig. 7's numbers for the trained network, on training images evenly spaced; over all their positions 10,000 are plenty."""
-    images = subject.train.spread(num_images)
+    images = subject.train.evenly_spaced(num_images)
     layers = responses(subject.network(), subject.batches(images))
     return {
         "model": subject.recipe["model"]["name"],
@@ -71,7 +71,7 @@ def lesion_record(
     subject: Subject, *, num_images: int = 1000, draws: int = 5, seed: int = 0
 ) -> dict[str, Any]:
     """Blocks dropped and swapped, measured on test images, evenly spaced over all where these are more than `num_images`."""
-    images = subject.test.spread(num_images)
+    images = subject.test.evenly_spaced(num_images)
     return {
         "model": subject.recipe["model"]["name"],
         "test_images": len(images),
@@ -111,7 +111,7 @@ def landscape_record(
     """
     if other is not None:
         check_same_recipe(subject, other)
-    batches = list(subject.batches(subject.train.spread(num_images)))
+    batches = list(subject.batches(subject.train.evenly_spaced(num_images)))
     trained = subject.network()
     start, end = (subject.network(0), trained) if other is None else (trained, other.network())
     first, second = (

@@ -60,7 +60,7 @@ class Subject:
         run.check_images(images.fingerprint)
         images = data.split(images, options["validation_images"])
         if options["train_images"] is not None:
-            images = replace(images, train=images.train.spread(options["train_images"]))
+            images = replace(images, train=images.train.evenly_spaced(options["train_images"]))
         preprocess = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash).preprocess
         return cls(
             folder=run, recipe=recipe, preprocess=preprocess, train=images.train, test=images.test
@@ -106,7 +106,7 @@ class Subject:
 
     def training_batch(self, num_images: int) -> Batch:
         """One fixed batch of clean training images, evenly spaced over all (x [B, C, H, W], y [B])."""
-        images = self.train.spread(num_images)
+        images = self.train.evenly_spaced(num_images)
         return next(data.eval_batches(images, self.preprocess, batch_size=len(images)))
 
 

@@ -1,19 +1,16 @@
-"""Images to batches: sources, order and augmentation as pure functions of (seed, epoch, index), one `Preprocess` object, loaders."""
+"""Images to batches: sources, augmentation as a pure function of (seed, step), and loaders."""
 
-from reslearn.data.batches import Batch, eval_batches, train_batches
-from reslearn.data.dataset import ImageData, ImageSet, split
-from reslearn.data.errors import DataError, UnknownData
+from reslearn.data.batches import Augment, Batch, eval_batches, permutation, train_batches
 from reslearn.data.files import Files
-from reslearn.data.images import Images
+from reslearn.data.images import DataError, ImageData, Images, ImageSet, UnknownData, split
 from reslearn.data.jitter import Jitter
-from reslearn.data.per_image import ViewsByPosition, image_batches
-from reslearn.data.pictures import TEST_SHORTER, in_proportion, read_picture
+from reslearn.data.per_image import image_batches
+from reslearn.data.pictures import TEST_SHORTER_PX, read_picture, scale_length
 from reslearn.data.preprocess import Preprocess
 from reslearn.data.sources import load, names
-from reslearn.data.views import Augment
 
 __all__ = [
-    "TEST_SHORTER",
+    "TEST_SHORTER_PX",
     "Augment",
     "Batch",
     "DataError",
@@ -24,13 +21,13 @@ __all__ = [
     "Jitter",
     "Preprocess",
     "UnknownData",
-    "ViewsByPosition",
     "eval_batches",
     "image_batches",
-    "in_proportion",
     "load",
     "names",
+    "permutation",
     "read_picture",
+    "scale_length",
     "split",
     "train_batches",
 ]

@@ -1,6 +1,7 @@
-"""Archives from their published address: resumed where a connection was cut, verified by md5, unpacked aside and then renamed.
+"""Download archives from their published address, verify them, and unpack them.
 
-Whatever happens in the middle, a folder that is there is a whole one.
+A download resumes after the connection was cut. An archive is verified by its digest and unpacked
+into a temporary folder that is renamed at the end, so an existing folder is always complete.
 """
 
 import fcntl
@@ -17,13 +18,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from reslearn.data.errors import DataError
+from reslearn.data.images import DataError
 from reslearn.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 18
-_ATTEMPTS = 4  # this many in a row that brought nothing, and we give up
+_MAX_FRUITLESS_ATTEMPTS = 4  # consecutive attempts without a new byte
 _TIMEOUT_SECONDS = 30.0
-_NEVER = (400, 401, 403, 404, 410, 451)  # a server that says so says it again
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+)
+# HTTP status codes after which another attempt is pointless.
+_PERMANENT_REFUSALS = (400, 401, 403, 404, 410, 451)
 
 
 def fetch(
@@ -34,36 +42,36 @@ def fetch(
     sha256: str | None = None,
     pause_seconds: float = 1.0,
 ) -> None:
-    """Download `address` to `archive`, keeping what has come in `archive`.part, with longer pauses while nothing comes.
+    """Download `address` to `archive`, with longer pauses while nothing arrives.
 
-    md5 or sha256: the published digest, or the first digits of it.
+    Received bytes are stored in `archive`.part. They stay for the next attempt unless their digest
+    is wrong.
+
+    Args:
+        md5: The published digest, or its first digits.
+        sha256: The published digest, or its first digits.
 
     Raises:
-        DataError: without network, on a full disk, or if the digest is wrong; what came stays for the next attempt unless it is wrong.
+        DataError: Without a network, on a full disk, or if a digest is wrong.
     """
     part = archive.with_name(archive.name + ".part")
-    fruitless = 0
+    num_fruitless = 0
     while True:
-        before = _size(part)
+        size_before = _size(part)
         try:
             if _append(address, part):
                 break
             reason = "the connection was cut"
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            ConnectionError,
-            TimeoutError,
-        ) as error:
+        except urllib.error.HTTPError as error:
+            reason = f"{error.code} {error.reason}"
+            if error.code in _PERMANENT_REFUSALS:
+                raise _failure(address, archive, reason) from None
+        except _NETWORK_ERRORS as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
-            if isinstance(error, urllib.error.HTTPError) and error.code in _NEVER:
-                raise DataError(
-                    f"cannot download {address} ({error.code} {reason}): put what is meant at {archive}"
-                ) from None
-        fruitless = 0 if _size(part) > before else fruitless + 1
-        if fruitless == _ATTEMPTS:
-            raise DataError(f"cannot download {address} ({reason}): put what is there at {archive}")
-        time.sleep(pause_seconds * fruitless)
+        num_fruitless = 0 if _size(part) > size_before else num_fruitless + 1
+        if num_fruitless == _MAX_FRUITLESS_ATTEMPTS:
+            raise _failure(address, archive, reason)
+        time.sleep(pause_seconds * num_fruitless)
     if md5 is not None:
         verify(part, md5, discard=True)
     if sha256 is not None:
@@ -71,30 +79,40 @@ def fetch(
     part.rename(archive)
 
 
+def _failure(address: str, archive: Path, reason: str) -> DataError:
+    return DataError(
+        f"cannot download {address} ({reason}): download it yourself and save it as {archive}"
+    )
+
+
 def _append(address: str, part: Path) -> bool:
-    """One connection: ask for what is missing and write what comes. True when all is there."""
-    have = _size(part)
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    """Request the missing bytes in one connection and append them to `part`.
+
+    Returns:
+        Whether `part` is complete.
+    """
+    num_bytes = _size(part)
+    headers = {"Range": f"bytes={num_bytes}-"} if num_bytes else {}
+    request = urllib.request.Request(address, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and have
-        ):  # nothing beyond what is here: all has come, or it is not ours; the md5 tells
+        if error.code == 416 and num_bytes:
+            # The server has no more bytes: `part` is complete, or foreign, which the digest shows.
             return True
         raise
     with response:
-        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
-        have = have if resumed else 0  # a server without ranges sends all anew
+        content_range = response.headers.get("Content-Range", "")
+        resumes = response.status == 206 and content_range.startswith(f"bytes {num_bytes}-")
+        if not resumes:  # a server without ranges sends everything again
+            num_bytes = 0
         length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        total = num_bytes + int(length) if length else None
         with (
-            part.open("ab" if resumed else "wb") as file,
+            part.open("ab" if resumes else "wb") as file,
             progress_bar(part.stem, total, in_bytes=True) as advance,
         ):
-            advance(have)
+            advance(num_bytes)
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 advance(len(chunk))
@@ -106,47 +124,53 @@ def _size(path: Path) -> int:
 
 
 def verify(archive: Path, published: str, *, discard: bool = False, algorithm: str = "md5") -> None:
-    """Refuse an archive with another digest than the published one, or than its first digits where no more are known.
+    """Raise DataError unless the digest of `archive` begins with `published`.
 
-    `discard` removes it, so that the next attempt starts anew.
+    Args:
+        published: The published digest, or its first digits.
+        discard: Remove an archive with another digest, so that the next attempt starts over.
     """
     with archive.open("rb") as file:
-        found = hashlib.file_digest(
+        digest = hashlib.file_digest(
             file, lambda: hashlib.new(algorithm, usedforsecurity=False)
         ).hexdigest()
-    if not published or found[: len(published)] != published:
-        if discard:
-            archive.unlink()
-        removed = "; it was removed, try again" if discard else ""
-        raise DataError(
-            f"{archive} is not the published archive: {algorithm} {found}, published {published}{removed}"
-        )
+    if published and digest.startswith(published):
+        return
+    if discard:
+        archive.unlink()
+    removed = "; it was removed, try again" if discard else ""
+    raise DataError(
+        f"{archive} is not the published archive: "
+        f"{algorithm} {digest}, published {published}{removed}"
+    )
 
 
 def unpack(archive: Path, folder: str) -> None:
-    """Unpack the top folder `folder` of a tar archive beside it, whole or not at all; nothing is written outside.
+    """Unpack the top folder `folder` of a tar archive beside it, completely or not at all.
+
+    Nothing is written outside.
 
     Raises:
-        DataError: where the archive is truncated, not safe, or holds no such folder.
+        DataError: If the archive is truncated or unsafe, or has no such folder.
     """
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking-") as aside:
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking-") as temporary:
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(aside, filter="data")
+                tar.extractall(temporary, filter="data")
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise DataError(f"{archive} cannot be unpacked: {error}") from None
-        inner = Path(aside) / folder
+        inner = Path(temporary) / folder
         if not inner.is_dir():
-            raise DataError(f"{archive} holds no folder {folder}")
+            raise DataError(f"{archive} has no folder {folder}")
         inner.rename(archive.parent / folder)
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process at a time in a data folder: runs of a study that start together download once.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a data folder, creating it if needed, so that concurrent runs download only once.
 
     Raises:
-        DataError: where the folder cannot be made or written, or the disk is full.
+        DataError: If the folder cannot be created or written, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,66 +1,63 @@
-"""Image folders: one folder a class, or train/, validation/ (or val/) and test/ with the classes inside.
+"""Folders of images: one folder per class, or train/, validation/ (or val/) and test/ with classes.
 
-Pictures are decoded once into memory, or (`stream`) left on disk and read when they are needed. Where there is no test/, every fifth
-training image, drawn by the counter hash class by class, is held out. ILSVRC2012 is told by its class names (n01440764): its test
-labels were never published, so val/ is what results are reported on, and nothing is held out. Images stand in a drawn order, not
-class by class, so that the last ones, which `split` takes, are a fair sample.
+Without test/, a fifth of the training images of each class is held out, drawn by the counter-based
+hash. ILSVRC2012 is recognized by its class names (n01440764). Its test labels were never published,
+so results are reported on val/, and nothing is held out. Images are listed in a drawn order, not
+class by class, so the last ones, which `split` takes, are a fair sample.
 """
 
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from reslearn.data.counter import held_out
-from reslearn.data.dataset import ImageData
-from reslearn.data.errors import DataError
-from reslearn.data.files import Files, classes_of, in_order, list_files
-from reslearn.data.images import Images, fingerprint
+from reslearn.data.batches import held_out_mask, permutation
+from reslearn.data.files import Files, map_in_order
+from reslearn.data.images import DataError, ImageData, Images, fingerprint
 from reslearn.data.pictures import CROP_PX, Pixels, read_picture
 from reslearn.progress import progress_bar
 
-SIZE_PX = 64  # where none is asked for
-_TRAIN, _VALIDATION, _TEST = "train", ("validation", "val", "valid"), "test"
-_AHEAD = 64  # pictures: enough to keep the threads busy
+DEFAULT_SIZE_PX = 64
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+)
+_VALIDATION_NAMES = ("validation", "val", "valid")
+_NUM_AHEAD = 64  # pictures, enough to keep the threads busy
 
 
 def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = False) -> ImageData:
-    """A folder of images as RGB; in memory with the shorter side made `size_px` (64 if None) and the center cut out.
+    """Load a folder of images as RGB.
 
-    With `stream` the sets are `Files`, whose pictures keep their own size, and `size_px` (224 if None) says what a network is to see of
-    them. The fingerprint is then one of names and sizes in bytes, and says so: to decode a million images would take an hour.
+    Args:
+        size_px: In memory, the shorter side is resized to this (default 64) and the center is cut
+            out. With `stream`, the side of the square that a network sees (default 224).
+        stream: Leave the pictures on disk, in their own size, as `Files`. The fingerprint then
+            covers names and sizes in bytes, and says so: decoding a million images takes an hour.
 
     Raises:
-        DataError: where there are not two classes with images, or images that cannot be read (their number and the first); on disk
-            empty files alone are found now, others when they are met.
+        DataError: If there are fewer than two classes with images, or if images cannot be read. The
+            message has their number and the first one. With `stream` only empty files are found
+            now; other broken files are found when they are read.
     """
-    size = size_px if size_px is not None else CROP_PX if stream else SIZE_PX
+    default_px = CROP_PX if stream else DEFAULT_SIZE_PX
+    size = default_px if size_px is None else size_px
     if size < 1:
         raise DataError(f"size_px = {size_px}: allowed are 1 and more")
-    train_folder = folder / _TRAIN if (folder / _TRAIN).is_dir() else folder
-    classes = classes_of(train_folder)
-    part_folders = _part_folders(folder, classes) if train_folder != folder else {}
-    parts, digests = {}, []
-    for part, part_folder in {"train": train_folder, **part_folders}.items():
-        digest = hashlib.sha256()
-        parts[part] = list_files(part_folder, classes, size_px=size, digest=digest)
-        digests.append(digest.hexdigest())
-    if "test" not in parts:
-        mask = held_out(parts["train"].labels, every=5)
-        parts["train"], parts["test"] = parts["train"].at(~mask), parts["train"].at(mask)
+    classes, parts, digests = _list_parts(folder, size)
     name = folder.resolve().name
     if stream:
-        listed = f"names+sizes:{hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]}"
+        listing = hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]
         return ImageData(
             name=name,
             classes=tuple(classes),
             train=parts["train"],
             test=parts["test"],
             validation=parts.get("validation"),
-            fingerprint=listed,
+            fingerprint=f"names+sizes:{listing}",
         )
     images = _decode(folder, parts, size)
     return ImageData(
@@ -73,50 +70,164 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
     )
 
 
-def _part_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
-    """The folders of validation and test images beside train/, as far as they are there."""
-    found = {}
-    validation = next((folder / name for name in _VALIDATION if (folder / name).is_dir()), None)
-    if validation is not None:
-        found["validation"] = validation
-    test = folder / _TEST
-    is_ilsvrc = all(re.fullmatch(r"n\d{8}", name) for name in classes) and not any(
-        (test / name).is_dir() for name in classes
+def _list_parts(folder: Path, size_px: int) -> tuple[list[str], dict[str, Files], list[str]]:
+    """Return the classes, the files of each part, and a digest of each listed folder."""
+    has_parts = (folder / "train").is_dir()
+    train_folder = folder / "train" if has_parts else folder
+    classes = find_classes(train_folder)
+    folders = {"train": train_folder}
+    if has_parts:
+        folders.update(_evaluation_folders(folder, classes))
+    parts, digests = {}, []
+    for part, part_folder in folders.items():
+        parts[part], digest = list_files(part_folder, classes, size_px=size_px)
+        digests.append(digest)
+    if "test" not in parts:
+        is_test = held_out_mask(parts["train"].labels, every=5)
+        parts["test"] = parts["train"].select(is_test)
+        parts["train"] = parts["train"].select(~is_test)
+    return classes, parts, digests
+
+
+def _evaluation_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of validation and test images beside train/, if they exist."""
+    folders = {}
+    for name in _VALIDATION_NAMES:
+        if (folder / name).is_dir():
+            folders["validation"] = folder / name
+            break
+    test = folder / "test"
+    has_imagenet_names = all(re.fullmatch(r"n\d{8}", name) for name in classes)
+    has_test_classes = any((test / name).is_dir() for name in classes)
+    if "validation" in folders and has_imagenet_names and not has_test_classes:
+        return {"test": folders["validation"]}
+    if test.is_dir():
+        folders["test"] = test
+    return folders
+
+
+def find_classes(folder: Path) -> list[str]:
+    """Return the class folders that hold pictures, in alphabetical order.
+
+    Raises:
+        DataError: If there are fewer than two.
+    """
+    classes = sorted(
+        entry.name for entry in _visible(folder) if entry.is_dir() and _has_pictures(entry.path)
     )
-    if validation is not None and is_ilsvrc:
-        return {"test": validation}
-    return {**found, "test": test} if test.is_dir() else found
+    if len(classes) < 2:
+        number = f"only {classes[0]!r}" if classes else "none"
+        raise DataError(
+            f"{folder} has {number}: two or more class folders with images "
+            f"({', '.join(sorted(SUFFIXES))}) are needed"
+        )
+    return classes
+
+
+def list_files(folder: Path, classes: Sequence[str], *, size_px: int) -> tuple[Files, str]:
+    """List all pictures below the class folders, in drawn order.
+
+    Returns:
+        The files, and a hexadecimal digest of their names and sizes in bytes.
+
+    Raises:
+        DataError: If the folder has an additional class, no picture, empty files, or cannot be
+            read. For empty files the message has their number and the first one.
+    """
+    _check_classes(folder, classes)
+    digest = hashlib.sha256()
+    names, empty = bytearray(), []
+    ends: list[int] = []
+    labels: list[int] = []
+    for label, class_name in enumerate(classes):
+        class_folder = folder / class_name
+        for entry in _pictures(class_folder) if class_folder.is_dir() else ():
+            name = os.fsencode(os.path.relpath(entry.path, folder))
+            size = entry.stat().st_size
+            digest.update(name + b"\0%d\n" % size)
+            names += name
+            ends.append(len(names))
+            labels.append(label)
+            if size == 0:
+                empty.append(entry.path)
+    if not ends:
+        raise DataError(f"{folder} has no images of {', '.join(classes)}")
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(ends)} images are empty files, the first is {empty[0]}: "
+            "remove or replace them"
+        )
+    order = permutation(0, 0, len(ends))
+    files = Files(
+        folder=folder,
+        names=bytes(names),
+        ends=np.array(ends),
+        rows=order,
+        labels=torch.tensor(labels)[order],
+        size_px=size_px,
+    )
+    return files, digest.hexdigest()
+
+
+def _check_classes(folder: Path, classes: Sequence[str]) -> None:
+    for entry in _visible(folder):
+        if entry.name not in classes and entry.is_dir() and _has_pictures(entry.path):
+            raise DataError(
+                f"{folder} has class {entry.name!r}, which is not among the training classes "
+                f"{', '.join(classes)}"
+            )
+
+
+def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
+    """Return the entries that are not hidden, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}") from None
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def _pictures(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+    for entry in _visible(folder):
+        if entry.is_dir():
+            yield from _pictures(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield entry
+
+
+def _has_pictures(folder: str) -> bool:
+    return next(_pictures(folder), None) is not None
 
 
 def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Images]:
-    """Every picture once, straight into its place."""
-    pixels = {
-        part: np.empty((len(files), size_px, size_px, 3), np.uint8) for part, files in parts.items()
-    }
-    places = [
-        (files.path(index), pixels[part][index])
-        for part, files in parts.items()
-        for index in range(len(files))
-    ]
+    """Decode every picture once, straight into the array of its part."""
+    arrays = {}
+    targets: list[tuple[Path, Pixels]] = []
+    for part, files in parts.items():
+        array = np.empty((len(files), size_px, size_px, 3), np.uint8)
+        targets += [(files.path(index), array[index]) for index in range(len(files))]
+        arrays[part] = array
 
-    def decode(path_and_place: tuple[Path, Pixels]) -> str | None:
-        path, place = path_and_place
+    def decode(target: tuple[Path, Pixels]) -> str | None:
+        path, pixels = target
         try:
-            place[:] = read_picture(path, size_px)
+            pixels[:] = read_picture(path, size_px)
         except DataError as error:
             return str(error)
         return None
 
-    unreadable = []
-    with progress_bar(f"reading {folder.name}", len(places), after_seconds=2.0) as advance:
-        for problem in in_order(decode, places, ahead=_AHEAD):
+    problems = []
+    with progress_bar(f"reading {folder.name}", len(targets), after_seconds=2.0) as advance:
+        for problem in map_in_order(decode, targets, num_ahead=_NUM_AHEAD):
             advance(1)
             if problem:
-                unreadable.append(problem)
-    if unreadable:
+                problems.append(problem)
+    if problems:
         raise DataError(
-            f"{len(unreadable)} of {len(places)} images cannot be read, the first: {unreadable[0]}"
+            f"{len(problems)} of {len(targets)} images cannot be read, the first: {problems[0]}"
         )
-    return {
-        part: Images(torch.from_numpy(pixels[part]), files.labels) for part, files in parts.items()
-    }
+    images = {}
+    for part, files in parts.items():
+        images[part] = Images(torch.from_numpy(arrays[part]), files.labels)
+    return images

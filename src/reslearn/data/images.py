@@ -1,11 +1,15 @@
-"""Images in memory, once, as uint8: what every source gives and every loader takes.
+"""Labeled images in memory, the data set that a source loads, and the errors that data can cause.
 
-Shapes: N images, H = W = size_px, C channels. Pixels stay [N, H, W, C], as they are stored on disk by cameras and gathered fastest.
+Shapes: N images, H = W = size_px, C channels. Pixels are uint8 [N, H, W, C]: cameras store them in
+this order, and it is the fastest to gather from.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +17,81 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from reslearn.data.errors import DataError
+if TYPE_CHECKING:
+    from reslearn.data.files import Files
+
+ImageSet: TypeAlias = "Images | Files"
+"""Images in memory or picture files on disk. Loaders accept both."""
+
+
+class DataError(ValueError):
+    """Data are missing, truncated or foreign, or do not support the requested use."""
+
+
+class UnknownData(DataError):
+    """A name is neither a registered source nor a folder."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """A loaded data set.
+
+    Attributes:
+        validation: None unless a folder brings its own validation images or `split` set them aside.
+        fingerprint: Identifies the source as loaded. `split` does not change it.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    validation: ImageSet | None = None
+    fingerprint: str
+
+    @property
+    def size_px(self) -> int:
+        return self.train.size_px
+
+    @property
+    def channels(self) -> int:
+        return self.train.channels
+
+
+def split(dataset: ImageData, validation_images: int) -> ImageData:
+    """Set the last `validation_images` training images aside for validation (Sec. 4.2: 45k/5k).
+
+    With 0 the data set is returned unchanged.
+
+    Raises:
+        DataError: If no training image would remain, or the data set already has validation images.
+    """
+    if validation_images == 0:
+        return dataset
+    if dataset.validation is not None:
+        raise DataError(
+            f"validation_images = {validation_images}: {dataset.name} already has "
+            f"{len(dataset.validation)} validation images; use 0 to validate on them"
+        )
+    num_images = len(dataset.train)
+    if not 0 < validation_images < num_images:
+        raise DataError(
+            f"validation_images = {validation_images}: {dataset.name} has {num_images} training "
+            f"images; allowed are 0 to {num_images - 1}"
+        )
+    num_train = num_images - validation_images
+    return replace(
+        dataset,
+        train=dataset.train.subset(0, num_train),
+        validation=dataset.train.subset(num_train, num_images),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labeled images. `subset` shares memory, nothing here copies on the CPU."""
+    """Labeled images in memory. Subsets share memory with the original."""
 
     pixels: UInt8[Tensor, "n h w c"]
-    labels: Int64[Tensor, "n"]
+    labels: Int64[Tensor, n]
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 4, self.pixels.shape
@@ -33,19 +103,22 @@ class Images:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
-        """One image [H, W, C] and its label: what the per-image path reads."""
+        """Return one image [H, W, C] and its label, as the per-image loader reads them."""
         return self.pixels[index].numpy(), int(self.labels[index])
 
-    def subset(self, start: int, stop: int) -> "Images":
-        """Images start to stop - 1, in order, sharing memory."""
+    def subset(self, start: int, stop: int) -> Images:
+        """Return images `start` to `stop - 1`, in order, sharing memory."""
         check_range(start, stop, len(self))
         return Images(self.pixels[start:stop], self.labels[start:stop])
 
-    def spread(self, num_images: int) -> "Images":
-        """`num_images` of these (all, where there are no more), evenly spaced, so that sorted classes keep their shares."""
+    def evenly_spaced(self, num_images: int) -> Images:
+        """Return `num_images` evenly spaced images, so that sorted classes keep their shares.
+
+        Returns all images if there are no more than `num_images`.
+        """
         if num_images >= len(self):
             return self
-        index = evenly_spread(num_images, len(self))
+        index = evenly_spaced_indices(num_images, len(self))
         return Images(self.pixels[index], self.labels[index])
 
     @property
@@ -56,15 +129,16 @@ class Images:
     def channels(self) -> int:
         return self.pixels.shape[3]
 
-    def to(self, device: torch.device | str) -> "Images":
-        """The same images on a device; itself where they are there already."""
+    def to(self, device: torch.device | str) -> Images:
+        """Return the images on `device`. Tensors that are already there are not copied."""
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
 def fingerprint(parts: Iterable[Images | None]) -> str:
-    """16 hex digits of a sha256 over shapes, pixels and labels: the same images give the same digits, whatever file they came from.
+    """Return 16 hex digits of the SHA-256 over shapes, pixels and labels.
 
-    0.1 to 0.5 s for CIFAR-10.
+    Equal images have equal fingerprints, no matter which file they came from. CIFAR-10 takes 0.1 to
+    0.5 s.
     """
     digest = hashlib.sha256()
     for images in parts:
@@ -75,37 +149,17 @@ def fingerprint(parts: Iterable[Images | None]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_range(start: int, stop: int, num_images: int) -> None:
-    """Refuse a part that does not lie within the images."""
-    if not 0 <= start < stop <= num_images:
-        raise DataError(
-            f"images {start} to {stop} were asked for; there are {num_images}, counted from 0"
-        )
-
-
-def evenly_spread(num_images: int, of: int) -> Int64[Tensor, "n"]:
-    """Indices of `num_images` out of `of` images."""
-    if num_images < 1:
-        raise DataError(f"{num_images} images were asked for; allowed are 1 and more")
-    return torch.arange(num_images) * of // num_images
-
-
-def check_size(size: int, size_px: int | None, *, name: str) -> None:
-    """Refuse a size that is no whole fraction of `size`."""
-    if size_px is not None and (not 0 < size_px <= size or size % size_px):
-        allowed = ", ".join(str(smaller) for smaller in range(size, 1, -1) if size % smaller == 0)
-        raise DataError(
-            f"size_px = {size_px}: {name} has {size} x {size} pixels; allowed are {allowed}"
-        )
-
-
 def shrink(
     pixels: UInt8[Tensor, "n h w c"], size_px: int | None, *, name: str
 ) -> UInt8[Tensor, "n s s c"]:
-    """Square images made smaller by the mean over whole areas, rounded half up; None keeps their size.
+    """Shrink square images: each new pixel is the mean of a whole area, rounded half up.
+
+    Args:
+        size_px: The new side. None keeps the size.
+        name: Name of the data set, for the error message.
 
     Raises:
-        DataError: unless `size_px` divides the size, so that each new pixel is a whole area of old ones.
+        DataError: If `size_px` does not divide the size of the images.
     """
     size = pixels.shape[1]
     check_size(size, size_px, name=name)
@@ -114,6 +168,31 @@ def shrink(
     factor = size // size_px
     areas = pixels.view(len(pixels), size_px, factor, size_px, factor, pixels.shape[3])
     total = areas.sum(dim=(2, 4), dtype=torch.int32)
-    return torch.div(total + factor * factor // 2, factor * factor, rounding_mode="floor").to(
-        torch.uint8
-    )
+    num_pixels = factor * factor
+    mean = torch.div(total + num_pixels // 2, num_pixels, rounding_mode="floor")
+    return mean.to(torch.uint8)
+
+
+def check_size(size: int, size_px: int | None, *, name: str) -> None:
+    """Raise DataError unless `size_px` is None or divides `size`."""
+    if size_px is not None and (not 0 < size_px <= size or size % size_px):
+        divisors = [str(smaller) for smaller in range(size, 1, -1) if size % smaller == 0]
+        raise DataError(
+            f"size_px = {size_px}: {name} has {size} x {size} pixels; "
+            f"allowed are {', '.join(divisors)}"
+        )
+
+
+def check_range(start: int, stop: int, num_images: int) -> None:
+    """Raise DataError unless `start` to `stop - 1` is a non-empty range of `num_images` images."""
+    if not 0 <= start < stop <= num_images:
+        raise DataError(
+            f"images {start} to {stop} are out of range: there are {num_images}, counted from 0"
+        )
+
+
+def evenly_spaced_indices(num_chosen: int, num_images: int) -> Int64[Tensor, n]:
+    """Return `num_chosen` evenly spaced indices below `num_images`."""
+    if num_chosen < 1:
+        raise DataError(f"number of images = {num_chosen}: allowed are 1 and more")
+    return torch.arange(num_chosen) * num_images // num_chosen

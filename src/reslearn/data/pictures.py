@@ -1,8 +1,11 @@
-"""Picture files to pixels: decoded, turned upright, resized, cut. All geometry of Sec. 3.4 is here, for training, tests and prediction.
+"""Picture files to pixels: decode, turn upright, resize, crop. This is all geometry of Sec. 3.4.
 
-A picture whose shorter side is to be `shorter_px` is scaled by the same factor in both directions, and a window of it is computed
-straight from the picture: what resizing all of it and cutting out the window would give, at the cost of the window.
-Every length of the paper is one for crops of 224 px; for other crops all of them shrink or grow in proportion.
+Training, evaluation and prediction use the same functions. A picture is scaled by one factor in both
+directions, so that its shorter side becomes `shorter_px`. A crop of it is computed directly from the
+picture: the result equals resizing everything and cutting, at the cost of the crop alone.
+
+The paper gives its lengths for crops of 224 pixels. For other crops all lengths scale in proportion.
+
 Shapes: uint8 [H, W, 3], RGB; S = size_px, the side of the crop.
 """
 
@@ -12,52 +15,65 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from reslearn.data.errors import DataError
+from reslearn.data.images import DataError
 
 Pixels = npt.NDArray[np.uint8]
-CROP_PX = 224  # Paper: the crop, for which its other lengths are given
-TEST_SHORTER = (
-    256  # Paper: 10-crop testing as in AlexNet, whose pictures have a shorter side of 256
-)
+CROP_PX = 224  # Paper: the crop to which its other lengths belong
+# Paper: 10-crop testing as in AlexNet, whose pictures have a shorter side of 256.
+TEST_SHORTER_PX = 256
 
 
-def in_proportion(paper_px: int, size_px: int) -> int:
-    """A length that the paper gives for crops of 224 px, for crops of `size_px`: 256 becomes 73 for 64."""
-    return round(paper_px * size_px / CROP_PX)
+def read_picture(path: Path, size_px: int, shorter_px: int | None = None) -> Pixels:
+    """Read a picture file as [S, S, 3]: upright, resized, and cropped to its center.
+
+    Args:
+        shorter_px: Length of the shorter side before the crop. None takes `size_px`.
+
+    Raises:
+        DataError: If the file cannot be read. The one-line message names it.
+    """
+    shorter = size_px if shorter_px is None else shorter_px
+    return center_crop(open_picture(path, shorter), shorter_px=shorter, size_px=size_px)
 
 
 def open_picture(path: Path, shorter_px: int | None = None) -> Image.Image:
-    """A picture file, decoded, upright, RGB. A large JPEG is decoded at a fraction, still twice `shorter_px` where that is given.
+    """Decode a picture file as upright RGB.
+
+    With `shorter_px`, a large JPEG is decoded at a fraction of its size. Its shorter side is then
+    still at least twice `shorter_px`.
 
     Raises:
-        DataError: in one line that names the file, whatever is wrong with it.
+        DataError: If the file cannot be read. The one-line message names it.
     """
     try:
         with Image.open(path) as image:
             if shorter_px is not None:
                 image.draft("RGB", (2 * shorter_px, 2 * shorter_px))
             return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # what a broken file makes a decoder raise is anybody's guess
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read ({told}): remove or replace it") from None
+    except Exception as error:  # decoders raise errors of any type for a broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read ({reason}): remove or replace it") from None
 
 
-def window(image: Image.Image, *, shorter_px: int, size_px: int, top: float, left: float) -> Pixels:
-    """[S, S, 3]: the square of `size_px` whose corner is at (top, left) of the picture resized to `shorter_px`; both in its pixels."""
-    step = min(image.size) / shorter_px  # pixels of the file to one that is seen
+def crop(image: Image.Image, *, shorter_px: int, size_px: int, top: float, left: float) -> Pixels:
+    """Return the square [S, S, 3] at (top, left) of the picture resized to `shorter_px`.
+
+    `top` and `left` count pixels of the resized picture.
+    """
+    scale = min(image.size) / shorter_px  # pixels of the file per pixel of the resized picture
     box = (
-        left * step,
-        top * step,
-        min((left + size_px) * step, image.width),
-        min((top + size_px) * step, image.height),
+        left * scale,
+        top * scale,
+        min((left + size_px) * scale, image.width),
+        min((top + size_px) * scale, image.height),
     )
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
 
 
-def center(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
-    """[S, S, 3]: the window in the middle, to a fraction of a pixel."""
+def center_crop(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
+    """Return the crop [S, S, 3] in the middle, exact to a fraction of a pixel."""
     height, width = (side * shorter_px / min(image.size) for side in (image.height, image.width))
-    return window(
+    return crop(
         image,
         shorter_px=shorter_px,
         size_px=size_px,
@@ -66,8 +82,20 @@ def center(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
     )
 
 
-def offsets(image: Image.Image, *, shorter_px: int, size_px: int) -> tuple[int, int]:
-    """The largest whole (top, left) at which a window still lies in the resized picture."""
+def five_crop(image: Image.Image, *, shorter_px: int, size_px: int) -> list[Pixels]:
+    """Return five crops [S, S, 3] of the whole resized picture.
+
+    Their order is top left, top right, bottom left, bottom right, center.
+    """
+    bottom, right = largest_offsets(image, shorter_px=shorter_px, size_px=size_px)
+    crops = []
+    for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right)):
+        crops.append(crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left))
+    return [*crops, center_crop(image, shorter_px=shorter_px, size_px=size_px)]
+
+
+def largest_offsets(image: Image.Image, *, shorter_px: int, size_px: int) -> tuple[int, int]:
+    """Return the largest whole (top, left) at which a crop lies within the resized picture."""
     shorter = min(image.size)
     return (
         image.height * shorter_px // shorter - size_px,
@@ -75,28 +103,15 @@ def offsets(image: Image.Image, *, shorter_px: int, size_px: int) -> tuple[int, 
     )
 
 
-def corners(image: Image.Image, *, shorter_px: int, size_px: int) -> list[Pixels]:
-    """Five of [S, S, 3]: top left, top right, bottom left, bottom right of the whole resized picture, and its center."""
-    bottom, right = offsets(image, shorter_px=shorter_px, size_px=size_px)
-    places = [(top, left) for top in (0, bottom) for left in (0, right)]
-    cut = [
-        window(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
-        for top, left in places
-    ]
-    return [*cut, center(image, shorter_px=shorter_px, size_px=size_px)]
+def resize_shorter_side(image: Image.Image, *, shorter_px: int) -> Pixels:
+    """Return the whole picture [H, W, 3] with its shorter side resized to `shorter_px`.
 
-
-def whole(image: Image.Image, *, shorter_px: int) -> Pixels:
-    """[H, W, 3]: all of the picture, its shorter side `shorter_px`, the longer one rounded to whole pixels."""
+    The longer side is rounded to whole pixels.
+    """
     width, height = (round(side * shorter_px / min(image.size)) for side in image.size)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def read_picture(path: Path, size_px: int, shorter_px: int | None = None) -> Pixels:
-    """A picture file as [S, S, 3]: upright, its shorter side made `shorter_px` (`size_px` if None), the center cut out.
-
-    Raises:
-        DataError: in one line that names the file.
-    """
-    shorter = size_px if shorter_px is None else shorter_px
-    return center(open_picture(path, shorter), shorter_px=shorter, size_px=size_px)
+def scale_length(paper_px: int, size_px: int) -> int:
+    """Convert a length that the paper gives for crops of 224 pixels: 256 becomes 73 for 64."""
+    return round(paper_px * size_px / CROP_PX)

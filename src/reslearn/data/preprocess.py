@@ -1,10 +1,17 @@
-"""The one object that turns stored pixels into what a network sees: subtract a mean, divide by a scale (Sec. 4.2: per-pixel mean).
+"""The object that turns stored pixels into the input of a network (Sec. 4.2: per-pixel mean).
 
-Fitted on training images, kept in the bundle, used by training, evaluation, prediction and export alike: y = (x - mean) / scale, mean and
-scale in 8-bit pixel units (0 ... 255). Without a standard deviation the scale is 255. Deviates: the paper names no scale.
-A picture file becomes such pixels by `read`: its shorter side resized to `shorter_px`, the center of `size_px` cut out (Sec. 3.4).
-Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out; mean [H, W, C] or [C], scale [C].
+It computes y = (x - mean) / scale, with mean and scale in 8-bit units (0 to 255). It is fitted on
+training images and stored in the bundle. Training, evaluation, prediction and export all use it.
+Without a standard deviation the scale is 255. Deviates: the paper names no scale.
+
+`read` turns a picture file into such pixels: it resizes the shorter side to `shorter_px` and cuts out
+the center of `size_px` (Sec. 3.4).
+
+Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out; mean [H, W, C] or
+[C], scale [C].
 """
+
+from __future__ import annotations
 
 import base64
 import json
@@ -18,10 +25,8 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from reslearn.data.dataset import ImageSet
-from reslearn.data.errors import DataError
-from reslearn.data.files import Files, in_order
-from reslearn.data.images import Images
+from reslearn.data.files import Files, map_in_order
+from reslearn.data.images import DataError, Images, ImageSet
 from reslearn.data.pictures import Pixels, read_picture
 from reslearn.progress import progress_bar
 
@@ -29,40 +34,49 @@ Mean = Literal["per-pixel", "per-channel", "imagenet", "none"]
 Std = Literal["scalar", "per-channel", "imagenet", "none"]
 Padding = Literal["after-mean", "black"]
 
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""Red, green, blue: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 255, to which most published weights are used."""
-_FITTED_ON = 10_000  # pictures on disk: the mean over them is off by half a gray level, and a million take an hour to decode
-_CHUNK = 256  # images whose squares float32 still adds up without rounding
+# Red, green, blue: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 255, as most published weights
+# expect.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+# The mean over 10,000 pictures is off by half a gray level; decoding a million takes an hour.
+_MAX_FITTED_FILES = 10_000
+# float32 still adds up the squares of this many images without rounding.
+_CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocess:
-    """Built by `fit` or `from_json`. `padding` says whether augmentation pads with zeros after the mean is subtracted (the paper's
-    order: padding is then exactly 0) or with black pixels before."""
+    """Normalize pixels for a network. Build it with `fit` or `from_json`.
+
+    Attributes:
+        padding: "after-mean" pads with zeros after the mean is subtracted, as in the paper, so the
+            padding is exactly 0. "black" pads with black pixels before.
+        shorter_px: Shorter side to which a picture file is resized before its center is cut out.
+            None takes `size_px`: the whole center square.
+    """
 
     size_px: int
     channels: int
     mean: Float32[Tensor, "*h_w c"]
-    scale: Float32[Tensor, "c"]
+    scale: Float32[Tensor, c]
     padding: Padding = "after-mean"
-    shorter_px: int | None = (
-        None  # of a picture file, before the center is cut out; None: size_px, all of the center square
-    )
+    shorter_px: int | None = None
 
     def __post_init__(self) -> None:
-        allowed = ((self.size_px, self.size_px, self.channels), (self.channels,))
-        if tuple(self.mean.shape) not in allowed or tuple(self.scale.shape) != allowed[1]:
-            found = f"mean {tuple(self.mean.shape)}, scale {tuple(self.scale.shape)}"
+        per_pixel, per_channel = (self.size_px, self.size_px, self.channels), (self.channels,)
+        mean_shape, scale_shape = tuple(self.mean.shape), tuple(self.scale.shape)
+        if mean_shape not in (per_pixel, per_channel) or scale_shape != per_channel:
             raise DataError(
-                f"preprocess: {found}; allowed are mean {allowed[0]} or {allowed[1]}, scale {allowed[1]}"
+                f"preprocess: mean {mean_shape}, scale {scale_shape}; "
+                f"allowed are mean {per_pixel} or {per_channel}, scale {per_channel}"
             )
-        if not (
-            self.mean.isfinite().all() and self.scale.isfinite().all() and (self.scale > 0).all()
-        ):
+        is_finite = self.mean.isfinite().all() and self.scale.isfinite().all()
+        if not (is_finite and (self.scale > 0).all()):
             raise DataError("preprocess: mean and scale must be finite, scale above 0")
         if self.shorter_px is not None and self.shorter_px < self.size_px:
             raise DataError(
-                f"preprocess: shorter_px = {self.shorter_px}: allowed are {self.size_px} (size_px) and more"
+                f"preprocess: shorter_px = {self.shorter_px}: "
+                f"allowed are {self.size_px} (size_px) and more"
             )
         _check_choice("padding", self.padding, Padding)
 
@@ -75,43 +89,33 @@ class Preprocess:
         std: Std = "scalar",
         padding: Padding = "after-mean",
         shorter_px: int | None = None,
-    ) -> "Preprocess":
-        """Mean and standard deviation of training images (hand in no others), summed without rounding: the same on every machine.
+    ) -> Preprocess:
+        """Fit mean and standard deviation on training images, identically on every machine.
 
-        The standard deviation is that of the images about their mean per pixel, or for another `mean` than that about their mean per
-        channel; per channel or pooled. "imagenet" is not fitted: DataError for images that are not of three colors.
-        Of picture files the centers count, resized as `read` does, of at most 10,000, evenly spread.
+        Sums are exact. Of picture files at most 10,000, evenly spaced, are used: their centers,
+        resized as in `read`.
+
+        Args:
+            images: Training images only.
+            mean: "per-pixel" (the paper's), "per-channel", "imagenet" (a constant) or "none".
+            std: "scalar" pools all channels; "per-channel", "imagenet" (a constant) or "none".
+                It is the deviation from the per-pixel mean if `mean` is "per-pixel", else from the
+                per-channel mean.
+            shorter_px: See the attribute.
+
+        Raises:
+            DataError: If a choice is unknown, or "imagenet" meets images without three channels.
         """
         size_px, channels = images.size_px, images.channels
         cls.check(mean, std, channels)
-        if mean == std == "imagenet":  # nothing to fit, and no picture to decode
-            center, scale = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-            return cls(
-                size_px=size_px,
-                channels=channels,
-                mean=center,
-                scale=scale,
-                padding=padding,
-                shorter_px=shorter_px,
-            )
-        pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
-        channel_mean = pixel_mean.mean(dim=(0, 1))
-        center = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
-        scale = torch.full((channels,), 255.0, dtype=torch.float64)
-        if std == "imagenet":
-            scale = torch.tensor(IMAGENET_STD)
-        elif std != "none":
-            variance = (pixel_square - center.square()).mean(dim=(0, 1))
-            pooled = variance if std == "per-channel" else variance.mean().expand(channels)
-            scale = pooled.clamp(
-                min=1.0
-            ).sqrt()  # one gray level at least: images without contrast must not divide by zero
-        given = {"imagenet": torch.tensor(IMAGENET_MEAN), "none": torch.zeros(channels)}
-        subtracted = {"per-pixel": pixel_mean, "per-channel": channel_mean, **given}[mean]
+        if mean == std == "imagenet":  # nothing to fit, so no picture is decoded
+            offset, scale = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        else:
+            offset, scale = _fit_mean_and_scale(images, mean, std, shorter_px)
         return cls(
             size_px=size_px,
             channels=channels,
-            mean=subtracted.float(),
+            mean=offset.float(),
             scale=scale.float(),
             padding=padding,
             shorter_px=shorter_px,
@@ -119,48 +123,59 @@ class Preprocess:
 
     @staticmethod
     def check(mean: str, std: str, channels: int) -> None:
-        """DataError for what `fit` would refuse of images with so many channels, without looking at one."""
+        """Raise the DataError that `fit` would raise, without reading an image."""
         _check_choice("mean", mean, Mean)
         _check_choice("std", std, Std)
         if "imagenet" in (mean, std) and channels != 3:
             raise DataError(
-                f"ImageNet's mean and deviation are of three colors, and these images have {channels}: take per-channel"
+                "ImageNet's mean and standard deviation are of three colors, "
+                f"and these images have {channels} channels: use per-channel"
             )
 
     def read(self, path: Path) -> Pixels:
-        """A picture file as uint8 [size_px, size_px, 3], ready for `normalize`; DataError, naming the file, where it cannot be read."""
+        """Read a picture file as uint8 [size_px, size_px, 3], ready for `normalize`.
+
+        Raises:
+            DataError: If the file cannot be read. The message names it.
+        """
         return read_picture(path, self.size_px, self.shorter_px)
 
     def normalize(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
-        """(pixels - mean) / scale, on the device of the pixels, channels last in shape as in memory."""
+        """Return (pixels - mean) / scale on the device of the pixels, with channels last."""
         expected = (self.size_px, self.size_px, self.channels)
         if tuple(pixels.shape[-3:]) != expected or pixels.dtype != torch.uint8:
             raise DataError(
-                f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; this preprocessing takes {expected} torch.uint8"
+                f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; "
+                f"this preprocessing takes {expected} torch.uint8"
             )
         return self._normalize(pixels)
 
-    def normalise_whole(
+    def normalize_any_size(
         self, pixels: UInt8[Tensor, "*batch h w c"]
     ) -> Float32[Tensor, "*batch h w c"]:
-        """The same for pictures of any size; of a mean per pixel, which has the size of the crop, the mean per channel is subtracted."""
+        """Normalize pictures of any size.
+
+        A per-pixel mean has the size of the crop, so its per-channel mean is subtracted instead.
+        """
         if self.mean.ndim == 3:
             return replace(self, mean=self.mean.mean(dim=(0, 1)))._normalize(pixels)
         return self._normalize(pixels)
 
     def _normalize(self, pixels: Tensor) -> Tensor:
-        # scale is a vector even where it is one number: some devices turn a division by a scalar into a product, rounded otherwise
-        return (
-            pixels.to(torch.float32)
-            .sub_(self.mean.to(pixels.device))
-            .div_(self.scale.to(pixels.device))
-        )
+        # The scale is a vector even if it is one number: some devices turn a division by a scalar
+        # into a multiplication, which rounds differently.
+        centered = pixels.to(torch.float32).sub_(self.mean.to(pixels.device))
+        return centered.div_(self.scale.to(pixels.device))
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> Float32[Tensor, "b c h w"]:
-        """A batch as the network takes it: float32 [B, C, H, W], channels_last."""
+        """Return a batch as the network takes it: float32 [B, C, H, W] in channels_last memory."""
         return self.normalize(pixels).permute(0, 3, 1, 2)
 
-    def to(self, device: torch.device | str) -> "Preprocess":
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def to(self, device: torch.device | str) -> Preprocess:
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device))
 
     def __eq__(self, other: object) -> bool:
@@ -170,7 +185,10 @@ class Preprocess:
         return hash(json.dumps(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value that gives back every bit; a per-pixel mean as base64 of little-endian float32."""
+        """Return a JSON value from which `from_json` restores every bit.
+
+        A per-pixel mean is stored as base64 of little-endian float32.
+        """
         mean: list[float] | str = self.mean.tolist()
         if self.mean.ndim == 3:
             mean = base64.b64encode(self.mean.cpu().numpy().astype("<f4").tobytes()).decode()
@@ -184,31 +202,25 @@ class Preprocess:
         return value if self.shorter_px is None else {**value, "shorter_px": self.shorter_px}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Preprocess":
-        """The inverse of `to_json`.
+    def from_json(cls, value: Mapping[str, Any]) -> Preprocess:
+        """Invert `to_json`.
 
         Raises:
-            DataError: where the value is no preprocessing.
+            DataError: If the value does not describe a preprocessing.
         """
         try:
             size_px, channels, mean = int(value["size_px"]), int(value["channels"]), value["mean"]
             if isinstance(mean, str):
-                array = np.frombuffer(base64.b64decode(mean, validate=True), dtype="<f4").astype(
-                    np.float32
-                )
+                raw = base64.b64decode(mean, validate=True)
+                array = np.frombuffer(raw, dtype="<f4").astype(np.float32)
                 mean = array.reshape(size_px, size_px, channels)
-            mean, scale = (
-                torch.as_tensor(mean, dtype=torch.float32),
-                torch.as_tensor(value["scale"], dtype=torch.float32),
-            )
-            shorter_px = int(value["shorter_px"]) if "shorter_px" in value else None
             return cls(
                 size_px=size_px,
                 channels=channels,
-                mean=mean,
-                scale=scale,
+                mean=torch.as_tensor(mean, dtype=torch.float32),
+                scale=torch.as_tensor(value["scale"], dtype=torch.float32),
                 padding=value["padding"],
-                shorter_px=shorter_px,
+                shorter_px=int(value["shorter_px"]) if "shorter_px" in value else None,
             )
         except DataError:
             raise
@@ -223,25 +235,51 @@ def _check_choice(name: str, value: str, choices: object) -> None:
         raise DataError(f"{name} = {value!r}: allowed are {', '.join(get_args(choices))}")
 
 
+def _fit_mean_and_scale(
+    images: ImageSet, mean: Mean, std: Std, shorter_px: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the mean [H, W, C] or [C] to subtract and the scale [C] to divide by."""
+    pixel_mean, pixel_square = _moments(_chunks(images, shorter_px))
+    channel_mean = pixel_mean.mean(dim=(0, 1))
+    channels = len(channel_mean)
+    means = {
+        "per-pixel": pixel_mean,
+        "per-channel": channel_mean,
+        "imagenet": torch.tensor(IMAGENET_MEAN),
+        "none": torch.zeros(channels),
+    }
+    if std == "imagenet":
+        return means[mean], torch.tensor(IMAGENET_STD)
+    if std == "none":
+        return means[mean], torch.full((channels,), 255.0, dtype=torch.float64)
+    center = pixel_mean if mean == "per-pixel" else channel_mean.expand_as(pixel_mean)
+    variance = (pixel_square - center.square()).mean(dim=(0, 1))
+    if std == "scalar":
+        variance = variance.mean().expand(channels)
+    # At least one gray level, so that images without contrast do not divide by zero.
+    return means[mean], variance.clamp(min=1.0).sqrt()
+
+
 def _chunks(images: ImageSet, shorter_px: int | None) -> Iterable[Pixels]:
-    """All images, or the centers of some of the files, a few at a time."""
+    """Yield all images in memory, or the centers of some of the files, a few at a time."""
     if isinstance(images, Images):
-        yield from (
-            images.pixels[start : start + _CHUNK].numpy() for start in range(0, len(images), _CHUNK)
-        )
+        for start in range(0, len(images), _CHUNK):
+            yield images.pixels[start : start + _CHUNK].numpy()
         return
-    yield from chunks_of_centers(images.spread(_FITTED_ON), shorter_px, about="the mean image of")
+    files = images.evenly_spaced(_MAX_FITTED_FILES)
+    yield from center_chunks(files, shorter_px, description="the mean image of")
 
 
-def chunks_of_centers(files: Files, shorter_px: int | None, *, about: str) -> Iterable[Pixels]:
-    """The centers of picture files, uint8 [n, S, S, 3], in order."""
+def center_chunks(files: Files, shorter_px: int | None, *, description: str) -> Iterable[Pixels]:
+    """Yield the centers of picture files, in order, as uint8 [n, S, S, 3] with n up to 256."""
     chunk: list[Pixels] = []
-    with progress_bar(f"{about} {files.folder}", len(files), after_seconds=2.0) as advance:
-        for pixels in in_order(
-            lambda index: read_picture(files.path(index), files.size_px, shorter_px),
-            range(len(files)),
-            ahead=64,
-        ):
+    centers = map_in_order(
+        lambda index: read_picture(files.path(index), files.size_px, shorter_px),
+        range(len(files)),
+        num_ahead=64,
+    )
+    with progress_bar(f"{description} {files.folder}", len(files), after_seconds=2.0) as advance:
+        for pixels in centers:
             advance(1)
             chunk.append(pixels)
             if len(chunk) == _CHUNK:
@@ -252,8 +290,11 @@ def chunks_of_centers(files: Files, shorter_px: int | None, *, about: str) -> It
 
 
 def _moments(chunks: Iterable[Pixels]) -> tuple[Tensor, Tensor]:
-    """Mean and mean square of each pixel over the images, float64 [H, W, C], exact: at most 256 squares of 255 stay below 2^24, so
-    float32 sums a chunk without rounding, in any order, and float64 the chunks."""
+    """Return the exact mean and mean square of each pixel over the images, float64 [H, W, C].
+
+    The sum of 256 squares of 255 stays below 2^24, so float32 sums a chunk without rounding in any
+    order. float64 sums the chunks.
+    """
     num_images, sums = 0, np.zeros(())
     for pixels in chunks:
         chunk = pixels.astype(np.float32)

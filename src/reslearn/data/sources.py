@@ -1,6 +1,6 @@
-"""The registry of data sources and `load`, which takes a registered name or a folder.
+"""The registry of data sources, and `load`, which accepts a registered name or a folder.
 
-A new source is a function that returns a `ImageData` and one line in `SOURCES`.
+To add a source, write a function that returns an `ImageData` and add one line to `SOURCES`.
 """
 
 import difflib
@@ -9,18 +9,92 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
 
-from reslearn.data.cifar import CIFAR10, CIFAR100, Cifar, find, load_cifar
-from reslearn.data.dataset import ImageData
-from reslearn.data.digits import load_digits
-from reslearn.data.errors import DataError, UnknownData
+import torch
+
+from reslearn.data.batches import held_out_mask
+from reslearn.data.cifar import CIFAR10, CIFAR100, find_layout, load_cifar
 from reslearn.data.folder import load_folder
+from reslearn.data.images import DataError, ImageData, Images, UnknownData, fingerprint, shrink
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    size_px: int | None = None,
+    stream: bool = False,
+) -> ImageData:
+    """Load a registered source, a published CIFAR folder, or a folder of images.
+
+    Args:
+        name_or_folder: A name of `names()` or a folder. A folder given by its bare name is also
+            searched for where the sources lie.
+        data_dir: The folder to search first. RESLEARN_DATA and ~/.cache/reslearn/data follow.
+        download: Download a missing source into the first of these folders that is set.
+        size_px: Side of the images in pixels. None takes the default of the source.
+        stream: Leave a folder of images on disk (`Files`). Registered sources stay in memory.
+
+    Raises:
+        UnknownData: If the name is neither a source nor a folder.
+        DataError: If `data_dir` or the data are missing, truncated or foreign, or if `size_px` is
+            not available. For missing data the message has the download address.
+    """
+    name = str(name_or_folder)
+    if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
+        raise DataError(f"--data-dir {data_dir}: no such folder")
+    if name in SOURCES:
+        return SOURCES[name].load(_search_folders(data_dir), download=download, size_px=size_px)
+    folder = _find_folder(name, data_dir)
+    if folder is None:
+        _raise_unknown(name)
+    for cifar in (CIFAR10, CIFAR100):
+        if find_layout(cifar, [folder]):
+            return load_cifar(cifar, [folder], download=False, size_px=size_px)
+    return load_folder(folder, size_px=size_px, stream=stream)
+
+
+def names() -> dict[str, str]:
+    """Return the name and a one-line description of each source, in the order of the registry."""
+    return {name: source.description for name, source in SOURCES.items()}
+
+
+def load_digits(*, size_px: int | None = None) -> ImageData:
+    """Load the handwritten digits that scikit-learn embeds (UCI, Alpaydin and Kaynak 1998).
+
+    These are 1,797 real scans of 8 x 8 pixels. Their values 0 to 16 are stretched to 0 to 255. The
+    test set is a fixed fifth of each class, drawn by the counter-based hash: 360 images.
+
+    Args:
+        size_px: 8, or a divisor of 8: 4 averages areas of 2 x 2 pixels.
+
+    Raises:
+        DataError: If `size_px` does not divide 8.
+    """
+    # Importing scikit-learn takes a second, so only this source pays for it.
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    stretched = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)
+    pixels = shrink(stretched.unsqueeze(-1), size_px, name="digits")
+    labels = torch.from_numpy(bunch.target).to(torch.int64)
+    is_test = held_out_mask(labels, every=5)
+    train = Images(pixels[~is_test], labels[~is_test])
+    test = Images(pixels[is_test], labels[is_test])
+    return ImageData(
+        name="digits",
+        classes=tuple(str(digit) for digit in range(10)),
+        train=train,
+        test=test,
+        fingerprint=fingerprint([train, test]),
+    )
 
 
 @runtime_checkable
 class Load(Protocol):
-    """How a source is loaded: where to look (first the folder that a download goes to), whether to download, the size wanted."""
+    """Loads a source. A download goes to the first of `folders`; the source may lie in any."""
 
     def __call__(
         self, folders: list[Path], *, download: bool, size_px: int | None
@@ -29,18 +103,16 @@ class Load(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A line for `reslearn list data`, and how to load it."""
+    """A registered source: the function that loads it, and a line for `reslearn list data`."""
 
     description: str
     load: Load
 
 
 def _embedded(load: Callable[..., ImageData]) -> Load:
-    """A source that needs neither folder nor network."""
+    """Adapt a function that needs neither a folder nor a network."""
     return lambda folders, *, download, size_px: load(size_px=size_px)
 
-
-_CIFAR: dict[str, Cifar] = {cifar.name: cifar for cifar in (CIFAR10, CIFAR100)}
 
 SOURCES: dict[str, Source] = {
     "digits": Source(
@@ -58,60 +130,28 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def names() -> dict[str, str]:
-    """Each source's name and a line about it, in the order of the registry."""
-    return {name: source.description for name, source in SOURCES.items()}
+def _search_folders(data_dir: Path | None) -> list[Path]:
+    folders = [Path.home() / ".cache" / "reslearn" / "data"]
+    for folder in (os.environ.get("RESLEARN_DATA"), data_dir):
+        if folder:
+            folders.insert(0, Path(folder).expanduser())
+    return folders
 
 
-def load(
-    name_or_folder: str | Path,
-    *,
-    data_dir: Path | None = None,
-    download: bool = False,
-    size_px: int | None = None,
-    stream: bool = False,
-) -> ImageData:
-    """A registered source by name, a published CIFAR folder, or a folder of images.
+def _find_folder(name: str, data_dir: Path | None) -> Path | None:
+    """Return the folder `name`, or the folder of this bare name where sources lie."""
+    candidates = [Path(name).expanduser()]
+    if name and os.sep not in name and not candidates[0].exists():
+        candidates += [folder / name for folder in _search_folders(data_dir)]
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
-    Sources with files, and folders given by a bare name, are looked for in `data_dir`, RESLEARN_DATA and ~/.cache/reslearn/data, in this
-    order; a download goes to the first of these that is given. `stream` leaves a folder of images on disk (`Files`); the registered
-    sources are in memory all the same.
 
-    Raises:
-        UnknownData: where the name is neither a source nor a folder.
-        DataError: where `data_dir` or data are missing (then with the address), truncated or foreign, or the size is not to be had.
-    """
-    name = str(name_or_folder)
-    if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
-        raise DataError(f"--data-dir {data_dir}: no such folder")
-    if name in SOURCES:
-        return SOURCES[name].load(_data_folders(data_dir), download=download, size_px=size_px)
-    folder = Path(name).expanduser()
-    if not folder.exists() and os.sep not in name and name:
-        folder = next(
-            (inside for base in _data_folders(data_dir) if (inside := base / name).is_dir()), folder
-        )
-    if folder.is_dir():
-        for cifar in _CIFAR.values():
-            if find(cifar, [folder]):
-                return load_cifar(cifar, [folder], download=False, size_px=size_px)
-        return load_folder(folder, size_px=size_px, stream=stream)
-    if folder.exists():
-        raise DataError(
-            f"{name} is a file; allowed are a folder of images or one of {', '.join(SOURCES)}"
-        )
+def _raise_unknown(name: str) -> NoReturn:
+    sources = ", ".join(SOURCES)
+    if Path(name).expanduser().exists():
+        raise DataError(f"{name} is a file; allowed are a folder of images or one of {sources}")
     if os.sep in name:
-        raise UnknownData(
-            f"no folder {name}; allowed are a folder of images or one of {', '.join(SOURCES)}"
-        )
+        raise UnknownData(f"no folder {name}; allowed are a folder of images or one of {sources}")
     close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ":"
-    raise UnknownData(
-        f"no data called {name!r}{hint} there are {', '.join(SOURCES)}, or any folder of images"
-    )
-
-
-def _data_folders(data_dir: Path | None) -> list[Path]:
-    environment = os.environ.get("RESLEARN_DATA")
-    given = [Path(folder).expanduser() for folder in (data_dir, environment) if folder]
-    return [*given, Path.home() / ".cache" / "reslearn" / "data"]
+    raise UnknownData(f"no data called {name!r}{hint} there are {sources}, or any folder of images")

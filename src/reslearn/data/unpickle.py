@@ -1,7 +1,8 @@
-"""Pickles that are a published data format (CIFAR), read without letting them run anything.
+"""Read pickles that are a published data format (CIFAR) without letting them run code.
 
-A pickle may name any function to be called. Here it can name the four that numpy's arrays of bytes are written with, and what it gets are
-stand-ins: numpy's own would let a crafted file set the flags of a data type, which is memory corruption.
+A pickle may name any function to call. This reader accepts only the few names that numpy writes for
+arrays of bytes, and replaces them by stand-ins. With numpy's own functions a crafted file could set
+the flags of a data type, which corrupts memory.
 """
 
 import io
@@ -12,24 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reslearn.data.errors import DataError
+from reslearn.data.images import DataError
 
-_LARGEST_BYTES = 400_000_000  # the largest published file (CIFAR-100's `train`) has 155 MB
+_MAX_BYTES = 400_000_000  # the largest published file (CIFAR-100's `train`) has 155 MB
 
 
 class _DType:
-    """`numpy.dtype`, as far as it is uint8."""
+    """Stands for `numpy.dtype`, restricted to uint8."""
 
     def __init__(self, code: Any, align: Any = 0, copy: Any = 1) -> None:
         if code not in ("u1", b"u1"):
             raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of bytes")
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like: nothing to know about bytes."""
+        """Ignore byte order and similar settings, which bytes do not have."""
 
 
 class _Array:
-    """`numpy.ndarray` of uint8, without a copy of what the pickle holds."""
+    """Stands for a `numpy.ndarray` of uint8, without copying the content of the pickle."""
 
     values: npt.NDArray[np.uint8]
 
@@ -43,12 +44,12 @@ class _Array:
 
 
 def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
-    """`numpy.core.multiarray._reconstruct`: an array that is still empty."""
+    """Stand for `numpy.core.multiarray._reconstruct`, which makes an empty array."""
     return _Array()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """`_codecs.encode`, as which Python 3 writes bytes in Python 2's protocol."""
+    """Stand for `_codecs.encode`: Python 3 writes bytes this way in the protocol of Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes as {encoding!r}")
     return text.encode("latin-1")
@@ -71,14 +72,17 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary in a published pickle, keys as text (Python 2 wrote bytes); its arrays are uint8 and read-only.
+    """Return the dictionary in a published pickle.
+
+    Keys become text, since Python 2 wrote bytes. Arrays are uint8 and read-only.
 
     Raises:
-        DataError: where the file is truncated, foreign, or asks for anything but arrays of bytes, lists, numbers and strings.
+        DataError: If the file is truncated or foreign, or holds anything but arrays of bytes,
+            lists, numbers and strings.
     """
-    if path.stat().st_size > _LARGEST_BYTES:
+    if path.stat().st_size > _MAX_BYTES:
         raise DataError(
-            f"{path} has {path.stat().st_size} bytes; no published file has more than {_LARGEST_BYTES}"
+            f"{path} has {path.stat().st_size} bytes; no published file has more than {_MAX_BYTES}"
         )
     try:
         value = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
@@ -88,9 +92,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
             _text(key): entry.values if isinstance(entry, _Array) else entry
             for key, entry in value.items()
         }
-    except Exception as error:  # foreign bytes make the unpickler raise anything; whatever it is, they are not what was asked for
+    except Exception as error:  # for foreign bytes the unpickler raises errors of any type
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is truncated or no published data file: {reason}") from None
+        raise DataError(f"{path} is truncated or not a published data file: {reason}") from None
     return entries
 
 

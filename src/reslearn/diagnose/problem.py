@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from reslearn import data as data_room
-from reslearn.data.counter import permutation
+from reslearn.data import permutation
 
 Build = Callable[[], nn.Module]
 MakeOptimizer = Callable[[Any, float], torch.optim.Optimizer]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from reslearn.analysis import first_to_last
-from reslearn.data.counter import permutation
+from reslearn.data import permutation
 from reslearn.diagnose.problem import MAX_EVALUATED, Problem
 from reslearn.evaluate import recompute_batch_norm
 from reslearn.models import SurgeryError, trace

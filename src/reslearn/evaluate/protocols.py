@@ -17,9 +17,16 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from reslearn.data import Files, ImageSet, Preprocess, eval_batches, in_proportion
-from reslearn.data.files import in_order
-from reslearn.data.pictures import TEST_SHORTER, Pixels, corners, open_picture, whole
+from reslearn.data import (
+    TEST_SHORTER_PX,
+    Files,
+    ImageSet,
+    Preprocess,
+    eval_batches,
+    scale_length,
+)
+from reslearn.data.files import map_in_order
+from reslearn.data.pictures import Pixels, five_crop, open_picture, resize_shorter_side
 from reslearn.evaluate.metrics import Metrics, evaluate
 
 Protocol = Literal["single", "ten-crop", "multi-scale"]
@@ -110,14 +117,14 @@ def _single(
 def _ten_crop(
     files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str
 ) -> Iterator[ViewBatch]:
-    shorter_px = in_proportion(TEST_SHORTER, preprocess.size_px)
+    shorter_px = scale_length(TEST_SHORTER_PX, preprocess.size_px)
 
     def five(index: int) -> Pixels:
         image = open_picture(files.path(index), shorter_px)
-        return np.stack(corners(image, shorter_px=shorter_px, size_px=preprocess.size_px))
+        return np.stack(five_crop(image, shorter_px=shorter_px, size_px=preprocess.size_px))
 
     batch_size = max(1, batch_size // 10)
-    pictures = in_order(five, range(len(files)), ahead=batch_size)
+    pictures = map_in_order(five, range(len(files)), num_ahead=batch_size)
     for start in range(0, len(files), batch_size):
         index = torch.arange(start, min(start + batch_size, len(files)))
         pixels = torch.from_numpy(np.stack([next(pictures) for _ in index]))  # [B, 5, S, S, C]
@@ -131,13 +138,13 @@ def _whole(
     files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str
 ) -> Iterator[ViewBatch]:
     """Images are read in portions, and those of one shape go through the network together."""
-    scales = [in_proportion(scale, preprocess.size_px) for scale in SCALES]
+    scales = [scale_length(scale, preprocess.size_px) for scale in SCALES]
 
     def at_all_scales(index: int) -> list[Pixels]:
         image = open_picture(files.path(index), scales[-1])
-        return [whole(image, shorter_px=scale) for scale in scales]
+        return [resize_shorter_side(image, shorter_px=scale) for scale in scales]
 
-    pictures = in_order(at_all_scales, range(len(files)), ahead=_PORTION)
+    pictures = map_in_order(at_all_scales, range(len(files)), num_ahead=_PORTION)
     for start in range(0, len(files), _PORTION):
         alike: dict[tuple[int, ...], list[tuple[int, list[Pixels]]]] = defaultdict(list)
         for index in range(start, min(start + _PORTION, len(files))):
@@ -160,7 +167,7 @@ def _mirrored(
 ) -> ViewBatch:
     groups = []
     for same_scale in zip(*(picture for _, picture in members), strict=True):
-        seen = preprocess.normalise_whole(
+        seen = preprocess.normalize_any_size(
             torch.from_numpy(np.stack(same_scale)).to(device)
         ).permute(0, 3, 1, 2)
         groups.append(torch.stack([seen, seen.flip(3)], dim=1))

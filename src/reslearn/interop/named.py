@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from reslearn.data.fetch import alone, fetch, verify
+from reslearn.data.fetch import fetch, locked_folder, verify
 from reslearn.interop.stored import WeightsError
 
 _ADDRESS = re.compile(r"https?://")
@@ -66,7 +66,7 @@ def fetched(source: Path | str) -> Path:
             f"{source}: add the digest that the file must have, as in {address}#sha256=<64 digits>"
         )
     kept = folder() / name
-    with alone(folder()):
+    with locked_folder(folder()):
         if kept.exists():
             verify(kept, sha256, algorithm="sha256")
         else:

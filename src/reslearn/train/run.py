@@ -333,7 +333,7 @@ def _finish(prepared: Prepared, training: Training, record: Record) -> dict[str,
     """Clean training error, validation and test error, the bundle, and last the result."""
     net, state, folder, dataset = training.network, training.state, record.folder, prepared.dataset
     some = (
-        dataset.train.spread(prepared.recipe.evaluation.recompute_images)
+        dataset.train.evenly_spaced(prepared.recipe.evaluation.recompute_images)
         if prepared.recipe.evaluation.recompute_images
         else None
     )

@@ -62,11 +62,10 @@ class Prepared:
             )
         return data.image_batches(
             train,
-            self.preprocess,
+            self.preprocess.to(self.numerics.device),
             **position,
             augment=self.augment,
             num_workers=self.num_workers,
-            device=self.numerics.device,
         )
 
     def batches(self, images: data.ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
@@ -207,7 +206,7 @@ def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> d
             raise ValueError(
                 f"data.train_images = {options.train_images:,}: {options.name} has {len(dataset.train):,} to train on"
             )
-        dataset = replace(dataset, train=dataset.train.spread(options.train_images))
+        dataset = replace(dataset, train=dataset.train.evenly_spaced(options.train_images))
     if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
         raise ValueError(
             f'schedule.kind = "plateau" decides by validation images, and {options.name} has none: set data.validation_images'
@@ -217,7 +216,7 @@ def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> d
 
 def _fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Preprocess:
     shorter_px = (
-        None if options.jitter is None else data.in_proportion(data.TEST_SHORTER, dataset.size_px)
+        None if options.jitter is None else data.scale_length(data.TEST_SHORTER_PX, dataset.size_px)
     )
     return data.Preprocess.fit(
         dataset.train,

@@ -55,7 +55,9 @@ def judge(evidence: Runs) -> Finding:
         subject = shallow[seed]
         name = protocol.model_name("plain", deepest)
         built[seed] = construct(
-            subject.network(), name, subject.batches(subject.train.spread(_LARGEST_NUM_IMAGES))
+            subject.network(),
+            name,
+            subject.batches(subject.train.evenly_spaced(_LARGEST_NUM_IMAGES)),
         )
     if not seeds:
         return Finding(

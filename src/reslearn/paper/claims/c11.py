@@ -155,7 +155,7 @@ def _geometric(losses: list[float]) -> float:
 def _responses(subject: "Subject") -> "list[LayerResponse]":
     from reslearn.analysis import responses
 
-    return responses(subject.network(), subject.batches(subject.train.spread(_NUM_IMAGES)))
+    return responses(subject.network(), subject.batches(subject.train.evenly_spaced(_NUM_IMAGES)))
 
 
 def _mean(layers: "list[LayerResponse]") -> float:

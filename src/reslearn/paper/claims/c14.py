@@ -96,7 +96,7 @@ def _errors(subject: "Subject", *, trained: bool) -> dict[str, float]:
     """{stage: error of its probe on test images in per cent}."""
     from reslearn.analysis import probes
 
-    images = subject.train.spread(_LARGEST_NUM_IMAGES)
+    images = subject.train.evenly_spaced(_LARGEST_NUM_IMAGES)
     found = probes(
         subject.network() if trained else subject.network(0),
         subject.batches(images),

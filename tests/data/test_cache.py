@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.data.dataset import ImageData
-from reslearn.data.images import Images, fingerprint
-from reslearn.data.mapped import mapped
+from reslearn.data.cache import load_cached
+from reslearn.data.images import ImageData, Images, fingerprint
 
 
 def made(seed: int = 0) -> ImageData:
@@ -55,8 +54,8 @@ def assert_same(ours: ImageData, theirs: ImageData) -> None:
 
 
 def test_decoded_once_and_mapped_ever_after(source: list[Path]) -> None:
-    first = mapped(source, "4px", made)
-    second = mapped(source, "4px", must_not)
+    first = load_cached(source, "4px", made)
+    second = load_cached(source, "4px", must_not)
     for dataset in (first, second):
         assert_same(dataset, made())
     if Path("/proc/self/maps").exists():
@@ -70,7 +69,7 @@ def test_decoded_once_and_mapped_ever_after(source: list[Path]) -> None:
         "part-2",
     ]
     assert_same(
-        mapped(source, "2px", lambda: made(seed=1)), made(seed=1)
+        load_cached(source, "2px", lambda: made(seed=1)), made(seed=1)
     )  # another label is another file
 
 
@@ -100,16 +99,16 @@ def emptied(source: list[Path], place: Path) -> None:
 def test_what_does_not_fit_is_made_anew(
     damage: Callable[[list[Path], Path], None], source: list[Path]
 ) -> None:
-    mapped(source, "4px", lambda: made(seed=1))
+    load_cached(source, "4px", lambda: made(seed=1))
     damage(source, source[0].parent / ".reslearn-4px.safetensors")
-    assert_same(mapped(source, "4px", made), made())
-    assert_same(mapped(source, "4px", must_not), made())
+    assert_same(load_cached(source, "4px", made), made())
+    assert_same(load_cached(source, "4px", must_not), made())
 
 
 def test_where_nothing_can_be_written_it_is_decoded(source: list[Path]) -> None:
     (source[0].parent / ".reslearn-4px.safetensors").mkdir()
     for _ in range(2):
-        assert_same(mapped(source, "4px", made), made())
+        assert_same(load_cached(source, "4px", made), made())
     assert not list(source[0].parent.glob("*.part"))
 
 
@@ -118,5 +117,5 @@ def test_an_error_in_the_source_is_the_source_s_and_leaves_no_file(source: list[
         raise ValueError("part-2 is truncated")
 
     with pytest.raises(ValueError, match="part-2 is truncated"):
-        mapped(source, "4px", broken)
+        load_cached(source, "4px", broken)
     assert len(list(source[0].parent.iterdir())) == 2
