@@ -115,7 +115,7 @@ def where(path: Path, imported: Import) -> str:
 
 def test_the_table_was_found() -> None:
     assert {"models", "data", "runs", "train", "cli"} <= set(rooms())
-    assert rooms()["recipes"] == Room("recipes", frozenset(), "no")
+    assert rooms()["recipes"] == Room("recipes", frozenset({"switches"}), "no")
     assert "models" not in rooms()["data"].may_import
     assert "data" not in rooms()["models"].may_import
 

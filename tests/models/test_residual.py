@@ -81,7 +81,7 @@ def test_a_body_that_ends_or_goes_on_in_place_is_none_of_that() -> None:
 
 def test_shapes_that_would_only_broadcast_are_refused() -> None:
     block = Residual(nn.Linear(5, 1), nn.Identity(), nn.ReLU())
-    with pytest.raises(ValueError, match=r"body gives \(3, 1\), shortcut gives \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"body returns \(3, 1\) and shortcut returns \(3, 5\)"):
         block(torch.randn(3, 5))
 
 

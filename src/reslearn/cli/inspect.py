@@ -66,13 +66,13 @@ def inspect(
     "FLOPs") are those of convolutions and fully connected layers.
     """
     from reslearn.models import complexity
-    from reslearn.models.families import layout_of
+    from reslearn.models.names import architecture_of
 
     if _is_file(model):
         _inspect_file(model, entry=entry, size_px=size_px, as_json=json)
         return
-    layout = layout_of(model)
-    imagenet = layout is not None and layout.stem != "cifar"
+    architecture = architecture_of(model)
+    imagenet = architecture is not None and architecture.switches["stem"] != "cifar"
     size_px = size_px if size_px is not None else (224 if imagenet else 32)
     if size_px < 1:
         raise ValueError(f"size_px={size_px}: an image has a side of at least 1 pixel")

@@ -16,6 +16,7 @@ from reslearn.interop.bundle import own_spec, spec_of
 from reslearn.interop.dialect import Dialect, dialects, shape_for_ours
 from reslearn.interop.infer import NotAResNet, infer
 from reslearn.interop.stored import Checkpoint, Stored, WeightsError
+from reslearn.switches import SWITCHES
 
 _MOST_PREFIXES = 16
 _UNNEEDED = "num_batches_tracked"  # a counter that torch lacked before 0.4.1 and others never had
@@ -48,10 +49,12 @@ class Identity:
         """Switches that change what these weights compute and leave no trace in them. A file of ours says them itself."""
         if own_spec(self.checkpoint.metadata) is not None:
             return ()
-        bottleneck = any(".body.conv3." in name for name in self.names)
-        return (
-            *(("stride_in",) if bottleneck else ()),
-            *(("zero_pad", "subsample") if self.spec["shortcut"] == "A" else ()),
+        has_bottlenecks = any(".body.conv3." in name for name in self.names)
+        return tuple(
+            name
+            for name, switch in SWITCHES.items()
+            if switch.in_weights == "hidden"
+            and switch.applies(has_bottlenecks=has_bottlenecks, shortcut=self.spec["shortcut"])
         )
 
     def with_switches(self, **switches: Any) -> "Identity":

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from reslearn.interop.dialect import Dialect
-from reslearn.models.families import IMAGENET_BLOCKS, VARIANTS, Layout, layout_of
+from reslearn.models.names import architecture_of
+from reslearn.models.resnet import IMAGENET_BLOCKS, Architecture
+from reslearn.models.variants import VARIANTS
+from reslearn.switches import SWITCHES, resolve
 
 Shapes = Mapping[str, tuple[int, ...]]
 _BLOCK = re.compile(r"stage(\d+)\.(\d+)\.")
@@ -68,11 +71,9 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
         spec |= _groups(shapes)
     spec["name"], spec["width"] = _name(spec, tuple(blocks), channels, bottleneck=bottleneck)
     if not bottleneck:
-        spec = {
-            key: value
-            for key, value in spec.items()
-            if key not in ("groups", "base_width", "stride_in")
-        }
+        for switch in SWITCHES.values():
+            if switch.scope == "bottlenecks":
+                spec.pop(switch.name, None)
     return spec, notes
 
 
@@ -134,7 +135,7 @@ def _name(
     if not bases and body == "basic" and len(set(blocks)) == 1 and len(blocks) == 3:
         depth = 6 * blocks[0] + 2
         bases = [f"resnet{depth}" if depth not in IMAGENET_BLOCKS else f"resnet{depth}-cifar"]
-    layout = layout_of(bases[0]) if bases else None
+    layout = architecture_of(bases[0]) if bases else None
     if layout is None:
         raise NotAResNet(f"no network of the catalogue has {body} blocks {blocks}")
     width, rest = divmod(channels[0], layout.channels[0])
@@ -143,7 +144,7 @@ def _name(
             f"its stages have {channels} channels, and those of {bases[0]} {list(layout.channels)} or a multiple"
         )
     for variant in [*VARIANTS, f"wrn{6 * blocks[0] + 4}_{width}"]:
-        own = layout_of(variant)
+        own = architecture_of(variant)
         same = own is not None and (own.body, own.blocks, own.channels) == (
             layout.body,
             layout.blocks,
@@ -154,24 +155,19 @@ def _name(
     return bases[0], width
 
 
-def _agrees(layout: Layout, spec: dict[str, Any], width: int) -> bool:
+def _agrees(architecture: Architecture, spec: dict[str, Any], width: int) -> bool:
     """Whether a variant's switches are exactly those of the spec."""
-    switches: dict[str, Any] = {
-        "stem": layout.stem,
-        "shortcut": layout.default_shortcut,
-        "shortcut_pool": layout.shortcut_pool,
-        "preactivation": layout.preactivation,
-        "normalize": True,
-    }
-    if layout.body == "bottleneck":
-        switches |= {
-            "groups": layout.groups,
-            "base_width": layout.base_width,
-            "stride_in": layout.stride_in,
-        }
-    return width == layout.width and all(
-        spec.get(key, "1x1") == value for key, value in switches.items()
-    )
+    shortcut, has_bottlenecks = spec["shortcut"], architecture.body == "bottleneck"
+    inferred = spec | {"width": width}
+    for name, value in resolve({}, architecture.switches).items():
+        switch = SWITCHES[name]
+        if not switch.decides_output:
+            continue
+        if not switch.applies(shortcut=shortcut, has_bottlenecks=has_bottlenecks):
+            continue
+        if inferred.get(name, switch.default) != value:
+            return False
+    return True
 
 
 def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reslearn import models
+from reslearn import models, switches
 from reslearn.data import Preprocess
 from reslearn.interop.bundle import own_spec, preprocess_of
 from reslearn.interop.identify import Identity, identify_checkpoint
@@ -24,19 +24,7 @@ from reslearn.models import Network
 
 _LISTED = 8
 # Switches that decide what a network with these weights computes; they belong to the weights.
-SWITCHES = (
-    "shortcut",
-    "zero_pad",
-    "subsample",
-    "stride_in",
-    "normalize",
-    "stem",
-    "groups",
-    "base_width",
-    "width",
-    "shortcut_pool",
-    "preactivation",
-)
+SWITCHES = tuple(name for name, switch in switches.SWITCHES.items() if switch.decides_output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,25 +174,13 @@ def _check_same_function(net: Network, identity: Identity, *, partial: bool) -> 
     """The same shapes may compute otherwise: a switch that is known of the weights and differs is an error too."""
     says_itself = own_spec(identity.checkpoint.metadata) is not None
     wrong = []
-    for key in (
-        "shortcut",
-        "zero_pad",
-        "subsample",
-        "stride_in",
-        "stem",
-        "shortcut_pool",
-        "preactivation",
-    ):
+    for key in SWITCHES:
         theirs, ours, told = identity.spec[key], net.spec[key], identity.dialect.spec.get(key)
         if theirs == ours or (isinstance(told, list) and ours in told and key != "shortcut"):
             continue
         if key == "shortcut" and {theirs, ours} == {"A", None} and not says_itself:
             continue  # shortcuts without weights, or none: no file tells them apart
-        if (
-            told is None
-            and not says_itself
-            and key in ("zero_pad", "subsample", "stride_in", "shortcut_pool")
-        ):
+        if told is None and not says_itself and switches.SWITCHES[key].in_weights != "visible":
             continue  # nobody knows
         wrong.append(f"{key} {theirs!r} of the weights, {ours!r} of the network")
     if wrong and not partial:

@@ -16,6 +16,7 @@ from torch import Tensor
 from reslearn.interop.dialect import Dialect
 from reslearn.interop.stored import WeightsError
 from reslearn.models import Network
+from reslearn.switches import SWITCHES
 
 _SUFFIXES = {
     ".pth": "pth",
@@ -86,10 +87,10 @@ def _check_switches(net: Network, dialect: Dialect) -> None:
     bottleneck = any("body.conv3" in name for name, _ in net.named_modules())
     for key, value in dialect.spec.items():
         allowed = value if isinstance(value, list) else [value]
-        matters = (key != "stride_in" or bottleneck) and (
-            key not in ("zero_pad", "subsample") or net.spec["shortcut"] == "A"
+        has_effect = SWITCHES[key].applies(
+            has_bottlenecks=bottleneck, shortcut=net.spec["shortcut"]
         )
-        if matters and net.spec[key] not in allowed:
+        if has_effect and net.spec[key] not in allowed:
             raise ValueError(
                 f"{dialect.name} has no {net.name} with {key}={net.spec[key]!r}, only {' or '.join(map(repr, allowed))}: "
                 "it would compute something else with these weights"

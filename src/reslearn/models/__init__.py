@@ -7,13 +7,13 @@
 
 from reslearn.models.backbone import Backbone
 from reslearn.models.blocks import Block, blocks, layers
-from reslearn.models.catalogue import UnknownModel, build, names
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.construction import extend_with_identities
 from reslearn.models.initialization import initialize, last_batch_norm
+from reslearn.models.names import UnknownModel, build, names
 from reslearn.models.network import Network
 from reslearn.models.residual import Residual
-from reslearn.models.shortcuts import ZeroPadShortcut
+from reslearn.models.resnet import ZeroPadShortcut
 from reslearn.models.surgery import (
     Constructed,
     Operated,

@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from reslearn.models.catalogue import build
-from reslearn.models.families import Layout, layout_of
+from reslearn.models.names import architecture_of, build
 from reslearn.models.network import Network
 from reslearn.models.residual import Residual
+from reslearn.models.resnet import Architecture
 
 
 def extend_with_identities(net: Network, name_or_blocks_per_stage: str | int) -> Network:
@@ -49,13 +49,13 @@ def extend_with_identities(net: Network, name_or_blocks_per_stage: str | int) ->
 
 def _cifar_name(net: Network, blocks_per_stage: int) -> str:
     layout = _layout(net.name)
-    if layout.stem != "cifar":
+    if layout.switches["stem"] != "cifar":
         raise ValueError(
             f"{net.name} is no CIFAR network: name the deeper network instead of {blocks_per_stage} blocks a stage"
         )
-    name = f"{'plain' if layout.plain else 'resnet'}{6 * blocks_per_stage + 2}"
-    deeper = layout_of(name)
-    return name if deeper is None or deeper.stem == "cifar" else f"{name}-cifar"
+    name = f"{'plain' if layout.is_plain else 'resnet'}{6 * blocks_per_stage + 2}"
+    deeper = architecture_of(name)
+    return name if deeper is None or deeper.switches["stem"] == "cifar" else f"{name}-cifar"
 
 
 def _check_family(net: Network, deeper: Network) -> None:
@@ -71,8 +71,8 @@ def _check_family(net: Network, deeper: Network) -> None:
         )
 
 
-def _layout(name: str) -> Layout:
-    layout = layout_of(name)
+def _layout(name: str) -> Architecture:
+    layout = architecture_of(name)
     assert layout is not None, f"a network was built as {name!r}"
     return layout
 

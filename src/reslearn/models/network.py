@@ -1,7 +1,10 @@
-"""A network of the paper, plain or residual: a stem, stages of blocks, a head (Table 1; Sec. 4.2 for CIFAR).
+"""A network of the paper, plain or residual: a stem, stages of blocks, and a head (Table 1; Sec.
+4.2 for CIFAR).
 
-The order of its parts is the order of the computation and of its names: stem, stage1.0.body.conv1, ..., head.fc.
-Shapes: x [B, C, H, W] to logits [B, num_classes].
+Modules and their names are in the order of the computation: stem, stage1.0.body.conv1, ...,
+head.fc.
+
+Shapes: images x [B, C, H, W]; logits [B, K] for K classes.
 """
 
 from __future__ import annotations
@@ -13,13 +16,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reslearn.models.residual import Residual
+from reslearn.switches import check_count
 
 
 @final
 class Network(nn.Module):
-    """stem, stage1, stage2, ..., head, one after the other; `spec` is plain JSON and `build(**spec)` makes the same network.
+    """Apply stem, stage1, stage2, ..., and head, one after the other.
 
-    Each stage is a sequence of `Residual` blocks; a plain network's have no shortcut.
+    Each stage is a sequence of `Residual` blocks. The blocks of a plain network have no shortcut.
+
+    Attributes:
+        spec: Plain JSON values; `build(**spec)` builds the same network with new weights.
     """
 
     def __init__(
@@ -39,10 +46,12 @@ class Network(nn.Module):
 
     @property
     def name(self) -> str:
+        """The name that `build` was called with."""
         return str(self.spec["name"])
 
     @property
     def num_classes(self) -> int:
+        """The number of logits."""
         return int(self.spec["num_classes"])
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
@@ -51,7 +60,8 @@ class Network(nn.Module):
         return x
 
     def stages(self, x: Float[Tensor, "B C H W"]) -> dict[str, Float[Tensor, "B _ _ _"]]:
-        """The outputs of "stem", "stage1", ..., after the activation, in order; the head is not computed. No hooks."""
+        """Return the outputs of "stem", "stage1", ... in order, after the activation. The head is
+        not computed."""
         outputs: dict[str, Tensor] = {}
         for name, part in self.named_children():
             if part is not self.head:
@@ -59,49 +69,57 @@ class Network(nn.Module):
         return outputs
 
     def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
-        """What the head pools: the last stage's output, with pre-activation normalized and after the ReLU."""
+        """Return the maps that the head pools: the output of the last stage, in v2 after its batch
+        norm and ReLU."""
         for name, part in self.named_children():
             x = part(x) if name != "head" else x
         for name, part in self.head.named_children():
             if name == "pool":
                 return x
             x = part(x)
-        raise AssertionError("a head pools")
+        raise AssertionError("the head has no pool")
 
     def reset_head(self, num_classes: int) -> None:
-        """A fresh fully connected layer for so many classes, in place; `spec` says so too. ValueError for less than one."""
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes={num_classes!r}: must be a whole number from 1 on")
+        """Replace the fully connected layer by a new one for `num_classes` classes, in place, and
+        update `spec`.
+
+        Raises:
+            ValueError: If `num_classes` is not a whole number from 1.
+        """
+        check_count("num_classes", num_classes)
         old = self.head.get_submodule("fc")
         assert isinstance(old, nn.Linear)
-        fresh = nn.Linear(
+        new = nn.Linear(
             old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
         )
-        nn.init.zeros_(fresh.bias)
-        self.head.add_module("fc", fresh)
+        nn.init.zeros_(new.bias)
+        self.head.add_module("fc", new)
         self.spec["num_classes"] = num_classes
 
     def blocks(self) -> list[tuple[str, Residual]]:
-        """("stage1.0", block), ... in the order of the computation."""
+        """Return ("stage1.0", block), ... in the order of the computation."""
         return [
             (name, module) for name, module in self.named_modules() if isinstance(module, Residual)
         ]
 
     def response_layers(self) -> list[tuple[str, nn.Module]]:
-        """("stage1.0.body.conv1", module) for the stem's and the bodies' convolutions, in order; projections are left out.
+        """Return the layers of Fig. 7 in order: convolutions of the stem and of the bodies, without
+        projections.
 
-        The module's output is the layer's response of Fig. 7: after batch norm, before ReLU and addition (the batch norm's own
-        output; the convolution's in a network without, or with pre-activation). A ReLU overwrites it right afterwards: a forward
-        hook must reduce or clone it.
+        Each pair is the name of the convolution, such as "stage1.0.body.conv1", and the module
+        whose output is the
+        response: after batch norm, before ReLU and addition. That is the batch norm; without batch
+        norm or with pre-activation it is the convolution. A ReLU overwrites the response
+        afterwards, so a forward hook must reduce or clone it.
         """
-        found: dict[str, nn.Module] = {}
+        layers: dict[str, nn.Module] = {}
         convolution = ""
         for name, module in self.named_modules():
             if ".shortcut" in name:
                 continue
             if isinstance(module, nn.Conv2d):
                 convolution = name
-                found[convolution] = module
+                layers[convolution] = module
             elif isinstance(module, nn.BatchNorm2d) and not self.spec.get("preactivation"):
-                found[convolution] = module
-        return list(found.items())
+                layers[convolution] = module
+        return list(layers.items())

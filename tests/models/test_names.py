@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reslearn.models import Network, UnknownModel, build, complexity, names
-from reslearn.models.families import VARIANTS, WIDE_CIFAR
+from reslearn.models.variants import VARIANTS, WIDE_CIFAR
 
 SWITCHES: list[dict[str, Any]] = [
     {"name": "plain8", "num_classes": 10},
@@ -163,10 +163,10 @@ def test_a_foreign_name_is_answered_in_one_line(wrong: str) -> None:
         ({"subsample": "max"}, "'slice', 'average'"),
         ({"stride_in": "1"}, "'1x1', '3x3'"),
         ({"init": "xavier"}, "'he_fan_out', 'he_fan_in', 'normal_0.01'"),
-        ({"in_channels": 0}, "from 1 on"),
+        ({"in_channels": 0}, "whole numbers from 1"),
         ({"stem": "7x7"}, "'cifar', 'imagenet', 'deep'"),
         ({"width": 1000}, "at most 64"),
-        ({"width": 0}, "from 1 on"),
+        ({"width": 0}, "whole numbers from 1"),
         ({"groups": 1000, "base_width": 1000}, "at most 4096"),
         ({"zero_init": True, "preactivation": True}, "preactivation"),
         ({"zero_init": True, "normalize": False}, "normalize must be True"),
