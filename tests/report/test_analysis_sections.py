@@ -1,4 +1,4 @@
-"""Analyses that a run holds become sections of its page; Fig. 7 of several nets becomes one of a study's."""
+"""Analyses of a run become sections of its page, and a study page shows Fig. 7 of its networks."""
 
 import json
 import math
@@ -18,9 +18,9 @@ from reslearn.report import (
     write_page,
 )
 from reslearn.report.heat import draw_heat, shades
-from reslearn.report.numbers import figure_csv
 from reslearn.report.png import figure_png
 from reslearn.report.responses import response_figures
+from reslearn.report.write import figure_csv
 from reslearn.runs import RunError, RunFolder
 from reslearn.study import collect
 
@@ -35,15 +35,33 @@ def spread(error):
     return {"draws": [measured(error)] * 2, "mean_top1_error_pct": error, "sd_top1_error_pct": 3.0}
 
 
-def length(number, norm, **values):
-    names = ("mean", "least", "greatest")
+def path_length(number, norm):
     return {
         "length": number,
         "paths_pct": 25.0,
         "contribution_pct": 30.0,
-        **{f"{name}_gradient_norm": norm for name in names},
-        **values,
+        "mean_gradient_norm": norm,
+        "least_gradient_norm": norm,
+        "greatest_gradient_norm": norm,
     }
+
+
+def gradient_moment(step, norm):
+    return {
+        "step": step,
+        "weights": [{"name": "a", "norm": 0.1}, {"name": "b", "norm": norm}],
+        "signal": [{"name": "c", "norm": norm}],
+        "weights_ratio": 1.0,
+        "signal_ratio": norm,
+    }
+
+
+def probes(error):
+    return [{"stage": "stem", "dimension": 16, "test_error_pct": error}] * 4
+
+
+def point(at, error):
+    return {"at": at, **measured(error)}
 
 
 RECORDS = {
@@ -60,26 +78,15 @@ RECORDS = {
         "model": "resnet8",
         "images": 300,
         "reads": "",
-        "moments": [
-            {
-                "step": step,
-                "weights": [{"name": "a", "norm": 0.1}, {"name": "b", "norm": norm}],
-                "signal": [{"name": "c", "norm": norm}],
-                "weights_ratio": 1.0,
-                "signal_ratio": norm,
-            }
-            for step, norm in ((0, 0.5), (20, None))
-        ],
+        "moments": [gradient_moment(0, 0.5), gradient_moment(20, None)],
     },
     "probes": {
         "model": "resnet8",
         "train_images": 300,
         "test_images": 100,
         "reads": "",
-        **{
-            net: [{"stage": "stem", "dimension": 16, "test_error_pct": err}] * 4
-            for net, err in (("trained", 5.0), ("untrained", 60.0))
-        },
+        "trained": probes(5.0),
+        "untrained": probes(60.0),
     },
     "lesion": {
         "model": "plain14",
@@ -97,7 +104,7 @@ RECORDS = {
         "model": "resnet8",
         "images": 128,
         "num_blocks": 2,
-        "lengths": [length(0, 0.1), length(1, 0.01), length(2, 0.0)],
+        "lengths": [path_length(0, 0.1), path_length(1, 0.01), path_length(2, 0.0)],
         "mean_length": 1.0,
         "effective_length": 0.5,
         "low": 0,
@@ -111,15 +118,11 @@ RECORDS = {
         "start": "step 0",
         "end": HOSTILE,
         "line": {
-            "points": [
-                {"at": at, **measured(error)} for at, error in ((0.0, 2.0), (0.5, 90.0), (1.0, 4.0))
-            ],
+            "points": [point(0.0, 2.0), point(0.5, 90.0), point(1.0, 4.0)],
             "barrier_loss": 4.35,
             "barrier_top1_error_pct": None,
         },
-        "across": [
-            {"at": at, **measured(error)} for at, error in ((-1.0, 50.0), (0.0, 2.0), (1.0, 60.0))
-        ],
+        "across": [point(-1.0, 50.0), point(0.0, 2.0), point(1.0, 60.0)],
         "grid": {
             "distances": [-1.0, 0.0, 1.0],
             "loss": [[3.0, 2.0, None], [1.0, 0.1, 1.0], [4.0, 2.0, 3.0]],
@@ -138,11 +141,8 @@ FIGURES = {
 
 
 def make_run(path, model="resnet8", seed=0, analyses=()):
-    run = RunFolder.create(
-        path,
-        {"name": "digits", "seed": seed, "model": {"name": model}, "data": {"name": "digits"}},
-        {},
-    )
+    recipe = {"name": "digits", "seed": seed, "model": {"name": model}, "data": {"name": "digits"}}
+    run = RunFolder.create(path, recipe, {})
     run.finish({"train_top1_error_pct": 1.0, "test_top1_error_pct": 2.0, "seconds": 3.0})
     for name, record in dict(analyses).items():
         run.write_analysis(name, record)
@@ -154,7 +154,7 @@ def figures_of(page):
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_each_analysis_has_its_section(name, tmp_path):
+def test_each_analysis_has_a_section(name, tmp_path):
     page = run_page(make_run(tmp_path / "run", analyses={name: RECORDS[name]}))
     assert list(figures_of(page)) == FIGURES[name]
     html = render_html(page)
@@ -162,13 +162,12 @@ def test_each_analysis_has_its_section(name, tmp_path):
     assert all(f'id="figure-{figure}"' in html for figure in FIGURES[name])
 
 
-def test_a_page_of_all_analyses(tmp_path):
-    run = make_run(
-        tmp_path / "run", analyses=RECORDS | {"something-else": {"of": "a later version"}}
-    )
+def test_a_page_shows_all_known_analyses(tmp_path):
+    unknown = {"something-else": {"of": "a later version"}}
+    run = make_run(tmp_path / "run", analyses=RECORDS | unknown)
     page = run_page(run)
     titles = [section.title for section in page.sections]
-    headed = [
+    assert titles[1:7] == [
         "Responses of layers",
         "Gradients by layer",
         "Linear probes",
@@ -176,18 +175,18 @@ def test_a_page_of_all_analyses(tmp_path):
         "Lengths of paths",
         "Loss landscape",
     ]
-    assert titles[1:7] == headed
     drawn = figures_of(page)
     assert list(drawn["responses-sorted"].series[0].y) == [3, 2, 1]
-    assert list(drawn["lesion-block"].series[0].x) == [
-        1,
-        3,
-    ]  # block 2 changes the shape and has no point
+    # Block 2 changes the shape, so it cannot be removed and has no point.
+    assert list(drawn["lesion-block"].series[0].x) == [1, 3]
     assert list(drawn["lesion-number"].series[0].high) == [33, 100]  # no error is above 100 %
     assert drawn["paths-gradient"].y_log and drawn["gradients-signal"].y_log
     text = {section.title: section.text for section in page.sections}
     assert "0.5 at step 0, not a finite number at step 20" in text["Gradients by layer"]
-    assert f"The worst to lose is {HOSTILE} (50.00 %)" in text["Lesions"]
+    assert (
+        f"The most important block is {HOSTILE}: without it, the error is 50.00 %"
+        in text["Lesions"]
+    )
     assert "Paths of 0 to 1 bodies, 75 % of all" in text["Lengths of paths"]
     assert "4.35 nats" in drawn["line-loss"].caption
 
@@ -198,9 +197,8 @@ def test_a_page_with_a_heat_map_is_written(tmp_path):
 
 
 def test_without_a_grid_there_is_no_heat_map(tmp_path):
-    page = run_page(
-        make_run(tmp_path / "run", analyses={"landscape": RECORDS["landscape"] | {"grid": None}})
-    )
+    landscape = RECORDS["landscape"] | {"grid": None}
+    page = run_page(make_run(tmp_path / "run", analyses={"landscape": landscape}))
     assert not any(isinstance(figure, HeatMap) for figure in page.figures())
 
 
@@ -208,7 +206,7 @@ def test_without_a_grid_there_is_no_heat_map(tmp_path):
     "record",
     [{}, {"layers": 3, "images": 1, "model": "m"}, {"layers": [1], "images": 1, "model": "m"}],
 )
-def test_an_analysis_that_was_changed_by_hand_gets_one_line(record, tmp_path):
+def test_an_analysis_edited_by_hand_is_refused_in_one_line(record, tmp_path):
     run = make_run(tmp_path / "run", analyses={"responses": record})
     with pytest.raises(RunError, match=r"analysis/responses\.json") as caught:
         run_page(run)
@@ -218,23 +216,23 @@ def test_an_analysis_that_was_changed_by_hand_gets_one_line(record, tmp_path):
         run_page(run)
 
 
-def test_a_study_draws_the_responses_of_its_nets(tmp_path):
+def test_a_study_shows_the_responses_of_its_networks(tmp_path):
     for model in ("plain8", "resnet8", "resnet14"):
         for seed in range(2):
-            layers = [
-                {"layer": "l", "standard_deviation": 2.0 * seed + index} for index in range(3)
-            ]
-            own = {} if model == "resnet14" else {"responses": {"layers": layers}}
-            make_run(tmp_path / f"{model}-{seed}", model, seed, own)
+            deviations = [2.0 * seed + index for index in range(3)]
+            layers = [{"layer": "l", "standard_deviation": value} for value in deviations]
+            analyses = {} if model == "resnet14" else {"responses": {"layers": layers}}
+            make_run(tmp_path / f"{model}-{seed}", model, seed, analyses)
     drawn = figures_of(study_page(collect(tmp_path)))["responses"]
     bold = [(series.name, list(series.y)) for series in drawn.series if series.style == "line"]
     assert bold == [("plain8, mean of 2 seeds", [1, 2, 3]), ("resnet8, mean of 2 seeds", [1, 2, 3])]
-    assert [
-        list(series.y)
-        for series in drawn.series
-        if series.group == "plain8" and series.style == "thin"
-    ] == [[0, 1, 2], [2, 3, 4]]
-    assert "Bold: means over 2 seeds; pale: each seed" in drawn.caption
+    seeds = [series for series in drawn.series if series.style == "thin"]
+    assert [list(series.y) for series in seeds if series.group == "plain8"] == [
+        [0, 1, 2],
+        [2, 3, 4],
+    ]
+    assert "Bold: mean over 2 seeds. Pale: single seeds." in drawn.caption
+    assert "Shading: 95 % confidence interval of the mean (2 seeds)" in drawn.caption
     assert "responses" not in figures_of(study_page(collect(tmp_path / "resnet14-0")))
 
 
@@ -244,22 +242,12 @@ def test_a_missing_number_is_a_gap_and_comes_last_when_sorted():
     assert list(by_size.series[0].y)[:2] == [3, 1]
 
 
-def heat(values, **switches):
-    return HeatMap(
-        "h",
-        "T",
-        "C",
-        "x",
-        "y",
-        "loss",
-        range(len(values[0])),
-        range(len(values)),
-        values,
-        **switches,
-    )
+def heat(values, **options):
+    x, y = range(len(values[0])), range(len(values))
+    return HeatMap("h", "T", "C", "x", "y", "loss", x, y, values, **options)
 
 
-def test_shades_go_from_the_least_to_the_greatest():
+def test_shades_go_from_the_lowest_to_the_highest_value():
     assert shades(heat([[1.0, 3.0], [2.0, 5.0]])) == [[0, 0.5], [0.25, 1]]
     assert shades(heat([[1.0, 10.0, 100.0]], log=True)) == [pytest.approx([0, 0.5, 1])]
     assert shades(heat([[2.0, 2.0]])) == [[0.5, 0.5]]
@@ -267,33 +255,36 @@ def test_shades_go_from_the_least_to_the_greatest():
     assert [math.isnan(depth) for depth in row] == [False, True, True, False]
 
 
-def test_a_heat_map_is_drawn_with_its_values_and_an_empty_cell():
+def test_a_heat_map_shows_its_values_and_leaves_a_gap_empty():
     drawn = heat([[1.0, None], [-2.5, 4.0]])
     svg = str(draw_heat(drawn))
     assert svg.count("<rect") == 3
     assert re.findall(r'class="cell"[^>]*>([^<]+)<', svg) == ["1", "−2.5", "4"]
-    places = [float(y) for y in re.findall(r'<rect x="[^"]+" y="([^%]+)%', svg)]
-    assert places == [50, 0, 0]  # the first row is the lowest
+    tops = [float(y) for y in re.findall(r'<rect x="[^"]+" y="([^%]+)%', svg)]
+    assert tops == [50, 0, 0]  # the first row is at the bottom
     assert figure_csv(drawn).splitlines() == ["x,y,loss", "0,0,1", "1,0,", "0,1,-2.5", "1,1,4"]
     assert figure_png(drawn).startswith(b"\x89PNG")
-    assert draw_heat(heat([[1.0] * 12])).count('class="cell"') == 0  # too many to be written
+    assert draw_heat(heat([[1.0] * 12])).count('class="cell"') == 0  # too many columns for values
 
 
-def test_a_heat_map_refuses_what_cannot_be_drawn():
-    for make, said in (
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
         (lambda: HeatMap("h", "", "", "", "", "", [0], [0, 1], [[1.0]]), "2 rows of 1 values"),
         (lambda: heat([[0.0]], log=True), "above 0"),
-        (lambda: HeatMap("H!", "", "", "", "", "", [0], [0], [[1.0]]), "it names files"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            make()
+        (lambda: HeatMap("H!", "", "", "", "", "", [0], [0], [[1.0]]), "becomes a file name"),
+    ],
+)
+def test_an_invalid_heat_map_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
-def test_heat_maps_stand_in_panels_too():
+def test_a_heat_map_can_be_a_panel():
     panels = Panels([heat([[1.0]]), Figure("f", "", "", "", "", [])])
     html = render_html(Page("p", "", [Section("s", "", [panels])]))
     assert re.findall(r"<b>(Figure \d)", html) == ["Figure 1", "Figure 2"]
 
 
-def test_records_are_the_json_that_runs_hold():
+def test_the_records_of_this_file_are_valid_json():
     assert json.loads(json.dumps(RECORDS, allow_nan=False)) == RECORDS

@@ -1,4 +1,4 @@
-"""The HTML: whole in itself, escaped throughout, small, with real tables."""
+"""The HTML of a page: self-contained, escaped, small, and with real tables."""
 
 import base64
 import csv
@@ -16,7 +16,6 @@ from reslearn.report import (
     Column,
     Facts,
     Figure,
-    Number,
     Page,
     Panels,
     Section,
@@ -35,111 +34,107 @@ def hostile_page():
         Series(HOSTILE, [1, 2, 3], [1, math.nan, 2], low=[0, 0, 1], high=[2, 3, 4]),
         Series("b", [1, 2], [2, 1], "thin", HOSTILE),
     ]
-    figure = Figure(
-        "f", HOSTILE, HOSTILE, HOSTILE, HOSTILE, series, styles={"line": HOSTILE, "thin": HOSTILE}
-    )
-    table = Table(
-        HOSTILE, [HOSTILE, Column(HOSTILE, ".1f"), "v"], [[HOSTILE, 1.0, Verdict("shown", HOSTILE)]]
-    )
+    styles = {"line": HOSTILE, "thin": HOSTILE}
+    figure = Figure("f", HOSTILE, HOSTILE, HOSTILE, HOSTILE, series, styles=styles)
+    columns = [HOSTILE, Column(HOSTILE, ".1f"), "v"]
+    table = Table(HOSTILE, columns, [[HOSTILE, 1.0, Verdict("shown", HOSTILE)]])
     items = [HOSTILE, figure, table, Facts({HOSTILE: HOSTILE}, HOSTILE), Code(HOSTILE, HOSTILE)]
-    return Page(HOSTILE, HOSTILE, [Section(HOSTILE, f"`{HOSTILE}`", items)] * 1, {HOSTILE: HOSTILE})
+    section = Section(HOSTILE, f"`{HOSTILE}`", items)
+    return Page(HOSTILE, HOSTILE, [section], {HOSTILE: HOSTILE})
 
 
-class Tags(HTMLParser):
-    """Counts tags, checks that they nest, and keeps the text outside of scripts and styles."""
+def html_of(*items):
+    return render_html(Page("p", "", [Section("s", "", items)]))
+
+
+def simple_figure(name):
+    return Figure(name, name, "", "x", "y", [Series("a", [1], [1])])
+
+
+class ParsedPage(HTMLParser):
+    """Collects tags, attributes and visible text, and checks that tags are nested."""
 
     VOID = frozenset({"meta", "link", "br", "img", "input"})
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.open, self.text, self.attributes = [], [], "", []
+        self.tags, self.open_tags, self.text, self.attributes = [], [], "", []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
+        self.handle_startendtag(tag, attrs)
         if tag not in self.VOID:
-            self.open.append(tag)
+            self.open_tags.append(tag)
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, *pair) for pair in attrs]
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open_tags.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] not in ("script", "style"):
+        if self.open_tags and self.open_tags[-1] not in ("script", "style"):
             self.text += data
 
 
-def test_hostile_names_stay_text():
+def test_hostile_names_remain_text():
     html = render_html(hostile_page())
-    page = Tags(html)
-    assert page.open == []
-    assert page.tags.count("script") == 2  # the figure's numbers and our own
+    page = ParsedPage(html)
+    assert page.open_tags == []
+    assert page.tags.count("script") == 2  # the numbers of the figure and the script of the page
     assert "img" not in page.tags
-    assert not [entry for entry in page.attributes if entry[1].startswith("on")]
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     assert page.text.count("alert('x')") >= 12
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html).group(1))
     assert data["series"][0]["name"] == HOSTILE
     assert data["series"][0]["y"] == [1, None, 2]
 
 
-def test_no_request_leaves_and_only_our_script_may_run():
+def test_the_page_loads_nothing_and_only_its_own_script_may_run():
     html = render_html(hostile_page())
-    page = Tags(html)
-    addresses = [
-        value
-        for tag, name, value in page.attributes
-        if name in ("src", "href", "action", "data", "srcset")
-    ]
+    page = ParsedPage(html)
+    loading = ("src", "href", "action", "data", "srcset")
+    addresses = [value for _, name, value in page.attributes if name in loading]
     assert addresses
     assert all(value.startswith(("#", "data:", "figures/")) for value in addresses)
     assert "@import" not in html and "url(" not in html
-    (policy,) = [
-        value
-        for tag, name, value in page.attributes
-        if tag == "meta" and name == "content" and "default-src" in value
-    ]
+    contents = [value for tag, name, value in page.attributes if (tag, name) == ("meta", "content")]
+    (policy,) = [value for value in contents if "default-src" in value]
     script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[-1]
-    assert (
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
-    )
-    assert (
-        "default-src 'none'" in policy and "unsafe-inline" not in policy.partition("script-src")[2]
-    )
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{script_hash}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2]
 
 
-def test_tables_are_real_and_verdicts_need_no_color():
+def test_tables_are_real_and_verdicts_do_not_depend_on_color():
     rows = [
-        [outcome, value, Verdict(outcome)]
-        for outcome, value in (("shown", 1.0), ("not shown", -2), ("undecided", math.nan))
+        ["shown", 1.0, Verdict("shown")],
+        ["not shown", -2, Verdict("not shown")],
+        ["undecided", math.nan, Verdict("undecided")],
+        ["not testable here", None, Verdict("not testable here", "no such data")],
     ]
-    rows.append(["not testable here", None, Verdict("not testable here", "no such data")])
-    html = render_html(
-        Page(
-            "p",
-            "",
-            [
-                Section(
-                    "s", "", [Table("Caption", ["claim", Column("value", ".2f"), "verdict"], rows)]
-                )
-            ],
-        )
-    )
-    tags = Tags(html)
-    assert tags.tags.count("caption") == tags.tags.count("thead") == 1
+    html = html_of(Table("Caption", ["claim", Column("value", ".2f"), "verdict"], rows))
+    tags = ParsedPage(html).tags
+    assert tags.count("caption") == tags.count("thead") == 1
     assert html.count('<th scope="col"') == 3 and html.count('<th scope="row"') == 4
     assert re.findall(r'<td class="number">([^<]*)</td>', html) == ["1.00", "−2.00", "–", "–"]
-    for word, symbol in (
-        ("shown", "✓"),
-        ("not shown", "✗"),
-        ("undecided", "?"),
-        ("not testable here", "–"),
-    ):
+    symbols = {"shown": "✓", "not shown": "✗", "undecided": "?", "not testable here": "–"}
+    for word, symbol in symbols.items():
         assert f'<i aria-hidden="true">{symbol}</i>{word}</span>' in html
+
+
+def test_a_table_of_long_texts_becomes_cards_that_screen_readers_know_as_a_table():
+    short = html_of(Table("Caption", ["claim", "measured"], [["C1", "8.75"]]))
+    assert 'class="scroll"' in short and "data-label" not in short.partition("<body>")[2]
+    rows = [["C1", "a sentence of more than 28 characters"]]
+    html = html_of(Table("Caption", ["claim", "measured"], rows))
+    assert 'class="scroll cards"' in html and 'data-label="measured"' in html
+    roles = [value for _, name, value in ParsedPage(html).attributes if name == "role"]
+    for role in ("table", "row", "columnheader", "rowheader", "cell"):
+        assert role in roles
 
 
 @pytest.mark.parametrize(
@@ -147,62 +142,42 @@ def test_tables_are_real_and_verdicts_need_no_color():
     [
         (1234567, "1,234,567"),
         (0.123456, "0.1235"),
-        (Number(0.5, ".0%"), "50%"),
         (None, "–"),
         (math.inf, "–"),
         (True, "1"),
     ],
 )
-def test_numbers_read_well(cell, text):
-    html = render_html(
-        Page("p", "", [Section("s", "", [Table("t", ["name", "n"], [["a", cell]])])])
-    )
-    assert f">{text}</td>" in html
+def test_numbers_are_formatted_for_readers(cell, text):
+    assert f">{text}</td>" in html_of(Table("t", ["name", "n"], [["a", cell]]))
 
 
-def test_numbers_of_tables_and_figures_count_through_the_page():
-    def figure(name):
-        return Figure(name, name, "", "x", "y", [Series("a", [1], [1])])
-
+def test_tables_and_figures_are_numbered_through_the_page():
     table = Table("t", ["a"], [["b"]])
     sections = [
-        Section("s", "", [table, Panels([figure("a"), figure("b")])]),
-        Section("t", "", [figure("c"), table]),
+        Section("s", "", [table, Panels([simple_figure("a"), simple_figure("b")])]),
+        Section("t", "", [simple_figure("c"), table]),
     ]
-    html = render_html(Page("p", "", sections))
-    assert re.findall(r"<b>(Figure \d|Table \d)", html) == [
-        "Table 1",
-        "Figure 1",
-        "Figure 2",
-        "Figure 3",
-        "Table 2",
-    ]
+    html = render_html(Page("p", "", sections, lead=simple_figure("lead")))
+    numbers = re.findall(r"<b>(Figure \d|Table \d)", html)
+    assert numbers == ["Figure 1", "Table 1", "Figure 2", "Figure 3", "Figure 4", "Table 2"]
 
 
-def test_a_large_study_stays_below_two_megabytes():
-    wave = [50 + 40 * math.sin(i / 3) for i in range(1000)]
-    figures = [
-        Figure(f"f{i}", "T", "C", "x", "y", [Series(f"s{j}", range(1000), wave) for j in range(16)])
-        for i in range(40)
-    ]
-    page = Page("Large", "", [Section("s", "", figures)])
-    files = {f"figures/f{i}.csv": ("text/csv", b"x" * 90_000) for i in range(40)}
-    html = render_html(page, files)
+def test_a_large_study_is_smaller_than_two_megabytes():
+    x, wave = range(1000), [50 + 40 * math.sin(index / 3) for index in range(1000)]
+    series = [Series(f"s{number}", x, wave) for number in range(16)]
+    figures = [Figure(f"f{number}", "T", "C", "x", "y", series) for number in range(40)]
+    files = {f"figures/{figure.name}.csv": ("text/csv", b"x" * 90_000) for figure in figures}
+    html = render_html(Page("Large", "", [Section("s", "", figures)]), files)
     assert len(html.encode()) < 2_000_000
-    assert (
-        html.count("data:text/csv") == 5
-    )  # as many as there is room for; the others are beside the page
+    assert html.count("data:text/csv") == 5  # the embedded files; all others are linked
     assert 'href="figures/f39.csv"' in html
 
 
-def test_write_page_puts_page_pictures_and_numbers(tmp_path):
+def test_write_page_writes_page_pictures_and_numbers(tmp_path):
     path = write_page(hostile_page(), tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "report.html"
-    assert sorted(p.name for p in path.parent.rglob("*") if p.is_file()) == [
-        "f.csv",
-        "f.png",
-        "report.html",
-    ]
+    files = sorted(file.name for file in path.parent.rglob("*") if file.is_file())
+    assert files == ["f.csv", "f.png", "report.html"]
     assert (path.parent / "figures" / "f.png").read_bytes().startswith(b"\x89PNG")
     text = (path.parent / "figures" / "f.csv").read_text(encoding="utf-8")
     rows = list(csv.reader(io.StringIO(text)))
@@ -211,25 +186,24 @@ def test_write_page_puts_page_pictures_and_numbers(tmp_path):
         [HOSTILE, HOSTILE, "line", "1", "1", "0", "2"],
         [HOSTILE, HOSTILE, "line", "2", "", "0", "3"],
     ]
-    embedded = re.search(
-        r'href="data:text/csv[^,]*,([^"]+)" download="f.csv"', path.read_text(encoding="utf-8")
-    ).group(1)
-    assert base64.b64decode(embedded).decode() == text
+    html = path.read_text(encoding="utf-8")
+    link = re.search(r'href="data:text/csv[^,]*,([^"]+)" download="f.csv"', html)
+    assert base64.b64decode(link.group(1)).decode() == text
 
 
-def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path):
+def test_a_page_that_cannot_be_written_leaves_the_old_page(tmp_path):
     write_page(Page("old"), tmp_path)
     before = (tmp_path / "report.html").read_bytes()
-    figure = Figure("f", "t", "", "x", "y", [Series("a", [1], [1])])
+    figure = simple_figure("f")
     with pytest.raises(ValueError, match="two figures named f"):
         write_page(Page("new", "", [Section("s", "", [figure, figure])]), tmp_path)
-    (tmp_path / "figures").write_text("a file where a folder should be")
+    (tmp_path / "figures").write_text("a file instead of a folder")
     with pytest.raises(ValueError, match="figures cannot be made"):
         write_page(Page("new", "", [Section("s", "", [figure])]), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["figures", "report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "report.html"]
 
 
-def test_same_page_same_bytes(tmp_path):
+def test_equal_pages_have_equal_bytes(tmp_path):
     first, second = (write_page(hostile_page(), tmp_path / name) for name in "ab")
     assert first.read_bytes() == second.read_bytes()

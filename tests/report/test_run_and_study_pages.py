@@ -1,4 +1,4 @@
-"""Pages made from run folders: complete, unfinished, of one seed, of two recipes; nothing but the files is needed."""
+"""Pages of run folders: complete or not, one seed or several, one recipe or two."""
 
 import copy
 import json
@@ -10,89 +10,82 @@ import pytest
 
 from reslearn import recipes
 from reslearn.report import Figure, Panels, Table, render_html, run_page, study_page, write_page
-from reslearn.report.curves import curve, seeds_series
+from reslearn.report.curves import curve, interval_note, seeds_series
 from reslearn.report.run import format_duration
+from reslearn.report.svg import is_single_run
 from reslearn.runs import RunError, RunFolder
 from reslearn.study.collect import collect
+
+ENVIRONMENT = {
+    "versions": {"python": "3.11"},
+    "device": "cpu",
+    "processor": "A <b>processor</b>",
+    "commit": "abc",
+    "command": ["reslearn", "train", "digits", "--out", "a folder"],
+    "numerics": {"precision": "fp32", "threads": 1, "compiled": False},
+    "data": {"name": "digits", "fingerprint": "f00", "classes": ["0"]},
+}
 
 
 def make_run(
     path, model="resnet8", seed=0, *, complete=True, error=5.0, curve_of=("test",), **switches
 ):
+    """Write a run folder with invented numbers; `switches` are recipe keys, as section__key."""
     recipe = recipes.load("digits", overrides=[f"model.name={model}", f"seed={seed}"]).to_dict()
     for key, value in switches.items():
         section, _, name = key.partition("__")
         recipe[section][name] = value
-    environment = {
-        "versions": {"python": "3.11"},
-        "device": "cpu",
-        "processor": "A <b>processor</b>",
-        "commit": "abc",
-        "command": ["reslearn", "train", "digits", "--out", "a folder"],
-        "numerics": {"precision": "fp32", "threads": 1, "compiled": False},
-        "data": {"name": "digits", "fingerprint": "f00", "classes": ["0"]},
-    }
-    run = RunFolder.create(path, recipe, environment)
+    run = RunFolder.create(path, recipe, ENVIRONMENT)
     noise = random.Random(seed)
-    for step in range(20, 201, 20):
-        epoch = step / 45
-        value = error + 80 / step + noise.random()
-        line = {
-            "step": step,
-            "epoch": epoch,
-            "images": step * 32,
-            "seconds": step / 10,
-            "loss": value / 20,
-            "top1_error_pct": value,
-        }
-        run.append_metrics({"kind": "train", **line, "lr": 0.1 if step < 100 else 0.01})
-        if step % 40 == 0:
-            for kind in curve_of:
-                run.append_metrics({"kind": kind, **line})
-    run.append_metrics(
-        {
-            "kind": "test",
-            "step": 200,
-            "epoch": 4.4,
-            "seconds": 20.0,
-            "loss": 0.2,
-            "top1_error_pct": error + 2,
-        }
-    )
+    write_metrics(run, error, noise, curve_of)
     if complete:
-        fields = ("test", "train", "train_recomputed")
-        errors = {
-            f"{k}_top1_error_pct": error + i / 2 + noise.random() / 5 for i, k in enumerate(fields)
-        }
-        losses = {f"{field}_loss": 0.1 for field in fields}
-        rest = {
-            "validation_top1_error_pct": None,
-            "seconds": 3725,
-            "steps": 200,
-            "epochs": 4.4,
-            "parameters": 75_002,
-            "macs": 747_136,
-        }
-        run.finish(
-            {
-                **errors,
-                **losses,
-                **rest,
-                "test_touched": 1,
-                "resumed_at": [],
-                "warmed_up_at_step": None,
-            }
-        )
+        run.finish(invented_result(error, noise))
     return run
 
 
+def metrics_line(kind, step, error_pct, **values):
+    times = {"epoch": step / 45, "images": step * 32, "seconds": step / 10}
+    return {"kind": kind, "step": step, **times, "top1_error_pct": error_pct, **values}
+
+
+def write_metrics(run, error, noise, curve_of):
+    for step in range(20, 201, 20):
+        value = error + 80 / step + noise.random()
+        learning_rate = 0.1 if step < 100 else 0.01
+        run.append_metrics(metrics_line("train", step, value, loss=value / 20, lr=learning_rate))
+        if step % 40 == 0:
+            for kind in curve_of:
+                run.append_metrics(metrics_line(kind, step, value, loss=value / 20))
+    run.append_metrics(metrics_line("test", 200, error + 2, loss=0.2))
+
+
+def invented_result(error, noise):
+    result = {
+        "validation_top1_error_pct": None,
+        "seconds": 3725,
+        "steps": 200,
+        "epochs": 4.4,
+        "parameters": 75_002,
+        "macs": 747_136,
+        "test_touched": 1,
+        "resumed_at": [],
+        "warmed_up_at_step": None,
+    }
+    for index, images in enumerate(("test", "train", "train_recomputed")):
+        result[f"{images}_top1_error_pct"] = error + index / 2 + noise.random() / 5
+        result[f"{images}_loss"] = 0.1
+    return result
+
+
 def items_of(page, kind):
-    found = [item for section in page.sections for item in section.items]
-    found += [figure for item in found if isinstance(item, Panels) for figure in item.figures]
-    return [item for item in found if isinstance(item, kind)]
+    items = []
+    for section in page.sections:
+        for item in section.items:
+            items += item.figures if isinstance(item, Panels) else [item]
+    return [item for item in items if isinstance(item, kind)]
 
 
-def test_a_run_says_what_it_was_and_how_to_repeat_it(tmp_path):
+def test_a_run_page_has_result_recipe_and_commands(tmp_path):
     make_run(tmp_path / "run")
     page = run_page(tmp_path / "run")
     html = render_html(page)
@@ -104,34 +97,24 @@ def test_a_run_says_what_it_was_and_how_to_repeat_it(tmp_path):
     recipe = items_of(page, Table)[-1]
     assert ("model.name", "resnet8", "yes") in recipe.rows
     assert ("optimizer.momentum", "0.9", "") in recipe.rows
-    assert "looked at once" in html
+    assert "evaluated once" in html
 
 
-def test_an_unfinished_run_has_a_page_too(tmp_path):
+def test_an_incomplete_run_has_a_page(tmp_path):
     run = make_run(tmp_path / "run", complete=False)
     page = run_page(run)
     assert "not complete" in page.subtitle
-    assert "step 200" in page.sections[0].text
+    assert "last recorded step is 200" in page.sections[0].text
     with run.metrics_path.open("w"):
         pass
-    assert "no line yet" in run_page(run).sections[0].text
+    assert "not recorded any step" in run_page(run).sections[0].text
     with pytest.raises(RunError, match="is no run folder"):
         run_page(tmp_path)
 
 
-def test_a_loss_that_was_not_finite_is_a_gap(tmp_path):
+def test_a_loss_that_is_not_finite_is_a_gap(tmp_path):
     run = make_run(tmp_path / "run")
-    run.append_metrics(
-        {
-            "kind": "train",
-            "step": 220,
-            "epoch": 4.9,
-            "seconds": 1,
-            "loss": None,
-            "top1_error_pct": 90,
-            "lr": 0.1,
-        }
-    )
+    run.append_metrics(metrics_line("train", 220, 90, loss=None, lr=0.1))
     run.finish(json.loads((run.path / "result.json").read_text()))
     loss = next(figure for figure in items_of(run_page(run), Figure) if figure.name == "loss")
     assert str(loss.series[0].y[-1]) == "nan"
@@ -142,39 +125,32 @@ def study_folder(tmp_path):
     for depth in (8, 14):
         for seed in range(3):
             make_run(tmp_path / f"plain{depth}-{seed}", f"plain{depth}", seed, error=depth * 1.0)
-            make_run(
-                tmp_path / f"resnet{depth}-{seed}", f"resnet{depth}", seed, error=5.0 - depth / 10
-            )
+            resnet = f"resnet{depth}"
+            make_run(tmp_path / f"{resnet}-{seed}", resnet, seed, error=5.0 - depth / 10)
     return tmp_path
 
 
-def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_factory):
+def test_a_study_page_has_errors_verdicts_and_figures(study_folder, tmp_path_factory):
     page = study_page(collect(study_folder), title="Depth", margin_pct=1.0)
-    conditions, training, test, verdicts = items_of(page, Table)
-    assert [row[0] for row in conditions.rows] == ["plain8", "plain14", "resnet8", "resnet14"]
-    assert [[row[0] for row in moved.rows] for moved in (training, test)] == [
-        ["plain8 -> resnet8", "plain14 -> resnet14"]
-    ] * 2
+    errors, training, test, verdicts = items_of(page, Table)
+    assert [row[0] for row in errors.rows] == ["plain8", "plain14", "resnet8", "resnet14"]
+    for differences in (training, test):
+        changes = [row[0] for row in differences.rows]
+        assert changes == ["plain8 -> resnet8", "plain14 -> resnet14"]
     assert training.rows[1][1] == pytest.approx(5.0 - 1.4 - 14, abs=0.5)
-    assert {row[2] for row in conditions.rows} == {3}
-    assert [head.name for head in conditions.heads()][3:] == [
-        "training",
-        "95 % interval",
-        "test",
-        "95 % interval",
-    ]
-    assert re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", conditions.rows[0][3])
+    assert {row[2] for row in errors.rows} == {3}
+    heads = [head.name for head in errors.heads()]
+    assert heads[3:] == ["training", "95 % interval", "test", "95 % interval"]
+    assert re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", errors.rows[0][3])
+    assert re.fullmatch(r"\[−?\d+\.\d\d, \d+\.\d\d\]", errors.rows[0][4])
     assert [(row[0], row[1]) for row in verdicts.rows] == [("plain", "yes"), ("residual", "no")]
     figures = {figure.name: figure for figure in items_of(page, Figure)}
     assert set(figures) == {"error-against-depth", "curves-plain", "curves-residual"}
     assert figures["curves-plain"].y_limits == figures["curves-residual"].y_limits
     styles = [series.style for series in figures["curves-plain"].series if series.group == "plain8"]
     assert styles == ["thin-dashed"] * 3 + ["dashed"] + ["thin"] * 3 + ["line"]
-    assert {
-        series.low is not None
-        for series in figures["curves-plain"].series
-        if series.style in ("dashed", "line")
-    } == {True}
+    bold = [series for series in figures["curves-plain"].series if not is_single_run(series)]
+    assert all(series.low is not None for series in bold)
     depth = figures["error-against-depth"]
     assert [list(series.x) for series in depth.series] == [[8, 14]] * 4 * (3 + 1)
     assert [series.low is not None for series in depth.series] == [False, False, False, True] * 4
@@ -182,17 +158,16 @@ def test_a_study_has_conditions_verdicts_and_figures(study_folder, tmp_path_fact
     assert path.stat().st_size < 2_000_000
 
 
-def test_a_study_keeps_two_recipes_apart_and_says_what_is_missing(study_folder):
+def test_a_study_page_separates_two_recipes_and_names_incomplete_runs(study_folder):
     make_run(study_folder / "other", "plain8", 0, error=9.0, optimizer__lr=0.05)
     make_run(study_folder / "unfinished", "plain8", 9, complete=False)
-    found = collect(study_folder)
-    page = study_page(found)
-    conditions, *moved, verdicts = items_of(page, Table)
-    assert moved[-1].rows[0][0] == "plain8: optimizer.lr: 0.05 -> 0.1"
-    names = [str(row[0]) for row in conditions.rows]
+    page = study_page(collect(study_folder))
+    errors, *differences, verdicts = items_of(page, Table)
+    assert differences[-1].rows[0][0] == "plain8: optimizer.lr: 0.05 -> 0.1"
+    names = [str(row[0]) for row in errors.rows]
     assert sum(name.startswith("plain8 ") for name in names) == 2
     assert ("plain", "no verdict") in [(row[0], row[1]) for row in verdicts.rows]
-    assert page.facts["runs"] == "13 complete, 1 not"
+    assert page.facts["runs"] == "13 complete, 1 incomplete"
     assert any("unfinished" in str(item) for item in page.sections[0].items)
     render_html(page)
 
@@ -200,76 +175,71 @@ def test_a_study_keeps_two_recipes_apart_and_says_what_is_missing(study_folder):
 def test_one_run_is_a_study_without_intervals(tmp_path):
     make_run(tmp_path / "one", curve_of=())
     page = study_page(collect(tmp_path))
-    (conditions,) = items_of(page, Table)
-    assert [head.name for head in conditions.heads()] == [
-        "network",
-        "parameters",
-        "n",
-        "training",
-        "test",
-    ]
-    assert "one seed, so that there is no interval" in conditions.caption
+    (errors,) = items_of(page, Table)
+    heads = [head.name for head in errors.heads()]
+    assert heads == ["network", "parameters", "n", "training", "test"]
+    assert "one seed, so there is no interval" in errors.caption
     (figure,) = items_of(page, Figure)
-    assert [(series.style, len(series.x)) for series in figure.series] == [
-        ("dashed", 10),
-        ("line", 1),
-    ]
+    lengths = [(series.style, len(series.x)) for series in figure.series]
+    assert lengths == [("dashed", 10), ("line", 1)]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no complete run"):
         study_page(collect(tmp_path / "empty"))
 
 
-def test_validation_is_drawn_where_no_test_curve_was_recorded(tmp_path):
+def test_validation_error_is_drawn_if_no_test_curve_was_recorded(tmp_path):
     for seed in (0, 1):
         make_run(tmp_path / f"{seed}", seed=seed, curve_of=("validation",))
     (figure,) = items_of(study_page(collect(tmp_path)), Figure)
     assert figure.styles["line"] == "validation error, mean"
 
 
-def test_the_mean_is_taken_at_steps_that_all_seeds_have():
-    thin_0, thin_1, mean = seeds_series(
-        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g"
-    )
+def test_the_mean_is_computed_at_steps_that_all_seeds_have():
+    curves = {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}
+    thin_0, thin_1, mean = seeds_series("net", curves, group="g")
     assert (list(mean.x), list(mean.y), mean.style) == ([2], [3.0], "line")
     assert (thin_0.name, thin_1.style) == ("net, seed 0", "thin")
-    assert mean.low == pytest.approx([3.0 - 12.7062]) and mean.high == pytest.approx(
-        [3.0 + 12.7062]
-    )  # t of one degree of freedom
+    t_of_one_degree_of_freedom = 12.7062
+    assert mean.low == pytest.approx([3.0 - t_of_one_degree_of_freedom])
+    assert mean.high == pytest.approx([3.0 + t_of_one_degree_of_freedom])
     assert seeds_series("net", {0: []}, group="g") == []
-    *_, mean = seeds_series(
-        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(2, 4.0), (3, 9.0)]}, group="g", include_partial=True
-    )
+    *_, mean = seeds_series("net", curves, group="g", include_partial=True)
     assert (list(mean.x), list(mean.y)) == ([1, 2, 3], [1.0, 3.0, 9.0])
     (alone,) = seeds_series("net", {3: [(1, 1.0)]}, group="g", dashed=True)
     assert (alone.name, alone.style, alone.low) == ("net", "dashed", None)
 
 
-def test_on_a_logarithmic_axis_means_and_intervals_are_of_logarithms():
-    *_, mean = seeds_series(
-        "net", {0: [(1, 1.0), (2, 0.0)], 1: [(1, 100.0), (2, 1.0)]}, group="g", log=True
-    )
-    assert mean.y[0] == pytest.approx(10) and mean.low[0] == pytest.approx(
-        10 ** (1 - 12.7062), rel=1e-3
-    )
+def test_on_a_logarithmic_axis_means_and_intervals_are_geometric():
+    curves = {0: [(1, 1.0), (2, 0.0)], 1: [(1, 100.0), (2, 1.0)]}
+    *_, mean = seeds_series("net", curves, group="g", log=True)
+    assert mean.y[0] == pytest.approx(10)
+    assert mean.low[0] == pytest.approx(10 ** (1 - 12.7062), rel=1e-3)
     assert math.isnan(mean.y[1])  # 0 has no logarithm
 
 
 def test_a_mean_has_a_gap_where_a_seed_diverged():
-    *_, mean = seeds_series(
-        "net", {0: [(1, 1.0), (2, 2.0)], 1: [(1, 2.0), (2, math.nan)]}, group="g"
-    )
+    curves = {0: [(1, 1.0), (2, 2.0)], 1: [(1, 2.0), (2, math.nan)]}
+    *_, mean = seeds_series("net", curves, group="g")
     assert mean.y[0] == 1.5
     assert math.isnan(mean.y[1])
     assert math.isnan(mean.low[1])
-    one, mean = seeds_series("net", {0: [(1, 1.0)], 1: None}, group="g")
-    assert (one.style, mean.name) == ("thin", "net, mean of 2 seeds") and math.isnan(mean.y[0])
+    single, mean = seeds_series("net", {0: [(1, 1.0)], 1: None}, group="g")
+    assert (single.style, mean.name) == ("thin", "net, mean of 2 seeds")
+    assert math.isnan(mean.y[0])
+
+
+def test_the_note_on_shading_names_the_number_of_seeds():
+    assert interval_note(1) == ""
+    assert "95 % confidence interval of the mean (4 seeds)" in interval_note(4)
+    assert "(3 to 5 seeds)" in interval_note(5, 3) and "geometric" not in interval_note(4)
+    assert "geometric" in interval_note(4, log=True)
 
 
 def test_many_training_lines_are_averaged_by_epoch():
-    records = [
-        {"kind": "train", "step": s, "epoch": s / 10, "loss": float(s % 10 or 10)}
-        for s in range(1, 201)
-    ]
+    records = []
+    for step in range(1, 201):
+        loss = float(step % 10 or 10)
+        records.append({"kind": "train", "step": step, "epoch": step / 10, "loss": loss})
     averaged = curve(records, "train", "loss")
     assert len(averaged) == 20
     assert averaged[0] == (5.5, 5.5)
@@ -280,11 +250,11 @@ def test_many_training_lines_are_averaged_by_epoch():
     ("seconds", "text"),
     [(0.5, "0.5 s"), (59.4, "59.4 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
-def test_durations_read_well(seconds, text):
+def test_durations_have_at_most_two_units(seconds, text):
     assert format_duration(seconds) == text
 
 
-def test_a_foreign_result_is_refused_in_one_line(tmp_path):
+def test_a_truncated_result_is_refused(tmp_path):
     run = make_run(tmp_path / "run")
     before = copy.deepcopy(run.recipe)
     (run.path / "result.json").write_text("{")

@@ -1,4 +1,7 @@
-"""Reports: figures, tables and one-file HTML pages from plain data. Knows nothing of torch; matplotlib is imported when drawn."""
+"""Reports: figures, tables and self-contained HTML pages, made from plain data.
+
+This package does not import torch. matplotlib is imported only when a figure is drawn.
+"""
 
 from reslearn.report.content import (
     Cell,
@@ -11,7 +14,6 @@ from reslearn.report.content import (
     Forest,
     HeatMap,
     Item,
-    Number,
     Page,
     Panels,
     Section,
@@ -39,7 +41,6 @@ __all__ = [
     "HeatMap",
     "Item",
     "LayerGroup",
-    "Number",
     "Page",
     "Panels",
     "Section",

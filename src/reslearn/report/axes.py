@@ -1,7 +1,7 @@
-"""Axes of a figure: range, ticks and their labels, shared by the inline SVG and the PNG so that both show the same picture.
+"""Axes of a figure: range, ticks and tick labels, shared by the inline SVG and the PNG file.
 
-Place in the paper: iterations are labeled as there (10k, 20k), depths by the depths themselves (20, 32, 44, 56).
-A fraction is a place on an axis: 0 at its low end, 1 at its high end.
+Iterations are labeled as in the paper (10k, 20k), and depths are labeled by themselves (20, 32).
+A fraction is a position on an axis: 0 at the low end, 1 at the high end.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from reslearn.report.content import Figure
 
 NUM_TICKS = 6
 NUM_MARKED_POINTS = 24
-"""Series up to this long have a marker at every point; longer ones at a few, so that a curve stays a curve."""
+"""Series up to this length have a marker at every point; longer series have only a few markers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis. `ticks` are values, `labels` their texts."""
+    """One axis with its ticks: their values and their labels."""
 
     low: float
     high: float
@@ -29,7 +29,10 @@ class Axis:
     log: bool = False
 
     def fraction(self, value: float) -> float:
-        """Where `value` lies, 0..1 within the axis; NaN for what cannot be drawn (not finite, or no logarithm)."""
+        """Return the position of `value`, which is between 0 and 1 within the axis.
+
+        The result is NaN for a value that is not finite or has no logarithm on a log axis.
+        """
         if not math.isfinite(value) or (self.log and value <= 0):
             return math.nan
         if self.log:
@@ -38,51 +41,68 @@ class Axis:
 
 
 def x_axis(figure: Figure) -> Axis:
-    """From the first to the last x (from 0 where that is near); short series get a little room and, where they fit, ticks at the points."""
-    values = sorted({x for series in figure.series for x in series.x if math.isfinite(x)})
+    """Return the horizontal axis, from the first to the last x.
+
+    The axis of a long series starts at 0 if the first x is near 0. The axis of a short series has
+    a small margin on both sides, and ticks at the points if there is room for their labels.
+    """
+    all_x = itertools.chain.from_iterable(series.x for series in figure.series)
+    values = sorted({x for x in all_x if math.isfinite(x)})
     low, high = _span(values)
-    marked = all(len(series.x) <= NUM_MARKED_POINTS for series in figure.series)
-    if marked:
-        room = 0.04 * (high - low)
-        low, high = low - room, high + room
-        gaps = [b - a for a, b in itertools.pairwise(values)]
-        if 0 < len(values) <= 10 and all(gap >= 0.07 * (high - low) for gap in gaps):
+    if all(len(series.x) <= NUM_MARKED_POINTS for series in figure.series):
+        margin = 0.04 * (high - low)
+        low, high = low - margin, high + margin
+        min_gap = 0.07 * (high - low)
+        has_room = all(high - low >= min_gap for low, high in itertools.pairwise(values))
+        if 0 < len(values) <= 10 and has_room:
             return Axis(low, high, tuple(values), _labels(values))
     elif 0 < low <= 0.1 * high:
         low = 0.0
-    whole = all(value == round(value) for value in values)  # there is no layer 2.5
-    ticks = [tick for tick in _nice_ticks(low, high, whole=whole) if low <= tick <= high]
+    # Integer values are layers or steps, so a tick at 2.5 would have no meaning.
+    integers_only = all(value == round(value) for value in values)
+    ticks = _ticks_within(low, high, integers_only=integers_only)
     return Axis(low, high, tuple(ticks), _labels(ticks))
 
 
 def y_axis(figure: Figure) -> Axis:
-    """Around all values and most of the bands, from zero where that wastes no room; cut to `y_limits` where given."""
-    points = [point for series in figure.series for point in series.points()]
-    values = [y for _, y, _, _ in points if math.isfinite(y)]
-    bounds = [bound for _, _, low, high in points for bound in (low, high) if math.isfinite(bound)]
+    """Return the vertical axis: `y_limits` if given, else all values and most of the bands."""
+    values: list[float] = []
+    bounds: list[float] = []
+    for series in figure.series:
+        for _, y, low, high in series.points():
+            values.append(y)
+            bounds += [low, high]
+    values = [value for value in values if math.isfinite(value)]
+    bounds = [bound for bound in bounds if math.isfinite(bound)]
     if figure.y_log:
-        return _log_axis(
-            figure, [v for v in values if v > 0], [bound for bound in bounds if bound > 0]
-        )
+        positive_values = [value for value in values if value > 0]
+        positive_bounds = [bound for bound in bounds if bound > 0]
+        return _log_axis(figure, positive_values, positive_bounds)
     return linear_axis(values, bounds, figure.y_limits)
 
 
 def linear_axis(
     values: list[float], bounds: list[float], limits: tuple[float, float] | None = None
 ) -> Axis:
-    """Around all of `values` and most of their `bounds`, all finite, or from one of `limits` to the other."""
+    """Return a linear axis that contains all values and most of their bounds.
+
+    Args:
+        values: Finite values.
+        bounds: Finite ends of intervals. The interval of two seeds can be wider than the whole
+            figure, so bounds extend the range of the values by at most half on each side.
+        limits: Replace the computed range.
+    """
     if limits is not None:
         low, high = limits
     else:
         low, high = _span(values)
-        # The interval of two seeds can be wider than the whole figure: bands widen the axis, but never flatten the curves.
         reach = 0.5 * (high - low)
         low, high = max(min([low, *bounds]), low - reach), min(max([high, *bounds]), high + reach)
         low = max(low, 0.0) if min(values, default=0.0) >= 0 else low
         from_zero = 0 <= low <= 0.45 * high
-        room = 0.04 * (high - low)
-        low, high = 0.0 if from_zero else low - room, high + room
-    ticks = [tick for tick in _nice_ticks(low, high) if low <= tick <= high]
+        margin = 0.04 * (high - low)
+        low, high = 0.0 if from_zero else low - margin, high + margin
+    ticks = _ticks_within(low, high)
     return Axis(low, high, tuple(ticks), _labels(ticks))
 
 
@@ -90,64 +110,78 @@ def _log_axis(figure: Figure, values: list[float], bounds: list[float]) -> Axis:
     low, high = figure.y_limits or (min(values, default=1.0), max(values, default=10.0))
     if figure.y_limits is None:
         reach = math.sqrt(high / low)
-        low, high = (
-            max(min([low, *bounds]), low / reach) / 1.15,
-            min(max([high, *bounds]), high * reach) * 1.15,
-        )
+        lowest = max(min([low, *bounds]), low / reach)
+        highest = min(max([high, *bounds]), high * reach)
+        low, high = lowest / 1.15, highest * 1.15
     num_decades = math.log10(high / low)
     every = max(1, math.ceil(num_decades / NUM_TICKS))
     first, last = math.floor(math.log10(low) / every) * every, math.ceil(math.log10(high))
     factors = (1, 2, 5) if num_decades < 3 else (1,)
-    ticks = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
+    powers = range(first, last + 1, every)
+    ticks = [factor * 10.0**power for power, factor in itertools.product(powers, factors)]
     ticks = [tick for tick in ticks if low <= tick <= high] or [low, high]
     return Axis(low, high, tuple(ticks), _log_labels(ticks), log=True)
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:
-    present = list(values)
-    low, high = min(present, default=0.0), max(present, default=1.0)
+    """Return the range of the values, widened if it is empty or a single value."""
+    finite = list(values)
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
-        room = abs(low) / 2 or 0.5
-        return low - room, high + room
+        margin = abs(low) / 2 or 0.5
+        return low - margin, high + margin
     return low, high
 
 
-def _nice_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten that enclose [low, high], about NUM_TICKS of them; no 2.5 where `whole`."""
-    rough = (high - low) / (NUM_TICKS - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    factors = (1, 2, 5, 10) if whole and power <= 1 else (1, 2, 2.5, 5, 10)
-    step = next(factor * power for factor in factors if factor * power >= rough * 0.999)
+def _ticks_within(low: float, high: float, *, integers_only: bool = False) -> list[float]:
+    """Return about NUM_TICKS multiples of 1, 2, 2.5 or 5 times a power of ten in [low, high]."""
+    min_step = (high - low) / (NUM_TICKS - 1)
+    power = 10.0 ** math.floor(math.log10(min_step))
+    factors = (1, 2, 5, 10) if integers_only and power <= 1 else (1, 2, 2.5, 5, 10)
+    step = next(factor * power for factor in factors if factor * power >= min_step * 0.999)
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [index * step for index in range(start, stop + 1)]
+    ticks = [index * step for index in range(start, stop + 1)]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def _labels(ticks: Iterable[float]) -> tuple[str, ...]:
-    """Texts with as many decimals as the ticks need, thousands as k and millions as M, and a true minus sign."""
+    """Return texts with as many decimals as needed; thousands are k, millions are M."""
     values = list(ticks)
-    largest = max((abs(v) for v in values), default=0.0)
-    unit, suffix = (1e6, "M") if largest >= 2e6 else (1e3, "k") if largest >= 1e4 else (1.0, "")
+    largest = max((abs(value) for value in values), default=0.0)
     if largest and (largest < 1e-4 or largest >= 1e10):
-        return tuple(f"{v:.3g}".replace("-", "\N{MINUS SIGN}") for v in values)
-    scaled = [v / unit for v in values]
-    decimals = next(
-        (d for d in range(9) if all(abs(round(v, d) - v) <= 1e-6 * largest / unit for v in scaled)),
-        9,
-    )
-    texts = [f"{v:.{decimals}f}" + (suffix if v else "") for v in scaled]
-    return tuple(
-        ("0" if float(text.rstrip("kM")) == 0 else text).replace("-", "\N{MINUS SIGN}")
-        for text in texts
-    )
+        return tuple(_with_minus_sign(f"{value:.3g}") for value in values)
+    unit, suffix = 1.0, ""
+    if largest >= 2e6:
+        unit, suffix = 1e6, "M"
+    elif largest >= 1e4:
+        unit, suffix = 1e3, "k"
+    scaled = [value / unit for value in values]
+    decimals = _needed_decimals(scaled, tolerance=1e-6 * largest / unit)
+    labels = []
+    for value in scaled:
+        digits = f"{value:.{decimals}f}"
+        labels.append("0" if float(digits) == 0 else _with_minus_sign(digits + suffix))
+    return tuple(labels)
+
+
+def _needed_decimals(values: list[float], tolerance: float) -> int:
+    for decimals in range(9):
+        if all(abs(round(value, decimals) - value) <= tolerance for value in values):
+            return decimals
+    return 9
+
+
+def _with_minus_sign(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _log_labels(ticks: list[float]) -> tuple[str, ...]:
     if min(ticks) >= 1e-3 and max(ticks) < 1e5:
         return tuple(f"{value:.4g}" for value in ticks)
-    return tuple(_power(value) for value in ticks)
+    return tuple(_power_of_ten(value) for value in ticks)
 
 
-def _power(value: float) -> str:
+def _power_of_ten(value: float) -> str:
     if value == 1:
         return "1"
     superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

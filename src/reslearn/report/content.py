@@ -1,9 +1,10 @@
-"""What a page is made of: plain frozen values, no drawing and no HTML.
+"""Elements of a page as plain frozen values, without drawing and without HTML.
 
-Place in the paper: figures 1, 4 and 6 are curves with thin dashed training error and bold test error, figure 7 is lines
-over layers, tables 2 to 6 are conditions with errors. A `Figure` and a `Table` say just that; `markup`, `svg`, `heat` and
-`png` draw them.
-Legend: a series has N points, x and y of length N; a NaN or infinite value is a gap, never a zero.
+Figures 1, 4 and 6 of the paper are curves: training error is thin and dashed, test error is bold.
+Figure 7 shows lines over layers, and tables 2 to 6 list networks with their errors. `Figure` and
+`Table` describe such elements; the modules `markup`, `svg`, `heat`, `forest` and `png` draw them.
+
+A NaN or infinite value is a gap in a curve, never a zero.
 """
 
 from __future__ import annotations
@@ -30,25 +31,22 @@ VerdictOutcome = Literal[
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def _numbers(values: Iterable[float | None], where: str) -> tuple[float, ...]:
-    try:
-        return tuple(math.nan if value is None else float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: every value must be a number or None ({error})") from None
-
-
-def _check_name(name: str) -> None:
-    if not FILE_NAME.fullmatch(name):
-        raise ValueError(
-            f"figure name {name!r}: it names files, so use a-z, 0-9, - and _ only, at most 64"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve. `style`: "line" is bold (the paper's test error), "dashed" thin and dashed (training error), "thin" and
-    "thin-dashed" one of several runs behind a mean of either. Series of one `group` (default: the name) share a color, a
-    marker and a legend entry. `low` and `high` bound an interval drawn as a band. Raises ValueError where lengths differ.
+    """One curve of a figure.
+
+    Args:
+        name: Name of the curve in the hover text and in the CSV file.
+        x: N positions.
+        y: N values; None, NaN and infinity are gaps.
+        style: "line" is bold (the paper's test error). "dashed" is thin and dashed (training
+            error). "thin" and "thin-dashed" are single runs behind the mean of several runs.
+        group: Series of one group share a color, a marker and a legend entry. Default: `name`.
+        low: N lower ends of an interval, drawn as a band; only together with `high`.
+        high: N upper ends of the interval.
+
+    Raises:
+        ValueError: If the lengths differ, the style is unknown, or a value is not a number.
     """
 
     name: str
@@ -60,39 +58,46 @@ class Series:
     high: Sequence[float | None] | None = None
 
     def __post_init__(self) -> None:
+        label = f"series {self.name!r}"
         if self.style not in get_args(Style):
             raise ValueError(
-                f"series {self.name!r}: style {self.style!r} is not one of {', '.join(get_args(Style))}"
+                f"{label}: style {self.style!r} is not one of {', '.join(get_args(Style))}"
             )
         if (self.low is None) != (self.high is None):
-            raise ValueError(
-                f"series {self.name!r}: low and high belong together, only one was given"
-            )
+            raise ValueError(f"{label}: low and high belong together; pass both or neither")
         for key in ("x", "y", "low", "high"):
-            if getattr(self, key) is not None:
-                object.__setattr__(
-                    self, key, _numbers(getattr(self, key), f"series {self.name!r}, {key}")
-                )
-        for key in ("y", "low", "high"):
             values = getattr(self, key)
-            if values is not None and len(values) != len(self.x):
-                raise ValueError(
-                    f"series {self.name!r}: {len(self.x)} x values but {len(values)} of {key}"
-                )
+            if values is None:
+                continue
+            numbers = _to_floats(values, f"{label}, {key}")
+            object.__setattr__(self, key, numbers)
+            if len(numbers) != len(self.x):
+                raise ValueError(f"{label}: {len(self.x)} x values but {len(numbers)} of {key}")
         if not self.group:
             object.__setattr__(self, "group", self.name)
 
     def points(self) -> list[tuple[float, float, float, float]]:
-        """(x, y, low, high) a point, NaN where there is nothing. Numbers only: what the drawings and the CSV are made from."""
-        nothing = (math.nan,) * len(self.x)
-        return list(zip(self.x, self.y, self.low or nothing, self.high or nothing, strict=True))  # type: ignore[arg-type]
+        """Return (x, y, low, high) for each point, with NaN for a missing value."""
+        missing = (math.nan,) * len(self.x)
+        low, high = self.low or missing, self.high or missing
+        return list(zip(self.x, self.y, low, high, strict=True))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Curves over one pair of axes. `name` becomes figures/NAME.png and .csv, so only a-z, 0-9, - and _ are allowed.
-    `styles` says what a style stands for here, e.g. {"line": "test error", "dashed": "training error"}; it makes a key
-    that switches all series of a style on and off. `y_limits` cuts, it does not rescale the numbers.
+    """Curves over one pair of axes.
+
+    Args:
+        name: Becomes figures/NAME.png and figures/NAME.csv, so only a-z, 0-9, - and _ are allowed.
+        title: Title of the figure.
+        caption: Text below the figure.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis.
+        series: The curves.
+        y_log: Whether the vertical axis is logarithmic.
+        y_limits: Visible range of the vertical axis. Values outside are cut off, not rescaled.
+        styles: Meaning of each style, e.g. {"line": "test error", "dashed": "training error"}.
+            The legend then has one button per style, which shows or hides its curves.
     """
 
     name: str
@@ -107,23 +112,36 @@ class Figure:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if self.y_limits is not None:
-            low, high = self.y_limits
-            if not low < high or (self.y_log and low <= 0):
-                raise ValueError(
-                    f"figure {self.name!r}: y_limits {self.y_limits} must rise"
-                    + (" and be above 0" if self.y_log else "")
-                )
+        if self.y_limits is None:
+            return
+        low, high = self.y_limits
+        if not low < high or (self.y_log and low <= 0):
+            condition = "must rise and be above 0" if self.y_log else "must rise"
+            raise ValueError(f"figure {self.name!r}: y_limits {self.y_limits} {condition}")
 
     def groups(self) -> list[str]:
-        """Groups in order of first appearance: the n-th has the n-th color and marker, in the page and in the PNG."""
+        """Return the groups in order of first appearance, which decides color and marker."""
         return list(dict.fromkeys(series.group for series in self.series))
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """Values over a grid, as shades: values[row][column] stands at y[row] and x[column]; None or NaN leaves its cell empty. `name` is as a
-    figure's. `log` shades by the logarithm of the values, which must then be above 0. Raises ValueError where lengths differ.
+    """Values over a grid, drawn as shades of one color.
+
+    Args:
+        name: File name, as in `Figure`.
+        title: Title of the heat map.
+        caption: Text below the heat map.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis.
+        value_label: Name of the values.
+        x: Positions of the columns.
+        y: Positions of the rows, from bottom to top.
+        values: values[row][column] belongs to y[row] and x[column]. None and NaN are empty cells.
+        log: Whether shades follow the logarithm of the values, which must then be above 0.
+
+    Raises:
+        ValueError: If the lengths differ, or if a value has no logarithm.
     """
 
     name: str
@@ -139,25 +157,32 @@ class HeatMap:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        object.__setattr__(
-            self, "values", tuple(_numbers(row, f"heat map {self.name!r}") for row in self.values)
-        )
-        if len(self.values) != len(self.y) or any(len(row) != len(self.x) for row in self.values):
+        label = f"heat map {self.name!r}"
+        rows = tuple(_to_floats(row, label) for row in self.values)
+        object.__setattr__(self, "values", rows)
+        if len(rows) != len(self.y) or any(len(row) != len(self.x) for row in rows):
             raise ValueError(
-                f"heat map {self.name!r}: {len(self.y)} rows of {len(self.x)} values are needed, one for each y and x"
+                f"{label}: {len(self.y)} rows of {len(self.x)} values are needed, "
+                "one for each y and x"
             )
-        if self.log and any(
-            value is not None and value <= 0 for row in self.values for value in row
-        ):
-            raise ValueError(
-                f"heat map {self.name!r}: every value must be above 0 to have a logarithm"
-            )
+        if self.log:
+            for row in rows:
+                if any(value <= 0 for value in row):
+                    raise ValueError(f"{label}: every value must be above 0 to have a logarithm")
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A row of a forest plot: what was changed, the `values` of every seed, their mean and its interval (NaN: there is none), and whether a
-    rule `decided` that the effect is there."""
+    """One row of a forest plot.
+
+    Args:
+        name: The change whose effect was measured.
+        values: The effect for each seed.
+        mean: Mean over seeds; NaN if there is none.
+        low: Lower end of the interval of the mean; NaN if there is none.
+        high: Upper end of the interval.
+        decided: Whether a rule decided that the effect exists.
+    """
 
     name: str
     values: Sequence[float]
@@ -169,8 +194,16 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Effects below each other over one axis with 0 in it, as clinical trials are compared. `name` is as a figure's; effects within
-    `margin` of 0 are as good as none, which is shaded."""
+    """Effects in rows over one axis that contains 0, as clinical trials are compared.
+
+    Args:
+        name: File name, as in `Figure`.
+        title: Title of the plot.
+        caption: Text below the plot.
+        x_label: Name of the axis.
+        effects: The rows.
+        margin: Effects within `margin` of 0 count as negligible; this range is shaded.
+    """
 
     name: str
     title: str
@@ -188,40 +221,40 @@ Drawing = Figure | HeatMap | Forest
 
 @dataclass(frozen=True, slots=True)
 class Panels:
-    """Figures side by side where there is room, as in the paper's figures 1, 4 and 6; below each other on a phone."""
+    """Figures side by side on a wide screen and below each other on a phone."""
 
     figures: Sequence[Drawing]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of an experiment as a table cell: a symbol, a word and a color, so that no reader needs the color."""
+    """The outcome of an experiment as a table cell: a symbol, a word and a color.
+
+    The symbol and the word carry the meaning, so that no reader depends on the color.
+    """
 
     outcome: VerdictOutcome
     note: str = ""
 
     def __post_init__(self) -> None:
         if self.outcome not in get_args(VerdictOutcome):
-            raise ValueError(
-                f"verdict {self.outcome!r} is not one of: {', '.join(get_args(VerdictOutcome))}"
-            )
+            outcomes = ", ".join(get_args(VerdictOutcome))
+            raise ValueError(f"verdict {self.outcome!r} is not one of: {outcomes}")
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number with a format of its own, where the column's does not do."""
-
-    value: float
-    format: str
-
-
-Cell = str | int | float | None | Verdict | Number
+Cell = str | int | float | None | Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's head. `format` is a format specification for its numbers (".2f"); `numeric` aligns text such as
-    "8.75 ± 0.16" to the right as numbers are, default: when every cell is a number."""
+    """The head of a table column.
+
+    Args:
+        name: Text of the head.
+        format: Format specification of the numbers in the column, such as ".2f".
+        numeric: Whether cells are aligned to the right, also for text such as "8.75 ± 0.16".
+            By default True if every cell is a number.
+    """
 
     name: str
     format: str = ""
@@ -230,8 +263,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under columns; the first cell of a row names it. Columns may be given as plain names. Raises ValueError where
-    a row has not one cell a column."""
+    """Rows under columns. The first cell of a row is the name of the row.
+
+    Raises:
+        ValueError: If a row does not have one cell per column.
+    """
 
     caption: str
     columns: Sequence[Column | str]
@@ -241,33 +277,25 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(
-                    f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(row)} cells: {list(row)!r}"
+                    f"table {self.caption!r}: {len(self.columns)} columns but a row of "
+                    f"{len(row)} cells: {list(row)!r}"
                 )
 
     def heads(self) -> list[Column]:
-        """Every column as a `Column`, with `numeric` decided."""
-        heads = [
-            column if isinstance(column, Column) else Column(column) for column in self.columns
-        ]
-        cells = list(zip(*self.rows, strict=True)) or [()] * len(heads)
-        return [
-            Column(
-                head.name,
-                head.format,
-                _all_numbers(column) if head.numeric is None else head.numeric,
-            )
-            for head, column in zip(heads, cells, strict=True)
-        ]
-
-
-def _all_numbers(cells: Sequence[Cell]) -> bool:
-    present = [cell for cell in cells if cell is not None]
-    return bool(present) and all(isinstance(cell, int | float | Number) for cell in present)
+        """Return every column as a `Column` whose `numeric` is True or False."""
+        heads = []
+        for index, column in enumerate(self.columns):
+            head = column if isinstance(column, Column) else Column(column)
+            numeric = head.numeric
+            if numeric is None:
+                numeric = _all_numbers([row[index] for row in self.rows])
+            heads.append(Column(head.name, head.format, numeric))
+        return heads
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Short label and value pairs (device, time, seeds), set as a list of definitions."""
+    """Short pairs of label and value (device, time, seeds), set as a list of definitions."""
 
     rows: Mapping[str, str]
     caption: str = ""
@@ -275,7 +303,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Commands or a file, word for word, in a box that scrolls."""
+    """Commands or the text of a file, printed verbatim in a box that scrolls."""
 
     text: str
     caption: str = ""
@@ -286,7 +314,10 @@ Item = str | Drawing | Panels | Diagram | Table | Facts | Code
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A headed part of a page: text (blank lines part paragraphs, `backticks` set code), then its items in order."""
+    """A part of a page with a heading: its text, then its items in order.
+
+    Blank lines in the text separate paragraphs, and `backticks` mark code.
+    """
 
     title: str
     text: str = ""
@@ -295,28 +326,63 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole page. `facts` stand under the title: the circumstances a reader needs before any number."""
+    """A complete page.
+
+    Args:
+        title: Title of the page.
+        subtitle: The result of the page in one sentence.
+        sections: The parts of the page.
+        facts: Data, device, time and the like, listed above the sections.
+        lead: The picture that shows the result. It is directly below the subtitle, so that readers
+            see it without scrolling, also on a phone.
+    """
 
     title: str
     subtitle: str = ""
     sections: Sequence[Section] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    lead: Drawing | Panels | None = None
 
     def figures(self) -> list[Drawing]:
-        """All figures in order. Raises ValueError where two would write the same files."""
-        found: list[Drawing] = []
-        for item in (item for section in self.sections for item in section.items):
-            found += (
-                [item]
-                if isinstance(item, Drawing)
-                else list(item.figures)
-                if isinstance(item, Panels)
-                else []
-            )
-        names = [figure.name for figure in found]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        """Return all figures in order.
+
+        Raises:
+            ValueError: If two figures have the same name and would write the same files.
+        """
+        items: list[Item] = [] if self.lead is None else [self.lead]
+        for section in self.sections:
+            items += section.items
+        figures: list[Drawing] = []
+        for item in items:
+            if isinstance(item, Panels):
+                figures += item.figures
+            elif isinstance(item, Drawing):
+                figures.append(item)
+        names = [figure.name for figure in figures]
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
             raise ValueError(
-                f"page {self.title!r}: two figures named {', '.join(twice)} would write the same files"
+                f"page {self.title!r}: two figures named {', '.join(duplicates)} would write "
+                "the same files; give each figure its own name"
             )
-        return found
+        return figures
+
+
+def _to_floats(values: Iterable[float | None], label: str) -> tuple[float, ...]:
+    try:
+        return tuple(math.nan if value is None else float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{label}: every value must be a number or None ({error})") from None
+
+
+def _check_name(name: str) -> None:
+    if not FILE_NAME.fullmatch(name):
+        raise ValueError(
+            f"figure name {name!r} becomes a file name: use only a-z, 0-9, - and _, "
+            "at most 64 characters, and begin with a letter or digit"
+        )
+
+
+def _all_numbers(cells: Sequence[Cell]) -> bool:
+    numbers = [cell for cell in cells if cell is not None]
+    return bool(numbers) and all(isinstance(cell, int | float) for cell in numbers)

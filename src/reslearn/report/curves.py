@@ -1,8 +1,11 @@
-"""Lines of metrics.jsonl to curves: one run's, and several seeds' as pale lines behind their mean and its interval.
+"""Curves from the lines of metrics.jsonl: one run, or several seeds with their mean and interval.
 
-Place in the paper: figures 1, 4 and 6. Training error is that of the running batches, as there; it is averaged over about an
-epoch, and drawn at its middle, so that a curve can be read.
-Legend: a curve is a list of (step, value), steps rising; of other figures, of (place across, value).
+The figures follow figures 1, 4 and 6 of the paper. As there, training error is measured on the
+running batches. It is averaged over about one epoch and drawn at the middle of the epoch, so that
+the curve is readable.
+
+A curve is a list of (step, value) pairs with rising steps. In other figures, the first number is
+another position on the horizontal axis.
 """
 
 from __future__ import annotations
@@ -20,29 +23,27 @@ Curve = Sequence[tuple[float, float]]
 Record = Mapping[str, Any]
 
 NUM_SINGLE_POINTS = 60
-"""Up to so many training lines are drawn as they are; more are averaged over whole epochs."""
+"""Up to this many training lines are drawn unchanged; more lines are averaged over epochs."""
+MIN_EPOCHS = 8
+"""Fewer epochs than this would leave too few points, so the lines are drawn unchanged."""
 
 
 def curve(records: Iterable[Record], kind: str, key: str) -> Curve:
-    """`key` of the records of one kind; training lines averaged by epoch where there are many. What has no number is a gap."""
-    chosen = [record for record in records if record.get("kind") == kind and key in record]
-    if kind != "train" or len(chosen) <= NUM_SINGLE_POINTS:
-        return [(int(record["step"]), _number(record[key])) for record in chosen]
-    epochs = itertools.groupby(chosen, key=lambda record: math.ceil(record["epoch"] - 1e-6))
+    """Return the values of `key` in the records of one kind; None becomes NaN.
+
+    Many training lines are averaged by epoch.
+    """
+    lines = [record for record in records if record.get("kind") == kind and key in record]
+    points = [(int(line["step"]), _to_float(line[key])) for line in lines]
+    if kind != "train" or len(lines) <= NUM_SINGLE_POINTS:
+        return points
     averaged = []
-    for _, group in epochs:
-        one = list(group)
-        averaged.append(
-            (
-                statistics.fmean(int(record["step"]) for record in one),
-                statistics.fmean(_number(record[key]) for record in one),
-            )
-        )
-    return (
-        averaged
-        if len(averaged) >= 8
-        else [(int(record["step"]), _number(record[key])) for record in chosen]
-    )
+    for _, group in itertools.groupby(lines, key=lambda line: math.ceil(line["epoch"] - 1e-6)):
+        epoch_lines = list(group)
+        step = statistics.fmean(int(line["step"]) for line in epoch_lines)
+        value = statistics.fmean(_to_float(line[key]) for line in epoch_lines)
+        averaged.append((step, value))
+    return averaged if len(averaged) >= MIN_EPOCHS else points
 
 
 def seeds_series(
@@ -54,77 +55,91 @@ def seeds_series(
     include_partial: bool = False,
     log: bool = False,
 ) -> list[Series]:
-    """Curves by seed as series: each seed pale behind their mean, bold or dashed, and its 95 % interval; one seed is its own mean.
+    """Return one pale series per seed and a series of their mean with its 95 % interval.
 
-    The mean is taken at the places that all seeds have, or `include_partial`, at those that any has. The interval is Student's, at each place by
-    itself, as wide as so few seeds make it; for a `log` axis of the logarithms, so that the mean is geometric. Where a seed has no number
-    (nan), and wherever one was lost altogether (None), is a gap: the mean of the others would flatter.
+    A single seed gives one series, which is its own mean. The interval is Student's t interval,
+    computed at each point separately. The mean has a gap where a seed has no number (NaN), and
+    everywhere if a seed was lost (None): the mean of the other seeds would be too optimistic.
+
+    Args:
+        name: Name of the network, to which the seed or "mean of N seeds" is appended.
+        curves: The curve of each seed; None for a run that was lost.
+        group: Group of all series (color, marker and legend entry).
+        dashed: Whether the curves are training errors, which are dashed.
+        include_partial: Whether the mean includes positions that only some seeds have.
+        log: Whether the axis is logarithmic. Then the mean is geometric, and the interval is
+            computed from the logarithms.
     """
-    present = {seed: dict(points) for seed, points in sorted(curves.items()) if points}
-    if not present:
+    points_by_seed = {seed: dict(points) for seed, points in sorted(curves.items()) if points}
+    if not points_by_seed:
         return []
-    places = sorted(
-        (set.union if include_partial else set.intersection)(*map(set, present.values()))
-    )
+    combine = set.union if include_partial else set.intersection
+    positions = sorted(combine(*(set(points) for points in points_by_seed.values())))
     lost = [math.nan] * sum(points is None for points in curves.values())
-    means = [
-        _mean([*lost, *(points[x] for points in present.values() if x in points)], log=log)
-        for x in places
-    ]
+    means = []
+    for x in positions:
+        values = [points[x] for points in points_by_seed.values() if x in points]
+        means.append(_mean_and_interval([*lost, *values], log=log))
     bold: Style = "dashed" if dashed else "line"
-    if len(present) == 1 and not lost:
-        return [Series(name, places, [mean for mean, _, _ in means], bold, group)]
+    if len(points_by_seed) == 1 and not lost:
+        return [Series(name, positions, [mean for mean, _, _ in means], bold, group)]
     pale: Style = "thin-dashed" if dashed else "thin"
-    singles = [
-        Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group)
-        for seed, points in present.items()
-    ]
-    middle, low, high = zip(*means, strict=True) if means else ((), (), ())
-    return [
-        *singles,
-        Series(
-            f"{name}, mean of {len(lost) + len(present)} seeds",
-            places,
-            middle,
-            bold,
-            group,
-            low,
-            high,
-        ),
-    ]
+    series = []
+    for seed, points in points_by_seed.items():
+        series.append(Series(f"{name}, seed {seed}", [*points], [*points.values()], pale, group))
+    mean, low, high = zip(*means, strict=True) if means else ((), (), ())
+    mean_name = f"{name}, mean of {len(lost) + len(points_by_seed)} seeds"
+    series.append(Series(mean_name, positions, mean, bold, group, low, high))
+    return series
 
 
-def _mean(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:
-    """The mean, and both ends of its interval; nan for what there is not."""
-    if not all(math.isfinite(value) and (value > 0 or not log) for value in values):
-        return math.nan, math.nan, math.nan
-    found = summary([math.log(value) for value in values] if log else values)
-    low, high = found.interval or (math.nan, math.nan)
-    if log:
-        return math.exp(found.mean), math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
-    return found.mean, low, high
+def interval_note(*num_seeds: int, log: bool = False) -> str:
+    """Return the sentences of a caption that explain the shading, with a space before them.
 
-
-def interval_note(num_seeds: int, *, log: bool = False) -> str:
-    """For captions, from the space on: what a band is, where there are any."""
-    said = " Bands are 95 % intervals of the mean over seeds, each point's by itself, cut at the axis; dotted where that is dashed."
-    return (
-        (said + (" Means are geometric, as the axis is." if log else "")) if num_seeds > 1 else ""
+    Args:
+        num_seeds: The number of seeds, or the numbers of seeds of several networks.
+        log: Whether the vertical axis is logarithmic, so that means are geometric.
+    """
+    if max(num_seeds, default=0) < 2:
+        return ""
+    note = (
+        f" Shading: 95 % confidence interval of the mean ({range_text(num_seeds)} seeds), computed at each point"
+        " and cut off at the axis. Dashed curves have a dotted outline instead."
     )
+    return note + " Means are geometric, to match the logarithmic axis." * log
+
+
+def range_text(numbers: Sequence[int]) -> str:
+    """Return "4" if all numbers are 4, or "1 to 3" for their range."""
+    smallest, largest = min(numbers), max(numbers)
+    return f"{largest}" if smallest == largest else f"{smallest} to {largest}"
 
 
 def error_styles(num_seeds: int, evaluated: str = "test") -> dict[Style, str]:
-    """What the strokes stand for where training and `evaluated` error share a figure, with a key for single seeds where there are
-    several."""
-    means: dict[Style, str] = {"dashed": "training error", "line": f"{evaluated} error"}
+    """Return the meaning of each style in a figure of training and `evaluated` error.
+
+    Several seeds add the styles of single seeds.
+    """
     if num_seeds < 2:
-        return means
-    singles: dict[Style, str] = {
+        return {"dashed": "training error", "line": f"{evaluated} error"}
+    return {
+        "dashed": "training error, mean",
+        "line": f"{evaluated} error, mean",
         "thin-dashed": "training error, each seed",
         "thin": f"{evaluated} error, each seed",
     }
-    return {style: f"{said}, mean" for style, said in means.items()} | singles
 
 
-def _number(value: Any) -> float:
+def _mean_and_interval(values: Sequence[float], *, log: bool) -> tuple[float, float, float]:
+    """Return the mean and both ends of its interval; NaN for numbers that do not exist."""
+    if not all(math.isfinite(value) and (value > 0 or not log) for value in values):
+        return math.nan, math.nan, math.nan
+    numbers = summary([math.log(value) for value in values] if log else values)
+    low, high = numbers.interval or (math.nan, math.nan)
+    if log:
+        return math.exp(numbers.mean), math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
+    return numbers.mean, low, high
+
+
+def _to_float(value: Any) -> float:
     return math.nan if value is None else float(value)

@@ -1,7 +1,8 @@
-"""A network drawn as the paper's Fig. 3 draws it: layers as boxes in the order of the computation, blocks around them, shortcuts as arcs.
+"""A network drawn as in the paper's Fig. 3: boxes are layers, frames blocks, arcs shortcuts.
 
-Boxes stand below each other and are HTML, not SVG: text keeps its size and wraps, so that a phone shows what paper does. A run of equal
-blocks is drawn once, with how often it comes: 110 layers are then as long as 20.
+Boxes are placed below each other in the order of the computation. They are HTML, not SVG, so text
+keeps its size and wraps on a phone. A run of equal blocks is drawn once with its number of
+repetitions: a diagram of 110 layers is then as long as one of 20 layers.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, Literal
 
 Arc = Literal["none", "new", "existing"]
 _MAX_PERIOD = 4
-"""Groups that come again and again as a pattern, such as attention and feed-forward, are folded up to this length."""
+"""Longest repeated pattern of groups that is folded, such as attention and feed-forward (2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A layer: what it is, and the shape of what leaves it."""
+    """A layer: its description and the shape of its output."""
 
     text: str
     shape: str = ""
@@ -25,9 +26,17 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """Boxes in a row. With a `name` it is a block, and framed. `arc`: a shortcut around it, "new" where it was put in, "existing" where it was
-    there; `arc_label` says what the shortcut does where it is no identity, which is drawn dotted; `after`: what follows the addition, or
-    the last box. `marked`: as the diagram's `mark` says."""
+    """Consecutive layers, with a shortcut around them or without.
+
+    Args:
+        boxes: The layers.
+        name: Name of the block; a group with a name is framed.
+        arc: The shortcut around the group: "new" if it was added to the network, "existing" if the
+            network had it already.
+        arc_label: Operation of a shortcut that is not the identity; such a shortcut is dotted.
+        after: Layers after the addition, or after the last box.
+        marked: Whether the group carries the mark of the diagram.
+    """
 
     boxes: Sequence[Box]
     name: str = ""
@@ -39,7 +48,7 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True)
 class Diagram:
-    """A network. `mark` says what marked groups are."""
+    """A network as a sequence of groups. `mark` is the label of marked groups."""
 
     title: str
     caption: str
@@ -49,7 +58,14 @@ class Diagram:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedGroups:
-    """Groups that come `times` times in a row; for each the names of first and last, and how many of them are marked."""
+    """A pattern of groups that occurs `times` times in a row.
+
+    Args:
+        times: Number of repetitions.
+        groups: The groups of the first repetition.
+        names: For each group of the pattern, its first and last name.
+        num_marked: For each group of the pattern, the number of marked repetitions.
+    """
 
     times: int
     groups: tuple[LayerGroup, ...]
@@ -58,69 +74,58 @@ class RepeatedGroups:
 
 
 def fold_repeats(groups: Sequence[LayerGroup]) -> list[RepeatedGroups]:
-    """Runs of equal groups, names and marks aside, or of a pattern of a few: the run that saves most first, shorter patterns before."""
-    return list(
-        _repeats(
-            [(replace(one, name=bool(one.name) * "block", marked=False), one) for one in groups]
-        )
-    )
+    """Fold runs of equal groups, and of equal patterns of a few groups.
+
+    Names and marks are ignored in the comparison. At each position, the pattern that saves the
+    most groups is folded. If two patterns save equally many, the shorter one is folded.
+    """
+    return list(_repeats(groups))
 
 
-def _repeats(pairs: list[tuple[LayerGroup, LayerGroup]]) -> Iterator[RepeatedGroups]:
-    keys = [key for key, _ in pairs]
-    at = 0
-    while at < len(pairs):
-        runs = [(_times(keys, at, period), period) for period in range(1, _MAX_PERIOD + 1)]
+def diagram_entry(diagram: Diagram) -> dict[str, Any]:
+    """Return the values that the page template prints for a diagram."""
+    parts = []
+    for part in fold_repeats(diagram.groups):
+        groups = []
+        for group, name, num in zip(part.groups, part.names, part.num_marked, strict=True):
+            mark = _mark_text(diagram, num, part.times)
+            groups.append({"group": group, "name": name if group.name else "", "mark": mark})
+        parts.append({"times": part.times, "groups": groups})
+    arcs_present = {group.arc for group in diagram.groups}
+    arcs = [arc for arc in ("new", "existing") if arc in arcs_present]
+    return {"kind": "diagram", "diagram": diagram, "parts": parts, "arcs": arcs}
+
+
+def _repeats(groups: Sequence[LayerGroup]) -> Iterator[RepeatedGroups]:
+    # The name of a block tells it from a group without a name, but not from another block.
+    keys = [replace(group, name="block" if group.name else "", marked=False) for group in groups]
+    start = 0
+    while start < len(groups):
+        runs = [(_num_repeats(keys, start, period), period) for period in range(1, _MAX_PERIOD + 1)]
         times, period = max(runs, key=lambda run: ((run[0] - 1) * run[1], -run[1]))
-        columns = [
-            [pairs[at + turn * period + place][1] for turn in range(times)]
-            for place in range(period)
-        ]
-        yield RepeatedGroups(
-            times=times,
-            groups=tuple(column[0] for column in columns),
-            names=tuple(
-                column[0].name if times == 1 else f"{column[0].name} to {column[-1].name}"
-                for column in columns
-            ),
-            num_marked=tuple(sum(one.marked for one in column) for column in columns),
-        )
-        at += times * period
+        stop = start + times * period
+        firsts, names, num_marked = [], [], []
+        for offset in range(period):
+            repetitions = groups[start + offset : stop : period]
+            first, last = repetitions[0], repetitions[-1]
+            firsts.append(first)
+            names.append(first.name if times == 1 else f"{first.name} to {last.name}")
+            num_marked.append(sum(group.marked for group in repetitions))
+        yield RepeatedGroups(times, tuple(firsts), tuple(names), tuple(num_marked))
+        start = stop
 
 
-def _times(keys: list[LayerGroup], at: int, period: int) -> int:
-    """How often the `period` groups from `at` on come in a row."""
-    pattern, times = keys[at : at + period], 1
-    while keys[at + times * period : at + (times + 1) * period] == pattern:
+def _num_repeats(keys: list[LayerGroup], start: int, period: int) -> int:
+    """Return how many times the `period` groups from `start` occur in a row."""
+    pattern, times = keys[start : start + period], 1
+    while keys[start + times * period : start + (times + 1) * period] == pattern:
         times += 1
     return times
 
 
-def entry(diagram: Diagram) -> dict[str, Any]:
-    """What the template prints."""
-    parts = [
-        {
-            "times": part.times,
-            "groups": [
-                {
-                    "group": group,
-                    "name": name if group.name else "",
-                    "mark": _mark(diagram, num, part.times),
-                }
-                for group, name, num in zip(part.groups, part.names, part.num_marked, strict=True)
-            ],
-        }
-        for part in fold_repeats(diagram.groups)
-    ]
-    arcs = [arc for arc in ("new", "existing") if any(group.arc == arc for group in diagram.groups)]
-    return {"kind": "diagram", "diagram": diagram, "parts": parts, "arcs": arcs}
-
-
-def _mark(diagram: Diagram, num: int, times: int) -> str:
-    if not num:
+def _mark_text(diagram: Diagram, num_marked: int, times: int) -> str:
+    if not num_marked:
         return ""
-    return (
-        diagram.mark
-        if times == 1
-        else f"{'all' if num == times else num} of {times} {diagram.mark}"
-    )
+    if times == 1:
+        return diagram.mark
+    return f"{'all' if num_marked == times else num_marked} of {times} {diagram.mark}"

@@ -1,7 +1,8 @@
-"""A `Page` as one HTML text that needs nothing but itself: style, script, curves and downloads are inside.
+"""A `Page` as one self-contained HTML text: style, script, curves and downloads are inside.
 
-Every name, caption and number is escaped by the template; a content security policy allows this page's own script, by its
-hash, and no request at all. So a run or a class with a hostile name is a harmless text.
+The template escapes every name, caption and number. A content security policy allows only the
+script of the page, identified by its hash, and no network request. A run or a class with a hostile
+name is therefore harmless text.
 """
 
 from __future__ import annotations
@@ -28,13 +29,12 @@ from reslearn.report.content import (
     Forest,
     HeatMap,
     Item,
-    Number,
     Page,
     Panels,
     Table,
     Verdict,
 )
-from reslearn.report.diagram import Diagram, entry
+from reslearn.report.diagram import Diagram, diagram_entry
 from reslearn.report.forest import ROW_PX, draw_forest
 from reslearn.report.heat import draw_heat
 from reslearn.report.palette import (
@@ -42,9 +42,9 @@ from reslearn.report.palette import (
     DARK_GROUND,
     LIGHT,
     LIGHT_GROUND,
-    MARKS,
+    MARKERS,
     NUM_COLORS,
-    mark_of,
+    marker_of,
 )
 from reslearn.report.svg import draw
 
@@ -57,49 +57,63 @@ SYMBOLS = {
     "not testable here": "–",
     "not run here": "–",
 }
-NUM_POINTS_OF_PAGE = 30_000
-"""Points drawn on a whole page; about 27 bytes each. With the downloads below, a page stays under 2 MB."""
-NUM_BYTES_OF_DOWNLOADS = 700_000
-"""Files put into the page; what does not fit any more is linked beside it."""
+MAX_POINTS_PER_PAGE = 30_000
+"""Points drawn on a page, about 27 bytes each. With the downloads, a page stays below 2 MB."""
+MAX_DOWNLOAD_BYTES = 700_000
+"""Size of the files embedded in the page. Further files are linked beside the page."""
+LONG_CHARACTERS = 28
+"""A table with a longer text becomes a list of cards on a phone."""
 
 Downloads = Mapping[str, tuple[str, bytes]]
-"""File path relative to the page, e.g. figures/errors.csv, to (media type, content)."""
+"""Path relative to the page, e.g. figures/errors.csv, to (media type, content)."""
 
 
 def render_html(page: Page, downloads: Downloads | None = None) -> str:
-    """The page as HTML. Figures link figures/NAME.png and .csv; those in `downloads` are embedded while there is room."""
-    figures = page.figures()
-    num_series = sum(len(figure.series) for figure in figures if isinstance(figure, Figure))
-    max_points = min(400, max(24, NUM_POINTS_OF_PAGE // max(1, num_series)))
-    numbering = _Numbering(max_points, links=_embed(downloads or {}))
-    sections = [
-        {
-            "title": section.title,
-            "text": section.text,
-            "entries": [numbering.entry(item) for item in section.items],
-        }
-        for section in page.sections
-    ]
+    """Return the page as HTML.
+
+    Args:
+        page: The page.
+        downloads: Files that the figures link, figures/NAME.png and figures/NAME.csv. They are
+            embedded into the page, small files first, until `MAX_DOWNLOAD_BYTES` are used.
+    """
+    figures = [figure for figure in page.figures() if isinstance(figure, Figure)]
+    num_series = sum(len(figure.series) for figure in figures)
+    max_points = min(400, max(24, MAX_POINTS_PER_PAGE // max(1, num_series)))
+    entries = _Entries(max_points, links=_embed(downloads or {}))
+    lead = entries.entry(page.lead) if page.lead is not None else None
+    sections = []
+    for section in page.sections:
+        items = [entries.entry(item) for item in section.items]
+        sections.append({"title": section.title, "text": section.text, "entries": items})
     script = _package_text("report.js")
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(
         page=page,
+        lead=lead,
         sections=sections,
-        style=Markup(_colors() + _package_text("report.css")),
+        style=Markup(_color_css() + _package_text("report.css")),
         script=Markup(script),
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        marks=MARKS,
-        mark_of=mark_of,
+        script_hash=f"sha256-{script_hash}",
+        markers=MARKERS,
+        marker_of=marker_of,
         num_colors=NUM_COLORS,
         symbols=SYMBOLS,
     )
 
 
-class _Numbering:
-    """Items to what the template prints, tables and figures counted from 1 through the page."""
+def mark_code(text: object) -> Markup:
+    """Return escaped text in which `backticks` mark code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+class _Entries:
+    """Turns items into the values that the template prints, and numbers tables and figures."""
 
     def __init__(self, max_points: int, links: Mapping[str, str]) -> None:
-        self.max_points, self.links = max_points, links
-        self.num_figures = self.num_tables = 0
+        self.max_points = max_points
+        self.links = links
+        self.num_figures = 0
+        self.num_tables = 0
 
     def entry(self, item: Item) -> dict[str, Any]:
         match item:
@@ -107,69 +121,65 @@ class _Numbering:
                 return {"kind": "text", "text": item}
             case Table():
                 self.num_tables += 1
-                heads = item.heads()
-                rows = [
-                    [_cell(cell, head) for cell, head in zip(row, heads, strict=True)]
-                    for row in item.rows
-                ]
-                return {
-                    "kind": "table",
-                    "number": self.num_tables,
-                    "caption": item.caption,
-                    "heads": heads,
-                    "rows": rows,
-                }
+                return {"number": self.num_tables} | _table_entry(item)
             case Figure() | HeatMap() | Forest():
                 self.num_figures += 1
-                links = {
-                    ending: self.links.get(path := f"figures/{item.name}.{ending}", path)
-                    for ending in ("png", "csv")
-                }
-                return {"number": self.num_figures, "figure": item} | self._drawn(item) | links
+                entry = {"number": self.num_figures, "figure": item}
+                return entry | self._drawing_entry(item) | self._links(item.name)
             case Diagram():
                 self.num_figures += 1
-                return entry(item) | {"number": self.num_figures}
+                return {"number": self.num_figures} | diagram_entry(item)
             case Panels():
-                return {
-                    "kind": "panels",
-                    "figures": [self.entry(figure) for figure in item.figures],
-                }
+                return {"kind": "panels", "figures": [self.entry(panel) for panel in item.figures]}
             case Facts():
                 return {"kind": "facts", "rows": item.rows, "caption": item.caption}
             case Code():
                 return {"kind": "code", "text": item.text, "caption": item.caption}
 
-    def _drawn(self, item: Drawing) -> dict[str, Any]:
-        match item:
+    def _drawing_entry(self, drawing: Drawing) -> dict[str, Any]:
+        match drawing:
             case Figure():
-                return {
-                    "kind": "figure",
-                    "groups": item.groups(),
-                    "drawing": draw(item, self.max_points),
-                }
+                curves = draw(drawing, self.max_points)
+                return {"kind": "figure", "groups": drawing.groups(), "drawing": curves}
             case HeatMap():
-                return {"kind": "heat", "svg": draw_heat(item)}
+                return {"kind": "heat", "svg": draw_heat(drawing)}
             case Forest():
-                return {
-                    "kind": "forest",
-                    "svg": draw_forest(item),
-                    "height_px": ROW_PX * len(item.effects),
-                }
+                height_px = ROW_PX * len(drawing.effects)
+                return {"kind": "forest", "svg": draw_forest(drawing), "height_px": height_px}
+
+    def _links(self, name: str) -> dict[str, str]:
+        png, csv = f"figures/{name}.png", f"figures/{name}.csv"
+        return {"png": self.links.get(png, png), "csv": self.links.get(csv, csv)}
 
 
-def _cell(cell: Cell, head: Column) -> dict[str, Any]:
+def _table_entry(table: Table) -> dict[str, Any]:
+    heads = table.heads()
+    rows = []
+    for row in table.rows:
+        rows.append([_cell_entry(cell, head) for cell, head in zip(row, heads, strict=True)])
+    has_long_text = any(cell["long"] for row in rows for cell in row)
+    return {
+        "kind": "table",
+        "caption": table.caption,
+        "heads": heads,
+        "rows": rows,
+        "is_cards": has_long_text,
+    }
+
+
+def _cell_entry(cell: Cell, head: Column) -> dict[str, Any]:
     if isinstance(cell, Verdict):
-        return {"outcome": cell.outcome, "note": cell.note, "long": False, "short": False}
+        is_long = len(cell.note) > LONG_CHARACTERS
+        return {"outcome": cell.outcome, "note": cell.note, "long": is_long, "short": False}
     if isinstance(cell, str):
-        return {"outcome": "", "text": cell, "long": len(cell) > 28, "short": len(cell) <= 24}
-    value, specification = (
-        (cell.value, cell.format) if isinstance(cell, Number) else (cell, head.format)
-    )
-    return {"outcome": "", "text": _number_text(value, specification), "long": False, "short": True}
+        is_long, is_short = len(cell) > LONG_CHARACTERS, len(cell) <= 24
+        return {"outcome": "", "text": cell, "long": is_long, "short": is_short}
+    text = _number_text(cell, head.format)
+    return {"outcome": "", "text": text, "long": False, "short": True}
 
 
 def _number_text(value: float | None, specification: str) -> str:
-    """A number as a reader wants it: true minus sign, a dash where there is none."""
+    """Return a number with a true minus sign; a dash if there is no number."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     default = "," if isinstance(value, int) else ".4g"
@@ -177,36 +187,31 @@ def _number_text(value: float | None, specification: str) -> str:
 
 
 def _embed(downloads: Downloads) -> dict[str, str]:
-    """Paths to data addresses, small files first so that most figures have theirs inside, as many as there is room for."""
-    room, links = NUM_BYTES_OF_DOWNLOADS, {}
-    for path, (media_type, content) in sorted(
-        downloads.items(), key=lambda entry: len(entry[1][1])
-    ):
+    """Return the data addresses of the embedded files, by path."""
+    available, links = MAX_DOWNLOAD_BYTES, {}
+    for path, (media_type, content) in sorted(downloads.items(), key=lambda item: len(item[1][1])):
         link = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-        if len(link) <= room:
-            room -= len(link)
+        if len(link) <= available:
+            available -= len(link)
             links[path] = link
     return links
 
 
-def prose(text: object) -> Markup:
-    """Escaped text in which `backticks` set code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
 def _paragraphs(text: str) -> Markup:
-    parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-    return Markup("\n").join(Markup("<p>") + prose(part) + Markup("</p>") for part in parts)
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", text)]
+    marked = [Markup("<p>{}</p>").format(mark_code(part)) for part in paragraphs if part]
+    return Markup("\n").join(marked)
 
 
-def _colors() -> str:
-    """Colors of ground and series as CSS, for light and for dark; c0 to c7 are the series' classes."""
-    light = "".join(f"--c{i}:{color};" for i, color in enumerate(LIGHT))
-    dark = "".join(f"--c{i}:{color};" for i, color in enumerate(DARK))
-    classes = "".join(f".c{i}{{color:var(--c{i})}}" for i in range(NUM_COLORS))
+def _color_css() -> str:
+    """Return the colors of background and series as CSS; c0 to c7 are the classes of series."""
+    light = "".join(f"--c{index}:{color};" for index, color in enumerate(LIGHT))
+    dark = "".join(f"--c{index}:{color};" for index, color in enumerate(DARK))
+    classes = "".join(f".c{index}{{color:var(--c{index})}}" for index in range(NUM_COLORS))
     return (
         f":root{{--ground:{LIGHT_GROUND};{light}}}\n"
-        f"@media (prefers-color-scheme: dark){{:root{{--ground:{DARK_GROUND};{dark}}}}}\n{classes}\n"
+        f"@media (prefers-color-scheme: dark){{:root{{--ground:{DARK_GROUND};{dark}}}}}\n"
+        f"{classes}\n"
     )
 
 
@@ -218,5 +223,5 @@ def _package_text(name: str) -> str:
 @functools.cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"prose": prose, "paragraphs": _paragraphs}
+    environment.filters |= {"mark_code": mark_code, "paragraphs": _paragraphs}
     return environment.from_string(_package_text("report.html.jinja"))
