@@ -4,6 +4,7 @@
 #   make demo         the paper's claims on real images, minutes on a CPU (core dependencies only)
 #   make test         lint, types, architecture and the tests
 #   make check        lint, types and architecture only: seconds
+#   make docs         the documentation site, into build/site (installs MkDocs into .venv)
 #   make venv         everything, all extras
 #   make peers        torchvision and timm beside it, for tests that compare with them (.venv-peers; never needed to use reslearn)
 #
@@ -19,7 +20,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint venv peers clean
+.PHONY: help demo docs test test-slow check lint venv peers clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -40,6 +41,9 @@ check: lint
 lint: .venv/full.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 venv: .venv/full.stamp
 
@@ -63,6 +67,11 @@ clean:
 .venv/core.stamp: pyproject.toml constraints.txt | .venv/created.stamp
 	@echo "Installing the core dependencies into .venv (once; torch is large)"
 	$(INSTALL) --editable .
+	@touch $@
+
+.venv/docs.stamp: pyproject.toml constraints.txt | .venv/created.stamp
+	@echo "Installing MkDocs and what it needs into .venv (once)"
+	$(INSTALL) --editable ".[docs]"
 	@touch $@
 
 .venv/full.stamp: pyproject.toml constraints.txt | .venv/created.stamp

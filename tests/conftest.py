@@ -1,13 +1,13 @@
-"""What holds for every test: one thread, no progress bars, no window, no data or settings of whoever runs them."""
+"""Settings and fixtures of all tests: one thread, no progress bars, no window, no user settings."""
 
 import os
 import signal
 import sys
 
-# A shell starts its background jobs with Ctrl-C ignored, which they and all that they start would inherit.
+# A shell starts background jobs with Ctrl-C ignored, and child processes inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# Before anything imports torch or matplotlib: several of them at a time on two cores are slower than one thread each.
+# Set before torch or matplotlib is imported. Parallel test processes are faster with one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -27,20 +27,20 @@ from PIL import Image
 
 torch.set_num_threads(1)
 
-# A deadline would be a timed assertion; derandomized, so that a failure on one machine is a failure on all.
+# A deadline would assert a time. Without randomness a failure happens on every machine.
 settings.register_profile("reslearn", deadline=None, derandomize=True)
 settings.load_profile("reslearn")
 
 
 @pytest.fixture(autouse=True)
 def _known_seed() -> None:
-    """Tests do not depend on the order in which they run."""
+    """Seed torch, so that tests do not depend on their order."""
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`few_trials(MIN_STEPS=4)`: a diagnosis makes as few trials as there can be; what else is to be another number is named."""
+    """Return a function that cuts a diagnosis to its fewest trials; keywords set other constants."""
     from reslearn.diagnose import budget, experiment
 
     def fewer(**others: Any) -> None:
@@ -60,35 +60,35 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def make_pictures() -> Callable[..., Path]:
-    """`make_pictures(folder, train=9, test=3)`: class folders such as people have. Sizes are odd; some pictures are gray, transparent or
-    held sideways by the camera; those of a class share a color."""
+    """Return `make(folder, train=9, test=3)`, which writes class folders as people have them.
+
+    Sizes are odd. Some pictures are gray, transparent or rotated by EXIF. Pictures of one class
+    share a color.
+    """
 
     def make(
-        folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **parts: int
+        folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **splits: int
     ) -> Path:
         random = np.random.default_rng(0)
-        for part, num_images in parts.items():
+        for split, num_images in splits.items():
             for label, name in enumerate(classes):
-                (folder / part / name).mkdir(parents=True)
+                (folder / split / name).mkdir(parents=True)
                 for number in range(num_images):
-                    pixels = random.integers(
-                        0,
-                        120,
-                        (random.integers(21, 60), random.integers(21, 60), 3),
-                        dtype=np.uint8,
-                    )
+                    shape = (random.integers(21, 60), random.integers(21, 60), 3)
+                    pixels = random.integers(0, 120, shape, dtype=np.uint8)
                     pixels[:, :, 2 - label % 3] += 100
-                    mode, suffix, exif = ("RGB", "jpg", Image.Exif())
-                    if number % 5 == 1:
-                        mode = "L"
-                    elif number % 5 == 2:
-                        mode, suffix = "RGBA", "png"
-                    elif number % 5 == 3:
-                        exif[0x0112] = 6  # to be turned by a quarter
-                    Image.fromarray(pixels).convert(mode).save(
-                        folder / part / name / f"{number}.{suffix}", exif=exif
-                    )
+                    write_picture(folder / split / name, number, pixels)
         return folder
+
+    def write_picture(folder: Path, number: int, pixels: np.ndarray) -> None:
+        mode, suffix, exif = "RGB", "jpg", Image.Exif()
+        if number % 5 == 1:
+            mode = "L"
+        elif number % 5 == 2:
+            mode, suffix = "RGBA", "png"
+        elif number % 5 == 3:
+            exif[0x0112] = 6  # rotate by 90 degrees
+        Image.fromarray(pixels).convert(mode).save(folder / f"{number}.{suffix}", exif=exif)
 
     return make
 
@@ -98,17 +98,18 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`reslearn ...` in this process: exit status, standard output, standard error."""
+    """Return a function that runs `reslearn` in this process.
+
+    It returns the exit status, the standard output and the standard error.
+    """
     from reslearn import cli
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *map(str, arguments)])
-        monkeypatch.setattr(
-            "warnings.showwarning", None
-        )  # put back afterwards, though main sets it
-        with pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr("warnings.showwarning", None)  # main sets it; this restores it
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
         output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
+        return int(exit_info.value.code or 0), output.out, output.err
 
     return run

@@ -1,39 +1,42 @@
-"""A real local server of one file, which cuts connections, knows no ranges, or is gone: for tests of downloads."""
+"""A local HTTP server of one file for tests of downloads. It can drop connections and refuse ranges."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """A server of one file; `cut_after` bytes of body it drops the connection, as often as `cuts` says.
+    """Serve `body` at every path of `address`.
 
-    `refusal`: all that it answers, if set.
+    Attributes:
+        cuts: How many more answers are cut off.
+        cut_after: Bytes of the body that a cut answer sends.
+        ranges: Whether range requests are honored.
+        refusal: HTTP status of every answer, if set.
+        requested: The Range header of every request.
     """
 
     def __init__(self, body: bytes) -> None:
         self.body, self.cut_after, self.cuts, self.ranges = body, len(body), 0, True
-        self.refusal: int | None = None  # a status
+        self.refusal: int | None = None
         self.requested: list[str | None] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                asked = self.headers.get("Range")
-                site.requested.append(asked)
+                range_header = self.headers.get("Range")
+                site.requested.append(range_header)
                 if site.refusal:
                     self.send_error(site.refusal)
                     return
-                start = (
-                    int(asked.removeprefix("bytes=").removesuffix("-"))
-                    if asked and site.ranges
-                    else 0
-                )
+                start = 0
+                if range_header and site.ranges:
+                    start = int(range_header.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(site.body):
                     self.send_error(416)
                     return
                 body = site.body[start:]
-                self.send_response(206 if asked and site.ranges else 200)
-                if asked and site.ranges:
+                self.send_response(206 if range_header and site.ranges else 200)
+                if range_header and site.ranges:
                     self.send_header(
                         "Content-Range", f"bytes {start}-{len(site.body) - 1}/{len(site.body)}"
                     )
@@ -55,9 +58,7 @@ class Site:
         self.thread.start()
 
     def close(self) -> None:
-        if (
-            not self.thread.is_alive()
-        ):  # a test that wants it gone closes it before the fixture does
+        if not self.thread.is_alive():  # a test may close the server before its fixture does
             return
         self.server.shutdown()
         self.server.server_close()

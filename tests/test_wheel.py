@@ -1,4 +1,4 @@
-"""What is installed is what is in the repository: the wheel holds every file of the package, recipes and templates too."""
+"""The wheel holds every file of the package, including recipes and templates, and runs alone."""
 
 import subprocess
 import sys
@@ -19,26 +19,29 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
         capture_output=True,
     )
-    (built,) = folder.glob("*.whl")
-    return built
+    (path,) = folder.glob("*.whl")
+    return path
 
 
 def test_wheel_holds_the_package_and_the_license(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     package = ROOT / "src" / "reslearn"
-    kept = {
+    files = {
         path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     }
-    expected = {f"reslearn/{path.relative_to(package).as_posix()}" for path in kept}
+    expected = {f"reslearn/{path.relative_to(package).as_posix()}" for path in files}
     assert {name for name in packed if name.startswith("reslearn/")} == expected
     assert any(name.endswith("licenses/LICENSE") for name in packed)
 
 
 def test_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
-    """With the libraries of this environment, but with nothing of the repository."""
+    """Use the libraries of this environment, but no file of the repository."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    code = "import sys; sys.path.insert(0, 'installed'); import reslearn.cli; print(reslearn.__file__); reslearn.cli.main()"
-    done = subprocess.run(
+    code = (
+        "import sys; sys.path.insert(0, 'installed'); import reslearn.cli;"
+        "print(reslearn.__file__); reslearn.cli.main()"
+    )
+    result = subprocess.run(
         [sys.executable, "-c", code, "list", "recipes"],
         cwd=tmp_path,
         capture_output=True,
@@ -46,7 +49,7 @@ def test_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert done.stderr == ""
-    where, *recipes = done.stdout.splitlines()
+    assert result.stderr == ""
+    where, *recipes = result.stdout.splitlines()
     assert Path(where).is_relative_to(tmp_path)
     assert recipes

@@ -1,7 +1,54 @@
-"""Residual learning as software: build, train, compare and report networks as deep as the task deserves.
+"""Residual learning: build, train, compare and diagnose deep networks.
 
-He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (2015). Each room below this package is imported by its
-own name (`from reslearn.models import build`); importing `reslearn` alone costs nothing and brings no torch.
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (2015).
+
+The names below are loaded when they are first used. `import reslearn` alone is instant and does
+not import torch. Everything else is imported from its subpackage, for example
+`from reslearn.models import Residual`.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reslearn.interop import create_model, list_models, load_network
+    from reslearn.models import Residual, add_shortcuts
+    from reslearn.train import fit
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Residual",
+    "add_shortcuts",
+    "create_model",
+    "diagnose",
+    "fit",
+    "list_models",
+    "load_network",
+]
+
+_SUBPACKAGES = {
+    "Residual": "reslearn.models",
+    "add_shortcuts": "reslearn.models",
+    "create_model": "reslearn.interop",
+    "fit": "reslearn.train",
+    "list_models": "reslearn.interop",
+    "load_network": "reslearn.interop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its subpackage on first use."""
+    if name == "diagnose":
+        return import_module("reslearn.diagnose")  # a subpackage that can be called
+    if name not in _SUBPACKAGES:
+        raise AttributeError(f"module 'reslearn' has no attribute {name!r}")
+    value = getattr(import_module(_SUBPACKAGES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
