@@ -17,6 +17,7 @@ from reslearn.study.cost import forward_macs, training_macs
 from reslearn.study.die_with_parent import end_with
 from reslearn.study.differences import Difference, differences
 from reslearn.study.engine import Engine, JobStatus, LocalEngine, available_cores
+from reslearn.study.estimate import CONFIDENCE, Interval
 from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
 from reslearn.study.launch import WarmStart
@@ -25,10 +26,8 @@ from reslearn.study.power import holm, pairs_told, power_of, runs_needed
 from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
 from reslearn.study.statistics import (
-    CONFIDENCE,
     Comparison,
     Equivalence,
-    Interval,
     Slope,
     Spread,
     Summary,

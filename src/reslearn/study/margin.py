@@ -6,7 +6,7 @@ All comparisons are strict: a value that equals a margin does not pass it.
 
 from typing import Literal
 
-from reslearn.study.statistics import Interval
+from reslearn.study.estimate import Interval
 
 Answer = Literal["yes", "no", "undecided"]
 

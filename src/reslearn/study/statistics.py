@@ -1,12 +1,15 @@
-"""Numbers over seeds: means with their intervals, comparisons, slopes, equivalence.
+"""Statistics over seeds: means with intervals, comparisons, slopes, equivalence tests.
 
-Every claim of the project rests on these few functions. All intervals are two-sided and, unless asked otherwise, of 95 %.
+All intervals are two-sided, with a confidence of 95 % unless another one is requested.
 
-The rule for runs that diverged: a value that is not finite (nan, inf) is left out of means, differences and slopes, and counted
-in `num_diverged`, which whoever prints a mean prints beside it. No number is put in its place: a diverged run has no error.
+Diverged runs have no error. A value that is not finite (nan, inf) is therefore left out of means,
+differences and slopes, and counted in `num_diverged`. Print that count beside every mean.
 
-The t distribution comes from scipy.special, which loads in half the time of scipy.stats, and only when an interval is asked for.
+The t distribution comes from scipy.special, which loads in half the time of scipy.stats. It is
+imported only when an interval or a p value is computed.
 """
+
+from __future__ import annotations
 
 import math
 import statistics
@@ -14,24 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-CONFIDENCE = 0.95
-
-
-class Interval(NamedTuple):
-    """A confidence interval, in the unit of the values."""
-
-    low: float
-    high: float
-
-    def scaled_by(self, factor: float) -> "Interval":
-        """Return the interval of the same quantity in another unit; a negative factor swaps ends."""
-        ends = (self.low * factor, self.high * factor)
-        return Interval(*ends) if factor >= 0 else Interval(*reversed(ends))
+from reslearn.study.estimate import CONFIDENCE, Estimate, Interval, estimate, welch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A few runs as one row. `mean` is nan where no value was finite; standard deviation and interval need two values."""
+    """Mean of a few runs with its spread and interval.
+
+    Attributes:
+        mean: nan if no value was finite.
+        standard_deviation: Over runs, with n - 1. None below two finite values.
+        interval_low: Lower end of the interval of the mean. None below two finite values.
+        interval_high: Upper end of the interval of the mean.
+        n: Number of finite values.
+        num_diverged: Number of values that were not finite.
+    """
 
     mean: float
     standard_deviation: float | None
@@ -42,13 +42,24 @@ class Summary:
 
     @property
     def interval(self) -> Interval | None:
-        """Both ends together, None below two values."""
+        """Both ends of the interval, or None below two finite values."""
         return _interval_of(self.interval_low, self.interval_high)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """`difference` is mean(a) - mean(b). Interval and p are None where a side has too few values; `n_a == n_b` pairs if paired."""
+    """Difference of two means, mean(a) - mean(b).
+
+    Attributes:
+        difference: nan if one side has no finite value.
+        interval_low: Lower end of the interval. None if a side has too few values.
+        interval_high: Upper end of the interval.
+        p: Two-sided p value of no difference. None if a side has too few values.
+        n_a: Number of finite values of a, or of finite pairs.
+        n_b: Number of finite values of b, or of finite pairs.
+        paired: Whether a[i] and b[i] were compared pair by pair.
+        num_diverged: Number of values, or pairs, that were not finite.
+    """
 
     difference: float
     interval_low: float | None
@@ -61,13 +72,20 @@ class Comparison:
 
     @property
     def interval(self) -> Interval | None:
-        """Both ends together, None where there is none."""
+        """Both ends of the interval, or None if a side has too few values."""
         return _interval_of(self.interval_low, self.interval_high)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """Two one-sided tests at 5 %: `equivalent` where the 90 % interval lies inside (-margin, margin); p and interval None if untestable."""
+    """Result of two one-sided tests at 5 %.
+
+    Attributes:
+        equivalent: Whether the 90 % interval lies inside (-margin, margin).
+        p: The larger p value of the two tests. None if a side has too few values.
+        margin: In the unit of the values.
+        comparison: The difference with its 90 % interval.
+    """
 
     equivalent: bool
     p: float | None
@@ -77,14 +95,25 @@ class Equivalence:
 
 @dataclass(frozen=True, kw_only=True)
 class Slope:
-    """Least-squares slopes of y over x: one a seed, and their summary, whose interval is over seeds."""
+    """Least-squares slopes of y over x, one per seed, and their summary over seeds."""
 
     per_seed: tuple[float, ...]
     summary: Summary
 
 
+class Spread(NamedTuple):
+    """Standard deviation and number of the runs behind a published mean."""
+
+    standard_deviation: float
+    n: int
+
+
 def summary(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summary:
-    """Mean, standard deviation (n - 1), t interval and n. ValueError for no values at all; one value has no interval."""
+    """Return the mean of `values` with standard deviation and t interval.
+
+    Raises:
+        ValueError: If `values` is empty.
+    """
     finite, num_diverged = _finite(values, "values")
     if not finite:
         return Summary(
@@ -95,10 +124,10 @@ def summary(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summa
             n=0,
             num_diverged=num_diverged,
         )
-    estimate = _estimate(finite)
-    low, high = estimate.interval(confidence) or (None, None)
+    mean = estimate(finite)
+    low, high = mean.interval(confidence) or (None, None)
     return Summary(
-        mean=estimate.value,
+        mean=mean.value,
         standard_deviation=statistics.stdev(finite) if len(finite) > 1 else None,
         interval_low=low,
         interval_high=high,
@@ -110,18 +139,27 @@ def summary(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summa
 def compare(
     a: Sequence[float], b: Sequence[float], paired: bool = False, *, confidence: float = CONFIDENCE
 ) -> Comparison:
-    """mean(a) - mean(b) by Welch's t test, or by the paired t test where a[i] and b[i] share a seed.
+    """Compare two means by Welch's t test, or by the paired t test.
 
-    Of a pair with a diverged run both are left out. Where nothing varies the interval is a point, and p is its limit: 1 for no
-    difference, else 0. ValueError for an empty side and for pairs of unequal number.
+    A pair with a diverged run is left out as a whole. If no value varies, the interval is a point
+    and p is 1 for equal means and 0 for different means.
+
+    Args:
+        a: Values of the first side.
+        b: Values of the second side.
+        paired: Whether a[i] and b[i] share a seed.
+        confidence: Confidence of the interval, between 0 and 1.
+
+    Raises:
+        ValueError: If a side is empty, or the sides of a paired comparison differ in length.
     """
-    estimate, n_a, n_b, num_diverged = _difference(a, b, paired)
-    low, high = estimate.interval(confidence) or (None, None)
+    difference, n_a, n_b, num_diverged = _difference(a, b, paired)
+    low, high = difference.interval(confidence) or (None, None)
     return Comparison(
-        difference=estimate.value,
+        difference=difference.value,
         interval_low=low,
         interval_high=high,
-        p=estimate.p(),
+        p=difference.p(),
         n_a=n_a,
         n_b=n_b,
         paired=paired,
@@ -132,32 +170,19 @@ def compare(
 def equivalence(
     a: Sequence[float], b: Sequence[float], *, margin: float, paired: bool = False
 ) -> Equivalence:
-    """Whether the means differ by less than `margin` (unit of the values), by two one-sided t tests at 5 % (Schuirmann 1987).
+    """Test whether two means differ by less than `margin`, by two one-sided t tests at 5 %.
 
-    A difference that is merely not significant shows nothing; this test asks for evidence that it is small.
+    A difference that is not significant is no evidence for equality. This test requires evidence
+    that the difference is small (Schuirmann 1987).
+
+    Args:
+        a: Values of the first side.
+        b: Values of the second side.
+        margin: Smallest difference that matters, above 0, in the unit of the values.
+        paired: Whether a[i] and b[i] share a seed.
     """
-    estimate, _, _, _ = _difference(a, b, paired)
-    return _equivalence(estimate, margin, compare(a, b, paired, confidence=0.90))
-
-
-def _equivalence(estimate: "_Estimate", margin: float, comparison: Comparison) -> Equivalence:
-    if not (margin > 0 and math.isfinite(margin)):
-        raise ValueError(f"margin = {margin}: a finite number above 0 is needed")
-    below, above = estimate.p_greater(-margin), estimate.p_less(margin)
-    p = None if below is None or above is None else max(below, above)
-    return Equivalence(
-        equivalent=p is not None and p < 0.05,
-        p=p,
-        margin=margin,
-        comparison=comparison,
-    )
-
-
-class Spread(NamedTuple):
-    """What is known of the runs behind a published mean: their standard deviation and number."""
-
-    standard_deviation: float
-    n: int
+    difference, _, _, _ = _difference(a, b, paired)
+    return _equivalence(difference, margin, compare(a, b, paired, confidence=0.90))
 
 
 def compare_to(
@@ -167,15 +192,22 @@ def compare_to(
     spread: Spread | None = None,
     confidence: float = CONFIDENCE,
 ) -> Comparison:
-    """mean(values) minus a published number: taken as exact where it is of one run, whose noise nobody knows; by Welch's t test where it
-    is the mean of several (`spread`)."""
-    estimate, n, num_diverged = _difference_to(values, target, spread)
-    low, high = estimate.interval(confidence) or (None, None)
+    """Compare the mean of `values` with a published number.
+
+    Args:
+        values: Results of our runs.
+        target: The published number.
+        spread: Spread of the runs behind the published number, for Welch's t test. Without it the
+            number counts as exact: the noise of a single published run is unknown.
+        confidence: Confidence of the interval, between 0 and 1.
+    """
+    difference, n, num_diverged = _difference_to(values, target, spread)
+    low, high = difference.interval(confidence) or (None, None)
     return Comparison(
-        difference=estimate.value,
+        difference=difference.value,
         interval_low=low,
         interval_high=high,
-        p=estimate.p(),
+        p=difference.p(),
         n_a=n,
         n_b=1 if spread is None else spread.n,
         paired=False,
@@ -186,50 +218,59 @@ def compare_to(
 def equivalence_to(
     values: Sequence[float], target: float, *, margin: float, spread: Spread | None = None
 ) -> Equivalence:
-    """Whether a mean lies less than `margin` from a published number (`compare_to`), by two one-sided t tests at 5 %.
+    """Test whether a mean lies less than `margin` from a published number.
 
-    Where that is of one run, the margin has to allow for its noise.
+    The test consists of two one-sided t tests at 5 %, see `compare_to`. Without `spread` the margin
+    must allow for the noise of the single published run.
     """
-    estimate, _, _ = _difference_to(values, target, spread)
+    difference, _, _ = _difference_to(values, target, spread)
     return _equivalence(
-        estimate, margin, compare_to(values, target, spread=spread, confidence=0.90)
+        difference, margin, compare_to(values, target, spread=spread, confidence=0.90)
     )
 
 
 def slope(
     x: Sequence[float], y: Sequence[Sequence[float]], *, confidence: float = CONFIDENCE
 ) -> Slope:
-    """Slope of y over x: `y` holds one curve a seed, each as long as `x` (depths, say).
+    """Return the least-squares slope of y over x for each seed.
 
-    The seed is the unit that is drawn at random, so the interval is the t interval of the slopes of single seeds: it stays right
-    where the true curve is no line. A seed with a diverged run has no slope and counts as diverged.
+    Seeds are the random unit, so the interval is the t interval of the slopes of single seeds. It
+    remains valid if the true curve is not a line. A seed with a diverged run has no slope, and
+    counts as diverged.
+
+    Args:
+        x: At least two different finite values, for example depths.
+        y: One curve per seed, each as long as `x`.
+        confidence: Confidence of the interval, between 0 and 1.
     """
     if len(set(x)) < 2 or not all(math.isfinite(value) for value in x):
         raise ValueError(f"x = {list(x)}: a slope needs at least two different finite values")
     for curve in y:
         if len(curve) != len(x):
             raise ValueError(
-                f"a curve of {len(curve)} values for {len(x)} values of x: as many are needed"
+                f"a curve of {len(curve)} values for {len(x)} values of x: "
+                "each curve needs one value for each x"
             )
     center = statistics.mean(x)
     spread = math.fsum((value - center) ** 2 for value in x)
-    slopes = tuple(
-        math.fsum((value - center) * height for value, height in zip(x, curve, strict=True))
-        / spread
-        if all(math.isfinite(height) for height in curve)
-        else math.nan
-        for curve in y
-    )
-    return Slope(per_seed=slopes, summary=summary(slopes, confidence=confidence))
+    slopes: list[float] = []
+    for curve in y:
+        if all(math.isfinite(height) for height in curve):
+            products = [(value - center) * height for value, height in zip(x, curve, strict=True)]
+            slopes.append(math.fsum(products) / spread)
+        else:
+            slopes.append(math.nan)
+    return Slope(per_seed=tuple(slopes), summary=summary(slopes, confidence=confidence))
 
 
 def proportion(hits: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Exact interval of a share, from 0 to 1, of which `hits` of `n` were seen (Clopper and Pearson 1934).
+    """Return the exact interval of a proportion, from `hits` in `n` trials (Clopper, Pearson 1934).
 
-    ValueError for no n, and for hits below 0 or above n.
+    Raises:
+        ValueError: If `n` is 0, or `hits` is not between 0 and `n`.
     """
     if not 0 <= hits <= n or n == 0:
-        raise ValueError(f"{hits} of {n}: from none to all of at least one are needed")
+        raise ValueError(f"{hits} of {n}: hits must be 0 to n, and n at least 1")
     from scipy.special import betaincinv
 
     tail = (1 - confidence) / 2
@@ -246,9 +287,20 @@ def bootstrap(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Interval | None:
-    """Percentile bootstrap interval of any statistic (a median, a ratio) of finite values; None below two.
+    """Return the percentile bootstrap interval of any statistic, for example a median or a ratio.
 
-    It is too narrow for the three to five seeds of most studies: for means take `summary`. Its use is many values: images, or networks.
+    The interval is too narrow for the three to five seeds of most studies: use `summary` for means
+    of seeds. Use the bootstrap for many values, such as images or networks.
+
+    Args:
+        values: Values that are not finite are left out.
+        statistic: Function of a sample. Default: the mean.
+        confidence: Confidence of the interval, between 0 and 1.
+        num_resamples: Number of samples drawn with replacement.
+        seed: Seed of the draws.
+
+    Returns:
+        The interval, or None below two finite values.
     """
     finite, _ = _finite(values, "values")
     if len(finite) < 2:
@@ -267,112 +319,59 @@ def bootstrap(
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-class _Estimate(NamedTuple):
-    """A mean or a difference of means, its standard error and degrees of freedom (None below two values)."""
-
-    value: float
-    standard_error: float | None
-    degrees: float | None
-
-    def interval(self, confidence: float) -> Interval | None:
-        if not 0 < confidence < 1:
-            raise ValueError(
-                f"confidence = {confidence}: a number between 0 and 1 is needed, as 0.95"
-            )
-        if self.standard_error is None:
-            return None
-        if self.standard_error == 0:
-            return Interval(self.value, self.value)
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.degrees, 0.5 + confidence / 2)) * self.standard_error
-        return Interval(self.value - half, self.value + half)
-
-    def p(self) -> float | None:
-        """Two-sided p of no difference."""
-        if self.standard_error == 0:
-            return 1.0 if self.value == 0 else 0.0
-        less, greater = self.p_less(0), self.p_greater(0)
-        return None if less is None or greater is None else min(1.0, 2 * min(less, greater))
-
-    def p_less(self, bound: float) -> float | None:
-        """One-sided p of value >= bound: small where the value is clearly below."""
-        if self.standard_error is None:
-            return None
-        if self.standard_error == 0:
-            return 0.0 if self.value < bound else 1.0
-        from scipy.special import stdtr
-
-        return float(stdtr(self.degrees, (self.value - bound) / self.standard_error))
-
-    def p_greater(self, bound: float) -> float | None:
-        """One-sided p of value <= bound: small where the value is clearly above."""
-        return self._replace(value=-self.value).p_less(-bound)
-
-
-def _estimate(finite: Sequence[float]) -> _Estimate:
-    # The standard library sums exactly: equal values give their own value as mean and a deviation of exactly 0.
-    value = float(statistics.mean(finite))
-    if len(finite) < 2:
-        return _Estimate(value, None, None)
-    return _Estimate(value, statistics.stdev(finite) / math.sqrt(len(finite)), len(finite) - 1)
-
-
 def _difference(
     a: Sequence[float], b: Sequence[float], paired: bool
-) -> tuple[_Estimate, int, int, int]:
-    """The estimate of mean(a) - mean(b), n on either side, and the number of runs (of pairs, if paired) left out as diverged."""
+) -> tuple[Estimate, int, int, int]:
+    """Return the estimate of mean(a) - mean(b), n of a, n of b, and the number of diverged runs.
+
+    For a paired comparison, pairs are counted instead of runs.
+    """
     if paired:
         if len(a) != len(b):
             raise ValueError(
-                f"{len(a)} values against {len(b)}: a paired comparison needs one of each for every seed"
+                f"{len(a)} values against {len(b)}: a paired comparison needs one value of each "
+                "side for every seed"
             )
-        differences, num_diverged = _finite(
-            [left - right for left, right in zip(a, b, strict=True)], "pairs"
-        )
-        estimate = _estimate(differences) if differences else _Estimate(math.nan, None, None)
-        return estimate, len(differences), len(differences), num_diverged
-    (left, diverged_a), (right, diverged_b) = _finite(a, "a"), _finite(b, "b")
-    num_diverged = diverged_a + diverged_b
-    if not left or not right:
-        return _Estimate(math.nan, None, None), len(left), len(right), num_diverged
-    return _welch(_estimate(left), _estimate(right)), len(left), len(right), num_diverged
+        pairs = [value_a - value_b for value_a, value_b in zip(a, b, strict=True)]
+        finite, num_diverged = _finite(pairs, "pairs")
+        difference = estimate(finite) if finite else Estimate(math.nan, None, None)
+        return difference, len(finite), len(finite), num_diverged
+    finite_a, diverged_a = _finite(a, "a")
+    finite_b, diverged_b = _finite(b, "b")
+    difference = Estimate(math.nan, None, None)
+    if finite_a and finite_b:
+        difference = welch(estimate(finite_a), estimate(finite_b))
+    return difference, len(finite_a), len(finite_b), diverged_a + diverged_b
 
 
 def _difference_to(
     values: Sequence[float], target: float, spread: Spread | None
-) -> tuple[_Estimate, int, int]:
-    """The estimate of mean(values) - target, the number of finite values, and of those that are not."""
+) -> tuple[Estimate, int, int]:
+    """Return the estimate of mean(values) - target, n, and the number of diverged runs."""
     finite, num_diverged = _finite(values, "values")
-    ours = _estimate(finite) if finite else _Estimate(math.nan, None, None)
+    mean = estimate(finite) if finite else Estimate(math.nan, None, None)
     if spread is None:
-        return ours._replace(value=ours.value - target), len(finite), num_diverged
-    theirs = _Estimate(target, spread.standard_deviation / math.sqrt(spread.n), spread.n - 1)
-    return _welch(ours, theirs), len(finite), num_diverged
+        return mean._replace(value=mean.value - target), len(finite), num_diverged
+    standard_error = spread.standard_deviation / math.sqrt(spread.n)
+    published = Estimate(target, standard_error, spread.n - 1)
+    return welch(mean, published), len(finite), num_diverged
 
 
-def _welch(a: _Estimate, b: _Estimate) -> _Estimate:
-    value = a.value - b.value
-    if (
-        a.standard_error is None
-        or b.standard_error is None
-        or a.degrees is None
-        or b.degrees is None
-    ):
-        return _Estimate(value, None, None)
-    standard_error = math.hypot(a.standard_error, b.standard_error)
-    if standard_error == 0:
-        return _Estimate(value, 0.0, a.degrees + b.degrees)
-    share = (
-        a.standard_error / standard_error
-    ) ** 2  # Welch-Satterthwaite, written so that tiny variances do not underflow
-    return _Estimate(
-        value, standard_error, 1 / (share**2 / a.degrees + (1 - share) ** 2 / b.degrees)
+def _equivalence(difference: Estimate, margin: float, comparison: Comparison) -> Equivalence:
+    if not (margin > 0 and math.isfinite(margin)):
+        raise ValueError(f"margin = {margin}: it must be finite and above 0")
+    below, above = difference.p_greater(-margin), difference.p_less(margin)
+    p = None if below is None or above is None else max(below, above)
+    return Equivalence(
+        equivalent=p is not None and p < 0.05,
+        p=p,
+        margin=margin,
+        comparison=comparison,
     )
 
 
 def _finite(values: Sequence[float], name: str) -> tuple[list[float], int]:
-    """The finite ones as floats, and how many were not."""
+    """Return the finite values as floats, and the number of other values."""
     if not len(values):
         raise ValueError(f"no {name}: at least one is needed")
     floats = [float(value) for value in values]

@@ -6,7 +6,7 @@
 
 import math
 
-from reslearn.study.statistics import CONFIDENCE, Interval
+from reslearn.study.estimate import CONFIDENCE, Interval
 
 
 def number_text(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reslearn.study.collect import Kind, Row
+from reslearn.study.estimate import CONFIDENCE, Interval
 from reslearn.study.margin import Answer, margin_test
 from reslearn.study.power import pairs_told
-from reslearn.study.statistics import CONFIDENCE, Comparison, Interval, Summary, compare, summary
+from reslearn.study.statistics import Comparison, Summary, compare, summary
 from reslearn.study.text import number_text
 
 MARGIN_PCT = 1.0
