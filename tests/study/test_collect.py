@@ -1,4 +1,4 @@
-"""Run folders to rows and a table: what is averaged with what, and what is said of the rest."""
+"""Run folders become rows and a table, and notes describe the runs that are not averaged."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def write(
         run.finish({**result, "validation_top1_error_pct": None})
 
 
-def test_a_row_says_what_ran(tmp_path: Path) -> None:
+def test_a_row_holds_model_seed_recipe_and_result(tmp_path: Path) -> None:
     write(tmp_path, "plain56", 3, 12.5)
     row = collect(tmp_path).rows[0]
     assert (row.model, row.depth, row.kind, row.seed) == ("plain56", 56, "plain", 3)
@@ -41,42 +41,44 @@ def test_seeds_are_averaged_and_models_are_not(tmp_path: Path) -> None:
         write(tmp_path, "resnet56", seed, error / 10)
         write(tmp_path, "plain56", seed, error * 2)
         write(tmp_path, "plain20", seed, error)
-    made = table(collect(tmp_path).rows)
-    assert [group.model for group in made.groups] == ["plain20", "plain56", "resnet56"]
-    first = made.groups[0]
+    study_table = table(collect(tmp_path).rows)
+    assert [group.model for group in study_table.groups] == ["plain20", "plain56", "resnet56"]
+    first = study_table.groups[0]
     assert first.seeds == (0, 1)
     assert first.summaries["train_recomputed_top1_error_pct"].mean == 11.0
     assert first.summaries["test_top1_error_pct"].n == 2
     assert "validation_top1_error_pct" not in first.summaries
-    assert len({group.protocol for group in made.groups}) == 1
-    assert made.notes == ()
+    assert len({group.protocol for group in study_table.groups}) == 1
+    assert study_table.notes == ()
 
 
-def test_other_recipes_are_kept_apart_and_named(tmp_path: Path) -> None:
+def test_recipes_are_not_averaged_with_each_other(tmp_path: Path) -> None:
     write(tmp_path, "plain20", 0, 10.0)
     write(tmp_path, "plain56", 0, 30.0)
     write(tmp_path, "plain20", 1, 20.0, "optimizer.lr=0.05")
-    made = table(collect(tmp_path).rows)
-    assert [group.summaries["train_recomputed_top1_error_pct"].n for group in made.groups] == [
+    study_table = table(collect(tmp_path).rows)
+    assert [
+        group.summaries["train_recomputed_top1_error_pct"].n for group in study_table.groups
+    ] == [
         1,
         1,
         1,
     ]
-    assert made.notes[0].startswith(
+    assert study_table.notes[0].startswith(
         "2 recipes, which are not averaged with one another; most follow"
     )
-    assert made.notes[1].endswith("(plain20): optimizer.lr: 0.1 -> 0.05")
+    assert study_table.notes[1].endswith("(plain20): optimizer.lr: 0.1 -> 0.05")
     with pytest.raises(ValueError, match=r"plain20 follow 2 recipes"):
         depth_rows(collect(tmp_path).rows, kind="plain")
 
 
-def test_where_half_follow_either_recipe_none_is_that_of_most(tmp_path: Path) -> None:
+def test_of_two_equally_frequent_recipes_none_is_the_majority(tmp_path: Path) -> None:
     write(tmp_path, "plain20", 0, 10.0)
     write(tmp_path, "plain20", 1, 20.0, "optimizer.lr=0.05")
-    assert "others are set against" in table(collect(tmp_path).rows).notes[0]
+    assert "the others are compared with" in table(collect(tmp_path).rows).notes[0]
 
 
-def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_not(
+def test_a_switch_of_the_model_is_another_recipe_but_a_checkpoint_interval_is_not(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, "resnet20", 0, 10.0)
@@ -85,7 +87,7 @@ def test_a_switch_of_the_model_is_another_recipe_but_how_often_it_is_saved_is_no
     assert sorted(group.seeds for group in table(collect(tmp_path).rows).groups) == [(0, 1), (2,)]
 
 
-def test_other_images_are_another_recipe_and_another_precision_is_told(tmp_path: Path) -> None:
+def test_other_images_are_another_recipe_and_another_precision_is_noted(tmp_path: Path) -> None:
     write(
         tmp_path,
         "resnet20",
@@ -110,13 +112,13 @@ def test_other_images_are_another_recipe_and_another_precision_is_told(tmp_path:
         data={"fingerprint": "b"},
         numerics={"precision": "fp32", "instruction_set": "AVX2"},
     )
-    made = table(collect(tmp_path).rows)
-    assert sorted(group.seeds for group in made.groups) == [(0, 1), (2,)]
-    told = "\n".join(made.notes)
-    assert 'data.fingerprint: "a" -> "b"' in told
+    study_table = table(collect(tmp_path).rows)
+    assert sorted(group.seeds for group in study_table.groups) == [(0, 1), (2,)]
+    notes = "\n".join(study_table.notes)
+    assert 'data.fingerprint: "a" -> "b"' in notes
     assert (
         "resnet20: averaged over runs of different precision: 1 bf16 on AVX512+bf16, 1 fp32 on AVX2"
-        in told
+        in notes
     )
 
 
@@ -129,23 +131,25 @@ def test_incomplete_runs_are_listed_and_never_averaged(tmp_path: Path) -> None:
     )
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "recipe.json").write_text("{")
-    found = collect(tmp_path)
-    assert len(found.rows) == 1
-    reasons = {run.name.partition("-")[0]: (run.last_step, run.reason) for run in found.incomplete}
+    collection = collect(tmp_path)
+    assert len(collection.rows) == 1
+    reasons = {
+        run.name.partition("-")[0]: (run.last_step, run.reason) for run in collection.incomplete
+    }
     assert reasons["plain20"] == (50, "stopped after step 50")
     assert reasons["failed"] == (None, "MemoryError: no memory")
     assert "recipe.json" in reasons["damaged"][1]
-    made = table(found.rows, incomplete=found.incomplete)
-    assert made.groups[0].summaries["test_top1_error_pct"].n == 1
-    assert sum("is not averaged" in note for note in made.notes) == 3
+    study_table = table(collection.rows, incomplete=collection.incomplete)
+    assert study_table.groups[0].summaries["test_top1_error_pct"].n == 1
+    assert sum("is not averaged" in note for note in study_table.notes) == 3
 
 
 def test_a_copied_run_counts_once(tmp_path: Path) -> None:
     write(tmp_path / "a", "plain20", 0, 10.0)
     write(tmp_path / "b", "plain20", 0, 10.0)
-    made = table(collect(tmp_path / "a", tmp_path / "b").rows)
-    assert made.groups[0].summaries["test_top1_error_pct"].n == 1
-    assert "a copy of the run in" in made.notes[0]
+    study_table = table(collect(tmp_path / "a", tmp_path / "b").rows)
+    assert study_table.groups[0].summaries["test_top1_error_pct"].n == 1
+    assert "a copy of the run in" in study_table.notes[0]
 
 
 def test_from_folders_to_a_verdict(tmp_path: Path) -> None:
@@ -165,7 +169,7 @@ def test_from_folders_to_a_verdict(tmp_path: Path) -> None:
         depth_rows(rows, kind="plain", field="train_loss")
 
 
-def test_no_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no such folder"):
         collect(tmp_path / "absent")
     assert table(collect(tmp_path).rows).groups == ()

@@ -1,4 +1,4 @@
-"""What changes from condition to condition of a study, and by how much the error moves."""
+"""Conditions of a study are compared seed by seed."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from test_collect import write
 from reslearn.study import collect, compare, differences, holm
 
 
-def test_settings_are_measured_against_the_plainest_condition_seed_by_seed(tmp_path: Path) -> None:
+def test_recipes_are_compared_with_the_one_that_has_the_fewest_overrides(tmp_path: Path) -> None:
     for seed, (usual, slow) in enumerate(zip([10.0, 12.0, 11.0], [11.0, 13.5, 12.0], strict=True)):
         write(tmp_path, "resnet20", seed, usual)
         write(tmp_path, "resnet20", seed, slow, "optimizer.lr=0.05")
     write(tmp_path, "resnet20", 7, 99.0, "optimizer.lr=0.05")  # no run of that seed beside it
-    (found,) = differences(collect(tmp_path).rows)
-    assert found.what == "resnet20: optimizer.lr: 0.1 -> 0.05"
-    assert found.comparison == compare([12.0, 14.5, 13.0], [11.0, 13.0, 12.0], paired=True)
-    assert found.p == found.comparison.p
+    (difference,) = differences(collect(tmp_path).rows)
+    assert difference.what == "resnet20: optimizer.lr: 0.1 -> 0.05"
+    assert difference.comparison == compare([12.0, 14.5, 13.0], [11.0, 13.0, 12.0], paired=True)
+    assert difference.p == difference.comparison.p
 
 
-def test_residual_nets_are_measured_against_plain_ones_of_their_depth(tmp_path: Path) -> None:
+def test_residual_networks_are_compared_with_plain_ones_of_the_same_depth(tmp_path: Path) -> None:
     for seed in (0, 1):
         for model, error in (
             ("plain20", 10.0),
@@ -29,27 +29,29 @@ def test_residual_nets_are_measured_against_plain_ones_of_their_depth(tmp_path: 
             ("resnet110", 6.0),
         ):
             write(tmp_path, model, seed, error)
-    found = differences(collect(tmp_path).rows, field="train_recomputed_top1_error_pct")
-    assert {one.what: one.comparison.difference for one in found} == {
+    results = differences(collect(tmp_path).rows, field="train_recomputed_top1_error_pct")
+    assert {difference.what: difference.comparison.difference for difference in results} == {
         "plain20 -> resnet20": -2.0,
         "plain56 -> resnet56": -23.5,
     }
-    assert [one.p for one in found] == holm([one.comparison.p for one in found])
+    assert [difference.p for difference in results] == holm(
+        [difference.comparison.p for difference in results]
+    )
 
 
-def test_lines_of_two_recipes_are_told_apart(tmp_path: Path) -> None:
+def test_names_of_differences_hold_the_recipe(tmp_path: Path) -> None:
     for switch in ((), ("optimizer.lr=0.05",)):
         for model in ("plain20", "resnet20"):
             write(tmp_path, model, 0, 10.0, *switch)
-    told = [
-        one.what
-        for one in differences(collect(tmp_path).rows)
-        if "->" in one.what and "recipe" in one.what
+    names = [
+        difference.what
+        for difference in differences(collect(tmp_path).rows)
+        if "->" in difference.what and "recipe" in difference.what
     ]
-    assert len(told) == len(set(told)) == 2
+    assert len(names) == len(set(names)) == 2
 
 
-def test_what_cannot_be_compared_is_left_out(tmp_path: Path) -> None:
+def test_conditions_without_a_common_seed_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, "plain20", 0, 10.0)
     write(tmp_path, "resnet20", 1, 9.0)  # another seed
     write(tmp_path, "resnet20", 2, 9.0, "optimizer.lr=0.05")  # another recipe
@@ -57,7 +59,7 @@ def test_what_cannot_be_compared_is_left_out(tmp_path: Path) -> None:
     assert differences(rows) == []
     assert differences(rows, field="validation_top1_error_pct") == []
     write(tmp_path, "resnet20", 0, 9.0)
-    (one,) = differences(collect(tmp_path).rows)
+    (difference,) = differences(collect(tmp_path).rows)
     assert (
-        one.comparison.difference == pytest.approx(-1) and one.p is None
+        difference.comparison.difference == pytest.approx(-1) and difference.p is None
     )  # one pair has no interval

@@ -1,4 +1,7 @@
-"""Equivalence to a published number, correction for many comparisons, power: against scipy, textbooks and simulation."""
+"""Equivalence to a published number, Holm's correction and power agree with independent sources.
+
+The sources are scipy, textbooks and simulations.
+"""
 
 import math
 
@@ -23,22 +26,22 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 def test_equivalence_to_a_number_is_two_one_sided_t_tests(
     values: list[float], margin: float
 ) -> None:
-    found = equivalence_to(values, 8.75, margin=margin)
+    result = equivalence_to(values, 8.75, margin=margin)
     below = scipy.stats.ttest_1samp(values, 8.75 - margin, alternative="greater").pvalue
     above = scipy.stats.ttest_1samp(values, 8.75 + margin, alternative="less").pvalue
-    assert found.p == pytest.approx(max(below, above), rel=1e-6, abs=1e-9)
-    low, high = found.comparison.interval or (math.nan, math.nan)
-    assert found.equivalent == (-margin < low and high < margin)
+    assert result.p == pytest.approx(max(below, above), rel=1e-6, abs=1e-9)
+    low, high = result.comparison.interval or (math.nan, math.nan)
+    assert result.equivalent == (-margin < low and high < margin)
 
 
-def test_one_run_is_equivalent_to_nothing() -> None:
-    found = equivalence_to([8.75], 8.75, margin=0.5)
-    assert not found.equivalent and found.p is None and found.comparison.difference == 0
+def test_one_run_cannot_show_equivalence() -> None:
+    result = equivalence_to([8.75], 8.75, margin=0.5)
+    assert not result.equivalent and result.p is None and result.comparison.difference == 0
 
 
 def test_diverged_runs_are_left_out_of_an_equivalence_and_counted() -> None:
-    found = equivalence_to([8.7, math.nan, 8.8], 8.75, margin=0.5)
-    assert found.comparison.num_diverged == 1 and found.comparison.difference == pytest.approx(0)
+    result = equivalence_to([8.7, math.nan, 8.8], 8.75, margin=0.5)
+    assert result.comparison.num_diverged == 1 and result.comparison.difference == pytest.approx(0)
 
 
 def test_holm_on_a_textbook_example() -> None:
@@ -47,35 +50,35 @@ def test_holm_on_a_textbook_example() -> None:
 
 @settings(max_examples=60)
 @given(p_values)
-def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(given_: list[float]) -> None:
-    corrected = [p for p in holm(given_) if p is not None]
+def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(values: list[float]) -> None:
+    corrected = [p for p in holm(values) if p is not None]
     assert all(
-        p <= c <= min(1, len(given_) * p) + 1e-12 for p, c in zip(given_, corrected, strict=True)
+        p <= c <= min(1, len(values) * p) + 1e-12 for p, c in zip(values, corrected, strict=True)
     )
-    by_p = [c for _, c in sorted(zip(given_, corrected, strict=True))]
+    by_p = [c for _, c in sorted(zip(values, corrected, strict=True))]
     assert by_p == sorted(by_p)
 
 
-def test_an_untestable_comparison_still_counts_as_one_of_the_many() -> None:
+def test_a_comparison_without_p_value_counts_in_the_correction() -> None:
     assert holm([0.02, None]) == [0.04, None]
 
 
 @pytest.mark.parametrize("significance", [0.05, 0.05 / 12])
 @pytest.mark.parametrize("paired", [True, False])
-def test_power_is_the_share_of_simulated_studies_that_see_the_difference(
+def test_power_is_the_share_of_simulated_studies_with_a_significant_difference(
     paired: bool, significance: float
 ) -> None:
     random, n, difference = np.random.default_rng(0), 5, 0.3
     a = random.normal(difference, 0.2, (4000, n))
     b = np.zeros_like(a) if paired else random.normal(0, 0.2, (4000, n))
-    seen = (
+    p = (
         scipy.stats.ttest_1samp(a, 0, axis=1).pvalue
         if paired
         else scipy.stats.ttest_ind(a, b, axis=1).pvalue
     )
     assert power_of(
         difference, 0.2, num_runs=n, paired=paired, significance=significance
-    ) == pytest.approx(float((seen < significance).mean()), abs=0.03)
+    ) == pytest.approx(float((p < significance).mean()), abs=0.03)
 
 
 @settings(max_examples=40)
@@ -100,6 +103,8 @@ def test_the_textbook_number_of_runs_for_an_effect_of_one_standard_deviation() -
     ("difference", "deviation", "power"),
     [(0, 1, 0.8), (1, -1, 0.8), (1, 1, 1.0), (math.nan, 1, 0.8)],
 )
-def test_what_has_no_answer_is_refused(difference: float, deviation: float, power: float) -> None:
-    with pytest.raises(ValueError, match="is needed"):
+def test_impossible_arguments_of_runs_needed_are_refused(
+    difference: float, deviation: float, power: float
+) -> None:
+    with pytest.raises(ValueError, match="it must be"):
         runs_needed(difference, deviation, power=power)

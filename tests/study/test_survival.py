@@ -1,4 +1,4 @@
-"""Steps to a threshold: runs that never arrive are censored, never dropped."""
+"""Steps to a threshold: runs that never reach it are censored, never dropped."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_the_first_record_at_or_below_the_threshold_counts() -> None:
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8))
-def test_with_one_budget_for_all_the_restricted_mean_is_the_mean_of_what_was_spent(
+def test_with_a_common_budget_the_restricted_mean_is_the_mean_of_spent_steps(
     needed: list[int],
 ) -> None:
     budget = 100
@@ -38,21 +38,26 @@ def test_with_one_budget_for_all_the_restricted_mean_is_the_mean_of_what_was_spe
 
 
 def test_kaplan_meier_by_hand() -> None:
-    # One of three leaves unseen at 5: the event at 10 then halves what is left of the curve (2/3 -> 1/3 would ignore it).
+    # One of three runs is censored at 5. The event at 10 then ends the curve, whose height is 2/3.
     assert restricted_mean([Steps(2, True), Steps(5, False), Steps(10, True)], 12) == pytest.approx(
         2 + 8 * 2 / 3
     )
 
 
-def test_clear_separation_is_found_and_three_seeds_claim_no_more_than_they_can() -> None:
+def test_a_clear_separation_is_significant_but_the_exact_p_of_three_seeds_is_limited() -> None:
     fast = [Steps(100, True), Steps(110, True), Steps(120, True)]
     slow = [Steps(400, False), Steps(400, False), Steps(300, True)]
-    found = compare_steps(fast, slow)
-    assert found.difference < 0
-    assert (found.num_reached_a, found.num_reached_b, found.n_a, found.n_b) == (3, 1, 3, 3)
-    assert found.p is not None
-    assert found.p < 0.05
-    assert found.p_exact == pytest.approx(2 / 20)
+    comparison = compare_steps(fast, slow)
+    assert comparison.difference < 0
+    assert (comparison.num_reached_a, comparison.num_reached_b, comparison.n_a, comparison.n_b) == (
+        3,
+        1,
+        3,
+        3,
+    )
+    assert comparison.p is not None
+    assert comparison.p < 0.05
+    assert comparison.p_exact == pytest.approx(2 / 20)
     five = compare_steps([Steps(100 + i, True) for i in range(5)], [Steps(400, False)] * 5)
     assert five.p_exact == pytest.approx(2 / 252)
 
@@ -63,40 +68,44 @@ def test_censored_runs_are_not_missing() -> None:
     assert compare_steps(fast, slow).difference < compare_steps(fast, slow[:1]).difference
 
 
-def test_nobody_arriving_is_no_test() -> None:
-    found = compare_steps([Steps(100, False)] * 3, [Steps(100, False)] * 3)
-    assert found.p is None
-    assert found.p_exact is None
-    assert found.difference == 0
+def test_without_arrivals_there_is_no_p_value() -> None:
+    comparison = compare_steps([Steps(100, False)] * 3, [Steps(100, False)] * 3)
+    assert comparison.p is None
+    assert comparison.p_exact is None
+    assert comparison.difference == 0
 
 
 @settings(max_examples=30)
 @given(runs, runs)
-def test_any_pair_of_groups_has_an_answer_that_swaps(a: list[Steps], b: list[Steps]) -> None:
-    forth, back = compare_steps(a, b), compare_steps(b, a)
-    assert forth.difference == pytest.approx(-back.difference)
-    assert forth.p == (None if back.p is None else pytest.approx(back.p))
-    if forth.p_exact is not None:
-        assert 0 < forth.p_exact <= 1
+def test_swapping_the_groups_swaps_the_sign(a: list[Steps], b: list[Steps]) -> None:
+    forward, backward = compare_steps(a, b), compare_steps(b, a)
+    assert forward.difference == pytest.approx(-backward.difference)
+    assert forward.p == (None if backward.p is None else pytest.approx(backward.p))
+    if forward.p_exact is not None:
+        assert 0 < forward.p_exact <= 1
 
 
 @settings(max_examples=30)
 @given(runs, runs)
 def test_one_stratum_is_the_plain_log_rank_test(a: list[Steps], b: list[Steps]) -> None:
     def censored(group: list[Steps]) -> scipy.stats.CensoredData:
-        split = [[run.steps for run in group if run.reached is which] for which in (True, False)]
-        return scipy.stats.CensoredData(uncensored=split[0], right=split[1])
+        arrived = [run.steps for run in group if run.reached]
+        censored_at = [run.steps for run in group if not run.reached]
+        return scipy.stats.CensoredData(uncensored=arrived, right=censored_at)
 
     if not any(run.reached for run in (*a, *b)):
         assert compare_steps(a, b).p is None
         return
     with np.errstate(invalid="ignore", divide="ignore"):
-        known = float(scipy.stats.logrank(censored(a), censored(b)).pvalue)
-    assert compare_steps(a, b).p == pytest.approx(known if math.isfinite(known) else 1.0, abs=1e-9)
+        expected = float(scipy.stats.logrank(censored(a), censored(b)).pvalue)
+    assert compare_steps(a, b).p == pytest.approx(
+        expected if math.isfinite(expected) else 1.0, abs=1e-9
+    )
 
 
 def test_runs_are_compared_within_their_stratum() -> None:
-    # Deep nets are slow and shallow ones fast in either group: pooled, that spread hides that a is always a little sooner.
+    # In both groups, deep networks are slow and shallow networks are fast. Without strata, this
+    # spread hides that group a is always slightly faster.
     a = [Steps(base + i, True) for base in (100, 1000, 5000) for i in range(4)]
     b = [Steps(base + 10 + i, True) for base in (100, 1000, 5000) for i in range(4)]
     depths = [depth for depth in (8, 20, 56) for _ in range(4)]
@@ -107,7 +116,7 @@ def test_runs_are_compared_within_their_stratum() -> None:
     assert few.p_exact == pytest.approx(2 / 6**3)
 
 
-def test_misuse_is_one_line() -> None:
+def test_errors_are_one_line() -> None:
     with pytest.raises(ValueError, match=r"^no runs in group b"):
         compare_steps([Steps(1, True)], [])
     with pytest.raises(ValueError, match=r"^steps = nan in group a"):

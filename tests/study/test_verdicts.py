@@ -1,4 +1,4 @@
-"""The degradation rule: yes, no, undecided, multiplicity and diverged runs."""
+"""The degradation rule: its three answers, multiplicity and diverged runs."""
 
 import math
 import random
@@ -14,12 +14,12 @@ from reslearn.study import compare, degradation_verdict, runs_needed
 def rows(errors: dict[int, list[float]]) -> list[tuple[int, int, float]]:
     return [
         (depth, seed, error)
-        for depth, of_seeds in errors.items()
-        for seed, error in enumerate(of_seeds)
+        for depth, by_seed in errors.items()
+        for seed, error in enumerate(by_seed)
     ]
 
 
-def test_a_plain_series_that_degrades() -> None:
+def test_a_series_that_degrades_is_yes() -> None:
     verdict = degradation_verdict(
         rows({56: [80.0, 79.0, 82.0], 20: [9.0, 9.5, 8.6], 8: [15.0, 16.0, 15.5]}), margin_pct=1
     )
@@ -30,14 +30,14 @@ def test_a_plain_series_that_degrades() -> None:
     assert "56 against 20" in verdict.reason
 
 
-def test_a_residual_series_that_does_not() -> None:
+def test_a_series_that_improves_is_no() -> None:
     verdict = degradation_verdict(rows({56: [0.1, 0.12, 0.09], 20: [1.3, 1.2, 1.4]}), margin_pct=1)
     assert verdict.answer == "no"
     assert verdict.highest_pct is not None
     assert verdict.highest_pct < 1
 
 
-def test_worse_for_certain_but_by_less_than_the_margin_is_no() -> None:
+def test_a_clear_increase_below_the_margin_is_no() -> None:
     assert (
         degradation_verdict(rows({56: [1.5, 1.6, 1.7], 20: [1.3, 1.4, 1.5]}), margin_pct=1).answer
         == "no"
@@ -45,19 +45,17 @@ def test_worse_for_certain_but_by_less_than_the_margin_is_no() -> None:
 
 
 def test_noise_is_undecided() -> None:
-    found = degradation_verdict(rows({56: [5.0, 30.0, 8.0], 20: [9.0, 9.5, 8.6]}), margin_pct=1)
-    assert found.answer == "undecided"
-    assert (
-        f"to tell 1 point from 0 takes {runs_needed(1, stdev([-4.0, 20.5, -0.6]), paired=True)} seeds a depth"
-        in found.reason
-    )
+    verdict = degradation_verdict(rows({56: [5.0, 30.0, 8.0], 20: [9.0, 9.5, 8.6]}), margin_pct=1)
+    needed = runs_needed(1, stdev([-4.0, 20.5, -0.6]), paired=True)
+    assert verdict.answer == "undecided"
+    assert f"to distinguish 1 point from 0 takes {needed} seeds per depth" in verdict.reason
 
 
 @pytest.mark.parametrize(
     "errors",
     [{20: [1.0, 2.0]}, {20: [1.0], 56: [50.0]}, {20: [math.nan, 1.0], 56: [50.0, math.nan]}],
 )
-def test_too_little_is_undecided(errors: dict[int, list[float]]) -> None:
+def test_too_few_runs_are_undecided(errors: dict[int, list[float]]) -> None:
     verdict = degradation_verdict(rows(errors), margin_pct=1)
     assert verdict.answer == "undecided"
     assert verdict.reason.startswith(("only depth", "fewer than two seeds"))
@@ -71,20 +69,20 @@ def test_seeds_that_are_not_shared_do_not_count() -> None:
     assert verdict.reference_depth is None
 
 
-def test_the_more_depths_to_choose_from_the_wider_the_interval() -> None:
+def test_more_depths_make_the_interval_wider() -> None:
     deep, shallow = [14.0, 12.0, 13.5], [10.0, 10.0, 10.0]
-    one = degradation_verdict(rows({56: deep, 20: shallow}), margin_pct=0.5)
+    single = degradation_verdict(rows({56: deep, 20: shallow}), margin_pct=0.5)
     plain = compare(deep, shallow, paired=True)
-    assert one.answer == "yes"
-    assert one.interval_low_pct == plain.interval_low
+    assert single.answer == "yes"
+    assert single.interval_low_pct == plain.interval_low
     many = degradation_verdict(
         rows({56: deep, 20: shallow} | {depth: [11.0, 11.0, 11.0] for depth in (8, 14, 26, 32)}),
         margin_pct=0.5,
     )
     assert many.reference_depth == 20
     assert many.interval_low_pct is not None
-    assert one.interval_low_pct is not None
-    assert many.interval_low_pct < one.interval_low_pct
+    assert single.interval_low_pct is not None
+    assert many.interval_low_pct < single.interval_low_pct
     assert many.answer == "undecided"
 
 
@@ -148,7 +146,7 @@ def test_any_rows_get_one_of_three_answers_and_a_reason(errors: dict[int, list[f
         assert verdict.highest_pct < 1
 
 
-def test_misuse_is_one_line() -> None:
+def test_errors_are_one_line() -> None:
     with pytest.raises(ValueError, match=r"^no rows"):
         degradation_verdict([], margin_pct=1)
     with pytest.raises(ValueError, match=r"is given twice"):

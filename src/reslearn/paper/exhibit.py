@@ -19,7 +19,7 @@ from reslearn.study import (
     Summary,
     compare_to,
     equivalence_to,
-    pairs_told,
+    needed_pairs_text,
     summary,
 )
 
@@ -260,7 +260,7 @@ def _seeds_to_see(difference: float, numbers: Summary, unit: str) -> str:
     """How many seeds it would take until a t test at 5 % tells the difference from 0, by the spread of those that there are."""
     if not numbers.standard_deviation or not difference:
         return ""
-    return f"; to tell {abs(difference):.2g} {unit} from 0 takes {pairs_told(difference, numbers.standard_deviation)} seeds (power 80 %)"
+    return f"; to tell {abs(difference):.2g} {unit} from 0 takes {needed_pairs_text(difference, numbers.standard_deviation)} seeds (power 80 %)"
 
 
 def _answers(same_protocol: bool) -> tuple[Outcome, Outcome]:

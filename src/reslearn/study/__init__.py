@@ -22,7 +22,7 @@ from reslearn.study.file import StudyError, StudyFile, load_study, study_from
 from reslearn.study.grid import Job, grid, vary
 from reslearn.study.launch import WarmStart
 from reslearn.study.margin import Answer, equivalence_test, margin_test, withhold
-from reslearn.study.power import holm, pairs_told, power_of, runs_needed
+from reslearn.study.power import holm, needed_pairs_text, power_of, runs_needed
 from reslearn.study.ray_engine import RayEngine
 from reslearn.study.run import StudyInUseError, StudyReport, run_study
 from reslearn.study.statistics import (
@@ -110,9 +110,9 @@ __all__ = [
     "margin_test",
     "mixed_numerics",
     "names_of",
+    "needed_pairs_text",
     "number_text",
     "numerics_of",
-    "pairs_told",
     "power_of",
     "proportion",
     "restricted_mean",

@@ -1,7 +1,10 @@
-"""Run folders to rows, and rows to a table: mean, standard deviation, interval and n for each group of runs that differ in seed alone.
+"""Collect run folders as rows, and rows as a table with one group per model and recipe.
 
-Only complete runs are averaged, and only with runs of the same recipe; what was left out or kept apart is said in `notes`.
+Only complete runs are averaged, and only with runs of the same recipe. The `notes` of a table say
+which runs were left out or kept in separate groups.
 """
+
+from __future__ import annotations
 
 import re
 from collections import Counter
@@ -21,8 +24,9 @@ ERROR_FIELDS = (
     "test_top1_error_pct",
 )
 
-# What may differ between runs that are averaged: the seed, how a recipe is called, and what leaves the outcome as it is. The model's
-# name is a column of its own; its switches (a shortcut of another kind) stay part of the recipe.
+# Keys that may differ between runs of one protocol: the seed, the name of the recipe, and keys that
+# do not change the result. The name of the model identifies a group instead. Switches of the model,
+# such as its shortcut, belong to the protocol.
 APART = ("seed", "name", "model.name", "train.checkpoint_every_seconds", "evaluation.test_curve")
 
 Kind = Literal["plain", "residual"]
@@ -30,8 +34,19 @@ Kind = Literal["plain", "residual"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One complete run. `protocol` is the hash of its recipe without seed and model, to which the images belong: `recipe` holds their
-    fingerprint as data.fingerprint. `depth` and `kind` are None for other families; `numerics` says in which precision it was reckoned."""
+    """One complete run.
+
+    Attributes:
+        folder: Its run folder.
+        model: Name of the model.
+        depth: Number of layers. None for other families than plain and residual networks.
+        kind: "plain" or "residual". None for other families.
+        seed: Its seed.
+        protocol: Hash of the recipe without seed and model, but with the fingerprint of the images.
+        numerics: Precision and instruction set of the computation.
+        recipe: The recipe, with the fingerprint of the images as data.fingerprint.
+        result: The content of result.json.
+    """
 
     folder: Path
     model: str
@@ -46,7 +61,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Incomplete:
-    """A run that has no result: not finished, diverged, failed or unreadable. `last_step` is that of the last metrics line."""
+    """A run without a result: not finished, diverged, failed or unreadable.
+
+    Attributes:
+        folder: Its run folder.
+        name: Name of the folder.
+        last_step: Step of the last line of metrics.jsonl. None if there is no line.
+        reason: The known cause.
+    """
 
     folder: Path
     name: str
@@ -56,7 +78,7 @@ class Incomplete:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """All runs found, in order of their folders."""
+    """All runs below some folders, in the order of their paths."""
 
     rows: tuple[Row, ...]
     incomplete: tuple[Incomplete, ...]
@@ -64,7 +86,16 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs of one model under one recipe; `summaries` by field of result.json, without those that the runs do not have."""
+    """Runs of one model and one recipe.
+
+    Attributes:
+        model: Name of the model.
+        depth: Number of layers, see `Row`.
+        kind: "plain" or "residual", see `Row`.
+        protocol: Hash of the recipe, see `Row`.
+        seeds: Seeds of the runs.
+        summaries: Means by field of result.json, for the fields that the runs have.
+    """
 
     model: str
     depth: int | None
@@ -76,24 +107,26 @@ class RunGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTable:
-    """Groups, plain before residual and by depth, and what a reader must know about them, one line each."""
+    """Groups of runs, with notes.
+
+    Attributes:
+        groups: Plain networks first, then residual networks, each by depth.
+        notes: Runs that were left out, and how groups differ; one line each.
+    """
 
     groups: tuple[RunGroup, ...]
     notes: tuple[str, ...]
 
 
 def collect(*folders: Path | str) -> Collection:
-    """Read every run at or below `folders`. A damaged run is listed as incomplete; ValueError for a folder that is not there."""
+    """Read all runs in `folders` and their subfolders. A damaged run is listed as incomplete.
+
+    Raises:
+        ValueError: If a folder does not exist.
+    """
     rows: list[Row] = []
     incomplete: list[Incomplete] = []
-    found: set[Path] = set()
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: there is no such folder; a run or a study is needed")
-        found.update(path.parent for path in folder.rglob("recipe.json"))
-        # A run that failed before it had a recipe left its log.
-        found.update(path.parent for path in folder.rglob("train.log"))
-    for path in sorted(found):
+    for path in sorted(_run_paths(map(Path, folders))):
         try:
             run = RunFolder.open(path)
             if run.is_complete:
@@ -101,10 +134,11 @@ def collect(*folders: Path | str) -> Collection:
             else:
                 incomplete.append(_unfinished(run))
         except RunError as error:
-            # What was said before there was a recipe is why there is none; what a run said says nothing of what became of its files.
-            said = "" if RunFolder(path).exists() else last_line(path / "train.log")
+            # Without a recipe, the log says why there is none. With a recipe, the log does not know
+            # why its files are damaged.
+            log = "" if RunFolder(path).exists() else last_line(path / "train.log")
             incomplete.append(
-                Incomplete(folder=path, name=path.name, last_step=None, reason=said or str(error))
+                Incomplete(folder=path, name=path.name, last_step=None, reason=log or str(error))
             )
     return Collection(rows=tuple(rows), incomplete=tuple(incomplete))
 
@@ -115,68 +149,113 @@ def table(
     fields: Sequence[str] = ERROR_FIELDS,
     incomplete: Iterable[Incomplete] = (),
 ) -> StudyTable:
-    """One group for each model and recipe. Runs of different recipes are not averaged, copies of a run count once; the notes say so."""
-    groups: dict[tuple[str, str], dict[int, Row]] = {}
+    """Average runs over seeds, in one group for each model and recipe.
+
+    Runs of different recipes are not averaged, and copies of a run count once. The notes say so.
+
+    Args:
+        rows: Complete runs.
+        fields: Fields of result.json to average.
+        incomplete: Runs to mention in the notes.
+    """
+    by_group: dict[tuple[str, str], dict[int, Row]] = {}
     notes: list[str] = []
     for row in rows:
-        seeds = groups.setdefault((row.model, row.protocol), {})
-        if row.seed in seeds:
-            notes.append(f"{row.folder} is left out: a copy of the run in {seeds[row.seed].folder}")
-        seeds.setdefault(row.seed, row)
-    first = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
-    notes += _differences(first)
-    notes += [note for seeds in groups.values() if (note := _mixed(list(seeds.values())))]
+        by_seed = by_group.setdefault((row.model, row.protocol), {})
+        if row.seed in by_seed:
+            original = by_seed[row.seed].folder
+            notes.append(f"{row.folder} is left out: a copy of the run in {original}")
+        by_seed.setdefault(row.seed, row)
+    runs = [list(by_seed.values()) for by_seed in by_group.values()]
+    notes += _recipe_notes([group_runs[0] for group_runs in runs])
+    for group_runs in runs:
+        if mixed := mixed_numerics(row.numerics for row in group_runs):
+            notes.append(f"{group_runs[0].model}: averaged over {mixed}")
     notes += [f"{run.folder} is not averaged: {run.reason}" for run in incomplete]
-    made = [_group(list(seeds.values()), fields) for seeds in groups.values()]
-    made.sort(key=lambda group: (group.kind or "~", group.depth or 0, group.model, group.protocol))
-    return StudyTable(groups=tuple(made), notes=tuple(notes))
+    groups = [_group(group_runs, fields) for group_runs in runs]
+    groups.sort(
+        key=lambda group: (group.kind or "~", group.depth or 0, group.model, group.protocol)
+    )
+    return StudyTable(groups=tuple(groups), notes=tuple(notes))
 
 
 def names_of(groups: Iterable[RunGroup]) -> dict[tuple[str, str], str]:
-    """A name for each group, by model and protocol: the model, and the recipe's hash where a model was run by several."""
+    """Return a name for each (model, protocol).
+
+    The name is the model, followed by the hash of the recipe if the model has several recipes.
+    """
     groups = list(groups)
     models = Counter(group.model for group in groups)
-    return {
-        (g.model, g.protocol): g.model if models[g.model] == 1 else f"{g.model} {g.protocol[:6]}"
-        for g in groups
-    }
+    names: dict[tuple[str, str], str] = {}
+    for group in groups:
+        suffix = f" {group.protocol[:6]}" if models[group.model] > 1 else ""
+        names[group.model, group.protocol] = group.model + suffix
+    return names
+
+
+def numerics_of(environment: Mapping[str, Any]) -> str:
+    """Return the precision and the instruction set of a run, from its environment.json."""
+    numerics = environment.get("numerics", {})
+    keys = ("precision", "instruction_set")
+    return " on ".join(str(numerics[key]) for key in keys if numerics.get(key))
+
+
+def mixed_numerics(numerics: Iterable[str]) -> str:
+    """Describe runs of different precision; return "" if all runs have the same."""
+    counts = Counter(numerics)
+    if len(counts) < 2:
+        return ""
+    return "runs of different precision: " + ", ".join(
+        f"{number} {precision}" for precision, number in counts.items()
+    )
+
+
+def recipe_changes(base: Row, variant: Row) -> list[str]:
+    """Return the differences of two recipes, without the keys in `APART`."""
+    differences = recipes.difference(base.recipe, variant.recipe)
+    return [line for line in differences if line.partition(":")[0] not in APART]
 
 
 def last_line(path: Path) -> str:
-    """The last line that says anything of what the last command wrote to a log, or an empty text."""
+    """Return the last line of a log that is not empty, or "" if the last command wrote nothing."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 16_384))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    # Bars rewrite their line with carriage returns, which splitlines takes apart.
+    # Progress bars rewrite their line with carriage returns, at which splitlines splits.
     line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return (
-        "" if line.startswith("$ ") else line
-    )  # the engine's own line, which opens what a command writes
+    # "$ " begins the line that the engine writes before the output of a command.
+    return "" if line.startswith("$ ") else line
+
+
+def _run_paths(folders: Iterable[Path]) -> set[Path]:
+    paths: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder}: there is no such folder; pass the folder of a run or of a study"
+            )
+        paths.update(path.parent for path in folder.rglob("recipe.json"))
+        # A run that failed before it had a recipe left its log.
+        paths.update(path.parent for path in folder.rglob("train.log"))
+    return paths
 
 
 def _row(run: RunFolder) -> Row:
     recipe, result, environment = run.recipe, run.result, run.environment
-    _ = (
-        run.metrics()
-    )  # whoever reads them later is to find them whole: a damaged run is damaged as a whole
-    recipe = {
-        **recipe,
-        "data": {
-            **recipe.get("data", {}),
-            "fingerprint": environment.get("data", {}).get("fingerprint", ""),
-        },
-    }
-    model, seed = str(recipe["model"]["name"]), int(recipe["seed"])
+    run.metrics()  # raises RunError now, so that a run with damaged metrics is no row
+    fingerprint = environment.get("data", {}).get("fingerprint", "")
+    recipe = {**recipe, "data": {**recipe.get("data", {}), "fingerprint": fingerprint}}
+    model = str(recipe["model"]["name"])
     depth, kind = _family(model)
     return Row(
         folder=run.path,
         model=model,
         depth=depth,
         kind=kind,
-        seed=seed,
+        seed=int(recipe["seed"]),
         protocol=recipes.recipe_hash(recipe, without=APART),
         numerics=numerics_of(environment),
         recipe=recipe,
@@ -184,42 +263,21 @@ def _row(run: RunFolder) -> Row:
     )
 
 
-def numerics_of(environment: Mapping[str, Any]) -> str:
-    """In which precision a run was reckoned, and by which instructions, as its environment.json says."""
-    chosen = environment.get("numerics", {})
-    return " on ".join(
-        str(chosen[key]) for key in ("precision", "instruction_set") if chosen.get(key)
-    )
-
-
-def _mixed(rows: list[Row]) -> str:
-    """A note on an average over runs that were not reckoned alike, which is an average still."""
-    mixed = mixed_numerics(row.numerics for row in rows)
-    return f"{rows[0].model}: averaged over {mixed}" if mixed else ""
-
-
-def mixed_numerics(numerics: Iterable[str]) -> str:
-    """Runs of different precision, by how they were reckoned; empty where all were reckoned alike."""
-    counts = Counter(numerics)
-    told = ", ".join(f"{number} {what}" for what, number in counts.items())
-    return f"runs of different precision: {told}" if len(counts) > 1 else ""
-
-
 def _unfinished(run: RunFolder) -> Incomplete:
     records = run.metrics()
-    said = run.divergence or last_line(run.path / "train.log")
-    last = int(records[-1]["step"]) if records else None
-    reason = "no step recorded" if last is None else f"stopped after step {last}"
+    cause = run.divergence or last_line(run.path / "train.log")
+    last_step = int(records[-1]["step"]) if records else None
+    reason = "no step recorded" if last_step is None else f"stopped after step {last_step}"
     return Incomplete(
         folder=run.path,
         name=run.path.name,
-        last_step=last,
-        reason=f"{reason}: {said}" if said else reason,
+        last_step=last_step,
+        reason=f"{reason}: {cause}" if cause else reason,
     )
 
 
 def _family(model: str) -> tuple[int | None, Kind | None]:
-    """The paper's names: plain20, resnet110."""
+    """Return depth and kind of the paper's names, such as plain20 and resnet110."""
     match = re.fullmatch(r"(plain|resnet)(\d+)", model)
     if match is None:
         return None, None
@@ -228,38 +286,35 @@ def _family(model: str) -> tuple[int | None, Kind | None]:
 
 def _group(rows: list[Row], fields: Sequence[str]) -> RunGroup:
     rows.sort(key=lambda row: row.seed)
-    values = {
-        field: [float(row.result[field]) for row in rows if row.result.get(field) is not None]
-        for field in fields
-    }
+    summaries: dict[str, Summary] = {}
+    for field in fields:
+        values = [float(row.result[field]) for row in rows if row.result.get(field) is not None]
+        if values:
+            summaries[field] = summary(values)
     return RunGroup(
         model=rows[0].model,
         depth=rows[0].depth,
         kind=rows[0].kind,
         protocol=rows[0].protocol,
         seeds=tuple(row.seed for row in rows),
-        summaries={field: summary(numbers) for field, numbers in values.items() if numbers},
+        summaries=summaries,
     )
 
 
-def _differences(groups: dict[tuple[str, str], Row]) -> list[str]:
-    """A line for every recipe but the one that most models follow, or the first: how it differs from that."""
-    counts = Counter(protocol for _, protocol in groups)
+def _recipe_notes(rows: Sequence[Row]) -> list[str]:
+    """Describe each recipe by its differences from the most frequent one. One row per group."""
+    counts = Counter(row.protocol for row in rows)
     if len(counts) < 2:
         return []
-    (usual, most), *_ = counts.most_common(1)
-    base = next(row for (_, protocol), row in groups.items() if protocol == usual)
-    is_usual = 2 * most > len(groups)
-    told = f"most follow {usual}" if is_usual else f"others are set against {usual}"
-    notes = [f"{len(counts)} recipes, which are not averaged with one another; {told}"]
-    for other in counts:
-        if other != usual:
-            of = [model for model, protocol in groups if protocol == other]
-            row = next(row for (_, protocol), row in groups.items() if protocol == other)
-            changed = [
-                line
-                for line in recipes.difference(base.recipe, row.recipe)
-                if line.partition(":")[0] not in APART
-            ]
-            notes.append(f"recipe {other} ({', '.join(of)}): {'; '.join(changed)}")
+    (usual, num_usual), *_ = counts.most_common(1)
+    base = next(row for row in rows if row.protocol == usual)
+    is_majority = 2 * num_usual > len(rows)
+    relation = f"most follow {usual}" if is_majority else f"the others are compared with {usual}"
+    notes = [f"{len(counts)} recipes, which are not averaged with one another; {relation}"]
+    for protocol in counts:
+        if protocol != usual:
+            variants = [row for row in rows if row.protocol == protocol]
+            models = ", ".join(row.model for row in variants)
+            changes = "; ".join(recipe_changes(base, variants[0]))
+            notes.append(f"recipe {protocol} ({models}): {changes}")
     return notes

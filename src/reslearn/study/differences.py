@@ -1,17 +1,25 @@
-"""Conditions of a study against one another: by how much an error moves, seed by seed, with intervals and corrected p values."""
+"""Differences between the conditions of a study, paired by seed, with intervals and p values."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
-from reslearn import recipes
-from reslearn.study.collect import APART, Row
+from reslearn.study.collect import Row, recipe_changes
 from reslearn.study.power import holm
 from reslearn.study.statistics import Comparison, compare
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """`comparison`: the second condition minus the first, paired by seed. `p`: corrected by Holm for all that stand beside it."""
+    """Difference between two conditions.
+
+    Attributes:
+        what: Which conditions are compared.
+        comparison: The second condition minus the first, paired by seed.
+        p: The p value, corrected for all differences of the same list (Holm).
+    """
 
     what: str
     comparison: Comparison
@@ -19,73 +27,58 @@ class Difference:
 
 
 def differences(rows: Iterable[Row], *, field: str = "test_top1_error_pct") -> list[Difference]:
-    """Recipes of one model against the one with the fewest settings of its own; residual against plain nets of one depth and recipe.
+    """Compare the conditions of a study.
 
-    Runs that have no `field`, and conditions that share no seed, are not compared; of copies of a run the first counts.
+    Recipes of one model are compared with the recipe that has the fewest overrides. Residual
+    networks are compared with plain networks of the same depth and recipe. Runs without `field` and
+    conditions without a common seed are left out. The first of several copies of a run counts.
     """
-    conditions: dict[tuple[str, str], list[Row]] = {}
+    by_condition: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.result.get(field) is not None:
-            conditions.setdefault((row.model, row.protocol), []).append(row)
-    found = []
-    for what, base, other in _pairs(
-        sorted(conditions.values(), key=lambda rows: (rows[0].depth or 0, rows[0].model))
-    ):
-        a, b = (
-            {row.seed: float(row.result[field]) for row in reversed(one)} for one in (other, base)
-        )
-        seeds = sorted(a.keys() & b.keys())
+            by_condition.setdefault((row.model, row.protocol), []).append(row)
+    conditions = sorted(by_condition.values(), key=lambda runs: (runs[0].depth or 0, runs[0].model))
+    results: list[Difference] = []
+    for what, base, variant in (*_recipe_pairs(conditions), *_family_pairs(conditions)):
+        base_errors, variant_errors = _errors_by_seed(base, field), _errors_by_seed(variant, field)
+        seeds = sorted(base_errors.keys() & variant_errors.keys())
         if seeds:
-            found.append(
-                Difference(
-                    what=what,
-                    comparison=compare(
-                        [a[seed] for seed in seeds], [b[seed] for seed in seeds], paired=True
-                    ),
-                )
+            comparison = compare(
+                [variant_errors[seed] for seed in seeds],
+                [base_errors[seed] for seed in seeds],
+                paired=True,
             )
-    corrected = holm([one.comparison.p for one in found])
-    return [replace(one, p=p) for one, p in zip(found, corrected, strict=True)]
+            results.append(Difference(what=what, comparison=comparison))
+    corrected = holm([difference.comparison.p for difference in results])
+    return [replace(difference, p=p) for difference, p in zip(results, corrected, strict=True)]
 
 
-def _pairs(conditions: Sequence[list[Row]]) -> Iterator[tuple[str, list[Row], list[Row]]]:
+Pair = tuple[str, list[Row], list[Row]]
+
+
+def _errors_by_seed(rows: Sequence[Row], field: str) -> dict[int, float]:
+    return {row.seed: float(row.result[field]) for row in reversed(rows)}
+
+
+def _recipe_pairs(conditions: Sequence[list[Row]]) -> Iterator[Pair]:
+    """Yield each recipe of a model with the recipe that has the fewest overrides."""
     for model in dict.fromkeys(rows[0].model for rows in conditions):
-        # What a user varies stands in the overrides; the plainest condition is what the others are measured against.
-        own = sorted(
+        base, *variants = sorted(
             (rows for rows in conditions if rows[0].model == model),
             key=lambda rows: len(rows[0].recipe.get("overrides", ())),
         )
-        for other in own[1:]:
-            yield f"{model}: {_changes(own[0][0], other[0])}", own[0], other
-    for plain in conditions:
-        for residual in conditions:
-            a, b = plain[0], residual[0]
-            if (
-                (a.kind, b.kind) == ("plain", "residual")
-                and a.depth == b.depth
-                and a.protocol == b.protocol
-            ):
-                several = (
-                    len(
-                        {
-                            one[0].protocol
-                            for one in conditions
-                            if one[0].model in (a.model, b.model)
-                        }
-                    )
-                    > 1
-                )
-                yield (
-                    f"{a.model} -> {b.model}" + (f", recipe {a.protocol[:6]}" if several else ""),
-                    plain,
-                    residual,
-                )
+        for variant in variants:
+            changes = ", ".join(recipe_changes(base[0], variant[0]))
+            yield f"{model}: {changes}", base, variant
 
 
-def _changes(base: Row, other: Row) -> str:
-    changed = [
-        line
-        for line in recipes.difference(base.recipe, other.recipe)
-        if line.partition(":")[0] not in APART
-    ]
-    return ", ".join(changed)
+def _family_pairs(conditions: Sequence[list[Row]]) -> Iterator[Pair]:
+    """Yield each plain network with the residual network of the same depth and recipe."""
+    for plain, residual in product(conditions, conditions):
+        a, b = plain[0], residual[0]
+        same_recipe = a.depth == b.depth and a.protocol == b.protocol
+        if (a.kind, b.kind) != ("plain", "residual") or not same_recipe:
+            continue
+        protocols = {rows[0].protocol for rows in conditions if rows[0].model in (a.model, b.model)}
+        recipe = f", recipe {a.protocol[:6]}" if len(protocols) > 1 else ""
+        yield f"{a.model} -> {b.model}{recipe}", plain, residual

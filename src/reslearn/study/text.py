@@ -35,8 +35,8 @@ def number_text(
     if value is None or math.isnan(value):
         return "no value"
     spread = "" if deviation is None else f"± {deviation:.{digits}f}"
-    around = interval_text(interval, digits=digits, signed=signed, confidence=confidence)
-    parts = (_decimal(value, digits, signed), spread, unit, around or no_interval)
+    ends = interval_text(interval, digits=digits, signed=signed, confidence=confidence)
+    parts = (_decimal(value, digits, signed), spread, unit, ends or no_interval)
     return " ".join(part for part in parts if part)
 
 

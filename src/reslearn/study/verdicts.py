@@ -1,26 +1,33 @@
-"""Does training error degrade with depth? The decision rule, written down before any data (claims C1, C7, C8; Sec. 1, Fig. 1).
+"""Degradation verdict: does training error increase with depth? (C1, C7, C8; Sec. 1, Fig. 1.)
 
-The rule is `degradation_verdict`'s docstring; the code below it does just that. It serves plain and residual series alike.
+The rule was written before any data were seen. It is the docstring of `degradation_verdict`, and
+applies to plain and residual networks alike.
 """
 
+from __future__ import annotations
+
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from reslearn.study.collect import Kind, Row
 from reslearn.study.estimate import CONFIDENCE, Interval
-from reslearn.study.margin import Answer, margin_test
-from reslearn.study.power import pairs_told
+from reslearn.study.margin import Answer, margin_test, withhold
+from reslearn.study.power import needed_pairs_text
 from reslearn.study.statistics import Comparison, Summary, compare, summary
 from reslearn.study.text import number_text
 
 MARGIN_PCT = 1.0
-"""Points of training error below which a difference between depths does not count, unless a study says otherwise."""
+"""Default margin in points of training error: smaller differences between depths do not count."""
+
+Pairs = tuple[list[float], list[float]]
+"""Training errors of the deepest and of a shallower network, in the order of common seeds."""
 
 
 class DepthRow(NamedTuple):
-    """One run: layers, seed, training error in per cent (nan for a run that diverged)."""
+    """One run: layers, seed, training error in per cent (nan for a diverged run)."""
 
     depth: int
     seed: int
@@ -29,7 +36,25 @@ class DepthRow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DegradationVerdict:
-    """The answer and all it rests on. Differences are deepest minus shallower, in per cent points of training error."""
+    """The answer and its evidence. Differences are deepest minus shallower, in points of error.
+
+    Attributes:
+        answer: "yes" if training error increases with depth.
+        reason: The evidence for the answer, in one line.
+        margin_pct: Differences up to this size do not count.
+        deepest: Greatest depth.
+        reference_depth: Shallower depth with the lowest error. None if no depth has two pairs.
+        confidence: Confidence of the simultaneous intervals, 1 - 0.05 / k.
+        difference_pct: Mean difference to the reference depth.
+        interval_low_pct: Lower end of its simultaneous interval, which decides "yes".
+        interval_high_pct: Upper end of its simultaneous interval.
+        highest_pct: Greatest upper end of the 95 % intervals of all shallower depths. Decides "no".
+        num_diverged: Number of diverged runs at all depths.
+        depths: Each depth with its mean error.
+        comparisons: Each shallower depth with its difference, paired by seed, and the simultaneous
+            interval.
+        rows: All runs.
+    """
 
     answer: Answer
     reason: str
@@ -37,82 +62,131 @@ class DegradationVerdict:
     deepest: int
     reference_depth: int | None
     confidence: float
-    """Of the simultaneous interval: 1 - 0.05 / k."""
     difference_pct: float | None
     interval_low_pct: float | None
-    """Lower end of the simultaneous interval: the one "yes" is decided by."""
     interval_high_pct: float | None
-    """Upper end of the simultaneous interval against the reference depth."""
     highest_pct: float | None
-    """Greatest upper end of the plain 95 % intervals over all shallower depths: the one "no" is decided by."""
     num_diverged: int
     depths: tuple[tuple[int, Summary], ...]
     comparisons: tuple[tuple[int, Comparison], ...]
-    """Every shallower depth against the deepest, with its simultaneous interval, paired by seed."""
     rows: tuple[DepthRow, ...]
+
+
+def degradation_verdicts(
+    rows: Sequence[Row], *, margin_pct: float = MARGIN_PCT
+) -> dict[Kind, DegradationVerdict | str]:
+    """Return the verdict for each kind of network that has at least two depths.
+
+    If a kind cannot be judged, for example because one depth has two recipes, the result holds the
+    reason as text in place of the verdict.
+    """
+    field = training_field(rows)
+    verdicts: dict[Kind, DegradationVerdict | str] = {}
+    kinds: tuple[Kind, ...] = ("plain", "residual")
+    for kind in kinds:
+        if len({row.depth for row in rows if row.kind == kind}) < 2:
+            continue
+        try:
+            series = depth_rows(rows, kind=kind, field=field)
+            verdicts[kind] = degradation_verdict(series, margin_pct=margin_pct)
+        except ValueError as error:
+            verdicts[kind] = str(error)
+    return verdicts
 
 
 def degradation_verdict(
     rows: Iterable[tuple[int, int, float]], *, margin_pct: float
 ) -> DegradationVerdict:
-    """Is the deepest net harder to train than a shallower one? `rows` are (depth, seed, training error in per cent).
+    """Decide whether the deepest network is harder to train than a shallower one.
 
-    The rule. Let D be the greatest depth and k the number of shallower depths. For each shallower depth d take the differences
-    error(D, seed) - error(d, seed) over the seeds that both have: runs of one seed share the order of images and their augmentation.
-    The reference is the shallower depth with the lowest mean training error among those pairs (ties: the shallowest), out of the
-    depths with at least two pairs.
+    Let D be the greatest depth, and k the number of shallower depths. Each shallower depth d has
+    the differences error(D, seed) - error(d, seed), over the seeds that both depths have. Runs with
+    the same seed share the order and the augmentation of images. The reference is the depth with
+    the lowest mean training error in these pairs, among the depths with at least two pairs. Ties go
+    to the shallowest.
 
-    - "yes": the mean difference to the reference is more than `margin_pct`, and its interval lies above 0. The reference is picked from
-      the same data, which favors a lucky depth; so this interval is simultaneous, t at a confidence of 1 - 0.05 / k
-      (Bonferroni): with 95 % it holds for all k differences at once, whichever is picked.
-    - "no": for every shallower depth the upper end of the plain 95 % interval is below `margin_pct`. All k must pass, and a wrong "no"
-      needs the worst of them to pass by luck, so that no correction is due (intersection-union test). A deepest net that is
-      better, or worse by less than the margin, is a "no".
-    - "undecided": anything else, fewer than two depths, or fewer than two seeds in common.
+    - "yes": the mean difference to the reference is above `margin_pct`, and its interval lies above
+      0. The reference is selected on the same data, which favors a lucky depth. The interval is
+      therefore simultaneous, with a confidence of 1 - 0.05 / k (Bonferroni). At 95 % it holds for
+      all k differences at once, so it holds for the selected one.
+    - "no": for every shallower depth, the 95 % interval ends below `margin_pct`. No correction is
+      needed, because all k depths must pass (intersection-union test). A deepest network that is
+      better, or worse by less than the margin, gives a "no".
+    - "undecided": everything else, including fewer than two depths or two common seeds.
 
-    Diverged runs (not finite) are left out of differences, counted and shown, and may not help the answer that leaving them out
-    favors: one at depth D rules out "no", one at the reference depth rules out "yes".
+    Diverged runs are left out of differences, counted and reported. They must not help the answer
+    that their absence favors: a diverged run at depth D rules out "no", and a diverged run at the
+    reference depth rules out "yes".
 
-    A study makes one such test a series; families of series are the caller's to correct. ValueError for no rows, a row given twice, or
-    an error outside 0 to 100.
+    A study makes one such test per series. Correct for several series in the calling code.
+
+    Args:
+        rows: (depth, seed, training error in per cent) of each run; nan or inf if it diverged.
+        margin_pct: Margin in points of training error, at least 0.
+
+    Raises:
+        ValueError: If there are no rows, a (depth, seed) occurs twice, or an error is outside
+            0 to 100.
     """
-    given = _checked(rows, margin_pct)
-    errors: dict[int, dict[int, float]] = {
-        depth: {} for depth in sorted({row.depth for row in given})
-    }
-    for row in given:
-        errors[row.depth][row.seed] = row.training_error_pct
-    deepest = max(errors)
-    shallower = [depth for depth in errors if depth != deepest]
-    simultaneous = _simultaneous(shallower)
-    pairs = {depth: sorted(errors[depth].keys() & errors[deepest].keys()) for depth in shallower}
-    sides = {
-        d: ([errors[deepest][s] for s in pairs[d]], [errors[d][s] for s in pairs[d]])
-        for d in shallower
-        if pairs[d]
-    }
+    return _verdict(_checked(rows, margin_pct), margin_pct)
+
+
+def depth_rows(
+    rows: Iterable[Row], *, kind: Kind, field: str = "train_recomputed_top1_error_pct"
+) -> list[DepthRow]:
+    """Select the runs of one kind as rows for `degradation_verdict`.
+
+    Raises:
+        ValueError: If a run has no `field` in its result, or one depth has several recipes.
+    """
+    selected = [row for row in rows if row.kind == kind and row.depth is not None]
+    for row in selected:
+        if row.result.get(field) is None:
+            raise ValueError(f"{row.folder} has no {field} in its result.json")
+        protocols = {peer.protocol for peer in selected if peer.depth == row.depth}
+        if len(protocols) > 1:
+            raise ValueError(
+                f"runs of {row.model} follow {len(protocols)} recipes: a verdict needs runs of one "
+                "recipe; pass the folders of one recipe only"
+            )
+    return [DepthRow(row.depth or 0, row.seed, float(row.result[field])) for row in selected]
+
+
+def training_field(rows: Iterable[Row]) -> str:
+    """Return the name of the training error that runs are compared by.
+
+    The error with recomputed batch-norm statistics is preferred, if all runs have it.
+    """
+    recomputed = "train_recomputed_top1_error_pct"
+    if all(row.result.get(recomputed) is not None for row in rows):
+        return recomputed
+    return "train_top1_error_pct"
+
+
+def _verdict(series: Sequence[DepthRow], margin_pct: float) -> DegradationVerdict:
+    errors: dict[int, dict[int, float]] = {}
+    for row in sorted(series, key=lambda row: row.depth):
+        errors.setdefault(row.depth, {})[row.seed] = row.training_error_pct
+    *shallower, deepest = errors
+    simultaneous = 1 - (1 - CONFIDENCE) / max(1, len(shallower))
+    pairs = _pairs_by_depth(errors)
     comparisons = {
-        depth: compare(*both, paired=True, confidence=simultaneous) for depth, both in sides.items()
+        depth: compare(*sides, paired=True, confidence=simultaneous)
+        for depth, sides in pairs.items()
     }
-    plain = {depth: compare(*both, paired=True) for depth, both in sides.items()}
-    testable = bool(shallower) and all(
-        depth in plain and plain[depth].interval is not None for depth in shallower
-    )
-    reference = _reference(
-        {depth: both for depth, both in sides.items() if plain[depth].interval is not None}
-    )
-    chosen = None if reference is None else comparisons[reference]
-    highest = max(
-        (c.interval_high for c in plain.values() if c.interval_high is not None), default=None
-    )
-    diverged = {
-        depth: sum(not math.isfinite(error) for error in errors[depth].values()) for depth in errors
-    }
-    answer, reason = _decide(
-        deepest, reference, chosen, highest if testable else None, margin_pct, diverged, shallower
-    )
-    if answer == "undecided" and reference is not None:
-        reason += _seeds_needed(*sides[reference], margin_pct, 1 - simultaneous)
+    reference = _reference(pairs, comparisons)
+    difference = None if reference is None else comparisons[reference]
+    highest = _highest_end(pairs, shallower)
+    diverged = Counter(row.depth for row in series if not math.isfinite(row.training_error_pct))
+    if difference is None or reference is None:
+        answer: Answer = "undecided"
+        reason = _why_untestable(deepest, shallower, diverged.total())
+    else:
+        answer, reason = _decide(
+            difference, simultaneous, highest, margin_pct, diverged, (deepest, reference)
+        )
+        if answer == "undecided":
+            reason += _needed_seeds(pairs[reference], margin_pct, 1 - simultaneous)
     return DegradationVerdict(
         answer=answer,
         reason=reason,
@@ -120,163 +194,134 @@ def degradation_verdict(
         deepest=deepest,
         reference_depth=reference,
         confidence=simultaneous,
-        difference_pct=None if chosen is None else chosen.difference,
-        interval_low_pct=None if chosen is None else chosen.interval_low,
-        interval_high_pct=None if chosen is None else chosen.interval_high,
-        highest_pct=highest if testable else None,
-        num_diverged=sum(diverged.values()),
+        difference_pct=None if difference is None else difference.difference,
+        interval_low_pct=None if difference is None else difference.interval_low,
+        interval_high_pct=None if difference is None else difference.interval_high,
+        highest_pct=highest,
+        num_diverged=diverged.total(),
         depths=tuple((depth, summary(list(errors[depth].values()))) for depth in errors),
         comparisons=tuple(comparisons.items()),
-        rows=tuple(sorted(given)),
+        rows=tuple(sorted(series)),
     )
 
 
-def depth_rows(
-    rows: Iterable[Row], *, kind: Kind, field: str = "train_recomputed_top1_error_pct"
-) -> list[DepthRow]:
-    """The runs of one kind as `degradation_verdict` takes them. ValueError where a run has no such field or one depth has two recipes."""
-    chosen = [row for row in rows if row.kind == kind and row.depth is not None]
-    for row in chosen:
-        if row.result.get(field) is None:
-            raise ValueError(f"{row.folder} has no {field} in its result.json")
-        others = {other.protocol for other in chosen if other.depth == row.depth}
-        if len(others) > 1:
-            raise ValueError(
-                f"runs of {row.model} follow {len(others)} recipes: choose one before a verdict"
-            )
-    return [DepthRow(row.depth or 0, row.seed, float(row.result[field])) for row in chosen]
+def _pairs_by_depth(errors: dict[int, dict[int, float]]) -> dict[int, Pairs]:
+    """Return the paired errors of each shallower depth that shares a seed with the deepest."""
+    *shallower, deepest = errors
+    pairs = {}
+    for depth in shallower:
+        seeds = sorted(errors[depth].keys() & errors[deepest].keys())
+        if seeds:
+            deep = [errors[deepest][seed] for seed in seeds]
+            pairs[depth] = (deep, [errors[depth][seed] for seed in seeds])
+    return pairs
 
 
-def degradation_verdicts(
-    rows: Sequence[Row], *, margin_pct: float = MARGIN_PCT
-) -> dict[Kind, DegradationVerdict | str]:
-    """The degradation verdict on each kind of net of which there are two depths; a text that says why where there can be none."""
-    verdicts: dict[Kind, DegradationVerdict | str] = {}
-    kinds: tuple[Kind, ...] = ("plain", "residual")
-    for kind in kinds:
-        if len({row.depth for row in rows if row.kind == kind}) > 1:
-            try:
-                verdicts[kind] = degradation_verdict(
-                    depth_rows(rows, kind=kind, field=training_field(rows)), margin_pct=margin_pct
-                )
-            except (
-                ValueError
-            ) as error:  # two recipes at one depth, say: the table stands, the verdict does not
-                verdicts[kind] = str(error)
-    return verdicts
+def _reference(pairs: dict[int, Pairs], comparisons: dict[int, Comparison]) -> int | None:
+    """Return the depth with the lowest mean training error over finite pairs."""
+    means: dict[int, float] = {}
+    for depth, (deep, shallow) in pairs.items():
+        if comparisons[depth].interval is None:
+            continue
+        finite = [
+            shallow_error
+            for deep_error, shallow_error in zip(deep, shallow, strict=True)
+            if math.isfinite(deep_error) and math.isfinite(shallow_error)
+        ]
+        means[depth] = math.fsum(finite) / len(finite)
+    return min(means, key=lambda depth: (means[depth], depth), default=None)
 
 
-def training_field(rows: Iterable[Row]) -> str:
-    """The training error by which runs are compared: with batch-norm statistics recomputed, where all of them have that."""
-    recomputed = "train_recomputed_top1_error_pct"
-    return (
-        recomputed
-        if all(row.result.get(recomputed) is not None for row in rows)
-        else "train_top1_error_pct"
-    )
-
-
-def _simultaneous(shallower: Sequence[int]) -> float:
-    """The confidence at which as many intervals as there are shallower depths hold at once at 95 % (Bonferroni)."""
-    return 1 - (1 - CONFIDENCE) / max(1, len(shallower))
+def _highest_end(pairs: dict[int, Pairs], shallower: Sequence[int]) -> float | None:
+    """Return the greatest upper end of the 95 % intervals; None unless all depths have one."""
+    ends = [compare(*sides, paired=True).interval_high for sides in pairs.values()]
+    finite = [end for end in ends if end is not None]
+    return max(finite) if finite and len(finite) == len(shallower) else None
 
 
 def _decide(
-    deepest: int,
-    reference: int | None,
-    chosen: Comparison | None,
+    difference: Comparison,
+    confidence: float,
     highest: float | None,
     margin_pct: float,
-    diverged: dict[int, int],
-    shallower: Sequence[int],
+    diverged: Counter[int],
+    depths: tuple[int, int],
 ) -> tuple[Answer, str]:
-    if not shallower:
-        return (
-            "undecided",
-            f"only depth {deepest} has finished runs: at least two depths are needed",
-        )
-    if reference is None or chosen is None or chosen.interval is None:
-        lost = f" ({sum(diverged.values())} run(s) diverged)" if any(diverged.values()) else ""
-        return (
-            "undecided",
-            f"fewer than two seeds are common to depth {deepest} and a shallower one{lost}",
-        )
+    """Apply the rule to the deepest depth and the reference depth."""
+    deepest, reference = depths
     numbers = number_text(
-        chosen.difference,
+        difference.difference,
         signed=True,
         unit="points of training error",
-        interval=chosen.interval,
-        confidence=_simultaneous(shallower),
+        interval=difference.interval,
+        confidence=confidence,
     )
-    found = f"depth {deepest} against {reference}: {numbers}, n={chosen.n_a}"
-    # "yes" is decided by the simultaneous interval, "no" by the worst of the plain ones.
-    both = Interval(chosen.interval.low, math.inf if highest is None else highest)
-    answer = margin_test(both, margin_pct, mean=chosen.difference)
-    suspect = {"yes": reference, "no": deepest}.get(answer)
-    if suspect is not None and diverged[suspect]:
-        return (
-            "undecided",
-            f"{found}; but {diverged[suspect]} run(s) of depth {suspect} diverged and could have been the worst",
+    evidence = f"depth {deepest} against {reference}: {numbers}, n={difference.n_a}"
+    # The simultaneous interval decides "yes", the highest of the 95 % intervals decides "no".
+    ends = Interval(difference.interval_low or 0.0, math.inf if highest is None else highest)
+    answer = margin_test(ends, margin_pct, mean=difference.difference)
+    if answer == "undecided":
+        return answer, (
+            f"{evidence}: neither above 0 and more than {margin_pct:g}, "
+            f"nor below {margin_pct:g} for certain"
+        )
+    suspect = reference if answer == "yes" else deepest
+    if withhold(answer, yes=diverged[reference] > 0, no=diverged[deepest] > 0) == "undecided":
+        return "undecided", (
+            f"{evidence}; but {diverged[suspect]} run(s) of depth {suspect} diverged "
+            "and could have been the worst"
         )
     if answer == "yes":
-        return "yes", f"{found}: above 0, and more than {margin_pct:g}"
-    if answer == "no":
-        return (
-            "no",
-            f"{found}; no shallower depth is better by {margin_pct:g} (95 % intervals end at {highest:+.2f})",
-        )
-    return (
-        "undecided",
-        f"{found}: neither above 0 and more than {margin_pct:g}, nor below {margin_pct:g} for certain",
+        return answer, f"{evidence}: above 0, and more than {margin_pct:g}"
+    return answer, (
+        f"{evidence}; no shallower depth is better by {margin_pct:g} "
+        f"(95 % intervals end at {highest:+.2f})"
     )
 
 
-def _seeds_needed(
-    deep: list[float], shallow: list[float], margin_pct: float, significance: float
-) -> str:
-    """How many pairs of seeds it takes until the simultaneous interval tells the margin from 0, by the spread of those that there are."""
-    differences = [a - b for a, b in zip(deep, shallow, strict=True) if math.isfinite(a - b)]
-    deviation = summary(differences).standard_deviation if differences else None
+def _why_untestable(deepest: int, shallower: Sequence[int], num_diverged: int) -> str:
+    if not shallower:
+        return f"only depth {deepest} has finished runs: at least two depths are needed"
+    diverged = f" ({num_diverged} run(s) diverged)" if num_diverged else ""
+    return (
+        f"fewer than two seeds are common to depth {deepest} and a shallower one{diverged}: "
+        "run more seeds of both"
+    )
+
+
+def _needed_seeds(pairs: Pairs, margin_pct: float, significance: float) -> str:
+    """Return how many seeds per depth would distinguish the margin from 0, at the same spread."""
+    differences = [deep - shallow for deep, shallow in zip(*pairs, strict=True)]
+    finite = [difference for difference in differences if math.isfinite(difference)]
+    deviation = summary(finite).standard_deviation if finite else None
     if not deviation or not margin_pct:
         return ""
-    needed, points = (
-        pairs_told(margin_pct, deviation, significance=significance),
-        "point" if margin_pct == 1 else "points",
+    seeds = needed_pairs_text(margin_pct, deviation, significance=significance)
+    unit = "point" if margin_pct == 1 else "points"
+    return (
+        f"; to distinguish {margin_pct:g} {unit} from 0 takes {seeds} seeds per depth (power 80 %)"
     )
-    return f"; to tell {margin_pct:g} {points} from 0 takes {needed} seeds a depth (power 80 %)"
-
-
-def _reference(sides: dict[int, tuple[list[float], list[float]]]) -> int | None:
-    """The depth of lowest mean training error over finite pairs."""
-    means: dict[int, float] = {}
-    for depth, (deep, shallow) in sides.items():
-        finite = [
-            right
-            for left, right in zip(deep, shallow, strict=True)
-            if math.isfinite(left) and math.isfinite(right)
-        ]
-        if finite:
-            means[depth] = math.fsum(finite) / len(finite)
-    return min(means, key=lambda depth: (means[depth], depth), default=None)
 
 
 def _checked(rows: Iterable[tuple[int, int, float]], margin_pct: float) -> list[DepthRow]:
     if not (math.isfinite(margin_pct) and margin_pct >= 0):
         raise ValueError(
-            f"margin_pct = {margin_pct}: a finite number of per cent points from 0 is needed"
+            f"margin_pct = {margin_pct}: it must be a finite number of points, at least 0"
         )
-    given = [DepthRow(*row) for row in rows]
-    if not given:
-        raise ValueError("no rows of (depth, seed, training error in per cent): no verdict")
-    seen: set[tuple[int, int]] = set()
-    for row in given:
-        if math.isfinite(row.training_error_pct) and not 0 <= row.training_error_pct <= 100:
+    series = [DepthRow(*row) for row in rows]
+    if not series:
+        raise ValueError(
+            "no rows: at least one (depth, seed, training error in per cent) is needed"
+        )
+    keys: set[tuple[int, int]] = set()
+    for depth, seed, error_pct in series:
+        if math.isfinite(error_pct) and not 0 <= error_pct <= 100:
             raise ValueError(
-                f"error {row.training_error_pct} at depth {row.depth}, seed {row.seed}: 0 to 100 per cent is allowed"
+                f"error {error_pct} at depth {depth}, seed {seed}: 0 to 100 per cent is allowed"
             )
-        if (row.depth, row.seed) in seen:
+        if (depth, seed) in keys:
             raise ValueError(
-                f"depth {row.depth}, seed {row.seed} is given twice: one run of one recipe for each"
+                f"depth {depth}, seed {seed} is given twice: pass one run of one recipe for each"
             )
-        seen.add((row.depth, row.seed))
-    return given
+        keys.add((depth, seed))
+    return series

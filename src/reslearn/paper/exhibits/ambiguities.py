@@ -11,7 +11,7 @@ from reslearn.paper import protocol
 from reslearn.paper.claim import Budget, Runs, RunSpec
 from reslearn.paper.exhibit import Depths, Exhibit, Line, Measured, Outcome, not_run
 from reslearn.report import Cell, Effect, Forest, Table
-from reslearn.study import compare, holm, pairs_told
+from reslearn.study import compare, holm, needed_pairs_text
 
 DIFFERENCE_TO_SEE_PCT = 0.3
 EXHIBIT = Exhibit(
@@ -220,7 +220,7 @@ def _power(
             deviation = statistics.stdev(differences)
             p, needed = (
                 corrected[name],
-                pairs_told(DIFFERENCE_TO_SEE_PCT, deviation, significance=significance),
+                needed_pairs_text(DIFFERENCE_TO_SEE_PCT, deviation, significance=significance),
             )
             rows.append([name, "" if p is None else f"{p:.2g}", round(deviation, 2), needed])
     caption = (
