@@ -20,7 +20,7 @@ from reslearn.paper.numbers import numbers, top5
 from reslearn.report import write_page
 from reslearn.runs import RunFolder
 from reslearn.study import Job, Spread, degradation_verdict
-from reslearn.study.engine import Outcome
+from reslearn.study.engine import JobStatus
 
 ERROR = {
     "plain8": 12.0,
@@ -42,11 +42,13 @@ class Stub:
     def __init__(self, *failing: str) -> None:
         self.failing = failing
 
-    def run(self, jobs: list[Job]) -> list[Outcome]:
+    def run(self, jobs: list[Job]) -> list[JobStatus]:
         outcomes = []
         for job in jobs:
             if any(part in job.folder.name for part in self.failing):
-                outcomes.append(Outcome(job=job, status="failed", reason="No space left on device"))
+                outcomes.append(
+                    JobStatus(job=job, status="failed", reason="No space left on device")
+                )
                 continue
             recipe = job.recipe.to_dict()
             name, seed = recipe["model"]["name"], recipe["seed"]
@@ -72,7 +74,7 @@ class Stub:
             errors = {"test_top1_error_pct": error, "train_recomputed_top1_error_pct": error}
             run.finish({**errors, "seconds": 1.0, "images": 150, "epochs": 3.0})
             run.write_analysis("responses", {"images": 50, "layers": layers})
-            outcomes.append(Outcome(job=job, status="complete"))
+            outcomes.append(JobStatus(job=job, status="complete"))
         return outcomes
 
 
