@@ -241,7 +241,7 @@ def test_an_interval_at_another_confidence_says_at_which(
 ) -> None:
     report = measured("fig6", tmp_path, depths=(8, 20, 56))
     degrading, rising = report.measured.lines[0], report.measured.lines[-1]
-    assert texts(degrading)[-1].endswith("] (97.5 %)") and "97.5 % interval" in degrading.because
+    assert texts(degrading)[-1].endswith("] (97.5 %)") and "] (97.5 %)" in degrading.because
     assert texts(rising)[-1].endswith("]")
     assert texts(reports["fig6"].measured.lines[0])[-1].endswith(
         "]"
