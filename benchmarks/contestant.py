@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,14 @@ def matrix_product_flops(dtype: torch.dtype, *, device: str, seconds: float) -> 
     return 2 * size**3 * num / (_now(device) - started)
 
 
-def serve(steps: Iterator[object], *, about: dict[str, Any], batch_size: int, device: str) -> None:
-    """Warm up, tell `about` and the seconds it took, then take turns until standard input ends."""
+def turns(*, about: dict[str, Any], batch_size: int, device: str) -> Iterator[None]:
+    """Yield once for each step that the loop is to make: to warm up, then in turns.
+
+    Tells `about` and the seconds that the warm-up took. Each line of standard input is a turn.
+    """
     started = _now(device)
     for _ in range(NUM_WARM_STEPS):
-        next(steps)
+        yield
     dtype = torch.bfloat16 if about["precision"] == "bf16" else torch.float32
     _say({**about, "warm_up_seconds": _now(device) - started})
     for line in sys.stdin:
@@ -51,13 +54,12 @@ def serve(steps: Iterator[object], *, about: dict[str, Any], batch_size: int, de
         flops = matrix_product_flops(dtype, device=device, seconds=seconds / 10)
         num, started, others = 0, _now(device), _seconds_of_others()
         while not num or _now(device) - started < seconds:
-            loss = next(steps)
+            yield
             num += 1
         elapsed = _now(device) - started
         others_pct = (
             100 * max(0.0, _seconds_of_others() - others) / (elapsed * (os.cpu_count() or 1))
         )
-        assert not isinstance(loss, float) or math.isfinite(loss), "the plain loop diverged"
         _say(
             {
                 "images": num * batch_size,
@@ -66,6 +68,13 @@ def serve(steps: Iterator[object], *, about: dict[str, Any], batch_size: int, de
                 "others_pct": others_pct,
             }
         )
+
+
+def run_steps(steps: Iterator[object], turns: Iterable[object]) -> None:
+    """Make a step for each turn. A loop that returns losses must not diverge."""
+    for _ in turns:
+        loss = next(steps)
+        assert not isinstance(loss, float) or math.isfinite(loss), "the plain loop diverged"
 
 
 def _now(device: str) -> float:
@@ -152,8 +161,11 @@ def main() -> None:
             threads=given.threads,
             without=Part(given.without) if given.without else None,
         )
-        steps, about = ours.steps, ours.numerics.to_dict()
-    serve(steps, about=about, batch_size=given.batch_size, device=given.device)
+        ours.run(
+            turns(about=ours.numerics.to_dict(), batch_size=given.batch_size, device=given.device)
+        )
+        return
+    run_steps(steps, turns(about=about, batch_size=given.batch_size, device=given.device))
 
 
 if __name__ == "__main__":

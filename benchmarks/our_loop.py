@@ -3,10 +3,11 @@
 Each of its parts can be left out, to learn what it is worth (`reslearn bench train --parts`).
 """
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -16,10 +17,10 @@ from torch import nn
 
 from reslearn import data, models, recipes
 from reslearn.train import numerics
-from reslearn.train.average import NoAverage
-from reslearn.train.loop import State, make_step, train_steps
-from reslearn.train.meter import Meter
-from reslearn.train.optimizer import build_optimizer
+from reslearn.train.loop import Batch, Log, LoopSetup, train
+from reslearn.train.optimizer import LearningRate, build_optimizer
+from reslearn.train.state import State, WeightAverage
+from reslearn.train.step import Meter, make_step
 
 NUM_STEPS = (
     64_000  # Paper: so many steps of batch 128 (Sec. 4.2); `auto` compiles for a run of that length
@@ -48,9 +49,9 @@ def environment(without: Part | None) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """Our loop, ready to run: every `next(steps)` is one step."""
+    """Our loop, ready to run: `run(turns)` makes one step for each item of `turns`."""
 
-    steps: Iterator[object]
+    run: Callable[[Iterable[object]], int]
     numerics: numerics.Numerics
 
 
@@ -68,14 +69,14 @@ def our_loop(
     size_px = pixels.shape[1]
     torch.manual_seed(0)
     model = models.build(name, num_classes=int(labels.max()) + 1)
-    train = recipes.Train(
+    train_options = recipes.Train(
         batch_size=batch_size,
         precision="fp32" if without is Part.bf16 else "auto",
         compile="off" if without is Part.compile else "auto",
     )
     macs = models.complexity(model, (3, size_px, size_px)).macs
     chosen = numerics.choose(
-        train, device=device, threads=threads, macs=macs, num_images=NUM_STEPS * batch_size
+        train_options, device=device, threads=threads, macs=macs, num_images=NUM_STEPS * batch_size
     )
     if without is not Part.kept_memory:
         numerics.prepare(chosen)
@@ -97,19 +98,22 @@ def our_loop(
         model,
         nn.CrossEntropyLoss(),
         optimizer,
-        autocast=chosen.autocast,
-        compiled=chosen.compiled,
-        replayed=chosen.replayed and without is not Part.replay,
+        numerics=replace(chosen, replayed=chosen.replayed and without is not Part.replay),
     )
-    steps = train_steps(
-        step,
-        batches,
-        optimizer,
-        state=State(),
-        meter=Meter(every=train.read_every_steps, device=device),
-        average=NoAverage(),
-        num_steps=2**62,
-        factor=lambda step: 1.0,
-        warm_up=None,
+    state = State(
+        model=model,
+        optimizer=optimizer,
+        learning_rate=LearningRate(),
+        average=WeightAverage(model, decay=None),
+        meter=Meter(every=train_options.read_every_steps, device=device),
     )
-    return Ours(steps=steps, numerics=chosen)
+
+    def run(turns: Iterable[object]) -> int:
+        """Make a step for each turn and return the number of all steps so far."""
+        turn_batches: Iterator[Batch] = (next(batches) for _ in turns)
+        setup = LoopSetup(step=step, batches=turn_batches, num_steps=2**62)
+        with contextlib.suppress(StopIteration):  # there are no more turns
+            train(setup, state, Log())
+        return state.step
+
+    return Ours(run=run, numerics=chosen)

@@ -6,7 +6,7 @@ import pytest
 
 from reslearn import recipes
 from reslearn.runs import RunFolder
-from reslearn.train import train_recipe
+from reslearn.train import Machine, train_recipe
 
 
 @pytest.fixture(scope="session")
@@ -20,5 +20,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     ]
     snapshots = 'evaluation.snapshots=["0 steps", "10 steps"]'
     folder: Path = tmp_path_factory.mktemp("runs") / "plain8"
-    train_recipe(recipes.load("digits", overrides=[*overrides, snapshots]), folder, threads=1)
+    train_recipe(
+        recipes.load("digits", overrides=[*overrides, snapshots]), folder, Machine(threads=1)
+    )
     return RunFolder.open(folder)

@@ -15,7 +15,7 @@ from reslearn.cli.analyze import analyze
 from reslearn.interop.bundle import BundleError
 from reslearn.report import run_page
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import evaluate_bundle, train_recipe
+from reslearn.train import Machine, evaluate_bundle, train_recipe
 
 APP = typer.Typer()
 APP.command()(analyze)
@@ -32,14 +32,16 @@ OVERRIDES = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "resnet8"
-    train_recipe(recipes.load("digits", overrides=OVERRIDES), folder, threads=1)
+    train_recipe(recipes.load("digits", overrides=OVERRIDES), folder, Machine(threads=1))
     return folder
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "resnet8-seed1"
-    train_recipe(recipes.load("digits", overrides=[*OVERRIDES, "seed=1"]), folder, threads=1)
+    train_recipe(
+        recipes.load("digits", overrides=[*OVERRIDES, "seed=1"]), folder, Machine(threads=1)
+    )
     return folder
 
 
@@ -142,7 +144,9 @@ def test_a_line_to_a_run_of_another_recipe_gets_one_line(run: Path, tmp_path: Pa
     }
     for change, said in changes.items():
         train_recipe(
-            recipes.load("digits", overrides=[*OVERRIDES, change]), tmp_path / change, threads=1
+            recipes.load("digits", overrides=[*OVERRIDES, change]),
+            tmp_path / change,
+            Machine(threads=1),
         )
         with pytest.raises(RunError, match=said):
             invoke(run, "landscape", "--with", tmp_path / change)
@@ -168,7 +172,7 @@ def test_a_plain_net_has_no_paths_and_a_run_without_weights_nothing(
     train_recipe(
         recipes.load("digits", overrides=[*OVERRIDES, "model.name=plain8"]),
         tmp_path / "plain8",
-        threads=1,
+        Machine(threads=1),
     )
     with pytest.raises(ValueError, match="plain8 has no shortcuts: its signal has one path only"):
         invoke(tmp_path / "plain8", "paths")

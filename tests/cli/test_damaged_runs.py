@@ -12,7 +12,7 @@ import pytest
 from reslearn import cli
 from reslearn.runs import RunFolder
 from reslearn.study import study_from
-from reslearn.train import train_recipe
+from reslearn.train import Machine, train_recipe
 
 SWITCHES = (
     "schedule.kind=constant",
@@ -31,7 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (job,) = study_from(
         {"models": ["resnet8"], "recipe": "digits", "set": SWITCHES}, source="here"
     ).jobs(folder)
-    train_recipe(job.recipe, job.folder, threads=1)
+    train_recipe(job.recipe, job.folder, Machine(threads=1))
     return folder
 
 

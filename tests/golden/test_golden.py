@@ -11,7 +11,7 @@ import pytest
 
 from reslearn import recipes
 from reslearn.runs import RunFolder
-from reslearn.train import train_recipe
+from reslearn.train import Machine, train_recipe
 
 OVERRIDES = (
     "schedule.duration=20 steps",
@@ -39,8 +39,7 @@ def test_the_losses_of_twenty_steps(name: str, tmp_path: Path) -> None:
     train_recipe(
         recipes.load("digits", overrides=[*OVERRIDES, *GOLDEN[name]]),
         tmp_path / "run",
-        device="cpu",
-        threads=1,
+        Machine(device="cpu", threads=1),
     )
     losses = [line["loss"] for line in RunFolder.open(tmp_path / "run").metrics("train")]
     file = Path(__file__).with_name(f"digits-{name}.txt")

@@ -16,7 +16,7 @@ from reslearn.paper.claims import c06, c09, c10, c11, c14
 from reslearn.report import Page, Section, render_html
 from reslearn.runs import RunFolder, plain
 from reslearn.study import Comparison, compare
-from reslearn.train import fit, train_recipe
+from reslearn.train import Machine, fit, train_recipe
 
 BUDGET = Budget(
     name="demo",
@@ -49,7 +49,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             *condition.overrides,
         )
         place = folder / f"{condition.model}-{condition.seed}"
-        train_recipe(recipes.load("digits", overrides=settings), place, threads=1)
+        train_recipe(recipes.load("digits", overrides=settings), place, Machine(threads=1))
         runs[condition] = RunFolder.open(place)
     return found
 

@@ -14,7 +14,7 @@ from reslearn import recipes
 from reslearn.report import render_html, run_page, study_page
 from reslearn.runs import RunError, RunFolder
 from reslearn.study import collect, degradation_verdicts, table
-from reslearn.train import train_recipe
+from reslearn.train import Machine, train_recipe
 
 FILES = ("recipe.json", "environment.json", "result.json", "diverged.json", "metrics.jsonl")
 SMALL = (
@@ -46,7 +46,7 @@ def constant_checksum() -> Iterator[None]:
 def study(tmp_path_factory: pytest.TempPathFactory, constant_checksum: None) -> Path:
     """Train one run, and copy it as runs of another seed and another depth."""
     folder = tmp_path_factory.mktemp("study")
-    train_recipe(recipes.load("digits", overrides=SMALL), folder / "edited", threads=1)
+    train_recipe(recipes.load("digits", overrides=SMALL), folder / "edited", Machine(threads=1))
     for name, changes in (("seed", {"seed": 1}), ("deeper", {}), ("deeper-seed", {"seed": 1})):
         shutil.copytree(folder / "edited", folder / name)
         values = {**RunFolder(folder / name).recipe, **changes}

@@ -1,22 +1,40 @@
-"""A training that ends where it is, as by SIGKILL, but in this process. Imported by name, by other processes too."""
+"""End a training in the middle, as SIGKILL would, but within this process.
 
-from collections.abc import Callable, Iterator
-from typing import Any
+Other processes import this module by name too.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
 
 from reslearn.train import loop
+from reslearn.train.loop import Log, LoopSetup
+from reslearn.train.state import State
 
 
 class Killed(BaseException):
     """Ends a training where it is."""
 
 
-def until_killed(num_steps: int) -> Callable[..., Iterator[Any]]:
-    """What stands in for `loop.train_steps`: so many steps, then Killed."""
+def until_killed(num_steps: int) -> Callable[[LoopSetup, State, Log], None]:
+    """Return a stand-in for `loop.train` that makes `num_steps` steps and then raises Killed.
 
-    def train_steps(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for number, reading in enumerate(loop.train_steps(*arguments, **options), 1):
-            yield reading
-            if number == num_steps:
+    The last of these steps is logged, evaluated and saved like any other.
+    """
+
+    def train(setup: LoopSetup, state: State, log: Log) -> None:
+        count = 0
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            nonlocal count
+            if count == num_steps:
                 raise Killed
+            count += 1
+            return setup.step(x, y)
 
-    return train_steps
+        loop.train(replace(setup, step=step), state, log)
+        if count == num_steps:
+            raise Killed
+
+    return train

@@ -14,10 +14,10 @@ from killing import until_killed
 from torch import Tensor, nn
 
 from reslearn.recipes import Recipe
-from reslearn.train import run, train_recipe
+from reslearn.train import Machine, run, train_recipe
+from reslearn.train.batch_norm import SynchronizedBatchNorm
 from reslearn.train.distributed import processes_here
-from reslearn.train.setup import prepare
-from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
+from reslearn.train.setup import set_up
 
 Said = tuple[str, Any]
 WAIT_SECONDS = 300
@@ -87,26 +87,18 @@ def train(
 ) -> Any:
     """A whole run; or one of which every process ends after so many steps."""
     if killed_after is not None:
-        run.train_steps = until_killed(killed_after)
-    return train_recipe(recipe, out, resume=resume, threads=1)
+        run.train = until_killed(killed_after)
+    return train_recipe(recipe, out, Machine(threads=1), resume=resume)
 
 
 def evaluate(recipe: Recipe) -> dict[str, Any]:
     """Metrics of the untrained net on each part of the data."""
     with processes_here("cpu") as processes:
-        prepared = prepare(
-            recipe,
-            None,
-            device="cpu",
-            threads=1,
-            data_dir=None,
-            download=False,
-            processes=processes,
-        )
-        dataset = prepared.dataset
+        setup = set_up(recipe, Machine(device="cpu", threads=1), processes=processes)
+        dataset = setup.dataset
         parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
         return {
-            name: prepared.evaluate(prepared.model, images)
+            name: setup.evaluate(setup.model, images)
             for name, images in parts.items()
             if images is not None
         }
@@ -120,7 +112,7 @@ def normalize(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
         )
         share.requires_grad_()
         norm = copy.deepcopy(norm)  # what is sent to processes is in memory that they share
-        with SynchronisedBatchNorm(processes):
+        with SynchronizedBatchNorm(processes):
             y = norm(share)
         (y * aim).sum().backward()
         assert share.grad is not None

@@ -8,9 +8,9 @@ from torch import nn
 
 from reslearn.models import build
 from reslearn.recipes import Optimizer
-from reslearn.train.cuda_graph import _kept, _rates_on_device
-from reslearn.train.loop import make_step
+from reslearn.train.cuda_graph import learning_rates_on_device, preserved
 from reslearn.train.optimizer import build_optimizer
+from reslearn.train.step import make_step
 
 OPTIMIZERS = {
     "sgd": Optimizer(),
@@ -33,12 +33,11 @@ def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: in
             model,
             nn.CrossEntropyLoss(),
             optimizer,
-            autocast=lambda: torch.autocast("cpu", enabled=False),
         )
         for x, y in batches[:steps_before]:
             step(x, y)
         if warms_up:
-            with _kept(model, optimizer):
+            with preserved(model, optimizer):
                 step(*batches[3])
                 step(*batches[4])
         for x, y in batches[steps_before:3]:
@@ -59,7 +58,7 @@ def test_learning_rates_are_tensors_while_a_step_is_recorded_and_numbers_again_a
         net(x).square().sum().backward()
         if net is nets[0]:
             optimizer.step()
-    with _rates_on_device(optimizers[1], [torch.tensor(0.1)]):
+    with learning_rates_on_device(optimizers[1], [torch.tensor(0.1)]):
         optimizers[1].step()
     assert [group["lr"] for group in optimizers[1].param_groups] == [0.1]
     for mine, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reslearn.train.display import Display
+from reslearn.train.logging import TrainingDisplay
 
 ODD = "resnet20 on [my] {data}"  # a folder of images may be called anything
 
@@ -10,7 +10,9 @@ ODD = "resnet20 on [my] {data}"  # a folder of images may be called anything
 def show(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with Display(title=ODD, num_steps=20, images_per_step=32, steps_per_epoch=10) as display:
+    with TrainingDisplay(
+        title=ODD, num_steps=20, images_per_step=32, steps_per_epoch=10
+    ) as display:
         for step in (5, 10, 20):
             display.show(step=step, loss=1.25, top1_error_pct=40.0)
         display.say("evaluating [now]")
@@ -31,7 +33,7 @@ def test_lines_where_there_is_no_terminal(
 def test_a_line_says_what_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("reslearn.train.display._LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("reslearn.train.logging._SECONDS_PER_LINE", 0.0)
     show(monkeypatch, RESLEARN_PROGRESS="on")
     first, second, last, _ = capsys.readouterr().err.splitlines()
     assert "images/s" not in first  # compilation may be in it

@@ -18,7 +18,7 @@ from torch import nn
 from reslearn import data
 from reslearn.recipes import Recipe, RecipeError
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import train_recipe
+from reslearn.train import Machine, train_recipe
 
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -57,7 +57,7 @@ def test_they_make_the_steps_of_one_process_with_as_many_parts(
     everything = (*EVERYTHING, "evaluation.batch_norm=moving")
     results = values(on_processes(count, one_of_many.train, small(*everything), tmp_path / "many"))
     alone = train_recipe(
-        small(*everything, f"train.accumulate={count}"), tmp_path / "one", threads=1
+        small(*everything, f"train.accumulate={count}"), tmp_path / "one", Machine(threads=1)
     )
     assert results == [results[0]] * count
     many, one = last(tmp_path / "many"), last(tmp_path / "one")
@@ -118,7 +118,7 @@ def test_each_image_is_evaluated_once(small: Small) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 3, 4), (8, 3)])
-def test_synchronised_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ...]) -> None:
+def test_synchronized_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ...]) -> None:
     norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(shape[1]).double()
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     x, targets = (
@@ -143,7 +143,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ..
             np.testing.assert_allclose(ours[name], value.numpy(), rtol=1e-12, atol=1e-13)
 
 
-def test_synchronised_they_train_as_one_process_on_the_whole_batch(
+def test_synchronized_they_train_as_one_process_on_the_whole_batch(
     small: Small, tmp_path: Path
 ) -> None:
     recipe = small(
@@ -151,9 +151,9 @@ def test_synchronised_they_train_as_one_process_on_the_whole_batch(
     )
     values(on_processes(2, one_of_many.train, recipe, tmp_path / "two"))
     with pytest.warns(
-        UserWarning, match="train.sync_batch_norm without effect, since there is one process"
+        UserWarning, match="train.sync_batch_norm has no effect, since there is only one process"
     ):
-        train_recipe(recipe, tmp_path / "one", threads=1)
+        train_recipe(recipe, tmp_path / "one", Machine(threads=1))
     two, one = last(tmp_path / "two")["model"], last(tmp_path / "one")["model"]
     for (
         name,
@@ -168,7 +168,7 @@ def test_one_of_them_speaks_where_something_is_wrong(small: Small, tmp_path: Pat
     )
     assert first == (
         "ValueError",
-        "train.batch_size = 20 cannot be shared equally by 3 processes, each in accumulate = 2 parts",
+        "train.batch_size = 20 cannot be shared equally by 3 processes, each in accumulate = 2 parts: set a multiple of 6",
     )
     assert others == [("SystemExit", "2")] * 2
     assert not (tmp_path / "run").exists()
@@ -186,9 +186,9 @@ def test_one_of_them_speaks_where_something_is_wrong(small: Small, tmp_path: Pat
 def test_a_run_goes_on_with_as_many_processes_as_it_began(small: Small, tmp_path: Path) -> None:
     recipe = small("schedule.duration=4 steps")
     on_processes(2, one_of_many.train, recipe, tmp_path, killed_after=3)
-    tells = r"the run began on 2 processes, here: 1 process; go on with torchrun --nproc-per-node 2 -m reslearn train --resume \.\.\."
+    tells = r"the run began on 2 processes, but this is 1 process: resume with torchrun --nproc-per-node 2 -m reslearn train --resume \.\.\."
     with pytest.raises(RunError, match=tells):
-        train_recipe(recipe, tmp_path, resume=True, threads=1)
+        train_recipe(recipe, tmp_path, Machine(threads=1), resume=True)
 
 
 def test_shares_of_a_batch_are_the_batch() -> None:

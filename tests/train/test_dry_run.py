@@ -10,14 +10,14 @@ from torch import Tensor
 from reslearn import models
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import dry_run, plan, train_recipe
-from reslearn.train.setup import prepare
+from reslearn.train import Machine, dry_run, plan, train_recipe
+from reslearn.train.setup import set_up
 
 Small = Callable[..., Recipe]
 
 
 def test_the_plan_of_a_run_that_is_not_there(small: Small, tmp_path: Path) -> None:
-    planned = plan(small(), tmp_path / "run", threads=1)
+    planned = plan(small(), tmp_path / "run", Machine(threads=1))
     counted = models.complexity(models.build("resnet8", num_classes=10, in_channels=1), (1, 8, 8))
     assert (planned.parameters, planned.macs) == (counted.parameters, counted.macs)
     assert (planned.begins_at_step, planned.steps, planned.epochs) == (0, 11, 220 / 150)
@@ -28,13 +28,15 @@ def test_the_plan_of_a_run_that_is_not_there(small: Small, tmp_path: Path) -> No
     )
     assert planned.weights_mib == pytest.approx(3 * 4 * counted.parameters / 2**20)
     assert list(tmp_path.iterdir()) == []
-    averaged = plan(small("train.ema=0.9", "train.accumulate=4"), tmp_path / "run", threads=1)
+    averaged = plan(
+        small("train.ema=0.9", "train.accumulate=4"), tmp_path / "run", Machine(threads=1)
+    )
     assert averaged.weights_mib == pytest.approx(planned.weights_mib * 4 / 3)
     assert averaged.activations_mib == pytest.approx(planned.activations_mib / 4)
 
 
 def test_the_plan_of_a_run_that_is(small: Small, tmp_path: Path) -> None:
-    train_recipe(small(), tmp_path, threads=1)
+    train_recipe(small(), tmp_path, Machine(threads=1))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(RunError, match="add --resume"):
         plan(small(), tmp_path)
@@ -54,7 +56,7 @@ def test_a_step_that_needs_more_memory_than_is_free_is_not_tried(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dry_run, "_free_bytes", lambda device: 1e6)
-    monkeypatch.setattr(dry_run, "_step_seconds", lambda prepared: pytest.fail("a step was tried"))
+    monkeypatch.setattr(dry_run, "_step_seconds", lambda setup: pytest.fail("a step was tried"))
     assert plan(small(), tmp_path).minutes is None
 
 
@@ -66,19 +68,19 @@ def test_recomputed_activations_leave_holes(small: Small, tmp_path: Path) -> Non
         "train.batch_size=128",
         "train.precision=fp32",
     )
-    prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False)
+    setup = set_up(recipe, Machine(device="cpu", threads=1))
     # Digits have 8 x 8 pixels in place of 32 x 32.
-    activations = 16 * dry_run._activations_bytes(prepared) * dry_run._held_for_each_kept(prepared)
-    assert (dry_run._weights_bytes(prepared) + activations) / 2**20 == pytest.approx(
+    activations = 16 * dry_run._activations_bytes(setup) * dry_run._bytes_held_per_byte_kept(setup)
+    assert (dry_run._weights_bytes(setup) + activations) / 2**20 == pytest.approx(
         6437 - 492, rel=0.1
     )
 
 
 def test_a_long_step_is_made_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = prepare(small(), None, device="cpu", threads=1, data_dir=None, download=False)
+    setup = set_up(small(), Machine(device="cpu", threads=1))
     ticks = iter(range(0, 1000, 20))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    assert (dry_run._step_seconds(prepared), next(ticks)) == (20.0, 40)
+    assert (dry_run._step_seconds(setup), next(ticks)) == (20.0, 40)
 
 
 @pytest.mark.parametrize("name", ["plain20", "resnet20", "resnet56"])
@@ -90,8 +92,8 @@ def test_activations_are_estimated_within_a_fifth(
     recipe = small(
         f"model.name={name}", f"model.checkpoint_activations={recomputed}", "train.batch_size=16"
     )
-    prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False)
-    own = {tensor.untyped_storage().data_ptr() for tensor in prepared.model.parameters()}
+    setup = set_up(recipe, Machine(device="cpu", threads=1))
+    own = {tensor.untyped_storage().data_ptr() for tensor in setup.model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -100,11 +102,11 @@ def test_activations_are_estimated_within_a_fifth(
             kept[storage.data_ptr()] = storage
         return tensor
 
-    x, y = next(prepared.train_batches(start_step=0))
+    x, y = next(setup.train_batches(start_step=0))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        prepared.loss()(prepared.model.train()(x), y)
+        setup.loss()(setup.model.train()(x), y)
     measured = sum(storage.nbytes() for storage in kept.values())
-    estimated = dry_run._activations_bytes(prepared)
+    estimated = dry_run._activations_bytes(setup)
     if recomputed:
         assert (
             measured * 0.8 < estimated < measured * 2.5

@@ -1,7 +1,6 @@
 """On a CUDA device: what the CPU computes, bit for bit after a stop, without waiting for the device (`pytest -m gpu`)."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from killing import Killed, until_killed
 from reslearn import data, recipes
 from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
-from reslearn.train import evaluate_bundle, loop, numerics, run, train_recipe
+from reslearn.train import Machine, Reading, evaluate_bundle, loop, numerics, run, train_recipe
+from reslearn.train.loop import Batch, Log, LoopSetup
+from reslearn.train.state import State
 
 pytestmark = [
     pytest.mark.gpu,
@@ -70,7 +71,7 @@ def test_trains_as_the_cpu_does(variant: str, small: Small, tmp_path: Path) -> N
         "train.read_every_steps=1",
     )
     for device in ("cpu", "cuda"):
-        train_recipe(recipe, tmp_path / device, device=device, threads=1)
+        train_recipe(recipe, tmp_path / device, Machine(device=device, threads=1))
     losses = [[line["loss"] for line in readings(tmp_path / device)] for device in ("cpu", "cuda")]
     # sums in another order differ by 1e-7 of their size, and training spreads two nets apart, slowly at first
     assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
@@ -82,7 +83,7 @@ def test_replayed_is_as_started_one_by_one(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant])
-    train_recipe(recipe, tmp_path / "replayed", device="cuda", threads=1)
+    train_recipe(recipe, tmp_path / "replayed", Machine(device="cuda", threads=1))
     assert RunFolder.open(tmp_path / "replayed").environment["numerics"]["replayed"]
     genuine = numerics.choose
     monkeypatch.setattr(
@@ -90,7 +91,7 @@ def test_replayed_is_as_started_one_by_one(
         "choose",
         lambda *args, **kwargs: replace(genuine(*args, **kwargs), replayed=False),
     )
-    train_recipe(recipe, tmp_path / "one-by-one", device="cuda", threads=1)
+    train_recipe(recipe, tmp_path / "one-by-one", Machine(device="cuda", threads=1))
     assert outcome(tmp_path / "replayed") == outcome(tmp_path / "one-by-one")
 
 
@@ -100,46 +101,44 @@ def test_goes_on_bit_for_bit(
 ) -> None:
     recipe = small(*VARIANTS[variant])
     for name in ("unbroken", "again"):
-        train_recipe(recipe, tmp_path / name, device="cuda", threads=1)
+        train_recipe(recipe, tmp_path / name, Machine(device="cuda", threads=1))
     assert outcome(tmp_path / "again") == outcome(tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "train_steps", until_killed(6))
+        patch.setattr(run, "train", until_killed(6))
         with pytest.raises(Killed):
-            train_recipe(recipe, tmp_path / "broken", device="cuda", threads=1)
-    train_recipe(recipe, tmp_path / "broken", resume=True, device="cuda", threads=1)
+            train_recipe(recipe, tmp_path / "broken", Machine(device="cuda", threads=1))
+    train_recipe(recipe, tmp_path / "broken", Machine(device="cuda", threads=1), resume=True)
     assert RunFolder.open(tmp_path / "broken").result["resumed_at"]
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
-
-
-@contextmanager
-def waiting_refused() -> Iterator[None]:
-    """Whatever makes the host wait for the device raises."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_host_never_waits_but_for_a_reading(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readings come by an event, of a copy that was sent a step before; all else that waits is refused between them."""
-    steps = []
+    had_reading = []
 
-    def watched(step: Any, batches: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
-        genuine = loop.train_steps(step, batches, *arguments, **options)
-        yield next(genuine)  # records the graph, and fills the epoch's table of views
-        while True:
-            try:
-                with waiting_refused():
-                    reading = next(genuine)
-            except StopIteration:
-                return
-            steps.append(reading is not None)
-            yield reading
+    def watched(setup: LoopSetup, state: State, log: Log) -> None:
+        def batches() -> Iterator[Batch]:
+            # The first step records the graph and fills the epoch's table of views.
+            yield next(setup.batches)
+            while True:
+                torch.cuda.set_sync_debug_mode("error")
+                yield next(setup.batches)
 
-    monkeypatch.setattr(run, "train_steps", watched)
+        add = state.meter.add
+
+        def add_and_allow_waiting(*arguments: Any, **options: Any) -> Reading | None:
+            reading = add(*arguments, **options)
+            if torch.cuda.get_sync_debug_mode():
+                had_reading.append(reading is not None)
+            torch.cuda.set_sync_debug_mode("default")
+            return reading
+
+        monkeypatch.setattr(state.meter, "add", add_and_allow_waiting)
+        loop.train(replace(setup, batches=batches()), state, log)
+
+    monkeypatch.setattr(run, "train", watched)
     recipe = small(
         "schedule.duration=24 steps",
         "train.checkpoint_every_seconds=3600",
@@ -147,15 +146,15 @@ def test_the_host_never_waits_but_for_a_reading(
         "train.precision=bf16",
     )
     train_recipe(
-        recipe, tmp_path / "run", device="cuda", threads=1
+        recipe, tmp_path / "run", Machine(device="cuda", threads=1)
     )  # 150 images, 20 a step: four epochs
-    assert len(steps) == 23 and sum(steps) == 8
+    assert len(had_reading) == 23 and sum(had_reading) == 8
 
 
 def test_evaluates_as_the_cpu_does(small: Small, tmp_path: Path) -> None:
-    train_recipe(small(), tmp_path / "run", device="cuda", threads=1)
+    train_recipe(small(), tmp_path / "run", Machine(device="cuda", threads=1))
     (on_gpu,) = readings(tmp_path / "run", "test")
-    on_cpu = evaluate_bundle(tmp_path / "run", device="cpu")
+    on_cpu = evaluate_bundle(tmp_path / "run", machine=Machine(device="cpu"))
     assert on_gpu["loss"] == pytest.approx(on_cpu.loss, rel=1e-4)
     assert on_gpu["top1_error_pct"] == pytest.approx(
         on_cpu.top1_error_pct, abs=0.6
@@ -178,5 +177,5 @@ def test_pictures_on_disk_are_read_while_a_step_is_recorded(
         "imagenet",
         overrides=[*own, f'data.name="{folder}"', "data.validation_images=0", "train.compile=off"],
     )
-    train_recipe(recipe, tmp_path / "run", device="cuda", threads=1, workers=2)
+    train_recipe(recipe, tmp_path / "run", Machine(device="cuda", threads=1, workers=2))
     assert RunFolder.open(tmp_path / "run").environment["numerics"]["replayed"]

@@ -13,8 +13,8 @@ import pytest
 
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import Interrupted, run, train_recipe
-from reslearn.train.interrupt import on_request
+from reslearn.train import Interrupted, Machine, run, train_recipe
+from reslearn.train.loop import stop_on_signal
 
 Small = Callable[..., Recipe]
 
@@ -65,7 +65,7 @@ def test_stopped_and_resumed_by_the_printed_command(
     (checkpoint,) = RunFolder(tmp_path / "my run").checkpoints()
     assert f"stopped after step {int(checkpoint.stem[5:])};" in line
 
-    printed = shlex.split(line.partition("go on with: ")[2])
+    printed = shlex.split(line.partition("resume with: ")[2])
     assert printed == ["reslearn", "train", "--resume", "--out", "my run", "--data-dir", "my data"]
     process = begin(printed[1:], tmp_path)
     status, line = stopped(process, signal.SIGINT)
@@ -87,16 +87,16 @@ def test_stopped_while_it_is_evaluated_nothing_is_lost(
     with monkeypatch.context() as patch:
         patch.setattr(run, "recompute_batch_norm", asked_to_stop)
         with pytest.raises(
-            Interrupted, match=r"stopped after step 11; go on with: reslearn train --resume --out "
+            Interrupted, match=r"stopped after step 11; resume with: reslearn train --resume --out "
         ) as stop:
-            train_recipe(small(), tmp_path, threads=1)
+            train_recipe(small(), tmp_path, Machine(threads=1))
     assert stop.value.exit_status == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert train_recipe(small(), tmp_path, resume=True, threads=1)["resumed_at"] == [11]
+    assert train_recipe(small(), tmp_path, Machine(threads=1), resume=True)["resumed_at"] == [11]
 
 
 def test_a_second_signal_takes_its_usual_course() -> None:
-    with on_request() as request:
+    with stop_on_signal() as request:
         os.kill(os.getpid(), signal.SIGINT)
         assert request.signal_number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):

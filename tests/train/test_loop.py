@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from reslearn import models, recipes
 from reslearn.models import Residual
-from reslearn.train import NonFiniteLossError, Reading, WarmUp, fit
-from reslearn.train.average import Average
-from reslearn.train.loop import make_step
-from reslearn.train.meter import Meter, sums
+from reslearn.train import LearningRate, NonFiniteLossError, WarmUp, fit
 from reslearn.train.optimizer import build_optimizer
+from reslearn.train.state import WeightAverage
+from reslearn.train.step import Meter, batch_totals, make_step
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -70,16 +69,7 @@ def test_fit_learns_a_regression() -> None:
     x = torch.linspace(-1, 1, 64)[:, None] * torch.ones(1, 2)
     y = (3 * x[:, :1]).sin()
     net = small_net(1)
-    seen: list[Reading] = []
-    readings = fit(
-        net,
-        [(x, y)],
-        nn.MSELoss(),
-        torch.optim.Adam(net.parameters(), 0.01),
-        steps=300,
-        on_reading=seen.append,
-    )
-    assert readings == seen
+    readings = fit(net, [(x, y)], nn.MSELoss(), torch.optim.Adam(net.parameters(), 0.01), steps=300)
     assert readings[-1].loss < 0.01 < readings[0].loss
     assert all(math.isnan(reading.top1_error_pct) for reading in readings)
 
@@ -105,7 +95,7 @@ def test_fit_puts_learning_rates_back_and_follows_the_factor() -> None:
         optimizer,
         steps=3,
         read_every_steps=1,
-        factor=lambda step: 0.5**step,
+        learning_rate=LearningRate(lambda step: 0.5**step),
     )
     assert [reading.lr for reading in readings] == [
         0.5,
@@ -127,8 +117,9 @@ def test_fit_says_what_cannot_be() -> None:
     ):
         fit(net, two_moons(), loss, optimizer, steps=1, accumulate=3)
     regression = [(torch.zeros(4, 2), torch.zeros(4, 2))]
-    with pytest.raises(ValueError, match="warm_up waits for a training error"):
-        fit(net, regression, nn.MSELoss(), optimizer, steps=3, warm_up=WarmUp(lr=0.1, error_pct=80))
+    warm_up = LearningRate(warm_up=WarmUp(lr=0.1, error_pct=80))
+    with pytest.raises(ValueError, match="warm_up waits for the training error"):
+        fit(net, regression, nn.MSELoss(), optimizer, steps=3, learning_rate=warm_up)
     with pytest.raises(NonFiniteLossError, match=r"the loss is (nan|inf) between steps 1 and 5"):
         fit(
             net,
@@ -159,7 +150,7 @@ def test_the_papers_warm_up_waits_for_the_training_error() -> None:
         frozen,
         steps=12,
         read_every_steps=2,
-        warm_up=WarmUp(lr=1e-13, error_pct=80),
+        learning_rate=LearningRate(warm_up=WarmUp(lr=1e-13, error_pct=80)),
     )
     assert [reading.top1_error_pct for reading in readings] == [100, 100, 0, 0, 0, 0]
     # the third window ends below 80 %, is read a step later, and the step after that is made at the full rate
@@ -170,9 +161,9 @@ def test_a_warm_up_of_some_steps_waits_for_nothing_else() -> None:
     net = nn.Linear(2, 1)  # no classes, so that there is no error to wait for
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     batches = [(torch.randn(4, 2), torch.randn(4, 1))]
-    warm_up = WarmUp(lr=0.01, error_pct=80, num_steps=3)
+    warm_up = LearningRate(warm_up=WarmUp(lr=0.01, error_pct=80, num_steps=3))
     readings = fit(
-        net, batches, nn.MSELoss(), optimizer, steps=6, read_every_steps=1, warm_up=warm_up
+        net, batches, nn.MSELoss(), optimizer, steps=6, read_every_steps=1, learning_rate=warm_up
     )
     assert [reading.lr for reading in readings] == [
         0.01,
@@ -199,7 +190,6 @@ def test_accumulation_equals_the_whole_batch(accumulate: int) -> None:
             net,
             nn.CrossEntropyLoss(label_smoothing=0.1),
             optimizer,
-            autocast=lambda: torch.autocast("cpu", enabled=False),
             accumulate=parts,
         )
         totals = [step(x.double(), y) for _ in range(2)]
@@ -242,7 +232,7 @@ def test_label_smoothing_by_hand() -> None:
 
 def test_the_average_follows_its_formula() -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    average = Average(net, decay=0.5)
+    average = WeightAverage(net, decay=0.5)
     expected = {key: value.clone().double() for key, value in net.state_dict().items()}
     for update in range(12):
         with torch.no_grad():
@@ -271,7 +261,7 @@ def test_every_step_is_in_exactly_one_reading(every: int, total: int, resume_at:
             torch.tensor([2.0 * step, 1.0, 2.0], dtype=torch.float64),
             step=step,
             lr=step / 10,
-            last=step == total,
+            is_last=step == total,
         )
         if reading is not None:
             assert step - reading.step == (0 if step == total else 1)
@@ -288,4 +278,8 @@ def test_every_step_is_in_exactly_one_reading(every: int, total: int, resume_at:
 
 def test_sums_of_a_batch() -> None:
     outputs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert sums(torch.tensor(0.5), outputs, torch.tensor([0, 1, 1])).tolist() == [1.5, 1.0, 3.0]
+    assert batch_totals(torch.tensor(0.5), outputs, torch.tensor([0, 1, 1])).tolist() == [
+        1.5,
+        1.0,
+        3.0,
+    ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reslearn import models
-from reslearn.train.muon import Muon, orthogonalise
+from reslearn.train.optimizer import Muon, orthogonalize
 
 
 @given(
@@ -20,7 +20,7 @@ from reslearn.train.muon import Muon, orthogonalise
 )
 def test_singular_values_come_near_one(out: int, into: int, seed: int, scale: float) -> None:
     update = torch.randn(out, into, 3, 3, generator=torch.Generator().manual_seed(seed)) * scale
-    result = orthogonalise(update)
+    result = orthogonalize(update)
     assert result.shape == update.shape
     values = torch.linalg.svdvals(result.reshape(out, -1))
     assert float(values.min()) > 0.5
@@ -32,7 +32,7 @@ def test_singular_vectors_stay() -> None:
     right, _ = torch.linalg.qr(torch.randn(18, 18))
     spectrum = torch.linspace(1.0, 0.4, 8)
     update = (left * spectrum) @ right[:8]
-    result = orthogonalise(update.reshape(8, 2, 3, 3)).reshape(8, 18)
+    result = orthogonalize(update.reshape(8, 2, 3, 3)).reshape(8, 18)
     turned = left.T @ result @ right[:8].T
     torch.testing.assert_close(turned, torch.diag(turned.diagonal()), atol=1e-4, rtol=0)
     assert bool((turned.diagonal() > 0.5).all())

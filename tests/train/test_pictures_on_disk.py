@@ -17,7 +17,7 @@ from reslearn import recipes
 from reslearn.data import DataError
 from reslearn.interop import read_bundle
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import evaluate_bundle, plan, run, train_recipe
+from reslearn.train import Machine, evaluate_bundle, plan, run, train_recipe
 
 Make = Callable[..., Path]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -53,13 +53,13 @@ def test_killed_and_resumed_with_any_number_of_workers(
     pictures: Path, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny(pictures)
-    train_recipe(recipe, tmp_path / "unbroken", threads=1, workers=0)
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     expected = outcome(tmp_path / "unbroken")
-    monkeypatch.setattr(run, "train_steps", until_killed(4))
+    monkeypatch.setattr(run, "train", until_killed(4))
     with pytest.raises(Killed):
-        train_recipe(recipe, tmp_path / "killed", threads=1, workers=2)
+        train_recipe(recipe, tmp_path / "killed", Machine(threads=1, workers=2))
     monkeypatch.undo()
-    train_recipe(recipe, tmp_path / "killed", resume=True, threads=1, workers=1)
+    train_recipe(recipe, tmp_path / "killed", Machine(threads=1, workers=1), resume=True)
     assert RunFolder.open(tmp_path / "killed").result["resumed_at"] == [3]
     assert outcome(tmp_path / "killed") == expected
 
@@ -100,7 +100,7 @@ def test_a_signal_to_all_processes_stops_the_run_as_one_to_itself_does(
 
 
 def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Path) -> None:
-    result = train_recipe(tiny(pictures), tmp_path / "run", threads=1, workers=0)
+    result = train_recipe(tiny(pictures), tmp_path / "run", Machine(threads=1))
     folder = RunFolder.open(tmp_path / "run")
     preprocess = read_bundle(folder.bundle_path).preprocess
     assert (preprocess.size_px, preprocess.shorter_px) == (16, 18)  # 224 and 256
@@ -131,7 +131,7 @@ def test_pictures_that_are_others_now_are_evaluated_only_by_name(
         "cifar-short", overrides=[f'data.name="{folder}"', "model.name=resnet8", *short]
     )
     chosen = on_disk if recipe == "imagenet" else in_memory
-    train_recipe(chosen, tmp_path / "run", threads=1, workers=0)
+    train_recipe(chosen, tmp_path / "run", Machine(threads=1))
     before = {
         protocol: evaluate_bundle(tmp_path / "run", protocol=protocol)
         for protocol in ("single", "ten-crop")
@@ -157,8 +157,7 @@ def test_an_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -
         train_recipe(
             tiny(pictures, "schedule.duration=2 steps", *overrides),
             tmp_path / name,
-            threads=1,
-            workers=0,
+            Machine(threads=1),
         )
     one, two = tmp_path / "one", tmp_path / "two"
     for protocol in ("single", "ten-crop", "multi-scale"):
@@ -177,29 +176,29 @@ def test_a_broken_picture_stops_the_run_in_one_line_and_leaves_its_checkpoint(
 ) -> None:
     folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
     recipe = tiny(folder)
-    train_recipe(recipe, tmp_path / "unbroken", threads=1, workers=0)
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     broken = folder / "test" / "red" / "0.jpg"
     content = broken.read_bytes()
     broken.write_bytes(bytes(len(content)))  # as a failing disk might give it: as long as before
-    told = rf"^{broken} cannot be read \(.+\): remove or replace it; the last good checkpoint is .*step-0+9\.pt; go on with: "
+    told = rf"^{broken} cannot be read \(.+\): remove or replace it; the last good checkpoint is .*step-0+9\.pt; resume with: "
     with pytest.raises(DataError, match=told):
-        train_recipe(recipe, tmp_path / "run", threads=1, workers=0)
+        train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     broken.write_bytes(content)
-    train_recipe(recipe, tmp_path / "run", resume=True, threads=1, workers=0)
+    train_recipe(recipe, tmp_path / "run", Machine(threads=1), resume=True)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "unbroken")
 
 
 def test_other_files_than_at_the_beginning_are_refused(make_pictures: Make, tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
-    train_recipe(tiny(folder), tmp_path / "run", threads=1, workers=0)
+    train_recipe(tiny(folder), tmp_path / "run", Machine(threads=1))
     (tmp_path / "run" / "result.json").unlink()
     (folder / "train" / "red" / "0.jpg").unlink()
-    with pytest.raises(ValueError, match="began on other images"):
-        train_recipe(tiny(folder), tmp_path / "run", resume=True, threads=1, workers=0)
+    with pytest.raises(ValueError, match="other images now than when the run began"):
+        train_recipe(tiny(folder), tmp_path / "run", Machine(threads=1), resume=True)
 
 
 def test_what_it_would_take_counts_no_image_on_disk(pictures: Path, tmp_path: Path) -> None:
-    planned = plan(tiny(pictures), tmp_path / "run", threads=1, workers=0)
+    planned = plan(tiny(pictures), tmp_path / "run", Machine(threads=1))
     assert planned.images_mib == pytest.approx(
         2 * 4 * 6 * 3 * 16 * 16 / 2**20
     )  # a batch before and after its crop
@@ -207,19 +206,17 @@ def test_what_it_would_take_counts_no_image_on_disk(pictures: Path, tmp_path: Pa
 
 
 def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"data\.jitter resizes picture files, and digits has none"
-    ):
+    with pytest.raises(ValueError, match=r"data\.jitter resizes image files, and digits has none"):
         train_recipe(
             recipes.load("imagenet", overrides=["data.name=digits", "data.size_px=8"]),
             tmp_path / "run",
-            threads=1,
+            Machine(threads=1),
         )
     for override, tells in (
         ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are 224"),
         ("data.jitter=[480, 256]", r"jitter = \[480, 256\]"),
         ("data.size_px=none", "jitter needs size_px"),
-        ("data.jitter=none", "color = 0.1 goes with jitter"),
+        ("data.jitter=none", "colour = 0.1 goes with jitter"),
     ):
         with pytest.raises(recipes.RecipeError, match=tells):
             recipes.load("imagenet", overrides=[override])
@@ -242,7 +239,7 @@ def test_the_recipe_holds_the_values_of_the_paper() -> None:
         0.1,
         256,
     )
-    assert (options.size_px, options.jitter, options.color, options.flip, options.mean) == (
+    assert (options.size_px, options.jitter, options.colour, options.flip, options.mean) == (
         224,
         (256, 480),
         0.1,
@@ -251,9 +248,9 @@ def test_the_recipe_holds_the_values_of_the_paper() -> None:
     )
     assert recipe.data.validation_images > 0  # val/ decides nothing
     smoke = recipes.load("imagenet-smoke").data
-    assert (smoke.jitter, smoke.color, smoke.flip, smoke.mean) == (
+    assert (smoke.jitter, smoke.colour, smoke.flip, smoke.mean) == (
         options.jitter,
-        options.color,
+        options.colour,
         options.flip,
         options.mean,
     )

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from reslearn import recipes
 from reslearn.recipes import Plateau, Recipe
 from reslearn.runs import RunFolder
-from reslearn.train import run, train_recipe
-from reslearn.train.schedule import Waiting, factor
+from reslearn.train import Machine, run, train_recipe
+from reslearn.train.optimizer import LearningRate
 
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -42,55 +42,55 @@ def plateau(**values: Any) -> Plateau:
 
 
 def test_the_rule_by_hand() -> None:
-    rule, waiting, drops = plateau(patience=2, improvement_pct=1, max_drops=2), Waiting(), []
+    rate, drops = LearningRate(plateau=plateau(patience=2, improvement_pct=1, max_drops=2)), []
     for error in (60, 50, 49.5, 49.1, 48, 47.5, 47.1, 46, 47, 47, 47, 47, 47):
-        waiting.observe(error, rule)
-        drops.append(waiting.num_drops)
+        rate.observe_validation(error)
+        drops.append(rate.num_drops)
     #       better     two in vain  better  two in vain  better  and no third drop
     assert drops == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2]
-    assert waiting.best_error_pct == 46
+    assert rate.best_error_pct == 46
 
 
 def test_the_rate_is_divided_for_each_drop() -> None:
-    rule, waiting = plateau(), Waiting()
-    rate = factor(rule, num_images=100, batch_size=10, waiting=waiting)
-    assert rate(0) == rate(8) == 1
-    waiting.num_drops = 2
-    assert rate(3) == pytest.approx(0.01)
+    rate = LearningRate(plateau=plateau())
+    assert rate.factor(0) == rate.factor(8) == 1
+    rate.num_drops = 2
+    assert rate.factor(3) == pytest.approx(0.01)
 
 
 def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them_as_they_were(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*PLATEAU, "evaluation.test_curve=true")
-    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     expected = outcome(tmp_path / "unbroken")
 
-    folder, rule, waiting = RunFolder.open(tmp_path / "unbroken"), recipe.schedule, Waiting()
-    assert isinstance(rule, Plateau)
+    folder = RunFolder.open(tmp_path / "unbroken")
+    assert isinstance(recipe.schedule, Plateau)
+    rate = LearningRate(plateau=recipe.schedule)
     errors = {line["step"]: line["top1_error_pct"] for line in folder.metrics("validation")}
     rates = {line["step"]: line["lr"] for line in folder.metrics("train")}
     for step in range(1, 14):  # each step's rate follows from the validation lines before it
         if step in rates:  # every third
-            assert rates[step] == pytest.approx(0.05 * 0.5**waiting.num_drops)
+            assert rates[step] == pytest.approx(0.05 * 0.5**rate.num_drops)
         if step in errors and step < 13:
-            waiting.observe(errors[step], rule)
+            rate.observe_validation(errors[step])
     assert len(rates) == 4
-    assert waiting.num_drops == 2
+    assert rate.num_drops == 2
     last = torch.load(folder.checkpoints()[-1], weights_only=True)
     assert last["waiting"] == {
-        "best_error_pct": waiting.best_error_pct,
-        "num_waited": waiting.num_waited,
+        "best_error_pct": rate.best_error_pct,
+        "num_waited": rate.num_waited,
         "num_drops": 2,
     }
 
     out = tmp_path / "killed"
     for num_steps in (5, 4):
-        monkeypatch.setattr(run, "train_steps", until_killed(num_steps))
+        monkeypatch.setattr(run, "train", until_killed(num_steps))
         with pytest.raises(Killed):
-            train_recipe(recipe, out, resume=True, threads=1)
+            train_recipe(recipe, out, Machine(threads=1), resume=True)
     monkeypatch.undo()
-    train_recipe(recipe, out, resume=True, threads=1)
+    train_recipe(recipe, out, Machine(threads=1), resume=True)
     assert outcome(out) == expected
     assert len(RunFolder.open(out).result["resumed_at"]) == 2
 
@@ -102,8 +102,8 @@ def test_the_test_set_does_not_move_the_rate(
         small(*PLATEAU, "schedule.duration=11 steps", f"evaluation.test_curve={curve}")
         for curve in ("true", "false")
     )
-    train_recipe(with_curve, tmp_path / "with", threads=1)
-    train_recipe(without, tmp_path / "without", threads=1)
+    train_recipe(with_curve, tmp_path / "with", Machine(threads=1))
+    train_recipe(without, tmp_path / "without", Machine(threads=1))
     assert outcome(tmp_path / "with")["last"] == outcome(tmp_path / "without")["last"]
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_observed_while_warming_up(small: Small, tmp_path: Path) -> N
         "schedule.warm_up_error_pct=0.1",
         "schedule.duration=9 steps",
     )
-    train_recipe(recipe, tmp_path / "run", threads=1)
+    train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     last = torch.load(RunFolder.open(tmp_path / "run").checkpoints()[-1], weights_only=True)
     assert last["waiting"] == {"best_error_pct": float("inf"), "num_waited": 0, "num_drops": 0}
 
@@ -123,16 +123,16 @@ def test_without_validation_images_it_is_refused(small: Small, tmp_path: Path) -
     recipe = small(*PLATEAU, "data.validation_images=0")
     with pytest.raises(
         ValueError,
-        match=r'"plateau" decides by validation images, and digits has none: set data\.validation_images',
+        match=r'"plateau" needs validation images, and digits has none: set data\.validation_images',
     ):
-        train_recipe(recipe, tmp_path / "run", threads=1)
+        train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_from_before_there_was_a_plateau_is_resumed(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_recipe(small(), tmp_path / "run", threads=1)
+    train_recipe(small(), tmp_path / "run", Machine(threads=1))
     folder = RunFolder.open(tmp_path / "run")
     expected = outcome(folder.path)
     *_, before, _ = folder.checkpoints()
@@ -141,5 +141,5 @@ def test_a_checkpoint_from_before_there_was_a_plateau_is_resumed(
     torch.save(content, before)
     folder.checkpoints()[-1].unlink()
     (folder.path / "result.json").unlink()
-    train_recipe(small(), tmp_path / "run", resume=True, threads=1)
+    train_recipe(small(), tmp_path / "run", Machine(threads=1), resume=True)
     assert outcome(folder.path) == expected

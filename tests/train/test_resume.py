@@ -14,7 +14,7 @@ from killing import Killed, until_killed
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import loop, plan, run, train_recipe
+from reslearn.train import Machine, loop, plan, run, train_recipe
 
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -61,7 +61,7 @@ def test_killed_after_every_step(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant])
-    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     expected = outcome(tmp_path / "unbroken")
     if variant == "everything":
         assert expected["result"]["warmed_up_at_step"] in range(
@@ -71,13 +71,13 @@ def test_killed_after_every_step(
     for kills in KILLS[variant]:
         out = tmp_path / f"killed-after-{kills}"
         for num_steps in kills:
-            monkeypatch.setattr(run, "train_steps", until_killed(num_steps))
+            monkeypatch.setattr(run, "train", until_killed(num_steps))
             with pytest.raises(Killed):
-                train_recipe(recipe, out, resume=True, threads=1)
+                train_recipe(recipe, out, Machine(threads=1), resume=True)
             with RunFolder(out).metrics_path.open("ab") as file:
                 file.write(b'{"kind": "tr')  # and a line that was being written
-        monkeypatch.setattr(run, "train_steps", loop.train_steps)
-        train_recipe(recipe, out, resume=True, threads=1)
+        monkeypatch.setattr(run, "train", loop.train)
+        train_recipe(recipe, out, Machine(threads=1), resume=True)
         assert outcome(out) == expected
 
 
@@ -86,7 +86,7 @@ def test_a_real_process_killed_at_random_moments(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path
 ) -> None:
     recipe = small(*VARIANTS[variant], "schedule.duration=40 steps")
-    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     out, moments = tmp_path / "killed", random.Random(variant)
     forkserver = multiprocessing.get_context(
         "forkserver"
@@ -95,7 +95,9 @@ def test_a_real_process_killed_at_random_moments(
     for _ in range(2):
         steps = saved_steps(out)
         process = forkserver.Process(
-            target=train_recipe, args=(recipe, out), kwargs={"resume": True, "threads": 1}
+            target=train_recipe,
+            args=(recipe, out),
+            kwargs={"machine": Machine(threads=1), "resume": True},
         )
         process.start()
         while saved_steps(out) == steps and process.is_alive():
@@ -103,7 +105,7 @@ def test_a_real_process_killed_at_random_moments(
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
         process.join()
-    train_recipe(recipe, out, resume=True, threads=1)
+    train_recipe(recipe, out, Machine(threads=1), resume=True)
     assert outcome(out) == outcome(tmp_path / "unbroken")
     assert RunFolder.open(out).result["resumed_at"]
 
@@ -116,7 +118,7 @@ def test_killed_while_a_checkpoint_or_the_result_is_written(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small("train.ema=0.9")
-    train_recipe(recipe, tmp_path / "unbroken", threads=1)
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     for name, nth in (
         ("write_checkpoint", 2),
         ("write_json", 1),
@@ -140,8 +142,8 @@ def test_killed_while_a_checkpoint_or_the_result_is_written(
         with monkeypatch.context() as patch:
             patch.setattr(RunFolder, name, killed)
             with pytest.raises(Killed):
-                train_recipe(recipe, out, resume=True, threads=1)
-        train_recipe(recipe, out, resume=True, threads=1)
+                train_recipe(recipe, out, Machine(threads=1), resume=True)
+        train_recipe(recipe, out, Machine(threads=1), resume=True)
         assert outcome(out) == outcome(tmp_path / "unbroken")
 
 
@@ -150,7 +152,9 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_recipe(
-        small("data.std=per-channel", "schedule.duration=1 steps"), tmp_path / "before", threads=1
+        small("data.std=per-channel", "schedule.duration=1 steps"),
+        tmp_path / "before",
+        Machine(threads=1),
     )
     weights, aside = tmp_path / "weights.safetensors", tmp_path / "aside"
     RunFolder(tmp_path / "before").bundle_path.rename(weights)
@@ -159,32 +163,30 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     ).preprocess  # which comes along, and is another than that of the recipe
     recipe = small(f'init.source="{weights}"')
     with pytest.warns(UserWarning, match="its preprocessing overrides"):
-        train_recipe(recipe, tmp_path / "unbroken", threads=1)
+        train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
 
-    monkeypatch.setattr(
-        run, "train_steps", until_killed(2)
-    )  # the first checkpoint is that of step 4
+    monkeypatch.setattr(run, "train", until_killed(2))  # the first checkpoint is that of step 4
     out = tmp_path / "killed"
     with pytest.raises(Killed), pytest.warns(UserWarning, match="its preprocessing overrides"):
-        train_recipe(recipe, out, threads=1)
+        train_recipe(recipe, out, Machine(threads=1))
     weights.rename(aside)
     with pytest.raises(
-        RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: put it back"
+        RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: restore the file"
     ) as raised:
-        train_recipe(recipe, out, resume=True, threads=1)
+        train_recipe(recipe, out, Machine(threads=1), resume=True)
     assert "\n" not in str(raised.value)
     weights.write_bytes(RunFolder(tmp_path / "unbroken").bundle_path.read_bytes())
-    with pytest.raises(RunError, match="is another file than the run began with"):
-        train_recipe(recipe, out, resume=True, threads=1)
+    with pytest.raises(RunError, match="differs from the file that the run began with"):
+        train_recipe(recipe, out, Machine(threads=1), resume=True)
 
     aside.rename(weights)
-    monkeypatch.setattr(run, "train_steps", until_killed(6))
+    monkeypatch.setattr(run, "train", until_killed(6))
     with pytest.raises(Killed):
-        train_recipe(recipe, out, resume=True, threads=1)
+        train_recipe(recipe, out, Machine(threads=1), resume=True)
     weights.unlink()
-    monkeypatch.setattr(run, "train_steps", loop.train_steps)
-    assert plan(recipe, out, resume=True, threads=1).begins_at_step == 4
-    train_recipe(recipe, out, resume=True, threads=1)
+    monkeypatch.setattr(run, "train", loop.train)
+    assert plan(recipe, out, Machine(threads=1), resume=True).begins_at_step == 4
+    train_recipe(recipe, out, Machine(threads=1), resume=True)
     assert outcome(out) == outcome(tmp_path / "unbroken")
     assert read_bundle(RunFolder(out).bundle_path).preprocess == preprocess
 
@@ -193,13 +195,13 @@ def test_a_finished_run_is_returned_and_not_touched(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = train_recipe(
-        small(), tmp_path / "run", resume=True, threads=1
+        small(), tmp_path / "run", Machine(threads=1), resume=True
     )  # nothing to resume: it starts
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     monkeypatch.setattr(
         run,
-        "prepare",
-        lambda *arguments, **options: pytest.fail("nothing is prepared for a finished run"),
+        "set_up",
+        lambda *arguments, **options: pytest.fail("nothing is set up for a finished run"),
     )
     assert train_recipe(small(), tmp_path / "run", resume=True) == result
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
@@ -214,11 +216,11 @@ def test_compiled_and_in_bf16(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant], "train.precision=bf16", "train.compile=on")
-    train_recipe(recipe, tmp_path / "unbroken", threads=1)
-    monkeypatch.setattr(run, "train_steps", until_killed(5))
+    train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
+    monkeypatch.setattr(run, "train", until_killed(5))
     with pytest.raises(Killed):
-        train_recipe(recipe, tmp_path / "killed", threads=1)
+        train_recipe(recipe, tmp_path / "killed", Machine(threads=1))
     monkeypatch.undo()
-    train_recipe(recipe, tmp_path / "killed", resume=True, threads=1)
+    train_recipe(recipe, tmp_path / "killed", Machine(threads=1), resume=True)
     assert RunFolder.open(tmp_path / "killed").environment["numerics"]["compiled"]
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "unbroken")

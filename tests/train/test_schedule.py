@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from reslearn.recipes import Schedule
-from reslearn.train.schedule import factor
+from reslearn.recipes import Length, Schedule
+from reslearn.train.optimizer import build_learning_rate
 
 totals = st.integers(1, 500)
 rises = st.floats(0, 0.99)
@@ -20,7 +20,11 @@ def made(kind: str, total: int, **values: Any) -> Callable[[int], float]:
     schedule = TypeAdapter(Schedule).validate_python(
         {"kind": kind, "duration": f"{total} steps", **values}
     )
-    return factor(schedule, num_images=1000, batch_size=10)
+
+    def steps_of(length: Length) -> int:
+        return length.steps(num_images=1000, batch_size=10)
+
+    return build_learning_rate(schedule, steps_of).factor
 
 
 def test_the_papers_steps() -> None:

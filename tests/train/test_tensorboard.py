@@ -8,7 +8,7 @@ import pytest
 
 from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
-from reslearn.train import train_recipe
+from reslearn.train import Machine, train_recipe
 
 Small = Callable[..., Recipe]
 
@@ -17,16 +17,18 @@ def test_event_files_hold_the_metrics_also_of_a_resumed_run(small: Small, tmp_pa
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train_recipe(small("evaluation.test_curve=true"), tmp_path, threads=1, tensorboard_files=True)
+    train_recipe(
+        small("evaluation.test_curve=true"), tmp_path, Machine(threads=1), tensorboard=True
+    )
     folder = RunFolder.open(tmp_path)
     (tmp_path / "result.json").unlink()
     folder.checkpoints()[-1].unlink()  # as if killed after step 10
     train_recipe(
         small("evaluation.test_curve=true"),
         tmp_path,
+        Machine(threads=1),
         resume=True,
-        threads=1,
-        tensorboard_files=True,
+        tensorboard=True,
     )
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -46,7 +48,8 @@ def test_without_the_extra_there_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(
-        ValueError, match=r"--tensorboard needs an extra .*: pip install 'reslearn\[tensorboard\]'"
+        ValueError,
+        match=r"--tensorboard needs an extra .*: run pip install 'reslearn\[tensorboard\]'",
     ):
-        train_recipe(small(), tmp_path / "run", tensorboard_files=True)
+        train_recipe(small(), tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()

@@ -17,8 +17,8 @@ from reslearn.evaluate import evaluate
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import NonFiniteLossError, train_recipe
-from reslearn.train.setup import check_recipes, prepare
+from reslearn.train import Machine, NonFiniteLossError, train_recipe
+from reslearn.train.setup import check_recipes, set_up
 
 Small = Callable[..., Recipe]
 DIVERGES_LATER = (
@@ -31,7 +31,7 @@ DIVERGES_LATER = (
 
 @pytest.fixture
 def finished(small: Small, tmp_path: Path) -> RunFolder:
-    train_recipe(small(), tmp_path / "run", threads=1)
+    train_recipe(small(), tmp_path / "run", Machine(threads=1))
     return RunFolder.open(tmp_path / "run")
 
 
@@ -123,7 +123,7 @@ def test_validation_and_test_curves_at_their_moments(small: Small, tmp_path: Pat
         "evaluation.test_curve=true",
         'evaluation.snapshots=["0 steps", "5 steps", "11 steps"]',
     ]
-    result = train_recipe(small(*overrides), tmp_path, threads=1)
+    result = train_recipe(small(*overrides), tmp_path, Machine(threads=1))
     folder = RunFolder.open(tmp_path)
     for kind in ("validation", "test"):
         assert [line["step"] for line in folder.metrics(kind)] == [4, 8, 11]
@@ -184,7 +184,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(
         "; there is no checkpoint yet; a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
         in line
     )
-    line = refused(NonFiniteLossError, small, tmp_path / "later", *DIVERGES_LATER, threads=1)
+    line = refused(
+        NonFiniteLossError, small, tmp_path / "later", *DIVERGES_LATER, machine=Machine(threads=1)
+    )
     good = RunFolder(tmp_path / "later").checkpoints()[-1]
     assert f"the last good checkpoint is {good};" in line
     weights = torch.load(good, weights_only=True)["model"].values()
@@ -218,7 +220,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(
     assert stopped.value.code == 2
     errors = capsys.readouterr().err
     assert errors.startswith(
-        "reslearn: a weight is no finite number after step 4; there is no checkpoint yet; "
+        "reslearn: a weight is NaN or infinite after step 4; there is no checkpoint yet; "
     )
     assert errors.count("\n") == 1
 
@@ -241,17 +243,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_keeps_the_checkpoint_before(
     small: Small, outcome: Callable[[Path], Any], tmp_path: Path, small_disk: Path
 ) -> None:
-    line = refused(OSError, small, small_disk / "run", threads=1)
+    line = refused(OSError, small, small_disk / "run", machine=Machine(threads=1))
     folder = RunFolder(small_disk / "run")
     assert [path.stem for path in folder.checkpoints()] == ["step-00000004", "step-00000007"]
     assert "No space left on device while writing to" in line
     assert (
-        f"the last good checkpoint is {folder.checkpoints()[-1]}; go on with: reslearn train --resume --out "
+        f"the last good checkpoint is {folder.checkpoints()[-1]}; resume with: reslearn train --resume --out "
         in line
     )
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
-    train_recipe(small(), small_disk / "run", resume=True, threads=1)
-    train_recipe(small(), tmp_path / "unbroken", threads=1)
+    train_recipe(small(), small_disk / "run", Machine(threads=1), resume=True)
+    train_recipe(small(), tmp_path / "unbroken", Machine(threads=1))
     assert outcome(small_disk / "run") == outcome(tmp_path / "unbroken")
 
 
@@ -276,11 +278,11 @@ def test_damaged_checkpoints_are_one_line_and_the_older_one_goes_on(
         listed.getvalue(),
     ):
         newest.write_bytes(content)
-        line = refused(RunError, small, finished.path, threads=1)
+        line = refused(RunError, small, finished.path, machine=Machine(threads=1))
         assert line.startswith(f"{newest}: ")
-        assert "remove it to go on from an older one" in line
+        assert "remove it to resume from an older one" in line
     newest.unlink()
-    train_recipe(small(), finished.path, resume=True, threads=1)
+    train_recipe(small(), finished.path, Machine(threads=1), resume=True)
     assert outcome(finished.path) == expected
 
 
@@ -295,14 +297,17 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "device": (
         lambda record: record["numerics"].update(device="cuda:99"),
-        "the run began on cuda:99, which is not here",
+        "the run began on cuda:99, which this machine does not have",
     ),
     "images": (
         lambda record: record["data"].update(fingerprint="0"),
-        "the run began on other images",
+        "holds other images now than when the run began",
     ),
-    "nothing": (lambda record: record.pop("numerics"), "does not say how the run began"),
-    "foreign": (lambda record: record["numerics"].update(more=1), "does not say how the run began"),
+    "nothing": (lambda record: record.pop("numerics"), "does not record how the run began"),
+    "foreign": (
+        lambda record: record["numerics"].update(more=1),
+        "does not record how the run began",
+    ),
 }
 
 
@@ -321,38 +326,38 @@ def test_a_record_that_cannot_be_obeyed_is_refused(
 def test_the_record_is_obeyed(finished: RunFolder, small: Small) -> None:
     """Not what `auto` would choose here, but what the run began with."""
     unfinished(finished)
-    assert "began with 1 threads: leave --threads 2 out" in refused(
-        RunError, small, finished.path, threads=2
+    assert "began with 1 threads: remove --threads 2" in refused(
+        RunError, small, finished.path, machine=Machine(threads=2)
     )
-    assert "began on cpu: leave --device meta out" in refused(
-        RunError, small, finished.path, device="meta"
+    assert "began on cpu: remove --device meta" in refused(
+        RunError, small, finished.path, machine=Machine(device="meta")
     )
     record = finished.environment
     record["numerics"] |= {"precision": "bf16", "threads": 1}
     del record["numerics"]["replayed"]  # as in records from before there was any
-    prepared = prepare(small(), record, device=None, threads=None, data_dir=None, download=False)
-    assert prepared.numerics.to_dict() == {**record["numerics"], "replayed": False}
-    with prepared.numerics.autocast():
-        assert prepared.model(torch.zeros(2, 1, 8, 8)).dtype == torch.bfloat16
+    setup = set_up(small(), environment=record)
+    assert setup.numerics.to_dict() == {**record["numerics"], "replayed": False}
+    with setup.numerics.autocast():
+        assert setup.model(torch.zeros(2, 1, 8, 8)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_every_batch_is_full(batch_size: int, small: Small) -> None:
     """Also where a batch is larger than the set of images."""
     recipe = small("data.train_images=30", f"train.batch_size={batch_size}")
-    prepared = prepare(recipe, None, device="cpu", threads=1, data_dir=None, download=False)
-    for x, y in islice(prepared.train_batches(start_step=3), 12):
+    setup = set_up(recipe, Machine(device="cpu", threads=1))
+    for x, y in islice(setup.train_batches(start_step=3), 12):
         assert x.shape == (batch_size, 1, 8, 8)
         assert y.shape == (batch_size,)
-    assert prepared.num_steps == 11
-    assert prepared.steps_per_epoch == 30 / batch_size
+    assert setup.num_steps == 11
+    assert setup.steps_per_epoch == 30 / batch_size
 
 
 def test_milestones_in_two_units_must_rise_too(small: Small, tmp_path: Path) -> None:
     recipe = small("schedule.kind=step", 'schedule.milestones=["9 steps", "1 epochs"]')
-    told = "milestones = 9 steps, 1 epochs: with 150 images in batches of 20 those are steps 9, 8; each must be later than the one"
+    told = "milestones = 9 steps, 1 epochs: with 150 images in batches of 20 these are the steps 9, 8, but each milestone must be later"
     with pytest.raises(ValueError, match=told):
-        train_recipe(recipe, tmp_path / "run", threads=1)
+        train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -360,15 +365,15 @@ def test_milestones_without_effect_are_told(small: Small, tmp_path: Path) -> Non
     recipe = small("schedule.kind=step", 'schedule.milestones=["5 steps", "11 steps", "8 epochs"]')
     with pytest.warns(
         UserWarning,
-        match="schedule.milestones: 11 steps, 8 epochs without effect, since the training ends after 11 steps",
+        match="schedule.milestones: 11 steps, 8 epochs without effect, since training ends after 11 steps",
     ):
-        train_recipe(recipe, tmp_path, threads=1)
+        train_recipe(recipe, tmp_path, Machine(threads=1))
 
 
 def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None:
     """The curve is write-only: with and without it the network is the same."""
     for name, overrides in (("with", ["evaluation.test_curve=true"]), ("without", [])):
-        train_recipe(small(*overrides), tmp_path / name, threads=1)
+        train_recipe(small(*overrides), tmp_path / name, Machine(threads=1))
     nets = [
         read_bundle(tmp_path / name / "model.safetensors").network.state_dict()
         for name in ("with", "without")
@@ -379,4 +384,4 @@ def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None
 
 def test_what_a_mean_of_three_colors_cannot_be_of_is_told_before_anything_is_trained() -> None:
     with pytest.raises(ValueError, match="three colors, and these images have 1"):
-        check_recipes([recipes.load("digits", overrides=["data.mean=imagenet"])], data_dir=None)
+        check_recipes([recipes.load("digits", overrides=["data.mean=imagenet"])])

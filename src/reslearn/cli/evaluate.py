@@ -52,7 +52,7 @@ def evaluate(
     import json
     from dataclasses import asdict
 
-    from reslearn.train import evaluate_bundle, is_source
+    from reslearn.train import Machine, evaluate_bundle, is_source
 
     members, data = [Path(sources[0])], None
     for place, text in enumerate(sources[1:], 1):
@@ -67,11 +67,10 @@ def evaluate(
     metrics = evaluate_bundle(
         members,
         data,
+        Machine(device=device, data_dir=data_dir),
         images=images,
         protocol=protocol.value,
         precision=precision,
-        device=device,
-        data_dir=data_dir,
     )
     if as_json:
         errors = {"top1": metrics.top1_error_pct, "top5": metrics.top5_error_pct}

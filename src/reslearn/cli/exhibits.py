@@ -105,7 +105,7 @@ def exhibit_command(name: str) -> Callable[..., None]:
         as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
     ) -> None:
         from reslearn import paper
-        from reslearn.train import check_recipes
+        from reslearn.train import Machine, check_recipes
 
         module = paper.load_exhibit(name)
         if budget is not None and module.EXHIBIT.data == "none":
@@ -119,9 +119,9 @@ def exhibit_command(name: str) -> Callable[..., None]:
                 f"{Path(chosen.data).name}-{chosen.name}" if chosen.data else without
             )
         needed = paper.jobs_of(module.conditions(chosen), chosen, out / "runs")
-        check_recipes(
-            (job.recipe for job in needed if not job.is_complete), data_dir=data_dir
-        )  # what is amiss is told once
+        # Wrong recipes are reported once here, not by every run.
+        to_train = (job.recipe for job in needed if not job.is_complete)
+        check_recipes(to_train, Machine(data_dir=data_dir))
         report = _run(
             name,
             chosen,
@@ -169,9 +169,8 @@ def _run(
     import json
 
     from reslearn import paper
-    from reslearn.cli.paper import fit
+    from reslearn.cli.paper import evaluate, fit
     from reslearn.report import write_page
-    from reslearn.train import evaluate_bundle
 
     try:
         report = paper.run_exhibit(
@@ -180,7 +179,7 @@ def _run(
             out,
             engine=engine,
             fit=fit,
-            evaluate=evaluate_bundle,
+            evaluate=evaluate,
             data_dir=data_dir,
             say=print_progress,
         )

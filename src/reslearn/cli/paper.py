@@ -1,6 +1,7 @@
 """`reslearn paper list` and `reslearn paper claims`: the paper as an executable, on data and at a budget of one's choice."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,7 +162,7 @@ def claims(
     Stopped, it goes on when it is called again with the same --out.
     """
     from reslearn import paper
-    from reslearn.train import check_recipes
+    from reslearn.train import Machine, check_recipes
 
     wanted = (
         tuple(name.strip().upper() for name in only.split(",") if name.strip())
@@ -177,9 +178,9 @@ def claims(
         chosen,
         out / "runs",
     )
-    check_recipes(
-        (job.recipe for job in jobs_ if not job.is_complete), data_dir=data_dir
-    )  # what is amiss is told once, not by every run
+    # Wrong recipes are reported once here, not by every run.
+    to_train = (job.recipe for job in jobs_ if not job.is_complete)
+    check_recipes(to_train, Machine(data_dir=data_dir))
     run_and_tell(
         chosen,
         wanted,
@@ -264,3 +265,10 @@ def fit(*arguments: Any, **named: Any) -> Any:
     from reslearn.train import fit
 
     return fit(*arguments, **named)
+
+
+def evaluate(source: Sequence[Path], *, protocol: Any, data_dir: Path | None) -> Any:
+    """Evaluate runs by `reslearn.train.evaluate_bundle`, imported when an exhibit needs it."""
+    from reslearn.train import Machine, evaluate_bundle
+
+    return evaluate_bundle(source, machine=Machine(data_dir=data_dir), protocol=protocol)

@@ -77,7 +77,7 @@ def study(
         study_from,
         training_macs,
     )
-    from reslearn.train import check_recipes
+    from reslearn.train import Machine, check_recipes
 
     runner = engine_named(engine, jobs=jobs)
     if (file is None) == (models is None):
@@ -104,7 +104,8 @@ def study(
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
     planned = plan.jobs(out, cost=training_macs, arguments=arguments)
     # What cannot be trained is told once, before anything is, not by every run.
-    check_recipes((job.recipe for job in planned if not job.is_complete), data_dir=data_dir)
+    to_train = (job.recipe for job in planned if not job.is_complete)
+    check_recipes(to_train, Machine(data_dir=data_dir))
     report = run_study(planned, out, engine=runner)
     if not as_json or not report.is_complete:
         typer.echo("\n".join(report.lines()), err=as_json)

@@ -107,7 +107,7 @@ def train(
     """Train one network and write a run folder that can be resumed, evaluated and reported."""
     _huge_pages()
     from reslearn import recipes
-    from reslearn.train import Interrupted, plan, train_recipe
+    from reslearn.train import Interrupted, Machine, plan, train_recipe
     from reslearn.train.distributed import are_many, is_first
 
     short = {
@@ -135,34 +135,21 @@ def train(
             Path("runs")
             / f"{net}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
         )
+    machine = Machine(
+        device=device, threads=threads, data_dir=data_dir, download=download, workers=workers
+    )
     if dry_run:
         if are_many():
             raise ValueError("--dry-run plans for one process: leave torchrun out")
-        _print_plan(
-            plan(
-                chosen,
-                out,
-                resume=resume,
-                device=device,
-                threads=threads,
-                data_dir=data_dir,
-                download=download,
-                workers=workers,
-            ),
-            as_json=as_json,
-        )
+        _print_plan(plan(chosen, out, machine, resume=resume), as_json=as_json)
         return
     try:
         result = train_recipe(
             chosen,
             out,
+            machine,
             resume=resume,
-            device=device,
-            threads=threads,
-            data_dir=data_dir,
-            download=download,
-            workers=workers,
-            tensorboard_files=tensorboard,
+            tensorboard=tensorboard,
             command=["reslearn", *sys.argv[1:]],
         )
     except Interrupted as stop:

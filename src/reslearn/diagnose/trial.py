@@ -21,7 +21,7 @@ from reslearn.data import permutation
 from reslearn.diagnose.problem import MAX_EVALUATED, Problem
 from reslearn.evaluate import recompute_batch_norm
 from reslearn.models import SurgeryError, trace
-from reslearn.train import NonFiniteLossError, fit
+from reslearn.train import LearningRate, NonFiniteLossError, fit
 
 WORST_SCORE = 2.0
 """A run that diverged, or is worse than twice the loss of guessing, counts as this bad."""
@@ -114,7 +114,7 @@ def _trial(
                 optimizer,
                 steps=part,
                 read_every_steps=every,
-                factor=lambda step, o=offset: factor(step + o),  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                learning_rate=LearningRate(lambda step, o=offset: factor(step + o)),  # type: ignore[misc]
             )
             curve += [
                 (offset + reading.step, _score(reading.loss, problem)) for reading in readings

@@ -1,16 +1,17 @@
-"""The loop, the step, the state that must survive, numerics; a recipe to a run folder."""
+"""Train networks: the loop, the step, the state that must survive, and runs of recipes."""
 
 from reslearn.train.dry_run import Plan, plan
 from reslearn.train.evaluate_run import evaluate_bundle, is_source
-from reslearn.train.interrupt import Interrupted
-from reslearn.train.loop import NonFiniteLossError, fit
-from reslearn.train.meter import Reading
+from reslearn.train.loop import Interrupted, fit
+from reslearn.train.optimizer import LearningRate, WarmUp
 from reslearn.train.run import train_recipe
-from reslearn.train.schedule import WarmUp
-from reslearn.train.setup import check_recipes
+from reslearn.train.setup import Machine, check_recipes
+from reslearn.train.step import NonFiniteLossError, Reading
 
 __all__ = [
     "Interrupted",
+    "LearningRate",
+    "Machine",
     "NonFiniteLossError",
     "Plan",
     "Reading",

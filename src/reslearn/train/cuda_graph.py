@@ -1,8 +1,10 @@
-"""A step recorded once as a CUDA graph and replayed: a thin network's hundreds of kernels are started by one call instead of as many.
+"""Record a training step once as a CUDA graph and replay it.
 
-Replayed are all steps, the first too, so that a run that was stopped and goes on repeats the bits of one that was not: what it takes to
-warm up and to record leaves weights, running statistics and momentum as they were. Only what the step does on the device is in the graph;
-batches and learning rates are copied in.
+A thin network launches hundreds of kernels per step. A replay launches all of them by one call.
+Every step is replayed, including the first, so a resumed run is bit-identical to an uninterrupted
+one. For that, warming up and recording leave weights, running statistics and momentum unchanged.
+The graph holds only what the step does on the device; batches and learning rates are copied into
+it.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,103 +13,116 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-_NUM_WARM_STEPS = (
-    3  # libraries are loaded, workspaces taken and a compiled network compiled in them
-)
+# They load libraries, allocate workspaces and compile a network that is to be compiled.
+_NUM_WARM_UP_STEPS = 3
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
 class Replay:
-    """`step` (x, y) -> sums, which updates `model` by `optimizer`, replayed for batches of the shape of the first.
+    """A step that is recorded at its first call and replayed at every call.
 
-    The sums are those of the last call until the next one overwrites them. The optimizer's state must begin as zeros, as momentum does.
+    Each call overwrites the totals that the call before returned.
+
+    Args:
+        step: Maps a batch (x, y) to its totals and updates `model` by `optimizer`.
+        model: The network that trains.
+        optimizer: Its state must begin as zeros, as momentum does.
     """
 
     def __init__(self, step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._step, self._model, self._optimizer = step, model, optimizer
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._x = self._y = self._sums = torch.empty(0)
-        self._rates: list[Tensor] = []
-        self._copied: list[float] = []
+        self._x = self._y = self._totals = torch.empty(0)
+        self._rates: list[Tensor] = []  # one per parameter group, on the device
+        self._copied_rates: list[float] = []
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         if self._graph is None:
-            self._record(x, y)
+            self._graph = self._record(x, y)
         if x.shape != self._x.shape:
             raise ValueError(
-                f"a batch of shape {tuple(x.shape)} cannot be trained on by a step recorded for {tuple(self._x.shape)}"
+                f"the recorded step needs batches of shape {tuple(self._x.shape)}, "
+                f"not {tuple(x.shape)}: make all batches equally large"
             )
         self._x.copy_(x)
         self._y.copy_(y)
         self._copy_rates()
-        assert self._graph is not None
         self._graph.replay()
-        return self._sums
+        return self._totals
 
     def _copy_rates(self) -> None:
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        for tensor, rate, copied in zip(self._rates, rates, self._copied, strict=True):
-            if rate != copied:
+        for tensor, rate, copied_rate in zip(self._rates, rates, self._copied_rates, strict=True):
+            if rate != copied_rate:
                 tensor.fill_(rate)
-        self._copied = rates
+        self._copied_rates = rates
 
-    def _record(self, x: Tensor, y: Tensor) -> None:
+    def _record(self, x: Tensor, y: Tensor) -> torch.cuda.CUDAGraph:
+        device = x.device
         self._x, self._y = x.clone(), y.clone()
-        # float32, which is what fused kernels read
+        # Fused kernels read learning rates in float32.
         self._rates = [
-            torch.zeros((), dtype=torch.float32, device=x.device)
+            torch.zeros((), dtype=torch.float32, device=device)
             for _ in self._optimizer.param_groups
         ]
-        self._copied = [0.0 for _ in self._rates]
-        stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]  # torch's stub lacks it
-        with _kept(self._model, self._optimizer), _rates_on_device(self._optimizer, self._rates):
-            stream.wait_stream(torch.cuda.current_stream(x.device))  # for what is kept, too
+        self._copied_rates = [0.0 for _ in self._rates]
+        # torch's stub lacks the constructor.
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with (
+            preserved(self._model, self._optimizer),
+            learning_rates_on_device(self._optimizer, self._rates),
+        ):
+            # Also waits for the copies that `preserved` made.
+            stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
-                for _ in range(_NUM_WARM_STEPS):
+                for _ in range(_NUM_WARM_UP_STEPS):
                     self._step(self._x, self._y)
-            torch.cuda.current_stream(x.device).wait_stream(stream)
+            torch.cuda.current_stream(device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # thread_local: threads that read pictures may pin memory meanwhile
+            # thread_local: threads that read images may pin memory during the recording.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._sums = self._step(self._x, self._y)
-            self._graph = graph
+                self._totals = self._step(self._x, self._y)
+        return graph
 
 
 @contextmanager
-def _rates_on_device(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """The learning rates of the groups as tensors, which a graph reads anew at every replay."""
-    before = [group["lr"] for group in optimizer.param_groups]
+def learning_rates_on_device(
+    optimizer: torch.optim.Optimizer, rates: list[Tensor]
+) -> Iterator[None]:
+    """Replace the learning rates of all groups by tensors, which a graph reads at every replay."""
+    numbers = [group["lr"] for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     try:
         yield
     finally:
-        for group, rate in zip(optimizer.param_groups, before, strict=True):
-            group["lr"] = rate
+        for group, number in zip(optimizer.param_groups, numbers, strict=True):
+            group["lr"] = number
 
 
 @contextmanager
-def _kept(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Afterwards the tensors of model and optimizer are what they were, the same tensors; state that was not there is zero."""
-    ours = [*model.parameters(), *model.buffers(), *_state(optimizer)]
-    before = [tensor.detach().clone() for tensor in ours]
-    known = {id(tensor) for tensor in ours}
+def preserved(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Restore the tensors of model and optimizer at the end, in place.
+
+    Optimizer state that did not exist before becomes zero.
+    """
+    tensors = [*model.parameters(), *model.buffers(), *_state_tensors(optimizer)]
+    copies = [tensor.detach().clone() for tensor in tensors]
+    identities = {id(tensor) for tensor in tensors}
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor, value in zip(ours, before, strict=True):
-                tensor.copy_(value)
-            for tensor in _state(optimizer):
-                if id(tensor) not in known:
+            for tensor, copy in zip(tensors, copies, strict=True):
+                tensor.copy_(copy)
+            for tensor in _state_tensors(optimizer):
+                if id(tensor) not in identities:
                     tensor.zero_()
 
 
-def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [
-        value
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    ]
+def _state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    for state in optimizer.state.values():
+        tensors += [value for value in state.values() if isinstance(value, Tensor)]
+    return tensors

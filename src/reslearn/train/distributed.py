@@ -1,8 +1,11 @@
-"""One net on many processes, as torchrun starts them, and what they tell one another; a process that is alone tells nobody anything.
+"""One network trained by many processes, as torchrun starts them.
 
-Each process takes its share of every batch. Gradients and sums are added in the order of the processes, never in that of their arrival or
-of a ring: so N processes make bit for bit the steps of one that passes a batch in N parts (`train.accumulate`), and a resumed run those
-of the unbroken one. Process 0 alone writes. Paper: two GPUs, batch norm on each by itself (Sec. 4.2).
+Each process takes its share of every batch. Gradients and sums are added in the order of the processes,
+never in the order of their arrival or of a ring. N processes therefore make, bit for bit, the steps of
+one process that passes a batch in N parts (`train.accumulate`), and a resumed run repeats the bits of
+an unbroken one. Process 0 alone writes.
+
+Paper: two GPUs, with batch norm on each separately (Sec. 4.2).
 """
 
 import contextlib
@@ -21,130 +24,141 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @final
 class OneProcess:
-    """The neutral object: sums over one process, words to nobody."""
+    """The neutral counterpart of `ManyProcesses`: sums over one process, and no communication."""
 
     rank, count, is_first, launcher = 0, 1, True, ""
 
     def sum(self, values: Tensor) -> Tensor:
-        """The values themselves."""
+        """Return `values` unchanged."""
         return values
 
     def gather(self, values: Tensor) -> Tensor:
-        """[...] -> [1, ...]."""
+        """Add a leading axis: [...] -> [1, ...]."""
         return values[None]
 
     def most(self, values: list[int]) -> list[int]:
-        """The values themselves."""
+        """Return `values` unchanged."""
         return values
 
     def from_first(self, value: T) -> T:
-        """The value itself."""
+        """Return `value` unchanged."""
         return value
 
     def together(self, work: Callable[[], T]) -> T:
-        """Do the work."""
+        """Call `work` and return its result."""
         return work()
 
     def sharing(
         self, model: nn.Module, forward: Forward
     ) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
-        """`forward` as it is: gradients are nobody else's."""
+        """Return `forward` unchanged, and an empty context."""
         return forward, nullcontext
 
-    def share_state(self, net: nn.Module) -> None:
-        """Nothing to share."""
+    def share_state(self, network: nn.Module) -> None:
+        """Do nothing: there is no other process."""
 
     def leave_to_first(self, exit_status: int) -> None:
-        """We are the first."""
+        """Do nothing: this is the first process."""
 
 
 @final
 class ManyProcesses:
-    """This process among those that torchrun started. Every method but the last two must be called by all of them, in one order."""
+    """This process among those that torchrun started.
+
+    All processes must call every method, in the same order, except `leave` and `leave_to_first`.
+    """
 
     def __init__(self) -> None:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.is_first = self.rank == 0
-        machines, each = (
-            int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-            int(os.environ.get("LOCAL_WORLD_SIZE", self.count)),
-        )
-        on = f"--nnodes {machines} " if machines > 1 else ""
-        self.launcher = f"torchrun {on}--nproc-per-node {each} -m "
-        self._shared: list[nn.parallel.DistributedDataParallel] = []
+        num_machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+        num_local = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+        nodes = f"--nnodes {num_machines} " if num_machines > 1 else ""
+        self.launcher = f"torchrun {nodes}--nproc-per-node {num_local} -m "
+        self._wrapped: list[nn.parallel.DistributedDataParallel] = []
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, added in their order: the same bits on each."""
-        return _in_order(list(self.gather(values)))
+        """Return the sum over processes, added in their order: the same bits on each."""
+        return _sum_in_order(list(self.gather(values)))
 
     def gather(self, values: Tensor) -> Tensor:
-        """[...] of each -> [N, ...] on all."""
+        """Return the values of all N processes on each of them: [...] -> [N, ...]."""
         parts = [torch.empty_like(values) for _ in range(self.count)]
         dist.all_gather(parts, values.contiguous())
         return torch.stack(parts)
 
     def most(self, values: list[int]) -> list[int]:
-        """The largest of each, over processes: a word between hosts, which waits for no GPU."""
-        words = torch.tensor(values)
-        dist.all_reduce(words, dist.ReduceOp.MAX)
-        return [int(word) for word in words]
+        """Return the elementwise maximum over processes. Only hosts communicate, not GPUs."""
+        maxima = torch.tensor(values)
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+        return [int(maximum) for maximum in maxima]
 
     def from_first(self, value: T) -> T:
-        """What process 0 has (a plain value)."""
+        """Return the plain value that process 0 has."""
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0)
         received: T = box[0]
         return received
 
     def together(self, work: Callable[[], T]) -> T:
-        """Do the work on each process; where it fails on one, none goes on, and the first that failed says why."""
+        """Call `work` on each process. If it fails on one, all processes end.
+
+        The first process that failed raises its error; the others exit with status 2.
+        """
         value: T | None = None
-        fault: Exception | None = None
+        failure: Exception | None = None
         try:
             value = work()
         except (ValueError, OSError) as error:
-            fault = error
-        faults: list[Any] = [None] * self.count
-        dist.all_gather_object(faults, fault is not None)
-        if any(faults):
-            if fault is None or faults.index(True) != self.rank:
+            failure = error
+        has_failed: list[Any] = [None] * self.count
+        dist.all_gather_object(has_failed, failure is not None)
+        if any(has_failed):
+            if failure is None or has_failed.index(True) != self.rank:
                 raise SystemExit(2)
-            raise fault
-        return value  # type: ignore[return-value]  # there was no fault, so this is what work returned
+            raise failure
+        return value  # type: ignore[return-value]  # without a failure it is what work returned
 
     def sharing(
         self, model: nn.Module, forward: Forward
     ) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
-        """`forward` by torch's DistributedDataParallel: after its backward pass the gradients of `model` are the sum over processes.
+        """Wrap `forward` so that the backward pass sums the gradients of `model` over processes.
 
-        Also the context in which gradients stay with this process, for all parts of a batch but the last. Weights begin as process 0's.
+        The weights of process 0 are copied to all processes first.
+
+        Returns:
+            The wrapped function, and a context in which gradients stay on this process. The context is
+            for all parts of a batch but the last.
         """
-        # Nothing reads the running statistics of batch norm before `share_state`, so they need not travel at every step.
-        shared = nn.parallel.DistributedDataParallel(
-            _Pass(model, forward), forward_sync_buffers=False
+        # Nothing reads the running statistics of batch norm before `share_state` copies them, so they
+        # need not be copied at every step.
+        wrapped = nn.parallel.DistributedDataParallel(
+            _ForwardModule(model, forward), forward_sync_buffers=False
         )
-        shared.register_comm_hook(self.count, _sum_in_order)
-        self._shared.append(shared)
-        return shared, shared.no_sync
+        wrapped.register_comm_hook(self.count, _sum_bucket_in_order)
+        self._wrapped.append(wrapped)
+        return wrapped, wrapped.no_sync
 
-    def share_state(self, net: nn.Module) -> None:
-        """Buffers (the running statistics of batch norm) as process 0 has them, everywhere; weights are the same already."""
-        for buffer in net.buffers():
+    def share_state(self, network: nn.Module) -> None:
+        """Copy the buffers (running statistics of batch norm) of process 0 to all processes."""
+        for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
 
-    def part(self) -> None:
-        """Leave the others. What `sharing` gave cannot be called any more.
+    def leave(self) -> None:
+        """Leave the process group. Functions that `sharing` returned cannot be called afterwards.
 
-        DistributedDataParallel's reducer must go before the process group. As the last to hold it (a traceback may keep it alive) it would
-        end it with Python's lock in hand and wait for gloo's thread, which needs that lock to free a tensor: for ever, at times (LOG.md).
+        The reducer of DistributedDataParallel must be deleted before the process group. If it were the
+        last owner (a traceback may keep it alive), it would destroy the group while it holds Python's
+        lock. It would wait for gloo's thread, which needs that lock to free a tensor, and sometimes
+        hang forever (LOG.md).
         """
-        for shared in self._shared:
-            del shared.logger, shared.reducer
-        self._shared.clear()
+        for wrapped in self._wrapped:
+            del wrapped.logger, wrapped.reducer
+        self._wrapped.clear()
         dist.destroy_process_group()
 
     def leave_to_first(self, exit_status: int) -> None:
-        """End here, silently, unless this is process 0: what all processes have run into alike is said once."""
+        """Exit silently unless this is process 0, which alone reports what happened to all."""
         if not self.is_first:
             raise SystemExit(exit_status)
 
@@ -155,20 +169,26 @@ ALONE = OneProcess()
 
 @contextlib.contextmanager
 def processes_here(device: str | None) -> Iterator[Processes]:
-    """Join the processes that torchrun started, for as long as the context lasts; `OneProcess` where it started no other.
+    """Join the processes that torchrun started while the context lasts.
 
-    Each takes the GPU of its number on its machine where there are GPUs and `device` does not say "cpu". ValueError where there are
-    fewer GPUs than processes, and for a device that only one of them can have; ConnectionError where another process is lost.
+    With GPUs, and unless `device` is "cpu", each process takes the GPU of its number on its machine.
+
+    Yields:
+        `ManyProcesses`, or `OneProcess` if torchrun started no other process.
+
+    Raises:
+        ValueError: If there are fewer GPUs than processes, or `device` names a single GPU.
+        ConnectionError: If another process has ended.
     """
     if not are_many():
         yield ALONE
         return
-    on_gpu = _take_gpu(
+    uses_gpu = _take_gpu(
         device,
         local_rank=int(os.environ["LOCAL_RANK"]),
         num_local=int(os.environ["LOCAL_WORLD_SIZE"]),
     )
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if uses_gpu else "gloo")
     processes = ManyProcesses()
     try:
         yield processes
@@ -179,43 +199,49 @@ def processes_here(device: str | None) -> Iterator[Processes]:
             f"another process of this run has ended ({str(error).splitlines()[0]})"
         ) from None
     finally:
-        processes.part()
+        processes.leave()
 
 
 def are_many() -> bool:
-    """Whether torchrun started this process and others beside it."""
+    """Return whether torchrun started this process together with others."""
     return dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one to speak: alone, or process 0."""
+    """Return whether this process prints: it is the only one, or process 0."""
     return not are_many() or os.environ["RANK"] == "0"
 
 
 def _take_gpu(device: str | None, *, local_rank: int, num_local: int) -> bool:
-    """Make the GPU number `local_rank` the one that "cuda" means here; whether there is one."""
+    """Let "cuda" mean GPU number `local_rank`. Return whether GPUs are used."""
     if device == "cpu" or not torch.cuda.is_available():
         return False
     if device not in (None, "cuda"):
         _refuse(
-            f"--device {device}: {num_local} processes cannot share one device: leave it out, or give --device cpu"
+            f"--device {device}: {num_local} processes cannot share one device: "
+            "remove it, or use --device cpu"
         )
-    if torch.cuda.device_count() < num_local:
+    num_gpus = torch.cuda.device_count()
+    if num_gpus < num_local:
         _refuse(
-            f"{num_local} processes on this machine need as many GPUs, it has {torch.cuda.device_count()}: or give --device cpu"
+            f"{num_local} processes on this machine need as many GPUs, but it has {num_gpus}: "
+            "start fewer processes, or use --device cpu"
         )
     torch.cuda.set_device(local_rank)
     return True
 
 
 def _refuse(text: str) -> NoReturn:
-    """All processes find the same before they can talk; process 0 says it."""
+    """Raise ValueError on process 0 and exit silently elsewhere.
+
+    All processes fail alike here, before they can communicate.
+    """
     if not is_first():
         raise SystemExit(2)
     raise ValueError(text)
 
 
-class _Pass(nn.Module):
+class _ForwardModule(nn.Module):
     """A forward pass as the module that DistributedDataParallel wraps."""
 
     def __init__(self, model: nn.Module, forward: Forward) -> None:
@@ -227,29 +253,33 @@ class _Pass(nn.Module):
         return self._forward(x, y)
 
 
-def _sum_in_order(count: int, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]  # torch's stub lacks it, DDP asks for it
-    """One bucket of gradients from all processes, added in their order while the backward pass goes on.
+def _sum_bucket_in_order(
+    count: int,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]  # torch's stub lacks it, DDP asks for it
+) -> torch.futures.Future[Tensor]:
+    """Sum one bucket of gradients over `count` processes in their order, during the backward pass.
 
-    DistributedDataParallel's own all-reduce adds in an order that depends on the place in the bucket, and lays its buckets out anew
-    after the first step, which a resumed run makes again: with more than two processes that would be other bits. The price: N - 1 times
-    the gradients travel to each process, where a ring needs twice.
+    The all-reduce of DistributedDataParallel adds in an order that depends on the place in the bucket.
+    It also arranges its buckets differently after the first step, which a resumed run makes again. With
+    more than two processes that would change bits. The price: N - 1 times the gradients travel to each
+    process, where a ring needs twice the gradients.
     """
-    mine: Tensor = bucket.buffer()
-    parts = [torch.empty_like(mine) for _ in range(count)]
-    gathered = dist.all_gather(parts, mine, async_op=True)
+    local: Tensor = bucket.buffer()
+    parts = [torch.empty_like(local) for _ in range(count)]
+    gathered = dist.all_gather(parts, local, async_op=True)
     assert gathered is not None
 
     def add(done: object) -> Tensor:
         for part in parts:
-            if part.is_cuda:  # they are let go here, on another stream than they were made on
+            if part.is_cuda:  # the tensors are freed here, on another stream than they were made on
                 part.record_stream(torch.cuda.current_stream(part.device))
-        return _in_order(parts)
+        return _sum_in_order(parts)
 
     future: torch.futures.Future[Tensor] = gathered.get_future().then(add)
     return future
 
 
-def _in_order(parts: list[Tensor]) -> Tensor:
+def _sum_in_order(parts: list[Tensor]) -> Tensor:
     total = parts[0]
     for part in parts[1:]:
         total = total + part

@@ -1,7 +1,8 @@
-"""What a training would take, told without writing a file: parameters, multiply-adds, steps, memory, minutes (`--dry-run`).
+"""Estimate what a training would need, without writing a file (`--dry-run`).
 
-Memory is counted, not measured: what must be in memory at once during a step, beside torch itself. Minutes come from a few steps on
-the machine at hand, without compilation, which would itself take up to a minute.
+Memory is computed, not measured: everything that must be in memory at once during a step, apart
+from torch itself. Time comes from a few steps on this machine. These are not compiled, because
+compilation itself takes up to a minute.
 """
 
 import itertools
@@ -10,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,12 +19,11 @@ import torch
 from reslearn import recipes
 from reslearn.data import Images
 from reslearn.runs import RunFolder
-from reslearn.train.checkpoint import Training
-from reslearn.train.initial_weights import adopt
-from reslearn.train.loop import make_step
+from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.numerics import Numerics
-from reslearn.train.run import begin_training, check_folder
-from reslearn.train.setup import Prepared, prepare
+from reslearn.train.run import check_folder
+from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, set_up
+from reslearn.train.step import make_step
 
 _TIMED_STEPS = 3
 _LONG_SECONDS = 10.0
@@ -32,7 +32,11 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A training as it would go. `minutes` is None where a step needs more memory than is free, and was not tried."""
+    """What a training would need.
+
+    `weights_mib` counts weights, gradients, momentum and, if there is one, the average of the
+    weights. `minutes` is None if a step needs more memory than is free, so that no step was timed.
+    """
 
     out: str
     begins_at_step: int
@@ -40,9 +44,7 @@ class Plan:
     epochs: float
     parameters: int
     macs: int
-    weights_mib: (
-        float  # weights, gradients, momentum, and the average of the weights where there is one
-    )
+    weights_mib: float
     activations_mib: float
     images_mib: float
     memory_mib: float
@@ -53,104 +55,99 @@ class Plan:
 def plan(
     recipe: recipes.Recipe,
     out: Path | str,
+    machine: Machine = THIS_MACHINE,
     *,
     resume: bool = False,
-    device: str | None = None,
-    threads: int | None = None,
-    data_dir: Path | None = None,
-    download: bool = False,
-    workers: int | None = None,
 ) -> Plan:
-    """What `train_recipe` would do with the same arguments; raises what it would raise before its first step."""
+    """Estimate what `train_recipe` would need with the same arguments.
+
+    It raises what `train_recipe` would raise before its first step.
+    """
     folder = RunFolder(Path(out))
-    recipe = adopt(recipe, folder)
+    if recipe.init is not None:
+        recipe = adopt_weights_spec(recipe, folder)
     check_folder(folder, recipe, resume=resume)
-    record = folder.environment if folder.exists() else None
-    prepared = prepare(
+    setup = set_up(
         recipe,
-        record,
-        device=device,
-        threads=threads,
-        data_dir=data_dir,
-        download=download,
-        workers=workers,
+        machine,
+        environment=folder.environment if folder.exists() else None,
         has_checkpoint=bool(folder.checkpoints()),
     )
-    done = _steps_done(folder, prepared)
-    weights, images = _weights_bytes(prepared), _images_bytes(prepared)
-    activations = _activations_bytes(prepared) * _held_for_each_kept(prepared)
+    begins_at_step = _steps_done(folder, setup)
+    weights, images = _weights_bytes(setup), _images_bytes(setup)
+    activations = _activations_bytes(setup) * _bytes_held_per_byte_kept(setup)
     total = weights + activations + images
-    left = prepared.num_steps - done
-    seconds = (
-        _step_seconds(prepared) if left and total < _free_bytes(prepared.numerics.device) else None
-    )
     return Plan(
         out=str(out),
-        begins_at_step=done,
-        steps=prepared.num_steps,
-        epochs=prepared.num_steps / prepared.steps_per_epoch,
-        parameters=prepared.complexity.parameters,
-        macs=prepared.complexity.macs,
+        begins_at_step=begins_at_step,
+        steps=setup.num_steps,
+        epochs=setup.num_steps / setup.steps_per_epoch,
+        parameters=setup.complexity.parameters,
+        macs=setup.complexity.macs,
         weights_mib=weights / _MIB,
         activations_mib=activations / _MIB,
         images_mib=images / _MIB,
         memory_mib=total / _MIB,
-        minutes=0.0 if not left else None if seconds is None else _minutes(prepared, left, seconds),
-        numerics=prepared.numerics,
+        minutes=_minutes(setup, setup.num_steps - begins_at_step, total),
+        numerics=setup.numerics,
     )
 
 
-def _steps_done(folder: RunFolder, prepared: Prepared) -> int:
+def _steps_done(folder: RunFolder, setup: RunSetup) -> int:
     if folder.is_complete:
-        return prepared.num_steps
+        return setup.num_steps
     return max(folder.checkpoints_by_step(), default=0)
 
 
-def _weights_bytes(prepared: Prepared) -> int:
-    copies = 3 + (prepared.recipe.train.ema is not None)
-    return copies * 4 * prepared.complexity.parameters
+def _weights_bytes(setup: RunSetup) -> int:
+    copies = 3 + (setup.recipe.train.ema is not None)
+    return copies * 4 * setup.complexity.parameters
 
 
-def _activations_bytes(prepared: Prepared) -> int:
-    """Kept for the backward pass: each convolution's output, for its batch norm, and what ReLU makes of it, for the next convolution.
+def _activations_bytes(setup: RunSetup) -> int:
+    """Estimate what is kept for the backward pass.
 
-    With activations recomputed only the outputs of blocks stay, and one block at a time in full.
+    It keeps the output of each convolution, for its batch norm, and the output of the ReLU, for the
+    next convolution. With checkpointed activations it keeps only the outputs of blocks, and all of
+    one block at a time.
     """
-    train, bytes_each = prepared.recipe.train, 2 if prepared.numerics.precision == "bf16" else 4
+    train, bytes_per_number = setup.recipe.train, 2 if setup.numerics.precision == "bf16" else 4
     convolutions = [
         (layer.name, math.prod(layer.output_shape))
-        for layer in prepared.complexity.layers
+        for layer in setup.complexity.layers
         if layer.macs
     ]
     numbers = 2 * sum(size for _, size in convolutions)
-    if prepared.recipe.model.checkpoint_activations:
-        last = {name.partition(".body.")[0]: size for name, size in convolutions}
-        whole = Counter[str]()
+    if setup.recipe.model.checkpoint_activations:
+        outputs: dict[str, int] = {}
+        blocks = Counter[str]()
         for name, size in convolutions:
-            whole[name.partition(".body.")[0]] += 2 * size
-        numbers = sum(last.values()) + max(whole.values())
-    return numbers * bytes_each * (train.batch_size // train.accumulate)
+            block = name.partition(".body.")[0]
+            outputs[block] = size
+            blocks[block] += 2 * size
+        numbers = sum(outputs.values()) + max(blocks.values())
+    return numbers * bytes_per_number * (train.batch_size // train.accumulate)
 
 
-def _held_for_each_kept(prepared: Prepared) -> int:
-    """Where activations are recomputed on the CPU the process holds two bytes for each that is kept, since what is freed between the
-    outputs of two blocks is not used again (measured: resnet1202, batch 128, float32: 5.8 GiB, of which 2.8 are kept; LOG.md).
+def _bytes_held_per_byte_kept(setup: RunSetup) -> int:
+    """Return 2 for checkpointed activations on the CPU, else 1.
+
+    There, memory that is freed between the outputs of two blocks is not used again. Measured:
+    resnet1202, batch 128, float32 holds 5.8 GiB, of which it keeps 2.8 (LOG.md).
     """
-    return (
-        2
-        if prepared.recipe.model.checkpoint_activations and prepared.numerics.device == "cpu"
-        else 1
-    )
+    is_checkpointed = setup.recipe.model.checkpoint_activations
+    return 2 if is_checkpointed and setup.numerics.device == "cpu" else 1
 
 
-def _images_bytes(prepared: Prepared) -> int:
-    """The sets that are in memory as bytes, and a batch as float32, before and after its crop."""
-    pixels = prepared.dataset.channels * prepared.dataset.size_px**2
-    sets = (prepared.dataset.train, prepared.dataset.test, prepared.dataset.validation)
-    return pixels * (
-        sum(len(images) for images in sets if isinstance(images, Images))
-        + 2 * 4 * prepared.recipe.train.batch_size
-    )
+def _images_bytes(setup: RunSetup) -> int:
+    """Count the sets in memory as bytes, and one batch as float32, before and after its crop."""
+    dataset = setup.dataset
+    in_memory = 0
+    for images in (dataset.train, dataset.test, dataset.validation):
+        if isinstance(images, Images):
+            in_memory += len(images)
+    pixels = dataset.channels * dataset.size_px**2
+    return pixels * (in_memory + 2 * 4 * setup.recipe.train.batch_size)
 
 
 def _free_bytes(device: str) -> float:
@@ -163,43 +160,52 @@ def _free_bytes(device: str) -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _step_seconds(prepared: Prepared) -> float:
-    """The median of a few steps, after one that warms up; a step that takes long is made once, and its warming up is little of it."""
-    training: Training = begin_training(prepared)
-    accumulate = prepared.recipe.train.accumulate
-    step = make_step(
-        prepared.model,
-        prepared.loss(),
-        training.optimizer,
-        autocast=prepared.numerics.autocast,
-        accumulate=accumulate,
-        replayed=prepared.numerics.replayed,
-    )
-    prepared.model.train()
-    seconds = []
-    for x, y in itertools.islice(prepared.train_batches(start_step=0), 1 + _TIMED_STEPS):
-        begun = time.perf_counter()
-        step(x, y).sum().item()  # waits for the device
-        seconds.append(time.perf_counter() - begun)
-        if seconds[-1] > _LONG_SECONDS and not (
-            prepared.numerics.replayed and len(seconds) == 1
-        ):  # the first records
-            return seconds[-1]
-    return sorted(seconds[1:])[_TIMED_STEPS // 2]
+def _minutes(setup: RunSetup, steps: int, memory_bytes: float) -> float | None:
+    """Estimate the time of `steps` more steps and of all evaluations.
 
-
-def _minutes(prepared: Prepared, steps: int, step_seconds: float) -> float:
-    """Steps, and evaluations at a third of the cost: forward is one of the three products that a step makes of each layer."""
-    recipe, dataset = prepared.recipe, prepared.dataset
-    validation, some = (
-        len(dataset.validation or ()),
-        min(recipe.evaluation.recompute_images, len(dataset.train)),
-    )
-    midway = validation + (len(dataset.test) if recipe.evaluation.test_curve else 0)
+    Evaluation costs a third of a step per image: the forward pass is one of the three products that
+    a step computes in each layer.
+    """
+    if not steps:
+        return 0.0
+    if memory_bytes >= _free_bytes(setup.numerics.device):
+        return None
+    recipe, dataset = setup.recipe, setup.dataset
+    recomputed = min(recipe.evaluation.recompute_images, len(dataset.train))
+    midway = len(dataset.validation or ())
+    if recipe.evaluation.test_curve:
+        midway += len(dataset.test)
     evaluated = (
-        midway * (steps // prepared.steps_of(recipe.evaluation.every))
+        midway * (steps // setup.steps_of(recipe.evaluation.every))
         + len(dataset.train)
-        + 2 * some
+        + 2 * recomputed
         + len(dataset.test)
     )
-    return (steps + evaluated / recipe.train.batch_size / 3) * step_seconds / 60
+    steps_with_evaluation = steps + evaluated / recipe.train.batch_size / 3
+    return steps_with_evaluation * _step_seconds(setup) / 60
+
+
+def _step_seconds(setup: RunSetup) -> float:
+    """Return the median time of a few steps after a warm-up step.
+
+    A step that takes long is made once. Its warm-up is only a small part of it.
+    """
+    state = setup.initial_state()
+    is_replayed = setup.numerics.replayed
+    step = make_step(
+        setup.model,
+        setup.loss(),
+        state.optimizer,
+        numerics=replace(setup.numerics, compiled=False),
+        accumulate=setup.recipe.train.accumulate,
+    )
+    setup.model.train()
+    seconds = []
+    for x, y in itertools.islice(setup.train_batches(start_step=0), 1 + _TIMED_STEPS):
+        started = time.perf_counter()
+        step(x, y).sum().item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+        records_graph = is_replayed and len(seconds) == 1
+        if seconds[-1] > _LONG_SECONDS and not records_graph:
+            return seconds[-1]
+    return sorted(seconds[1:])[_TIMED_STEPS // 2]

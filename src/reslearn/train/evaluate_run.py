@@ -1,4 +1,7 @@
-"""Finished networks measured again, alone or as an ensemble, under the numerics they were trained with or others."""
+"""Evaluate finished networks again, alone or as an ensemble.
+
+By default each network is evaluated with the precision it was trained with.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +17,83 @@ from reslearn.interop import Bundle, read_bundle
 from reslearn.progress import progress_bar
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
+from reslearn.train.numerics import Numerics
+from reslearn.train.setup import THIS_MACHINE, Machine
 
-Pair = TypeVar("Pair", bound=tuple[Tensor, Any])
+BatchOrViews = TypeVar("BatchOrViews", bound=tuple[Tensor, Any])
 
 _SETS = ("train", "validation", "test")
-# Crops of 224 px a batch; smaller ones are more.
-_PIXELS_A_BATCH = 64 * 224 * 224
+# As many pixels as 64 crops of 224 px: batches of smaller images hold more of them.
+_PIXELS_PER_BATCH = 64 * 224 * 224
+_MAX_BATCH = 500
+
+
+def evaluate_bundle(
+    source: Path | Sequence[Path],
+    data_name: str | None = None,
+    machine: Machine = THIS_MACHINE,
+    *,
+    images: str = "test",
+    protocol: Protocol = "single",
+    precision: str | None = None,
+) -> Metrics:
+    """Evaluate the networks of run folders or bundles on clean images.
+
+    Several networks are evaluated by the mean of their scores. A single network under the protocol
+    "single" is evaluated as at the end of its run. A run whose data have changed is refused,
+    because former training images may now be among the held-out images; `data_name` allows it.
+
+    Args:
+        source: A run folder or bundle, or several of them.
+        data_name: A dataset or a folder of images. None: the data of the runs.
+        machine: The device, and the folder of the datasets.
+        images: "train", "validation" or "test".
+        protocol: The views of each image that are evaluated (Sec. 4.1).
+        precision: "fp32" or "bf16". None: the precision of the run; fp32 for a bundle.
+
+    Raises:
+        RunError: If a run does not exist, is incomplete, or its data have changed.
+        BundleError: If a bundle is damaged.
+        DataError: If the data are missing.
+        ValueError: If an option has a wrong value, or the data have other classes.
+    """
+    if images not in _SETS:
+        raise ValueError(f"--images {images} is unknown: use train, validation or test")
+    if precision not in (None, "fp32", "bf16"):
+        raise ValueError(f"--precision {precision} is unknown: use fp32 or bf16")
+    members = [_open(path) for path in ([source] if isinstance(source, Path) else source)]
+    if not members:
+        raise ValueError("there is nothing to evaluate: name a run folder or a bundle")
+    device = numerics.choose_device(machine.device)
+    numerics.choose_kernels(device)
+    sets = []
+    for member in members:
+        dataset = _load(
+            member,
+            data_name or _data_of_runs(members),
+            protocol,
+            machine.data_dir,
+            is_named=data_name is not None,
+        )
+        sets.append(_select(dataset, images))
+    if protocol == "single" and len(members) == 1:
+        return _evaluate_single(members[0], sets[0], _numerics(members[0], precision, device))
+    member_scores = [
+        _scores(member, image_set, protocol, _numerics(member, precision, device))
+        for member, image_set in zip(members, sets, strict=True)
+    ]
+    return metrics_of_scores(torch.stack(member_scores).mean(0), sets[0].labels)
+
+
+def is_source(text: str) -> bool:
+    """Return whether an argument names a run folder or a bundle, not data."""
+    path = Path(text)
+    return path.suffix == ".safetensors" or RunFolder(path).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Member:
-    """A bundle, and the run around it."""
+class _EnsembleMember:
+    """A bundle, and its run if it lies in a run folder."""
 
     path: Path
     bundle: Bundle
@@ -32,96 +101,29 @@ class _Member:
 
     @property
     def data_name(self) -> str | None:
-        """The data that the run was trained on."""
         return None if self.run is None else str(self.run.recipe["data"]["name"])
 
     @property
     def precision(self) -> str:
-        """That of the run."""
         return "fp32" if self.run is None else str(self.run.environment["numerics"]["precision"])
 
 
-def evaluate_bundle(
-    source: Path | Sequence[Path],
-    data_name: str | None = None,
-    *,
-    images: str = "test",
-    protocol: Protocol = "single",
-    precision: str | None = None,
-    device: str | None = None,
-    data_dir: Path | None = None,
-) -> Metrics:
-    """Loss and error of the network of a run folder or bundle on clean images of its own or other data; of several, of their mean scores.
-
-    `protocol` says which views of an image are taken (Sec. 4.1). Alone and by its single view a network is measured as in its run.
-    Of its own data that are others now it is not measured, since former training images may be among those held out: whoever means them
-    names them. Raises RunError, BundleError, DataError; ValueError for other words than the options allow, and for data of other classes.
-    """
-    if images not in _SETS:
-        raise ValueError(f"--images {images}: train, validation or test is needed")
-    if precision not in (None, "fp32", "bf16"):
-        raise ValueError(f"--precision {precision}: fp32 or bf16 is needed")
-    members = [_open(path) for path in ([source] if isinstance(source, Path) else source)]
-    if not members:
-        raise ValueError("a run folder or bundle is needed")
-    name = data_name or _name_of_data(members)
-    chosen = [_numerics(member, precision, device) for member in members]
-    sets = [
-        _images(member, name, images, protocol, data_dir, named=data_name is not None)
-        for member in members
-    ]
-    if protocol == "single" and len(members) == 1:
-        preprocess = members[0].bundle.preprocess
-        batches = data.eval_batches(
-            sets[0], preprocess, batch_size=_batch_size(preprocess), device=chosen[0].device
-        )
-        shown = _shown(batches, f"{members[0].path}", len(sets[0]))
-        return evaluate(
-            members[0].bundle.network.to(chosen[0].device), shown, autocast=chosen[0].autocast()
-        )
-    found = [
-        _scores(member, image_set, protocol, used)
-        for member, image_set, used in zip(members, sets, chosen, strict=True)
-    ]
-    return metrics_of_scores(torch.stack(found).mean(0), sets[0].labels)
+def _open(path: Path) -> _EnsembleMember:
+    if path.is_dir():
+        run = RunFolder.open(path)
+        if not run.bundle_path.exists():
+            default = "it was committed without weights" if run.is_complete else "it is incomplete"
+            raise RunError(f"{path} has no model.safetensors: {run.divergence or default}")
+        bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
+        return _EnsembleMember(path=path, bundle=bundle, run=run)
+    if not path.exists():
+        raise RunError(f"{path}: there is no such run folder or bundle")
+    return _EnsembleMember(path=path, bundle=read_bundle(path), run=None)
 
 
-def _scores(
-    member: _Member, images: data.ImageSet, protocol: Protocol, used: numerics.Numerics
-) -> Tensor:
-    """[N, K] of one network."""
-    preprocess = member.bundle.preprocess
-    batches = views(
-        protocol, images, preprocess, batch_size=_batch_size(preprocess), device=used.device
-    )
-    shown = _shown(batches, f"{member.path}: {protocol}", len(images))
-    return scores(
-        member.bundle.network.to(used.device), shown, num_images=len(images), autocast=used.autocast
-    )
-
-
-def _batch_size(preprocess: data.Preprocess) -> int:
-    return max(1, min(500, _PIXELS_A_BATCH // preprocess.size_px**2))
-
-
-def _name_of_data(members: Sequence[_Member]) -> str:
-    names = sorted({member.data_name for member in members if member.data_name is not None})
-    if not names:
-        raise ValueError(
-            f"{members[0].path} is a bundle: name the data too, as in: reslearn evaluate {members[0].path} cifar10"
-        )
-    if len(names) > 1:
-        raise ValueError(
-            f"the runs were trained on {' and '.join(names)}: name the data to evaluate all of them on"
-        )
-    return names[0]
-
-
-def _numerics(member: _Member, precision: str | None, device: str | None) -> numerics.Numerics:
-    place = numerics.choose_device(device)
-    numerics.choose_kernels(place)
-    return numerics.Numerics(
-        device=place,
+def _numerics(member: _EnsembleMember, precision: str | None, device: str) -> Numerics:
+    return Numerics(
+        device=device,
         precision=precision or member.precision,
         compiled=False,
         threads=torch.get_num_threads(),
@@ -129,69 +131,97 @@ def _numerics(member: _Member, precision: str | None, device: str | None) -> num
     )
 
 
-def is_source(text: str) -> bool:
-    """Whether an argument names a run folder or a bundle, and not data."""
-    path = Path(text)
-    return path.suffix == ".safetensors" or RunFolder(path).exists()
-
-
-def _open(path: Path) -> _Member:
-    if path.is_dir():
-        run = RunFolder.open(path)
-        if not run.bundle_path.exists():
-            why = run.divergence or (
-                "it was committed without weights" if run.is_complete else "it is not complete"
-            )
-            raise RunError(f"{path} has no model.safetensors: {why}")
-        return _Member(
-            path=path, bundle=read_bundle(run.bundle_path, recipe_hash=run.recipe_hash), run=run
+def _data_of_runs(members: Sequence[_EnsembleMember]) -> str:
+    names = sorted({member.data_name for member in members if member.data_name is not None})
+    if not names:
+        path = members[0].path
+        raise ValueError(
+            f"{path} is a bundle: name the data too, as in: reslearn evaluate {path} cifar10"
         )
-    if not path.exists():
-        raise RunError(f"{path}: there is no such run folder or bundle")
-    return _Member(path=path, bundle=read_bundle(path), run=None)
+    if len(names) > 1:
+        raise ValueError(
+            f"the runs were trained on {' and '.join(names)}: "
+            "name the data to evaluate all of them on"
+        )
+    return names[0]
 
 
-def _images(
-    member: _Member,
+def _load(
+    member: _EnsembleMember,
     name: str,
-    images: str,
     protocol: Protocol,
     data_dir: Path | None,
     *,
-    named: bool,
-) -> data.ImageSet:
-    """The set to evaluate on; a folder of images stays on disk, unless it is in memory that the run had it and the protocol takes it."""
-    bundle, run = member.bundle, None if named else member.run
+    is_named: bool,
+) -> data.ImageData:
+    """Load the data for one network, and check that they are the data of its run.
 
-    def load(*, stream: bool) -> data.ImageData:
-        return data.load(name, data_dir=data_dir, size_px=bundle.preprocess.size_px, stream=stream)
-
+    Folders of images stay on disk. Only if the run had them in memory, and the protocol is
+    "single", are they loaded into memory.
+    """
+    run = None if is_named else member.run
+    size_px = member.bundle.preprocess.size_px
     in_memory = run is not None and run.recipe["data"].get("jitter") is None
-    dataset = load(stream=not in_memory)
+    dataset = data.load(name, data_dir=data_dir, size_px=size_px, stream=not in_memory)
     if run is not None:
         try:
-            run.check_images(
-                dataset.fingerprint
-            )  # that of a folder in memory is another than of one on disk
+            # The fingerprint of a folder in memory differs from its fingerprint on disk.
+            run.check_images(dataset.fingerprint)
         except RunError as error:
             raise RunError(
                 f"{error}, or name the data: reslearn evaluate {member.path} {name}"
             ) from None
     if in_memory and protocol != "single":
-        dataset = load(stream=True)
-    if dataset.classes != bundle.classes:
+        dataset = data.load(name, data_dir=data_dir, size_px=size_px, stream=True)
+    classes = member.bundle.classes
+    if dataset.classes != classes:
         raise ValueError(
-            f"{name} has other classes than {member.path}: {', '.join(dataset.classes[:3])}... and {', '.join(bundle.classes[:3])}..."
+            f"{name} has other classes ({', '.join(dataset.classes[:3])}, ...) than {member.path} "
+            f"({', '.join(classes[:3])}, ...): name data with the same classes"
         )
-    found: data.ImageSet | None = getattr(dataset, images)
-    if found is None:
-        raise ValueError(f"--images {images}: {name} brings no validation images of its own")
-    return found
+    return dataset
 
 
-def _shown(batches: Iterable[Pair], about: str, num_images: int) -> Iterator[Pair]:
-    """The batches, with a bar where there is a terminal."""
-    with progress_bar(about, num_images, after_seconds=2.0) as advance:
+def _select(dataset: data.ImageData, images: str) -> data.ImageSet:
+    image_set: data.ImageSet | None = getattr(dataset, images)
+    if image_set is None:
+        raise ValueError(
+            f"--images {images}: {dataset.name} has no validation images of its own: "
+            "use train or test"
+        )
+    return image_set
+
+
+def _evaluate_single(member: _EnsembleMember, images: data.ImageSet, chosen: Numerics) -> Metrics:
+    preprocess, network = member.bundle.preprocess, member.bundle.network.to(chosen.device)
+    batches = data.eval_batches(
+        images, preprocess, batch_size=_batch_size(preprocess), device=chosen.device
+    )
+    batches_with_bar = _with_bar(batches, str(member.path), len(images))
+    return evaluate(network, batches_with_bar, autocast=chosen.autocast())
+
+
+def _scores(
+    member: _EnsembleMember, images: data.ImageSet, protocol: Protocol, chosen: Numerics
+) -> Tensor:
+    """Compute the scores [N, K] of one network."""
+    preprocess, network = member.bundle.preprocess, member.bundle.network.to(chosen.device)
+    batches = views(
+        protocol, images, preprocess, batch_size=_batch_size(preprocess), device=chosen.device
+    )
+    batches_with_bar = _with_bar(batches, f"{member.path}: {protocol}", len(images))
+    return scores(network, batches_with_bar, num_images=len(images), autocast=chosen.autocast)
+
+
+def _batch_size(preprocess: data.Preprocess) -> int:
+    return max(1, min(_MAX_BATCH, _PIXELS_PER_BATCH // preprocess.size_px**2))
+
+
+def _with_bar(
+    batches: Iterable[BatchOrViews], description: str, num_images: int
+) -> Iterator[BatchOrViews]:
+    """Yield the batches and show a progress bar on a terminal."""
+    with progress_bar(description, num_images, after_seconds=2.0) as advance:
         for batch in batches:
             yield batch
-            advance(len(batch[0]))  # of x or of indices there is one an image
+            advance(len(batch[0]))  # images, or the indices of images whose views the batch holds

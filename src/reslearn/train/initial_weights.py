@@ -1,7 +1,8 @@
-"""A training that starts from weights (`--init`): what belongs to them comes along, and the network gets them before its first step.
+"""Start a training from given weights (`--init`).
 
-Switches that decide what the weights compute (shortcut option, where a bottleneck strides, ...) override the recipe's, and so does the
-preprocessing that they were trained with, where that is known. Either is said in one line and recorded.
+Switches that decide what the weights compute (shortcut option, position of the stride and others)
+override the recipe. So does the preprocessing of the weights, if it is known. A warning reports
+both, and environment.json records them.
 """
 
 import hashlib
@@ -20,149 +21,179 @@ from reslearn.runs import RunError, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """What a network started from. `record` goes into environment.json; preprocess is None where the weights come without one."""
+class InitialWeights:
+    """What a network started from.
+
+    Attributes:
+        record: The value of "init" in environment.json.
+        preprocess: The preprocessing of the weights; None if it is unknown.
+    """
 
     record: dict[str, Any]
     preprocess: data.Preprocess | None
 
 
-def adopt(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
-    """The recipe with the network that its weights are of, named as they say unless `model.name` was set by hand.
+def adopt_weights_spec(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
+    """Return the recipe with the network and the switches of its initial weights.
 
-    A switch that was set by hand stands where the weights cannot tell. A run that has begun keeps what it began with.
-    Raises WeightsError where the network that was named is another one.
+    The user's `model.name` and the user's switches stay where the weights do not determine them. A
+    run that has begun keeps its own.
+
+    Raises:
+        WeightsError: If the weights belong to another network than the user named.
     """
-    if recipe.init is None:
-        return recipe
+    assert recipe.init is not None
     if folder.exists() and folder.recipe.get("init") == recipe.init.model_dump(mode="json"):
-        own = folder.recipe["model"]
-        return _with_model(recipe, {key: own[key] for key in ("name", *SWITCHES) if key in own})
-    identity = _look_at(recipe)
-    named = "model.name" in _set_by_hand(recipe)
-    if named and recipe.model.name != identity.spec["name"] and not recipe.init.partial:
+        recorded = folder.recipe["model"]
+        keys = [key for key in ("name", *SWITCHES) if key in recorded]
+        return _with_model(recipe, {key: recorded[key] for key in keys})
+    spec = _identify(recipe).spec
+    has_name = "model.name" in _set_by_user(recipe)
+    if has_name and recipe.model.name != spec["name"] and not recipe.init.partial:
         raise WeightsError(
-            f"{recipe.init.source} holds weights of {identity.spec['name']}, not of {recipe.model.name}: leave --model out, or --partial"
+            f"{recipe.init.source} holds weights of {spec['name']}, not of {recipe.model.name}: "
+            "remove --model, or add --partial"
         )
-    given = recipe.model.model_dump()
-    usual = _switches_of(recipe.model.name if named else identity.spec["name"])
-    # What the name stands for anyhow stays unsaid, so that this recipe differs from one without weights only where it does.
-    taken = {
-        key: identity.spec[key]
-        for key in SWITCHES
-        if given[key] is not None or identity.spec[key] != usual[key]
-    }
-    changed = {key: value for key, value in taken.items() if given[key] not in (None, value)}
-    if not named:
-        taken["name"] = identity.spec["name"]
-    if changed:
-        told = ", ".join(f"model.{key} = {value!r}" for key, value in changed.items())
+    requested = recipe.model.model_dump()
+    defaults = _switches_of(recipe.model.name if has_name else spec["name"])
+    adopted: dict[str, Any] = {}
+    overridden = []
+    for key in SWITCHES:
+        # Defaults stay unset, so that the recipe differs from one without weights only in effects.
+        if requested[key] is None and spec[key] == defaults[key]:
+            continue
+        adopted[key] = spec[key]
+        if requested[key] not in (None, spec[key]):
+            overridden.append(f"model.{key} = {spec[key]!r}")
+    if not has_name:
+        adopted["name"] = spec["name"]
+    if overridden:
         warnings.warn(
-            f"{recipe.init.source}: {told} belongs to the weights and overrides the recipe",
+            f"{recipe.init.source}: {', '.join(overridden)} belongs to the weights and overrides "
+            "the recipe",
             stacklevel=2,
         )
-    return _with_model(recipe, taken)
+    return _with_model(recipe, adopted)
 
 
-def begin_from(
+def load_initial_weights(
     recipe: recipes.Recipe,
     model: Network,
     dataset: data.ImageData,
-    record: dict[str, Any] | None,
+    environment: dict[str, Any] | None,
     *,
     has_checkpoint: bool,
-) -> Start | None:
-    """Load the recipe's weights into `model`; None where it has none. With the `record` of a run that began, they must be the same file.
+) -> InitialWeights:
+    """Load the recipe's initial weights into `model`.
 
-    A run with a checkpoint needs the file no more, and it may be gone: weights are in the checkpoint, the preprocessing is in the record.
-    Raises WeightsError, DataError, and RunError where the file is another one by now, or gone while it is still needed.
+    A run with a checkpoint does not need the file, which may be gone: the checkpoint holds the
+    weights and environment.json holds the preprocessing.
+
+    Args:
+        recipe: Names the source of the weights.
+        model: Changed in place.
+        dataset: Gives size and channels of the images.
+        environment: environment.json of a run that has begun. Its weights must be the same file.
+        has_checkpoint: Whether that run has a checkpoint.
+
+    Raises:
+        WeightsError: If the weights are missing or do not fit.
+        DataError: If the source cannot be downloaded.
+        RunError: If the file differs from the file of the run, or is missing while it is needed.
     """
-    if recipe.init is None:
-        return None
-    if record is not None and has_checkpoint:
-        return _as_begun(record)
+    assert recipe.init is not None
+    source = recipe.init.source
+    if environment is not None and has_checkpoint:
+        return _recorded(environment)
     try:
-        identity = _look_at(recipe)
+        identity = _identify(recipe)
     except (WeightsError, data.DataError) as error:
-        if record is None:
+        if environment is None:
             raise
         raise RunError(
-            f"{error}; the run that began with it has no checkpoint yet: put it back, or start anew in another folder"
+            f"{error}; the run that began with it has no checkpoint yet: "
+            "restore the file, or start again in another folder"
         ) from None
     loaded = load_weights(model, identity, partial=recipe.init.partial)
-    ill = next(
-        (
-            name
-            for name, one in model.state_dict().items()
-            if one.is_floating_point() and not torch.isfinite(one).all()
-        ),
-        None,
+    _check_weights_finite(model, source)
+    sha256 = _sha256(identity, source, environment)
+    preprocess = preprocess_with(
+        identity, size_px=dataset.size_px, channels=dataset.channels, source=source
     )
-    if ill is not None:
-        raise WeightsError(
-            f"{recipe.init.source}: not a finite number in what {ill} is made of; nothing can be trained from it"
-        )
-    with Path(identity.checkpoint.path).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    began_with = (record or {}).get("init", {}).get("sha256", sha256)
-    if began_with != sha256:
-        raise RunError(
-            f"{recipe.init.source} is another file than the run began with: sha256 {sha256[:12]}, then {began_with[:12]}"
-        )
-    own = preprocess_with(
-        identity, size_px=dataset.size_px, channels=dataset.channels, source=recipe.init.source
-    )
-    if own is not None and record is None:
+    if environment is None and preprocess is not None:
         warnings.warn(
-            f"{recipe.init.source}: its preprocessing overrides data.mean, data.std and data.padding",
+            f"{source}: its preprocessing overrides data.mean, data.std and data.padding",
             stacklevel=2,
         )
-    if loaded.fresh and record is None:
+    if environment is None and loaded.fresh:
         warnings.warn(loaded.line(), stacklevel=2)
-    told = {
-        "source": recipe.init.source,
+    record = {
+        "source": source,
         "sha256": sha256,
         "dialect": identity.dialect.name,
         "fresh": list(loaded.fresh),
         "adapted": list(loaded.adapted),
         "unused": list(loaded.unused),
         "notes": list(identity.notes),
-        "preprocess": None if own is None else own.to_json(),
+        "preprocess": None if preprocess is None else preprocess.to_json(),
     }
-    return Start(record=told, preprocess=own)
+    return InitialWeights(record=record, preprocess=preprocess)
 
 
-def _as_begun(record: dict[str, Any]) -> Start:
+def _recorded(environment: dict[str, Any]) -> InitialWeights:
     try:
-        own = record["init"]["preprocess"]
+        preprocess = environment["init"]["preprocess"]
     except KeyError as error:
         raise RunError(
-            f"environment.json lacks {error} of a run that started from weights: start anew in another folder"
+            f"environment.json lacks {error} of a run that began with given weights: "
+            "start again in another folder"
         ) from None
-    return Start(
-        record=record["init"], preprocess=None if own is None else data.Preprocess.from_json(own)
+    return InitialWeights(
+        record=environment["init"],
+        preprocess=None if preprocess is None else data.Preprocess.from_json(preprocess),
     )
 
 
-def _look_at(recipe: recipes.Recipe) -> Identity:
+def _check_weights_finite(model: Network, source: str) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise WeightsError(
+                f"{source}: {name} would be NaN or infinite: start from other weights"
+            )
+
+
+def _sha256(identity: Identity, source: str, environment: dict[str, Any] | None) -> str:
+    """Return the hash of the weights. Raise RunError if the run began with another file."""
+    with Path(identity.checkpoint.path).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    recorded = (environment or {}).get("init", {}).get("sha256", sha256)
+    if recorded != sha256:
+        raise RunError(
+            f"{source} differs from the file that the run began with: its sha256 is {sha256[:12]}, "
+            f"not {recorded[:12]}: restore the file, or start again in another folder"
+        )
+    return sha256
+
+
+def _identify(recipe: recipes.Recipe) -> Identity:
+    """Identify the weights, with the user's switches where weights leave them undetermined."""
     assert recipe.init is not None
     identity = identify(recipe.init.source, entry=recipe.init.entry)
-    by_hand = _set_by_hand(recipe)
-    return identity.with_switches(
-        **{
-            key: getattr(recipe.model, key)
-            for key in identity.undetermined
-            if f"model.{key}" in by_hand
-        }
-    )
+    set_by_user = _set_by_user(recipe)
+    switches = {
+        key: getattr(recipe.model, key)
+        for key in identity.undetermined
+        if f"model.{key}" in set_by_user
+    }
+    return identity.with_switches(**switches)
 
 
-def _set_by_hand(recipe: recipes.Recipe) -> set[str]:
-    return {text.partition("=")[0].strip() for text in recipe.overrides}
+def _set_by_user(recipe: recipes.Recipe) -> set[str]:
+    return {override.partition("=")[0].strip() for override in recipe.overrides}
 
 
 def _switches_of(name: str) -> dict[str, Any]:
-    """What a name of the catalogue stands for."""
+    """Return the default switches of a network of the catalogue."""
     with torch.device("meta"):
         return models.build(name, num_classes=2).spec
 

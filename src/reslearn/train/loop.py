@@ -1,230 +1,246 @@
-"""The loop: batches in, weights changed, readings out. For any module, loss and optimizer; nothing in it knows of images or files.
+"""The training loop, for any module, loss and optimizer. It knows nothing about images or files.
 
-Plain SGD with backpropagation end to end is all the paper needs (Sec. 3.1, 3.4). The host looks at the device once every
-`read_every_steps` steps, one step late, so that the copy has arrived by then and nothing waits.
+Plain SGD with end-to-end backpropagation is all that the paper needs (Sec. 3.1, 3.4). The host
+reads results from the device once every `read_every_steps` steps and one step late. By then the
+copy has arrived, so nothing waits.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from types import FrameType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from reslearn.train.average import Average, NoAverage
-from reslearn.train.batch_norm import BatchNormInFloat32
-from reslearn.train.cuda_graph import Replay, Step
+from reslearn.evaluate import Metrics
+from reslearn.train.cuda_graph import Step
 from reslearn.train.distributed import ALONE, Processes
-from reslearn.train.meter import Meter, Reading, sums
-from reslearn.train.schedule import Waiting, WarmUp
-from reslearn.train.sync_batch_norm import SynchronisedBatchNorm
+from reslearn.train.optimizer import LearningRate
+from reslearn.train.state import State, WeightAverage
+from reslearn.train.step import Loss, Meter, Reading, make_step
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Autocast = Callable[[], AbstractContextManager[object]]
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
+Batch = tuple[Tensor, Tensor]
 
 
-class NonFiniteLossError(ValueError):
-    """The loss or a weight is no finite number any more."""
+def train(setup: "LoopSetup", state: State, log: "Log") -> None:
+    """Train from `state.step` to `setup.num_steps`.
 
+    Every decision rests on readings and evaluations, at steps that depend only on the recipe. Many
+    processes therefore decide alike, and a resumed run repeats the decisions of an unbroken one.
 
-@dataclass(kw_only=True)
-class State:
-    """What must survive beside model, optimizer and average for the loop to go on bit for bit."""
+    Args:
+        setup: What the loop uses. It does not change.
+        state: What the loop changes. A checkpoint holds it.
+        log: Records readings, evaluations, snapshots and checkpoints.
 
-    step: int = 0
-    warmed_up_at_step: int | None = None
-    waiting: Waiting = field(default_factory=Waiting)
-
-
-def make_step(
-    model: nn.Module,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    *,
-    autocast: Autocast,
-    accumulate: int = 1,
-    compiled: bool = False,
-    processes: Processes = ALONE,
-    sync_batch_norm: bool = False,
-    replayed: bool = False,
-) -> Step:
-    """One update of the weights from one batch, in `accumulate` equal parts that pass one after another.
-
-    `loss` is a mean over the images it is given. The step returns sums over the batch for the meter: [loss, errors, images], float64
-    on the device; it raises ValueError where a batch cannot be cut into equal parts. With many `processes` each is given its share of
-    the batch, and the update is that of the whole, on all of them; `sync_batch_norm` normalizes over all shares, uncompiled. The running
-    statistics of batch norm follow the first part of a batch, as with many processes those of the first: one move a step either way.
-    `replayed`: as a CUDA graph (cuda_graph.py), by one process; then the sums of a step are overwritten by the next.
+    Raises:
+        NonFiniteLossError: If the loss or a weight is NaN or infinite.
+        Interrupted: After the checkpoint that follows a stop signal.
     """
-
-    normalizing = (
-        partial(SynchronisedBatchNorm, processes)
-        if sync_batch_norm
-        else BatchNormInFloat32
-        if compiled
-        else nullcontext
-    )
-
-    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(), normalizing():
-            outputs = model(x)
-        if outputs.dtype in _LOW_PRECISION:
-            outputs = outputs.float()
-        value = loss(outputs, y)
-        return value, sums(value, outputs, y)
-
-    if compiled:
-        forward = torch.compile(forward)
-    shared, kept_here = processes.sharing(model, forward)
-    num_parts = accumulate * processes.count
-    running = [
-        buffer
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        for buffer in module.buffers(recurse=False)
-    ]
-
-    def step(x: Tensor, y: Tensor) -> Tensor:
-        if len(x) % accumulate:
-            raise ValueError(
-                f"a batch of {len(x)} cannot be cut into accumulate = {accumulate} equal parts"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        total: Tensor | None = None
-        moved: list[Tensor] = []
-        for number, (part_x, part_y) in enumerate(
-            zip(x.chunk(accumulate), y.chunk(accumulate), strict=True), 1
-        ):
-            with kept_here() if number < accumulate else nullcontext():
-                value, part = shared(part_x, part_y)
-                torch.autograd.backward(value / num_parts)
-            if number == 1 < accumulate:
-                moved = [buffer.clone() for buffer in running]
-            total = part if total is None else total + part
-        if accumulate > 1:
-            for buffer, first in zip(running, moved, strict=True):
-                buffer.copy_(first)
-        optimizer.step()
-        assert total is not None
-        return total
-
-    return Replay(step, model, optimizer) if replayed else step
-
-
-def train_steps(
-    step: Step,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    *,
-    state: State,
-    meter: Meter,
-    average: Average | NoAverage,
-    num_steps: int,
-    factor: Callable[[int], float],
-    warm_up: WarmUp | None,
-) -> Iterator[Reading | None]:
-    """Train from `state.step` to `num_steps`, handing the caller the reins after every step, with a reading where one has arrived.
-
-    The base learning rate of each parameter group is its "base_lr". Decisions (end of warm-up, a loss that is not finite) are
-    made on readings alone, at steps that depend on nothing but the recipe. Raises NonFiniteLossError.
-    """
-    while state.step < num_steps:
-        if warm_up and state.step == warm_up.num_steps:
-            state.warmed_up_at_step = state.step
-        warming = warm_up is not None and state.warmed_up_at_step is None
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                warm_up.lr if warm_up and warming else group["base_lr"] * factor(state.step)
-            )
-        x, y = next(batches)
-        totals = step(x, y)
-        average.update()
+    if state.step == 0 and 0 in setup.snapshot_steps:
+        log.snapshot(state)
+    state.model.train()
+    while state.step < setup.num_steps:
+        x, y = next(setup.batches)
+        state.learning_rate.apply(state.optimizer, state.step)
+        totals = setup.step(x, y)
+        state.average.update()
         state.step += 1
-        reading = meter.add(
-            totals,
-            step=state.step,
-            lr=optimizer.param_groups[0]["lr"],
-            last=state.step == num_steps,
-        )
+        is_last = state.step == setup.num_steps
+
+        lr = state.optimizer.param_groups[0]["lr"]
+        reading = state.meter.add(totals, step=state.step, lr=lr, is_last=is_last)
         if reading is not None:
-            check_finite(reading)
-            if warm_up and warm_up.num_steps is None:
-                if math.isnan(reading.top1_error_pct):
-                    raise ValueError(
-                        "warm_up waits for a training error, and outputs [B, K] with integer targets [B] alone have one"
-                    )
-                if warming and reading.top1_error_pct < warm_up.error_pct:
-                    state.warmed_up_at_step = state.step
-        yield reading
+            reading.check_finite()
+            state.learning_rate.observe_training(reading.top1_error_pct, step=state.step)
+            log.reading(reading)
 
+        if state.step % setup.evaluate_every_steps == 0 and not is_last:
+            for name, evaluate in setup.evaluations.items():
+                metrics = evaluate(state.network)
+                log.evaluation(name, state.step, metrics)
+                if name == "validation":
+                    state.learning_rate.observe_validation(metrics.top1_error_pct)
+        if state.step in setup.snapshot_steps:
+            log.snapshot(state)
 
-def check_finite(reading: Reading) -> None:
-    """Raise NonFiniteLossError where the mean loss of the reading is not a finite number."""
-    if not math.isfinite(reading.loss):
-        raise NonFiniteLossError(
-            f"the loss is {reading.loss} between steps {reading.first_step} and {reading.step}"
-        )
+        is_late = reading is not None and log.is_checkpoint_due(setup.checkpoint_every_seconds)
+        # Signals and clocks differ between processes, so the processes agree on them at every step.
+        signal_number, is_due = setup.processes.most([setup.stop.signal_number, int(is_late)])
+        if signal_number or is_due or is_last:
+            log.checkpoint(state)
+        if signal_number:
+            raise Interrupted("stopped by a signal", signal_number=signal_number)
 
 
 def fit(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     *,
     steps: int,
-    factor: Callable[[int], float] = lambda step: 1.0,
-    warm_up: WarmUp | None = None,
+    learning_rate: LearningRate | None = None,
     accumulate: int = 1,
     read_every_steps: int = 50,
-    on_reading: Callable[[Reading], object] = lambda reading: None,
 ) -> list[Reading]:
-    """Train any module for `steps` updates on `batches` (inputs, targets), and return the readings, one every `read_every_steps`.
+    """Train any module for `steps` updates and return the readings.
 
-    `batches` is gone through again from its start when it ends before `steps`; all of a batch is one update, in `accumulate` parts.
-    `loss(outputs, targets)` is a mean. `factor(step)` multiplies the optimizer's learning rates, which are put back at the end.
-    Errors are counted where the outputs are [B, K] and the targets integers [B]; elsewhere they are NaN, and a `warm_up` by them is
-    refused. Raises NonFiniteLossError, and ValueError where there is no batch.
+    Args:
+        model: Trained in place. It stays in training mode.
+        batches: Pairs (inputs, targets). Iterated again from the start if they end before `steps`.
+        loss: Maps (outputs, targets) to the mean loss, a scalar.
+        optimizer: Its learning rates are the base rates. They are restored at the end.
+        steps: Number of updates.
+        learning_rate: Multiplies the base rates; constant by default. It has a state, so each call
+            needs a new one.
+        accumulate: Equal parts into which each batch is cut. One batch is always one update.
+        read_every_steps: Steps per reading.
+
+    Returns:
+        One reading per `read_every_steps` steps. The error is NaN unless outputs are [B, K] and
+        targets are integers [B].
+
+    Raises:
+        NonFiniteLossError: If the loss of a reading is NaN or infinite.
+        ValueError: If there is no batch, or a batch cannot be cut into `accumulate` equal parts.
     """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    state = State(
+        model=model,
+        optimizer=optimizer,
+        learning_rate=learning_rate or LearningRate(),
+        average=WeightAverage(model, decay=None),
+        meter=Meter(every=read_every_steps, device=device),
+    )
+    step = make_step(model, loss, optimizer, accumulate=accumulate)
+    log = Log()
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
-    model.train()
-    step = make_step(model, loss, optimizer, autocast=nullcontext, accumulate=accumulate)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    meter = Meter(every=read_every_steps, device=device)
-    readings = []
     try:
-        for reading in train_steps(
-            step,
-            _endless(batches),
-            optimizer,
-            state=State(),
-            meter=meter,
-            average=NoAverage(),
-            num_steps=steps,
-            factor=factor,
-            warm_up=warm_up,
-        ):
-            if reading is not None:
-                readings.append(reading)
-                on_reading(reading)
+        train(LoopSetup(step=step, batches=_repeat(batches), num_steps=steps), state, log)
     finally:
         for group in optimizer.param_groups:
             group["lr"] = group.pop("base_lr")
-    return readings
+    return log.readings
 
 
-def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+def _repeat(batches: Iterable[Batch]) -> Iterator[Batch]:
     while True:
-        empty = True
+        is_empty = True
         for batch in batches:
-            empty = False
+            is_empty = False
             yield batch
-        if empty:
+        if is_empty:
             raise ValueError(
-                "batches is empty (an iterator that was used up cannot be gone through again: give a list or a loader)"
+                "batches is empty, or it is an iterator that ended before the last step: "
+                "pass a list or a data loader, which can be iterated again"
             )
+
+
+class StopRequest:
+    """The signal that asked the loop to stop; 0 if there was none.
+
+    With `at_once` set, a signal raises `Interrupted` immediately instead of waiting for the loop.
+    """
+
+    signal_number: int = 0
+    at_once: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSetup:
+    """What the loop uses and does not change. By default it neither evaluates nor stops early.
+
+    Attributes:
+        step: Updates the weights from one batch and returns its totals (step.py).
+        batches: Pairs (inputs, targets), from the step at which the loop begins, without end.
+        num_steps: The step at which the loop ends.
+        evaluations: Functions from a network to its metrics, by the name of the set. The learning
+            rate observes the one called "validation".
+        evaluate_every_steps: Steps between evaluations. The last step is not evaluated here.
+        snapshot_steps: Steps after which the network is saved.
+        checkpoint_every_seconds: Seconds between checkpoints. They are written at readings, at the
+            last step and when the loop stops.
+        processes: The processes that train this network together.
+        stop: Asks the loop to stop after the current step.
+    """
+
+    step: Step
+    batches: Iterator[Batch]
+    num_steps: int
+    evaluations: Mapping[str, Callable[[nn.Module], Metrics]] = field(default_factory=dict)
+    evaluate_every_steps: int = 1
+    snapshot_steps: frozenset[int] = frozenset()
+    checkpoint_every_seconds: float = math.inf
+    processes: Processes = ALONE
+    stop: StopRequest = field(default_factory=StopRequest)
+
+
+class Log:
+    """The log of `fit`: keeps the readings in memory and writes nothing. RunLog writes files."""
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+
+    def reading(self, reading: Reading) -> None:
+        """Record the means over a window of training steps."""
+        self.readings.append(reading)
+
+    def evaluation(self, name: str, step: int, metrics: Metrics) -> None:
+        """Record the metrics on the set called `name` after `step` steps."""
+
+    def snapshot(self, state: State) -> None:
+        """Save the network, so that it can be analyzed later."""
+
+    def is_checkpoint_due(self, every_seconds: float) -> bool:
+        """Return whether the last checkpoint is at least `every_seconds` old."""
+        return False
+
+    def checkpoint(self, state: State) -> None:
+        """Save everything that a resumed run needs."""
+
+
+class Interrupted(Exception):
+    """The run stopped because of a signal. The text says how to resume it.
+
+    `exit_status` is the status that a shell reports for the signal: 128 plus its number.
+    """
+
+    def __init__(self, text: str, *, signal_number: int) -> None:
+        super().__init__(text)
+        self.signal_number = signal_number
+        self.exit_status = 128 + signal_number
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first SIGINT (Ctrl-C) or SIGTERM into a request to stop after the current step.
+
+    A second signal has its usual effect. The former handlers are restored at the end.
+    """
+    request = StopRequest()
+
+    def handle(signal_number: int, frame: FrameType | None) -> None:
+        request.signal_number = signal_number
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)
+        if request.at_once:
+            raise Interrupted("stopped by a signal", signal_number=signal_number)
+
+    former_handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        for number in former_handlers:
+            signal.signal(number, handle)
+    except ValueError:  # only the main thread may set handlers
+        former_handlers = {}
+    try:
+        yield request
+    finally:
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)

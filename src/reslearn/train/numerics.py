@@ -1,34 +1,44 @@
-"""How a step is computed: precision, memory format, compilation, threads. One value decides, and the record says what it was.
+"""How a step is computed: precision, compilation, threads. The environment of a run records it.
 
-`precision = auto` takes bf16 autocast where the processor or GPU computes in it, since it saves a quarter of a step and the
-outcome was no other by more than seeds differ (LOG.md); float32 elsewhere. Two runs agree bit for bit only where all of `Numerics`
-agrees, so a resumed run obeys the record.
+With `precision = "auto"`, training uses bf16 autocast if the processor or the GPU computes in bf16.
+It saves a quarter of a step, and its outcomes differ by no more than those of seeds do (LOG.md).
+Elsewhere it uses float32. Two runs agree bit for bit only if all of `Numerics` agrees. A resumed
+run therefore uses the recorded numerics again.
 """
 
 import ctypes
 import platform
+import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 
+import reslearn
+from reslearn.data import ImageData
 from reslearn.recipes import Train
-from reslearn.runs import RunError
+from reslearn.runs import FORMAT, RunError
 
-# Compiling costs 20 to 80 seconds and saves some per cent of a step (LOG.md): it pays above about this many MACs (forward, all images).
+# Compilation costs 20 to 80 seconds and saves some percent of a step (LOG.md). It pays above about
+# this many multiply-adds (forward pass, all images of the run).
 _COMPILE_PAYS_MACS = {"cpu": 4e13, "cuda": 3e14}
-# Below about this many MACs an image (resnet20 on 8 x 8 digits has 2.5 million) bf16 saves too little of a step to be worth its rounding.
+# Below about this many multiply-adds per image, bf16 saves too little of a step to be worth its
+# rounding. resnet20 on 8 x 8 digits has 2.5 million.
 _BF16_PAYS_MACS = 10e6
+_AFRESH = "start again in another folder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """All that the bits of a run depend on, beside recipe and data."""
+    """Everything that the bits of a run depend on, apart from the recipe and the data."""
 
     device: str
-    precision: str  # fp32 or bf16
+    precision: str  # "fp32" or "bf16"
     compiled: bool
     threads: int  # of each process
     instruction_set: str
@@ -36,32 +46,35 @@ class Numerics:
     replayed: bool = False  # steps as a CUDA graph
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which the network runs forward."""
+        """Return the context of the forward pass."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values for environment.json."""
+        """Return plain JSON values for environment.json."""
         return asdict(self)
 
 
 def choose_device(name: str | None) -> str:
-    """The device asked for, or CUDA where there is one, else the CPU. ValueError where it is not there."""
+    """Return the requested device; by default CUDA if there is a GPU, else the CPU.
+
+    Raises:
+        ValueError: If there is no such device on this machine.
+    """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        known = device.type in ("cpu", "cuda")
+        is_known = device.type in ("cpu", "cuda")
     except RuntimeError:
-        known = False
-    if not known:
-        raise ValueError(f"--device {name}: cpu, cuda or cuda:N is needed")
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
+        is_known = False
+    if not is_known:
+        raise ValueError(f"--device {name} is unknown: use cpu, cuda or cuda:N")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
         raise ValueError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use"
+            f"--device {name}: torch can use {num_gpus} CUDA devices here: use another device"
         )
     return name
 
@@ -75,16 +88,28 @@ def choose(
     num_images: int,
     processes: int = 1,
 ) -> Numerics:
-    """What `auto` takes here for a network of `macs` an image trained on `num_images` images in all, by so many processes."""
-    fast_bf16 = _computes_in_bf16(device) and macs >= _BF16_PAYS_MACS
-    # Alone: what compilation saves beside the sums over processes has not been measured.
-    pays = macs * num_images >= _COMPILE_PAYS_MACS[torch.device(device).type] and processes == 1
-    compiled = pays if train.compile == "auto" else train.compile == "on"
+    """Choose the numerics of a new run.
+
+    Args:
+        train: The recipe's precision and compilation, which may be "auto".
+        device: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads of each process; None: torch's default.
+        macs: Multiply-adds of the network per image.
+        num_images: Images that pass through the network in the whole run.
+        processes: Number of processes that train together.
+    """
+    precision: str = train.precision
+    if precision == "auto":
+        pays = _computes_in_bf16(device) and macs >= _BF16_PAYS_MACS
+        precision = "bf16" if pays else "fp32"
+    compiled = train.compile == "on"
+    if train.compile == "auto":
+        # With many processes the gain of compilation has not been measured.
+        limit = _COMPILE_PAYS_MACS[torch.device(device).type]
+        compiled = macs * num_images >= limit and processes == 1
     return Numerics(
         device=device,
-        precision=("bf16" if fast_bf16 else "fp32")
-        if train.precision == "auto"
-        else train.precision,
+        precision=precision,
         compiled=compiled,
         threads=threads or torch.get_num_threads(),
         instruction_set=_instruction_set(device),
@@ -94,53 +119,73 @@ def choose(
 
 
 def obey(
-    record: dict[str, Any], *, device: str | None, threads: int | None, processes: int = 1
+    environment: dict[str, Any], *, device: str | None, threads: int | None, processes: int = 1
 ) -> Numerics:
-    """The numerics of an earlier part of the run, from its environment.json. RunError where this machine or the flags cannot give them."""
+    """Return the numerics with which a run began.
+
+    Args:
+        environment: The content of environment.json.
+        device: The device that the user asks for; None: the recorded one.
+        threads: The number of threads that the user asks for; None: the recorded one.
+        processes: Number of processes here.
+
+    Raises:
+        RunError: If this machine or the user's options do not allow the same numerics.
+    """
     try:
-        numerics, version = Numerics(**record["numerics"]), record["versions"]["torch"]
+        numerics = Numerics(**environment["numerics"])
+        torch_version = environment["versions"]["torch"]
     except (KeyError, TypeError, RunError) as error:
         raise RunError(
-            f"environment.json does not say how the run began ({error}): start anew in another folder"
+            f"environment.json does not record how the run began ({error}): {_AFRESH}"
         ) from None
-    if version != torch.__version__:
+    if torch_version != torch.__version__:
         raise RunError(
-            f"the run began with torch {version}, here is {torch.__version__}: it cannot go on bit for bit; start anew elsewhere"
+            f"the run began with torch {torch_version}, but this is torch {torch.__version__}: "
+            f"it cannot be resumed bit for bit; {_AFRESH}"
         )
     if numerics.processes != processes:
-        began, here = (
-            f"{number} processes" if number > 1 else "1 process"
-            for number in (numerics.processes, processes)
-        )
-        launcher = (
-            f"torchrun --nproc-per-node {numerics.processes} -m " if numerics.processes > 1 else ""
-        )
-        raise RunError(
-            f"the run began on {began}, here: {here}; go on with {launcher}reslearn train --resume ..."
-        )
-    try:
-        here = _instruction_set(choose_device(numerics.device))
-    except ValueError:
-        raise RunError(
-            f"the run began on {numerics.device}, which is not here: start anew in another folder"
-        ) from None
-    if here != numerics.instruction_set:
-        raise RunError(
-            f"the run began on {numerics.instruction_set}, here is {here}: it cannot go on bit for bit; start anew in another folder"
-        )
+        raise RunError(_other_processes(numerics.processes, processes))
+    _check_instruction_set(numerics)
     if device is not None and device != numerics.device:
         raise RunError(
-            f"the run began on {numerics.device}: leave --device {device} out, or start anew in another folder"
+            f"the run began on {numerics.device}: remove --device {device}, or {_AFRESH}"
         )
     if threads is not None and threads != numerics.threads:
         raise RunError(
-            f"the run began with {numerics.threads} threads: leave --threads {threads} out, or start anew in another folder"
+            f"the run began with {numerics.threads} threads: remove --threads {threads}, "
+            f"or {_AFRESH}"
         )
     return numerics
 
 
+def _other_processes(recorded: int, processes: int) -> str:
+    before, now = (
+        f"{number} processes" if number > 1 else "1 process" for number in (recorded, processes)
+    )
+    launcher = f"torchrun --nproc-per-node {recorded} -m " if recorded > 1 else ""
+    return (
+        f"the run began on {before}, but this is {now}: "
+        f"resume with {launcher}reslearn train --resume ..."
+    )
+
+
+def _check_instruction_set(numerics: Numerics) -> None:
+    try:
+        instruction_set = _instruction_set(choose_device(numerics.device))
+    except ValueError:
+        raise RunError(
+            f"the run began on {numerics.device}, which this machine does not have: {_AFRESH}"
+        ) from None
+    if instruction_set != numerics.instruction_set:
+        raise RunError(
+            f"the run began on {numerics.instruction_set}, but this is {instruction_set}: "
+            f"it cannot be resumed bit for bit; {_AFRESH}"
+        )
+
+
 def prepare(numerics: Numerics) -> None:
-    """Set the process up for `numerics`: threads, deterministic kernels, memory that is kept instead of given back."""
+    """Set threads, deterministic kernels and an allocator that keeps memory, for this process."""
     torch.set_num_threads(numerics.threads)
     choose_kernels(numerics.device)
     if not numerics.device.startswith("cuda"):
@@ -148,17 +193,19 @@ def prepare(numerics: Numerics) -> None:
 
 
 def choose_kernels(device: str) -> None:
-    """On a GPU: the same from start to start, and float32 where fp32 is said."""
+    """On a GPU, use the same kernels in every run, and float32 where the precision is fp32."""
     if device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = (
-            False  # its choice of kernels would differ from start to start
-        )
+        # Benchmarking would choose different kernels from run to run.
+        torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False  # what is to be fast is bf16
+        torch.backends.cudnn.allow_tf32 = False  # bf16 is the fast precision
 
 
 def _keep_memory() -> None:
-    """Tell glibc's malloc to keep what is freed: else every step gives its large blocks back and faults them in again."""
+    """Let malloc of glibc keep freed memory.
+
+    Otherwise every step returns its large blocks to the system and faults them in again.
+    """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
@@ -170,13 +217,78 @@ def _keep_memory() -> None:
 def _computes_in_bf16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = torch.cpu.get_capabilities()
-    return bool(
-        has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
-    )  # bf16: ARM's name for it
+    capabilities = torch.cpu.get_capabilities()
+    # "bf16" is the name of the capability on ARM.
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _instruction_set(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return torch.backends.cpu.get_cpu_capability() + ("+bf16" if _computes_in_bf16(device) else "")
+
+
+def describe_environment(
+    numerics: Numerics, dataset: ImageData, command: Sequence[str]
+) -> dict[str, Any]:
+    """Return the content of environment.json.
+
+    It is a fixed list of facts and never holds environment variables.
+    """
+    device = "cpu"
+    if numerics.device.startswith("cuda"):
+        device = torch.cuda.get_device_name(numerics.device)
+    return {
+        "format": FORMAT,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "reslearn": reslearn.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "device": device,
+        "commit": _commit(),
+        "command": list(command),
+        "numerics": numerics.to_dict(),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+        },
+    }
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _commit() -> str | None:
+    """Return the commit of the running source tree, or None if it is not a git checkout.
+
+    "+changes" is appended if files differ from the commit.
+    """
+    try:
+        # This fails if reslearn is installed somewhere below a repository of another project.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    ).stdout.strip()

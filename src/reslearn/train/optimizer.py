@@ -1,50 +1,331 @@
-"""The recipe's optimizer: stochastic gradient descent with momentum, weight decay on all parameters or on weights only (Sec. 3.4)."""
+"""The recipe's optimizer and its learning rate.
+
+The paper trains by stochastic gradient descent (SGD) with momentum (Sec. 3.4). The recipe may also
+ask for Muon, which makes the momentum of each convolution orthogonal before it is applied.
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reslearn import recipes
-from reslearn.train.muon import Muon
+
+# Jordan et al. 2024: steepest at zero, and singular values end within [0.7, 1.2].
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_NUM_ITERATIONS = 3
 
 
 def build_optimizer(model: nn.Module, config: recipes.Optimizer) -> torch.optim.Optimizer:
-    """SGD over all parameters of `model`; decay = "weights" spares biases and batch norm (every parameter of one dimension).
+    """Build SGD or Muon over all trainable parameters of `model`.
 
-    Each group carries "base_lr", which the loop multiplies by the schedule's factor.
+    With decay = "weights", biases and batch norm (all parameters of one dimension) do not decay.
+    Each parameter group holds its base learning rate as "base_lr", which `LearningRate` multiplies.
     """
     if config.name == "muon":
         assert config.filter_lr is not None
-        muon = Muon(
+        optimizer: torch.optim.Optimizer = Muon(
             model,
             lr=config.lr,
             filter_lr=config.filter_lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        return _with_base_lr(muon)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.decay == "all":
-        groups = [{"params": parameters, "weight_decay": config.weight_decay}]
     else:
-        groups = [
-            {
-                "params": [parameter for parameter in parameters if parameter.ndim > 1],
-                "weight_decay": config.weight_decay,
-            },
-            {
-                "params": [parameter for parameter in parameters if parameter.ndim <= 1],
-                "weight_decay": 0.0,
-            },
-        ]
-    # fused: one kernel for all parameters; a deep thin network has hundreds of them
-    return _with_base_lr(
-        torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
+        optimizer = torch.optim.SGD(
+            _sgd_groups(model, config),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            # One kernel for all parameters: a deep thin network has hundreds of them.
+            fused=True,
         )
-    )
-
-
-def _with_base_lr(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
+
+
+def _sgd_groups(model: nn.Module, config: recipes.Optimizer) -> list[dict[str, Any]]:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.decay == "all":
+        return [{"params": parameters, "weight_decay": config.weight_decay}]
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """A small learning rate at the start of training (Sec. 4.2).
+
+    Attributes:
+        lr: The learning rate while warming up (paper: 0.01).
+        error_pct: The warm-up ends when the training error falls below this (paper: 80 %).
+        num_steps: If not None, the warm-up lasts this many steps instead, whatever the error.
+    """
+
+    lr: float
+    error_pct: float
+    num_steps: int | None = None
+
+
+def _constant(step: int) -> float:
+    return 1.0
+
+
+class LearningRate:
+    """The learning rate of each step: first an optional warm-up, then a schedule.
+
+    It has a state, like torch.optim.lr_scheduler: a warm-up waits for the training error (Sec.
+    4.2), and a plateau schedule waits for the validation error (Sec. 3.4).
+
+    Args:
+        schedule: Maps the index of a step, from 0, to a factor of the base learning rate.
+        warm_up: The warm-up; None: no warm-up.
+        plateau: Lowers the rate when the validation error stops falling. Replaces `schedule`.
+    """
+
+    def __init__(
+        self,
+        schedule: Callable[[int], float] = _constant,
+        *,
+        warm_up: WarmUp | None = None,
+        plateau: recipes.Plateau | None = None,
+    ) -> None:
+        self._schedule, self._warm_up, self._plateau = schedule, warm_up, plateau
+        self.warmed_up_at_step: int | None = None
+        self.best_error_pct = math.inf
+        self.num_waited = 0  # evaluations since the best one or the last drop
+        self.num_drops = 0
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether the next step is part of the warm-up."""
+        return self._warm_up is not None and self.warmed_up_at_step is None
+
+    def factor(self, step: int) -> float:
+        """Return the factor of the base learning rate after the warm-up."""
+        if self._plateau is not None:
+            return self._plateau.factor**self.num_drops
+        return self._schedule(step)
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Set the learning rate of every parameter group for the step with index `step`, from 0."""
+        warm_up = self._warm_up
+        if warm_up is not None and step == warm_up.num_steps:
+            self.warmed_up_at_step = step
+        for group in optimizer.param_groups:
+            if warm_up is not None and self.is_warming_up:
+                group["lr"] = warm_up.lr
+            else:
+                group["lr"] = group["base_lr"] * self.factor(step)
+
+    def observe_training(self, error_pct: float, *, step: int) -> None:
+        """End the warm-up if the training error of a reading is low enough after `step` steps."""
+        warm_up = self._warm_up
+        if warm_up is None or warm_up.num_steps is not None:
+            return
+        if math.isnan(error_pct):
+            raise ValueError(
+                "warm_up waits for the training error, which is known only for outputs [B, K] with "
+                "integer targets [B]: give the warm-up num_steps"
+            )
+        if self.is_warming_up and error_pct < warm_up.error_pct:
+            self.warmed_up_at_step = step
+
+    def observe_validation(self, error_pct: float) -> None:
+        """Lower the rate of a plateau schedule if the validation error has stopped falling.
+
+        Validation errors during the warm-up are ignored.
+        """
+        plateau = self._plateau
+        if plateau is None or self.is_warming_up:
+            return
+        if error_pct < self.best_error_pct - plateau.improvement_pct:
+            self.best_error_pct, self.num_waited = error_pct, 0
+            return
+        self.num_waited += 1
+        if self.num_waited >= plateau.patience and self.num_drops < plateau.max_drops:
+            self.num_drops += 1
+            self.num_waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values under the keys that a checkpoint has for them."""
+        waiting = {
+            "best_error_pct": self.best_error_pct,
+            "num_waited": self.num_waited,
+            "num_drops": self.num_drops,
+        }
+        return {"warmed_up_at_step": self.warmed_up_at_step, "waiting": waiting}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned. Checkpoints from before plateaus lack "waiting"."""
+        self.warmed_up_at_step = state["warmed_up_at_step"]
+        waiting = state.get("waiting", {})
+        self.best_error_pct = waiting.get("best_error_pct", math.inf)
+        self.num_waited = waiting.get("num_waited", 0)
+        self.num_drops = waiting.get("num_drops", 0)
+
+
+def build_learning_rate(
+    schedule: recipes.Schedule, steps_of: Callable[[recipes.Length], int]
+) -> LearningRate:
+    """Build the learning rate of a recipe. `steps_of` converts its durations to steps."""
+    warm_up = None
+    if schedule.warm_up_lr:
+        duration = schedule.warm_up_duration
+        warm_up = WarmUp(
+            lr=schedule.warm_up_lr,
+            error_pct=schedule.warm_up_error_pct,
+            num_steps=None if duration is None else steps_of(duration),
+        )
+    if isinstance(schedule, recipes.Plateau):
+        return LearningRate(warm_up=warm_up, plateau=schedule)
+    if isinstance(schedule, recipes.Constant):
+        return LearningRate(warm_up=warm_up)
+    if isinstance(schedule, recipes.Stepwise):
+        milestones = [steps_of(milestone) for milestone in schedule.milestones]
+        return LearningRate(_stepwise(milestones, schedule.factor), warm_up=warm_up)
+    total = steps_of(schedule.duration)
+    rise = schedule.rise * total
+    if isinstance(schedule, recipes.Cosine):
+        return LearningRate(_cosine(total, rise), warm_up=warm_up)
+    return LearningRate(_triangular(total, rise, schedule.floor), warm_up=warm_up)
+
+
+def check_milestones(recipe: recipes.Recipe, num_images: int) -> None:
+    """Raise ValueError if milestones do not rise, and warn about milestones after the end.
+
+    Milestones in epochs and in steps can be compared only if the number of training images is known.
+    """
+    schedule, batch_size = recipe.schedule, recipe.train.batch_size
+    if not isinstance(schedule, recipes.Stepwise):
+        return
+    steps = [
+        milestone.steps(num_images=num_images, batch_size=batch_size)
+        for milestone in schedule.milestones
+    ]
+    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
+        raise ValueError(
+            f"schedule.milestones = {', '.join(map(str, schedule.milestones))}: "
+            f"with {num_images:,} images in batches of {batch_size:,} these are the steps "
+            f"{', '.join(map(str, steps))}, but each milestone must be later than the one before"
+        )
+    last = schedule.duration.steps(num_images=num_images, batch_size=batch_size)
+    milestones_after_end = [
+        str(milestone)
+        for milestone, step in zip(schedule.milestones, steps, strict=True)
+        if step >= last
+    ]
+    if milestones_after_end:
+        warnings.warn(
+            f"schedule.milestones: {', '.join(milestones_after_end)} without effect, "
+            f"since training ends after {schedule.duration}",
+            stacklevel=4,
+        )
+
+
+def _stepwise(milestones: list[int], factor: float) -> Callable[[int], float]:
+    return lambda step: factor ** sum(step >= milestone for milestone in milestones)
+
+
+def _cosine(total: int, rise: float) -> Callable[[int], float]:
+    def schedule(step: int) -> float:
+        return _risen(step, rise) * (1 + math.cos(math.pi * _fallen(step, total, rise))) / 2
+
+    return schedule
+
+
+def _triangular(total: int, rise: float, floor: float) -> Callable[[int], float]:
+    def schedule(step: int) -> float:
+        return _risen(step, rise) * (1 - (1 - floor) * _fallen(step, total, rise))
+
+    return schedule
+
+
+def _risen(step: int, rise: float) -> float:
+    """Return the share of the linear rise, which takes `rise` steps, that has been reached."""
+    # (step + 1): the first step has a small learning rate, not zero.
+    return min(1.0, (step + 1) / rise) if rise else 1.0
+
+
+def _fallen(step: int, total: int, rise: float) -> float:
+    """Return the share of the steps after the rise that has passed."""
+    return max(0.0, (step - rise) / (total - rise))
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalized Nesterov momentum for convolutions, and Nesterov SGD for all other parameters.
+
+    This deviates from the paper, which trains by plain SGD, as all claims do here. It serves only
+    the recipe `cifar-fast`, where it reaches the same error in fewer epochs (LOG.md).
+
+    Each filter bank is held at Frobenius norm sqrt(O). Batch norm follows it, so this scaling does
+    not change the function. `filter_lr` is the fraction of that norm by which a step moves the
+    filters. Weight decay acts only on the weights of fully connected layers.
+
+    Source: Jordan et al. 2024, "Muon".
+    """
+
+    def __init__(
+        self, model: nn.Module, *, lr: float, filter_lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        filters = [parameter for parameter in parameters if parameter.ndim > 2]
+        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": filters, "lr": filter_lr, "orthogonal": True, "weight_decay": 0.0},
+            {"params": matrices, "lr": lr, "orthogonal": False, "weight_decay": weight_decay},
+            {"params": vectors, "lr": lr, "orthogonal": False, "weight_decay": 0.0},
+        ]
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters from their gradients."""
+        assert closure is None, "a closure is not supported"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        if group["weight_decay"]:
+            gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+        momentum.mul_(group["momentum"]).add_(gradient)
+        update = gradient.add(momentum, alpha=group["momentum"])
+        if group["orthogonal"]:
+            parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
+            update = orthogonalize(update)
+        # The rate is a number, or a tensor if the step is replayed as a CUDA graph.
+        parameter.sub_(update * group["lr"])
+
+
+def orthogonalize(update: Tensor) -> Tensor:
+    """Return a tensor near the closest semi-orthogonal matrix, by quintic Newton-Schulz iteration.
+
+    Args:
+        update: Filters [O, I, H, W], treated as a matrix [O, I*H*W].
+
+    Returns:
+        A tensor of the same shape and singular vectors, with singular values of about 1.
+    """
+    matrix = update.reshape(len(update), -1)
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = wide / (wide.norm() + 1e-7)
+    a, b, c = _QUINTIC
+    for _ in range(_NUM_ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = (x.T if wide is not matrix else x).reshape(update.shape)
+    return result

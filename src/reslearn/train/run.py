@@ -1,397 +1,290 @@
-"""A recipe to a run folder: the loop with its record, and the numbers at the end (Sec. 4.2).
+"""Train a recipe into a run folder, and compute the numbers of its result (Sec. 4.2).
 
-The test set is touched once, at the end (unless a test curve is asked for, which nothing reads); no decision depends on it.
+The test set is used once, at the end. If the recipe asks for a test curve it is also evaluated
+during training, but no decision reads the curve.
 """
 
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from reslearn import recipes
 from reslearn.data import DataError
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder
-from reslearn.train import checkpoint, environment, tensorboard
-from reslearn.train.average import Average, NoAverage
-from reslearn.train.checkpoint import Training
-from reslearn.train.display import Display
+from reslearn.train import numerics
 from reslearn.train.distributed import Processes, processes_here
-from reslearn.train.initial_weights import adopt
-from reslearn.train.interrupt import Interrupted, Request, on_request
-from reslearn.train.loop import NonFiniteLossError, State, make_step, train_steps
-from reslearn.train.meter import Meter
-from reslearn.train.optimizer import build_optimizer
-from reslearn.train.record import Clock, Record, check_finite
-from reslearn.train.schedule import WarmUp, factor
-from reslearn.train.setup import Prepared, check_alike, prepare
+from reslearn.train.initial_weights import adopt_weights_spec
+from reslearn.train.logging import RunLog, check_finite, require_tensorboard
+from reslearn.train.loop import Interrupted, stop_on_signal, train
+from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, check_alike, set_up
+from reslearn.train.state import State, restore_checkpoint
+from reslearn.train.step import NonFiniteLossError
 
 
 def train_recipe(
     recipe: recipes.Recipe,
     out: Path | str,
+    machine: Machine = THIS_MACHINE,
     *,
     resume: bool = False,
-    device: str | None = None,
-    threads: int | None = None,
-    data_dir: Path | None = None,
-    download: bool = False,
-    workers: int | None = None,
-    tensorboard_files: bool = False,
+    tensorboard: bool = False,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train `recipe` in the folder `out` and return its result.json; with `resume`, go on where the folder stopped.
+    """Train `recipe` in a run folder and return its result.
 
-    `workers` processes read picture files, where these stay on disk (a core each if None); the batches do not depend on their number.
+    Under torchrun all processes train the one network together, and only process 0 writes.
 
-    Raises RunError (folder in use, of another recipe, or not to be resumed here), DataError, UnknownModel, NonFiniteLossError,
-    OSError on a full disk (the checkpoint before it stays whole), and Interrupted after Ctrl-C or SIGTERM. Started by torchrun, all
-    processes train the one net, and the first alone writes.
+    Args:
+        recipe: What to train.
+        out: The run folder.
+        machine: Device, threads, data folder and workers.
+        resume: Continue the run that the folder holds. A complete run is returned as it is.
+        tensorboard: Also write TensorBoard event files into the folder.
+        command: The command line, which environment.json records.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        RunError: If the folder is in use, holds another run, or cannot be resumed here.
+        DataError: If the data are missing or damaged.
+        NonFiniteLossError: If the loss or a weight became NaN or infinite. diverged.json records
+            it.
+        Interrupted: After Ctrl-C or SIGTERM and a checkpoint.
+        OSError: If the disk is full. The checkpoint before stays whole.
     """
     folder = RunFolder(Path(out))
-    if tensorboard_files:
-        tensorboard.require()
-    with processes_here(device) as processes, ExitStack() as held:
-        begun = processes.from_first(folder.exists())
-        get_ready = partial(_prepare, recipe, folder, processes, begun=begun, resume=resume)
-        prepared = processes.together(
-            lambda: get_ready(
-                device=device,
-                threads=threads,
-                data_dir=data_dir,
-                download=download,
-                workers=workers,
-            )
+    if tensorboard:
+        require_tensorboard()
+    with processes_here(machine.device) as processes, ExitStack() as stack:
+        is_new = not processes.from_first(folder.exists())
+        setup = processes.together(
+            lambda: _set_up_run(recipe, folder, machine, processes, is_new=is_new, resume=resume)
         )
-        if prepared is None:
+        if setup is None:
             return folder.result
-        check_alike(prepared)
-        processes.together(
-            lambda: held.enter_context(_held(folder, prepared, begun=begun, command=command))
+        check_alike(setup)
+        open_folder = _open_folder(folder, setup, is_new=is_new, command=command)
+        processes.together(lambda: stack.enter_context(open_folder))
+        state = setup.initial_state()
+        seconds = _resume(setup, folder, state)
+        log = RunLog(
+            setup, folder, seconds=seconds, resumed_at_step=state.step, tensorboard=tensorboard
         )
-        return _train(prepared, folder, tensorboard_files=tensorboard_files)
+        with log, stop_on_signal() as stop, _explained_errors(setup, state, folder):
+            log.say(_summary(setup))
+            train(setup.loop_setup(state, stop), state, log)
+            log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
+            stop.at_once = True  # the last checkpoint holds everything that could be lost
+            return _finish(setup, state, log)
 
 
-def _prepare(
+def _set_up_run(
     recipe: recipes.Recipe,
     folder: RunFolder,
+    machine: Machine,
     processes: Processes,
     *,
-    begun: bool,
+    is_new: bool,
     resume: bool,
-    **where: Any,
-) -> Prepared | None:
-    """The run made ready on this process, or None where it is complete."""
-    if begun and not folder.exists():
+) -> RunSetup | None:
+    """Set up the run on this process. Return None if it is complete."""
+    if not is_new and not folder.exists():
         raise RunError(
-            f"process {processes.rank} does not see {folder.path}, which process 0 does: all machines must share the folder"
+            f"process {processes.rank} does not see {folder.path}, which process 0 sees: "
+            "all machines must share the folder"
         )
-    recipe = adopt(recipe, folder)
+    if recipe.init is not None:
+        recipe = adopt_weights_spec(recipe, folder)
     check_folder(folder, recipe, resume=resume)
     if folder.is_complete:
         return None
     if (reason := folder.divergence) is not None:
         raise NonFiniteLossError(reason)
-    record = folder.environment if begun else None
-    return prepare(
-        recipe, record, has_checkpoint=bool(folder.checkpoints()), processes=processes, **where
+    return set_up(
+        recipe,
+        machine,
+        environment=None if is_new else folder.environment,
+        has_checkpoint=bool(folder.checkpoints()),
+        processes=processes,
     )
 
 
-@contextmanager
-def _held(
-    folder: RunFolder, prepared: Prepared, *, begun: bool, command: Sequence[str]
-) -> Iterator[None]:
-    """The folder locked by process 0, and begun where it was not."""
-    if not prepared.processes.is_first:
-        yield
-        return
-    with folder.lock():
-        if folder.exists() and not begun:
-            raise RunError(
-                f"{folder.path}: another process began a run here meanwhile: choose another --out"
-            )
-        if not begun:
-            described = environment.describe(prepared.numerics, prepared.dataset, command)
-            started = {"init": prepared.start.record} if prepared.start else {}
-            RunFolder.create(folder.path, prepared.recipe.to_dict(), {**described, **started})
-        yield
-
-
 def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> None:
-    """RunError unless a run of `recipe` can begin in `folder`, or be resumed there."""
+    """Raise RunError unless a run of `recipe` can begin in `folder`, or be resumed there."""
     if not folder.exists():
         folder.check_free()
         return
     changes = recipes.difference(folder.recipe, recipe.to_dict())
     if changes:
-        alone = f"--resume --out {shlex.quote(str(folder.path))} alone goes on with it"
         raise RunError(
-            f"{folder.path} holds a run of another recipe ({'; '.join(changes)}): choose another --out; {alone}"
+            f"{folder.path} holds a run of another recipe ({'; '.join(changes)}): choose another "
+            f"--out, or resume that run with --resume --out {shlex.quote(str(folder.path))} alone"
         )
     if not resume:
         raise RunError(
-            f"{folder.path} holds this run already: add --resume to go on with it, or choose another --out"
+            f"{folder.path} holds this run already: add --resume to continue it, "
+            "or choose another --out"
         )
 
 
-def begin_training(prepared: Prepared) -> Training:
-    """Optimizer, average and meter around the network, at step 0."""
-    recipe = prepared.recipe
-    return Training(
-        model=prepared.model,
-        optimizer=build_optimizer(prepared.model, recipe.optimizer),
-        average=Average(prepared.model, decay=recipe.train.ema)
-        if recipe.train.ema is not None
-        else NoAverage(),
-        meter=Meter(
-            every=recipe.train.read_every_steps,
-            device=prepared.numerics.device,
-            processes=prepared.processes,
-        ),
-        state=State(),
-    )
-
-
-def _train(prepared: Prepared, folder: RunFolder, *, tensorboard_files: bool) -> dict[str, Any]:
-    """From the newest checkpoint, or the beginning, to the result."""
-    training, processes = begin_training(prepared), prepared.processes
-    clock = Clock(_resume(prepared, folder, training))
-    told = tensorboard_files and processes.is_first
-    events = (
-        tensorboard.Events(folder.path, resumed_at_step=training.state.step)
-        if told
-        else tensorboard.NoEvents()
-    )
-    record = Record(prepared, folder, clock, events)
-    name = prepared.recipe.model.name
-    display = Display(
-        title=f"{name} on {prepared.dataset.name}",
-        num_steps=prepared.num_steps,
-        images_per_step=prepared.recipe.train.batch_size,
-        steps_per_epoch=prepared.steps_per_epoch,
-        quiet=not processes.is_first,
-    )
-    numerics = prepared.numerics
-    slowly = ", compiled at first, which takes a minute" if numerics.compiled else ""
-    with display, on_request() as request:
-        display.say(
-            f"{name}: {prepared.num_steps:,} steps, {prepared.num_steps / prepared.steps_per_epoch:.4g} epochs of "
-            f"{len(prepared.dataset.train):,} images, on {numerics.device} in {numerics.precision}{slowly}"
-        )
-        try:
-            _loop(prepared, training, record, display, request)
-            display.say(
-                f"{name}: {training.state.step} steps in {clock.seconds():.0f} s; evaluating"
+@contextmanager
+def _open_folder(
+    folder: RunFolder, setup: RunSetup, *, is_new: bool, command: Sequence[str]
+) -> Iterator[None]:
+    """Lock the folder by process 0, and create it if it is new."""
+    if not setup.processes.is_first:
+        yield
+        return
+    with folder.lock():
+        if is_new and folder.exists():
+            raise RunError(
+                f"{folder.path}: another process began a run here meanwhile: choose another --out"
             )
-            request.at_once = True  # the last checkpoint holds all there is to lose
-            return _finish(prepared, training, record)
-        except Interrupted as stop:
-            processes.leave_to_first(stop.exit_status)
-            text = f"stopped after step {training.state.step}; {_resume_line(prepared, folder)}"
-            raise Interrupted(text, signal_number=stop.signal_number) from None
-        except NonFiniteLossError as error:
-            processes.leave_to_first(2)
-            hint = "a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
-            reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
-            folder.write_json(
-                "diverged.json", {"step": training.state.step, "reason": reason}
-            )  # a study counts it, and need not try again
-            raise NonFiniteLossError(reason) from None
-        except DataError as error:  # a picture file that cannot be read, met only now
-            raise DataError(
-                f"{error}; {_last_checkpoint(folder)}; {_resume_line(prepared, folder)}"
-            ) from None
-        except OSError as error:
-            where = f"while writing to {folder.path}; {_last_checkpoint(folder)}; {_resume_line(prepared, folder)}"
-            raise OSError(error.errno, f"{error.strerror} {where}") from None
-        finally:
-            events.close()
+        if is_new:
+            environment = numerics.describe_environment(setup.numerics, setup.dataset, command)
+            if setup.initial_weights is not None:
+                environment["init"] = setup.initial_weights.record
+            RunFolder.create(folder.path, setup.recipe.to_dict(), environment)
+        yield
 
 
-def _loop(
-    prepared: Prepared, training: Training, record: Record, display: Display, request: Request
-) -> None:
-    """The loop with its record: metrics, evaluations, checkpoints."""
-    recipe, state, folder, clock, processes = (
-        prepared.recipe,
-        training.state,
-        record.folder,
-        record.clock,
-        prepared.processes,
-    )
-    step = make_step(
-        prepared.model,
-        prepared.loss(),
-        training.optimizer,
-        autocast=prepared.numerics.autocast,
-        accumulate=recipe.train.accumulate,
-        compiled=prepared.numerics.compiled,
-        processes=processes,
-        sync_batch_norm=recipe.train.sync_batch_norm and processes.count > 1,
-        replayed=prepared.numerics.replayed,
-    )
-    schedule = recipe.schedule
-    warm_up = None
-    if schedule.warm_up_lr:
-        length = (
-            None
-            if schedule.warm_up_duration is None
-            else prepared.steps_of(schedule.warm_up_duration)
-        )
-        warm_up = WarmUp(
-            lr=schedule.warm_up_lr, error_pct=schedule.warm_up_error_pct, num_steps=length
-        )
-    evaluate_every = prepared.steps_of(recipe.evaluation.every)
-    snapshots = {prepared.steps_of(moment) for moment in recipe.evaluation.snapshots}
-    if state.step == 0 and 0 in snapshots:
-        record.bundle(training.network, folder.snapshot_path(0), metrics={})
-    prepared.model.train()
-    for reading in train_steps(
-        step,
-        prepared.train_batches(start_step=state.step),
-        training.optimizer,
-        state=state,
-        meter=training.meter,
-        average=training.average,
-        num_steps=prepared.num_steps,
-        warm_up=warm_up,
-        factor=factor(
-            schedule,
-            num_images=len(prepared.dataset.train),
-            batch_size=recipe.train.batch_size,
-            waiting=state.waiting,
-        ),
-    ):
-        if reading is not None:
-            record.reading(reading)
-            display.show(
-                step=reading.step, loss=reading.loss, top1_error_pct=reading.top1_error_pct
-            )
-        if state.step % evaluate_every == 0 and state.step < prepared.num_steps:
-            _evaluate_midway(prepared, training, record)
-        if state.step in snapshots:
-            record.bundle(training.network, folder.snapshot_path(state.step), metrics={})
-        late = reading is not None and clock.since_mark() >= recipe.train.checkpoint_every_seconds
-        asked, due = processes.most(
-            [request.signal_number or 0, int(late)]
-        )  # signals and clocks are each process's own
-        if asked or due or state.step == prepared.num_steps:
-            checkpoint.save(folder, training, seconds=clock.seconds(), processes=processes)
-            clock.mark()
-        if asked:
-            raise Interrupted("stopped on request", signal_number=asked)
-
-
-def _resume(prepared: Prepared, folder: RunFolder, training: Training) -> float:
-    """Go back to the newest checkpoint, if there is one; returns the seconds spent up to it."""
-    processes = prepared.processes
+def _resume(setup: RunSetup, folder: RunFolder, state: State) -> float:
+    """Restore the newest checkpoint, if there is one. Return the training time up to it."""
+    processes, device = setup.processes, setup.numerics.device
     paths = processes.from_first(folder.checkpoints())
     seconds, metrics_bytes = 0.0, 0
     if paths:
-        device = prepared.numerics.device
         seconds, metrics_bytes = processes.together(
-            lambda: checkpoint.restore(paths[-1], training, device=device)
+            lambda: restore_checkpoint(paths[-1], state, device=device)
         )
 
-    def cut_back() -> None:
+    def cut_metrics() -> None:
         folder.truncate_metrics(metrics_bytes)
-        folder.metrics()  # lines that were edited are refused now, not when the result is made of them
+        folder.metrics()  # raises RunError for edited lines now, not at the end of the run
         if paths:
-            _note_resumption(folder, training.state.step)
+            resumed_at = [*folder.environment.get("resumed_at", []), state.step]
+            folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
 
-    processes.together(cut_back if processes.is_first else lambda: None)
+    processes.together(cut_metrics if processes.is_first else lambda: None)
     return seconds
 
 
-def _note_resumption(folder: RunFolder, step: int) -> None:
-    resumed_at = [*folder.environment.get("resumed_at", []), step]
-    folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
-
-
-def _evaluate_midway(prepared: Prepared, training: Training, record: Record) -> None:
-    """Validation error, which a plateau schedule reads, and the test error where a curve of it is asked for (write-only, as in the
-    paper's figures)."""
-    state, schedule = training.state, prepared.recipe.schedule
-    sets = {
-        "validation": prepared.dataset.validation,
-        "test": prepared.dataset.test if prepared.recipe.evaluation.test_curve else None,
-    }
-    for kind, images in sets.items():
-        if images is not None:
-            metrics = prepared.evaluate(training.network, images)
-            record.evaluation(kind, state.step, metrics)
-            warming = schedule.warm_up_lr is not None and state.warmed_up_at_step is None
-            if kind == "validation" and isinstance(schedule, recipes.Plateau) and not warming:
-                state.waiting.observe(metrics.top1_error_pct, schedule)
-
-
-def _finish(prepared: Prepared, training: Training, record: Record) -> dict[str, Any]:
-    """Clean training error, validation and test error, the bundle, and last the result."""
-    net, state, folder, dataset = training.network, training.state, record.folder, prepared.dataset
-    some = (
-        dataset.train.evenly_spaced(prepared.recipe.evaluation.recompute_images)
-        if prepared.recipe.evaluation.recompute_images
-        else None
+def _summary(setup: RunSetup) -> str:
+    chosen = setup.numerics
+    compilation = ", compiled at first, which takes a minute" if chosen.compiled else ""
+    return (
+        f"{setup.num_steps:,} steps, {setup.num_steps / setup.steps_per_epoch:.4g} epochs of "
+        f"{len(setup.dataset.train):,} images, "
+        f"on {chosen.device} in {chosen.precision}{compilation}"
     )
-    prepared.processes.share_state(net)
-    if (
-        prepared.recipe.evaluation.batch_norm == "exact"
-    ):  # on all images by each process: the same bits as by one
-        recompute_batch_norm(
-            net, prepared.batches(some or dataset.train), autocast=prepared.numerics.autocast()
+
+
+@contextmanager
+def _explained_errors(setup: RunSetup, state: State, folder: RunFolder) -> Iterator[None]:
+    """Add to errors during the run what is saved and how to resume."""
+    leave_to_first = setup.processes.leave_to_first
+    try:
+        yield
+    except Interrupted as stop:
+        leave_to_first(stop.exit_status)
+        text = f"stopped after step {state.step}; {_resume_hint(setup, folder)}"
+        raise Interrupted(text, signal_number=stop.signal_number) from None
+    except NonFiniteLossError as error:
+        leave_to_first(2)
+        hint = "a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
+        reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
+        # A study counts the divergence and does not train this run again.
+        folder.write_json("diverged.json", {"step": state.step, "reason": reason})
+        raise NonFiniteLossError(reason) from None
+    except DataError as error:  # an image file that cannot be read
+        raise DataError(
+            f"{error}; {_last_checkpoint(folder)}; {_resume_hint(setup, folder)}"
+        ) from None
+    except OSError as error:
+        reason = (
+            f"{error.strerror} while writing to {folder.path}; {_last_checkpoint(folder)}; "
+            f"{_resume_hint(setup, folder)}"
         )
-    train = prepared.evaluate(net, dataset.train)
-    check_finite("training", state.step, train)
-    recomputed: Metrics | None = None
-    if some is not None:
-        twin = deepcopy(net)
-        recompute_batch_norm(twin, prepared.batches(some), autocast=prepared.numerics.autocast())
-        recomputed = prepared.evaluate(twin, some)
-        check_finite("training", state.step, recomputed)
-    validation = (
-        prepared.evaluate(net, dataset.validation) if dataset.validation is not None else None
-    )
-    if validation is not None:
-        record.evaluation("validation", state.step, validation)
-    test = prepared.evaluate(net, dataset.test)
-    record.evaluation("test", state.step, test)
-    result = {
-        "test_top1_error_pct": test.top1_error_pct,
-        "test_loss": test.loss,
-        "train_top1_error_pct": train.top1_error_pct,
-        "train_loss": train.loss,
-        "train_recomputed_top1_error_pct": recomputed.top1_error_pct if recomputed else None,
-        "train_recomputed_loss": recomputed.loss if recomputed else None,
-        "validation_top1_error_pct": validation.top1_error_pct if validation else None,
-        "seconds": round(record.clock.seconds(), 3),
-        "images": state.step * prepared.recipe.train.batch_size,
-        "steps": state.step,
-        "epochs": state.step / prepared.steps_per_epoch,
-        "macs": prepared.complexity.macs,
-        "parameters": prepared.complexity.parameters,
-        "test_touched": len(folder.metrics("test")),
-        "resumed_at": folder.environment.get("resumed_at", []),
-        "warmed_up_at_step": state.warmed_up_at_step,
-    }
-    record.bundle(net, folder.bundle_path, metrics=result)
-    return prepared.processes.from_first(
-        folder.finish(result) if prepared.processes.is_first else result
-    )
+        raise OSError(error.errno, reason) from None
 
 
-def _resume_line(prepared: Prepared, folder: RunFolder) -> str:
-    where = (
-        f" --data-dir {shlex.quote(str(prepared.data_dir))}"
-        if prepared.data_dir is not None
-        else ""
-    )
-    return f"go on with: {prepared.processes.launcher}reslearn train --resume --out {shlex.quote(str(folder.path))}{where}"
+def _resume_hint(setup: RunSetup, folder: RunFolder) -> str:
+    command = f"{setup.processes.launcher}reslearn train --resume --out "
+    command += shlex.quote(str(folder.path))
+    if setup.machine.data_dir is not None:
+        command += f" --data-dir {shlex.quote(str(setup.machine.data_dir))}"
+    return f"resume with: {command}"
 
 
 def _last_checkpoint(folder: RunFolder) -> str:
     paths = folder.checkpoints()
     return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
+
+
+def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
+    """Evaluate the network on all sets, write the bundle, and write the result last."""
+    network, dataset, folder = state.network, setup.dataset, log.folder
+    setup.processes.share_state(network)
+    if setup.recipe.evaluation.batch_norm == "exact":
+        _recompute_batch_norm(setup, network)
+    train_metrics = setup.evaluate(network, dataset.train)
+    check_finite("training", state.step, train_metrics)
+    recomputed = _evaluate_recomputed(setup, network, state.step)
+    validation: Metrics | None = None
+    if dataset.validation is not None:
+        validation = setup.evaluate(network, dataset.validation)
+        log.evaluation("validation", state.step, validation)
+    test = setup.evaluate(network, dataset.test)
+    log.evaluation("test", state.step, test)
+    result = {
+        "test_top1_error_pct": test.top1_error_pct,
+        "test_loss": test.loss,
+        "train_top1_error_pct": train_metrics.top1_error_pct,
+        "train_loss": train_metrics.loss,
+        "train_recomputed_top1_error_pct": recomputed.top1_error_pct if recomputed else None,
+        "train_recomputed_loss": recomputed.loss if recomputed else None,
+        "validation_top1_error_pct": validation.top1_error_pct if validation else None,
+        "seconds": round(log.seconds, 3),
+        "images": state.step * setup.recipe.train.batch_size,
+        "steps": state.step,
+        "epochs": state.step / setup.steps_per_epoch,
+        "macs": setup.complexity.macs,
+        "parameters": setup.complexity.parameters,
+        "test_touched": len(folder.metrics("test")),
+        "resumed_at": folder.environment.get("resumed_at", []),
+        "warmed_up_at_step": state.learning_rate.warmed_up_at_step,
+    }
+    log.bundle(network, folder.bundle_path, metrics=result)
+    is_first = setup.processes.is_first
+    return setup.processes.from_first(folder.finish(result) if is_first else result)
+
+
+def _evaluate_recomputed(setup: RunSetup, network: nn.Module, step: int) -> Metrics | None:
+    """Evaluate a copy with exact batch-norm statistics on some training images, if asked for."""
+    num_images = setup.recipe.evaluation.recompute_images
+    if not num_images:
+        return None
+    twin = deepcopy(network)
+    _recompute_batch_norm(setup, twin)
+    metrics = setup.evaluate(twin, setup.dataset.train.evenly_spaced(num_images))
+    check_finite("training", step, metrics)
+    return metrics
+
+
+def _recompute_batch_norm(setup: RunSetup, network: nn.Module) -> None:
+    """Recompute batch-norm statistics on training images.
+
+    Each process uses all these images, so the bits do not depend on the number of processes.
+    """
+    images, num_images = setup.dataset.train, setup.recipe.evaluation.recompute_images
+    if num_images:
+        images = images.evenly_spaced(num_images)
+    batches = setup.evaluation_batches(images)
+    recompute_batch_norm(network, batches, autocast=setup.numerics.autocast())

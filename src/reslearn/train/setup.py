@@ -1,192 +1,319 @@
-"""A recipe made ready to train: data, network and numerics. Whatever can be wrong with it is found here, before a file is written."""
+"""Set up a recipe for training: data, network, precision and preprocessing.
 
-import itertools
+Every mistake that can be found before training is found here, before a file is written.
+"""
+
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reslearn import data, models, recipes
 from reslearn.evaluate import Metrics, evaluate
 from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.distributed import ALONE, Processes
-from reslearn.train.initial_weights import Start, begin_from
+from reslearn.train.initial_weights import InitialWeights, load_initial_weights
+from reslearn.train.loop import Batch, LoopSetup, StopRequest
 from reslearn.train.numerics import Numerics
+from reslearn.train.optimizer import build_learning_rate, build_optimizer, check_milestones
+from reslearn.train.state import State, WeightAverage
+from reslearn.train.step import Meter, make_step
 
 _EVALUATION_BATCH = 500
-_EVALUATION_BATCH_OF_FILES = 100  # those are large
-_MAX_WORKERS = 16  # beyond that they wait for the disk
+_EVALUATION_BATCH_OF_FILES = 100  # image files are large
+_MAX_WORKERS = 16  # more workers would wait for the disk
 
 
-@dataclass(kw_only=True)
-class Prepared:
-    """What one training works with."""
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The hardware and the files that a command may use.
+
+    Attributes:
+        device: "cpu", "cuda" or "cuda:N". None: CUDA if there is a GPU, else the CPU.
+        threads: CPU threads. None: all cores.
+        data_dir: The folder of the datasets. None: RESLEARN_DATA, then the cache.
+        download: Download a dataset that is missing.
+        workers: Processes that read image files. None: one per core, at most 16. Batches do not
+            depend on it.
+    """
+
+    device: str | None = None
+    threads: int | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    workers: int | None = None
+
+
+THIS_MACHINE = Machine()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSetup:
+    """What one run works with."""
 
     recipe: recipes.Recipe
+    machine: Machine
     dataset: data.ImageData
-    data_dir: Path | None
     preprocess: data.Preprocess
+    augment: data.Augment | data.Jitter
     numerics: Numerics
     model: nn.Module
     complexity: models.Complexity
-    num_steps: int
-    start: Start | None
-    augment: data.Augment | data.Jitter
-    num_workers: int  # that read picture files
+    initial_weights: InitialWeights | None = None
     processes: Processes = ALONE
 
-    def train_batches(self, *, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches from `start_step` on, without end: this process's share of each."""
-        train, recipe = self.dataset.train, self.recipe
-        share = (self.processes.rank, self.processes.count)
-        position: dict[str, Any] = {
-            "batch_size": recipe.train.batch_size,
-            "seed": recipe.seed,
-            "start_step": start_step,
-            "share": share,
-        }
-        if isinstance(self.augment, data.Augment):
-            assert isinstance(train, data.Images)
-            return data.train_batches(
-                train,
-                self.preprocess,
-                **position,
-                augment=self.augment,
-                device=self.numerics.device,
-            )
-        return data.image_batches(
-            train,
-            self.preprocess.to(self.numerics.device),
-            **position,
-            augment=self.augment,
-            num_workers=self.num_workers,
-        )
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_of(self.recipe.schedule.duration)
 
-    def batches(self, images: data.ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in order, as evaluation sees it."""
-        batch_size = (
-            _EVALUATION_BATCH if isinstance(images, data.Images) else _EVALUATION_BATCH_OF_FILES
-        )
-        return data.eval_batches(
-            images, self.preprocess, batch_size=batch_size, device=self.numerics.device
-        )
-
-    def evaluate(self, net: nn.Module, images: data.ImageSet) -> Metrics:
-        """Loss and error of `net` on `images`, each counted once, by one of the processes."""
-        self.processes.share_state(net)
-        start, stop = (
-            len(images) * number // self.processes.count
-            for number in (self.processes.rank, self.processes.rank + 1)
-        )
-        return evaluate(
-            net,
-            self.batches(images.subset(start, stop)),
-            autocast=self.numerics.autocast(),
-            total=self.processes.sum,
-        )
-
-    def loss(self) -> nn.Module:
-        """What is minimized."""
-        return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which as many images are seen as the training set has."""
+        return len(self.dataset.train) / self.recipe.train.batch_size
 
     def steps_of(self, length: recipes.Length) -> int:
-        """A length of training in steps."""
+        """Convert a length of training to steps."""
         return length.steps(
             num_images=len(self.dataset.train), batch_size=self.recipe.train.batch_size
         )
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self.dataset.train) / self.recipe.train.batch_size
+    def initial_state(self) -> State:
+        """Create the state at step 0."""
+        train, device = self.recipe.train, self.numerics.device
+        return State(
+            model=self.model,
+            optimizer=build_optimizer(self.model, self.recipe.optimizer),
+            learning_rate=build_learning_rate(self.recipe.schedule, self.steps_of),
+            average=WeightAverage(self.model, decay=train.ema),
+            meter=Meter(every=train.read_every_steps, device=device, processes=self.processes),
+        )
+
+    def loop_setup(self, state: State, stop: StopRequest) -> LoopSetup:
+        """Create what the loop needs to continue from `state`."""
+        recipe = self.recipe
+        step = make_step(
+            self.model,
+            self.loss(),
+            state.optimizer,
+            numerics=self.numerics,
+            accumulate=recipe.train.accumulate,
+            processes=self.processes,
+            sync_batch_norm=recipe.train.sync_batch_norm and self.processes.count > 1,
+        )
+        return LoopSetup(
+            step=step,
+            batches=self.train_batches(start_step=state.step),
+            num_steps=self.num_steps,
+            evaluations=self._evaluations(),
+            evaluate_every_steps=self.steps_of(recipe.evaluation.every),
+            snapshot_steps=frozenset(map(self.steps_of, recipe.evaluation.snapshots)),
+            checkpoint_every_seconds=recipe.train.checkpoint_every_seconds,
+            processes=self.processes,
+            stop=stop,
+        )
+
+    def loss(self) -> nn.Module:
+        """Create the loss that is minimized."""
+        return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
+
+    def train_batches(self, *, start_step: int) -> Iterator[Batch]:
+        """Yield augmented batches from `start_step` on, without end: the share of this process."""
+        train = self.dataset.train
+        options: dict[str, Any] = {
+            "batch_size": self.recipe.train.batch_size,
+            "seed": self.recipe.seed,
+            "start_step": start_step,
+            "share": (self.processes.rank, self.processes.count),
+        }
+        device = self.numerics.device
+        if isinstance(self.augment, data.Augment):
+            assert isinstance(train, data.Images)
+            return data.train_batches(
+                train, self.preprocess, augment=self.augment, device=device, **options
+            )
+        workers = self.machine.workers
+        if workers is None:
+            workers = min(_MAX_WORKERS, os.cpu_count() or 1)
+        return data.image_batches(
+            train,
+            self.preprocess.to(device),
+            augment=self.augment,
+            num_workers=workers,
+            **options,
+        )
+
+    def evaluation_batches(self, images: data.ImageSet) -> Iterator[Batch]:
+        """Yield every image once, in order, without augmentation."""
+        in_memory = isinstance(images, data.Images)
+        return data.eval_batches(
+            images,
+            self.preprocess,
+            batch_size=_EVALUATION_BATCH if in_memory else _EVALUATION_BATCH_OF_FILES,
+            device=self.numerics.device,
+        )
+
+    def evaluate(self, network: nn.Module, images: data.ImageSet) -> Metrics:
+        """Evaluate `network` on `images`. Each process evaluates its share of them."""
+        rank, count = self.processes.rank, self.processes.count
+        self.processes.share_state(network)
+        share = images.subset(len(images) * rank // count, len(images) * (rank + 1) // count)
+        return evaluate(
+            network,
+            self.evaluation_batches(share),
+            autocast=self.numerics.autocast(),
+            total=self.processes.sum,
+        )
+
+    def _evaluations(self) -> dict[str, partial[Metrics]]:
+        """Return the evaluations during training. The test error is only recorded, never read."""
+        evaluations = {}
+        if self.dataset.validation is not None:
+            evaluations["validation"] = partial(self.evaluate, images=self.dataset.validation)
+        if self.recipe.evaluation.test_curve:
+            evaluations["test"] = partial(self.evaluate, images=self.dataset.test)
+        return evaluations
 
 
-def prepare(
+def set_up(
     recipe: recipes.Recipe,
-    record: dict[str, Any] | None,
+    machine: Machine = THIS_MACHINE,
     *,
-    device: str | None,
-    threads: int | None,
-    data_dir: Path | None,
-    download: bool,
-    workers: int | None = None,
+    environment: dict[str, Any] | None = None,
     has_checkpoint: bool = False,
     processes: Processes = ALONE,
-) -> Prepared:
-    """Load the data, build the network and fix the numerics; with the `record` of an environment.json, those of that run, which
-    may go on from a checkpoint.
+) -> RunSetup:
+    """Load the data, build the network and choose the numerics.
 
-    Raises DataError, UnknownModel, WeightsError, RunError (the record cannot be obeyed here) and ValueError.
+    Args:
+        recipe: What to train.
+        machine: Where to train it.
+        environment: environment.json of a run that has begun. Its numerics are used again.
+        has_checkpoint: Whether that run has a checkpoint, so that its initial weights are not
+            needed.
+        processes: The processes that train together.
+
+    Raises:
+        DataError: If the data are missing or damaged.
+        UnknownModel: If there is no network of that name.
+        WeightsError: If the initial weights cannot be used.
+        RunError: If the run began with other images or with numerics that are not available here.
+        ValueError: If values of the recipe exclude each other.
     """
-    dataset, options = _load(recipe, data_dir=data_dir, download=download), recipe.data
-    if record is not None and record["data"]["fingerprint"] != dataset.fingerprint:
+    dataset = _load(recipe, data_dir=machine.data_dir, download=machine.download)
+    if environment is not None and environment["data"]["fingerprint"] != dataset.fingerprint:
         raise RunError(
-            f"the run began on other images than {recipe.data.name} holds now: start anew in another folder"
+            f"{recipe.data.name} holds other images now than when the run began: "
+            "start again in another folder"
         )
     recipe = _fit_model_to_data(recipe, dataset)
     _check_shares(recipe, dataset, processes)
     torch.manual_seed(recipe.seed)
     model = models.build(**recipe.model.model_dump())
-    start = begin_from(recipe, model, dataset, record, has_checkpoint=has_checkpoint)
-    complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
-    num_steps = recipe.schedule.duration.steps(
-        num_images=len(dataset.train), batch_size=recipe.train.batch_size
-    )
-    if record is not None:
-        chosen = numerics.obey(record, device=device, threads=threads, processes=processes.count)
-    else:
-        chosen = numerics.choose(
-            recipe.train,
-            device=numerics.choose_device(device),
-            threads=threads,
-            macs=complexity.macs,
-            num_images=num_steps * recipe.train.batch_size,
-            processes=processes.count,
+    initial_weights = None
+    if recipe.init is not None:
+        initial_weights = load_initial_weights(
+            recipe, model, dataset, environment, has_checkpoint=has_checkpoint
         )
+    complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
+    chosen = _choose_numerics(recipe, machine, environment, processes, dataset, complexity)
     numerics.prepare(chosen)
-    prepared = Prepared(
+    preprocess = initial_weights.preprocess if initial_weights is not None else None
+    setup = RunSetup(
         recipe=recipe,
+        machine=machine,
         dataset=dataset,
-        data_dir=data_dir,
+        preprocess=preprocess or _fit_preprocess(recipe.data, dataset),
+        augment=_augment(recipe.data, dataset),
         numerics=chosen,
+        # torch's stub lacks the argument memory_format.
+        model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         complexity=complexity,
-        num_steps=num_steps,
+        initial_weights=initial_weights,
         processes=processes,
-        model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's stub lacks it
-        preprocess=(start.preprocess if start else None) or _fit_preprocess(options, dataset),
-        augment=_augment(options, dataset),
-        num_workers=min(_MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers,
-        start=start,
     )
-    _check_milestones(recipe, dataset)
-    return prepared
+    check_milestones(recipe, len(dataset.train))
+    return setup
 
 
-def check_recipes(chosen: Iterable[recipes.Recipe], *, data_dir: Path | None) -> None:
-    """Raise what `prepare` would for want of data, an unknown network or values that do not go together; data are loaded once."""
-    loaded: dict[str, data.ImageData] = {}
+def check_recipes(chosen: Iterable[recipes.Recipe], machine: Machine = THIS_MACHINE) -> None:
+    """Raise what `set_up` would raise for missing data, unknown networks or wrong values.
+
+    Recipes that differ only in their seed are checked once, and each dataset is loaded once.
+    Nothing is downloaded.
+    """
+    datasets: dict[str, data.ImageData] = {}
     checked = set()
     for recipe in chosen:
-        if (alike := recipe.model_copy(update={"seed": 0}).model_dump_json()) in checked:
+        without_seed = recipe.model_copy(update={"seed": 0}).model_dump_json()
+        if without_seed in checked:
             continue
-        checked.add(alike)
+        checked.add(without_seed)
         key = recipe.data.model_dump_json()
-        loaded[key] = loaded.get(key) or _load(recipe, data_dir=data_dir, download=False)
-        fitted = _fit_model_to_data(recipe, loaded[key])
-        data.Preprocess.check(recipe.data.mean, recipe.data.std, loaded[key].channels)
+        if key not in datasets:
+            datasets[key] = _load(recipe, data_dir=machine.data_dir, download=False)
+        dataset = datasets[key]
+        fitted = _fit_model_to_data(recipe, dataset)
+        data.Preprocess.check(recipe.data.mean, recipe.data.std, dataset.channels)
         with torch.device("meta"):
             models.build(**fitted.model.model_dump())
-        with warnings.catch_warnings(action="ignore"):  # the run itself says them
-            _check_milestones(recipe, loaded[key])
+        with warnings.catch_warnings(action="ignore"):  # the run itself warns
+            check_milestones(recipe, len(dataset.train))
+
+
+def check_alike(setup: RunSetup) -> None:
+    """Raise RunError on all processes if one has other images or numerics than process 0."""
+    processes = setup.processes
+    facts = {**setup.numerics.to_dict(), "data": setup.dataset.fingerprint}
+    first = processes.from_first(facts)
+
+    def check() -> None:
+        differences = [
+            f"{key} {value}, not {first[key]}"
+            for key, value in facts.items()
+            if value != first[key]
+        ]
+        if differences:
+            raise RunError(
+                f"process {processes.rank} differs from process 0: {'; '.join(differences)}"
+            )
+
+    processes.together(check)
+
+
+def _choose_numerics(
+    recipe: recipes.Recipe,
+    machine: Machine,
+    environment: dict[str, Any] | None,
+    processes: Processes,
+    dataset: data.ImageData,
+    complexity: models.Complexity,
+) -> Numerics:
+    if environment is not None:
+        return numerics.obey(
+            environment, device=machine.device, threads=machine.threads, processes=processes.count
+        )
+    batch_size = recipe.train.batch_size
+    num_steps = recipe.schedule.duration.steps(num_images=len(dataset.train), batch_size=batch_size)
+    return numerics.choose(
+        recipe.train,
+        device=numerics.choose_device(machine.device),
+        threads=machine.threads,
+        macs=complexity.macs,
+        num_images=num_steps * batch_size,
+        processes=processes.count,
+    )
 
 
 def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.ImageData:
-    """The images of a recipe, held-out ones apart."""
+    """Load the images of a recipe and hold out its validation images."""
     options = recipe.data
     dataset = data.load(
         options.name,
@@ -197,27 +324,30 @@ def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> d
     )
     if options.jitter is not None and not isinstance(dataset.train, data.Files):
         raise ValueError(
-            f"data.jitter resizes picture files, and {options.name} has none: give a folder of images, or data.jitter=none"
+            f"data.jitter resizes image files, and {options.name} has none: "
+            "name a folder of images, or set data.jitter=none"
         )
     if options.validation_images:
         dataset = data.split(dataset, options.validation_images)
     if options.train_images is not None:
         if options.train_images > len(dataset.train):
             raise ValueError(
-                f"data.train_images = {options.train_images:,}: {options.name} has {len(dataset.train):,} to train on"
+                f"data.train_images = {options.train_images:,}, but {options.name} has only "
+                f"{len(dataset.train):,} training images: set a smaller number"
             )
         dataset = replace(dataset, train=dataset.train.evenly_spaced(options.train_images))
     if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
         raise ValueError(
-            f'schedule.kind = "plateau" decides by validation images, and {options.name} has none: set data.validation_images'
+            f'schedule.kind = "plateau" needs validation images, and {options.name} has none: '
+            "set data.validation_images"
         )
     return dataset
 
 
 def _fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Preprocess:
-    shorter_px = (
-        None if options.jitter is None else data.scale_length(data.TEST_SHORTER_PX, dataset.size_px)
-    )
+    shorter_px = None
+    if options.jitter is not None:
+        shorter_px = data.scale_length(data.TEST_SHORTER_PX, dataset.size_px)
     return data.Preprocess.fit(
         dataset.train,
         mean=options.mean,
@@ -236,73 +366,37 @@ def _augment(options: recipes.Data, dataset: data.ImageData) -> data.Augment | d
     )
 
 
-def check_alike(prepared: Prepared) -> None:
-    """RunError, on all processes, where one of them would compute otherwise than process 0: other images, another processor."""
-    processes = prepared.processes
-    mine = {**prepared.numerics.to_dict(), "data": prepared.dataset.fingerprint}
-    first = processes.from_first(mine)
-
-    def check() -> None:
-        unlike = [f"{key} {mine[key]}, not {first[key]}" for key in mine if mine[key] != first[key]]
-        if unlike:
-            raise RunError(f"process {processes.rank} is unlike process 0: {'; '.join(unlike)}")
-
-    processes.together(check)
-
-
 def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.ImageData) -> recipes.Recipe:
+    """Set the numbers of classes and channels, which the data determine."""
     spec = {"num_classes": len(dataset.classes), "in_channels": dataset.channels}
-    given = {"num_classes": recipe.model.num_classes, "in_channels": recipe.model.in_channels}
-    for key, value in given.items():
-        if value not in (None, spec[key]):
+    for key, value in spec.items():
+        requested = getattr(recipe.model, key)
+        if requested not in (None, value):
             raise ValueError(
-                f"model.{key} = {value}, but {recipe.data.name} has {spec[key]}: leave it out"
+                f"model.{key} = {requested}, but {recipe.data.name} has {value}: remove the setting"
             )
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=spec)})
 
 
 def _check_shares(recipe: recipes.Recipe, dataset: data.ImageData, processes: Processes) -> None:
-    """Every process has its equal share of a batch, and of each set of images at least one."""
+    """Check that processes can share every batch equally and that every set has enough images."""
     train, count = recipe.train, processes.count
     if train.batch_size % (count * train.accumulate):
         parts = f", each in accumulate = {train.accumulate} parts" if train.accumulate > 1 else ""
         raise ValueError(
-            f"train.batch_size = {train.batch_size} cannot be shared equally by {count} processes{parts}"
+            f"train.batch_size = {train.batch_size} cannot be shared equally by {count} "
+            f"processes{parts}: set a multiple of {count * train.accumulate}"
         )
-    smallest = min(
-        len(images)
-        for images in (dataset.train, dataset.test, dataset.validation)
-        if images is not None
-    )
+    sets = [dataset.train, dataset.test]
+    if dataset.validation is not None:
+        sets.append(dataset.validation)
+    smallest = min(map(len, sets))
     if smallest < count:
         raise ValueError(
-            f"{count} processes cannot share the {smallest} images of a part of {recipe.data.name}: take fewer"
+            f"{count} processes cannot share the {smallest} images of a set of "
+            f"{recipe.data.name}: use fewer processes"
         )
     if train.sync_batch_norm and count == 1:
         warnings.warn(
-            "train.sync_batch_norm without effect, since there is one process", stacklevel=4
+            "train.sync_batch_norm has no effect, since there is only one process", stacklevel=4
         )
-
-
-def _check_milestones(recipe: recipes.Recipe, dataset: data.ImageData) -> None:
-    """ValueError unless they rise also where epochs stand beside steps; a warning of those that come too late for any effect."""
-    schedule, batch_size, num_images = recipe.schedule, recipe.train.batch_size, len(dataset.train)
-    if isinstance(schedule, recipes.Stepwise):
-        *steps, last = (
-            length.steps(num_images=num_images, batch_size=batch_size)
-            for length in (*schedule.milestones, schedule.duration)
-        )
-        if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-            given, found = (", ".join(map(str, each)) for each in (schedule.milestones, steps))
-            raise ValueError(
-                f"schedule.milestones = {given}: with {num_images:,} images in batches of {batch_size:,} those are steps {found}; "
-                "each must be later than the one before it"
-            )
-        late = [
-            str(milestone)
-            for milestone, step in zip(schedule.milestones, steps, strict=True)
-            if step >= last
-        ]
-        if late:
-            text = f"schedule.milestones: {', '.join(late)} without effect, since the training ends after {schedule.duration}"
-            warnings.warn(text, stacklevel=3)

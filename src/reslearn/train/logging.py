@@ -1,0 +1,245 @@
+"""The log of a run: metrics.jsonl, TensorBoard, bundles, checkpoints and the display.
+
+With many processes, only process 0 writes and prints.
+"""
+
+import math
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from reslearn import recipes
+from reslearn.evaluate import Metrics
+from reslearn.interop import to_bytes
+from reslearn.progress import ProgressDisplay
+from reslearn.runs import RunFolder, write_atomically
+from reslearn.train.loop import Log
+from reslearn.train.setup import RunSetup
+from reslearn.train.state import State, save_checkpoint
+from reslearn.train.step import NonFiniteLossError, Reading
+
+_SECONDS_PER_LINE = 10.0
+
+
+class RunLog(Log):
+    """Writes what happens during one run into its folder, and shows it. A context manager.
+
+    Args:
+        setup: The run.
+        folder: Its folder, which receives all files.
+        seconds: Training time before the run was resumed.
+        resumed_at_step: 0 for a new run.
+        tensorboard: Also write TensorBoard event files.
+    """
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        folder: RunFolder,
+        *,
+        seconds: float = 0.0,
+        resumed_at_step: int = 0,
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder = folder
+        self._setup = setup
+        self._is_writer = setup.processes.is_first
+        self._started_at = time.monotonic() - seconds
+        self._checkpoint_at = time.monotonic()
+        self._display = TrainingDisplay(
+            title=f"{setup.recipe.model.name} on {setup.dataset.name}",
+            num_steps=setup.num_steps,
+            images_per_step=setup.recipe.train.batch_size,
+            steps_per_epoch=setup.steps_per_epoch,
+            quiet=not self._is_writer,
+        )
+        self._events: Any = None
+        if tensorboard and self._is_writer:
+            self._events = _open_events(folder.path, resumed_at_step=resumed_at_step)
+
+    def __enter__(self) -> "RunLog":
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._events is not None:
+            self._events.close()
+        self._display.__exit__(kind, error, trace)
+
+    @property
+    def seconds(self) -> float:
+        """Training time, including the time before the run was resumed."""
+        return time.monotonic() - self._started_at
+
+    def say(self, text: str) -> None:
+        """Print one line about this run on the error stream."""
+        self._display.say(f"{self._setup.recipe.model.name}: {text}")
+
+    def reading(self, reading: Reading) -> None:
+        """Write a line of kind "train": means over the steps since the line before."""
+        values = {
+            "loss": reading.loss,
+            "top1_error_pct": reading.top1_error_pct,
+            "lr": reading.lr,
+        }
+        self._write("train", reading.step, values)
+        self._display.show(
+            step=reading.step, loss=reading.loss, top1_error_pct=reading.top1_error_pct
+        )
+
+    def evaluation(self, name: str, step: int, metrics: Metrics) -> None:
+        """Write a line of kind "validation" or "test".
+
+        Raises:
+            NonFiniteLossError: If the loss is NaN or infinite.
+        """
+        check_finite(name, step, metrics)
+        values = {"loss": metrics.loss, "top1_error_pct": metrics.top1_error_pct}
+        self._write(name, step, values)
+
+    def snapshot(self, state: State) -> None:
+        """Write the network of this step as a bundle below snapshots/."""
+        self.bundle(state.network, self.folder.snapshot_path(state.step), metrics={})
+
+    def bundle(self, network: nn.Module, path: Path, *, metrics: dict[str, Any]) -> None:
+        """Write `network`, its preprocessing and `metrics` to one file."""
+        if not self._is_writer:
+            return
+        recipe = self._setup.recipe
+        content = to_bytes(
+            network,
+            spec=recipe.model.model_dump(),
+            classes=self._setup.dataset.classes,
+            preprocess=self._setup.preprocess,
+            metrics=metrics,
+            recipe_hash=recipes.recipe_hash(recipe.to_dict()),
+        )
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda file: file.write(content))
+
+    def is_checkpoint_due(self, every_seconds: float) -> bool:
+        """Return whether the last checkpoint is at least `every_seconds` old."""
+        return time.monotonic() - self._checkpoint_at >= every_seconds
+
+    def checkpoint(self, state: State) -> None:
+        """Write everything that a resumed run needs. All processes must call this together."""
+        processes = self._setup.processes
+        save_checkpoint(self.folder, state, seconds=self.seconds, processes=processes)
+        self._checkpoint_at = time.monotonic()
+
+    def _write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        if not self._is_writer:
+            return
+        line = {
+            "kind": kind,
+            "step": step,
+            "epoch": round(step / self._setup.steps_per_epoch, 4),
+            "images": step * self._setup.recipe.train.batch_size,
+            "seconds": round(self.seconds, 3),
+            **values,
+        }
+        self.folder.append_metrics(line)
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+
+def check_finite(name: str, step: int, metrics: Metrics) -> None:
+    """Raise NonFiniteLossError if the loss on the set called `name` is NaN or infinite."""
+    if not math.isfinite(metrics.loss):
+        raise NonFiniteLossError(
+            f"the loss on the {name} images is {metrics.loss} after step {step}"
+        )
+
+
+def require_tensorboard() -> None:
+    """Raise ValueError if TensorBoard is not installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "--tensorboard needs an extra that is not installed: "
+            "run pip install 'reslearn[tensorboard]'"
+        ) from None
+
+
+def _open_events(folder: Path, *, resumed_at_step: int) -> Any:
+    """Open an event file, which lets TensorBoard forget what came after `resumed_at_step`."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    purge_step = resumed_at_step + 1 if resumed_at_step else None
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+class TrainingDisplay:
+    """Shows epoch, loss, error, speed and remaining time; a context manager.
+
+    On a terminal it is a bar, elsewhere one line per ten seconds. `quiet` shows nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        num_steps: int,
+        images_per_step: int,
+        steps_per_epoch: float,
+        quiet: bool = False,
+    ) -> None:
+        self._title, self._num_steps = title, num_steps
+        self._images_per_step, self._steps_per_epoch = images_per_step, steps_per_epoch
+        self._progress = ProgressDisplay(quiet=quiet)
+        self._bar = self._progress.add_bar(title, total=num_steps)
+        self._line_at = time.monotonic()
+        # (step, time) of readings. Compilation happens before the first, so speeds start there.
+        self._first: tuple[int, float] | None = None
+        self._last = (0, self._line_at)
+
+    def __enter__(self) -> "TrainingDisplay":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
+        """Show a reading: the loss and the error in percent after `step` steps."""
+        now, speed, time_left = time.monotonic(), "", ""
+        if self._first is None:
+            self._first = step, now
+        else:
+            last_step, last_at = self._last
+            images = (step - last_step) * self._images_per_step
+            speed = f"  {images / (now - last_at):,.0f} images/s"
+            first_step, first_at = self._first
+            seconds_left = (self._num_steps - step) * (now - first_at) / (step - first_step)
+            if step < self._num_steps:
+                time_left = f"  {timedelta(seconds=round(seconds_left))} left"
+        self._last = step, now
+        epoch = step / self._steps_per_epoch
+        state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %{speed}"
+        if self._progress.has_bars:
+            self._progress.update(self._bar, step, state)
+        elif now - self._line_at >= _SECONDS_PER_LINE or step == self._num_steps:
+            self._line_at = now
+            self._progress.print(
+                f"{self._title}  step {step}/{self._num_steps}  {state}{time_left}"
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line that stays above the bar."""
+        self._progress.print(text)
