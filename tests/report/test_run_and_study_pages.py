@@ -1,6 +1,7 @@
 """Pages of run folders: complete or not, one seed or several, one recipe or two."""
 
 import copy
+import itertools
 import json
 import math
 import random
@@ -9,7 +10,7 @@ import re
 import pytest
 
 from reslearn import recipes
-from reslearn.report import Figure, Panels, Table, render_html, run_page, study_page, write_page
+from reslearn.report import Figure, Table, render_html, run_page, study_page, write_page
 from reslearn.report.curves import curve, interval_note, seeds_series
 from reslearn.report.run import format_duration
 from reslearn.report.svg import is_single_run
@@ -78,10 +79,10 @@ def invented_result(error, noise):
 
 
 def items_of(page, kind):
-    items = []
-    for section in page.sections:
-        for item in section.items:
-            items += item.figures if isinstance(item, Panels) else [item]
+    """Return the elements of one kind; figures of panels and of the lead are included."""
+    if kind is Figure:
+        return page.figures()
+    items = itertools.chain.from_iterable(section.items for section in page.sections)
     return [item for item in items if isinstance(item, kind)]
 
 
@@ -136,7 +137,7 @@ def test_a_study_page_has_errors_verdicts_and_figures(study_folder, tmp_path_fac
     assert [row[0] for row in errors.rows] == ["plain8", "plain14", "resnet8", "resnet14"]
     for differences in (training, test):
         changes = [row[0] for row in differences.rows]
-        assert changes == ["plain8 -> resnet8", "plain14 -> resnet14"]
+        assert changes == ["plain8 → resnet8", "plain14 → resnet14"]
     assert training.rows[1][1] == pytest.approx(5.0 - 1.4 - 14, abs=0.5)
     assert {row[2] for row in errors.rows} == {3}
     heads = [head.name for head in errors.heads()]
@@ -163,7 +164,7 @@ def test_a_study_page_separates_two_recipes_and_names_incomplete_runs(study_fold
     make_run(study_folder / "unfinished", "plain8", 9, complete=False)
     page = study_page(collect(study_folder))
     errors, *differences, verdicts = items_of(page, Table)
-    assert differences[-1].rows[0][0] == "plain8: optimizer.lr: 0.05 -> 0.1"
+    assert differences[-1].rows[0][0] == "plain8: optimizer.lr: 0.05 → 0.1"
     names = [str(row[0]) for row in errors.rows]
     assert sum(name.startswith("plain8 ") for name in names) == 2
     assert ("plain", "no verdict") in [(row[0], row[1]) for row in verdicts.rows]
@@ -191,7 +192,7 @@ def test_validation_error_is_drawn_if_no_test_curve_was_recorded(tmp_path):
     for seed in (0, 1):
         make_run(tmp_path / f"{seed}", seed=seed, curve_of=("validation",))
     (figure,) = items_of(study_page(collect(tmp_path)), Figure)
-    assert figure.styles["line"] == "validation error, mean"
+    assert figure.styles["line"] == "validation, mean"
 
 
 def test_the_mean_is_computed_at_steps_that_all_seeds_have():

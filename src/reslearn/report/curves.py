@@ -123,10 +123,10 @@ def error_styles(num_seeds: int, evaluated: str = "test") -> dict[Style, str]:
     if num_seeds < 2:
         return {"dashed": "training error", "line": f"{evaluated} error"}
     return {
-        "dashed": "training error, mean",
-        "line": f"{evaluated} error, mean",
-        "thin-dashed": "training error, each seed",
-        "thin": f"{evaluated} error, each seed",
+        "dashed": "training, mean",
+        "line": f"{evaluated}, mean",
+        "thin-dashed": "training, each seed",
+        "thin": f"{evaluated}, each seed",
     }
 
 

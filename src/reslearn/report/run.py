@@ -56,14 +56,15 @@ def run_page(folder: RunFolder | Path | str) -> Page:
         result_section = Section("Result", _progress(records))
     sections = [
         result_section,
-        Section("Training", "", _figures(records)),
+        Section("Learning rate", "", _learning_rate_figure(records)),
         *analysis_sections(run),
         Section("Recipe", "", [_recipe(recipe)]),
         Section("How to repeat it", "", _repeat(environment, run.path)),
     ]
     sections = [section for section in sections if section.text or section.items]
     facts = _facts(result, environment, records)
-    return Page(f"{model} on {data}", _subtitle(recipe, result), sections, facts)
+    title, lead = f"{model} on {data}", _error_and_loss(records)
+    return Page(title, _subtitle(recipe, result), sections, facts, lead)
 
 
 def environment_facts(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -162,41 +163,43 @@ def _progress(records: list[dict[str, Any]]) -> str:
     return f"The run is not complete: its last recorded step is {records[-1]['step']:,}."
 
 
-def _figures(records: list[dict[str, Any]]) -> list[Item]:
-    figures: list[Item] = []
+def _error_and_loss(records: list[dict[str, Any]]) -> Panels | None:
     errors, losses = _error_curves(records, "top1_error_pct"), _error_curves(records, "loss")
-    if errors and losses:
-        error = Figure(
-            name="error",
-            title="Error",
-            caption="Dashed: running, augmented batches of training. Bold: complete image sets.",
-            x_label="iteration",
-            y_label="top-1 error (%)",
-            series=errors,
-        )
-        loss = Figure(
-            name="loss",
-            title="Loss",
-            caption="Cross-entropy, on a logarithmic axis.",
-            x_label="iteration",
-            y_label="cross-entropy",
-            series=losses,
-            y_log=True,
-        )
-        figures.append(Panels([error, loss]))
+    if not (errors and losses):
+        return None
+    error = Figure(
+        name="error",
+        title="Error",
+        caption="Dashed: running, augmented batches of training. Bold: complete image sets.",
+        x_label="iteration",
+        y_label="top-1 error (%)",
+        series=errors,
+    )
+    loss = Figure(
+        name="loss",
+        title="Loss",
+        caption="Cross-entropy, on a logarithmic axis.",
+        x_label="iteration",
+        y_label="cross-entropy",
+        series=losses,
+        y_log=True,
+    )
+    return Panels([error, loss])
+
+
+def _learning_rate_figure(records: list[dict[str, Any]]) -> list[Item]:
     learning_rate = _series("learning rate", records, "train", "lr")
-    if learning_rate is not None and len(set(learning_rate.y)) > 1:
-        figures.append(
-            Figure(
-                name="learning-rate",
-                title="Learning rate",
-                caption="Learning rate of each recorded step.",
-                x_label="iteration",
-                y_label="learning rate",
-                series=[learning_rate],
-            )
-        )
-    return figures
+    if learning_rate is None or len(set(learning_rate.y)) < 2:
+        return []
+    figure = Figure(
+        name="learning-rate",
+        title="Learning rate",
+        caption="Learning rate of each recorded step.",
+        x_label="iteration",
+        y_label="learning rate",
+        series=[learning_rate],
+    )
+    return [figure]
 
 
 def _error_curves(records: list[dict[str, Any]], key: str) -> list[Series]:

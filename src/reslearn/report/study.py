@@ -92,17 +92,23 @@ def study_page(
     )
     names = names_of(configurations.groups)
     errors = _error_table(configurations, names, rows, training)
+    notes = [_with_arrow(note) for note in configurations.notes]
     sections = [
-        Section("Results", "", [errors, *configurations.notes]),
+        Section("Results", "", [errors, *notes]),
         Section("Differences", "", _difference_tables(rows, training)),
         Section("Does training error degrade with depth?", "", _verdicts(rows, margin_pct)),
-        Section("Error against depth", "", _depth_figure(configurations, rows, training)),
         Section("Training", "", _curve_figures(configurations, names, rows)),
         Section("Responses of layers", "", _responses(configurations, names, rows)),
         Section("How to repeat it", "", _repeat(rows)),
     ]
     sections = [section for section in sections if section.items]
-    return Page(title, subtitle or _subtitle(configurations), sections, _facts(collection))
+    return Page(
+        title,
+        subtitle or _subtitle(configurations),
+        sections,
+        _facts(collection),
+        lead=_depth_figure(configurations, rows, training),
+    )
 
 
 def _subtitle(configurations: StudyTable) -> str:
@@ -193,7 +199,9 @@ def _difference_tables(rows: Sequence[Row], training: str) -> list[Item]:
         for item in differences(rows, field=field):
             comparison = item.comparison
             interval = _interval_cell(comparison.interval, signed=True)
-            body.append((item.what, comparison.difference, interval, item.p, comparison.n_a))
+            body.append(
+                (_with_arrow(item.what), comparison.difference, interval, item.p, comparison.n_a)
+            )
         if body:
             caption = (
                 f"{name} error in percentage points, paired by seed. p is corrected for all rows "
@@ -201,6 +209,11 @@ def _difference_tables(rows: Sequence[Row], training: str) -> list[Item]:
             )
             tables.append(Table(caption, columns, body))
     return tables
+
+
+def _with_arrow(change: str) -> str:
+    """Replace "->" by an arrow, because a browser would break the line between - and >."""
+    return change.replace("->", "\N{RIGHTWARDS ARROW}")
 
 
 def _verdicts(rows: Sequence[Row], margin_pct: float) -> list[Item]:
@@ -214,15 +227,16 @@ def _verdicts(rows: Sequence[Row], margin_pct: float) -> list[Item]:
         return []
     caption = (
         "Yes, no or undecided, by a rule that was fixed before the data were seen. "
-        f"Margin: {margin_pct:g} percentage points of training error."
+        f"Margin, in percentage points of training error: {margin_pct:g}."
     )
     return [Table(caption, ["networks", "answer", "reason"], body)]
 
 
-def _depth_figure(configurations: StudyTable, rows: Sequence[Row], training: str) -> list[Item]:
+def _depth_figure(configurations: StudyTable, rows: Sequence[Row], training: str) -> Figure | None:
+    """Return error against depth; None if all networks have one depth."""
     groups = [group for group in configurations.groups if group.kind is not None]
     if len({group.depth for group in groups}) < 2:
-        return []
+        return None
     one_recipe = max(Counter((group.kind, group.depth) for group in groups).values()) == 1
     families: dict[str, list[RunGroup]] = {}
     for group in groups:
@@ -246,7 +260,7 @@ def _depth_figure(configurations: StudyTable, rows: Sequence[Row], training: str
                 include_partial=True,
             )
     num_seeds = [len(group.seeds) for group in groups]
-    figure = Figure(
+    return Figure(
         name="error-against-depth",
         title="Error against depth",
         caption="Training error is on clean images." + interval_note(*num_seeds),
@@ -255,7 +269,6 @@ def _depth_figure(configurations: StudyTable, rows: Sequence[Row], training: str
         series=series,
         styles=error_styles(max(num_seeds)),
     )
-    return [figure]
 
 
 def _curve_figures(configurations: StudyTable, names: Names, rows: Sequence[Row]) -> list[Item]:
