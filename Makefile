@@ -1,21 +1,22 @@
-# Everything a newcomer types. Each target makes .venv when it is absent, and again what changed in pyproject.toml or
-# constraints.txt asks for. No Python but the standard library is needed beforehand.
+# Everything a newcomer types. Each target creates .venv if it is missing, and updates it after a
+# change of pyproject.toml or constraints.txt. Python 3.11 or later is all that must be installed.
 #
 #   make demo         the paper's claims on real images, minutes on a CPU (core dependencies only)
 #   make test         lint, types, architecture and the tests
-#   make check        lint, types and architecture only: seconds
+#   make check        lint, types and architecture only: under a minute
 #   make docs         the documentation site, into build/site (installs MkDocs into .venv)
-#   make venv         everything, all extras
-#   make peers        torchvision and timm beside it, for tests that compare with them (.venv-peers; never needed to use reslearn)
+#   make venv         .venv with all extras
+#   make peers        torchvision and timm in .venv-peers, for tests that compare with them
 #
-# PYTHON chooses the interpreter (3.11 or later), TORCH_INDEX a further index that torch may come from, for example
-#   make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu      (or .../cu130; in an existing .venv: make clean first)
+# PYTHON chooses the interpreter. TORCH_INDEX adds an index for torch, for example
+#   make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# (or .../cu130; in an existing .venv run `make clean` first).
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 
 BIN := .venv/bin
-# A build from TORCH_INDEX carries a local version (2.13.0+cu130), which pip prefers to the plain 2.13.0.
+# A build from TORCH_INDEX has a local version (2.13.0+cu130), which pip prefers to 2.13.0.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -28,7 +29,7 @@ help:
 demo: .venv/core.stamp
 	$(BIN)/reslearn demo
 
-# Files side by side, each in order: their fixtures are made once a file.
+# Test files run in parallel. Within a file tests run in order, so its fixtures are made once.
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -47,7 +48,7 @@ docs: .venv/docs.stamp
 
 venv: .venv/full.stamp
 
-# Without their dependencies: torch is that of .venv, which tests put before it on the path (tests/interop/peers.py).
+# Without dependencies: tests use the torch of .venv (tests/interop/peers.py).
 peers: .venv-peers/full.stamp
 
 .venv-peers/full.stamp:
@@ -59,7 +60,7 @@ peers: .venv-peers/full.stamp
 clean:
 	rm -rf .venv .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# A stamp of its own, because a venv that broke off half-way has a python but no pip.
+# A separate stamp: an interrupted venv has a python but no pip.
 .venv/created.stamp:
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
