@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+MODULES = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
 PAGES = sorted(DOCS.glob("*.md"))
 ROOT_PAGES = sorted(ROOT.glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -58,6 +59,7 @@ def test_reference_names_exist_and_are_documented() -> None:
     assert len(names) > 20
     for name in names:
         module, _, attribute = name.rpartition(".")
+        assert f"{name.replace('.', '/')}.py" not in MODULES, f"{name} is a module: name the object"
         value = getattr(importlib.import_module(module), attribute)
         assert value.__doc__, name
 
