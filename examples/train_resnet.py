@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 import reslearn
 from reslearn.data import Augment, Preprocess, eval_batches, load, train_batches
 from reslearn.evaluate import evaluate
+from reslearn.train import LearningRate
 
 STEPS = 200
 
@@ -23,15 +24,13 @@ batches = train_batches(
 torch.manual_seed(0)
 network = reslearn.create_model("resnet8", num_classes=10, in_channels=1)
 optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-reslearn.fit(
-    network,
-    batches,
-    cross_entropy,
-    optimizer,
-    steps=STEPS,
-    factor=lambda step: 1.0 if step < 0.8 * STEPS else 0.1,  # divide the learning rate by 10
-    on_reading=lambda reading: print(f"step {reading.step:4d}  loss {reading.loss:.3f}"),
+# Divide the learning rate by 10 after 80 % of the steps.
+schedule = LearningRate(lambda step: 1.0 if step < 0.8 * STEPS else 0.1)
+readings = reslearn.fit(
+    network, batches, cross_entropy, optimizer, steps=STEPS, learning_rate=schedule
 )
+for reading in readings:
+    print(f"step {reading.step:4d}  loss {reading.loss:.3f}")
 
 network.eval()
 metrics = evaluate(network, eval_batches(digits.test, preprocess))
