@@ -1,4 +1,4 @@
-"""What holds for every command: help without heavy imports, one line and a status for what goes wrong, examples that parse."""
+"""Every command: fast help in panels and whole sentences, one-line errors, examples that parse."""
 
 import os
 import re
@@ -8,40 +8,44 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import typer.main
 
 import reslearn
 from reslearn.cli import app, commands, main
+from reslearn.cli.help import summary
 
 HEAVY = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "rich", "jinja2", "PIL"}
 GROUP = typer.main.get_command(app)
 
 
-def leaf_commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Every command that can be run, groups such as `bench train` opened."""
-    commands = getattr(group, "commands", None)
-    if commands is None:
-        return [path]
-    return [
-        leaf for name, command in commands.items() for leaf in leaf_commands(command, (*path, name))
-    ]
+def all_commands(group: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return every command and group below `group`, by its words on the command line."""
+    commands = {}
+    for name, command in group.commands.items():
+        commands[(*path, name)] = command
+        if hasattr(command, "commands"):
+            commands.update(all_commands(command, (*path, name)))
+    return commands
 
 
-COMMANDS = leaf_commands(GROUP)
+COMMANDS_AND_GROUPS = all_commands(GROUP)
+COMMANDS = [
+    words for words, command in COMMANDS_AND_GROUPS.items() if not hasattr(command, "commands")
+]
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process: exit status, standard output, standard error."""
+    """Run the command line in this process; returns status, standard output, standard error."""
 
     def run_in_process(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
-        monkeypatch.setattr(
-            "warnings.showwarning", commands._show_warning
-        )  # put back afterwards, though main sets it
+        # `main` sets this too; set through monkeypatch, it is restored after the test.
+        monkeypatch.setattr("warnings.showwarning", commands._show_warning)
         with pytest.raises(SystemExit) as stopped:
             main()
         output = capsys.readouterr()
@@ -52,13 +56,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Make `reslearn list` raise."""
+    """Make `reslearn list` raise an error."""
 
     def fail_with(error: BaseException) -> None:
-        def raise_it(kind: object) -> None:
+        def fail(kind: object) -> None:
             raise error
 
-        monkeypatch.setattr("reslearn.cli.list._described", raise_it)
+        monkeypatch.setattr("reslearn.cli.list._described", fail)
 
     return fail_with
 
@@ -73,8 +77,8 @@ def in_new_process(*arguments: str, code: str | None = None) -> subprocess.Compl
     [(), ("--help",), ("--version",), *((*command, "--help") for command in COMMANDS)],
     ids=" ".join,
 )
-def test_help_and_version_bring_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    # typer itself reads the values of arguments with pydantic; the help of `reslearn` alone has none to read.
+def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    # typer reads the values of arguments with pydantic; `reslearn --help` has no values to read.
     heavy = HEAVY | {"pydantic"} if arguments in {("--help",), ("--version",)} else HEAVY
     code = f"""
 import sys
@@ -86,9 +90,9 @@ except SystemExit as stopped:
 print(sorted(set(sys.modules) & {heavy!r}), file=sys.stderr)
 sys.exit(status)
 """
-    done = in_new_process(*arguments, code=code)
-    assert (done.returncode, done.stderr) == (0, "[]\n")
-    assert done.stdout
+    process = in_new_process(*arguments, code=code)
+    assert (process.returncode, process.stderr) == (0, "[]\n")
+    assert process.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -98,7 +102,7 @@ def test_every_command_has_help_and_examples_that_parse(command: tuple[str, ...]
     examples = re.findall(
         r"^ +(reslearn .*)$", output.partition("Examples:")[2], flags=re.MULTILINE
     )
-    assert examples, f"reslearn {' '.join(command)} --help ends without an example"
+    assert examples, f"reslearn {' '.join(command)} --help has no example"
     for example in examples:
         words = shlex.split(example)[1:]
         assert tuple(words[: len(command)]) == command, (
@@ -108,15 +112,70 @@ def test_every_command_has_help_and_examples_that_parse(command: tuple[str, ...]
         for name in command[:-1]:
             context = group.make_context(name, [], parent=context, resilient_parsing=True)
             group = group.commands[name]
-        leaf = group.commands[command[-1]]
-        leaf.make_context(
-            command[-1], words[len(command) :]
-        )  # raises for an unknown option or a wrong value
+        # Raises for an unknown option or a wrong value.
+        group.commands[command[-1]].make_context(command[-1], words[len(command) :])
+
+
+# Help texts that are still to be written as sentences.
+PENDING = {"report", "demo", "study", "analyze", "inspect", "export", "paper", "bench", "diagnose"}
+
+
+@pytest.mark.parametrize("words", COMMANDS_AND_GROUPS, ids=" ".join)
+def test_a_summary_is_one_short_sentence_and_never_cut(words: tuple[str, ...], run: Run) -> None:
+    text = summary(COMMANDS_AND_GROUPS[words])
+    _, listing, _ = run(*words[:-1], "--help")
+    assert text in " ".join(listing.split())
+    if words[0] not in PENDING:
+        assert len(text) <= 75
+        assert re.fullmatch(r"[A-Z][^.]*(\.\w[^.]*)*[^.]\.", text), text
+
+
+@pytest.mark.parametrize("words", COMMANDS_AND_GROUPS, ids=" ".join)
+def test_the_help_of_an_option_is_sentences(words: tuple[str, ...]) -> None:
+    if words[0] in PENDING:
+        return
+    for parameter in COMMANDS_AND_GROUPS[words].params:
+        # A bracket would be markup for rich.
+        assert re.fullmatch(r"[A-Z][^\[]*[^.]\.", parameter.help), (
+            f"{parameter.name}: {parameter.help}"
+        )
+
+
+ROOT_PANELS = [
+    "Options",
+    "Train and evaluate",
+    "Compare and reproduce",
+    "Diagnose and analyze",
+    "Networks and weights",
+    "Benchmarks",
+]
+TRAIN_PANELS = ["Arguments", "Recipe", "Data", "Run folder", "Machine", "Output"]
+
+
+def test_commands_and_options_are_listed_in_panels(run: Run) -> None:
+    for arguments, titles in ((("--help",), ROOT_PANELS), (("train", "--help"), TRAIN_PANELS)):
+        _, output, _ = run(*arguments)
+        sections = re.findall(r"^(\w[\w ]*):\n", output, flags=re.MULTILINE)
+        assert sections == titles
+
+
+def test_a_terminal_gets_boxes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    for arguments, titles, first_row in (
+        (("--help",), ROOT_PANELS, r"│ train +Train one network and write a run folder\."),
+        (("train", "--help"), TRAIN_PANELS, r"│ --model +<str> +Train this network, a name"),
+    ):
+        status, output, _ = run(*arguments)
+        assert status == 0
+        output = re.sub(r"\x1b\[[\d;]*m", "", output)  # colors
+        assert re.findall(r"╭─ (\w[\w ]*) ─", output) == titles
+        assert re.search(first_row, output)
 
 
 def test_python_m_and_version() -> None:
-    done = in_new_process("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (
+    process = in_new_process("--version")
+    assert (process.returncode, process.stdout, process.stderr) == (
         0,
         f"reslearn {reslearn.__version__}\n",
         "",
@@ -124,13 +183,13 @@ def test_python_m_and_version() -> None:
 
 
 def test_without_arguments_the_help_is_shown(run: Run) -> None:
-    bare, helped = run(), run("--help")
-    assert bare == helped
-    assert "Commands:" in bare[1]
+    without_arguments = run()
+    assert without_arguments == run("--help")
+    assert "Train and evaluate:" in without_arguments[1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "words"),
     [
         (["no-such-command"], ["no-such-command", "reslearn --help"]),
         (["list", "nothing"], ["nothing", "models", "recipes", "data"]),
@@ -149,13 +208,13 @@ def test_without_arguments_the_help_is_shown(run: Run) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_wrong_use_gets_one_line_and_status_2(
-    arguments: list[str], tells: list[str], run: Run
+    arguments: list[str], words: list[str], run: Run
 ) -> None:
     status, output, errors = run(*arguments)
     assert (status, output) == (2, "")
     assert errors.startswith("reslearn: ")
     assert errors.count("\n") == 1
-    assert [word for word in tells if word not in errors] == []
+    assert [word for word in words if word not in errors] == []
 
 
 @pytest.mark.parametrize(
@@ -179,9 +238,7 @@ def test_bad_input_gets_one_line_and_status_2(
     assert run("list", "models") == (2, "", line)
 
 
-def test_a_fault_of_ours_shows_its_traceback(
-    run: Run, failing: Callable[[BaseException], None]
-) -> None:
+def test_a_bug_shows_its_traceback(run: Run, failing: Callable[[BaseException], None]) -> None:
     failing(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         run("list", "models")
@@ -201,11 +258,11 @@ def test_interrupt_is_status_130(run: Run, failing: Callable[[BaseException], No
     assert run("list", "models")[0] == 128 + signal.SIGINT
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_closed_pipe_is_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as closed:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "reslearn", "list", "recipes"],
             stdout=closed,
             stderr=subprocess.PIPE,
@@ -213,10 +270,10 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
             timeout=60,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (process.returncode, process.stderr) == (1, "")
 
 
-def test_a_warning_of_ours_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def warn(kind: object) -> dict[str, str]:
         warnings.warn("without\n  effect", stacklevel=2)
         return {"resnet20": ""}

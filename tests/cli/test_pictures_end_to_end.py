@@ -106,7 +106,7 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
         ((out, "--protocol", "five-crop"), "'single', 'ten-crop', 'multi-scale'"),
         (
             (out, tmp_path / "nothing", pictures),
-            f"{tmp_path / 'nothing'} is no run folder or bundle; the data",
+            f"{tmp_path / 'nothing'} is not a run folder or bundle; the data",
         ),
         ((out / "model.safetensors",), "is a bundle: name the data too"),
         ((out, "--images", "validation"), "brings no validation images"),

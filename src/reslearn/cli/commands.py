@@ -1,8 +1,10 @@
-"""Puts the commands together, and turns what goes wrong into one line and an exit status.
+"""Put the commands together, and turn errors into one line and an exit status.
 
-A command is a function in `reslearn/cli/<command>.py` with an `EXAMPLES` beside it, and one line in this file. Command files import
-other rooms inside functions only, so that `reslearn --help` needs neither torch nor numpy (tests/cli/test_commands.py).
-Exit status: 0 done, 1 a result that is a "no", 2 wrong use or bad input, 130 interrupted.
+A command is a function in `reslearn/cli/<command>.py`, with `EXAMPLES` beside it and one line in
+this file. Command files import other rooms inside functions only, so `reslearn --help` needs neither
+torch nor numpy (tests/cli/test_commands.py).
+
+Exit status: 0 success, 1 a negative result, 2 wrong use or bad input, 130 interrupted.
 """
 
 import os
@@ -13,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-# What typer raises about arguments; not among the names that `typer` itself exports.
+# The errors that typer raises about arguments. `typer` itself does not export their base class.
 from typer.exceptions import TyperException
 
 import reslearn
@@ -32,10 +34,12 @@ from reslearn.cli import (
     train,
 )
 from reslearn.cli import list as list_
+from reslearn.cli.help import CommandWithPanels, GroupWithPanels, unwrap
 
-# Plain help: rendering it with rich takes as long again as all the rest (0.24 s against 0.12 s).
+# Plain markup: `reslearn.cli.help` decides when rich draws the help.
 app = typer.Typer(
     name="reslearn",
+    cls=GroupWithPanels,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -44,55 +48,81 @@ app = typer.Typer(
 
 
 def examples_epilog(examples: tuple[str, ...]) -> str:
-    """The end of a command's --help. The backspace is the mark that keeps the lines from being joined."""
-    return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples)))
+    """Return the end of a --help text. The backspace keeps its lines from being joined."""
+    lines = ["\b", "Examples:"]
+    lines += [f"  {example}" for example in examples]
+    return "\n".join(lines)
 
 
 def add(
-    name: str, function: Callable[..., None], examples: tuple[str, ...], *, to: typer.Typer = app
+    name: str,
+    function: Callable[..., None],
+    examples: tuple[str, ...],
+    *,
+    to: typer.Typer = app,
+    panel: str | None = None,
 ) -> None:
-    """Make `function` the command `reslearn NAME`, or one of a group; its docstring is the help."""
-    to.command(name, epilog=examples_epilog(examples))(function)
+    """Register `function` as the command `reslearn NAME`, or as a command of a group.
+
+    Its docstring is the help text. `panel` is the title under which --help lists it.
+    """
+    register = to.command(
+        name,
+        cls=CommandWithPanels,
+        help=unwrap(function.__doc__ or ""),
+        epilog=examples_epilog(examples),
+        rich_help_panel=panel,
+    )
+    register(function)
 
 
-def group(name: str, about: str, *examples: str) -> typer.Typer:
-    """A group of commands, `reslearn NAME COMMAND`."""
-    made = typer.Typer(
+def add_group(name: str, summary: str, *examples: str, panel: str) -> typer.Typer:
+    """Register a group of commands, `reslearn NAME COMMAND`, and return it."""
+    group = typer.Typer(
+        cls=GroupWithPanels,
         rich_markup_mode=None,
-        help=about,
+        help=summary,
         epilog=examples_epilog(tuple(f"reslearn {example}" for example in examples)),
     )
-    app.add_typer(made, name=name)
-    return made
+    app.add_typer(group, name=name, rich_help_panel=panel)
+    return group
 
 
-add("demo", demo.demo, demo.EXAMPLES)
-add("export", export.export, export.EXAMPLES)
-add("inspect", inspect.inspect, inspect.EXAMPLES)
-add("list", list_.list_names, list_.EXAMPLES)
-add("train", train.train, train.EXAMPLES)
-add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
-add("study", study.study, study.EXAMPLES)
-add("report", report.report, report.EXAMPLES)
-add("analyze", analyze.analyze, analyze.EXAMPLES)
-add("diagnose", diagnose.diagnose, diagnose.EXAMPLES)
+TRAIN = "Train and evaluate"
+add("train", train.train, train.EXAMPLES, panel=TRAIN)
+add("evaluate", evaluate.evaluate, evaluate.EXAMPLES, panel=TRAIN)
+add("report", report.report, report.EXAMPLES, panel=TRAIN)
 
-paper_group = group(
+COMPARE = "Compare and reproduce"
+add("demo", demo.demo, demo.EXAMPLES, panel=COMPARE)
+add("study", study.study, study.EXAMPLES, panel=COMPARE)
+paper_group = add_group(
     "paper",
-    "The paper as an executable: its claims, tables and figures, with verdicts.",
+    "Reproduce the claims, tables and figures of the paper, with verdicts.",
     "paper list",
     "paper table1",
+    panel=COMPARE,
 )
 add("list", paper.list_paper, paper.LIST_EXAMPLES, to=paper_group)
 add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
 for exhibit in exhibits.EXHIBITS:
     add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)
 
-bench_group = group(
+DIAGNOSE = "Diagnose and analyze"
+add("diagnose", diagnose.diagnose, diagnose.EXAMPLES, panel=DIAGNOSE)
+add("analyze", analyze.analyze, analyze.EXAMPLES, panel=DIAGNOSE)
+
+NETWORKS = "Networks and weights"
+add("list", list_.list_names, list_.EXAMPLES, panel=NETWORKS)
+add("inspect", inspect.inspect, inspect.EXAMPLES, panel=NETWORKS)
+add("export", export.export, export.EXAMPLES, panel=NETWORKS)
+
+bench_group = add_group(
     "bench",
-    "Measure how fast training, loading and studies are, and how often a diagnosis errs.",
+    "Measure the speed of training and the errors of diagnosis.",
     "bench train",
     "bench study",
+    panel="Benchmarks",
 )
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
 add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
@@ -100,8 +130,8 @@ add("study", bench.study, bench.STUDY_EXAMPLES, to=bench_group)
 add("diagnose", bench.diagnose, bench.DIAGNOSE_EXAMPLES, to=bench_group)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"reslearn {reslearn.__version__}")
         raise typer.Exit
 
@@ -125,10 +155,11 @@ def root(
 
 
 def main() -> NoReturn:
-    """Run the command line in `sys.argv` and leave the process with its exit status.
+    """Run the command line in `sys.argv` and exit with its status.
 
-    ValueError (ours for whatever a user can get wrong) and OSError (a missing file, a full disk) become one line on stderr and
-    status 2; RESLEARN_DEBUG=1 shows the traceback instead. Anything else is a bug of ours and shows its traceback.
+    ValueError (raised for every user error) and OSError (a missing file, a full disk) become one
+    line on stderr and status 2. RESLEARN_DEBUG=1 shows the traceback instead. Any other error is a
+    bug and shows its traceback.
     """
     warnings.showwarning = _show_warning
     try:
@@ -137,7 +168,8 @@ def main() -> NoReturn:
     except TyperException as error:
         _stop(_usage_error(error), status=error.exit_code)
     except BrokenPipeError:
-        # The reader went away (`reslearn list models | head -1`). Nothing may be flushed into the pipe any more, not even at exit.
+        # The reader is gone (`reslearn list models | head -1`). Nothing may be flushed into the
+        # pipe any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:
@@ -150,27 +182,26 @@ def main() -> NoReturn:
 
 
 def _one_line(error: Exception) -> str:
-    """What went wrong. An OSError is told without its number but with the file it is about."""
+    """Return the message of an error. An OSError loses its number and keeps its file."""
     if isinstance(error, OSError) and error.strerror:
-        text = ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
+        parts = [error.strerror, error.filename]
+        text = ": ".join(str(part) for part in parts if part is not None)
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())
 
 
 def _usage_error(error: TyperException) -> str:
-    """A wrong option or argument: the message, the value where the message lacks it, and where the help is."""
-    line = " ".join(
-        error.format_message().replace("Value error, ", "").split()
-    )  # pydantic's words for a value that typer refuses
-    details: list[dict[str, Any]] = getattr(
-        error.__cause__, "errors", list
-    )()  # of pydantic, with which typer reads values
-    given = ", ".join(repr(detail["input"]) for detail in details)
-    if given and given not in line:
-        line = f"{line}, not {given}"
+    """Describe a wrong option or argument: the message, its value, and where to find the help."""
+    # typer reads values with pydantic, which begins its messages with these words.
+    message = error.format_message().replace("Value error, ", "")
+    line = " ".join(message.split())
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    values = ", ".join(repr(detail["input"]) for detail in details)
+    if values and values not in line:
+        line = f"{line}, not {values}"
     context: Any = getattr(error, "ctx", None)
-    return f"{line} (see {context.command_path} --help)" if context is not None else line
+    return line if context is None else f"{line} (see {context.command_path} --help)"
 
 
 def _stop(message: str, *, status: int) -> NoReturn:
@@ -186,5 +217,5 @@ def _show_warning(
     file: object = None,
     line: object = None,
 ) -> None:
-    """A warning of ours is for the user (a setting without effect); the source line that Python adds tells them nothing."""
+    """Print a warning for the user without the source line that Python adds."""
     print(f"reslearn: warning: {' '.join(str(message).split())}", file=sys.stderr)

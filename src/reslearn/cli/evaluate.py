@@ -1,10 +1,17 @@
-"""`reslearn evaluate`: trained networks measured again, one or an ensemble, by the paper's protocols (Sec. 4.1, Tables 3 to 5)."""
+"""`reslearn evaluate`: measure trained networks by the paper's protocols (Sec. 4.1, Tables 3 to 5)."""
+
+from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from reslearn.cli.options import MACHINE, DataDirOption, DeviceOption, JsonOption
+
+if TYPE_CHECKING:
+    from reslearn.evaluate import Metrics
 
 EXAMPLES = (
     "reslearn evaluate runs/digits",
@@ -12,8 +19,10 @@ EXAMPLES = (
     "reslearn evaluate runs/one runs/two photos --protocol ten-crop",
 )
 
+_PROTOCOL = "Protocol"
 
-class Views(StrEnum):
+
+class EvaluationProtocol(StrEnum):
     """The views of an image whose scores are averaged."""
 
     single = "single"
@@ -24,48 +33,46 @@ class Views(StrEnum):
 def evaluate(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Run folders or bundles, then the data; default: the data of the run."),
+        typer.Argument(help="Run folders or bundles, then the data. Default: the run's data."),
     ],
-    images: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    images: Annotated[
+        str,
+        typer.Option(rich_help_panel=_PROTOCOL, help="Use train, validation or test images."),
+    ] = "test",
     protocol: Annotated[
-        Views, typer.Option(help="Views of each image: one, ten crops, or whole at five scales.")
-    ] = Views.single,
+        EvaluationProtocol,
+        typer.Option(
+            rich_help_panel=_PROTOCOL,
+            help="Average one view of each image, ten crops, or the whole image at five scales.",
+        ),
+    ] = EvaluationProtocol.single,
     precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16; default: the run's, fp32 for a bundle.")
+        str | None,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            help="Compute in fp32 or bf16. Default: as in the run, fp32 for a bundle.",
+        ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    device: DeviceOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure loss and error of a trained network on clean images.
+    """Measure loss and error of trained networks on clean images.
 
-    Of several networks, and of several views, the softmax scores are averaged. Lengths are the paper's for crops of 224 pixels and in
-    proportion for others: ten-crop takes four corners and the center at a shorter side of 256, and their mirror images; multi-scale
-    shows whole pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a folder of images. Intervals
-    in brackets hold 95 % and are over images: what another sample of as many would give, not what another seed of training would.
+    With several networks or views, their softmax scores are averaged.
+
+    Lengths are the paper's for crops of 224 pixels and scale in proportion. Ten-crop cuts the four
+    corners and the center at a shorter side of 256, and mirrors them. Multi-scale shows whole
+    pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a
+    folder of images.
+
+    The 95 % intervals are over images: they describe other samples of images, not other seeds.
     """
-    import json
-    from dataclasses import asdict
+    from reslearn.train import Machine, evaluate_bundle
 
-    from reslearn.train import Machine, evaluate_bundle, is_source
-
-    members, data = [Path(sources[0])], None
-    for place, text in enumerate(sources[1:], 1):
-        if is_source(text):
-            members.append(Path(text))
-        elif place == len(sources) - 1:
-            data = text
-        else:
-            raise ValueError(
-                f"{text} is no run folder or bundle; the data (one name or folder) come last"
-            )
+    networks, data = _split_sources(sources)
     metrics = evaluate_bundle(
-        members,
+        networks,
         data,
         Machine(device=device, data_dir=data_dir),
         images=images,
@@ -73,33 +80,45 @@ def evaluate(
         precision=precision,
     )
     if as_json:
-        errors = {"top1": metrics.top1_error_pct, "top5": metrics.top5_error_pct}
-        intervals = {
-            f"{k}_error_interval_pct": None if e is None else _interval_pct(e, metrics.num_images)
-            for k, e in errors.items()
-        }
-        told = {
-            **asdict(metrics),
-            **intervals,
-            "protocol": protocol.value,
-            "networks": len(members),
-        }
-        typer.echo(json.dumps(told))
+        _print_json(metrics, protocol, len(networks))
         return
-    top5 = (
-        ""
-        if metrics.top5_error_pct is None
-        else f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"
-    )
-    by = (
-        ""
-        if protocol == Views.single and len(members) == 1
-        else f" ({protocol.value}, {len(members)} network{'s'[: len(members) > 1]})"
-    )
-    top1 = _with_interval(metrics.top1_error_pct, metrics.num_images)
-    typer.echo(
-        f"{images} error {top1}{top5}, loss {metrics.loss:.4f} on {metrics.num_images} images{by}"
-    )
+    errors = f"{images} error {_with_interval(metrics.top1_error_pct, metrics.num_images)}"
+    if metrics.top5_error_pct is not None:
+        errors += f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"
+    line = f"{errors}, loss {metrics.loss:.4f} on {metrics.num_images} images"
+    if protocol != EvaluationProtocol.single or len(networks) > 1:
+        plural = "s" if len(networks) > 1 else ""
+        line += f" ({protocol.value}, {len(networks)} network{plural})"
+    typer.echo(line)
+
+
+def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
+    """Separate run folders and bundles from the data, which may follow them."""
+    from reslearn.train import is_source
+
+    first, *others = sources
+    networks = [Path(first)]
+    for number, text in enumerate(others, 1):
+        if is_source(text):
+            networks.append(Path(text))
+        elif number == len(others):
+            return networks, text
+        else:
+            raise ValueError(
+                f"{text} is not a run folder or bundle; the data (one name or folder) come last"
+            )
+    return networks, None
+
+
+def _print_json(metrics: Metrics, protocol: EvaluationProtocol, num_networks: int) -> None:
+    import json
+    from dataclasses import asdict
+
+    record = asdict(metrics)
+    for name, error_pct in (("top1", metrics.top1_error_pct), ("top5", metrics.top5_error_pct)):
+        interval = None if error_pct is None else _interval_pct(error_pct, metrics.num_images)
+        record[f"{name}_error_interval_pct"] = interval
+    typer.echo(json.dumps({**record, "protocol": protocol.value, "networks": num_networks}))
 
 
 def _interval_pct(error_pct: float, num_images: int) -> tuple[float, float]:

@@ -1,9 +1,9 @@
-"""`reslearn list`: what there is to train, to train it by and to train it on. The name is the first word of a line, for pipes."""
+"""`reslearn list`: names to train, to train by and to train on. Each line begins with a name."""
 
+import re
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import takewhile
-from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ EXAMPLES = ("reslearn list models", "reslearn list models 'resnet*'", "reslearn 
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """What `reslearn list` can list."""
 
     models = "models"
     recipes = "recipes"
@@ -20,23 +20,25 @@ class Kind(StrEnum):
 
 
 def list_names(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    pattern: Annotated[str, typer.Argument(help="Only names that match this shell pattern.")] = "*",
+    kind: Annotated[Kind, typer.Argument(help="List models, recipes or data.")],
+    pattern: Annotated[str, typer.Argument(help="List names that match this shell pattern.")] = "*",
 ) -> None:
-    """List the models, recipes or data sets that go by a name.
+    """List the names of models, recipes or data sets.
 
-    Besides those listed any plain or residual CIFAR net of 6n+2 layers can be named, any recipe file, and any folder of images.
+    Other commands also accept plain and residual CIFAR networks of any 6n+2 layers, any recipe file,
+    and any folder of images.
     """
-    described = {
-        name: text for name, text in _described(kind).items() if fnmatchcase(name, pattern)
-    }
-    width = max(map(len, described), default=0)
-    for name, text in described.items():
-        typer.echo(f"{name:{width}}  {text}".rstrip())
+    descriptions = {}
+    for name, description in _described(kind).items():
+        if fnmatchcase(name, pattern):
+            descriptions[name] = description
+    width = max(map(len, descriptions), default=0)
+    for name, description in descriptions.items():
+        typer.echo(f"{name:{width}}  {description}".rstrip())
 
 
 def _described(kind: Kind) -> dict[str, str]:
-    """Names, and a line about each where the name does not say it all."""
+    """Return the names and a description of each, empty if the name says everything."""
     match kind:
         case Kind.models:
             from reslearn import models
@@ -53,8 +55,10 @@ def _described(kind: Kind) -> dict[str, str]:
 
 
 def _purpose(toml: str) -> str:
-    """Of a recipe that ships the first line is the command; what follows in the opening comment says what it is for."""
+    """Return how the opening comment of a recipe begins, after its command line.
+
+    It ends before the first colon or before the second sentence.
+    """
     opening = takewhile(lambda line: line.startswith("#"), toml.splitlines()[1:])
-    return shorten(
-        " ".join(line.removeprefix("#") for line in opening), width=110, placeholder=" ..."
-    )
+    text = " ".join(" ".join(line.removeprefix("#") for line in opening).split())
+    return re.split(r": |\. (?=[A-Z])", text)[0].rstrip(".")

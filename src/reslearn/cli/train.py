@@ -1,4 +1,6 @@
-"""`reslearn train`: one recipe, one run folder."""
+"""`reslearn train`: train one recipe into one run folder."""
+
+from __future__ import annotations
 
 import os
 import sys
@@ -7,9 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.options import (
+    DATA,
+    MACHINE,
+    OUTPUT,
+    RUN,
+    DataDirOption,
+    DeviceOption,
+    JsonOption,
+    ThreadsOption,
+)
+
 if TYPE_CHECKING:
     from reslearn.recipes import Recipe
-    from reslearn.train import Plan
+    from reslearn.train import Machine, Plan
 
 EXAMPLES = (
     "reslearn train digits --model resnet20 --out runs/digits",
@@ -17,136 +30,281 @@ EXAMPLES = (
     "reslearn train --resume --out runs/digits",
     "reslearn train photos --init torchvision:resnet50 --set data.size_px=224",
 )
-# glibc's malloc reads its settings at start-up only (worth: LOG.md).
+# glibc's malloc reads these settings only when a process starts (LOG.md has the gain).
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+_RECIPE = "Recipe"
+DataArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A name of `reslearn list data`, or a folder of images. Default: the recipe's data."
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_RECIPE, help="Train this network, a name of `reslearn list models`."
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        rich_help_panel=_RECIPE,
+        help="Start from this recipe: a name of `reslearn list recipes` or a .toml file. "
+        "Default: digits for the digits, cifar-paper for other data.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        rich_help_panel=_RECIPE,
+        help="Set a value of the recipe, as in optimizer.lr=0.2. May be repeated.",
+    ),
+]
+EpochsOption = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=_RECIPE,
+        help="Train for this many epochs, and move the milestones in proportion. "
+        "Short for --set schedule.duration='N epochs'.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        rich_help_panel=_RECIPE,
+        help="Use batches of this many images. Short for --set train.batch_size=N.",
+    ),
+]
+LearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=_RECIPE,
+        help="Use this learning rate. Short for --set optimizer.lr=X.",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_RECIPE, help="Use this seed. Short for --set seed=N."),
+]
+InitOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_RECIPE,
+        help="Start from these weights: a file, torchvision:NAME, timm:NAME or an address.",
+    ),
+]
+PartialOption = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        rich_help_panel=_RECIPE,
+        help="With --init, skip tensors that do not match, and list them.",
+    ),
+]
+DownloadOption = Annotated[
+    bool,
+    typer.Option("--download", rich_help_panel=DATA, help="Download the data set if missing."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=RUN,
+        help="Write the run to this folder. Default: runs/NAME, from model, data and recipe.",
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        rich_help_panel=RUN,
+        help="Continue the run in the folder where it stopped, or start it if there is none.",
+    ),
+]
+TensorBoardOption = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        rich_help_panel=RUN,
+        help="Write TensorBoard files into the run folder too.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "-j",
+        "--workers",
+        min=0,
+        rich_help_panel=MACHINE,
+        help="Read pictures in this many processes. Default: all cores.",
+    ),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        rich_help_panel=OUTPUT,
+        help="Report the memory and minutes that the training needs, and write nothing.",
+    ),
+]
 
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="digits, cifar10, cifar100 or a folder of images; default: the recipe's."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="A name of `reslearn list models`.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="A name of `reslearn list recipes`, or .toml; default: digits or cifar-paper."
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A value of the recipe, as in optimizer.lr=0.2; may be repeated."
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(
-            help="Short for --set schedule.duration='N epochs', milestones in proportion."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", "-b", help="Short for --set train.batch_size=N.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=X.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights to start from: a file, torchvision:NAME, timm:NAME or an address."
-        ),
-    ] = None,
-    partial: Annotated[
-        bool,
-        typer.Option(
-            "--partial", help="With --init: go on where tensors do not match, and list them."
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run folder; default: runs/NAME, from model, data and recipe."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on where the folder stopped; start where there is nothing yet."
-        ),
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: all cores.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch the data set where it is absent.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "-j", "--workers", min=0, help="Processes to read pictures; default: all cores."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Say what it would take, in memory and minutes, and write nothing."
-        ),
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard files into the run folder too.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    data: DataArgument = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LearningRateOption = None,
+    seed: SeedOption = None,
+    init: InitOption = None,
+    partial: PartialOption = False,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    tensorboard: TensorBoardOption = False,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train one network and write a run folder that can be resumed, evaluated and reported."""
-    _huge_pages()
-    from reslearn import recipes
-    from reslearn.train import Interrupted, Machine, plan, train_recipe
-    from reslearn.train.distributed import are_many, is_first
+    """Train one network and write a run folder.
 
-    short = {
+    The run can be resumed (--resume), evaluated, analyzed and reported from its folder.
+    """
+    _restart_with_huge_pages()
+    from reslearn.train import Machine, plan
+    from reslearn.train.distributed import are_many
+
+    values = {
         "data.name": _quoted(data),
         "model.name": _quoted(model),
-        **_lasting(epochs, recipe=recipe or _usual(data), overrides=set_ or []),
+        **_epoch_values(epochs, recipe=recipe or _default_recipe(data), overrides=set_ or []),
         "train.batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
         "init.source": _quoted(init),
         "init.partial": "true" if partial else None,
     }
-    overrides = [f"{key}={value}" for key, value in short.items() if value is not None] + (
-        set_ or []
-    )
-    chosen = _recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)
-    if out is None:
-        # Of which network the weights of --init are is known only once they are read.
-        net = (
-            chosen.model.name
-            if init is None or model
-            else f"from-{Path(init.rpartition(':')[2]).stem}"
-        )
-        out = (
-            Path("runs")
-            / f"{net}-{Path(chosen.data.name).name}-{recipes.recipe_hash(chosen.to_dict())}"
-        )
+    overrides = [f"{key}={value}" for key, value in values.items() if value is not None]
+    overrides += set_ or []
+    chosen = _choose_recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)
+    folder = out or _default_folder(chosen, init=init if model is None else None)
     machine = Machine(
         device=device, threads=threads, data_dir=data_dir, download=download, workers=workers
     )
-    if dry_run:
-        if are_many():
-            raise ValueError("--dry-run plans for one process: leave torchrun out")
-        _print_plan(plan(chosen, out, machine, resume=resume), as_json=as_json)
+    if not dry_run:
+        _train(chosen, folder, machine, resume=resume, tensorboard=tensorboard, as_json=as_json)
         return
+    if are_many():
+        raise ValueError("--dry-run plans for one process: run it without torchrun")
+    _print_plan(plan(chosen, folder, machine, resume=resume), as_json=as_json)
+
+
+def _restart_with_huge_pages() -> None:
+    """Start this process over with huge pages for malloc, unless the user has own settings."""
+    is_possible = sys.platform == "linux" and "torch" not in sys.modules
+    if is_possible and not HUGE_PAGES.keys() & os.environ.keys():
+        os.environ.update(HUGE_PAGES)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _choose_recipe(
+    out: Path | None, *, data: str | None, recipe: str | None, overrides: list[str], resume: bool
+) -> Recipe:
+    """Return the folder's own recipe if only the folder is given, else the recipe of the flags."""
+    from reslearn import recipes
+    from reslearn.runs import RunFolder
+
+    if not resume or recipe is not None or overrides:
+        return recipes.load(recipe or _default_recipe(data), overrides=overrides)
+    if out is None:
+        raise ValueError(
+            "--resume needs a run folder, as in: reslearn train --resume --out runs/digits"
+        )
+    folder = RunFolder(out)
+    if not folder.exists():
+        raise ValueError(
+            f"{out} holds nothing to resume: name the data to start with, as in: "
+            f"reslearn train digits --resume --out {out}"
+        )
+    return recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
+
+
+def _default_recipe(data: str | None) -> str:
+    return "digits" if data == "digits" else "cifar-paper"
+
+
+def _default_folder(recipe: Recipe, *, init: str | None) -> Path:
+    """Name the run after its model, data and recipe.
+
+    With `init` the network is known only once its weights are read, so they give the name.
+    """
+    from reslearn.recipes import recipe_hash
+
+    network = recipe.model.name
+    if init is not None:
+        network = f"from-{Path(init.rpartition(':')[2]).stem}"
+    return Path("runs") / f"{network}-{Path(recipe.data.name).name}-{recipe_hash(recipe.to_dict())}"
+
+
+def _epoch_values(
+    epochs: float | None, *, recipe: str, overrides: list[str]
+) -> dict[str, str | None]:
+    """Return the recipe values that `--epochs` sets.
+
+    Milestones keep their fraction of the duration if both have the same unit.
+    """
+    import json
+    import math
+
+    from reslearn import recipes
+
+    if epochs is None:
+        return {}
+    values: dict[str, str | None] = {"schedule.duration": json.dumps(f"{epochs:.10g} epochs")}
+    schedule = recipes.load(recipe, overrides=overrides).schedule
+    if not (math.isfinite(epochs) and epochs > 0 and isinstance(schedule, recipes.Stepwise)):
+        return values
+    duration = schedule.duration
+    if all(milestone.unit == duration.unit for milestone in schedule.milestones):
+        milestones = []
+        for milestone in schedule.milestones:
+            milestones.append(f"{epochs * milestone.amount / duration.amount:.10g} epochs")
+        values["schedule.milestones"] = json.dumps(milestones)
+    return values
+
+
+def _quoted(text: str | None) -> str | None:
+    """Write a text as in TOML, so that a folder called 2015 is not a number."""
+    import json
+
+    return None if text is None else json.dumps(text, ensure_ascii=False)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine,
+    *,
+    resume: bool,
+    tensorboard: bool,
+    as_json: bool,
+) -> None:
+    from reslearn.train import Interrupted, train_recipe
+    from reslearn.train.distributed import is_first
+
     try:
         result = train_recipe(
-            chosen,
-            out,
+            recipe,
+            folder,
             machine,
             resume=resume,
             tensorboard=tensorboard,
@@ -155,117 +313,51 @@ def train(
     except Interrupted as stop:
         print(f"\nreslearn: {stop}", file=sys.stderr)
         raise typer.Exit(stop.exit_status) from None
-    if is_first():  # of many processes one speaks
-        _print_result(result, out, as_json=as_json)
+    # Of many processes only the first prints.
+    if is_first():
+        _print_result(result, folder, as_json=as_json)
 
 
-def _recipe(
-    out: Path | None, *, data: str | None, recipe: str | None, overrides: list[str], resume: bool
-) -> "Recipe":
-    """The folder's own recipe where nothing but the folder is named, else the recipe that the flags make."""
-    from reslearn import recipes
-    from reslearn.runs import RunFolder
-
-    if resume and out is None and data is None and recipe is None and not overrides:
-        raise ValueError(
-            "--resume needs to know what: name the folder, as in: reslearn train --resume --out runs/digits"
-        )
-    folder = RunFolder(out) if out is not None else None
-    if resume and folder is not None and recipe is None and not overrides:
-        if not folder.exists():
-            raise ValueError(
-                f"{out} holds nothing to resume: name the data to start with, as in: reslearn train digits --resume --out ..."
-            )
-        return recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
-    return recipes.load(recipe or _usual(data), overrides=overrides)
-
-
-def _usual(data: str | None) -> str:
-    return "digits" if data == "digits" else "cifar-paper"
-
-
-def _lasting(epochs: float | None, *, recipe: str, overrides: list[str]) -> dict[str, str]:
-    """What `--epochs` stands for: milestones keep their share of the duration where they are told in its unit."""
-    import json
-    import math
-
-    from reslearn import recipes
-
-    if epochs is None:
-        return {}
-    meant = {"schedule.duration": json.dumps(f"{epochs:.10g} epochs")}
-    schedule = recipes.load(recipe, overrides=overrides).schedule
-    can_be = math.isfinite(epochs) and epochs > 0
-    if (
-        can_be
-        and isinstance(schedule, recipes.Stepwise)
-        and {one.unit for one in schedule.milestones} <= {schedule.duration.unit}
-    ):
-        moved = [
-            f"{epochs * one.amount / schedule.duration.amount:.10g} epochs"
-            for one in schedule.milestones
-        ]
-        meant["schedule.milestones"] = json.dumps(moved)
-    return meant
-
-
-def _quoted(text: str | None) -> str | None:
-    """A text as TOML writes it, so that a folder called 2015 is no number."""
-    import json
-
-    return None if text is None else json.dumps(text, ensure_ascii=False)
-
-
-def _print_result(result: dict[str, Any], out: Path, *, as_json: bool) -> None:
+def _print_result(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     import json
     import shlex
 
     if as_json:
-        print(json.dumps({"out": str(out), **result}))
+        print(json.dumps({"out": str(folder), **result}))
         return
     print(
-        f"test error {result['test_top1_error_pct']:.2f} %, training error {result['train_top1_error_pct']:.2f} % "
-        f"(clean images) after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s\n{out}\n"
-        f"a page of it: reslearn report {shlex.quote(str(out))}"
+        f"test error {result['test_top1_error_pct']:.2f} %, "
+        f"training error {result['train_top1_error_pct']:.2f} % (clean images) "
+        f"after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s"
     )
+    print(folder)
+    print(f"write its page: reslearn report {shlex.quote(str(folder))}")
 
 
-def _print_plan(planned: "Plan", *, as_json: bool) -> None:
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
     if as_json:
-        print(json.dumps(asdict(planned)))
+        print(json.dumps(asdict(plan)))
         return
-    begin = "begin" if not planned.begins_at_step else f"go on at step {planned.begins_at_step:,}"
-    compiled = (
-        ", without the compilation that this run would get" if planned.numerics.compiled else ""
-    )
-    timed = (
-        "not timed, since a step needs more memory than is free"
-        if planned.minutes is None
-        else _spoken(planned.minutes)
-    )
+    begin = f"resume at step {plan.begins_at_step:,}" if plan.begins_at_step else "begin"
+    time = "unknown, since a step needs more memory than is free"
+    if plan.minutes is not None:
+        time = _duration_text(plan.minutes)
+    numerics = plan.numerics
+    compiled = ", measured without the compilation of the real run" if numerics.compiled else ""
     print(
-        f"would {begin} in {planned.out}: {planned.steps:,} steps, {planned.epochs:.4g} epochs\n"
-        f"{planned.parameters:,} parameters, {planned.macs:,} multiply-adds an image\n"
-        f"memory, beside torch itself: {planned.memory_mib:,.0f} MiB (weights, gradients, momentum {planned.weights_mib:,.0f}; "
-        f"activations {planned.activations_mib:,.0f}; images {planned.images_mib:,.0f})\n"
-        f"time: {timed} ({planned.numerics.device}, {planned.numerics.precision}, {planned.numerics.threads} threads{compiled})\n"
+        f"would {begin} in {plan.out}: {plan.steps:,} steps, {plan.epochs:.4g} epochs\n"
+        f"{plan.parameters:,} parameters, {plan.macs:,} multiply-adds per image\n"
+        f"memory in addition to torch: {plan.memory_mib:,.0f} MiB "
+        f"(weights, gradients, momentum {plan.weights_mib:,.0f}; "
+        f"activations {plan.activations_mib:,.0f}; images {plan.images_mib:,.0f})\n"
+        f"time: {time} "
+        f"({numerics.device}, {numerics.precision}, {numerics.threads} threads{compiled})\n"
         "nothing was written"
     )
 
 
-def _spoken(minutes: float) -> str:
+def _duration_text(minutes: float) -> str:
     return f"about {minutes:.1f} minutes" if minutes < 60 else f"about {minutes / 60:,.1f} hours"
-
-
-def _huge_pages() -> None:
-    """Start over with huge pages for malloc, unless the user has settings of their own."""
-    if (
-        sys.platform == "linux"
-        and not HUGE_PAGES.keys() & os.environ.keys()
-        and "torch" not in sys.modules
-    ):
-        os.environ.update(HUGE_PAGES)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

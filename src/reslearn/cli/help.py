@@ -1,0 +1,98 @@
+"""The --help of commands: options and commands in titled panels, whole sentences, no cut summary.
+
+A terminal gets the boxes that typer draws with rich. A pipe gets the same panels as plain sections,
+in half the time, since importing rich takes as long as everything else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+
+class CommandWithPanels(TyperCommand):
+    """A command whose options are grouped by their `rich_help_panel`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if sys.stdout.isatty():
+            _draw_boxes(self, ctx)
+        else:
+            super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_parameters(self, ctx, formatter)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_help_option_last(super().get_params(ctx))
+
+
+class GroupWithPanels(TyperGroup):
+    """A group whose commands and options are grouped by their `rich_help_panel`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if sys.stdout.isatty():
+            _draw_boxes(self, ctx)
+        else:
+            super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_parameters(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            title = getattr(command, "rich_help_panel", None) or "Commands"
+            panels.setdefault(title, []).append((f"{name:{width}}", summary(command)))
+        _write_panels(panels, formatter)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_help_option_last(super().get_params(ctx))
+
+
+def summary(command: Any) -> str:
+    """Return the first paragraph of the help of a command, on one line."""
+    paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
+def unwrap(docstring: str) -> str:
+    """Join the lines of each paragraph, so that a terminal of any width can wrap them."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _draw_boxes(command: TyperCommand | TyperGroup, ctx: Any) -> None:
+    from typer.rich_utils import rich_format_help
+
+    rich_format_help(obj=command, ctx=ctx, markup_mode="rich")
+
+
+def _with_help_option_last(parameters: list[Any]) -> list[Any]:
+    """Move --help, which typer adds, into the panel of the option before it."""
+    *others, last = parameters
+    if others and last.rich_help_panel is None and "--help" in last.opts:
+        last.rich_help_panel = others[-1].rich_help_panel
+    return parameters
+
+
+def _write_parameters(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
+    panels: dict[str, list[tuple[str, str]]] = {}
+    parameters: list[Any] = command.get_params(ctx)
+    for parameter in parameters:
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            default_title = f"{parameter.param_type_name}s".capitalize()
+            title = parameter.rich_help_panel or default_title
+            panels.setdefault(title, []).append(record)
+    _write_panels(panels, formatter)
+
+
+def _write_panels(panels: dict[str, list[tuple[str, str]]], formatter: Any) -> None:
+    for title, rows in panels.items():
+        with formatter.section(title):
+            formatter.write_dl(rows)

@@ -1,0 +1,33 @@
+"""Options that several commands share, with one help text each."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DATA, RUN, MACHINE, OUTPUT = "Data", "Run folder", "Machine", "Output"
+"""Titles of the panels in --help."""
+
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="Search this folder for data sets first, then RESLEARN_DATA and the cache.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="Compute on cpu, cuda or cuda:N. Default: CUDA if available.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, rich_help_panel=MACHINE, help="Use this many CPU threads. Default: all cores."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON.")
+]
