@@ -109,7 +109,7 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
             f"{tmp_path / 'nothing'} is not a run folder or bundle; the data",
         ),
         ((out / "model.safetensors",), "is a bundle: name the data too"),
-        ((out, "--images", "validation"), "brings no validation images"),
+        ((out, "--images", "validation"), "has no validation images"),
         (
             (out, make_pictures(tmp_path / "others", classes=("cat", "dog"), train=1, test=1)),
             "has other classes",
