@@ -136,7 +136,7 @@ def test_only_what_a_claim_needs_is_trained(tmp_path: Path) -> None:
 
 
 def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
-    with pytest.raises(paper.StudyStopped, match="go on with"):
+    with pytest.raises(paper.StudyStopped, match="continue with"):
         run(tmp_path, Stub(stop_after=4), "C1")
     engine = Stub()
     report = run(tmp_path, engine, "C1")

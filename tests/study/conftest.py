@@ -1,4 +1,4 @@
-"""Some test files here use the stand-in for `reslearn train` of another."""
+"""Make test modules importable: some use the stand-in for `reslearn train` of another module."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""The local engine with real processes: a small script stands in for `reslearn train`; it is killed, fails, resumes and is stopped."""
+"""The local engine with real processes that fail, resume, are stopped and are killed.
+
+A small script stands in for `reslearn train`.
+"""
 
 import contextlib
 import json
@@ -15,13 +18,15 @@ import pytest
 from reslearn.runs import RunError, RunFolder
 from reslearn.study import Job, JobStatus, LocalEngine, StudyInUseError, grid, run_study
 
-# The name of the model says what the stand-in does. It counts steps as a training would, checkpoints on SIGTERM, and resumes.
+# The name of the model selects what the stand-in does. Like a training, it counts steps, writes a
+# checkpoint on SIGTERM, and resumes.
 TRAIN = r"""
 import json, os, signal, sys, time
 from pathlib import Path
 
 arguments = sys.argv[1:]
-folder, model = Path(arguments[arguments.index("--out") + 1]), arguments[arguments.index("--model") + 1]
+folder = Path(arguments[arguments.index("--out") + 1])
+model = arguments[arguments.index("--model") + 1]
 with (folder.parent / "events").open("a") as events:
     events.write(f"begin {folder.name}\n")
 if model == "broken":
@@ -51,22 +56,26 @@ resumed_at = step
 while step < total:
     step += 1
     with metrics.open("a") as file:
-        file.write(json.dumps({"kind": "train", "step": step, "epoch": 20 * step / total, "loss": 1 / step, "top1_error_pct": 50}) + "\n")
+        record = {"kind": "train", "step": step, "epoch": 20 * step / total}
+        file.write(json.dumps({**record, "loss": 1 / step, "top1_error_pct": 50}) + "\n")
     time.sleep(0.01)
-kept = {key: os.environ.get(key) for key in ("OMP_NUM_THREADS", "GLIBC_TUNABLES")}
-(folder / "result.json").write_text(json.dumps({"resumed_at": resumed_at, "environment": kept, "arguments": arguments}))
+environment = {key: os.environ.get(key) for key in ("OMP_NUM_THREADS", "GLIBC_TUNABLES")}
+result = {"resumed_at": resumed_at, "environment": environment, "arguments": arguments}
+(folder / "result.json").write_text(json.dumps(result))
 with (folder.parent / "events").open("a") as events:
     events.write(f"end {folder.name}\n")
 """
 
-# The whole study as a process of its own, so that it can be killed: STUDY FOLDER MODELS
+# A study in a process of its own, so that it can be killed: STUDY FOLDER MODELS...
 STUDY = r"""
 import sys
 from test_engine import engine, jobs_for
 from reslearn.study import run_study
 
 folder = sys.argv[1]
-report = run_study(jobs_for(folder, *sys.argv[2:]), folder, engine=engine(folder), continue_command="reslearn study again.toml")
+jobs = jobs_for(folder, *sys.argv[2:])
+command = "reslearn study my-study.toml"
+report = run_study(jobs, folder, engine=engine(folder), continue_command=command)
 print("\n".join(report.lines()))
 sys.exit(130 if report.is_interrupted else 0)
 """
@@ -98,7 +107,7 @@ def result(job: Job) -> dict[str, object]:
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -140,15 +149,15 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESLEARN_PROGRESS", "off")
 
 
-def test_all_runs_end_and_a_second_call_does_nothing(tmp_path: Path) -> None:
+def test_a_complete_study_runs_nothing_again(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "a", "b", "c")
     report = run_study(jobs, tmp_path, engine=engine(tmp_path))
     assert report.is_complete
     assert [outcome.job for outcome in report.outcomes] == jobs
     assert report.lines() == ["3 of 3 runs complete"]
-    again = run_study(jobs, tmp_path, engine=engine(tmp_path))
-    assert [outcome.status for outcome in again.outcomes] == ["skipped"] * 3
-    assert again.lines() == ["3 of 3 runs complete, 3 of them before"]
+    repeated = run_study(jobs, tmp_path, engine=engine(tmp_path))
+    assert [outcome.status for outcome in repeated.outcomes] == ["skipped"] * 3
+    assert repeated.lines() == ["3 of 3 runs complete, 3 of them before"]
     assert (tmp_path / "events").read_text().count("begin") == 3
 
 
@@ -166,7 +175,7 @@ def test_a_run_gets_its_arguments_and_its_environment(
     assert (job.folder / "train.log").read_text() == f"$ {job.command}\n"
 
 
-def test_longest_first_and_never_more_than_asked_for(tmp_path: Path) -> None:
+def test_the_longest_run_starts_first_and_one_job_means_one_run_at_a_time(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "a", "b", "c", "d", costs=[1, 3, 2, 4])
     run_study(jobs, tmp_path, engine=engine(tmp_path, jobs=1))
     events = (tmp_path / "events").read_text().split()
@@ -174,34 +183,34 @@ def test_longest_first_and_never_more_than_asked_for(tmp_path: Path) -> None:
     assert events[::2] == ["begin", "end"] * 4
 
 
-def test_two_at_once_where_two_may(tmp_path: Path) -> None:
+def test_two_jobs_run_concurrently(tmp_path: Path) -> None:
     run_study(
         jobs_for(tmp_path, "wait1", "wait2", "wait3"), tmp_path, engine=engine(tmp_path, jobs=2)
     )
-    running, most = 0, 0
+    running, max_running = 0, 0
     for line in (tmp_path / "events").read_text().splitlines():
         running += 1 if line.startswith("begin") else -1
-        most = max(most, running)
-    assert most == 2
+        max_running = max(max_running, running)
+    assert max_running == 2
 
 
-def test_a_failed_run_says_why_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_failed_run_has_a_reason_and_the_others_continue(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "broken", "silent", "without", "crashing", "a")
     report = run_study(
         jobs, tmp_path, engine=engine(tmp_path), continue_command="reslearn study x.toml"
     )
     reasons = {outcome.job.recipe.model.name: outcome.reason for outcome in report.failed}
     assert reasons["broken"] == "ValueError: no images"
-    assert reasons["silent"] == "ended with status 3 and said nothing"
+    assert reasons["silent"] == "ended with status 3 and an empty log"
     assert reasons["without"].startswith("ended without a result; see ")
     assert reasons["crashing"].startswith("ended by SIGKILL (out of memory?); see ")
     assert report.outcomes[-1].status == "complete"
     assert report.lines()[0] == "1 of 5 runs complete, 4 failed"
-    assert report.lines()[-1] == "go on with: reslearn study x.toml"
+    assert report.lines()[-1] == "continue with: reslearn study x.toml"
     assert not report.is_interrupted
 
 
-def test_a_folder_that_cannot_be_made_fails_one_run_only(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_fails_one_run_only(tmp_path: Path) -> None:
     bad, good = jobs_for(tmp_path, "b", "a")
     bad.folder.write_text("a file is in the way")
     report = run_study([bad, good], tmp_path, engine=engine(tmp_path))
@@ -209,15 +218,14 @@ def test_a_folder_that_cannot_be_made_fails_one_run_only(tmp_path: Path) -> None
     assert "File exists" in report.failed[0].reason
 
 
-def test_a_study_killed_outright_leaves_nothing_running_and_continues(tmp_path: Path) -> None:
+def test_a_killed_study_leaves_no_runs_and_continues(tmp_path: Path) -> None:
     short, long = jobs_for(tmp_path, "a", "long")
     with study_process(tmp_path, "a", "long") as process:
         wait_for(lambda: short.is_complete and has_steps(long))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with pytest.raises(
-        StudyInUseError
-    ):  # the run is writing its checkpoint, and keeps the folder until it has
+    # The run is writing its checkpoint, and locks the folder until then.
+    with pytest.raises(StudyInUseError):
         run_study([short, long], tmp_path)
     wait_for(lambda: not is_locked(tmp_path))
     assert int((long.folder / "checkpoint").read_text()) > 0
@@ -227,7 +235,7 @@ def test_a_study_killed_outright_leaves_nothing_running_and_continues(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_study_that_is_stopped_waits_for_checkpoints_and_says_how_to_go_on(
+def test_a_stopped_study_waits_for_checkpoints_and_prints_how_to_continue(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     first, second, third = jobs_for(tmp_path, "long", "a", "b", costs=[3, 2, 1])
@@ -240,18 +248,18 @@ def test_a_study_that_is_stopped_waits_for_checkpoints_and_says_how_to_go_on(
         wait_for(lambda: (tmp_path / "events").read_text().count("begin") == 2)
         process.send_signal(number)
         wait_for((first.folder / "checkpoint").exists)
-        process.send_signal(number)  # the stubborn one only yields to a second
+        process.send_signal(number)  # the run "stubborn" ignores the first signal
         out, _ = process.communicate(timeout=20)
     assert process.returncode == 130
     assert out.splitlines() == [
         "0 of 2 runs complete, 2 interrupted",
-        "go on with: reslearn study again.toml",
+        "continue with: reslearn study my-study.toml",
     ]
     assert not is_locked(tmp_path)
     assert int((first.folder / "checkpoint").read_text()) > 0
 
 
-def test_runs_not_begun_are_not_begun_after_a_stop(tmp_path: Path) -> None:
+def test_no_run_begins_after_a_stop(tmp_path: Path) -> None:
     models = ["long", "a", "b", "c"]
     jobs = jobs_for(tmp_path, *models, costs=[4, 3, 2, 1])
     timer = subprocess.Popen(["sh", "-c", f"sleep 0.7; kill -INT {os.getpid()}"])
@@ -267,7 +275,7 @@ def test_runs_not_begun_are_not_begun_after_a_stop(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_another_engine_can_take_the_place(tmp_path: Path) -> None:
+def test_another_engine_can_be_passed(tmp_path: Path) -> None:
     class Refusing:
         def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
             return [JobStatus(job=job, status="failed", reason="not today") for job in jobs]
@@ -276,7 +284,7 @@ def test_another_engine_can_take_the_place(tmp_path: Path) -> None:
     assert report.lines() == [
         "0 of 1 runs complete, 1 failed",
         "a-seed0: failed: not today",
-        "go on with: x",
+        "continue with: x",
     ]
 
 
@@ -285,12 +293,13 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
     for job in jobs:
         RunFolder.create(job.folder, jobs[0].recipe.to_dict(), {}).finish({"seconds": 1.0})
     with pytest.raises(
-        RunError, match=r"seed1.*recipe\.json is of another run \(seed: 1 -> 0\): remove the folder"
+        RunError,
+        match=r"seed1.*recipe\.json belongs to another run \(seed: 1 -> 0\): remove the folder",
     ):
         run_study(jobs, tmp_path)
 
 
-def test_misuse_is_one_line(tmp_path: Path) -> None:
+def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^jobs = 0: at least 1 is needed$"):
         LocalEngine(jobs=0)
     (job,) = jobs_for(tmp_path, "a")
@@ -298,20 +307,21 @@ def test_misuse_is_one_line(tmp_path: Path) -> None:
         run_study([job, job], tmp_path)
 
 
-def test_what_a_person_sees(
+def test_the_display_is_silent_prints_lines_or_draws_bars(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def seen(place: Path, **environment: str) -> str:
-        with monkeypatch.context() as changed:
+    def stderr_of(folder: Path, **environment: str) -> str:
+        with monkeypatch.context() as patch:
             for key, value in environment.items():
-                changed.setenv(key, value)
-            run_study(jobs_for(place, "a", "broken"), place, engine=engine(place, jobs=1))
+                patch.setenv(key, value)
+            jobs = jobs_for(folder, "a", "broken")
+            run_study(jobs, folder, engine=engine(folder, jobs=1))
         out, error = capfd.readouterr()
         assert out == ""
         return error
 
-    assert seen(tmp_path / "off", RESLEARN_PROGRESS="off") == ""
-    lines = seen(tmp_path / "lines", RESLEARN_PROGRESS="on").splitlines()
+    assert stderr_of(tmp_path / "off", RESLEARN_PROGRESS="off") == ""
+    lines = stderr_of(tmp_path / "lines", RESLEARN_PROGRESS="on").splitlines()
     assert lines[0] == "[0/2] a-seed0: begun"
     assert lines[1].startswith("[1/2] a-seed0: complete after 0:00:0")
     assert lines[1].endswith("step 3, epoch 20.0 of 20, loss 0.3333, error 50 %")
@@ -319,6 +329,6 @@ def test_what_a_person_sees(
         "[1/2] broken-seed0: begun",
         "[2/2] broken-seed0: failed: ValueError: no images",
     ]
-    bars = seen(tmp_path / "bars", RESLEARN_PROGRESS="on", FORCE_COLOR="1")
+    bars = stderr_of(tmp_path / "bars", RESLEARN_PROGRESS="on", FORCE_COLOR="1")
     assert "study" in bars
     assert "broken-seed0: failed: ValueError: no images" in bars

@@ -1,4 +1,4 @@
-"""Shares of GPUs: what is found, set aside and given back; here without any GPU."""
+"""Shares of GPUs are found, reserved and freed. Needs no GPU."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from reslearn.study import grid
 from reslearn.study.engine import Gpus
 
 
-def test_what_there_is(tmp_path: Path) -> None:
+def test_gpus_are_found_by_the_environment_or_by_their_devices(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
     assert Gpus.here({}, tmp_path).take(1) == "0"
@@ -16,26 +16,25 @@ def test_what_there_is(tmp_path: Path) -> None:
     assert Gpus.here({"CUDA_VISIBLE_DEVICES": ""}, tmp_path).take(1) is None
 
 
-def test_shares_fill_one_before_the_next() -> None:
+def test_shares_fill_one_gpu_before_the_next() -> None:
     gpus = Gpus(["0", "1"])
     assert [gpus.take(share) for share in (0.5, 0.3, 0.5, 0.2)] == ["0", "0", "1", "0"]
     assert gpus.has(0.5) and not gpus.has(0.6)
     gpus.give_back("0", 0.5)
     gpus.give_back("0", 0.3)
     assert gpus.has(0.8) and not gpus.has(0.9)
-    assert [gpus.take(0.1) for _ in range(8)] == ["1"] * 5 + [
-        "0"
-    ] * 3  # in binary, tenths add up to other sums
+    # The binary sum of five tenths is not 0.5.
+    assert [gpus.take(0.1) for _ in range(8)] == [*["1"] * 5, *["0"] * 3]
     assert gpus.take(0) is None
 
 
-def test_where_there_is_none_nothing_is_set_aside() -> None:
+def test_without_gpus_nothing_is_reserved() -> None:
     gpus = Gpus([])
     assert gpus.has(1) and gpus.take(1) is None
     gpus.give_back(None, 1)
 
 
-def test_a_grid_takes_what_the_recipe_says_and_names_its_runs_alike(tmp_path: Path) -> None:
+def test_resources_come_from_the_recipe_and_do_not_change_the_folder(tmp_path: Path) -> None:
     (plain,) = grid(models=["resnet8"], seeds=[0], recipe="digits", folder=tmp_path)
     (job,) = grid(
         models=["resnet8"],
@@ -47,15 +46,6 @@ def test_a_grid_takes_what_the_recipe_says_and_names_its_runs_alike(tmp_path: Pa
     assert (plain.cores, plain.gpus, job.cores, job.gpus) == (1, 0.0, 2, 0.25)
     assert job.arguments[-2:] == ("--threads", "2")
     assert job.folder == plain.folder
-    (asked,) = grid(
-        models=["resnet8"],
-        seeds=[0],
-        recipe="digits",
-        folder=tmp_path,
-        overrides=[["resources.cores=2"]],
-        cores=3,
-    )
-    assert asked.cores == 3
     with pytest.raises(ValueError, match=r"resources\.gpus = 2"):
         grid(
             models=["resnet8"],

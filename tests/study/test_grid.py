@@ -1,4 +1,4 @@
-"""Grids and study files: which runs, in which folders, by which commands, and what is refused."""
+"""Grids and study files: their runs, folders and commands, and the errors of wrong ones."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def small(**changes: object) -> list[Job]:
     )  # type: ignore[arg-type]
 
 
-def test_every_combination_once_each_in_its_own_folder() -> None:
+def test_every_combination_has_its_own_folder() -> None:
     jobs = small(overrides=vary({"optimizer.lr": [0.1, 0.05], "train.batch_size": [16]}))
     assert [job.name for job in jobs[:3]] == [
         "plain20-lr0.1-seed0",
@@ -41,9 +41,11 @@ def test_a_folder_belongs_to_one_recipe() -> None:
     assert job.folder.name == f"plain20-seed0-{recipes.recipe_hash(job.recipe.to_dict())}"
 
 
-def test_the_command_says_all_that_the_folder_hashes() -> None:
+def test_the_command_reproduces_the_recipe_of_the_job() -> None:
     job = small(
-        overrides=[["optimizer.lr=0.2"]], data="cifar10", arguments=["--device", "cpu"], cores=2
+        overrides=[["optimizer.lr=0.2", "resources.cores=2"]],
+        data="cifar10",
+        arguments=["--device", "cpu"],
     )[3]
     assert job.arguments == (
         "train",
@@ -56,6 +58,8 @@ def test_the_command_says_all_that_the_folder_hashes() -> None:
         "1",
         "--set",
         "optimizer.lr=0.2",
+        "--set",
+        "resources.cores=2",
         "--out",
         str(job.folder),
         "--resume",
@@ -64,15 +68,21 @@ def test_the_command_says_all_that_the_folder_hashes() -> None:
         "--device",
         "cpu",
     )
-    written = recipes.load(
+    reproduced = recipes.load(
         "digits",
-        overrides=["data.name=cifar10", "model.name=resnet20", "seed=1", "optimizer.lr=0.2"],
+        overrides=[
+            "data.name=cifar10",
+            "model.name=resnet20",
+            "seed=1",
+            "optimizer.lr=0.2",
+            "resources.cores=2",
+        ],
     )
-    assert recipes.difference(written.to_dict(), job.recipe.to_dict()) == []
+    assert recipes.difference(reproduced.to_dict(), job.recipe.to_dict()) == []
     assert job.command.startswith("reslearn train cifar10 --model resnet20")
 
 
-def test_cost_is_the_callers() -> None:
+def test_the_caller_sets_the_cost() -> None:
     jobs = small(cost=lambda recipe: 20.0 if recipe.model.name == "plain20" else 30.0)
     assert {job.recipe.model.name: job.cost for job in jobs} == {"plain20": 20.0, "resnet20": 30.0}
 
@@ -82,32 +92,32 @@ def test_cost_is_the_callers() -> None:
     [
         ({"models": []}, "models is empty"),
         ({"seeds": []}, "seeds is empty"),
-        ({"cores": 0}, "cores = 0: at least 1"),
         ({"seeds": [1, 1]}, "plain20-seed1 is in the grid twice"),
-        ({"overrides": [["seed=3"]]}, "seed=3: seed is given by the grid's seeds"),
+        ({"overrides": [["seed=3"]]}, "seed=3: seed is set by the argument seeds of the grid"),
     ],
 )
-def test_what_is_no_grid(changes: dict[str, object], line: str) -> None:
+def test_impossible_grids_are_refused(changes: dict[str, object], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         small(**changes)
 
 
-def test_what_the_recipe_refuses_is_refused_before_anything_runs() -> None:
+def test_errors_of_the_recipe_are_raised_before_any_run() -> None:
     with pytest.raises(RecipeError, match=r"optimizer.rate"):
         small(overrides=[["optimizer.rate=1"]])
 
 
-def test_a_study_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(recipes.text("digits"))
+def test_a_study_file_gives_jobs(tmp_path: Path) -> None:
+    (tmp_path / "my-recipe.toml").write_text(recipes.text("digits"))
     file = tmp_path / "study.toml"
     file.write_text(
-        'models = ["plain20", "resnet20"]\nseeds = 2\nrecipe = "mine.toml"\nset = ["train.batch_size=16"]\n'
+        'models = ["plain20", "resnet20"]\nseeds = 2\nrecipe = "my-recipe.toml"\n'
+        'set = ["train.batch_size=16"]\n'
         '[vary]\n"optimizer.lr" = [0.1, 1]\n"schedule.duration" = ["3 epochs"]\n'
     )
     jobs = load_study(file).jobs(tmp_path / "out")
     assert len(jobs) == 8
     assert jobs[0].name == "plain20-lr0.1-seed0"
-    assert jobs[0].arguments[5] == str(tmp_path / "mine.toml")
+    assert jobs[0].arguments[5] == str(tmp_path / "my-recipe.toml")
     assert {job.recipe.optimizer.lr for job in jobs} == {0.1, 1.0}
     assert str(jobs[0].recipe.schedule.duration) == "3 epochs"
 
@@ -121,7 +131,8 @@ def test_a_study_file(tmp_path: Path) -> None:
         ),
         (
             {"overrides": ["a=1"]},
-            'f: unknown key overrides = ["a=1"]; allowed are data, models, recipe, seeds, set, vary',
+            'f: unknown key overrides = ["a=1"]; '
+            "allowed are data, models, recipe, seeds, set, vary",
         ),
         ({"seeds": 0}, "f: seeds = 0: at least one seed is needed"),
         ({"seeds": 10**12}, "f: seeds = 1000000000000: at most 10,000 seeds are allowed"),
@@ -136,7 +147,9 @@ def test_a_study_file(tmp_path: Path) -> None:
         ({"vary": {"a": [[1]]}}, "f: vary.a.0 = [1]: a number, a text or true/false is needed"),
     ],
 )
-def test_what_is_no_study(changes: dict[str, object], line: str) -> None:
+def test_errors_of_a_study_file_name_key_value_and_allowed_values(
+    changes: dict[str, object], line: str
+) -> None:
     with pytest.raises(StudyError) as caught:
         study_from({"models": ["plain20"], "recipe": "digits", **changes}, source="f")
     assert str(caught.value) == line

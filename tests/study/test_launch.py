@@ -1,4 +1,4 @@
-"""Runs forked from one warm process: what a small script does in place of `reslearn train` is seen as the engine sees any process."""
+"""Runs as forks of one process with its imports done. A small script stands in for training."""
 
 import functools
 import json
@@ -16,13 +16,14 @@ import pytest
 
 from reslearn.study import Job, LocalEngine, WarmStart, grid, run_study
 
-# The name of the model says what the stand-in does.
+# The name of the model selects what the stand-in does.
 TRAIN = r"""
 import json, os, signal, sys, time
 from pathlib import Path
 
 arguments = sys.argv[1:]
-folder, model = Path(arguments[arguments.index("--out") + 1]), arguments[arguments.index("--model") + 1]
+folder = Path(arguments[arguments.index("--out") + 1])
+model = arguments[arguments.index("--model") + 1]
 print("a word", flush=True)
 if model == "broken":
     print("no images", file=sys.stderr)
@@ -31,15 +32,19 @@ if model == "crashing":
     os.kill(os.getpid(), signal.SIGKILL)
 
 def stop(number, frame):
-    (folder / "checkpoint").write_text("kept")
+    (folder / "checkpoint").write_text("step 1")
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, stop)
 (folder / "begun").write_text(str(os.getppid()))
 for _ in range({"long": 1000, "lasting": 50}.get(model, 1)):
     time.sleep(0.02)
-kept = {"environment": os.environ.get("OMP_NUM_THREADS"), "preloaded": "colorsys" in sys.modules, "session": os.getsid(0) == os.getpid()}
-(folder / "result.json").write_text(json.dumps(kept))
+result = {
+    "environment": os.environ.get("OMP_NUM_THREADS"),
+    "preloaded": "colorsys" in sys.modules,
+    "session": os.getsid(0) == os.getpid(),
+}
+(folder / "result.json").write_text(json.dumps(result))
 """
 
 STUDY = r"""
@@ -48,7 +53,9 @@ from test_launch import jobs_for, warm
 from reslearn.study import LocalEngine, run_study
 
 if __name__ == "__main__":
-    run_study(jobs_for(sys.argv[1], "long"), sys.argv[1], engine=LocalEngine(jobs=1, launch=warm(sys.argv[1])))
+    folder = sys.argv[1]
+    engine = LocalEngine(jobs=1, launch=warm(folder))
+    run_study(jobs_for(folder, "long"), folder, engine=engine)
 """
 
 
@@ -60,7 +67,8 @@ from reslearn.study import LocalEngine, run_study
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    report = run_study(jobs_for(folder, "long", "good"), folder, engine=LocalEngine(jobs=1, launch=warm(folder, "slow_to_import")))
+    engine = LocalEngine(jobs=1, launch=warm(folder, "slow_to_import"))
+    report = run_study(jobs_for(folder, "long", "good"), folder, engine=engine)
     (folder / "outcomes").write_text(" ".join(outcome.status for outcome in report.outcomes))
 """
 
@@ -79,7 +87,7 @@ def jobs_for(folder: Path | str, *models: str) -> list[Job]:
 
 
 def environment(*folders: Path) -> dict[str, str]:
-    """In which scripts find this module, and those of `folders`."""
+    """Return an environment in which scripts can import this module and modules in `folders`."""
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([*map(str, folders), str(Path(__file__).parent), *sys.path]),
@@ -89,7 +97,7 @@ def environment(*folders: Path) -> dict[str, str]:
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -99,7 +107,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def test_runs_end_as_they_do_in_processes_of_their_own(tmp_path: Path) -> None:
+def test_forked_runs_end_like_separate_processes(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "good", "broken", "crashing", "fine")
     report = run_study(jobs, tmp_path, engine=LocalEngine(jobs=2, launch=warm(tmp_path)))
     assert [outcome.status for outcome in report.outcomes] == [
@@ -120,7 +128,7 @@ def test_runs_end_as_they_do_in_processes_of_their_own(tmp_path: Path) -> None:
     assert "OMP_NUM_THREADS" not in os.environ
 
 
-def test_runs_outlive_the_process_that_they_were_forked_from(tmp_path: Path) -> None:
+def test_runs_outlive_their_fork_server(tmp_path: Path) -> None:
     jobs = jobs_for(tmp_path, "lasting", "good")
     begun = jobs[0].folder / "begun"
 
@@ -134,20 +142,19 @@ def test_runs_outlive_the_process_that_they_were_forked_from(tmp_path: Path) -> 
     killer.join()
     assert [outcome.status for outcome in report.outcomes] == ["complete", "complete"]
     assert min(outcome.seconds for outcome in report.outcomes if outcome.job is jobs[0]) > 0.8, (
-        "it was waited for"
+        "the engine waited for the run"
     )
 
 
 def test_a_fork_does_not_run_our_main_module_again(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
-    script.write_text(
-        f"with open({str(tmp_path / 'times')!r}, 'a') as file:\n    file.write('once ')\n{STUDY.replace('long', 'good')}"
-    )
+    count = f"with open({str(tmp_path / 'times')!r}, 'a') as file:\n    file.write('once ')\n"
+    script.write_text(count + STUDY.replace("long", "good"))
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment())
     assert (tmp_path / "times").read_text() == "once "
 
 
-def test_a_study_that_is_killed_outright_takes_its_runs_along(tmp_path: Path) -> None:
+def test_the_runs_of_a_killed_study_stop(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text(STUDY)
     (job,) = jobs_for(tmp_path, "long")
@@ -160,14 +167,16 @@ def test_a_study_that_is_killed_outright_takes_its_runs_along(tmp_path: Path) ->
     assert not job.is_complete
 
 
-def test_all_that_belongs_to_a_study_is_asked_to_stop_while_the_process_to_fork_from_begins(
+def test_a_signal_to_the_process_group_stops_a_study_whose_fork_server_is_starting(
     tmp_path: Path,
 ) -> None:
-    """As `timeout` and service managers do: SIGTERM to the process group, the fork server in it."""
+    """`timeout` and service managers signal the process group, which includes the fork server."""
     script = tmp_path / "study.py"
     script.write_text(STOPPED)
-    slow = f"import pathlib, time; pathlib.Path({str(tmp_path / 'importing')!r}).touch(); time.sleep(1)"
-    (tmp_path / "slow_to_import.py").write_text(slow)
+    importing = str(tmp_path / "importing")
+    (tmp_path / "slow_to_import.py").write_text(
+        f"import pathlib, time; pathlib.Path({importing!r}).touch(); time.sleep(1)"
+    )
     with subprocess.Popen(
         [sys.executable, str(script), str(tmp_path)],
         env=environment(tmp_path),

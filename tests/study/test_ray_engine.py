@@ -1,4 +1,4 @@
-"""The Ray engine: the task by itself, in milliseconds; and, slow, a real cluster of two nodes of which one is killed in mid-study."""
+"""The Ray engine. Fast tests run a task without Ray; slow tests use a cluster and kill one node."""
 
 import json
 import os
@@ -40,33 +40,33 @@ def task(job: Job, folder: Path) -> Any:
     return run_here(job, partial(launch_command, ("python", "-S", str(script))), str(folder))
 
 
-def test_a_task_runs_the_job_and_tells_its_status(tmp_path: Path) -> None:
+def test_a_task_runs_the_job_and_returns_its_status(tmp_path: Path) -> None:
     good, broken = jobs_for(tmp_path, "a", "broken")
     assert task(good, tmp_path).status == 0
     assert good.is_complete
-    ended = task(broken, tmp_path)
-    assert ended.status == 2
-    assert _why(broken, ended) == "ValueError: no images"
+    run_exit = task(broken, tmp_path)
+    assert run_exit.status == 2
+    assert _why(broken, run_exit) == "ValueError: no images"
     assert (good.folder / "train.log").read_text() == f"$ {good.command}\n"
 
 
 def test_a_folder_that_the_machine_does_not_see_is_one_line(tmp_path: Path) -> None:
     (job,) = jobs_for(tmp_path, "a")
     for folder, directory in ((job.folder, tmp_path), (tmp_path, tmp_path / "elsewhere")):
-        ended = run_here(
+        run_exit = run_here(
             replace(job, folder=folder), partial(launch_command, ("python",)), str(directory)
         )
         unseen = folder if folder == job.folder else directory
-        assert (
-            _why(job, ended)
-            == f"machine {ended.machine} does not see {unseen}: all machines must share the file system of the study"
+        assert _why(job, run_exit) == (
+            f"machine {run_exit.machine} does not see {unseen}: "
+            "all machines must share the file system of the study"
         )
 
 
 def test_a_task_that_is_canceled_waits_for_the_checkpoint(tmp_path: Path) -> None:
     (job,) = jobs_for(tmp_path, "long")
 
-    def cancel() -> None:  # as Ray does it: KeyboardInterrupt in the main thread
+    def cancel() -> None:  # like Ray, by a KeyboardInterrupt in the main thread
         wait_for((job.folder / "metrics.jsonl").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -78,8 +78,8 @@ def test_a_task_that_is_canceled_waits_for_the_checkpoint(tmp_path: Path) -> Non
     assert int((job.folder / "checkpoint").read_text()) > 0
 
 
-def test_another_try_waits_for_the_run_that_is_still_writing(tmp_path: Path) -> None:
-    """A lost machine may only be slow to die."""
+def test_a_retry_waits_for_the_run_that_is_still_writing(tmp_path: Path) -> None:
+    """A machine that Ray has lost may still be running."""
     (job,) = jobs_for(tmp_path, "a")
     job.folder.mkdir()
     with RunFolder(job.folder).lock():
@@ -91,7 +91,7 @@ def test_another_try_waits_for_the_run_that_is_still_writing(tmp_path: Path) -> 
     assert job.is_complete
 
 
-def test_what_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="jobs = 0: at least 1 is needed"):
         RayEngine(jobs=0)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -116,7 +116,7 @@ FLAGS = (
 
 
 def real_jobs(folder: Path) -> list[Job]:
-    """Real trainings on digits: `reslearn train`, some seconds each."""
+    """Return real trainings on digits, which take a few seconds each."""
     from reslearn.study import grid
 
     return grid(
@@ -137,7 +137,7 @@ def outcome(job: Job) -> tuple[dict[str, Any], bytes]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Two nodes with one core each, and a head without any."""
+    """Start a cluster whose head has no cores. Tests add nodes."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
@@ -152,7 +152,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
     "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
 )  # Ray's own
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_node_killed_in_mid_study_changes_nothing(
+def test_a_killed_node_does_not_change_the_results(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import ray
@@ -171,10 +171,8 @@ def test_a_node_killed_in_mid_study_changes_nothing(
             ),
             seconds=300,
         )
-        here = (
-            ray.get_runtime_context().get_node_id()
-        )  # of this process, which may have joined by either
-        victim = next(node for node in nodes if node.node_id != here)
+        own_node = ray.get_runtime_context().get_node_id()  # the node that this process joined
+        victim = next(node for node in nodes if node.node_id != own_node)
         cluster.remove_node(victim, allow_graceful=False)
         killed.append(victim.node_id)
 
@@ -186,14 +184,14 @@ def test_a_node_killed_in_mid_study_changes_nothing(
     killer.join()
     assert report.lines() == ["3 of 3 runs complete"]
     assert killed
-    assert capfd.readouterr() == ("", "")  # Ray's chatter went to ray.log
+    assert capfd.readouterr() == ("", "")  # the output of Ray went to ray.log
     resumed = [json.loads((job.folder / "result.json").read_text())["resumed_at"] for job in jobs]
-    assert any(resumed), "a run went on from its checkpoint on another node"
+    assert any(resumed), "a run resumed from its checkpoint on another node"
 
     local = real_jobs(tmp_path / "local")
     assert run_study(local, tmp_path / "local", engine=LocalEngine()).is_complete
-    for ours, theirs in zip(jobs, local, strict=True):
-        assert outcome(ours) == outcome(theirs)
+    for ray_job, local_job in zip(jobs, local, strict=True):
+        assert outcome(ray_job) == outcome(local_job)
 
 
 @pytest.mark.slow
@@ -201,18 +199,18 @@ def test_a_node_killed_in_mid_study_changes_nothing(
     "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path: Path) -> None:
+def test_a_study_on_ray_stops_and_fails_like_a_local_study(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=2, include_log_monitor=False)
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
     engine = RayEngine(address=cluster.address, command=("python", "-S", str(script)))
     good, broken, greedy = jobs_for(tmp_path, "a", "broken", "b")
-    greedy = replace(greedy, cores=64)  # more than any machine has: it runs, alone
+    greedy = replace(greedy, cores=64)  # more than any machine has: it runs alone
     report = run_study([good, broken, greedy], tmp_path, engine=engine)
     assert [outcome.status for outcome in report.outcomes] == ["complete", "failed", "complete"]
     assert report.failed[0].reason == "ValueError: no images"
 
-    long, late = jobs_for(tmp_path / "again", "long", "wait1")
+    long, late = jobs_for(tmp_path / "stopped", "long", "wait1")
     stop = threading.Thread(
         target=lambda: (
             wait_for((long.folder / "metrics.jsonl").exists, 60),
@@ -220,14 +218,14 @@ def test_a_study_on_ray_is_stopped_and_fails_as_one_here(cluster: Any, tmp_path:
         )
     )
     stop.start()
-    report = run_study([long, replace(late, cores=2)], tmp_path / "again", engine=engine)
+    report = run_study([long, replace(late, cores=2)], tmp_path / "stopped", engine=engine)
     stop.join()
     assert report.is_interrupted
     assert int((long.folder / "checkpoint").read_text()) > 0
 
 
 def needs(data: str) -> list[str]:
-    """The tables and figures that need ImageNet, CIFAR-10 or none."""
+    """Return the tables and figures that need this data set: ImageNet, CIFAR-10 or none."""
     return [name for name in EXHIBITS if load_exhibit(name).EXHIBIT.data == data]
 
 
@@ -241,7 +239,7 @@ def needs(data: str) -> list[str]:
     [([*needs("none"), *needs("CIFAR-10")], 30), (needs("ImageNet"), 6), (["claims"], 32)],
     ids=["on digits", "on pictures", "claims"],
 )
-def test_all_of_the_paper_comes_out_the_same_on_both_engines(
+def test_both_engines_reproduce_the_paper_equally(
     names: list[str],
     num_runs: int,
     cluster: Any,
@@ -249,33 +247,37 @@ def test_all_of_the_paper_comes_out_the_same_on_both_engines(
     monkeypatch: pytest.MonkeyPatch,
     make_pictures: Callable[..., Path],
 ) -> None:
-    """In smoke form, by the commands that people type, from real trainings that tables and figures share; for those of ImageNet on a
-    folder of pictures with enough classes for a top-5 error."""
+    """Run the paper commands in smoke form, with real trainings that tables and figures share.
+
+    Exhibits of ImageNet use a folder of pictures with enough classes for a top-5 error.
+    """
     pictures = make_pictures(tmp_path / "pictures", classes=tuple("abcdefg"), train=8, test=2)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     cluster.add_node(num_cpus=2, include_log_monitor=False)
     for name in names:
         data = str(pictures) if name in needs("ImageNet") else "digits"
-        of = [] if name in needs("none") else ["--budget", "smoke", "--data", data]
-        told = []
+        options = [] if name in needs("none") else ["--budget", "smoke", "--data", data]
+        contents = []
         for engine in ("local", "ray"):
             out = tmp_path / engine
-            done = CliRunner().invoke(
-                app, ["paper", name, *of, "--engine", engine, "--out", str(out), "--json"]
+            invocation = CliRunner().invoke(
+                app, ["paper", name, *options, "--engine", engine, "--out", str(out), "--json"]
             )
-            assert done.exit_code == 0, f"{name} on {engine}: {done.output} {done.exception}"
-            content = json.loads(done.stdout)
-            told.append(
+            assert invocation.exit_code == 0, (
+                f"{name} on {engine}: {invocation.output} {invocation.exception}"
+            )
+            content = json.loads(invocation.stdout)
+            contents.append(
                 {
                     key: value
                     for key, value in content.items()
                     if key not in ("page", "seconds", "command")
                 }
             )
-        assert told[0] == told[1], name
-    ours, theirs = (
+        assert contents[0] == contents[1], name
+    local_runs, ray_runs = (
         sorted(path.parent.name for path in (tmp_path / engine).rglob("result.json"))
         for engine in ("local", "ray")
     )
-    assert ours == theirs and len(ours) == num_runs
+    assert local_runs == ray_runs and len(local_runs) == num_runs

@@ -1,7 +1,10 @@
-"""Run a command that is asked to stop (SIGTERM) when the process that started it dies: `python -I die_with_parent.py PARENT_PID COMMAND...`.
+"""Run a command that gets SIGTERM when its parent process dies.
 
-A study that is killed outright cannot pass anything on; without this its runs would go on unseen, on the cores that its
-successor counts on. A file to itself, run by path, so that it costs no imports. Where the kernel is not Linux it only runs the command.
+    python -I die_with_parent.py PARENT_PID COMMAND...
+
+A study that is killed with SIGKILL cannot stop its runs. Without this file they would continue
+unseen, on cores that the next study expects to be free. The file is run by its path and imports
+nothing of the package, so it starts fast. On other systems than Linux it only runs the command.
 """
 
 import ctypes
@@ -9,23 +12,34 @@ import os
 import signal
 import sys
 
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>; kept across execve
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>; the setting survives execve
 
 
 def end_with(parent: int, number: int) -> bool:
-    """Have this process sent the signal `number` when `parent` ends; False where it had ended before it could be watched.
+    """Ask the kernel to send this process a signal when its parent ends.
 
-    Where the kernel is not Linux nothing is watched.
+    Does nothing on other systems than Linux.
+
+    Args:
+        parent: Process id of the expected parent.
+        number: Number of the signal.
+
+    Returns:
+        False if the parent had already ended, so that no signal will come.
     """
     if sys.platform != "linux":
         return True
+    # Python has no function for prctl, so it is called in the C library. The kernel watches the
+    # current parent: if the expected one has died, this process has another parent by now.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Replace this process by `command`; returns only where `parent` is dead already."""
+    """Replace this process by `command`. Returns only if `parent` has already ended."""
     if end_with(parent, signal.SIGTERM):
+        # exec keeps the process id and the death signal, so the engine watches and signals the
+        # command itself; a child process would need its signals passed on.
         os.execvp(command[0], command)
 
 

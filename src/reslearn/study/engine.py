@@ -1,8 +1,11 @@
-"""Runs the jobs of a study. An engine has one method, so that another (a cluster's) can take this one's place.
+"""Engines run the jobs of a study. The local engine runs them in processes of this machine.
 
-The local engine gives each run a process and its own cores: on a small net two processes of one thread do more than one of two. What
-a run says goes to train.log in its folder; what becomes of it is told by its folder, so that nothing is lost with the engine.
+Each run gets a process and cores of its own: on a small network, two processes with one thread each
+are faster than one process with two threads. The output of a run goes to train.log in its folder.
+The folder alone holds the result of a run, so nothing is lost if the engine dies.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -20,16 +23,24 @@ from typing import Any, Literal, Protocol
 
 from reslearn.study.collect import last_line
 from reslearn.study.grid import Job
-from reslearn.study.progress import StudyDisplay, display_for
+from reslearn.study.progress import StudyDisplay, study_display
 
-POLL_SECONDS = 0.02  # a core is idle for half of it when a run ends
-_TINY = 1e-6  # ten tenths fill a GPU, whatever their sum is in binary
-TETHER = Path(__file__).with_name("die_with_parent.py")
+POLL_SECONDS = 0.02  # when a run ends, its core is idle for half of this time on average
+_DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
+_ROUNDING = 1e-6  # ten shares of 0.1 fill a GPU, although their binary sum differs from 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """What became of a job. "skipped": complete before; "interrupted": stopped on request, or not begun because of one."""
+    """Result of the attempt to run a job.
+
+    Attributes:
+        job: The job.
+        status: "skipped" if it was complete before. "interrupted" if it was stopped on request, or
+            not started because of a request to stop.
+        seconds: Time of this attempt.
+        reason: Why the job is not complete.
+    """
 
     job: Job
     status: Literal["complete", "skipped", "failed", "interrupted"]
@@ -38,20 +49,15 @@ class JobStatus:
 
 
 class Engine(Protocol):
-    """Whatever can bring jobs to an end."""
+    """An object that can run jobs."""
 
     def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
-        """Run the jobs, in any order; returns one outcome a job. A run that fails is an outcome, no exception."""
+        """Run the jobs in any order, and return one status per job. Failed runs do not raise."""
         ...
 
 
-def available_cores() -> int:
-    """Cores that this process may use, which on a shared machine are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Process(Protocol):
-    """What the engine needs of a process, under the names of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that the engine needs."""
 
     @property
     def pid(self) -> int: ...
@@ -63,25 +69,20 @@ class Process(Protocol):
 
 
 Launch = Callable[[Job, dict[str, str]], Process]
-
-
-@dataclass
-class _Child:
-    job: Job
-    process: Process
-    started: float
-    gpu: str | None
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
+"""Starts a job with an environment."""
 
 
 class LocalEngine:
-    """One process a run, at most `jobs` at once (default: one a core), longest first; cores and GPUs are shared out as recipes say.
+    """Run each job in a process of this machine, the longest jobs first.
 
-    Ctrl-C and SIGTERM are passed to the runs as SIGTERM, their checkpoints are waited for, and the rest is not begun; a second one
-    kills. `command` is what the arguments of a job are given to; `launch` starts a run in another way (`WarmStart`).
+    Cores and GPUs are shared out as the recipes request. Ctrl-C and SIGTERM are passed on to the
+    runs as SIGTERM. The engine then waits for their checkpoints and starts no further runs. A
+    second signal kills the runs.
+
+    Args:
+        jobs: Maximum number of concurrent runs. Default: one per core.
+        command: The command that gets the arguments of a job.
+        launch: Another way to start a run, see `WarmStart`. Replaces `command`.
     """
 
     def __init__(
@@ -99,74 +100,102 @@ class LocalEngine:
         self._launch = launch or partial(launch_command, tuple(command))
 
     def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
-        """Run them all; outcomes in the order in which they ended."""
+        """Run all jobs; return their statuses in the order in which they ended."""
         waiting = sorted(jobs, key=lambda job: -job.cost)
         running: list[_Child] = []
         outcomes: list[JobStatus] = []
-        with signals() as received, display_for(jobs) as display:
-            passed_on = 0
+        with caught_signals() as signals, study_display(jobs) as display:
+            num_handled = 0
             try:
-                while running or (waiting and not received):
-                    if len(received) > passed_on:
-                        _pass_on(running, again=passed_on > 0)
-                        display.stopping(running=len(running), again=passed_on > 0)
-                        passed_on = len(received)
-                    for child in _reap(running, outcomes, display, stopping=bool(received)):
+                while running or (waiting and not signals):
+                    if len(signals) > num_handled:
+                        kill = num_handled > 0
+                        _stop_all(running, kill=kill)
+                        display.stop(num_running=len(running), kill=kill)
+                        num_handled = len(signals)
+                    for child in _reap(running, outcomes, display, is_stopping=bool(signals)):
                         self._gpus.give_back(child.gpu, child.job.gpus)
-                    while not received and (job := self._next(waiting, running)) is not None:
+                    while not signals and (job := self._next(waiting, running)) is not None:
                         waiting.remove(job)
                         self._begin(job, running, outcomes, display)
                     if running:
                         display.refresh([child.job for child in running])
                         time.sleep(POLL_SECONDS)
             finally:
-                _end(running)
-        return outcomes + [
+                # If the loop ends by an exception, no run stays behind.
+                _stop_all(running, kill=False)
+                for child in running:
+                    child.process.wait()
+        not_begun = [
             JobStatus(job=job, status="interrupted", reason="not begun") for job in waiting
         ]
+        return outcomes + not_begun
 
     def _next(self, waiting: Sequence[Job], running: Sequence[_Child]) -> Job | None:
-        """The longest job that fits beside those that run; one that never fits runs alone."""
+        """Return the longest job that fits beside the running ones. An oversized job runs alone."""
         if not running:
             return waiting[0] if waiting else None
-        free = (
-            self._cores - sum(child.job.cores for child in running)
-            if len(running) < self._jobs
-            else 0
-        )
-        return next(
-            (job for job in waiting if job.cores <= free and self._gpus.has(job.gpus)), None
-        )
+        if len(running) >= self._jobs:
+            return None
+        free_cores = self._cores - sum(child.job.cores for child in running)
+        for job in waiting:
+            if job.cores <= free_cores and self._gpus.has(job.gpus):
+                return job
+        return None
 
     def _begin(
-        self, job: Job, running: list[_Child], outcomes: list[JobStatus], display: StudyDisplay
+        self,
+        job: Job,
+        running: list[_Child],
+        outcomes: list[JobStatus],
+        display: StudyDisplay,
     ) -> None:
         try:
             running.append(self._start(job))
-            display.begun(job)
-        except OSError as error:  # a folder that cannot be made, a full disk, no process left: the rest may still run
+            display.begin(job)
+        except OSError as error:
+            # No folder, no disk space or no process for this run: others may still succeed.
             outcomes.append(JobStatus(job=job, status="failed", reason=str(error)))
-            display.failed(job, str(error))
+            display.fail(job, str(error))
 
     def _start(self, job: Job) -> _Child:
         job.folder.mkdir(parents=True, exist_ok=True)
         with (job.folder / "train.log").open("ab") as log:
             log.write(f"$ {job.command}\n".encode())
         gpu = self._gpus.take(job.gpus)
+        environment = run_environment(os.environ, job.cores)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         try:
-            process = self._launch(
-                job,
-                run_environment(os.environ, job.cores)
-                | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
-            )
+            process = self._launch(job, environment)
         except OSError:
             self._gpus.give_back(gpu, job.gpus)
             raise
         return _Child(job, process, time.monotonic(), gpu)
 
 
+@dataclass
+class _Child:
+    job: Job
+    process: Process
+    start: float
+    gpu: str | None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+
 class Gpus:
-    """How much of each GPU is free. Without GPUs every share is to be had, and is none: the run trains on cores."""
+    """Free shares of the GPUs of this machine.
+
+    Several small runs use one GPU better than each of them alone. Shares are counted, not enforced:
+    each run sees its GPU as a whole. Without GPUs every share is available and takes nothing: the
+    run trains on cores. GPUs are found without torch, which a study does not import.
+
+    Args:
+        names: Names for CUDA_VISIBLE_DEVICES.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._free = dict.fromkeys(names, 1.0)
@@ -174,152 +203,166 @@ class Gpus:
     @classmethod
     def here(
         cls, environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
-    ) -> "Gpus":
-        """Those that CUDA_VISIBLE_DEVICES names, or else all NVIDIA devices there are."""
+    ) -> Gpus:
+        """Return the GPUs of CUDA_VISIBLE_DEVICES, or all NVIDIA devices if it is not set."""
         visible = environment.get("CUDA_VISIBLE_DEVICES")
         if visible is not None:
             return cls([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-        numbers = [
-            int(match[1])
-            for path in devices.glob("nvidia*")
-            if (match := re.fullmatch(r"nvidia(\d+)", path.name))
-        ]
-        return cls([str(place) for place, _ in enumerate(sorted(numbers))])
+        names = [path.name for path in devices.glob("nvidia*")]
+        num_gpus = sum(re.fullmatch(r"nvidia\d+", name) is not None for name in names)
+        # CUDA counts the devices of this machine from 0, whatever the numbers of their files.
+        return cls([str(index) for index in range(num_gpus)])
 
     def has(self, share: float) -> bool:
-        """Whether one GPU has so much left."""
-        return not share or not self._free or max(self._free.values()) >= share - _TINY
+        """Return whether one GPU has this share free."""
+        return not share or not self._free or max(self._free.values()) >= share - _ROUNDING
 
     def take(self, share: float) -> str | None:
-        """Set aside a share of the fullest GPU that has it left; its name for CUDA_VISIBLE_DEVICES, or None where none is needed.
+        """Reserve a share, and return the name of its GPU, or None if the run needs no GPU.
 
-        A share that is not left (a run that must run alone) is taken of the emptiest.
+        The share is taken from the fullest GPU that has it. If no GPU has it, because an oversized
+        run runs alone, it is taken from the emptiest one.
         """
         if not share or not self._free:
             return None
-        fitting = [name for name, free in self._free.items() if free >= share - _TINY]
-        name = (
-            min(fitting, key=self._free.__getitem__)
-            if fitting
-            else max(self._free, key=self._free.__getitem__)
-        )
+        fitting = [name for name, free in self._free.items() if free >= share - _ROUNDING]
+        if fitting:
+            name = min(fitting, key=self._free.__getitem__)
+        else:
+            name = max(self._free, key=self._free.__getitem__)
         self._free[name] -= share
         return name
 
     def give_back(self, name: str | None, share: float) -> None:
-        """What `take` gave is free again."""
+        """Free a share that `take` reserved."""
         if name is not None:
             self._free[name] += share
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use; a shared machine may have more."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def launch_command(
     command: Sequence[str], job: Job, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Begin `command` with the arguments of a job, its words appended to train.log; "python" is the one that runs this."""
+    """Start `command` with the arguments of a job. Its output is appended to train.log.
+
+    The program "python" means the Python that runs this code.
+    """
     program = [sys.executable if command[0] == "python" else command[0], *command[1:]]
+    watched = [sys.executable, "-I", "-S", str(_DIE_WITH_PARENT), str(os.getpid())]
     with (job.folder / "train.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *program, *job.arguments],
+            [*watched, *program, *job.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
-            # A terminal sends Ctrl-C to its whole group; runs are told by us alone, once.
+            # A terminal sends Ctrl-C to its whole process group. In a session of its own, a run
+            # gets only the signal that the engine sends.
             start_new_session=True,
-            # The one inheritable file is the study's lock: it stays held until the last run has ended, however we end.
+            # The only inheritable file is the lock of the study. The runs inherit it, so the lock
+            # is held until the last run has ended, even if the study is killed.
             close_fds=False,
         )
 
 
-def run_environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
-    """One thread a core; blocks of memory in huge pages, which the allocator otherwise faults in again at every step; and a log in the
-    order in which things were said, so that its last line is what went wrong.
+def run_environment(base: Mapping[str, str], cores: int) -> dict[str, str]:
+    """Return the environment of a run: `base` with one thread per core and unbuffered output.
+
+    Memory is allocated in huge pages: with small pages, the allocator faults them in again at every
+    step. Without buffering, the last line of the log is the last event.
     """
-    tunables = given.get("GLIBC_TUNABLES", "")
+    tunables = base.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" not in tunables:
         tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
     return {
-        **given,
+        **base,
         "OMP_NUM_THREADS": str(cores),
         "GLIBC_TUNABLES": tunables,
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def _reap(
-    running: list[_Child], outcomes: list[JobStatus], display: StudyDisplay, *, stopping: bool
-) -> list[_Child]:
-    """Take the runs that have ended out of `running`, say what became of them, and return them."""
-    ended = [child for child in running if child.process.poll() is not None]
-    for child in ended:
-        running.remove(child)
-        if child.job.is_complete:
-            outcomes.append(JobStatus(job=child.job, status="complete", seconds=child.seconds))
-            display.complete(child.job, child.seconds)
-        elif stopping:
-            outcomes.append(
-                JobStatus(
-                    job=child.job,
-                    status="interrupted",
-                    seconds=child.seconds,
-                    reason="stopped on request",
-                )
-            )
-        else:
-            reason = why_ended(child.job, child.process.returncode or 0)
-            outcomes.append(
-                JobStatus(job=child.job, status="failed", seconds=child.seconds, reason=reason)
-            )
-            display.failed(child.job, reason)
-    return ended
-
-
 def why_ended(job: Job, status: int) -> str:
-    """Why a run has no result: the last line of its log, or how its process ended."""
+    """Return why a run has no result: the last line of its log, or how its process ended.
+
+    Args:
+        job: The job of the run.
+        status: Exit status of the process, negative for a signal.
+    """
+    log = job.folder / "train.log"
     if status < 0:
         try:
             name = signal.Signals(-status).name
         except ValueError:
             name = f"signal {-status}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"ended by {name}{hint}; see {job.folder / 'train.log'}"
+        return f"ended by {name}{hint}; see {log}"
     if status == 0:
-        return f"ended without a result; see {job.folder / 'train.log'}"
-    return last_line(job.folder / "train.log") or f"ended with status {status} and said nothing"
-
-
-def _pass_on(running: Sequence[_Child], *, again: bool) -> None:
-    for child in running:
-        with contextlib.suppress(ProcessLookupError):
-            if again:
-                os.killpg(child.process.pid, signal.SIGKILL)
-            else:
-                child.process.terminate()
-
-
-def _end(running: Sequence[_Child]) -> None:
-    """Whatever broke the loop, no run stays behind."""
-    _pass_on(running, again=False)
-    for child in running:
-        child.process.wait()
+        return f"ended without a result; see {log}"
+    return last_line(log) or f"ended with status {status} and an empty log"
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them. Elsewhere than in the main thread they are somebody else's."""
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the yielded list, instead of ending the process.
+
+    Only the main thread may set signal handlers. In other threads the list stays empty.
+    """
     received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
+    handlers: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+            handlers[number] = signal.signal(number, note)
     except ValueError:
         pass
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _reap(
+    running: list[_Child],
+    outcomes: list[JobStatus],
+    display: StudyDisplay,
+    *,
+    is_stopping: bool,
+) -> list[_Child]:
+    """Move the ended runs from `running` to `outcomes`, and return them."""
+    children = [child for child in running if child.process.poll() is not None]
+    for child in children:
+        running.remove(child)
+        job, seconds = child.job, child.seconds
+        if job.is_complete:
+            outcomes.append(JobStatus(job=job, status="complete", seconds=seconds))
+            display.complete(job, seconds)
+        elif is_stopping:
+            reason = "stopped on request"
+            outcomes.append(
+                JobStatus(job=job, status="interrupted", seconds=seconds, reason=reason)
+            )
+        else:
+            reason = why_ended(job, child.process.returncode or 0)
+            outcomes.append(JobStatus(job=job, status="failed", seconds=seconds, reason=reason))
+            display.fail(job, reason)
+    return children
+
+
+def _stop_all(running: Sequence[_Child], *, kill: bool) -> None:
+    for child in running:
+        with contextlib.suppress(ProcessLookupError):
+            if kill:
+                os.killpg(child.process.pid, signal.SIGKILL)
+            else:
+                child.process.terminate()

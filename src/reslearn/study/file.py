@@ -1,4 +1,6 @@
-"""A study as a small TOML file, for `reslearn study FILE`; `StudyFile` shows its keys. Errors name file, key, value and what is allowed."""
+"""Study files: a study as a small TOML file, for `reslearn study FILE`. See `StudyFile`."""
+
+from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,18 +15,18 @@ from reslearn.study.grid import Job, grid, vary
 
 
 class StudyError(ValueError):
-    """A study file that cannot be: names the file, the key, the value and what is allowed."""
+    """A study file is wrong. The message names the file, the key, the value and what is allowed."""
 
 
-_MOST_SEEDS = 10_000
+_MAX_SEEDS = 10_000
 
 
 def _seeds(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError("at least one seed is needed")
-        if value > _MOST_SEEDS:
-            raise ValueError(f"at most {_MOST_SEEDS:,} seeds are allowed")
+        if value > _MAX_SEEDS:
+            raise ValueError(f"at most {_MAX_SEEDS:,} seeds are allowed")
         return tuple(range(value))
     return value
 
@@ -35,14 +37,14 @@ Value = bool | int | float | str
 
 
 class StudyFile(BaseModel):
-    """The keys of a study file. Frozen; unknown keys are refused.
+    """The keys of a study file. Unknown keys are refused.
 
     ```toml
     models = ["plain20", "plain56", "resnet20", "resnet56"]
-    seeds = [0, 1, 2]                     # or a number of seeds; one without it
-    recipe = "cifar-fast"                 # a name, or a .toml beside this file
-    data = "cifar10"                      # optional: in place of the recipe's
-    set = ["schedule.duration=8 epochs"]  # optional: for all runs
+    seeds = [0, 1, 2]                     # a list, or a number of seeds; default: one seed
+    recipe = "cifar-fast"                 # a name, or a .toml file in the folder of this file
+    data = "cifar10"                      # optional: replaces the data set of the recipe
+    set = ["schedule.duration=8 epochs"]  # optional: overrides for all runs
     [vary]                                # optional: every combination is run
     "optimizer.lr" = [0.1, 0.05]
     ```
@@ -68,7 +70,7 @@ class StudyFile(BaseModel):
         cost: Callable[[Recipe], float] | None = None,
         arguments: Sequence[str] = (),
     ) -> list[Job]:
-        """The grid below `folder`; `cost` and `arguments` as in `grid`."""
+        """Return the jobs of this study below `folder`. See `grid` for `cost` and `arguments`."""
         overrides = [(*self.overrides, *varied) for varied in vary(self.vary)]
         return grid(
             models=self.models,
@@ -83,7 +85,11 @@ class StudyFile(BaseModel):
 
 
 def load_study(path: Path | str) -> StudyFile:
-    """Read a study file. Raises StudyError in one line for a file that cannot be read, unknown keys, wrong types, impossible values."""
+    """Read a study file. The path of a recipe file is relative to the study file.
+
+    Raises:
+        StudyError: If the file cannot be read, or has unknown keys, wrong types or wrong values.
+    """
     path = Path(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -93,26 +99,34 @@ def load_study(path: Path | str) -> StudyFile:
         raise StudyError(f"{path}: not TOML: {error}") from None
     recipe = values.get("recipe")
     if isinstance(recipe, str) and recipe.endswith(".toml"):
-        values["recipe"] = str(
-            path.parent / recipe
-        )  # beside the study file, wherever the command is typed
+        values["recipe"] = str(path.parent / recipe)
     return study_from(values, source=str(path))
 
 
 def study_from(values: Mapping[str, Any], *, source: str) -> StudyFile:
-    """Validate plain values, as flags give them; `source` opens the line of a StudyError."""
+    """Validate the keys of a study.
+
+    Args:
+        values: Values by key, for example from command-line options.
+        source: Where the values come from. Error messages begin with it.
+
+    Raises:
+        StudyError: If there are unknown keys, wrong types or wrong values.
+    """
     try:
         return StudyFile.model_validate(dict(values))
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        # A list that is short because of a wrong element is told by the element.
-        told = [
-            p
-            for p in problems
-            if p["type"] != "too_short"
-            or not any(q is not p and q["loc"][:1] == p["loc"][:1] for q in problems)
-        ]
-        raise StudyError(f"{source}: {'; '.join(dict.fromkeys(map(_explain, told)))}") from None
+        lines = [_explain(problem) for problem in problems if not _is_implied(problem, problems)]
+        raise StudyError(f"{source}: {'; '.join(dict.fromkeys(lines))}") from None
+
+
+def _is_implied(problem: Any, problems: Sequence[Any]) -> bool:
+    """Return whether a list is too short only because one of its elements is wrong."""
+    if problem["type"] != "too_short":
+        return False
+    key = problem["loc"][:1]
+    return any(peer is not problem and peer["loc"][:1] == key for peer in problems)
 
 
 _NEEDED = {
@@ -122,20 +136,21 @@ _NEEDED = {
 
 
 def _explain(problem: Any) -> str:
-    # A place within a union ends in the name of a member that pydantic tried; the user knows only keys and positions.
+    # Inside a union, pydantic appends the type that it tried. The user knows only keys and
+    # positions.
     path = [str(part) for part in problem["loc"] if part not in ("bool", "int", "float", "str")]
     key, kind, value = ".".join(path), problem["type"], show(problem["input"])
     if kind == "extra_forbidden":
-        allowed = sorted(field.alias or name for name, field in StudyFile.model_fields.items())
-        return f"unknown key {key} = {value}; allowed are {', '.join(allowed)}"
+        keys = sorted(field.alias or name for name, field in StudyFile.model_fields.items())
+        return f"unknown key {key} = {value}; allowed are {', '.join(keys)}"
     if kind == "missing":
         return f"{key} is missing"
     if path == ["seeds"] and kind == "tuple_type":
-        told = "a number of seeds or a list of seeds is needed"
+        advice = "a number of seeds or a list of seeds is needed"
     elif path[0] == "vary" and len(path) == 3:
-        told = "a number, a text or true/false is needed"
+        advice = "a number, a text or true/false is needed"
     elif kind == "value_error":
-        told = str(problem["ctx"]["error"])
+        advice = str(problem["ctx"]["error"])
     else:
-        told = _NEEDED.get(kind) or needed(problem)
-    return f"{key} = {value}: {told}"
+        advice = _NEEDED.get(kind) or needed(problem)
+    return f"{key} = {value}: {advice}"

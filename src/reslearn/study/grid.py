@@ -1,8 +1,10 @@
-"""What a study runs: models x seeds x switches of one recipe, each a `Job` with its own folder and command line.
+"""Grid of a study: models x seeds x overrides of one recipe, each a `Job` with its own folder.
 
-A folder is named by what a reader wants to know and by the hash of the resolved recipe, so that a run of another recipe never lands
-in it, and a study started again finds exactly the runs that it left.
+The name of a folder consists of readable parts and the hash of the resolved recipe. A run of
+another recipe therefore never uses the same folder, and a continued study finds its runs again.
 """
+
+from __future__ import annotations
 
 import itertools
 import json
@@ -16,12 +18,22 @@ from reslearn import recipes
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
 
-_OWN = {"model.name": "models", "seed": "seeds", "data.name": "data"}
+_ARGUMENT_OF_KEY = {"model.name": "models", "seed": "seeds", "data.name": "data"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run to be: where it goes, the arguments of `reslearn` that make it, what it costs (any one unit), cores and GPU share it uses."""
+    """One planned run.
+
+    Attributes:
+        name: Readable name.
+        folder: Its run folder.
+        arguments: Arguments of the command `reslearn` that trains it.
+        recipe: The resolved recipe.
+        cost: Estimated cost in any unit, the same for all jobs of a study.
+        cores: Number of cores.
+        gpus: Share of a GPU, 0 to 1.
+    """
 
     name: str
     folder: Path
@@ -33,21 +45,28 @@ class Job:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run ended; asks the folder, every time."""
+        """Whether the run has its result. Reads the folder at every access."""
         return RunFolder(self.folder).is_complete
 
     def check(self) -> None:
-        """RunError where the folder holds a run of another recipe than this one's: copied there, or changed by hand."""
+        """Check that the folder is empty or holds this run.
+
+        Raises:
+            RunError: If the folder holds a run of another recipe, copied or edited by hand.
+        """
         run = RunFolder(self.folder)
-        if run.exists() and (changed := recipes.difference(self.recipe.to_dict(), run.recipe)):
-            told = "; ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
+        if run.exists() and (changes := recipes.difference(self.recipe.to_dict(), run.recipe)):
+            changed = "; ".join(changes[:3])
+            if len(changes) > 3:
+                changed += f" and {len(changes) - 3} more"
             raise RunError(
-                f"{run.path / 'recipe.json'} is of another run ({told}): remove the folder, and it is trained anew"
+                f"{run.path / 'recipe.json'} belongs to another run ({changed}): "
+                "remove the folder to train this run again"
             )
 
     @property
     def command(self) -> str:
-        """The command that makes this run alone, for a shell."""
+        """The shell command that trains this run alone."""
         return shlex.join(["reslearn", *self.arguments])
 
 
@@ -60,93 +79,85 @@ def grid(
     data: str | None = None,
     overrides: Sequence[Sequence[str]] = ((),),
     cost: Callable[[Recipe], float] | None = None,
-    cores: int | None = None,
     arguments: Sequence[str] = (),
 ) -> list[Job]:
-    """Every model with every seed and every set of overrides, as jobs below `folder`.
+    """Return a job for every combination of model, seed and set of overrides.
 
-    `recipe` is a name or a file, `data` replaces the recipe's. `cost` gives the cost of a resolved recipe (all equal without it):
-    runs are started longest first. `cores` a run default to the recipe's resources. `arguments` are further ones of `reslearn train`,
-    the same for all, that do not change the recipe.
-    Raises ValueError for an empty grid and for runs that are the same; RecipeError for what the recipe does not allow.
+    Args:
+        models: Names of models.
+        seeds: Seeds of runs.
+        recipe: Name of a recipe, or the path of a .toml file.
+        folder: The folder of the study. Each job gets a subfolder.
+        data: Name of the data set. Default: the data set of the recipe.
+        overrides: Sets of overrides, such as ("optimizer.lr=0.2",).
+        cost: Returns the cost of a resolved recipe. Engines start the most expensive runs first.
+            By default all runs cost the same.
+        arguments: Further arguments of `reslearn train` for all runs, which do not change the
+            recipe.
+
+    Raises:
+        ValueError: If the grid is empty, or two of its runs are equal.
+        RecipeError: If the recipe does not allow a combination.
     """
-    for name, given in (("models", models), ("seeds", seeds), ("overrides", overrides)):
-        if not given:
+    for name, values in (("models", models), ("seeds", seeds), ("overrides", overrides)):
+        if not values:
             raise ValueError(f"{name} is empty: a grid needs at least one")
-    if cores is not None and cores < 1:
-        raise ValueError(f"cores = {cores}: at least 1 is needed")
-    for switch in itertools.chain(*overrides):
-        if (key := switch.partition("=")[0].strip()) in _OWN:
-            raise ValueError(f"{switch}: {key} is given by the grid's {_OWN[key]}")
+    for override in itertools.chain(*overrides):
+        if (key := override.partition("=")[0].strip()) in _ARGUMENT_OF_KEY:
+            argument = _ARGUMENT_OF_KEY[key]
+            raise ValueError(f"{override}: {key} is set by the argument {argument} of the grid")
     common = set(overrides[0]).intersection(*overrides)
+    data_override = [] if data is None else [f"data.name={json.dumps(data)}"]
     jobs: dict[Path, Job] = {}
     for model, switches, seed in itertools.product(models, overrides, seeds):
-        chosen = [] if data is None else [f"data.name={json.dumps(data)}"]
         # In the order in which the command line applies them.
-        resolved = recipes.load(
-            recipe,
-            overrides=[*chosen, f"model.name={json.dumps(model)}", f"seed={seed}", *switches],
-        )
+        grid_overrides = [*data_override, f"model.name={json.dumps(model)}", f"seed={seed}"]
+        resolved = recipes.load(recipe, overrides=[*grid_overrides, *switches])
         name = _name(model, [switch for switch in switches if switch not in common], seed)
-        place = Path(folder) / f"{name}-{recipes.recipe_hash(resolved.to_dict())}"
-        if place in jobs:
+        job_folder = Path(folder) / f"{name}-{recipes.recipe_hash(resolved.to_dict())}"
+        if job_folder in jobs:
             raise ValueError(
                 f"{name} is in the grid twice: the same model, seed and settings give the same run"
             )
-        jobs[place] = Job(
+        jobs[job_folder] = Job(
             name=name,
-            folder=place,
-            arguments=(
-                *_arguments(resolved, recipe, switches, place, cores or resolved.resources.cores),
-                *arguments,
-            ),
+            folder=job_folder,
+            arguments=(*_train_arguments(resolved, recipe, switches, job_folder), *arguments),
             recipe=resolved,
             cost=1.0 if cost is None else cost(resolved),
-            cores=cores or resolved.resources.cores,
+            cores=resolved.resources.cores,
             gpus=resolved.resources.gpus,
         )
     return list(jobs.values())
 
 
 def vary(axes: Mapping[str, Sequence[str | float | bool]]) -> list[tuple[str, ...]]:
-    """Sets of overrides for `grid`: the product of the axes. {"optimizer.lr": [0.1, 0.2]} -> [("optimizer.lr=0.1",), ...]."""
-    return list(
-        itertools.product(
-            *([f"{key}={json.dumps(value)}" for value in values] for key, values in axes.items())
-        )
-    )
+    """Return the product of `axes` as sets of overrides for `grid`.
+
+    {"optimizer.lr": [0.1, 0.2]} gives [("optimizer.lr=0.1",), ("optimizer.lr=0.2",)].
+    """
+    settings: list[list[str]] = []
+    for key, values in axes.items():
+        settings.append([f"{key}={json.dumps(value)}" for value in values])
+    return list(itertools.product(*settings))
 
 
-def _arguments(
-    resolved: Recipe, recipe: str, switches: Sequence[str], folder: Path, cores: int
+def _train_arguments(
+    resolved: Recipe, recipe: str, switches: Sequence[str], folder: Path
 ) -> tuple[str, ...]:
-    sets = [part for switch in switches for part in ("--set", switch)]
-    return (
-        "train",
-        resolved.data.name,
-        "--model",
-        resolved.model.name,
-        "--recipe",
-        recipe,
-        "--seed",
-        str(resolved.seed),
-        *sets,
-        "--out",
-        str(folder),
-        "--resume",
-        "--threads",
-        str(cores),
-    )
+    arguments = ["train", resolved.data.name, "--model", resolved.model.name]
+    arguments += ["--recipe", recipe, "--seed", str(resolved.seed)]
+    for switch in switches:
+        arguments += ["--set", switch]
+    arguments += ["--out", str(folder), "--resume", "--threads", str(resolved.resources.cores)]
+    return tuple(arguments)
 
 
 def _name(model: str, switches: Sequence[str], seed: int) -> str:
-    """plain20-lr0.1-seed3: readable, and safe as the name of a folder."""
-    parts = [
-        model,
-        *(
-            switch.partition("=")[0].rpartition(".")[2] + switch.partition("=")[2]
-            for switch in switches
-        ),
-        f"seed{seed}",
-    ]
+    """Return a readable name that is a safe folder name, for example plain20-lr0.1-seed3."""
+    parts = [model]
+    for switch in switches:
+        key, _, value = switch.partition("=")
+        parts.append(key.rpartition(".")[2] + value)
+    parts.append(f"seed{seed}")
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "", part) for part in parts)

@@ -1,11 +1,15 @@
-"""Starts runs as forks of one process that has imported what they need: a study of many short runs then pays for its imports once.
+"""Start runs as forks of one process that has already imported torch.
 
-Importing torch, its optimizers and scikit-learn takes three to four seconds of a core, as much as a small net takes to train on
-digits. The forking is the standard library's fork server; the run itself is the same command line as everywhere.
+Importing torch, its optimizers and scikit-learn takes three to four seconds of one core. A small
+network trains on digits in the same time. A study of many short runs pays for the imports once. The
+fork server is the one of the standard library, and each run executes the usual command line.
 """
+
+from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -21,80 +25,119 @@ from reslearn.study.engine import POLL_SECONDS
 from reslearn.study.grid import Job
 
 _WAIT_FOR_LOCK_SECONDS = 60.0
-_LOST = 255
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
-class ForkedProcess:
-    """One run, seen as the engine sees any process (`subprocess.Popen`'s names)."""
-
-    def __init__(self, process: "multiprocessing.process.BaseProcess") -> None:
-        assert process.pid is not None
-        self._process, self.pid = process, process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit status, minus the number of a signal that ended it, or None while it runs."""
-        status = self._process.exitcode
-        # What multiprocessing says of a run whose server has died, which is no reason for the run to end: then only its folder tells how.
-        return None if status == _LOST and _is_there(self.pid) else status
-
-    def poll(self) -> int | None:
-        """The same."""
-        return self.returncode
-
-    def terminate(self) -> None:
-        """Ask it to stop."""
-        if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-
-    def wait(self) -> int:
-        """Wait until it has ended."""
-        self._process.join()
-        while self.returncode is None:
-            time.sleep(POLL_SECONDS)
-        return self.returncode or 0
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except ProcessLookupError:
-        return False
-    except OSError:  # no Linux, whose process 1 may never bury an orphan
-        return True
-    return state != "Z"
+_SERVER_DIED = 255  # exit code that multiprocessing reports for all children of a dead fork server
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WarmStart:
-    """`LocalEngine(launch=WarmStart(entry, preload=...))`: `entry` reads `sys.argv` as a command line does; `preload` are modules.
+    """Start runs as forks: `LocalEngine(launch=WarmStart(entry, preload=...))`.
 
-    The process that runs are forked from is the calling process's own, one however many of these there are; so it can be sent to others.
+    The fork server belongs to the calling process and is shared by all instances, so an instance
+    can be pickled and used in other processes.
+
+    Args:
+        entry: Runs a command line that it reads from `sys.argv`.
+        preload: Names of the modules that the fork server imports.
     """
 
     def __init__(self, entry: Callable[[], object], *, preload: Sequence[str]) -> None:
         self._entry, self._preload = entry, tuple(preload)
 
     def __call__(self, job: Job, environment: dict[str, str]) -> ForkedProcess:
-        """Begin a run; its words are appended to train.log in its folder. OSError where no process can be had."""
+        """Start a run. Its output is appended to train.log in its folder.
+
+        Raises:
+            OSError: If no process can be started.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(self._preload))
         _start_server(environment)
-        run = self._entry, job.arguments, job.folder, os.getcwd(), environment
-        process = context.Process(target=_run, args=run, name=job.name)
+        arguments = self._entry, job.arguments, job.folder, os.getcwd(), environment
+        process = context.Process(target=_run, args=arguments, name=job.name)
         try:
             with _without_main(self._entry):
                 process.start()
         except EOFError:
-            raise OSError("the process that runs are forked from has ended") from None
+            raise OSError("the fork server has ended") from None
         return ForkedProcess(process)
+
+
+class ForkedProcess:
+    """One run, with the methods of `subprocess.Popen` that the engine needs."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
+        assert process.pid is not None
+        self._process, self.pid = process, process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, minus the number of the signal that ended the run, or None if it runs."""
+        status = self._process.exitcode
+        # If the fork server dies, its runs continue. Then only the process table and the folder
+        # show whether a run has ended.
+        return None if status == _SERVER_DIED and _is_running(self.pid) else status
+
+    def poll(self) -> int | None:
+        """Return `returncode`; exists because the engine calls it."""
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the run, if it still runs."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait for the end of the run, and return its exit status."""
+        self._process.join()
+        while self.returncode is None:
+            time.sleep(POLL_SECONDS)
+        return self.returncode or 0
+
+
+def wait_for_lock(folder: RunFolder) -> None:
+    """Wait until no process locks `folder`, for at most 60 seconds.
+
+    A killed study or a lost machine leaves runs that are still writing their checkpoints.
+    """
+    deadline = time.monotonic() + _WAIT_FOR_LOCK_SECONDS
+    while True:
+        try:
+            with folder.lock():
+                return
+        except RunError:
+            if time.monotonic() > deadline:
+                return  # the run itself reports who locks its folder
+            time.sleep(0.2)
+
+
+def _start_server(environment: dict[str, str]) -> None:
+    """Start the fork server, unless it runs, with the environment of a run.
+
+    The server inherits blocked signals. Ctrl-C must reach the engine, which stops the runs in
+    order; it must not end the server.
+    """
+    # The fork server would start the resource tracker itself, and unblock the signals by that.
+    resource_tracker.ensure_running()
+    saved = dict(os.environ)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    os.environ.update(environment)
+    try:
+        # Returns at once: the server imports its modules while the first run waits for it.
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager
 def _without_main(entry: Callable[[], object]) -> Iterator[None]:
-    """A fork would run this process's main module again, for what may be defined in it: under Ray a second of imports, here of no use."""
+    """Hide the main module of this process from the fork.
+
+    A fork would import it again, because `entry` may be defined in it. Under Ray this costs a
+    second of imports. It is needed only if `entry` comes from the main module.
+    """
     main = sys.modules["__main__"]
     if entry.__module__ != "__main__":
         sys.modules["__main__"] = types.ModuleType("__main__")
@@ -104,19 +147,6 @@ def _without_main(entry: Callable[[], object]) -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start_server(environment: dict[str, str]) -> None:
-    """Where it does not run yet: with the environment that all runs get, and deaf to what stops a study, which the engine is to hear."""
-    resource_tracker.ensure_running()  # which the fork server starts otherwise, and which unblocks these signals
-    before, mask = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-    os.environ.update(environment)
-    try:
-        forkserver.ensure_running()  # returns at once; the server imports while the first run waits for it
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def _run(
     entry: Callable[[], object],
     arguments: Sequence[str],
@@ -124,15 +154,13 @@ def _run(
     directory: str,
     environment: Mapping[str, str],
 ) -> None:
-    """In the fork: a session, ears, a place, an environment, a log and a command line of its own."""
-    os.chdir(directory)  # a fork begins where its parent began
-    os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    """Run a command line in the fork, as if it had been started in a new process."""
+    os.chdir(directory)  # a fork starts in the directory of the server
+    os.setsid()  # the signals of a terminal reach the engine only, which passes them on
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     os.environ.clear()
-    os.environ.update(
-        environment
-    )  # the server's is that of the first run; the GPU set aside is another for each
-    threading.Thread(target=_stop_with_the_study, daemon=True).start()
+    os.environ.update(environment)  # the server has the environment, and the GPU, of the first run
+    threading.Thread(target=_stop_with_study, daemon=True).start()
     log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -142,22 +170,21 @@ def _run(
     entry()
 
 
-def _stop_with_the_study() -> None:
-    """The fork server outlives a study that is killed outright; its runs shall not go on unseen."""
+def _stop_with_study() -> None:
+    """Send SIGTERM to this run when the study ends: the fork server outlives a killed study."""
     study = multiprocessing.parent_process()
     assert study is not None
     study.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def wait_for_lock(folder: RunFolder) -> None:
-    """A study that was killed outright, or a machine that was lost, leaves runs that are still writing their checkpoints."""
-    until = time.monotonic() + _WAIT_FOR_LOCK_SECONDS
-    while True:
-        try:
-            with folder.lock():
-                return
-        except RunError:
-            if time.monotonic() > until:
-                return  # the run itself says whose folder it is
-            time.sleep(0.2)
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # no /proc: the process exists, and that is all we know
+        return True
+    # A zombie has ended. In a container, process 1 may never reap an orphan.
+    return state != "Z"

@@ -1,8 +1,11 @@
-"""Runs the jobs of a study as tasks of a Ray cluster: many machines, of which some may be lost in mid-study.
+"""Run the jobs of a study as tasks of a Ray cluster, on many machines that may get lost.
 
-Ray places each run where its cores and its share of a GPU are free, and begins it again elsewhere when its machine is lost; the run then
-goes on from its folder, so the study's folder must be on a file system that all machines share. Needs the extra `ray`.
+Ray starts each run where its cores and its share of a GPU are free. If the machine of a run is
+lost, Ray starts the run again on another machine, where it resumes from its folder. All machines
+must therefore share the file system of the study. Needs the extra `ray`.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -20,40 +23,37 @@ from reslearn.study.engine import (
     POLL_SECONDS,
     JobStatus,
     Launch,
+    caught_signals,
     launch_command,
     run_environment,
-    signals,
     why_ended,
 )
 from reslearn.study.grid import Job
 from reslearn.study.launch import wait_for_lock
-from reslearn.study.progress import StudyDisplay, display_for
+from reslearn.study.progress import StudyDisplay, study_display
 
-_WAIT_SECONDS = 0.2  # between looks at what is begun; what ends is told at once
-_MAX_RETRIES = 5  # after so many lost machines it may be the run that brings them down
-_QUIET = {
+_WAIT_SECONDS = 0.2  # between checks for started runs; ended runs are noticed at once
+_MAX_RETRIES = 5  # after so many lost machines, the run itself may be the cause
+_RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """What a task says of its run: the exit status, on which machine, after how long; or which folder is not to be seen there."""
-
-    machine: str
-    status: int
-    seconds: float
-    unseen: str = ""
-
-
 class RayEngine:
-    """One Ray task a run, at most `jobs` at once (default: as many as fit), longest first.
+    """Run each job as a Ray task, the longest jobs first.
 
-    Joins the cluster at `address` (default: RAY_ADDRESS, or the one that `ray start` began here); where there is none, Ray is started on
-    this machine for as long as the study lasts. Ctrl-C and SIGTERM are passed on, and `command` and `launch` meant, as by `LocalEngine`,
-    on the machine that runs the job: "python" is the Python there, and of `WarmStart` each of Ray's workers keeps a process to fork from.
+    Signals are handled as by `LocalEngine`. `command` and `launch` apply on the machine that runs
+    the job. The program "python" is the Python of that machine. For `WarmStart`, each Ray worker
+    has a fork server of its own.
+
+    Args:
+        jobs: Maximum number of concurrent runs. Default: as many as fit.
+        address: Address of the cluster. Default: RAY_ADDRESS, or the cluster that `ray start`
+            started here. Without a cluster, Ray runs on this machine while the study lasts.
+        command: The command that gets the arguments of a job.
+        launch: Another way to start a run. Replaces `command`.
     """
 
     def __init__(
@@ -66,62 +66,76 @@ class RayEngine:
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs = {jobs}: at least 1 is needed")
-        self._jobs, self._address, self._launch = (
-            jobs,
-            address,
-            launch or partial(launch_command, tuple(command)),
-        )
+        self._jobs, self._address = jobs, address
+        self._launch = launch or partial(launch_command, tuple(command))
         _import_ray()
 
     def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
-        """Run them all; outcomes in the order in which they ended. ValueError where no cluster answers at the address."""
+        """Run all jobs; return their statuses in the order in which they ended.
+
+        Raises:
+            ValueError: If no cluster answers at the address.
+        """
         log = jobs[0].folder.parent / "ray.log"
         with (
-            _quiet(log) as terminal,
+            _output_to(log) as stderr,
             _cluster(self._address) as ray,
-            display_for(jobs, to=terminal) as display,
+            study_display(jobs, stream=stderr) as display,
         ):
-            return _Study(ray, self._jobs or len(jobs), self._launch, display).run(
-                sorted(jobs, key=lambda job: -job.cost)
-            )
+            tasks = _Tasks(ray, self._jobs or len(jobs), self._launch, display)
+            return tasks.run(sorted(jobs, key=lambda job: -job.cost))
 
 
-class _Study:
-    """The tasks of one study: those waiting, those handed to Ray, what became of the rest."""
+@dataclass(frozen=True, kw_only=True)
+class RunExit:
+    """How a run ended on some machine.
 
-    def __init__(self, ray: Any, at_once: int, launch: Launch, display: StudyDisplay) -> None:
-        self._ray, self._at_once, self._launch, self._display = ray, at_once, launch, display
+    Attributes:
+        machine: Host name.
+        status: Exit status of the run.
+        seconds: Time of the run.
+        unseen: Folder that this machine does not see, so that there was no run.
+    """
+
+    machine: str
+    status: int
+    seconds: float
+    unseen: str = ""
+
+
+class _Tasks:
+    """The tasks of one study."""
+
+    def __init__(self, ray: Any, max_tasks: int, launch: Launch, display: StudyDisplay) -> None:
+        self._ray, self._max_tasks, self._launch, self._display = ray, max_tasks, launch, display
         self._submitted: dict[Any, Job] = {}
-        self._log_bytes: dict[
-            Path, int
-        ] = {}  # of train.log before the task; a longer one tells that the run has begun
+        # Size of train.log before the task. A longer log shows that the run has started; then the
+        # size is replaced by -1.
+        self._log_bytes: dict[Path, int] = {}
         self._outcomes: list[JobStatus] = []
 
     def run(self, jobs: Sequence[Job]) -> list[JobStatus]:
         waiting = list(jobs)
-        with signals() as received:
-            passed_on = 0
+        with caught_signals() as signals:
+            num_handled = 0
             try:
-                while self._submitted or (waiting and not received):
-                    if len(received) > passed_on:
-                        self._display.stopping(running=len(self._begun()), again=passed_on > 0)
-                        self._cancel(force=passed_on > 0)
-                        passed_on = len(received)
-                    while waiting and not received and len(self._submitted) < self._at_once:
+                while self._submitted or (waiting and not signals):
+                    if len(signals) > num_handled:
+                        kill = num_handled > 0
+                        self._display.stop(num_running=len(self._running()), kill=kill)
+                        self._cancel(force=kill)
+                        num_handled = len(signals)
+                    while waiting and not signals and len(self._submitted) < self._max_tasks:
                         self._submit(waiting.pop(0))
-                    done, _ = (
-                        self._ray.wait(list(self._submitted), num_returns=1, timeout=_WAIT_SECONDS)
-                        if self._submitted
-                        else ([], [])
-                    )
-                    for task in done:
-                        self._end(task, stopping=bool(received))
-                    self._display.refresh(self._begun())
+                    for task in self._wait():
+                        self._end(task, is_stopping=bool(signals))
+                    self._display.refresh(self._running())
             finally:
                 self._cancel(force=False)
-        return self._outcomes + [
+        not_begun = [
             JobStatus(job=job, status="interrupted", reason="not begun") for job in waiting
         ]
+        return self._outcomes + not_begun
 
     def _submit(self, job: Job) -> None:
         try:
@@ -131,104 +145,113 @@ class _Study:
         except OSError as error:
             self._fail(job, str(error), 0.0)
             return
-        most = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        task = self._ray.remote(run_here).options(
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        max_cores = max((node.get("CPU", 0) for node in resources), default=job.cores)
+        max_gpus = max((node.get("GPU", 0) for node in resources), default=0)
+        remote = self._ray.remote(run_here).options(
             name=job.name,
-            # What fits on no machine runs alone on the largest, as with the local engine, instead of waiting for ever.
-            num_cpus=min(
-                job.cores, max((resources.get("CPU", 0) for resources in most), default=job.cores)
-            ),
-            num_gpus=min(job.gpus, max((resources.get("GPU", 0) for resources in most), default=0)),
+            # A run that is too large for every machine would wait forever. It gets the largest
+            # machine for itself instead, as with the local engine.
+            num_cpus=min(job.cores, max_cores),
+            num_gpus=min(job.gpus, max_gpus),
             max_retries=_MAX_RETRIES,
         )
-        self._submitted[
-            task.remote(replace(job, folder=job.folder.resolve()), self._launch, os.getcwd())
-        ] = job
+        task = remote.remote(replace(job, folder=job.folder.resolve()), self._launch, os.getcwd())
+        self._submitted[task] = job
 
-    def _begun(self) -> list[Job]:
-        """Tell the display of runs whose log has begun; returns all that run."""
+    def _wait(self) -> list[Any]:
+        """Wait for the next ended task, for a short time."""
+        if not self._submitted:
+            return []
+        tasks, _ = self._ray.wait(list(self._submitted), num_returns=1, timeout=_WAIT_SECONDS)
+        return list(tasks)
+
+    def _running(self) -> list[Job]:
+        """Return the jobs whose log has grown, and show the ones that are new among them."""
         running = []
         for job in self._submitted.values():
+            log_bytes = self._log_bytes[job.folder]
             with contextlib.suppress(OSError):
-                before = self._log_bytes[job.folder]
-                if before < 0 or (job.folder / "train.log").stat().st_size > before:
+                if log_bytes < 0:
                     running.append(job)
-                    if before >= 0:
-                        self._display.begun(job)
+                elif (job.folder / "train.log").stat().st_size > log_bytes:
+                    running.append(job)
+                    self._display.begin(job)
                     self._log_bytes[job.folder] = -1
         return running
 
-    def _end(self, task: Any, *, stopping: bool) -> None:
+    def _end(self, task: Any, *, is_stopping: bool) -> None:
         job = self._submitted[task]
-        self._begun()
+        self._running()
         del self._submitted[task]
+        seconds = 0.0
         try:
-            ended: Ended | None = self._ray.get(task)
-            reason = "" if ended is None else _why(job, ended)
+            run_exit: RunExit | None = self._ray.get(task)
         except self._ray.exceptions.RayError as error:
-            told = str(error).strip().splitlines() or ["nothing is known of why"]
-            ended, reason = (
-                None,
-                f"lost on the cluster ({type(error).__name__}: {told[-1].strip()}); see {job.folder / 'train.log'}",
-            )
-        seconds = 0.0 if ended is None else ended.seconds
+            lines = str(error).strip().splitlines() or ["the cause is unknown"]
+            reason = f"lost on the cluster ({type(error).__name__}: {lines[-1].strip()}); "
+            reason += f"see {job.folder / 'train.log'}"
+        else:
+            reason = "" if run_exit is None else _why(job, run_exit)
+            seconds = 0.0 if run_exit is None else run_exit.seconds
         if job.is_complete:
             self._outcomes.append(JobStatus(job=job, status="complete", seconds=seconds))
             self._display.complete(job, seconds)
-        elif stopping:
+        elif is_stopping:
+            reason = "stopped on request"
             self._outcomes.append(
-                JobStatus(
-                    job=job, status="interrupted", seconds=seconds, reason="stopped on request"
-                )
+                JobStatus(job=job, status="interrupted", seconds=seconds, reason=reason)
             )
         else:
             self._fail(job, reason, seconds)
 
     def _fail(self, job: Job, reason: str, seconds: float) -> None:
         self._outcomes.append(JobStatus(job=job, status="failed", seconds=seconds, reason=reason))
-        self._display.failed(job, reason)
+        self._display.fail(job, reason)
 
     def _cancel(self, *, force: bool) -> None:
         for task in self._submitted:
             self._ray.cancel(task, force=force)
 
 
-def run_here(job: Job, launch: Launch, directory: str) -> Ended:
-    """The task, on whatever machine: a run in a process of its own, stopped when the task is canceled or its worker dies."""
-    machine, started = socket.gethostname(), time.monotonic()
-    for needed in (job.folder, directory):
-        if not Path(needed).is_dir():
-            return Ended(machine=machine, status=2, seconds=0.0, unseen=str(needed))
+def run_here(job: Job, launch: Launch, directory: str) -> RunExit:
+    """Run a job in a process of this machine; this function is the Ray task.
+
+    The run is stopped when the task is canceled or its worker dies.
+    """
+    machine, start = socket.gethostname(), time.monotonic()
+    for folder in (job.folder, directory):
+        if not Path(folder).is_dir():
+            return RunExit(machine=machine, status=2, seconds=0.0, unseen=str(folder))
     wait_for_lock(RunFolder(job.folder))
     with (job.folder / "train.log").open("ab") as log:
         log.write(f"$ {job.command}\n".encode())
     with contextlib.chdir(directory):
         process = launch(job, run_environment(os.environ, job.cores))
     try:
-        while (
-            status := process.poll()
-        ) is None:  # a wait would not hear that the task is canceled, which is no signal
+        # Ray cancels a task by an exception between two Python instructions, not by a signal. A
+        # blocking wait would not notice it, so the process is polled.
+        while (status := process.poll()) is None:
             time.sleep(POLL_SECONDS)
-    except BaseException:  # canceled: the run writes its checkpoint
+    except BaseException:
         process.terminate()
-        process.wait()
+        process.wait()  # until the run has written its checkpoint
         raise
-    return Ended(machine=machine, status=status, seconds=time.monotonic() - started)
+    return RunExit(machine=machine, status=status, seconds=time.monotonic() - start)
 
 
-def _why(job: Job, ended: Ended) -> str:
-    shared = "all machines must share the file system of the study"
-    if ended.unseen:
-        return f"machine {ended.machine} does not see {ended.unseen}: {shared}"
-    if ended.status == 0 and not job.is_complete:
-        return f"ended on {ended.machine} without a result here: {shared}"
-    return why_ended(job, ended.status)
+def _why(job: Job, run_exit: RunExit) -> str:
+    advice = "all machines must share the file system of the study"
+    if run_exit.unseen:
+        return f"machine {run_exit.machine} does not see {run_exit.unseen}: {advice}"
+    if run_exit.status == 0 and not job.is_complete:
+        return f"ended on {run_exit.machine} without a result here: {advice}"
+    return why_ended(job, run_exit.status)
 
 
 def _import_ray() -> Any:
-    os.environ.update(
-        {key: value for key, value in _QUIET.items() if key not in os.environ}
-    )  # it reads them when it is imported
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # Ray reads these variables when it is imported
     try:
         import ray
     except ImportError:
@@ -240,19 +263,17 @@ def _import_ray() -> Any:
 
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
-    """Ray, joined or started; left or stopped at the end."""
+    """Join a Ray cluster or start one; leave or stop it at the end."""
     ray = _import_ray()
     try:
         ray.init(
             address=address, include_dashboard=False, log_to_driver=False, logging_level="critical"
         )
-    except (
-        Exception
-    ) as error:  # ConnectionError, RuntimeError, plain Exception: whatever its parts run into
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
         ray.shutdown()
-        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+        cluster = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise ValueError(
-            f"no Ray cluster to be had at {where}: {' '.join(str(error).split())}"
+            f"no Ray cluster available at {cluster}: {' '.join(str(error).split())}"
         ) from None
     try:
         yield ray
@@ -261,26 +282,32 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[TextIO]:
-    """What Ray's processes and threads write to our stdout and stderr goes to `log`; yields what stderr was, for our own display."""
+def _output_to(log: Path) -> Iterator[TextIO]:
+    """Redirect the output of Ray's processes and threads to `log`.
+
+    Yields:
+        The original stderr, for the display of the study.
+    """
     make_folder(log.parent)
     streams = sys.stdout, sys.stderr
     for stream in streams:
         stream.flush()
-    kept = [os.dup(number) for number in (1, 2)]
+    # Ray's processes write to the file descriptors 1 and 2, its threads to sys.stdout and
+    # sys.stderr. Both are replaced, and the original descriptors are restored from copies.
+    copies = [os.dup(number) for number in (1, 2)]
     try:
         with (
             log.open("a", buffering=1) as file,
-            os.fdopen(os.dup(kept[1]), "w", buffering=1) as terminal,
+            os.fdopen(os.dup(copies[1]), "w", buffering=1) as stderr,
         ):
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
             sys.stdout = sys.stderr = file
             try:
-                yield terminal
+                yield stderr
             finally:
                 sys.stdout, sys.stderr = streams
     finally:
-        for number, copy in zip((1, 2), kept, strict=True):
+        for number, copy in zip((1, 2), copies, strict=True):
             os.dup2(copy, number)
             os.close(copy)

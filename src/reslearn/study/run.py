@@ -1,4 +1,6 @@
-"""A study from beginning to end: its folder held, what is complete skipped, the rest handed to an engine, and what remains said."""
+"""Run a study: lock its folder, skip complete runs, give the others to an engine, report."""
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -16,12 +18,17 @@ from reslearn.study.grid import Job
 
 
 class StudyInUseError(ValueError):
-    """Another study works in the folder."""
+    """Another study uses the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyReport:
-    """What became of each job, in the order of the grid, and the command that goes on where something remains."""
+    """Status of each job after a study.
+
+    Attributes:
+        outcomes: One status per job, in the order of the grid.
+        continue_command: The command that continues an incomplete study.
+    """
 
     outcomes: tuple[JobStatus, ...]
     continue_command: str
@@ -33,7 +40,7 @@ class StudyReport:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the study was stopped by a signal."""
+        """Whether a signal stopped the study."""
         return any(outcome.status == "interrupted" for outcome in self.outcomes)
 
     @property
@@ -42,18 +49,21 @@ class StudyReport:
         return all(outcome.status in ("complete", "skipped") for outcome in self.outcomes)
 
     def lines(self) -> list[str]:
-        """The end of a study in words: counts, failures with their reasons, and how to go on."""
-        count = Counter(outcome.status for outcome in self.outcomes)
-        counts = [f"{count['complete'] + count['skipped']} of {len(self.outcomes)} runs complete"]
-        counts += [f"{count['skipped']} of them before"] if count["skipped"] else []
-        counts += [
-            f"{count[status]} {status}" for status in ("failed", "interrupted") if count[status]
-        ]
-        lines = [
-            ", ".join(counts),
-            *(f"{outcome.job.name}: failed: {outcome.reason}" for outcome in self.failed),
-        ]
-        return lines if self.is_complete else [*lines, f"go on with: {self.continue_command}"]
+        """Describe the end of the study: counts, failures, and how to continue."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        num_complete = counts["complete"] + counts["skipped"]
+        parts = [f"{num_complete} of {len(self.outcomes)} runs complete"]
+        if counts["skipped"]:
+            parts.append(f"{counts['skipped']} of them before")
+        if counts["failed"]:
+            parts.append(f"{counts['failed']} failed")
+        if counts["interrupted"]:
+            parts.append(f"{counts['interrupted']} interrupted")
+        lines = [", ".join(parts)]
+        lines += [f"{outcome.job.name}: failed: {outcome.reason}" for outcome in self.failed]
+        if not self.is_complete:
+            lines.append(f"continue with: {self.continue_command}")
+        return lines
 
 
 def run_study(
@@ -63,41 +73,48 @@ def run_study(
     engine: Engine | None = None,
     continue_command: str | None = None,
 ) -> StudyReport:
-    """Bring every job to its end, as far as that goes; called again, it does what is left.
+    """Run every job that is not complete. Another call continues an interrupted study.
 
-    `continue_command` defaults to the command that is running. Raises StudyInUseError, in one line, where another process has the
-    folder, and RunError where the folder of a job holds another run. A failed run is no exception: see `StudyReport.failed`.
+    A failed run does not raise: see `StudyReport.failed`.
+
+    Args:
+        jobs: Jobs with different folders.
+        folder: The folder of the study, locked during the call.
+        engine: Runs the jobs. Default: `LocalEngine()`.
+        continue_command: Shown if the study is not complete. Default: the current command.
+
+    Raises:
+        StudyInUseError: If another process uses the folder.
+        RunError: If the folder of a job holds a run of another recipe.
     """
     folder = Path(folder)
-    for place, number in Counter(job.folder for job in jobs).items():
+    for job_folder, number in Counter(job.folder for job in jobs).items():
         if number > 1:
-            raise ValueError(f"{place} is the folder of {number} jobs: each needs its own")
+            raise ValueError(f"{job_folder} is the folder of {number} jobs: each needs its own")
     with _lock(folder):
         for job in jobs:
             job.check()
-        done = [job for job in jobs if job.is_complete]
-        left = [job for job in jobs if job not in done]
-        outcomes = [JobStatus(job=job, status="skipped") for job in done]
-        if left:
-            outcomes += (engine or LocalEngine()).run(left)
+        outcomes = [JobStatus(job=job, status="skipped") for job in jobs if job.is_complete]
+        skipped = {outcome.job.folder for outcome in outcomes}
+        remaining = [job for job in jobs if job.folder not in skipped]
+        if remaining:
+            outcomes += (engine or LocalEngine()).run(remaining)
     by_folder = {outcome.job.folder: outcome for outcome in outcomes}
     return StudyReport(
         outcomes=tuple(by_folder[job.folder] for job in jobs),
-        continue_command=continue_command or _this_command(),
+        continue_command=continue_command or _current_command(),
     )
 
 
-def _this_command() -> str:
-    """What was typed to get here: `reslearn ...`, or a script of the user's own."""
+def _current_command() -> str:
+    """Return the command line of this process: `reslearn ...`, or a script of the user."""
     is_ours = Path(sys.argv[0]).name in ("reslearn", "__main__.py")
-    return shlex.join(
-        ["reslearn", *sys.argv[1:]] if is_ours else [Path(sys.executable).name, *sys.argv]
-    )
+    program = ["reslearn"] if is_ours else [Path(sys.executable).name, sys.argv[0]]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the folder. The runs inherit the lock, so that a study that was killed holds it until they have written their checkpoints."""
     make_folder(folder)
     with (folder / ".study.lock").open("a+") as file:
         try:
@@ -106,10 +123,13 @@ def _lock(folder: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "unknown"
             raise StudyInUseError(
-                f"{folder} is in use by another study (process {owner}, or runs of it that are writing their checkpoints)"
+                f"{folder} is in use by another study (process {owner}, or its runs that are "
+                "writing their checkpoints): wait until it has ended, or choose another folder"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        # The runs inherit the open file, and the lock with it. If the study is killed, the folder
+        # stays locked until its runs have written their checkpoints.
         os.set_inheritable(file.fileno(), True)
         yield
