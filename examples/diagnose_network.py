@@ -18,4 +18,4 @@ targets = (inputs.prod(dim=1) > 0).long()
 
 diagnosis = diagnose(make_problem(build, (inputs, targets)), minutes=2, steps=60)
 print(f"cause: {diagnosis.verdict.name}")
-print(f"why:   {diagnosis.verdict.because}")
+print(f"why:   {diagnosis.verdict.reason}")

@@ -40,22 +40,21 @@ def _known_seed() -> None:
 
 @pytest.fixture
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that cuts a diagnosis to its fewest trials; keywords set other constants."""
-    from reslearn.diagnose import budget, experiment
+    """`few_trials(MIN_STEPS=4)`: a diagnosis makes as few trials as possible.
 
-    def fewer(**others: Any) -> None:
-        for name, value in {
-            "LR_FACTORS": (1.0,),
-            "FEWEST_SEEDS": 1,
-            "MAX_SEEDS": {1: 1},
-            **others,
-        }.items():
-            places = [module for module in (budget, experiment) if hasattr(module, name)]
-            assert places, name
-            for place in places:
-                monkeypatch.setattr(place, name, value)
+    Keyword arguments set further constants of a diagnosis.
+    """
+    from reslearn.diagnose import experiment, plan
 
-    return fewer
+    def set_constants(**further: Any) -> None:
+        constants = {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, **further}
+        for name, value in constants.items():
+            modules = [module for module in (plan, experiment) if hasattr(module, name)]
+            assert modules, name
+            for module in modules:
+                monkeypatch.setattr(module, name, value)
+
+    return set_constants
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
-"""The networks of the benchmark, healthy and ill, and how the truth of each is known.
+"""The networks of the benchmark, and how the truth of each is known.
 
-Where something is plainly wrong by construction (labels shuffled, a learning rate two hundred times that of a sibling) the truth is written
-here. All others are measured: ten times the steps of a short trial (a verdict on depth or a rate comes from trials of four times), several
-learning rates, five seeds, against a shallower network that its own builder makes (truth.py). The members of each kind are dealt to two
-halves by a hash of their names: rules may be tuned on one, and are scored on the other. Held out is the member, not its data or its family:
-siblings lie in both halves.
+If something is plainly wrong by construction, the truth is written here: shuffled labels, for
+example, or a learning rate 200 times that of a healthy sibling. The truth of all other members is
+measured against a shallower network from the same builder (truth.py). That takes ten times the
+steps of a short trial, several learning rates and five seeds. (Verdicts on depth or a rate rest on
+trials of four times the steps.)
+
+The members of each kind are split into two halves by a hash of their names. Rules may be tuned on
+one half and are scored on the other. Only members are held out, not their data or their family:
+siblings are in both halves.
 """
 
 import hashlib
@@ -18,7 +22,7 @@ from benchmarks.depth.tasks import Pair
 from torch import nn
 
 from reslearn.diagnose import Problem, make_problem
-from reslearn.diagnose.verdict import Name
+from reslearn.diagnose.verdict import VerdictName
 
 HALVES = ("tuning", "held-out")
 BATCH_SIZE = 32
@@ -26,11 +30,17 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """`truths`: the verdicts that are right, by construction; empty: measured, with `shallow`, of about a third of the depth, and
-    `shallowest`, where that is something else."""
+    """A network of the benchmark.
+
+    Attributes:
+        kind: Members of one kind are in both halves.
+        shallow: Builds a network of about a third of the depth, if the truth is measured.
+        shallowest: Builds a network of one layer, if that is something else.
+        truths: The verdicts that are right by construction; empty if the truth is measured.
+    """
 
     name: str
-    kind: str  # members of one kind are dealt to both halves
+    kind: str
     half: str
     build: Callable[[], nn.Module]
     data: Callable[[], Pair]
@@ -38,10 +48,10 @@ class Member:
     optimizer: str = "sgd"
     shallow: Callable[[], nn.Module] | None = None
     shallowest: Callable[[], nn.Module] | None = None
-    truths: tuple[Name, ...] = ()
+    truths: tuple[VerdictName, ...] = ()
 
     def problem(self, build: Callable[[], nn.Module] | None = None) -> Problem:
-        """As `reslearn diagnose` takes it; with `build`, of another network on the same data."""
+        """Return the problem of `reslearn diagnose`, with another network if `build` is given."""
         return make_problem(
             build or self.build,
             self.data(),
@@ -52,18 +62,26 @@ class Member:
         )
 
 
+Fields = dict[str, Any]
+"""The fields of a member without its half."""
+
+
 @cache
 def members() -> tuple[Member, ...]:
-    """All of them, healthy or not known first."""
+    """Return all members; those with measured truths come first."""
     specified = [*_measured(), *_constructed()]
-    of_kind: dict[str, list[str]] = {}
-    for one in specified:
-        of_kind.setdefault(one["kind"], []).append(one["name"])
-    first = {name for names in of_kind.values() for name in sorted(names, key=_shuffle)[::2]}
-    return tuple(Member(**one, half=HALVES[one["name"] not in first]) for one in specified)
+    names_of_kind: dict[str, list[str]] = {}
+    for fields in specified:
+        names_of_kind.setdefault(fields["kind"], []).append(fields["name"])
+    first_half: set[str] = set()
+    for names in names_of_kind.values():
+        first_half.update(sorted(names, key=_hash)[::2])
+    return tuple(
+        Member(**fields, half=HALVES[fields["name"] not in first_half]) for fields in specified
+    )
 
 
-def _shuffle(name: str) -> str:
+def _hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -81,50 +99,59 @@ _CONVOLUTIONAL: dict[str, tuple[Callable[..., nn.Module], Callable[[], Pair], in
 }
 
 
-def _measured() -> Iterator[dict[str, Any]]:
+def _measured() -> Iterator[Fields]:
+    yield from _perceptrons()
+    yield from _other_activations()
+    yield from _convolutional_networks()
+    yield from _transformers()
+
+
+def _perceptrons() -> Iterator[Fields]:
     for task, (data, inputs, outputs, lr) in _TABLES.items():
         mlp = partial(nets.mlp, inputs, outputs)
         for norm, width in ((False, 16), (True, 16), (False, 32)):
+            suffix = ("-bn" if norm else "") + ("-wide" if width > 16 else "")
             for depth in (3, 6, 12, 24):
-                name = (
-                    f"mlp{depth}-{task}" + ("-bn" if norm else "") + ("-wide" if width > 16 else "")
-                )
-                yield _against_shallow(
-                    name, "mlp", partial(mlp, norm=norm, width=width), depth, data, lr
-                )
-        for depth in (32, 48):  # enough that depth does hurt
+                name = f"mlp{depth}-{task}{suffix}"
+                build = partial(mlp, norm=norm, width=width)
+                yield _against_shallow(name, "mlp", build, depth, data, lr)
+        for depth in (32, 48):  # deep enough that depth does hurt
             yield _against_shallow(f"mlp{depth}-{task}", "mlp, deep", mlp, depth, data, lr)
-        yield _against_shallow(
-            f"mlp48-{task}-bn", "mlp, deep", partial(mlp, norm=True), 48, data, lr
-        )
+        build = partial(mlp, norm=True)
+        yield _against_shallow(f"mlp48-{task}-bn", "mlp, deep", build, 48, data, lr)
         for depth in (7, 13, 25):
+            name = f"mlp{depth}-{task}-shortcuts"
             build = partial(mlp, norm=True, shortcuts=True)
-            yield _against_shallow(
-                f"mlp{depth}-{task}-shortcuts", "mlp, shortcuts", build, depth, data, lr
-            )
+            yield _against_shallow(name, "mlp, shortcuts", build, depth, data, lr)
+
+
+def _other_activations() -> Iterator[Fields]:
     for activation in ("tanh", "gelu", "sigmoid"):
         for task, depth in (("digits", 6), ("moons", 6), ("breast", 16), ("sines", 16)):
             data, inputs, outputs, lr = _TABLES[task]
+            name = f"mlp{depth}-{task}-{activation}"
             build = partial(nets.mlp, inputs, outputs, activation=activation)
-            yield _against_shallow(
-                f"mlp{depth}-{task}-{activation}", "mlp, other activations", build, depth, data, lr
-            )
+            yield _against_shallow(name, "mlp, other activations", build, depth, data, lr)
+
+
+def _convolutional_networks() -> Iterator[Fields]:
     for family, (net, data, outputs) in _CONVOLUTIONAL.items():
         for norm in (False, True):
+            build = partial(net, outputs, norm=norm)
             for depth in (3, 6, 12, 20):
                 name = f"{family}-{depth}" + ("-bn" if norm else "")
-                yield _against_shallow(
-                    name, family, partial(net, outputs, norm=norm), depth, data, 0.05
-                )
+                yield _against_shallow(name, family, build, depth, data, 0.05)
+        build = partial(net, outputs, norm=True, shortcuts=True)
         for depth in (7, 13, 21):
-            build = partial(net, outputs, norm=True, shortcuts=True)
-            yield _against_shallow(
-                f"{family}-{depth}-shortcuts", f"{family}, shortcuts", build, depth, data, 0.05
-            )
+            name = f"{family}-{depth}-shortcuts"
+            yield _against_shallow(name, f"{family}, shortcuts", build, depth, data, 0.05)
+
+
+def _transformers() -> Iterator[Fields]:
     for shortcuts in (True, False):
+        build = partial(_transformer, shortcuts=shortcuts)
         for depth in (2, 3, 6, 9):
             name = f"transformer{depth}" + ("" if shortcuts else "-no-shortcuts")
-            build = partial(_transformer, shortcuts=shortcuts)
             yield _against_shallow(
                 name, "transformer", build, depth, tasks.tokens, 3e-3, optimizer="adam"
             )
@@ -139,16 +166,16 @@ def _against_shallow(
     lr: float,
     *,
     optimizer: str = "sgd",
-) -> dict[str, Any]:
-    fewer = max(1, round(depth / 3))
+) -> Fields:
+    shallow_depth = max(1, round(depth / 3))
     if "shortcuts" in kind:
-        fewer += 1 - fewer % 2  # a first layer and whole blocks
+        shallow_depth += 1 - shallow_depth % 2  # a first layer and blocks of two
     return {
         "name": name,
         "kind": kind,
         "build": partial(build, depth=depth),
-        "shallow": partial(build, depth=fewer),
-        "shallowest": partial(build, depth=1) if fewer > 2 else None,
+        "shallow": partial(build, depth=shallow_depth),
+        "shallowest": partial(build, depth=1) if shallow_depth > 2 else None,
         "data": data,
         "lr": lr,
         "optimizer": optimizer,
@@ -164,16 +191,16 @@ def _mlp(task: str, depth: int = 4, **options: Any) -> Callable[[], nn.Module]:
     return partial(nets.mlp, inputs, outputs, depth, **options)
 
 
-def _constructed() -> Iterator[dict[str, Any]]:
-    """Each on a network of which a sibling is healthy."""
+def _constructed() -> Iterator[Fields]:
+    """Members with a fault by construction; each has a healthy sibling."""
     yield from _rates()
     yield from _starts()
     yield from _data()
     yield from _sizes()
 
 
-def _rates() -> Iterator[dict[str, Any]]:
-    """Two hundred times too low, or so high that nothing is learned."""
+def _rates() -> Iterator[Fields]:
+    """Learning rates that are 200 times too low, or so high that nothing is learned."""
     usual: list[tuple[str, Callable[[], nn.Module], Callable[[], Pair], float, str]] = [
         *(
             (f"mlp-{task}", _mlp(task), _TABLES[task][0], _TABLES[task][3], "sgd")
@@ -202,8 +229,8 @@ def _rates() -> Iterator[dict[str, Any]]:
             }
 
 
-def _starts() -> Iterator[dict[str, Any]]:
-    """Biases that shut most units, and weights that shrink or blow up the signal from layer to layer."""
+def _starts() -> Iterator[Fields]:
+    """Biases that switch off most units, and weights that shrink or amplify the signal by layer."""
     for task in ("digits", "breast", "moons", "wine"):
         data, _, _, lr = _TABLES[task]
         common = {"data": data, "lr": lr}
@@ -241,7 +268,7 @@ def _starts() -> Iterator[dict[str, Any]]:
             }
 
 
-def _data() -> Iterator[dict[str, Any]]:
+def _data() -> Iterator[Fields]:
     def on(
         name: str,
         build: Callable[[], nn.Module],
@@ -249,7 +276,7 @@ def _data() -> Iterator[dict[str, Any]]:
         kind: str,
         data: Callable[[], Pair],
         optimizer: str = "sgd",
-    ) -> dict[str, Any]:
+    ) -> Fields:
         return {
             "name": f"{name}-{kind}",
             "kind": kind,
@@ -298,8 +325,8 @@ def _data() -> Iterator[dict[str, Any]]:
         )
 
 
-def _sizes() -> Iterator[dict[str, Any]]:
-    """Too small, held down, or far larger than the data."""
+def _sizes() -> Iterator[Fields]:
+    """Networks that are too small, too regularized, or far too large for the data."""
     for name, build, data in (
         ("mlp-digits", _mlp("digits", 3, width=2), tasks.digits),
         ("mlp-sines", _mlp("sines", 2, width=2), tasks.sines),
@@ -316,7 +343,7 @@ def _sizes() -> Iterator[dict[str, Any]]:
         }
     for task in ("digits", "sines"):
         data, _, _, lr = _TABLES[task]
-        yield {  # nothing that it could be called is quite right
+        yield {  # no verdict fits exactly
             "name": f"mlp-{task}-dropout",
             "kind": "too regularized",
             "build": _mlp(task, 4, dropout=0.8),
@@ -331,6 +358,6 @@ def _sizes() -> Iterator[dict[str, Any]]:
             "kind": "overfits",
             "build": _mlp(task, 3, width=128),
             "lr": lr,
-            "data": partial(tasks.mislabelled, pair, share=0.3, number=150),
+            "data": partial(tasks.mislabeled, pair, share=0.3, num_examples=150),
             "truths": ("overfitting",),
         }

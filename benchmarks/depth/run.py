@@ -1,7 +1,9 @@
-"""Members measured side by side, one thread each; every one that is done is a line in a file, so that what was stopped goes on.
+"""Measure members in parallel, with one thread each.
 
-`truth.jsonl` lies beside this file: it belongs to the members. `verdicts.jsonl` goes to results/depth: it belongs to the diagnosis as it is
-now, whose source a line's `rules` is the hash of; lines of another are made anew.
+Each finished member becomes a line of a file, so a stopped benchmark can be resumed.
+`truth.jsonl` lies beside this file, because it belongs to the members. `verdicts.jsonl` lies in
+results/depth, because it belongs to the current diagnosis. The `rules` of a line are a hash of its
+source, and lines with another hash are measured again.
 """
 
 import hashlib
@@ -24,18 +26,38 @@ from reslearn.diagnose import diagnose
 TRUTHS = Path(__file__).parent / "truth.jsonl"
 VERDICTS = Path(__file__).parents[2] / "results" / "depth" / "verdicts.jsonl"
 MINUTES = 30.0
-"""A bound that no member comes near: budgets are in steps, so that verdicts do not hang on the machine."""
+"""No member comes near this limit. Budgets are in steps, so verdicts are independent of the
+machine."""
+RULE_FILES = {
+    "diagnose": (
+        "diagnosis",
+        "experiment",
+        "plan",
+        "problem",
+        "scores",
+        "screening",
+        "signals",
+        "trial",
+        "variant",
+        "verdict",
+    ),
+    "models": ("blocks", "surgery", "tracing"),
+}
+"""The files that decide a verdict: rules, experiments and surgery."""
 
 Line = dict[str, Any]
 Say = Callable[[str], None]
+Limits = dict[str, int]
+"""Fewer `steps` or `seeds` than the rule says, for tests."""
 
 
 def measure_truths(
-    chosen: Sequence[Member], *, jobs: int, say: Say, place: Path = TRUTHS, **small: int
+    chosen: Sequence[Member], *, jobs: int, say: Say, path: Path = TRUTHS, **limits: int
 ) -> None:
-    """Those that are not in the file yet. `small`: fewer steps and seeds than the rule says, for tests."""
-    done = {line["name"] for line in lines(place)}
-    _run(_truth, [one for one in chosen if one.name not in done], place, jobs, say, small)
+    """Measure the truth of the members that the file lacks."""
+    done = {line["name"] for line in read_lines(path)}
+    pending = [member for member in chosen if member.name not in done]
+    _run(_truth_line, pending, path, jobs, say, limits)
 
 
 def measure_verdicts(
@@ -43,139 +65,133 @@ def measure_verdicts(
     *,
     jobs: int,
     say: Say,
-    place: Path = VERDICTS,
+    path: Path = VERDICTS,
     truths: Path = TRUTHS,
-    **small: int,
+    **limits: int,
 ) -> None:
-    """Those that the file does not have by the rules as they are now, but for members whose truth was measured and is not settled."""
-    now = rules()
-    kept = [line for line in lines(place) if line["rules"] == now]
-    done = {line["name"] for line in kept} | {
-        line["name"] for line in lines(truths) if not line["names"]
-    }
-    if place.is_file():
-        place.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    _run(_verdict, [one for one in chosen if one.name not in done], place, jobs, say, small)
+    """Diagnose the members that the file lacks under the current rules.
+
+    Members whose truth was measured and is unsettled are skipped.
+    """
+    current_rules = rules()
+    current_lines = [line for line in read_lines(path) if line["rules"] == current_rules]
+    skipped = {line["name"] for line in current_lines} | _unsettled_names(truths)
+    if path.is_file():
+        path.write_text("".join(json.dumps(line) + "\n" for line in current_lines))
+    pending = [member for member in chosen if member.name not in skipped]
+    _run(_verdict_line, pending, path, jobs, say, limits)
 
 
 def judged(half: str | None, *, truths: Path = TRUTHS, verdicts: Path = VERDICTS) -> list[Judged]:
-    """Members of a half (of both, if None) with a settled truth and a verdict."""
-    known = {line["name"]: tuple(line["names"]) for line in lines(truths)} | {
-        one.name: one.truths for one in members() if one.truths
-    }
-    said = {line["name"]: line for line in lines(verdicts)}
-    return [
-        Judged(
-            name=one.name,
-            truths=known[one.name],
-            verdict=said[one.name]["verdict"],
-            seconds=said[one.name]["seconds"],
-            alarms=said[one.name]["alarms"],
-        )
-        for one in members()
-        if half in (None, one.half) and known.get(one.name) and one.name in said
-    ]
+    """Return the members of a half, or of both, that have a settled truth and a verdict."""
+    names = {line["name"]: tuple(line["names"]) for line in read_lines(truths)}
+    names |= {member.name: member.truths for member in members() if member.truths}
+    lines = {line["name"]: line for line in read_lines(verdicts)}
+    results = []
+    for member in _members_of(half):
+        line = lines.get(member.name)
+        if line is not None and names.get(member.name):
+            results.append(
+                Judged(
+                    name=member.name,
+                    truths=names[member.name],
+                    verdict=line["verdict"],
+                    seconds=line["seconds"],
+                    alarms=line["alarms"],
+                )
+            )
+    return results
 
 
-def unsettled(half: str | None, *, truths: Path = TRUTHS) -> int:
-    """Members of a half whose measured truth did not come out one way or the other."""
-    known = {line["name"] for line in lines(truths) if not line["names"]}
-    return sum(one.name in known for one in members() if half in (None, one.half))
+def num_unsettled(half: str | None, *, truths: Path = TRUTHS) -> int:
+    """Return how many members of a half, or of both, have an unsettled truth."""
+    names = _unsettled_names(truths)
+    return sum(member.name in names for member in _members_of(half))
 
 
-def lines(place: Path) -> list[Line]:
-    """What was measured; a last line that was cut is left out."""
-    if not place.is_file():
+def read_lines(path: Path) -> list[Line]:
+    """Return the measured lines; a last line that is incomplete is skipped."""
+    if not path.is_file():
         return []
-    found = []
-    for text in place.read_text().splitlines():
+    lines = []
+    for text in path.read_text().splitlines():
         try:
-            found.append(json.loads(text))
+            lines.append(json.loads(text))
         except json.JSONDecodeError:
             continue
-    return found
+    return lines
 
 
 def rules() -> str:
-    """Twelve digits of the hash of what decides a verdict: rules, experiments and surgery."""
-    rooms = {
-        "diagnose": (
-            "budget",
-            "conditions",
-            "experiment",
-            "problem",
-            "rates",
-            "screening",
-            "signals",
-            "trial",
-            "verdict",
-        ),
-        "models": ("blocks", "surgery", "tracing"),
-    }
+    """Return twelve digits of the hash of RULE_FILES."""
     root = Path(reslearn.diagnose.__file__).parents[1]
-    source = b"".join(
-        (root / room / f"{name}.py").read_bytes() for room, names in rooms.items() for name in names
-    )
+    source = b""
+    for room, names in RULE_FILES.items():
+        for name in names:
+            source += (root / room / f"{name}.py").read_bytes()
     return hashlib.sha256(source + str(truth.DIAGNOSIS_STEPS).encode()).hexdigest()[:12]
 
 
-def _truth(name: str, small: dict[str, int]) -> Line:
-    return {"name": name, **asdict(truth.truth_of(_named(name), **small))}
+def _members_of(half: str | None) -> list[Member]:
+    return [member for member in members() if half in (None, member.half)]
 
 
-def _verdict(name: str, small: dict[str, int]) -> Line:
-    problem, steps = _named(name).problem(), small.get("steps", truth.DIAGNOSIS_STEPS)
+def _unsettled_names(truths: Path) -> set[str]:
+    return {line["name"] for line in read_lines(truths) if not line["names"]}
+
+
+def _truth_line(name: str, limits: Limits) -> Line:
+    return {"name": name, **asdict(truth.truth_of(_member(name), **limits))}
+
+
+def _verdict_line(name: str, limits: Limits) -> Line:
+    problem, steps = _member(name).problem(), limits.get("steps", truth.DIAGNOSIS_STEPS)
     started = time.monotonic()
-    found = diagnose(problem, minutes=MINUTES, steps=steps)
+    diagnosis = diagnose(problem, minutes=MINUTES, steps=steps)
     seconds = time.monotonic() - started
-    evidence = asdict(found.evidence)
-    alarms = rivals.alarms(problem, steps=steps)
     return {
         "name": name,
-        "verdict": found.verdict.name,
-        "because": found.verdict.because,
-        "certain": found.verdict.certain,
+        "verdict": diagnosis.verdict.name,
+        "because": diagnosis.verdict.reason,
+        "certain": diagnosis.verdict.certain,
         "seconds": round(seconds, 1),
-        "alarms": alarms,
-        "evidence": evidence,
+        "alarms": rivals.alarms(problem, steps=steps),
+        "evidence": asdict(diagnosis.scores),
         "rules": rules(),
     }
 
 
 def _run(
-    work: Callable[[str, dict[str, int]], Line],
-    chosen: Sequence[Member],
-    place: Path,
+    work: Callable[[str, Limits], Line],
+    pending: Sequence[Member],
+    path: Path,
     jobs: int,
     say: Say,
-    small: dict[str, int],
+    limits: Limits,
 ) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for number, line in enumerate(_done(work, [one.name for one in chosen], jobs, small), 1):
-        with place.open("a") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [member.name for member in pending]
+    for number, line in enumerate(_finished_lines(work, names, jobs, limits), 1):
+        with path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        say(
-            f"{number}/{len(chosen)} {line['name']}: {line['verdict'] if 'verdict' in line else ' or '.join(line['names']) or 'unsettled'}"
-        )
+        result = line.get("verdict") or " or ".join(line["names"]) or "unsettled"
+        say(f"{number}/{len(pending)} {line['name']}: {result}")
 
 
-def _done(
-    work: Callable[[str, dict[str, int]], Line],
-    names: Sequence[str],
-    jobs: int,
-    small: dict[str, int],
+def _finished_lines(
+    work: Callable[[str, Limits], Line], names: Sequence[str], jobs: int, limits: Limits
 ) -> Iterator[Line]:
     if jobs == 1:
-        yield from (work(name, small) for name in names)
+        yield from (work(name, limits) for name in names)
         return
     with process_pool(jobs) as pool:
         try:
-            for future in as_completed([pool.submit(work, name, small) for name in names]):
+            for future in as_completed([pool.submit(work, name, limits) for name in names]):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True, wait=False)
             raise
 
 
-def _named(name: str) -> Member:
-    return next(one for one in members() if one.name == name)
+def _member(name: str) -> Member:
+    return next(member for member in members() if member.name == name)

@@ -1,7 +1,7 @@
-"""Verdicts against truths: the confusion matrix, how often the healthy are alarmed and the degraded missed, and how often rivals do."""
+"""Compare verdicts with truths: the confusion matrix, false alarms, and missed degradations."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -15,7 +15,7 @@ NO_ALARM = ("healthy", "undecided")
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A member with settled truth, and what was said of it. `alarms`: what each rival says."""
+    """A member with a settled truth, its verdict, and the alarm of each rival."""
 
     name: str
     truths: tuple[str, ...]
@@ -25,13 +25,16 @@ class Judged:
 
     @property
     def is_right(self) -> bool:
-        """Whether a right name was given."""
+        """Whether the verdict is one of the truths."""
         return self.verdict in self.truths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """`hits` of `n`, in per cent, with the exact 95 % interval (Clopper and Pearson); None of none."""
+    """`hits` of `n` in percent, with the exact 95 % interval (Clopper and Pearson).
+
+    The percentages are None if `n` is 0.
+    """
 
     hits: int
     n: int
@@ -40,16 +43,23 @@ class Rate:
     high_pct: float | None
 
     def __str__(self) -> str:
+        if self.pct is None:
+            return "none"
         return (
-            "none"
-            if self.pct is None
-            else f"{self.hits} of {self.n}: {self.pct:.0f} % [{self.low_pct:.0f}, {self.high_pct:.0f}]"
+            f"{self.hits} of {self.n}: {self.pct:.0f} % [{self.low_pct:.0f}, {self.high_pct:.0f}]"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """`confusion[truth][verdict]`: how many. Rivals: alarms among the healthy and among the degraded, by name."""
+    """How often diagnoses and rivals are right and wrong.
+
+    Attributes:
+        confusion: Number of members by truth and verdict.
+        rivals: Alarms among healthy members and among degraded ones, by rival.
+        seconds_interval: 95 % interval of the median over members, by bootstrap.
+        unsettled: Number of members that are left out because their truth is not settled.
+    """
 
     confusion: dict[str, dict[str, int]]
     false_alarms: Rate
@@ -58,14 +68,52 @@ class Score:
     right: Rate
     rivals: dict[str, tuple[Rate, Rate]]
     seconds_median: float
-    seconds_interval: Interval | None  # of the median over networks, by bootstrap
+    seconds_interval: Interval | None
     seconds_max: float
     unsettled: int
     wrong: tuple[str, ...]
 
 
+def score(judged: Sequence[Judged], *, num_unsettled: int = 0) -> Score:
+    """Score the judged members.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if not judged:
+        raise ValueError("no member has both a truth and a verdict yet: run some first")
+    confusion: dict[str, Counter[str]] = {}
+    for member in judged:
+        confusion.setdefault(member.truths[0], Counter())[member.verdict] += 1
+    healthy = [member for member in judged if member.truths == ("healthy",)]
+    degraded = [member for member in judged if member.truths[0] == "degradation"]
+    rivals = {}
+    for name in RIVALS:
+        rivals[name] = (
+            _share(member.alarms[name] for member in healthy),
+            _share(member.alarms[name] for member in degraded),
+        )
+    seconds = [member.seconds for member in judged]
+    wrong = [member for member in judged if not member.is_right]
+    return Score(
+        confusion={truth: dict(row.most_common()) for truth, row in confusion.items()},
+        false_alarms=_share(member.verdict not in NO_ALARM for member in healthy),
+        healthy_undecided=_share(member.verdict == "undecided" for member in healthy),
+        degradations_missed=_share(not member.is_right for member in degraded),
+        right=_share(member.is_right for member in judged),
+        rivals=rivals,
+        seconds_median=median(seconds),
+        seconds_interval=bootstrap(seconds, median),
+        seconds_max=max(seconds),
+        unsettled=num_unsettled,
+        wrong=tuple(
+            f"{member.name}: {member.verdict}, is {' or '.join(member.truths)}" for member in wrong
+        ),
+    )
+
+
 def rate(hits: int, n: int) -> Rate:
-    """With its interval."""
+    """Return a rate with its interval."""
     if not n:
         return Rate(hits=0, n=0, pct=None, low_pct=None, high_pct=None)
     interval = proportion(hits, n)
@@ -74,77 +122,41 @@ def rate(hits: int, n: int) -> Rate:
     )
 
 
-def score(judged: Sequence[Judged], *, unsettled: int = 0) -> Score:
-    """ValueError where nothing was judged. `unsettled`: members that were measured and are left out, since their truth did not come out."""
-    if not judged:
-        raise ValueError("no member has both a truth and a verdict yet")
-    confusion: dict[str, Counter[str]] = {}
-    for one in judged:
-        confusion.setdefault(one.truths[0], Counter())[one.verdict] += 1
-    healthy = [one for one in judged if one.truths == ("healthy",)]
-    degraded = [one for one in judged if one.truths[0] == "degradation"]
-    return Score(
-        confusion={truth: dict(row.most_common()) for truth, row in confusion.items()},
-        false_alarms=_share(one.verdict not in NO_ALARM for one in healthy),
-        healthy_undecided=_share(one.verdict == "undecided" for one in healthy),
-        degradations_missed=_share(not one.is_right for one in degraded),
-        right=_share(one.is_right for one in judged),
-        rivals={
-            name: (
-                _share(one.alarms[name] for one in healthy),
-                _share(one.alarms[name] for one in degraded),
-            )
-            for name in RIVALS
-        },
-        seconds_median=median(one.seconds for one in judged),
-        seconds_interval=bootstrap([one.seconds for one in judged], median),
-        seconds_max=max(one.seconds for one in judged),
-        unsettled=unsettled,
-        wrong=tuple(
-            f"{one.name}: {one.verdict}, is {' or '.join(one.truths)}"
-            for one in judged
-            if not one.is_right
-        ),
-    )
+def _share(flags: Iterable[bool]) -> Rate:
+    counted = list(flags)
+    return rate(sum(counted), len(counted))
 
 
-def table(found: Score) -> str:
-    """For people."""
-    names = sorted({verdict for row in found.confusion.values() for verdict in row})
-    wide = max(len(truth) for truth in found.confusion)
-    lines = [f"{'truth':{wide}}  verdicts"]
-    for truth, row in sorted(found.confusion.items()):
-        lines.append(
-            f"{truth:{wide}}  " + ", ".join(f"{row[name]} {name}" for name in names if name in row)
-        )
+def table(result: Score) -> str:
+    """Return the score as text for people."""
+    verdicts: set[str] = set()
+    for row in result.confusion.values():
+        verdicts.update(row)
+    width = max(len(truth) for truth in result.confusion)
+    lines = [f"{'truth':{width}}  verdicts"]
+    for truth, row in sorted(result.confusion.items()):
+        counts = [f"{row[verdict]} {verdict}" for verdict in sorted(verdicts) if verdict in row]
+        lines.append(f"{truth:{width}}  {', '.join(counts)}")
     lines += [
         "",
-        f"false alarms among the healthy  {found.false_alarms}",
-        f"healthy, left undecided         {found.healthy_undecided}",
-        f"degradations missed             {found.degradations_missed}",
-        f"right verdicts                  {found.right}",
-        f"left out, truth not settled     {found.unsettled}",
+        f"false alarms among the healthy  {result.false_alarms}",
+        f"healthy, left undecided         {result.healthy_undecided}",
+        f"degradations missed             {result.degradations_missed}",
+        f"right verdicts                  {result.right}",
+        f"left out, truth not settled     {result.unsettled}",
     ]
-    lines += [
-        f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}"
-        for name, (healthy, degraded) in found.rivals.items()
-    ]
-    spread = (
-        ""
-        if found.seconds_interval is None
-        else f" [{found.seconds_interval.low:.0f}, {found.seconds_interval.high:.0f}]"
+    for name, (healthy, degraded) in result.rivals.items():
+        lines.append(f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}")
+    interval = ""
+    if result.seconds_interval is not None:
+        interval = f" [{result.seconds_interval.low:.0f}, {result.seconds_interval.high:.0f}]"
+    lines.append(
+        f"seconds per network on one core: median {result.seconds_median:.0f}{interval}, "
+        f"maximum {result.seconds_max:.0f}"
     )
-    lines += [
-        f"a network took {found.seconds_median:.0f} s{spread} in the median, {found.seconds_max:.0f} s at most, on one core"
-    ]
-    return "\n".join([*lines, *(f"wrong: {line}" for line in found.wrong)])
+    return "\n".join([*lines, *(f"wrong: {line}" for line in result.wrong)])
 
 
-def to_json(found: Score) -> dict[str, Any]:
-    """Plain values."""
-    return asdict(found)
-
-
-def _share(hits: Any) -> Rate:
-    flags = [bool(hit) for hit in hits]
-    return rate(sum(flags), len(flags))
+def to_json(result: Score) -> dict[str, Any]:
+    """Return the score as plain JSON values."""
+    return asdict(result)

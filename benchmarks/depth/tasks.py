@@ -1,4 +1,7 @@
-"""What the small networks learn: real tables and scans that come with scikit-learn, and made ones. Each gives (inputs, targets)."""
+"""Tasks for the small networks: real tables and scans from scikit-learn, and synthetic data.
+
+Each task is a function that returns (inputs, targets). Shapes are those of the inputs.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,62 +14,62 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]
-Make = Callable[[], Pair]
+MakeTask = Callable[[], Pair]
 
 
 def digits() -> Pair:
-    """[1000, 64], ten classes, real."""
+    """Real scans [1000, 64] of ten digits."""
     x, y = _real("digits")
     return x[:1000] / 4 - 1.2, y[:1000]
 
 
 def scans() -> Pair:
-    """The same as images [1000, 1, 8, 8]."""
+    """The same scans as images [1000, 1, 8, 8]."""
     x, y = digits()
     return x.view(-1, 1, 8, 8), y
 
 
 def breast() -> Pair:
-    """[569, 30], two classes, real, standardized."""
+    """A real table [569, 30] of two classes, standardized."""
     return _standardized("breast_cancer")
 
 
 def wine() -> Pair:
-    """[178, 13], three classes, real, standardized."""
+    """A real table [178, 13] of three classes, standardized."""
     return _standardized("wine")
 
 
 def breast_raw() -> Pair:
-    """As they were measured: areas in the thousands beside fractions."""
+    """The same table as measured: areas in the thousands next to fractions."""
     return _real("breast_cancer")
 
 
 def wine_raw() -> Pair:
-    """As they were measured: proline in the thousands beside fractions."""
+    """The same table as measured: proline in the thousands next to fractions."""
     return _real("wine")
 
 
 def moons() -> Pair:
-    """[800, 6], two classes: two moons turned into six dimensions."""
+    """Two moons [800, 6] of two classes, mapped into six dimensions."""
     x, y = datasets.make_moons(800, noise=0.1, random_state=0)
-    turn = np.random.default_rng(0).normal(size=(2, 6))
-    return torch.tensor(x @ turn, dtype=torch.float32), torch.tensor(y)
+    projection = np.random.default_rng(0).normal(size=(2, 6))
+    return torch.tensor(x @ projection, dtype=torch.float32), torch.tensor(y)
 
 
 def sines() -> Pair:
-    """[800, 4], a number: a smooth function of four."""
+    """A regression [800, 4]: a smooth function of four numbers."""
     x = _generator().normal(size=(800, 4))
     y = np.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.1 * x[:, 3]
     return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
 
 
 def waves() -> Pair:
-    """[800, 1, 32], four classes of wave form, at any phase, in noise."""
+    """Signals [800, 1, 32] of four wave forms, at any phase, in noise."""
     generator = _generator()
     label = np.arange(800) % 4
-    phase = generator.uniform(0, 1, (800, 1)) + np.linspace(0, 2, 32) * generator.uniform(
-        0.8, 1.2, (800, 1)
-    )
+    offset = generator.uniform(0, 1, (800, 1))
+    frequency = generator.uniform(0.8, 1.2, (800, 1))
+    phase = offset + np.linspace(0, 2, 32) * frequency
     turn = phase % 1
     forms = (
         np.sin(2 * math.pi * phase),
@@ -79,50 +82,49 @@ def waves() -> Pair:
 
 
 def tokens() -> Pair:
-    """[800, 8, 6], four classes: which of four patterns lies at the place that a marker points out."""
+    """Sequences [800, 8, 6] of four classes: which pattern is at the position with the marker?"""
     generator = _generator()
-    label, place = np.arange(800) % 4, generator.integers(0, 8, 800)
+    label, position = np.arange(800) % 4, generator.integers(0, 8, 800)
     patterns = generator.normal(size=(4, 5))
-    x = np.concatenate(
-        [patterns[generator.integers(0, 4, (800, 8))], np.zeros((800, 8, 1))], axis=2
-    )
-    x[np.arange(800), place] = np.concatenate([patterns[label], np.full((800, 1), 2.0)], axis=1)
-    return torch.tensor(
-        x + 0.1 * generator.normal(size=x.shape), dtype=torch.float32
-    ), torch.tensor(label)
+    values, no_marker = patterns[generator.integers(0, 4, (800, 8))], np.zeros((800, 8, 1))
+    x = np.concatenate([values, no_marker], axis=2)
+    marked = np.concatenate([patterns[label], np.full((800, 1), 2.0)], axis=1)
+    x[np.arange(800), position] = marked
+    x = x + 0.1 * generator.normal(size=x.shape)
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(label)
 
 
-def shuffled(make: Make) -> Pair:
-    """Targets that belong to other inputs."""
-    x, y = make()
+def shuffled(make_task: MakeTask) -> Pair:
+    """Assign the targets to other inputs."""
+    x, y = make_task()
     return x, y[torch.from_numpy(_generator().permutation(len(y)))]
 
 
-def unscaled(make: Make, *, factor: float = 1.0, offset: float = 0.0) -> Pair:
-    """Inputs far from mean 0 and deviation 1."""
-    x, y = make()
+def unscaled(make_task: MakeTask, *, factor: float = 1.0, offset: float = 0.0) -> Pair:
+    """Move the inputs far from mean 0 and standard deviation 1."""
+    x, y = make_task()
     return x * factor + offset, y
 
 
-def noise(make: Make) -> Pair:
-    """Inputs that say nothing of the targets."""
-    x, y = make()
+def noise(make_task: MakeTask) -> Pair:
+    """Replace the inputs by noise."""
+    x, y = make_task()
     return torch.from_numpy(_generator().normal(size=x.shape)).float(), y
 
 
-def constant(make: Make) -> Pair:
-    """Inputs that are all the same."""
-    x, y = make()
+def constant(make_task: MakeTask) -> Pair:
+    """Replace the inputs by ones."""
+    x, y = make_task()
     return torch.ones_like(x), y
 
 
-def mislabelled(make: Make, *, share: float, number: int | None = None) -> Pair:
-    """A share of the labels drawn anew, of all examples or of the first so many."""
-    x, y = make()
+def mislabeled(make_task: MakeTask, *, share: float, num_examples: int | None = None) -> Pair:
+    """Draw a share of the labels at random; keep only the first `num_examples`."""
+    x, y = make_task()
     generator = _generator()
-    hit = torch.from_numpy(generator.random(len(y)) < share)
+    is_drawn = torch.from_numpy(generator.random(len(y)) < share)
     drawn = torch.from_numpy(generator.integers(0, int(y.max()) + 1, len(y)))
-    return x[:number], torch.where(hit, drawn, y)[:number]
+    return x[:num_examples], torch.where(is_drawn, drawn, y)[:num_examples]
 
 
 def _generator() -> np.random.Generator:
@@ -132,7 +134,7 @@ def _generator() -> np.random.Generator:
 @cache
 def _real(name: str) -> Pair:
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(y))  # some come sorted by class
+    order = np.random.default_rng(0).permutation(len(y))  # some tables are sorted by class
     return torch.tensor(x[order], dtype=torch.float32), torch.tensor(y[order])
 
 

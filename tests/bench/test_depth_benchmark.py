@@ -1,4 +1,4 @@
-"""The benchmark of diagnoses: networks with known truth, what decides the truth of the others, and how verdicts are counted."""
+"""The benchmark of diagnoses: networks with known truths, how truths are settled, and scoring."""
 
 import json
 import math
@@ -11,92 +11,92 @@ from benchmarks.depth import rivals, run, score, tasks
 from benchmarks.depth.members import HALVES, Member, members
 from benchmarks.depth.score import Judged
 from benchmarks.depth.truth import settle
+from torch import nn
 from typer.testing import CliRunner
 
 from reslearn.cli import app
 from reslearn.diagnose import RULES, Scores, decide
 
 VERDICTS = {name for name, _ in RULES}
+KINDS = sorted({member.kind for member in members()})
 
 
-def of(name: str) -> Member:
-    return next(one for one in members() if one.name == name)
+def member_named(name: str) -> Member:
+    return next(member for member in members() if member.name == name)
 
 
-def test_members_have_names_and_are_dealt_evenly() -> None:
+def test_members_have_names_and_are_split_evenly() -> None:
     assert len(members()) >= 60
-    assert len({one.name for one in members()}) == len(members())
-    for kind in {one.kind for one in members()}:
-        dealt = Counter(one.half for one in members() if one.kind == kind)
-        assert abs(dealt[HALVES[0]] - dealt[HALVES[1]]) <= 1, kind
-    for one in members():
-        assert (one.shallow is None) == bool(one.truths) and set(one.truths) <= VERDICTS
+    assert len({member.name for member in members()}) == len(members())
+    for kind in KINDS:
+        counts = Counter(member.half for member in members() if member.kind == kind)
+        assert abs(counts[HALVES[0]] - counts[HALVES[1]]) <= 1, kind
+    for member in members():
+        assert (member.shallow is None) == bool(member.truths)
+        assert set(member.truths) <= VERDICTS
 
 
-@pytest.mark.parametrize("kind", sorted({one.kind for one in members()}))
+@pytest.mark.parametrize("kind", KINDS)
 def test_networks_take_their_data(kind: str) -> None:
-    """The problem is checked when it is made: shapes, classes, a loss that is finite for guessing."""
-    one = next(one for one in members() if one.kind == kind)
-    for build in (one.build, one.shallow or one.build):
-        one.problem(build)
+    """A problem checks shapes, classes and a finite loss of guessing when it is made."""
+    member = next(member for member in members() if member.kind == kind)
+    for build in (member.build, member.shallow or member.build):
+        member.problem(build)
 
 
-def test_a_measured_member_is_deeper_than_its_sibling() -> None:
-    for one in members():
-        if one.shallow is not None:
-            deep, shallow = (
-                sum(1 for weight in build().parameters() if weight.ndim > 1)
-                for build in (one.build, one.shallow)
-            )
-            assert deep > shallow, one.name
+def test_a_measured_member_is_deeper_than_its_shallow_network() -> None:
+    def num_weights(net: nn.Module) -> int:
+        return sum(weight.ndim > 1 for weight in net.parameters())
+
+    for member in members():
+        if member.shallow is not None:
+            assert num_weights(member.build()) > num_weights(member.shallow()), member.name
 
 
-def test_what_learns_nothing_is_measured_against_the_shallowest() -> None:
+def test_a_network_that_learns_nothing_is_measured_against_the_shallowest() -> None:
     nothing = [1.0, 1.0, 1.01, 1.0, 1.0]
+    learned = [0.2, 0.21, 0.2, 0.19, 0.2]
     both = ("degradation", "vanishing or exploding signal")
-    assert (
-        settle({"deep": nothing, "shallow": nothing, "shallowest": [0.2, 0.21, 0.2, 0.19, 0.2]})
-        == both
-    )
+    assert settle({"deep": nothing, "shallow": nothing, "shallowest": learned}) == both
     assert settle({"deep": nothing, "shallow": nothing, "shallowest": nothing}) == ()
     assert settle({"deep": nothing, "shallow": nothing}) == ()
 
 
+NEAR_HALF = [0.5, 0.52, 0.51, 0.5, 0.5]
+NEAR_THIRD = [0.3, 0.31, 0.29, 0.3, 0.3]
+
+
 @pytest.mark.parametrize(
-    ("deep", "shallow", "given", "names"),
+    ("scores", "names"),
     [
-        ([0.5] * 5, [0.49, 0.5, 0.5, 0.51, 0.5], None, ("healthy",)),
-        ([0.5, 0.52, 0.51, 0.5, 0.5], [0.3, 0.31, 0.29, 0.3, 0.3], None, ("degradation",)),
+        ({"deep": [0.5] * 5, "shallow": [0.49, 0.5, 0.5, 0.51, 0.5]}, ("healthy",)),
+        ({"deep": NEAR_HALF, "shallow": NEAR_THIRD}, ("degradation",)),
         (
-            [1.0, 1.0, 1.0, 1.01, 1.0],
-            [0.3, 0.31, 0.29, 0.3, 0.3],
-            None,
+            {"deep": [1.0, 1.0, 1.0, 1.01, 1.0], "shallow": NEAR_THIRD},
             ("degradation", "vanishing or exploding signal"),
         ),
-        ([0.3, 0.31, 0.29, 0.3, 0.3], [0.5, 0.52, 0.51, 0.5, 0.5], None, ("healthy",)),
-        ([0.5, 0.9, 0.2, 0.6, 0.3], [0.45, 0.5, 0.4, 0.3, 0.4], None, ()),
-        ([0.5] * 5, [0.5] * 5, [0.9, 0.91, 0.9, 0.9, 0.9], ("bad learning rate",)),
-        ([0.5, 0.52, 0.51, 0.5, 0.5], [0.3, 0.31, 0.29, 0.3, 0.3], [0.9] * 5, ("degradation",)),
-        ([0.5] * 5, [0.5] * 5, [0.5, 0.5, 0.6, 0.5, 0.6], ()),
+        ({"deep": NEAR_THIRD, "shallow": NEAR_HALF}, ("healthy",)),
+        ({"deep": [0.5, 0.9, 0.2, 0.6, 0.3], "shallow": [0.45, 0.5, 0.4, 0.3, 0.4]}, ()),
+        (
+            {"deep": [0.5] * 5, "shallow": [0.5] * 5, "given": [0.9, 0.91, 0.9, 0.9, 0.9]},
+            ("bad learning rate",),
+        ),
+        ({"deep": NEAR_HALF, "shallow": NEAR_THIRD, "given": [0.9] * 5}, ("degradation",)),
+        ({"deep": [0.5] * 5, "shallow": [0.5] * 5, "given": [0.5, 0.5, 0.6, 0.5, 0.6]}, ()),
     ],
 )
 def test_the_rule_that_settles_a_truth(
-    deep: list[float], shallow: list[float], given: list[float] | None, names: tuple[str, ...]
+    scores: dict[str, list[float]], names: tuple[str, ...]
 ) -> None:
-    assert (
-        settle({"deep": deep, "shallow": shallow, **({} if given is None else {"given": given})})
-        == names
-    )
+    assert settle(scores) == names
 
 
-def test_truths_that_are_committed_are_those_of_the_members_and_follow_the_rule() -> None:
-    known = {one.name: one for one in members()}
-    for line in run.lines(run.TRUTHS):
-        one = known[line["name"]]
-        if line["measured"]:
-            assert tuple(line["names"]) == settle(line["measured"]["scores"]), one.name
-        else:
-            assert tuple(line["names"]) == one.truths
+def test_committed_truths_belong_to_members_and_follow_the_rule() -> None:
+    by_name = {member.name: member for member in members()}
+    for line in run.read_lines(run.TRUTHS):
+        member = by_name[line["name"]]
+        names = settle(line["measured"]["scores"]) if line["measured"] else member.truths
+        assert tuple(line["names"]) == names, member.name
 
 
 def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
@@ -109,45 +109,43 @@ def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
     )
 
 
-def test_the_rules_say_of_the_committed_evidence_what_is_committed() -> None:
-    """A rule that changes must be measured anew, or change none of these."""
-    lines = [json.loads(line) for line in run.VERDICTS.read_text(encoding="utf-8").splitlines()]
+def test_the_rules_give_the_committed_verdicts_for_the_committed_scores() -> None:
+    """If a rule changes one of these verdicts, the benchmark must be measured again."""
+    lines = run.read_lines(run.VERDICTS)
     assert len(lines) > 170
-    assert [
-        line["name"] for line in lines if decide(Scores(**line["evidence"])).name != line["verdict"]
-    ] == []
+    changed = []
+    for line in lines:
+        if decide(Scores(**line["evidence"])).name != line["verdict"]:
+            changed.append(line["name"])
+    assert changed == []
 
 
 def test_rates_and_their_intervals() -> None:
-    healthy = [judged("healthy", "healthy")] * 9 + [judged("healthy", "degradation", alarmed=True)]
-    degraded = [judged("degradation", "degradation", alarmed=True)] * 3 + [
-        judged("degradation", "undecided")
-    ]
-    found = score.score([*healthy, *degraded, judged("healthy", "undecided")])
-    assert found.confusion == {
+    healthy = [judged("healthy", "healthy")] * 9
+    healthy += [judged("healthy", "degradation", alarmed=True), judged("healthy", "undecided")]
+    degraded = [judged("degradation", "degradation", alarmed=True)] * 3
+    degraded.append(judged("degradation", "undecided"))
+    result = score.score([*healthy, *degraded])
+    assert result.confusion == {
         "healthy": {"healthy": 9, "degradation": 1, "undecided": 1},
         "degradation": {"degradation": 3, "undecided": 1},
     }
-    assert (found.false_alarms.hits, found.false_alarms.n) == (1, 11)
-    assert (
-        found.healthy_undecided.hits,
-        found.degradations_missed.hits,
-        found.degradations_missed.n,
-    ) == (1, 1, 4)
-    assert found.rivals["dead units"][0].hits == 1 and found.rivals["dead units"][1].hits == 3
-    assert "degradations missed             1 of 4: 25 %" in score.table(
-        found
-    ) and "wrong: degradation-undecided" in score.table(found)
-    none_of_72 = score.rate(0, 72)
-    assert none_of_72.high_pct == pytest.approx(
-        100 * (1 - 0.025 ** (1 / 72))
-    )  # the closed form for no hits
+    assert (result.false_alarms.hits, result.false_alarms.n) == (1, 11)
+    assert result.healthy_undecided.hits == 1
+    assert (result.degradations_missed.hits, result.degradations_missed.n) == (1, 4)
+    assert [rate.hits for rate in result.rivals["dead units"]] == [1, 3]
+    text = score.table(result)
+    assert "degradations missed             1 of 4: 25 %" in text
+    assert "wrong: degradation-undecided" in text
+    none_of_72 = 100 * (1 - 0.025 ** (1 / 72))  # the closed form for no hits
+    assert score.rate(0, 72).high_pct == pytest.approx(none_of_72)
     with pytest.raises(ValueError, match="no member has both"):
         score.score([])
 
 
-def test_tasks_are_what_they_say() -> None:
-    for make in (
+@pytest.mark.parametrize(
+    "make_task",
+    [
         tasks.digits,
         tasks.breast,
         tasks.wine,
@@ -156,59 +154,61 @@ def test_tasks_are_what_they_say() -> None:
         tasks.waves,
         tasks.tokens,
         tasks.scans,
-    ):
-        x, y = make()
-        assert torch.equal(x, make()[0]) and len(x) == len(y) and bool(torch.isfinite(x).all()), (
-            make
-        )
+    ],
+)
+def test_a_task_is_finite_and_the_same_at_each_call(make_task: tasks.MakeTask) -> None:
+    x, y = make_task()
+    assert torch.equal(x, make_task()[0]) and len(x) == len(y)
+    assert bool(torch.isfinite(x).all())
+
+
+def test_faults_of_tasks_are_as_described() -> None:
     x, y = tasks.digits()
     labels = tasks.shuffled(tasks.digits)[1]
     assert torch.equal(labels.bincount(), y.bincount()) and not torch.equal(labels, y)
-    assert (
-        0.2 < float((tasks.mislabelled(tasks.digits, share=0.3)[1] != y).float().mean()) < 0.3
-    )  # a tenth is right by chance
-    assert math.isclose(
-        float(tasks.unscaled(tasks.digits, offset=300)[0].mean()),
-        float(x.mean()) + 300,
-        rel_tol=1e-3,
-    )
+    changed = tasks.mislabeled(tasks.digits, share=0.3)[1] != y
+    assert 0.2 < float(changed.float().mean()) < 0.3  # a tenth is right by chance
+    shifted = float(tasks.unscaled(tasks.digits, offset=300)[0].mean())
+    assert math.isclose(shifted, float(x.mean()) + 300, rel_tol=1e-3)
 
 
-def test_rivals_see_what_they_watch_for() -> None:
-    assert rivals.alarms(of("mlp-digits-dead").problem(), steps=12)["dead units"]
-    assert rivals.alarms(of("mlp-digits-lr-too-high").problem(), steps=12)["update ratio"]
-    calm = rivals.alarms(of("mlp3-digits").problem(), steps=12)
-    assert not calm["gradient ratio"] and not calm["dead units"]
+def test_rivals_detect_what_they_watch() -> None:
+    assert rivals.alarms(member_named("mlp-digits-dead").problem(), steps=12)["dead units"]
+    high = member_named("mlp-digits-lr-too-high").problem()
+    assert rivals.alarms(high, steps=12)["update ratio"]
+    healthy = rivals.alarms(member_named("mlp3-digits").problem(), steps=12)
+    assert not healthy["gradient ratio"] and not healthy["dead units"]
 
 
-def test_a_benchmark_that_was_stopped_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = [of("mlp-wine-constant"), of("mlp3-wine")]
-    place, said = tmp_path / "verdicts.jsonl", list[str]()
-    run.measure_verdicts(chosen[:1], jobs=1, say=said.append, place=place, steps=4)
-    run.measure_verdicts(chosen, jobs=1, say=said.append, place=place, steps=4)
-    assert said == ["1/1 mlp-wine-constant: data fault", said[1]] and said[1].startswith(
-        "1/1 mlp3-wine: "
-    )
-    with place.open("a") as file:
+def test_a_stopped_benchmark_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [member_named("mlp-wine-constant"), member_named("mlp3-wine")]
+    path, said = tmp_path / "verdicts.jsonl", list[str]()
+    run.measure_verdicts(chosen[:1], jobs=1, say=said.append, path=path, steps=4)
+    run.measure_verdicts(chosen, jobs=1, say=said.append, path=path, steps=4)
+    assert said[0] == "1/1 mlp-wine-constant: data fault"
+    assert len(said) == 2 and said[1].startswith("1/1 mlp3-wine: ")
+    with path.open("a") as file:
         file.write('{"name": "mlp6-wi')  # killed while writing
-    assert [line["name"] for line in run.lines(place)] == ["mlp-wine-constant", "mlp3-wine"]
+    assert [line["name"] for line in run.read_lines(path)] == ["mlp-wine-constant", "mlp3-wine"]
     monkeypatch.setattr(run, "rules", lambda: "other rules")
-    run.measure_verdicts(chosen[:1], jobs=1, say=said.append, place=place, steps=4)
-    assert [line["rules"] for line in run.lines(place)] == ["other rules"]
-    measured = tmp_path / "truth.jsonl"
-    run.measure_truths([of("mlp3-wine")], jobs=1, say=said.append, place=measured, steps=6, seeds=2)
-    assert set(json.loads(measured.read_text())["measured"]["scores"]) >= {"deep", "shallow"}
+    run.measure_verdicts(chosen[:1], jobs=1, say=said.append, path=path, steps=4)
+    assert [line["rules"] for line in run.read_lines(path)] == ["other rules"]
+
+
+def test_a_measured_truth_is_recorded_with_its_scores(tmp_path: Path) -> None:
+    path = tmp_path / "truth.jsonl"
+    chosen = [member_named("mlp3-wine")]
+    run.measure_truths(chosen, jobs=1, say=lambda text: None, path=path, steps=6, seeds=2)
+    assert set(json.loads(path.read_text())["measured"]["scores"]) >= {"deep", "shallow"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "message"),
     [
-        (["--half", "neither"], "--half neither: allowed are tuning, held-out, both"),
-        (["--only", "vgg*"], "no network of the half held-out is called so"),
+        (["--half", "neither"], "--half is neither: allowed are tuning, held-out, both"),
+        (["--only", "vgg*"], "--only vgg* matches no network of the half held-out"),
     ],
 )
-def test_the_command_refuses_what_is_not_there(arguments: list[str], tells: str) -> None:
+def test_the_command_refuses_an_unknown_half_or_network(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["bench", "diagnose", *arguments])
-    assert result.exit_code != 0 and tells in str(result.exception)
+    assert result.exit_code != 0 and message in str(result.exception)

@@ -1,4 +1,4 @@
-"""The examples of docs/diagnose.md are run as they stand; its commands have the options that they use."""
+"""The examples of docs/diagnose.md run unchanged, and its commands have the options they use."""
 
 import re
 import shlex
@@ -14,53 +14,61 @@ from torch import nn
 
 from reslearn import diagnose
 from reslearn.cli import app
-from reslearn.diagnose import experiment
+from reslearn.diagnose import diagnosis
 
 TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
-EXAMPLES = dict(
-    re.findall(
-        r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE
+SECTIONS = {
+    section.partition("\n")[0]: section for section in re.split(r"^##+ ", TEXT, flags=re.MULTILINE)
+}
+
+
+def example(title: str) -> str:
+    """Return the Python code of a section."""
+    return "\n".join(
+        re.findall(r"^```python\n(.*?)^```$", SECTIONS[title], re.DOTALL | re.MULTILINE)
     )
-)
+
+
 VERDICTS = {
     "A multilayer perceptron": "degradation",
     "A network for signals": "healthy",
     "A transformer without shortcuts": "degradation",
 }
-
-
 SHORT = {"MAX_SEEDS": {1: 1, 4: 1}, "MIN_STEPS": 4, "MAX_STEPS": 4}
 
 
-def run(title: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    exec(compile(EXAMPLES[title], title, "exec"), values)
-    return values
+def run(title: str, code: str | None = None) -> dict[str, Any]:
+    """Run the code of a section and return its variables."""
+    variables: dict[str, Any] = {}
+    exec(compile(code or example(title), title, "exec"), variables)
+    return variables
 
 
 @pytest.mark.parametrize("title", VERDICTS)
-def test_a_worked_diagnosis_runs(
+def test_an_example_runs(
     title: str, few_trials: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_trials(**SHORT)
-    monkeypatch.setattr(diagnose, "diagnose", partial(experiment.diagnose, minutes=5, steps=4))
-    monkeypatch.setitem(EXAMPLES, title, re.sub(r", minutes=\d+, steps=\d+", "", EXAMPLES[title]))
-    found = run(title)["found"]
-    assert (
-        set(found.evidence.train) >= {"deep", "shallow", "shortcuts"} and not found.conditions.notes
-    )
+    monkeypatch.setattr(diagnose, "diagnose", partial(diagnosis.diagnose, minutes=5, steps=4))
+    result = run(title, re.sub(r", minutes=\d+, steps=\d+", "", example(title)))["diagnosis"]
+    assert set(result.scores.train) >= {"deep", "shallow", "shortcuts"}
+    assert not result.variants.notes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", VERDICTS)
-def test_a_worked_diagnosis_says_what_the_page_says(title: str) -> None:
-    assert run(title)["found"].verdict.name == VERDICTS[title]
-    assert re.search(rf"^\"{VERDICTS[title]}: ", TEXT.split(f"## {title}\n")[1], re.MULTILINE)
+def test_an_example_gives_the_verdict_that_the_page_shows(title: str) -> None:
+    assert run(title)["diagnosis"].verdict.name == VERDICTS[title]
+
+
+@pytest.mark.parametrize("title", VERDICTS)
+def test_the_page_shows_a_verdict_below_its_example(title: str) -> None:
+    assert re.search(rf"^> {VERDICTS[title]}: ", SECTIONS[title], re.MULTILINE)
 
 
 def test_shortcuts_keep_every_parameter_under_its_name() -> None:
-    values = run("From Python, without a diagnosis")
-    net, operated = values["net"], values["operated"]
+    variables = run("Add shortcuts without a diagnosis")
+    net, operated = variables["net"], variables["operated"]
     assert len(operated.done) == 2 and not operated.not_done
     assert list(operated.network.state_dict()) == list(net.state_dict())
     x = torch.randn(4, 1, 100)
@@ -68,7 +76,9 @@ def test_shortcuts_keep_every_parameter_under_its_name() -> None:
 
 
 def plain() -> nn.Module:
-    layers = [part for _ in range(4) for part in (nn.Linear(6, 6), nn.ReLU())]
+    layers: list[nn.Module] = []
+    for _ in range(4):
+        layers += [nn.Linear(6, 6), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(6, 3))
 
 
@@ -76,7 +86,8 @@ def test_a_function_is_repaired_from_python(
     tmp_path: Path, few_trials: Callable[..., None]
 ) -> None:
     few_trials(**SHORT)
-    proof = run("The patch")["repair"](plain, (torch.randn(60, 6), torch.arange(60) % 3), tmp_path)
+    data = (torch.randn(60, 6), torch.arange(60) % 3)
+    proof = run("The patch from Python")["repair"](plain, data, tmp_path)
     assert proof.before.steps == 16
     assert (tmp_path / "shortcuts.patch").exists() == proof.helps
 
@@ -84,4 +95,5 @@ def test_a_function_is_repaired_from_python(
 @pytest.mark.parametrize("command", re.findall(r"^\$ reslearn (.+)$", TEXT, flags=re.MULTILINE))
 def test_a_command_has_the_options_it_uses(command: str) -> None:
     name, *arguments = shlex.split(command)
-    assert typer.main.get_command(app).commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
+    assert group.commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]

@@ -1,8 +1,12 @@
-"""`reslearn bench`: how fast training and loading are here, how often a diagnosis errs. Runs benchmarks/ of a source checkout."""
+"""`reslearn bench`: how fast training and loading are here, and how often a diagnosis is wrong.
+
+It runs the modules of benchmarks/ in a source checkout.
+"""
 
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +18,7 @@ TRAIN_EXAMPLES = (
     "reslearn bench train",
     "reslearn bench train --models resnet20 --repeats 9 --json",
     "reslearn bench train --models resnet20 --parts",
-    "reslearn bench train --models resnet50 --batch-size 256 --against torchvision,torchvision-compiled",
+    "reslearn bench train --models resnet50 -b 256 --against torchvision,torchvision-compiled",
 )
 LOAD_EXAMPLES = ("reslearn bench load", "reslearn bench load --threads 1,2 --json")
 STUDY_EXAMPLES = (
@@ -27,111 +31,200 @@ DIAGNOSE_EXAMPLES = (
     "reslearn bench diagnose --truth",
 )
 
+WHAT, MACHINE, OUTPUT = "What to measure", "Machine", "Output"
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)
+]
+Models = Annotated[
+    str,
+    typer.Option(help="Measure these networks, separated by commas.", rich_help_panel=WHAT),
+]
+Repeats = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Run this number of rounds. In each, every loop trains for three seconds.",
+        rich_help_panel=WHAT,
+    ),
+]
+Parts = Annotated[
+    bool,
+    typer.Option(
+        "--parts",
+        help="Also measure our step without bf16, without compilation, and so on.",
+        rich_help_panel=WHAT,
+    ),
+]
+Against = Annotated[
+    str,
+    typer.Option(
+        help="Compare with these rivals: plain; on a GPU also autocast, torchvision and timm, and "
+        "each as NAME-compiled.",
+        rich_help_panel=WHAT,
+    ),
+]
+TrainBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        help="Use this number of images per step. The default is 128, and 32 for resnet50.",
+        rich_help_panel=WHAT,
+    ),
+]
+LoadBatchSize = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        help="Use this number of images per batch.",
+        rich_help_panel=WHAT,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Use this number of CPU threads. The default is all cores.",
+        rich_help_panel=MACHINE,
+    ),
+]
+ThreadCounts = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure with these numbers of CPU threads, separated by commas. The default is all "
+        "cores.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Use cpu, cuda or cuda:N. The default is CUDA if it is available.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Train this number of seeds per network.", rich_help_panel=WHAT)
+]
+Epochs = Annotated[
+    float,
+    typer.Option(min=0.01, help="Train each run for these epochs of digits.", rich_help_panel=WHAT),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Run this number of trainings at once. The default is one per core.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Half = Annotated[
+    str,
+    typer.Option(
+        help="Score this half of the networks: held-out, tuning or both.", rich_help_panel=WHAT
+    ),
+]
+Only = Annotated[
+    str,
+    typer.Option(
+        help="Run only networks whose name matches this pattern, as in 'mlp*'. All networks that "
+        "were run before are scored too.",
+        rich_help_panel=WHAT,
+    ),
+]
+MeasureTruth = Annotated[
+    bool,
+    typer.Option(
+        "--truth",
+        help="Measure the truth about the networks instead, at ten times the steps.",
+        rich_help_panel=WHAT,
+    ),
+]
+ListOnly = Annotated[
+    bool,
+    typer.Option(
+        "--list", help="Run nothing, and score what was run before.", rich_help_panel=WHAT
+    ),
+]
+
 
 def train(
-    models: Annotated[
-        str, typer.Option(help="Networks, separated by commas.")
-    ] = "resnet20,resnet56,resnet50",
-    repeats: Annotated[
-        int, typer.Option(min=1, help="Rounds in which each loop trains for three seconds.")
-    ] = 7,
-    parts: Annotated[
-        bool,
-        typer.Option("--parts", help="Also our step without bf16, without compilation, and so on."),
-    ] = False,
-    against: Annotated[
-        str,
-        typer.Option(
-            help="Rivals: plain; on a GPU autocast, torchvision, timm, each also as NAME-compiled."
-        ),
-    ] = "plain",
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", "-b", min=1, help="Images a step; default: 128, resnet50 32."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: all cores.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; default: CUDA where there is one.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    models: Models = "resnet20,resnet56,resnet50",
+    repeats: Repeats = 7,
+    parts: Parts = False,
+    against: Against = "plain",
+    batch_size: TrainBatchSize = None,
+    threads: Threads = None,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Time our training step against the plainest PyTorch loop.
+    """Compare the speed of our training step with the plainest PyTorch loop.
 
-    Images per second of the step that `reslearn train` runs and of a float32, NCHW loop with torch's DataLoader and PIL, in turns on
-    images made up: CIFAR's shape and batches of 128, for resnet50 ImageNet's and 32. Takes about five minutes, compilation included.
+    The benchmark measures images per second of the step that `reslearn train` runs, and of a
+    float32 NCHW loop with torch's DataLoader and PIL. Both take turns on synthetic images: CIFAR's
+    shape in batches of 128, and ImageNet's shape in batches of 32 for resnet50. It takes about five
+    minutes, including compilation.
     """
     bench = _benchmark("train")
-    from dataclasses import asdict
-    from json import dumps
-
     import torch
 
     from reslearn.train.numerics import choose_device
 
     tasks = [bench.task_of(name, batch_size) for name in models.split(",")]
-    place = choose_device(device)
-    used = (
-        [part for part in bench.Part if place != "cpu" or part is not bench.Part.replay]
-        if parts
-        else ()
-    )
-    where = {
-        "threads": threads or torch.get_num_threads(),
-        "device": place,
-        "against": against.split(","),
-    }
-    rows = [
-        row
-        for task in tasks
-        for row in bench.measure(task, rounds=repeats, parts=used, say=print_progress, **where)
-    ]
-    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+    chosen_device = choose_device(device)
+    left_out = []
+    if parts:
+        left_out = list(bench.Part)
+        if chosen_device == "cpu":
+            left_out.remove(bench.Part.replay)
+    rows = []
+    for task in tasks:
+        rows += bench.measure(
+            task,
+            rounds=repeats,
+            threads=threads or torch.get_num_threads(),
+            device=chosen_device,
+            parts=left_out,
+            against=against.split(","),
+            say=print_progress,
+        )
+    _print_rows(bench, rows, as_json)
 
 
 def load(
-    threads: Annotated[
-        str | None,
-        typer.Option(help="Numbers of CPU threads, separated by commas; default: all cores."),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")
-    ] = 128,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    threads: ThreadCounts = None,
+    batch_size: LoadBatchSize = 128,
+    as_json: AsJson = False,
 ) -> None:
-    """Time the loaders, and their share of a step of resnet20."""
+    """Measure the time of the loaders, and their share of a step of resnet20."""
     bench = _benchmark("loader")
-    from dataclasses import asdict
-    from json import dumps
-
     import torch
 
-    counts = (
-        [_count(word) for word in threads.split(",")]
-        if threads is not None
-        else [torch.get_num_threads()]
-    )
-    rows = [row for count in counts for row in bench.measure(threads=count, batch_size=batch_size)]
-    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+    counts = [torch.get_num_threads()]
+    if threads is not None:
+        counts = [_thread_count(word) for word in threads.split(",")]
+    rows = []
+    for count in counts:
+        rows += bench.measure(threads=count, batch_size=batch_size)
+    _print_rows(bench, rows, as_json)
 
 
 def study(
-    models: Annotated[
-        str, typer.Option(help="Networks, separated by commas.")
-    ] = "plain8,resnet8,plain20,resnet20",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds a network.")] = 4,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Epochs a run, on digits.")] = 20.0,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    models: Models = "plain8,resnet8,plain20,resnet20",
+    seeds: Seeds = 4,
+    epochs: Epochs = 20.0,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Time a study on digits against the sum of its training times: what starting runs and loading data costs."""
-    bench = _benchmark("study")
-    from dataclasses import asdict
-    from json import dumps
+    """Compare the time of a study on digits with its pure training time.
 
+    The difference is the cost of starting runs and loading data.
+    """
+    bench = _benchmark("study")
     duration = f"schedule.duration={epochs:.10g} epochs"
     rows = bench.measure(
         models=models.split(","),
@@ -139,81 +232,79 @@ def study(
         overrides=[duration, "schedule.milestones=[]"],
         jobs=jobs,
     )
-    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+    _print_rows(bench, rows, as_json)
 
 
 def diagnose(
-    half: Annotated[
-        str, typer.Option(help="held-out, tuning or both: the halves of the networks.")
-    ] = "held-out",
-    only: Annotated[
-        str, typer.Option(help="Networks to run now, as in 'mlp*'; all that were run are scored.")
-    ] = "*",
-    truth: Annotated[
-        bool,
-        typer.Option(
-            "--truth", help="Measure what is true of the networks instead, at ten times the steps."
-        ),
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Networks at once, a thread each; default: one a core."),
-    ] = None,
-    list_only: Annotated[
-        bool, typer.Option("--list", help="Run nothing: score what was run.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    half: Half = "held-out",
+    only: Only = "*",
+    truth: MeasureTruth = False,
+    jobs: Jobs = None,
+    list_only: ListOnly = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Diagnose networks whose truth is known, and count false alarms and misses.
+    """Diagnose networks with known truth; count false alarms and misses.
 
-    Healthy and ill networks of benchmarks/depth, each diagnosed at a fixed number of steps; then the confusion matrix, rates with exact
-    95 % intervals, rivals that only watch, and seconds a network. A network that was run is a line in results/depth/verdicts.jsonl: a
-    benchmark that was stopped goes on, and lines made by other rules are made anew. Takes an hour or two.
+    The healthy and ill networks are in benchmarks/depth, and each is diagnosed at a fixed number of
+    steps. The benchmark prints the confusion matrix, rates with exact 95 % intervals, rivals that
+    only watch a training, and the seconds per network.
+
+    Each network that was run is a line of results/depth/verdicts.jsonl, so a stopped benchmark can
+    be resumed. Lines made by other rules are measured again. It takes an hour or two.
     """
-    bench, scoring, halves = (
-        _benchmark("depth.run"),
-        _benchmark("depth.score"),
-        _benchmark("depth.members").HALVES,
-    )
+    bench, score = _benchmark("depth.run"), _benchmark("depth.score")
     from fnmatch import fnmatch
     from json import dumps
 
+    halves = _benchmark("depth.members").HALVES
     if half not in (*halves, "both"):
-        raise ValueError(f"--half {half}: allowed are {', '.join(halves)}, both")
-    wanted = None if half == "both" else half
+        raise ValueError(f"--half is {half}: allowed are {', '.join(halves)}, both")
+    chosen_half = None if half == "both" else half
     chosen = [
-        one for one in bench.members() if wanted in (None, one.half) and fnmatch(one.name, only)
+        member
+        for member in bench.members()
+        if chosen_half in (None, member.half) and fnmatch(member.name, only)
     ]
     if not chosen:
-        some = ", ".join(one.name for one in bench.members()[:5])
+        names = ", ".join(member.name for member in bench.members()[:5])
         raise ValueError(
-            f"--only {only}: no network of the half {half} is called so; there are {some}, ..."
+            f"--only {only} matches no network of the half {half}: there are {names}, and others"
         )
     if not list_only:
-        run = bench.measure_truths if truth else bench.measure_verdicts
-        run(chosen, jobs=jobs or os.cpu_count() or 1, say=print_progress)
+        measure = bench.measure_truths if truth else bench.measure_verdicts
+        measure(chosen, jobs=jobs or os.cpu_count() or 1, say=print_progress)
     if not truth:
-        found = scoring.score(bench.judged(wanted), unsettled=bench.unsettled(wanted))
-        typer.echo(dumps(scoring.to_json(found), indent=2) if as_json else scoring.table(found))
+        result = score.score(
+            bench.judged(chosen_half), num_unsettled=bench.num_unsettled(chosen_half)
+        )
+        typer.echo(dumps(score.to_json(result), indent=2) if as_json else score.table(result))
+
+
+def _print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 
 
 def _benchmark(name: str) -> Any:
-    """A module of benchmarks/, which lies beside src/ and is not installed."""
+    """Import a module of benchmarks/, which lies beside src/ and is not installed."""
     import reslearn
 
     root = Path(reslearn.__file__).resolve().parents[2]
     if not (root / "benchmarks" / f"{name.replace('.', '/')}.py").is_file():
         raise ValueError(
-            "reslearn bench needs a source checkout of reslearn: its folder benchmarks/ is not part of the installed package"
+            "reslearn bench needs a source checkout of reslearn: its folder benchmarks/ is not "
+            "part of the installed package"
         )
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     return importlib.import_module(f"benchmarks.{name}")
 
 
-def _count(word: str) -> int:
+def _thread_count(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise ValueError(
-            f"--threads {word}: numbers of threads separated by commas are needed, as in 1,2"
+            f"--threads {word}: give numbers of threads, separated by commas, as in 1,2"
         )
     return int(word)

@@ -1,6 +1,7 @@
-"""`reslearn diagnose FILE.py:BUILD --data DATA`: does depth hurt this network, what else does, and do shortcuts help?"""
+"""`reslearn diagnose FILE.py:BUILD --data DATA`: does depth hurt this network, and what helps?"""
 
 import itertools
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,189 +20,270 @@ EXAMPLES = (
     "reslearn diagnose net.py:build --data digits --patch-file net_with_shortcuts.py",
 )
 
+TASK, BUDGET, PATCH, OUTPUT = "The network and its task", "Budget", "The patch", "Output"
+
+Network = Annotated[
+    str,
+    typer.Argument(
+        help="FILE.py:BUILD or MODULE:BUILD. BUILD is a function that returns a new nn.Module."
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Use digits, cifar10, a folder of images, or FILE.py:DATA, a function that returns "
+        "(inputs, targets).",
+        rich_help_panel=TASK,
+    ),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pass this depth to BUILD.", rich_help_panel=TASK),
+]
+LossFunction = Annotated[
+    str | None,
+    typer.Option(
+        help="Use FILE.py:LOSS, a function of (outputs, targets). By default, the loss is "
+        "cross-entropy for classes and mean squared error otherwise.",
+        rich_help_panel=TASK,
+    ),
+]
+OptimizerName = Annotated[
+    str,
+    typer.Option(
+        help="Use sgd, adam, adamw, or FILE.py:MAKE, a function of (parameters, learning rate).",
+        rich_help_panel=TASK,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        help="Give your learning rate, and it is judged too. Other rates are tried in any case.",
+        rich_help_panel=TASK,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=2,
+        help="Train on this number of examples per step.",
+        rich_help_panel=TASK,
+    ),
+]
+SizePx = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Resize the images of a folder to this side, in pixels.",
+        rich_help_panel=TASK,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Read named data sets from this folder. The default is RESLEARN_DATA, then the cache.",
+        rich_help_panel=TASK,
+    ),
+]
+Minutes = Annotated[
+    float, typer.Option(help="Stop training after this time.", rich_help_panel=BUDGET)
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=4,
+        help="Train each short trial for this number of steps. By default, it is chosen so that "
+        "the whole diagnosis fits into --minutes.",
+        rich_help_panel=BUDGET,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Run this number of trials at once, with one thread each. The default is one per "
+        "core, and 1 with a GPU.",
+        rich_help_panel=BUDGET,
+    ),
+]
+WithPatch = Annotated[
+    bool,
+    typer.Option(
+        "--patch",
+        help="Write a patch that adds shortcuts, and train before and after it on a fresh seed.",
+        rich_help_panel=PATCH,
+    ),
+]
+PatchFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the patch to this file. A name that ends in .py gives a new file with its own "
+        "build. The default is a file in --out.",
+        rich_help_panel=PATCH,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the page to this folder. The default is diagnosis/NAME, then NAME-2, and so "
+        "on.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Exit with status 1 unless the network is healthy.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)
+]
+
 
 def diagnose(
-    network: Annotated[
-        str,
-        typer.Argument(help="FILE.py:BUILD or MODULE:BUILD; a function that gives an nn.Module."),
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="digits, cifar10, a folder of images, or FILE.py:DATA, a function giving (inputs, targets)."
-        ),
-    ],
-    depth: Annotated[
-        int | None, typer.Option(min=1, help="For a function that takes a depth.")
-    ] = None,
-    minutes: Annotated[float, typer.Option(help="How long it may take.")] = 10.0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=4, help="Of a short trial; default: as many as let all fit into the minutes."
-        ),
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            help="FILE.py:LOSS, of outputs and targets; default: cross-entropy or mean square."
-        ),
-    ] = None,
-    optimizer: Annotated[
-        str, typer.Option(help="sgd, adam, adamw, or FILE.py:MAKE, of parameters and a rate.")
-    ] = "sgd",
-    lr: Annotated[
-        float | None, typer.Option(help="Your learning rate; it is judged where it is given.")
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=2, help="Examples a step.")
-    ] = 64,
-    size_px: Annotated[
-        int | None,
-        typer.Option(min=2, help="Side in pixels to which the images of a folder are brought."),
-    ] = None,
-    patch: Annotated[
-        bool,
-        typer.Option(
-            "--patch", help="Write what to change, and train before and after it on a fresh seed."
-        ),
-    ] = False,
-    patch_file: Annotated[
-        Path | None,
-        typer.Option(help="Where; NAME.py: a new file with its own build. Default: in --out."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Where the page goes; default: diagnosis/NAME, then NAME-2, ..."),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Trials at once, a thread each; default: one a core (with a GPU: 1)."
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 unless the network is healthy.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    network: Network,
+    data: Data,
+    depth: Depth = None,
+    loss: LossFunction = None,
+    optimizer: OptimizerName = "sgd",
+    lr: LearningRate = None,
+    batch_size: BatchSize = 64,
+    size_px: SizePx = None,
+    data_dir: DataDir = None,
+    minutes: Minutes = 10.0,
+    steps: Steps = None,
+    jobs: Jobs = None,
+    patch: WithPatch = False,
+    patch_file: PatchFile = None,
+    out: Out = None,
+    check: Check = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Tell by experiment whether depth hurts a network, or what else does.
+    """Find out by experiment whether depth hurts a network, or what else does.
 
-    Builds the networks that would be better if the suspected cause were true (shallower, with shortcuts, newly initialized, ...), trains
-    them on equal budgets with paired seeds, each at its best of a few learning rates, and judges by rules written beforehand. With
-    --patch, what to change is written: a diff of FILE.py where BUILD is a function in it, a new file around BUILD otherwise.
-    Ctrl-C ends it with the verdict of the evidence so far.
+    The command builds variants of your network. Each would be better if one suspected cause were
+    true: shallower, with shortcuts, newly initialized, and so on. It trains all variants with equal
+    budgets and paired seeds, each at its best of a few learning rates. Then it judges them by rules
+    that were written beforehand.
+
+    With --patch, it also writes a change of your code that adds shortcuts. This is a diff of
+    FILE.py if BUILD is a function in it, and otherwise a new file that calls BUILD.
+
+    Ctrl-C ends the diagnosis with a verdict on the trials so far.
     """
-    import json
-
-    from reslearn.diagnose import diagnose as run
-    from reslearn.diagnose import load_build, make_problem, write_patch
-    from reslearn.diagnose.page import diagnosis_json, diagnosis_page
+    from reslearn.diagnose import diagnose as run_diagnosis
+    from reslearn.diagnose import load_data, load_function, make_problem, write_patch
+    from reslearn.diagnose.page import diagnosis_page
     from reslearn.report import write_page
 
-    build, name = load_build(network)
-    given: Any = load_build(data)[0] if ":" in data else data
+    build, name = load_function(network)
+    source: Any = load_function(data)[0] if ":" in data else data
     problem = make_problem(
         build,
-        given,
+        load_data(source, size_px=size_px, data_dir=data_dir),
         name=name,
         depth=depth,
-        loss=None if loss is None else load_build(loss)[0],
-        optimizer=load_build(optimizer)[0] if ":" in optimizer else optimizer,
+        loss=None if loss is None else load_function(loss)[0],
+        optimizer=load_function(optimizer)[0] if ":" in optimizer else optimizer,
         lr=lr,
         batch_size=batch_size,
-        size_px=size_px,
-        data_dir=data_dir,
     )
-    place = out or _not_there_yet(Path("diagnosis") / name.replace(":", "-"))
-    if place.exists() and not place.is_dir():
-        raise ValueError(f"--out {place}: a file is there, and a folder is needed")
-    made = _patch(network, problem, depth, patch_file, place) if patch or patch_file else None
-    found = run(
+    folder = out or _unused(Path("diagnosis") / name.replace(":", "-"))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: give the name of a folder")
+    new_patch = None
+    if patch or patch_file:
+        new_patch = _make_patch(network, problem, depth, patch_file, folder)
+    diagnosis = run_diagnosis(
         problem,
         minutes=minutes,
         steps=steps,
-        with_proof=made is not None,
+        with_proof=new_patch is not None,
         jobs=jobs,
         say=print_progress,
     )
-    page = write_page(diagnosis_page(found, command=["reslearn", *sys.argv[1:]], patch=made), place)
-    if made is not None:
-        write_patch(made)
-    if as_json:
-        typer.echo(
-            json.dumps({**diagnosis_json(found, patch=made), "page": str(page)}, allow_nan=False)
-        )
-    else:
-        _print(found, page, made)
-    if found.interrupted:
+    command = ["reslearn", *sys.argv[1:]]
+    page = write_page(diagnosis_page(diagnosis, command=command, patch=new_patch), folder)
+    if new_patch is not None:
+        write_patch(new_patch)
+    _print(diagnosis, page, new_patch, as_json=as_json)
+    if diagnosis.interrupted:
         raise typer.Exit(130)
-    if check and found.verdict.name != "healthy":
+    if check and diagnosis.verdict.name != "healthy":
         raise typer.Exit(1)
 
 
-def _not_there_yet(place: Path) -> Path:
-    """`place`, or place-2, place-3, ...: a diagnosis after the repair does not take the place of that before it."""
-    return next(
-        one
-        for number in itertools.count(1)
-        if not (one := place if number == 1 else Path(f"{place}-{number}")).exists()
-    )
+def _unused(folder: Path) -> Path:
+    """Return `folder`, or folder-2, folder-3, and so on, so that no diagnosis is overwritten."""
+    numbered = (Path(f"{folder}-{number}") for number in itertools.count(2))
+    candidates = itertools.chain([folder], numbered)
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
-def _patch(
+def _make_patch(
     network: str, problem: "Problem", depth: int | None, path: Path | None, folder: Path
 ) -> "Patch | None":
-    """Made before anything is trained, so that a wrong path is told at once; none for a network that takes no shortcuts."""
+    """Make the patch before training, so that a wrong path is reported at once.
+
+    Returns:
+        None if the network takes no shortcuts.
+    """
     from reslearn.diagnose import make_patch
     from reslearn.models import SurgeryError
 
     try:
-        made = make_patch(network, problem, depth=depth, path=path, folder=folder)
+        patch = make_patch(network, problem, depth=depth, path=path, folder=folder)
     except SurgeryError as error:
-        print_progress(f"no patch: {error}")
+        print_progress(f"There is no patch: {error}.")
         return None
-    num = len(made.around)
+    num_blocks = len(patch.shortcuts_around)
     print_progress(
-        f"patch: shortcuts around {num} block{'s' * (num > 1)}, to be tried on a fresh seed within the minutes given"
+        f"The patch adds shortcuts around {num_blocks} block{'s' * (num_blocks > 1)}. "
+        "It will be tried on a fresh seed within the given minutes."
     )
-    return made
+    return patch
 
 
-def _print(found: "Diagnosis", page: Path, patch: "Patch | None") -> None:
+def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json: bool) -> None:
     from rich.console import Console
+
+    from reslearn.diagnose.diagnosis_json import diagnosis_json
+    from reslearn.diagnose.page import patch_line
+
+    if as_json:
+        values = {**diagnosis_json(diagnosis, patch=patch), "page": str(page)}
+        typer.echo(json.dumps(values, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    if diagnosis.trials:
+        _print_scores(diagnosis, console)
+    for note in diagnosis.variants.notes:
+        console.print(f"Note: {note}.", markup=False)
+    verdict = diagnosis.verdict
+    console.print(f"{verdict.name}: {verdict.reason}", style="bold", markup=False)
+    if patch is not None:
+        action = "apply it with" if patch.kind == "diff" else "use it as"
+        console.print(patch_line(diagnosis, patch), markup=False, soft_wrap=True)
+        console.print(f"patch: {patch.path} ({action} {patch.use})", markup=False, soft_wrap=True)
+    console.print(f"page: {page}", markup=False)
+
+
+def _print_scores(diagnosis: "Diagnosis", console: Any) -> None:
     from rich.table import Table
 
-    from reslearn.diagnose.page import evidence_table, patch_line
+    from reslearn.diagnose.page import scores_table
+    from reslearn.study import number_text
 
-    console = Console(highlight=False)
-    if found.trials:
-        rows = evidence_table(found)
-        table = Table(
-            "condition",
-            "what it is",
-            "training",
-            "held out",
-            "seeds",
-            title=rows.caption,
-            title_justify="left",
-        )
-        for name, what, train, spread, _, held, seeds in rows.rows:
-            around = "" if spread is None else f" ± {spread:.2f}"
-            table.add_row(str(name), str(what), f"{train:.2f}{around}", f"{held:.2f}", str(seeds))
-        console.print(table)
-    for note in found.conditions.notes:
-        console.print(note, markup=False)
-    console.print(f"{found.verdict.name}: {found.verdict.because}", style="bold", markup=False)
-    if patch is not None:
-        console.print(patch_line(found, patch), markup=False, soft_wrap=True)
-        console.print(
-            f"patch: {patch.path} ({'apply by' if patch.kind == 'diff' else 'use'}: {patch.use})",
-            markup=False,
-            soft_wrap=True,
-        )
-    console.print(f"page: {page}", markup=False)
+    scores = scores_table(diagnosis)
+    table = Table(title=scores.caption, title_justify="left")
+    for column in ("variant", "description", "training", "held out", "seeds"):
+        table.add_column(column)
+    for name, description, train, deviation, _, held, seeds in scores.rows:
+        training = number_text(train, deviation=deviation)  # type: ignore[arg-type]
+        table.add_row(str(name), str(description), training, f"{held:.2f}", str(seeds))
+    console.print(table)

@@ -1,37 +1,40 @@
-"""A stranger's network under controlled experiment: is depth what hurts it, what else is, and does the repair help?"""
+"""Find out by experiment whether depth hurts a network, what else does, and if shortcuts help."""
 
 import sys
 from types import ModuleType
 from typing import Any
 
-from reslearn.diagnose.conditions import Conditions, Variant, make_conditions
-from reslearn.diagnose.experiment import Diagnosis, diagnose
+from reslearn.diagnose.diagnosis import Diagnosis, diagnose
+from reslearn.diagnose.experiment import Proof
 from reslearn.diagnose.patch import Patch, make_patch, write_patch
-from reslearn.diagnose.problem import DiagnosisError, Problem, load_build, make_problem
-from reslearn.diagnose.proof import Proof
-from reslearn.diagnose.trial import Signals, Trial, run_trial
-from reslearn.diagnose.verdict import MARGIN, RULES, Scores, Verdict, decide
+from reslearn.diagnose.problem import Problem, make_problem
+from reslearn.diagnose.scores import MARGIN, Scores
+from reslearn.diagnose.trial import Trial, run_trial
+from reslearn.diagnose.user_code import DiagnosisError, load_function
+from reslearn.diagnose.user_data import load_data
+from reslearn.diagnose.variant import Variant, Variants, make_variants
+from reslearn.diagnose.verdict import RULES, NetworkVerdict, decide
 
 __all__ = [
     "MARGIN",
     "RULES",
-    "Conditions",
     "Diagnosis",
     "DiagnosisError",
+    "NetworkVerdict",
     "Patch",
     "Problem",
     "Proof",
     "Scores",
-    "Signals",
     "Trial",
     "Variant",
-    "Verdict",
+    "Variants",
     "decide",
     "diagnose",
-    "load_build",
-    "make_conditions",
+    "load_data",
+    "load_function",
     "make_patch",
     "make_problem",
+    "make_variants",
     "run_trial",
     "write_patch",
 ]

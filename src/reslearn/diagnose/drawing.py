@@ -1,4 +1,4 @@
-"""The drawing of a stranger's network: its layers, its blocks, where shortcuts went, what the shallower network lacks."""
+"""The drawing of the user's network: layers, blocks, shortcuts, and removed blocks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import fx, nn
 
-from reslearn.diagnose.conditions import Conditions
 from reslearn.diagnose.problem import Problem
+from reslearn.diagnose.variant import Variants
 from reslearn.models import (
     Block,
     Opened,
@@ -32,128 +32,149 @@ _NAMES: dict[type[nn.Module], str] = {
     nn.Identity: "",
 }
 _CAPTION = (
-    "Layers from top to bottom, with the size of what leaves them; paths side by side are drawn one below the other. "
-    "Framed are the blocks, named as their first layer. "
-    "An arc is a shortcut, dotted where sizes change, as in the paper's figure 3 (option A). Left out: in the shallower network."
+    "Layers from top to bottom, with the shape of their outputs. Parallel branches are drawn one "
+    "below the other. Frames are blocks, named after their first layer. An arc is a shortcut. It "
+    "is dotted if sizes change, as in Figure 3 of the paper (option A). Removed: not in the "
+    "shallow variant."
 )
 
 
-def network_diagram(problem: Problem, conditions: Conditions) -> Diagram | None:
-    """None where the network cannot be laid open."""
+def network_diagram(problem: Problem, variants: Variants) -> Diagram | None:
+    """Draw the network; return None if it cannot be traced."""
     try:
         opened = trace(problem.net(0), problem.example)
     except SurgeryError:
         return None
-    block_of = {id(segment): block for block in blocks(opened) for segment in block.segments}
+    block_of = {}
+    for block in blocks(opened):
+        for segment in block.segments:
+            block_of[id(segment)] = block
     all_layers = [layer for layer in layers(opened) if layer is not None]
-    layer_of = {id(segment): layer for layer in all_layers for segment in layer.segments}
+    layer_of = {}
+    for layer in all_layers:
+        for segment in layer.segments:
+            layer_of[id(segment)] = layer
     groups: list[LayerGroup] = []
-    seen: set[str] = set()
+    drawn: set[str] = set()
     for segment in opened.segments:
-        block, layer = block_of.get(id(segment)), layer_of.get(id(segment))
-        whole = block or layer
-        if whole is None:
-            text = _described(opened, segment)
-            groups += (
-                [
-                    LayerGroup(
-                        [
-                            Box(
-                                text,
-                                _size(segment.out_shape) * (segment.in_shape != segment.out_shape),
-                            )
-                        ]
-                    )
+        segment_block = block_of.get(id(segment))
+        unit = segment_block or layer_of.get(id(segment))
+        if unit is None:
+            groups += _unweighted(opened, segment)
+        elif unit.name not in drawn:
+            drawn.add(unit.name)
+            if segment_block is None:
+                groups.append(_layer(opened, unit))
+            else:
+                block_layers = [
+                    layer for layer in all_layers if block_of.get(id(layer.segments[0])) is unit
                 ]
-                if text
-                else []
-            )
-        elif whole.name not in seen:
-            seen.add(whole.name)
-            own = [
-                one
-                for one in all_layers
-                if one is whole or block_of.get(id(one.segments[0])) is whole
-            ]
-            groups += _groups(opened, whole, own, conditions, is_block=block is not None)
-    return Diagram("The network", _CAPTION, groups, mark="left out")
+                groups += _block(opened, unit, block_layers, variants)
+    return Diagram("The network", _CAPTION, groups, mark="removed")
 
 
-def _groups(
-    opened: Opened, whole: Block, own: Sequence[Block], conditions: Conditions, *, is_block: bool
+def _unweighted(opened: Opened, segment: Segment) -> list[LayerGroup]:
+    """Return the box of a segment that belongs to no layer, if it does something."""
+    text = _description(opened, segment)
+    if not text:
+        return []
+    changes_shape = segment.in_shape != segment.out_shape
+    return [LayerGroup([Box(text, _size(segment.out_shape) if changes_shape else "")])]
+
+
+def _layer(opened: Opened, layer: Block) -> LayerGroup:
+    """Return the group of a layer that belongs to no block."""
+    if any(has_shortcut(segment) for segment in layer.segments):
+        return _layer_with_shortcut(opened, layer, is_removed=False)
+    return LayerGroup(_boxes(opened, layer.segments))
+
+
+def _block(
+    opened: Opened, block: Block, block_layers: Sequence[Block], variants: Variants
 ) -> list[LayerGroup]:
-    """A block, or a layer that belongs to none; one with shortcuts of its own is drawn layer by layer, each with its arc."""
-    marked = whole.name in conditions.left_out
-    if any(has_shortcut(segment) for segment in whole.segments):
-        groups = []
-        for layer in own:
-            after = _after(layer)
-            boxes = _boxes(opened, [segment for segment in layer.segments if segment not in after])
-            arc_label = "" if layer.keeps_shape else "sizes change"
-            groups.append(
-                LayerGroup(boxes, layer.name, "existing", arc_label, _joined(opened, after), marked)
-            )
-        return groups
-    if not is_block:
-        return [LayerGroup([box for layer in own for box in _boxes(opened, layer.segments)])]
-    after = _after(whole)
-    kept = [[one for one in layer.segments if one not in after] for layer in own]
-    boxes = [box for segments in kept for box in _boxes(opened, segments)]
-    is_new = whole.name in conditions.shortcuts_around
-    arc_label = "" if whole.keeps_shape or not is_new else "option A"
+    """Return the group of a block.
+
+    A block that has shortcuts already is drawn layer by layer, each with its arc.
+    """
+    is_removed = block.name in variants.removed_blocks
+    if any(has_shortcut(segment) for segment in block.segments):
+        return [_layer_with_shortcut(opened, layer, is_removed) for layer in block_layers]
+    last = _after_addition(block)
+    boxes = []
+    for layer in block_layers:
+        boxes += _boxes(opened, [segment for segment in layer.segments if segment not in last])
+    is_new = block.name in variants.shortcuts_around
     return [
         LayerGroup(
             boxes,
-            whole.name,
+            block.name,
             "new" if is_new else "none",
-            arc_label,
-            _joined(opened, after),
-            marked,
+            "option A" if is_new and not block.keeps_shape else "",
+            _descriptions(opened, last),
+            is_removed,
         )
     ]
 
 
-def _after(block: Block) -> list[Segment]:
-    """From the last activation on: what follows the addition of a shortcut."""
-    trailing = len(block.segments)
-    while block.segments[trailing - 1].role in ("activation", "dropout"):
-        trailing -= 1
-    found = list(block.segments[trailing:])
-    while found and found[0].role != "activation":
-        found.pop(0)
-    return found
+def _layer_with_shortcut(opened: Opened, layer: Block, is_removed: bool) -> LayerGroup:
+    last = _after_addition(layer)
+    boxes = _boxes(opened, [segment for segment in layer.segments if segment not in last])
+    arc_label = "" if layer.keeps_shape else "sizes change"
+    after = _descriptions(opened, last)
+    return LayerGroup(boxes, layer.name, "existing", arc_label, after, is_removed)
 
 
-def _joined(opened: Opened, segments: Sequence[Segment]) -> str:
-    return " · ".join(text for segment in segments if (text := _described(opened, segment)))
+def _after_addition(block: Block) -> list[Segment]:
+    """Return the segments that follow the addition of a shortcut: the last activation onward."""
+    start = len(block.segments)
+    while block.segments[start - 1].role in ("activation", "dropout"):
+        start -= 1
+    last = list(block.segments[start:])
+    while last and last[0].role != "activation":
+        last.pop(0)
+    return last
+
+
+def _descriptions(opened: Opened, segments: Sequence[Segment]) -> str:
+    return _join([_description(opened, segment) for segment in segments])
+
+
+def _description(opened: Opened, segment: Segment) -> str:
+    return _join([_node(opened, node, segment)[0] for node in segment.nodes])
+
+
+def _join(texts: Sequence[str]) -> str:
+    return " · ".join(text for text in texts if text)
 
 
 def _boxes(opened: Opened, segments: Sequence[Segment]) -> list[Box]:
-    """Of one layer: a box; of one with branches: a box for each convolution or linear map in it."""
+    """Return one box for a layer, or one for each weighted map in a layer with branches."""
     texts: list[str] = []
-    weighted = False
+    has_weights = False
     for segment in segments:
         for node in segment.nodes:
             text, is_layer = _node(opened, node, segment)
-            if text and (not texts or (is_layer and weighted)):
+            if not text:
+                continue
+            if not texts or (is_layer and has_weights):
                 texts.append(text)
-            elif text:
+            else:
                 texts[-1] += f" · {text}"
-            weighted = weighted or (bool(text) and is_layer)
-    return [Box(text, _size(segments[-1].out_shape) if text is texts[-1] else "") for text in texts]
-
-
-def _described(opened: Opened, segment: Segment) -> str:
-    return " · ".join(text for node in segment.nodes if (text := _node(opened, node, segment)[0]))
+            has_weights = has_weights or is_layer
+    boxes = [Box(text, "") for text in texts[:-1]]
+    return [*boxes, *(Box(text, _size(segments[-1].out_shape)) for text in texts[-1:])]
 
 
 def _node(opened: Opened, node: fx.Node, segment: Segment) -> tuple[str, bool]:
-    """What it does, in a few words, and whether it is a layer; of functions within branches only what changes values one by one."""
+    """Return a short description of a node, and whether it is a layer.
+
+    Functions inside branches are described only if they are activations.
+    """
     if node.op != "call_module":
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        return (
-            "" if segment.role == "branches" and name not in ACTIVATION_NAMES else name.rstrip("_")
-        ), False
+        if segment.role == "branches" and name not in ACTIVATION_NAMES:
+            return "", False
+        return name.rstrip("_"), False
     module = opened.graph_module.get_submodule(str(node.target))
     if isinstance(module, _CONVOLUTIONS):
         kernel = "×".join(str(size) for size in module.kernel_size)
@@ -169,5 +190,5 @@ def _node(opened: Opened, node: fx.Node, segment: Segment) -> tuple[str, bool]:
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    """Without the batch."""
+    """Return a shape as text, without the batch dimension."""
     return "×".join(str(size) for size in shape[1:])

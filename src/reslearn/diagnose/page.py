@@ -1,296 +1,210 @@
-"""The page and the JSON of a diagnosis: verdict, evidence by condition, curves, the network drawn, the patch, how to repeat it."""
+"""The HTML page of a diagnosis."""
 
 from __future__ import annotations
 
-import math
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from reslearn.diagnose.diagnosis import Diagnosis
+from reslearn.diagnose.diagnosis_json import finite_or_none
 from reslearn.diagnose.drawing import network_diagram
-from reslearn.diagnose.experiment import CHOICE_SEED, Diagnosis
 from reslearn.diagnose.patch import Patch
-from reslearn.diagnose.proof import Proof
+from reslearn.diagnose.scores import MARGIN
 from reslearn.diagnose.signals import LayerSignal
-from reslearn.diagnose.trial import Trial
-from reslearn.diagnose.verdict import MARGIN, RULES
-from reslearn.report import Cell, Code, Column, Facts, Figure, Page, Panels, Section, Series, Table
+from reslearn.diagnose.trial import Trial, judged_trials
+from reslearn.diagnose.verdict import RULES
+from reslearn.report import (
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Item,
+    Page,
+    Panels,
+    Section,
+    Series,
+    Table,
+)
 from reslearn.report.curves import interval_note, seeds_series
 from reslearn.report.run import format_duration
-from reslearn.study import summary
+from reslearn.study import interval_text, summary
+
+_FURTHER_NETWORKS = {
+    "given": "the network at the given learning rate",
+    "constructed": "the trained shallow network, with identities for the blocks it lacks",
+    "continued": "the constructed network after further training",
+}
+_SIGNALS_TEXT = (
+    "Measured before training, on a few inputs. These numbers decide only which variants are "
+    "tried. Such norms look healthy in networks that degrade, and bad in some that train."
+)
+_RATES_TEXT = (
+    "Each variant is trained at its best learning rate, so that a bad rate is not mistaken for "
+    "depth. Rates are chosen by training loss on a separate seed. If there were longer trials, the "
+    "rates of the network and of the shallower networks were tuned again at their length."
+)
+_MAX_DRAWN = 1.5
+"""Upper end of the axis of scores: a loss far above guessing is bad enough."""
 
 
-def diagnosis_page(found: Diagnosis, *, command: Sequence[str], patch: Patch | None = None) -> Page:
-    """One page; with the patch, where there is one, and what it was proven by."""
-    problem, verdict = found.problem, found.verdict
+def diagnosis_page(
+    diagnosis: Diagnosis, *, command: Sequence[str], patch: Patch | None = None
+) -> Page:
+    """Return the page of a diagnosis.
+
+    Args:
+        command: The command line that made the diagnosis.
+        patch: Shown with its proof.
+    """
+    problem, verdict = diagnosis.problem, diagnosis.verdict
+    summary_text = f"{verdict.name}: {verdict.reason}"
+    if patch is not None and diagnosis.proof is not None and diagnosis.proof.helps:
+        summary_text += f" {patch_line(diagnosis, patch)}"
+    patch_text = "" if patch is None else patch_line(diagnosis, patch)
     rules = Table("Applied in this order.", ["verdict", "when"], list(RULES))
-    recommended = (
-        _sentence(patch_line(found, patch))
-        if patch is not None and found.proof is not None and found.proof.helps
-        else ""
-    )
-    drawn = network_diagram(problem, found.conditions)
+    command_text = Code(_repeat_command(diagnosis, command), "Command")
     sections = [
+        Section("Verdict", summary_text, [scores_table(diagnosis)] if diagnosis.trials else []),
+        Section("The curves", "", _curves(diagnosis)),
+        Section("Learning rates", _RATES_TEXT, _rates(diagnosis)),
+        Section("The patch", patch_text, _patch_items(diagnosis, patch)),
+        Section("The network", _notes(diagnosis), _network(diagnosis)),
         Section(
-            "Verdict",
-            f"{verdict.name}: {verdict.because}. {recommended}",
-            [evidence_table(found)] if found.trials else [],
+            "Signal and gradient by layer",
+            _SIGNALS_TEXT if diagnosis.layers else "",
+            _signals_by_layer(diagnosis),
         ),
-        Section("The curves", "", _curves(found)),
-        Section("Learning rates", _RATES, _rates(found)),
-        Section(
-            "The patch",
-            "" if patch is None else _sentence(patch_line(found, patch)),
-            _patch(found, patch),
-        ),
-        Section(
-            "The network",
-            "\n\n".join(found.conditions.notes),
-            [*([drawn] if drawn else []), Facts(_network(found))],
-        ),
-        Section("Signal and gradient by layer", _SIGNALS if found.layers else "", _by_layer(found)),
         Section("Rules", f"Margin: {MARGIN:g} of the loss of guessing.", [rules]),
-        Section("How to repeat it", "", [Code(_again(found, command), "Command")]),
+        Section("How to repeat it", "", [command_text]),
     ]
     facts = {
         "task": problem.task,
         "examples": f"{len(problem.inputs):,} and {len(problem.held_inputs):,} held out",
-        "trials": str(len(found.trials)),
-        "steps a trial": str(found.steps),
-        "time": format_duration(found.seconds),
+        "trials": str(len(diagnosis.trials)),
+        "steps per trial": str(diagnosis.steps),
+        "time": format_duration(diagnosis.seconds),
     }
-    if found.interrupted:
-        facts["ended"] = "by hand, before all that was planned"
+    if diagnosis.interrupted:
+        facts["interrupted"] = "yes, before all planned trials were done"
     return Page(
         f"Diagnosis of {problem.name}",
-        "Each condition is a network that would be better if the suspected cause were true.",
+        "Each variant is a network that would be better if one suspected cause were true.",
         [section for section in sections if section.items or section.text],
         facts,
     )
 
 
-def patch_line(found: Diagnosis, patch: Patch) -> str:
-    """In one line whether it is recommended, and by what; the seeds that were judged beside the one of the proof."""
-    if found.proof is None:
-        why = found.evidence.fault or (
-            "it was stopped before" if found.interrupted else "nothing was trained"
-        )
-        return f"a patch was made, not tried and so not recommended: {why}"
-    train = found.evidence.train
-    num = len(train["deep"])
-    seeds = f"the {num} seeds" if num > 1 else "the seed"
-    judged = f"on {seeds} judged before {statistics.fmean(train['deep']):.2f} and {statistics.fmean(train['shortcuts']):.2f}"
-    end = (
-        "the patch is recommended"
-        if found.proof.helps
-        else "the patch was written because it was asked for"
+def patch_line(diagnosis: Diagnosis, patch: Patch) -> str:
+    """Say in one line whether the patch is recommended, and by which losses."""
+    if diagnosis.proof is None:
+        reason = diagnosis.scores.fault
+        if not reason and diagnosis.interrupted:
+            reason = "the diagnosis was stopped before"
+        reason = reason or "nothing was trained"
+        return f"The patch was not tried, so it is not recommended: {reason}."
+    train = diagnosis.scores.train
+    num_seeds = len(train["deep"])
+    seeds = f"{num_seeds} judged seed{'s' * (num_seeds > 1)}"
+    means = statistics.fmean(train["deep"]), statistics.fmean(train["shortcuts"])
+    advice = "was written because you asked for it"
+    if diagnosis.proof.helps:
+        advice = "is recommended"
+    return (
+        f"{diagnosis.proof.text()} ({means[0]:.2f} and {means[1]:.2f} on the {seeds}). "
+        f"The patch {advice}."
     )
-    return f"{found.proof.told()} ({judged}); {end}"
 
 
-_OTHERS = {
-    "given": "the network at the learning rate given",
-    "constructed": "the trained shallow network, and identities for the blocks that it lacks",
-    "continued": "the constructed one, trained on",
-}
-
-
-def evidence_table(found: Diagnosis) -> Table:
-    """A row a condition: training and held-out score over seeds."""
+def scores_table(diagnosis: Diagnosis) -> Table:
+    """Return training and held-out scores over seeds, one row per variant."""
     rows: list[list[Cell]] = []
-    for name, scores in found.evidence.train.items():
-        own = found.conditions.made.get(name)
-        what = own.what if own is not None else _OTHERS[name]
-        train, held = summary(list(scores)), summary(list(found.evidence.held[name]))
-        around = (
-            ""
-            if train.interval is None
-            else f"{train.interval.low:.3f} to {train.interval.high:.3f}"
-        )
-        rows.append([name, what, train.mean, train.standard_deviation, around, held.mean, train.n])
+    for name, scores in diagnosis.scores.train.items():
+        variant = diagnosis.variants.by_name.get(name)
+        description = variant.description if variant is not None else _FURTHER_NETWORKS[name]
+        train, held = summary(list(scores)), summary(list(diagnosis.scores.held[name]))
+        interval = interval_text(train.interval, digits=3)
+        deviation = train.standard_deviation
+        rows.append([name, description, train.mean, deviation, interval, held.mean, train.n])
     columns: list[Column | str] = [
-        "condition",
-        "what it is",
+        "variant",
+        "description",
         Column("training", ".3f", True),
         Column("sd", ".3f", True),
         Column("95 % interval", numeric=True),
         Column("held out", ".3f", True),
         Column("seeds", "d", True),
     ]
-    return Table(
-        "Losses on clean data as shares of the loss of guessing: 1 is guessing, 0 is perfect; training at most 2.",
-        columns,
-        rows,
+    caption = (
+        "Losses on clean data, divided by the loss of guessing: 1 is guessing, 0 is perfect. "
+        "Training losses are at most 2."
     )
+    return Table(caption, columns, rows)
 
 
-def diagnosis_json(found: Diagnosis, *, patch: Patch | None = None) -> dict[str, Any]:
-    """All of it as plain JSON values."""
-    return {
-        "network": found.problem.name,
-        "verdict": found.verdict.name,
-        "because": found.verdict.because,
-        "certain": found.verdict.certain,
-        "interrupted": found.interrupted,
-        "margin": MARGIN,
-        "conditions": {name: one.what for name, one in found.conditions.made.items()},
-        "notes": list(found.conditions.notes),
-        "layers": found.conditions.num_layers,
-        "layers_shallow": found.conditions.num_layers_shallow,
-        "left_out": list(found.conditions.left_out),
-        "shortcuts_around": list(found.conditions.shortcuts_around),
-        "learning_rates": {name: lr for name, (lr, _) in found.rates.items()},
-        "train_scores": {name: list(scores) for name, scores in found.evidence.train.items()},
-        "held_scores": {name: list(scores) for name, scores in found.evidence.held.items()},
-        "held_scores_at_half": {
-            name: list(scores) for name, scores in found.evidence.held_at_half.items()
-        },
-        "neighbors_held_score": found.evidence.neighbors,
-        "gradient_ratio_at_start": _number(found.start.gradient_ratio),
-        "dead_share_at_start": _number(found.start.dead_share),
-        "layer_signals": {
-            name: [
-                {
-                    "name": one.name,
-                    "response": _number(one.response),
-                    "gradient": _number(one.gradient),
-                }
-                for one in layers
-            ]
-            for name, layers in found.layers.items()
-        },
-        "patch": None if patch is None else _patch_json(patch),
-        "proof": None if found.proof is None else _proof_json(found.proof),
-        "steps": found.steps,
-        "trials": len(found.trials),
-        "seconds": round(found.seconds, 1),
-        "rules": [{"verdict": name, "when": when} for name, when in RULES],
-    }
-
-
-def _patch_json(patch: Patch) -> dict[str, Any]:
-    around = list(patch.around)
-    return {
-        "kind": patch.kind,
-        "file": str(patch.path),
-        "use": patch.use,
-        "shortcuts_around": around,
-        "text": patch.text,
-    }
-
-
-def _proof_json(proof: Proof) -> dict[str, Any]:
-    before, after = (
-        {
-            "learning_rate": trial.lr,
-            "train_score": trial.train_score,
-            "held_score": trial.held_score,
-            "curve": [[step, _number(score)] for step, score in trial.curve],
-        }
-        for trial in (proof.before, proof.after)
-    )
-    return {
-        "seed": proof.before.seed,
-        "before": before,
-        "after": after,
-        "gain": proof.gain,
-        "helps": proof.helps,
-    }
-
-
-_SIGNALS = (
-    "At the start, on a few inputs; no more is decided by it than what is tried. Norms such as these look healthy in networks that "
-    "degrade, and ill in some that train."
-)
-_RATES = (
-    "Each condition at its best of a few, chosen by training loss on a seed of its own: depth is not to be taken for step size. Where "
-    "longer trials were made, the rates of the network and of the shallower ones were chosen once more in these."
-)
-_HIGHEST = 1.5  # of the curves: a loss above that of guessing is bad enough
-
-
-def _curves(found: Diagnosis) -> list[Figure]:
-    judged = [
-        trial for trial in found.trials if trial.seed != CHOICE_SEED and trial.steps == found.steps
-    ]
+def _curves(diagnosis: Diagnosis) -> list[Item]:
     series: list[Series] = []
-    most_seeds = 0
-    for name in found.evidence.train:
-        curves = {
-            trial.seed: list(trial.curve)
-            for trial in judged
-            if trial.condition == name and trial.curve
-        }
+    max_seeds = 0
+    for name in diagnosis.scores.train:
+        trials = judged_trials(diagnosis.trials, name, diagnosis.steps)
+        curves = {trial.seed: list(trial.curve) for trial in trials if trial.curve}
         series += seeds_series(name, curves, group=name)
-        most_seeds = max(most_seeds, len(curves))
+        max_seeds = max(max_seeds, len(curves))
     if not series:
         return []
     caption = (
-        f"As trained, on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of guessing.{interval_note(most_seeds)}"
-        f"{_cut(series)}"
+        "Loss on running batches. Bold: mean over seeds; thin: single seeds. 1 is the loss of "
+        f"guessing.{interval_note(max_seeds)}"
     )
-    return [
-        Figure(
-            "curves",
-            "Training loss by condition",
-            caption,
-            "step",
-            "loss / loss of guessing",
-            series,
-            y_limits=(0.0, _HIGHEST),
-        )
-    ]
+    return [_loss_figure("curves", "Training loss by variant", caption, series)]
 
 
-def _cut(series: Sequence[Series]) -> str:
-    return (
-        f" What lies above {_HIGHEST:g} is not drawn."
-        if any(y > _HIGHEST for one in series for y in one.y if y is not None)
-        else ""
-    )
+def _loss_figure(name: str, title: str, caption: str, series: Sequence[Series]) -> Figure:
+    heights = [y for curve in series for y in curve.y if y is not None]
+    if any(y > _MAX_DRAWN for y in heights):
+        caption += f" Losses above {_MAX_DRAWN:g} are not drawn."
+    y_label = "loss / loss of guessing"
+    limits = (0.0, _MAX_DRAWN)
+    return Figure(name, title, caption, "step", y_label, series, y_limits=limits)
 
 
-def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]:
-    """Curves and numbers before and after, how to use the patch, and its text."""
+def _rates(diagnosis: Diagnosis) -> list[Item]:
+    if not diagnosis.rates:
+        return []
+    rates: set[float] = set()
+    for choice in diagnosis.rates.values():
+        rates.update(choice.scores)
+    rows: list[list[Cell]] = []
+    for name, choice in diagnosis.rates.items():
+        scores = [choice.scores.get(lr) for lr in sorted(rates)]
+        rows.append([name, *scores, f"{choice.lr:.3g}"])
+    columns: list[Column | str] = [Column(f"at {lr:.3g}", ".3f", True) for lr in sorted(rates)]
+    problem = diagnosis.problem
+    source = "The given learning rate"
+    if not problem.lr_is_given:
+        source = "No learning rate was given; the usual one"
+    caption = f"Training score. {source} is {problem.lr:.3g} ({problem.optimizer_name})."
+    return [Table(caption, ["variant", *columns, "chosen"], rows)]
+
+
+def _patch_items(diagnosis: Diagnosis, patch: Patch | None) -> list[Item]:
+    """Return curves and numbers before and after, how to use the patch, and its text."""
     if patch is None:
         return []
-    use = (
-        "Apply it, from the folder in which the diagnosis was made"
-        if patch.kind == "diff"
-        else "Build your network by"
-    )
-    files: list[Figure | Table | Code] = [Code(patch.use, use), Code(patch.text, str(patch.path))]
-    if found.proof is None:
+    title = "Build your network with"
+    if patch.kind == "diff":
+        title = "Apply it, from the folder in which the diagnosis was made"
+    files: list[Item] = [Code(patch.use, title), Code(patch.text, str(patch.path))]
+    if diagnosis.proof is None:
         return files
-    pair = (found.proof.before, found.proof.after)
-    series = [
-        Series(
-            trial.condition, [step for step, _ in trial.curve], [score for _, score in trial.curve]
-        )
-        for trial in pair
-    ]
-    caption = f"On seed {pair[0].seed}, by which nothing was chosen or judged, each at its best learning rate. 1 is the loss of guessing."
-    name, title = "proof", "Training loss before and after"
-    figure = Figure(
-        name,
-        title,
-        caption + _cut(series),
-        "step",
-        "loss / loss of guessing",
-        series,
-        y_limits=(0.0, _HIGHEST),
+    before, after = diagnosis.proof.before, diagnosis.proof.after
+    caption = (
+        f"On seed {before.seed}, on which nothing was chosen or judged, each network at its best "
+        "learning rate. 1 is the loss of guessing."
     )
-    rows = [
-        [
-            trial.condition,
-            f"{trial.lr:.3g}",
-            trial.train_score,
-            trial.held_score,
-            trial.train_error_pct,
-        ]
-        for trial in pair
-    ]
+    series = [_trial_series(before), _trial_series(after)]
+    figure = _loss_figure("proof", "Training loss before and after", caption, series)
     columns: list[Column | str] = [
         "network",
         "learning rate",
@@ -298,115 +212,86 @@ def _patch(found: Diagnosis, patch: Patch | None) -> list[Figure | Table | Code]
         Column("held out", ".3f", True),
         Column("training error (%)", ".2f", True),
     ]
-    return [
-        figure,
-        Table(
-            f"At the end, after {pair[0].steps} steps, as shares of the loss of guessing.",
-            columns,
-            rows,
-        ),
-        *files,
-    ]
+    caption = f"After {before.steps} steps. Losses are divided by the loss of guessing."
+    table = Table(caption, columns, [_trial_row(before), _trial_row(after)])
+    return [figure, table, *files]
 
 
-def _by_layer(found: Diagnosis) -> list[Panels]:
-    names = {"deep": "as it is", "shortcuts": "with shortcuts"}
-    parts: tuple[tuple[str, str, str, Callable[[LayerSignal], float]], ...] = (
-        ("signal", "Response of each layer", "root mean square", lambda one: one.response),
-        ("gradient", "Gradient of each layer's weights", "norm", lambda one: one.gradient),
-    )
-    figures = [
-        Figure(
-            key,
-            title,
-            "Layers in order.",
-            "layer",
-            label,
-            [
-                Series(
-                    names[name], range(1, len(layers) + 1), [_number(value(one)) for one in layers]
-                )
-                for name, layers in found.layers.items()
-            ],
-            y_log=True,
-        )
-        for key, title, label, value in parts
-    ]
-    return [Panels(figures)] if found.layers else []
+def _trial_series(trial: Trial) -> Series:
+    steps, scores = [], []
+    for step, score in trial.curve:
+        steps.append(step)
+        scores.append(score)
+    return Series(trial.variant, steps, scores)
 
 
-def _rates(found: Diagnosis) -> list[Table]:
-    if not found.rates:
-        return []
-    tried = sorted({lr for _, scores in found.rates.values() for lr in scores})
-    rows = [
-        [name, *(scores.get(lr) for lr in tried), f"{lr:.3g}"]
-        for name, (lr, scores) in found.rates.items()
-    ]
-    columns: list[Column | str] = [
-        "condition",
-        *(Column(f"at {lr:.3g}", ".3f", True) for lr in tried),
-        "taken",
-    ]
-    which = (
-        "the learning rate given"
-        if found.problem.lr_is_given
-        else "none was given, the usual learning rate"
-    )
-    return [
-        Table(
-            f"Training score; {which} is {found.problem.lr:.3g} ({found.problem.optimizer_name}).",
-            columns,
-            rows,
-        )
-    ]
+def _trial_row(trial: Trial) -> list[Cell]:
+    scores = (trial.train_score, trial.held_score, trial.train_error_pct)
+    return [trial.variant, f"{trial.lr:.3g}", *scores]
 
 
-def _network(found: Diagnosis) -> dict[str, str]:
-    made = found.conditions
+def _network(diagnosis: Diagnosis) -> list[Item]:
+    """Return the drawing of the network, if it can be traced, and facts about it."""
+    variants = diagnosis.variants
+    deep = judged_trials(diagnosis.trials, "deep", diagnosis.steps)
+    ratio_at_end = _median([trial.end.gradient_ratio for trial in deep])
+    dead_at_end = _median([trial.end.dead_share for trial in deep])
+    start = diagnosis.start
+    neighbors = f"{diagnosis.scores.neighbors:.3f}" if diagnosis.trials else ""
     facts = {
-        "layers": str(made.num_layers or "not known: it cannot be laid open"),
-        "left out for the shallower one": ", ".join(made.left_out),
-        "shortcuts around": ", ".join(made.shortcuts_around),
-        "gradient, first third of layers over last, at start": _text(found.start.gradient_ratio),
-        "the same gradients at the end": _text(
-            _median([trial.end.gradient_ratio for trial in _deep(found)])
-        ),
-        "dead units at start": _text(found.start.dead_share, percent=True),
-        "dead units at the end": _text(
-            _median([trial.end.dead_share for trial in _deep(found)]), percent=True
-        ),
-        "nearest neighbors, held out": f"{found.evidence.neighbors:.3f}" if found.trials else "",
+        "layers": str(variants.num_layers or "unknown: the network cannot be traced"),
+        "removed in the shallow variant": ", ".join(variants.removed_blocks),
+        "shortcuts around": ", ".join(variants.shortcuts_around),
+        "gradient, first third of layers over last, at start": _text(start.gradient_ratio, ".3g"),
+        "the same gradients at the end": _text(ratio_at_end, ".3g"),
+        "dead units at start": _text(start.dead_share, ".0%"),
+        "dead units at the end": _text(dead_at_end, ".0%"),
+        "nearest neighbors, held out": neighbors,
     }
-    return {label: text for label, text in facts.items() if text}
+    items: list[Item] = [Facts({label: text for label, text in facts.items() if text})]
+    drawing = network_diagram(diagnosis.problem, variants)
+    return items if drawing is None else [drawing, *items]
 
 
-def _again(found: Diagnosis, command: Sequence[str]) -> str:
-    """With the number of steps, by which it does not hang on the machine."""
-    is_told = not found.short_steps or any(part.startswith("--steps") for part in command)
-    return shlex.join(command if is_told else [*command, "--steps", str(found.short_steps)])
+def _signals_by_layer(diagnosis: Diagnosis) -> list[Item]:
+    if not diagnosis.layers:
+        return []
+
+    def figure(
+        name: str, title: str, y_label: str, measure: Callable[[LayerSignal], float]
+    ) -> Figure:
+        labels = {"deep": "unchanged", "shortcuts": "with shortcuts"}
+        series = []
+        for variant, layers in diagnosis.layers.items():
+            values = [finite_or_none(measure(layer)) for layer in layers]
+            series.append(Series(labels[variant], range(1, len(layers) + 1), values))
+        return Figure(name, title, "Layers in order.", "layer", y_label, series, y_log=True)
+
+    responses = figure(
+        "signal", "Response of each layer", "root mean square", lambda layer: layer.response
+    )
+    gradients = figure(
+        "gradient", "Gradient of each layer's weights", "norm", lambda layer: layer.gradient
+    )
+    return [Panels([responses, gradients])]
 
 
-def _deep(found: Diagnosis) -> list[Trial]:
-    return [
-        trial
-        for trial in found.trials
-        if trial.condition == "deep" and trial.seed != CHOICE_SEED and trial.steps == found.steps
-    ]
+def _repeat_command(diagnosis: Diagnosis, command: Sequence[str]) -> str:
+    """Return the command with the number of steps, so that it is independent of the machine."""
+    has_steps = any(word.startswith("--steps") for word in command)
+    if diagnosis.short_steps and not has_steps:
+        command = [*command, "--steps", str(diagnosis.short_steps)]
+    return shlex.join(command)
 
 
-def _median(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return statistics.median(known) if known else None
+def _median(values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if finite_or_none(value) is not None]
+    return statistics.median(finite) if finite else None  # type: ignore[type-var]
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
+def _text(value: float | None, specification: str) -> str:
+    return "" if value is None else format(value, specification)
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _text(value: float | None, *, percent: bool = False) -> str:
-    return "" if value is None else f"{value:.0%}" if percent else f"{value:.3g}"
+def _notes(diagnosis: Diagnosis) -> str:
+    return "\n\n".join(f"Note: {note}." for note in diagnosis.variants.notes)

@@ -1,7 +1,8 @@
-"""Trials side by side: each in a process of its own, forked from this one, that computes with one thread.
+"""Run trials in parallel: each in its own process, forked from this one, with one thread.
 
-Small networks gain nothing from a second thread, and trials of one diagnosis do not wait for one another. Forks know the stranger's
-functions without anyone having to name or copy them; what they give back is copied.
+Small networks gain nothing from a second thread, and most trials do not depend on one another. A
+forked process knows the user's functions, so they need not be importable by name. Results are
+copied back.
 """
 
 from __future__ import annotations
@@ -17,47 +18,52 @@ from typing import Generic, TypeVar
 
 import torch
 
-from reslearn.diagnose.problem import DiagnosisError
+from reslearn.diagnose.user_code import DiagnosisError
 from reslearn.study import available_cores, end_with
 
 T = TypeVar("T")
-MOST_JOBS = 8
-"""Conditions and seeds that are ready at once are about a dozen, and each trial takes memory."""
+MAX_JOBS = 8
+"""About a dozen trials are ready at the same time, and each takes memory."""
 
 
-def jobs_here(jobs: int | None) -> int:
-    """How many at once: `jobs`, or one a core. DiagnosisError where several are asked for and a process that trained cannot be forked."""
+def resolve_jobs(jobs: int | None) -> int:
+    """Return the number of trials to run at once: `jobs`, or by default one per core.
+
+    Raises:
+        DiagnosisError: If several jobs are asked for, but a process that trained cannot be forked.
+    """
     can_fork = sys.platform == "linux" and not torch.cuda.is_available()
     if jobs is None:
-        return min(MOST_JOBS, available_cores()) if can_fork else 1
+        return min(MAX_JOBS, available_cores()) if can_fork else 1
     if jobs < 1:
-        raise DiagnosisError(f"jobs {jobs}: at least 1 is needed")
+        raise DiagnosisError(f"jobs is {jobs}: give at least 1")
     if jobs > 1 and not can_fork:
         raise DiagnosisError(
-            f"jobs {jobs}: trials run side by side on Linux without a GPU only; 1 runs anywhere"
+            f"jobs is {jobs}: trials run in parallel on Linux without a GPU only; use jobs 1"
         )
     return jobs
 
 
-def side_by_side(tasks: Iterable[Callable[[], T]], jobs: int) -> Iterator[T]:
-    """What `tasks` give, in their order, at most `jobs` at once; with one job here, with all threads.
+def run_parallel(tasks: Iterable[Callable[[], T]], jobs: int) -> Iterator[T]:
+    """Yield the results of `tasks` in their order, while at most `jobs` of them run.
 
-    A task is taken from `tasks` when it can begin, so that an iterator may decide by what was given until then. What a task raises is
-    raised here. Whoever stops listening ends those that still run.
+    With one job, tasks run in this process with all threads. The next task is taken from `tasks`
+    only when it can start, so an iterator may decide by the results so far. An error in a task is
+    raised here. Closing this generator ends the tasks that still run.
     """
     if jobs == 1:
         for task in tasks:
             yield task()
         return
-    left = iter(tasks)
+    remaining = iter(tasks)
     forks: deque[_Fork[T]] = deque()
     try:
         while True:
-            while (
-                sum(not fork.is_done for fork in forks) < jobs
-                and (following := next(left, None)) is not None
-            ):
-                forks.append(_Fork(following))
+            while sum(not fork.is_done for fork in forks) < jobs:
+                next_task = next(remaining, None)
+                if next_task is None:
+                    break
+                forks.append(_Fork(next_task))
             if not forks:
                 return
             if forks[0].is_done:
@@ -73,34 +79,33 @@ def side_by_side(tasks: Iterable[Callable[[], T]], jobs: int) -> Iterator[T]:
 
 
 class _Fork(Generic[T]):
-    """A task in its process, and what came back."""
+    """A task in its own process, and its result."""
 
     def __init__(self, task: Callable[[], T]) -> None:
         context = multiprocessing.get_context("fork")
-        self.pipe, far_end = context.Pipe(duplex=False)
+        self.pipe, sender = context.Pipe(duplex=False)
         self.is_done = False
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._process = context.Process(target=_work, args=(task, far_end), daemon=True)
+        self._process = context.Process(target=_work, args=(task, sender), daemon=True)
         with warnings.catch_warnings():
-            # From 3.12 on Python warns of threads, which torch has: they sleep while no operation runs, and the fork uses none.
+            # Python 3.12 and later warn of forking with threads, which torch has. They sleep
+            # while no operation runs, and the forked process uses none of them.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
-        far_end.close()
+        sender.close()
 
     def receive(self) -> None:
-        """Take what it sent, before it can end."""
+        """Take the result from the pipe, then end the process."""
         try:
             self._value, self._error = self.pipe.recv()
         except EOFError:
             self._process.join()
-            why = (
-                "no memory?"
-                if self._process.exitcode == -signal.SIGKILL
-                else f"status {self._process.exitcode}"
-            )
+            reason = f"with status {self._process.exitcode}"
+            if self._process.exitcode == -signal.SIGKILL:
+                reason = "by a signal: is memory exhausted?"
             self._error = DiagnosisError(
-                f"the process of a trial was ended ({why}); fewer jobs take less memory"
+                f"the process of a trial ended {reason}; fewer jobs take less memory"
             )
         self.is_done = True
         self.end()
@@ -112,31 +117,32 @@ class _Fork(Generic[T]):
         return self._value
 
     def end(self) -> None:
-        """Whatever it is at."""
+        """Kill the process if it still runs, and close the pipe."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
 
 
-def _work(task: Callable[[], T], far_end: Connection) -> None:
-    """In the fork. Ctrl-C is for the process that it was forked from to hear, whose end, however it comes, ends it."""
+def _work(task: Callable[[], T], sender: Connection) -> None:
+    """Run a task in the forked process and send its result.
+
+    Ctrl-C is left to the parent process. The end of the parent ends this process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    assert parent is not None and parent.pid is not None, "it was forked"
+    assert parent is not None and parent.pid is not None, "this process was forked"
     if not end_with(parent.pid, signal.SIGKILL):
         return
     torch.set_num_threads(1)
     try:
         answer: tuple[T | None, BaseException | None] = (task(), None)
-    except Exception as error:  # whatever it is, it is raised where the result is taken
-        answer = (None, _that_can_be_sent(error))
-    far_end.send(answer)
+    except Exception as error:  # raised where the result is taken
+        answer = (None, _picklable(error))
+    sender.send(answer)
 
 
-def _that_can_be_sent(error: Exception) -> Exception:
-    """Classes of a stranger's file may be unknown to pickle."""
-    return (
-        error
-        if type(error).__module__ in ("builtins", "torch")
-        else RuntimeError(f"{type(error).__name__}: {error}")
-    )
+def _picklable(error: Exception) -> Exception:
+    """Return an exception that pickle knows: classes of the user's file may be unknown to it."""
+    if type(error).__module__ in ("builtins", "torch"):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")

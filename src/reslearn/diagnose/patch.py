@@ -1,8 +1,14 @@
-"""What to change in a stranger's code so that it builds its network with shortcuts (Eq. 1), all parameters keeping their names.
+"""Patches: the change of the user's code that makes it build the network with shortcuts (Eq. 1).
 
-Where the build is a function or a lambda written in a FILE.py, the smallest edit of that file, as a unified diff: what it returns goes
-through `add_shortcuts`. A class, a decorated or a composed callable, one of an installed module: a new file with a build around it. Either
-is run before it is offered, and must give the network of the condition "shortcuts": the same state_dict, the same outputs.
+All parameters keep their names. There are two kinds of patch:
+
+- A unified diff, if the build is a function or a lambda in a file. Its return value is passed
+  through `add_shortcuts`.
+- A new file with a function that calls the user's build. Classes, decorated or composed callables
+  and installed modules need this kind.
+
+Each patch is run before it is offered. It must give the network of the variant "shortcuts": the
+same state_dict and the same outputs.
 """
 
 from __future__ import annotations
@@ -23,19 +29,26 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from reslearn.diagnose.problem import DiagnosisError, Problem, bound
+from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.source_edit import with_shortcuts
+from reslearn.diagnose.user_code import Build, DiagnosisError, bind_depth
 from reslearn.models import add_shortcuts
 from reslearn.runs import write_atomically
 
 MARK = "Made by reslearn diagnose --patch"
-"""In the first line of whatever is written: a file with it may be overwritten by the next patch."""
+"""Stands in the first line of each patch. A file with it may be overwritten by the next patch."""
 _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Where a build comes from. `file`: one that may be edited, None for what is installed; `root`: what must be searched to import it."""
+    """Where a build is defined.
+
+    Attributes:
+        place: FILE.py:BUILD or MODULE:BUILD.
+        file: The file to edit. None if the module is installed.
+        root: The folder that Python must search to import the module. None if it is installed.
+    """
 
     place: str
     name: str
@@ -46,13 +59,20 @@ class _Source:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
-    """Not yet written. `kind`: "diff" of the user's file, or "file", a new one; `text`: all of it; `use`: the command, or the build."""
+    """A patch that is not written yet.
+
+    Attributes:
+        kind: "diff" of the user's file, or a new "file".
+        text: The content of the patch.
+        use: The command that applies a diff, or the FILE.py:BUILD of a new file.
+        shortcuts_around: Names of the blocks that get a shortcut.
+    """
 
     kind: Literal["diff", "file"]
     path: Path
     text: str
     use: str
-    around: tuple[str, ...]
+    shortcuts_around: tuple[str, ...]
 
 
 def make_patch(
@@ -63,175 +83,198 @@ def make_patch(
     path: Path | None = None,
     folder: Path = Path(),
 ) -> Patch:
-    """The patch of `place`: FILE.py:BUILD or MODULE:BUILD as given to `load_build`, or a function; `problem` is made of it.
+    """Make the patch of a build; `write_patch` writes it.
 
-    path: where it is to be written: a name that ends in .py asks for a new file, any other for a diff; None: into `folder`, under a name
-    of its own, a diff where one is possible. `write_patch` writes it. Raises DiagnosisError in one line for a build that no file has, for
-    a diff that is not possible, for a path that is taken or cannot be written; SurgeryError where no block can be given a shortcut.
+    Args:
+        place: FILE.py:BUILD or MODULE:BUILD, as for `load_function`, or a function.
+        problem: The problem that was made of this build.
+        path: Where to write it. A name that ends in .py asks for a new file, any other for a diff.
+        folder: Used if `path` is None: a diff if possible, under a standard name.
+
+    Raises:
+        DiagnosisError: If no file defines the build, if no diff is possible, or if `path` is
+            taken or cannot be written.
+        SurgeryError: If no block can be given a shortcut.
     """
-    around = add_shortcuts(problem.net(_SEED), problem.example).done
-    source = _source(place if isinstance(place, str) else _place_of(place))
-    wants_file = path is not None and path.suffix == ".py"
+    shortcuts_around = add_shortcuts(problem.net(_SEED), problem.example).done
+    source = _find_source(place if isinstance(place, str) else _place_of(place))
+    needs_file = path is not None and path.suffix == ".py"
     if path is not None:
-        _refuse(path)
-    if source.file is not None and not wants_file:
-        edited = _edited(source, source.file, problem)
-        if edited is not None and _builds_the_same(
-            problem, _built(edited, source, source.file, depth)
-        ):
-            target = path or folder / "shortcuts.patch"
-            _refuse(target)
-            return _diff(source, source.file, edited, target, around)
-    if path is not None and not wants_file:
-        why = "what it returns cannot be changed alone"
+        _check_path(path)
+    if source.file is not None and not needs_file:
+        edited = _edit(source, source.file, problem)
+        if edited is not None:
+            build = _run(edited, source, source.file, depth)
+            if _builds_the_same(problem, build):
+                target = path or folder / "shortcuts.patch"
+                _check_path(target)
+                return _diff(source, source.file, edited, target, shortcuts_around)
+    if path is not None and not needs_file:
         raise DiagnosisError(
-            f"no diff for {source.place} can be made, {why}: name a new file that ends in .py"
+            f"no diff can be made for {source.place}, because an edit of its return value is not "
+            "enough: give the name of a new file that ends in .py"
         )
     target = path or folder / f"{source.module.rpartition('.')[2]}_residual.py"
-    _refuse(target)
-    text = _wrapped(source, target, _example(problem))
-    if not _builds_the_same(problem, _built(text, source, target, depth)):
+    _check_path(target)
+    text = _wrapper(source, target, _example(problem))
+    if not _builds_the_same(problem, _run(text, source, target, depth)):
         raise DiagnosisError(
-            f"no patch: {source.place} cannot be imported by another file, or gives another network when it is"
+            f"no patch: another file cannot import {source.place}, or gets another network from it"
         )
-    return Patch(kind="file", path=target, text=text, use=f"{target}:{source.name}", around=around)
+    return Patch(
+        kind="file",
+        path=target,
+        text=text,
+        use=f"{target}:{source.name}",
+        shortcuts_around=shortcuts_around,
+    )
 
 
 def write_patch(patch: Patch) -> Path:
-    """Write it to its path. DiagnosisError where that cannot be written, or something has come to be there meanwhile."""
-    _refuse(patch.path)
+    """Write a patch to its path.
+
+    Raises:
+        DiagnosisError: If the path cannot be written, or was taken in the meantime.
+    """
+    _check_path(patch.path)
     try:
         write_atomically(patch.path, lambda file: file.write(patch.text.encode()))
     except OSError as error:
-        raise DiagnosisError(f"{patch.path} cannot be written: {error.strerror or error}") from None
+        raise _unwritable(patch.path, error) from None
     return patch.path
 
 
-def _refuse(path: Path) -> None:
-    """Before anything is trained: a place that cannot be written to, or holds what is not ours."""
+def _check_path(path: Path) -> None:
+    """Refuse a path that cannot be written, or holds a file that is not a patch."""
     try:
         if path.exists() and not path.is_file():
-            raise DiagnosisError(f"{path}: a file is needed, and this is none")
+            raise DiagnosisError(f"{path} is not a file: give the name of a file")
         if path.exists():
             with path.open(encoding="utf-8", errors="replace") as file:
                 if MARK not in file.readline():
                     raise DiagnosisError(
-                        f"{path} is there already, and no patch of ours: name another file"
+                        f"{path} exists already and is not a patch: give another name"
                     )
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiagnosisError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise _unwritable(path, error) from None
     if not os.access(path.parent, os.W_OK):
         raise DiagnosisError(f"{path} cannot be written: no permission to write in {path.parent}")
 
 
+def _unwritable(path: Path, error: OSError) -> DiagnosisError:
+    return DiagnosisError(f"{path} cannot be written: {error.strerror or error}")
+
+
 def _place_of(build: Callable[..., nn.Module]) -> str:
-    """FILE.py:BUILD or MODULE:BUILD of a function or class that has a name at the top of a file."""
+    """Return FILE.py:BUILD or MODULE:BUILD of a function or class at the top level of a file."""
     name, module = getattr(build, "__qualname__", ""), getattr(build, "__module__", "")
     try:
         file = inspect.getsourcefile(build)
-    except TypeError:  # a builtin, or something else that is called
+    except TypeError:  # a builtin or another callable
         file = None
     if not name.isidentifier() or file is None or not Path(file).is_file():
         raise DiagnosisError(
-            f"no patch: {name or type(build).__name__} lives in no file: a function at the top of a FILE.py is needed"
+            f"no patch: no file defines {name or type(build).__name__} at its top level; move it "
+            "to a FILE.py"
         )
-    return f"{module}:{name}" if "." in module or _is_installed(Path(file)) else f"{file}:{name}"
+    if "." in module or _is_installed(Path(file)):
+        return f"{module}:{name}"
+    return f"{file}:{name}"
 
 
-def _source(place: str) -> _Source:
+def _find_source(place: str) -> _Source:
     module, _, name = place.rpartition(":")
     if module.endswith(".py"):
         file = Path(module)
-        return _Source(
-            place=place, name=name, module=file.stem, file=file, root=file.resolve().parent
-        )
+        root = file.resolve().parent
+        return _Source(place=place, name=name, module=file.stem, file=file, root=root)
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:  # of a package it is said to be in
+    except ImportError:  # a parent package is missing
         spec = None
-    if (
-        spec is None
-        or spec.origin is None
-        or not spec.origin.endswith(".py")
-        or _is_installed(Path(spec.origin))
-    ):
+    origin = spec.origin if spec is not None else None
+    if origin is None or not origin.endswith(".py") or _is_installed(Path(origin)):
         return _Source(place=place, name=name, module=module, file=None, root=None)
-    file = Path(spec.origin)
-    below = module.count(".") + (file.name == "__init__.py")
-    return _Source(
-        place=place, name=name, module=module, file=file, root=file.resolve().parents[below]
-    )
+    file = Path(origin)
+    levels = module.count(".") + (file.name == "__init__.py")
+    root = file.resolve().parents[levels]
+    return _Source(place=place, name=name, module=module, file=file, root=root)
 
 
 def _is_installed(file: Path) -> bool:
-    """What pip or Python put there is not to be edited."""
-    return any(
-        file.resolve().is_relative_to(Path(sysconfig.get_path(kind)).resolve())
-        for kind in ("purelib", "platlib", "stdlib")
-    )
+    """Return whether pip or Python installed a file, so that it must not be edited."""
+    folders = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")]
+    return any(file.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _example(problem: Problem) -> str:
-    """Python for a batch of the shape that the network takes; `add_shortcuts` looks at shapes, not at values."""
+    """Return Python code for a batch of the right shape; `add_shortcuts` ignores its values."""
     sizes = ", ".join(str(size) for size in (2, *problem.inputs.shape[1:]))
-    kind = "" if problem.inputs.dtype == torch.float32 else f", dtype={problem.inputs.dtype}"
-    return f"torch.zeros({sizes}{kind})"
+    dtype = "" if problem.inputs.dtype == torch.float32 else f", dtype={problem.inputs.dtype}"
+    return f"torch.zeros({sizes}{dtype})"
 
 
-def _edited(source: _Source, file: Path, problem: Problem) -> str | None:
-    """The file with shortcuts; None where that needs more than an edit of what the build returns."""
+def _edit(source: _Source, file: Path, problem: Problem) -> str | None:
+    """Return the file with shortcuts; None if an edit of the return value is not enough."""
     try:
         return with_shortcuts(file.read_bytes().decode(), source.name, _example(problem))
     except (UnicodeDecodeError, SyntaxError):
         return None
 
 
-def _diff(source: _Source, file: Path, edited: str, target: Path, around: tuple[str, ...]) -> Patch:
-    """A unified diff with names as seen from the folder in which it is to be applied: this one, or the file's own."""
+def _diff(
+    source: _Source, file: Path, edited: str, target: Path, shortcuts_around: tuple[str, ...]
+) -> Patch:
+    """Return a unified diff, to be applied in this folder, or in the folder of the file.
+
+    The latter is used if the file is not below this folder.
+    """
     here = Path.cwd()
     is_below = file.resolve().is_relative_to(here)
     name = file.resolve().relative_to(here).as_posix() if is_below else file.name
-    where = [] if is_below else ["-C", str(file.resolve().parent)]
-    use = shlex.join(["git", *where, "apply", str(target if is_below else target.resolve())])
-    tab = "\t" if " " in name else ""  # says where the name ends
-    old, new = (text.splitlines(keepends=True) for text in (file.read_bytes(), edited.encode()))
-    found = difflib.diff_bytes(
-        difflib.unified_diff, old, new, f"a/{name}{tab}".encode(), f"b/{name}{tab}".encode()
-    )
-    lines = [
-        line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
-        for line in found
-    ]
-    blocks = f"{len(around)} block{'s' * (len(around) > 1)}"
-    head = f"# {MARK}: {source.place} with shortcuts around {blocks}; parameters keep their names.\n# Apply: {use}\n"
+    folder = [] if is_below else ["-C", str(file.resolve().parent)]
+    use = shlex.join(["git", *folder, "apply", str(target if is_below else target.resolve())])
+    tab = "\t" if " " in name else ""  # marks the end of a name that has spaces
+    old_lines = file.read_bytes().splitlines(keepends=True)
+    new_lines = edited.encode().splitlines(keepends=True)
+    old_name, new_name = f"a/{name}{tab}".encode(), f"b/{name}{tab}".encode()
+    lines = difflib.diff_bytes(difflib.unified_diff, old_lines, new_lines, old_name, new_name)
+    blocks = f"{len(shortcuts_around)} block{'s' * (len(shortcuts_around) > 1)}"
+    text = (
+        f"# {MARK}: {source.place} with shortcuts around {blocks}; parameters keep their names.\n"
+        f"# Apply: {use}\n"
+    ).encode()
+    for line in lines:
+        text += line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
     return Patch(
-        kind="diff", path=target, text=head + b"".join(lines).decode(), use=use, around=around
+        kind="diff", path=target, text=text.decode(), use=use, shortcuts_around=shortcuts_around
     )
 
 
-def _wrapped(source: _Source, target: Path, example: str) -> str:
-    """A new file around a build that is imported; what is not installed it finds from its own place."""
-    if not all(part.isidentifier() for part in [*source.module.split("."), source.name]):
+def _wrapper(source: _Source, target: Path, example: str) -> str:
+    """Return a new file that imports the user's build and adds shortcuts to what it returns."""
+    names = [*source.module.split("."), source.name]
+    if not all(name.isidentifier() for name in names):
         raise DiagnosisError(
-            f"no patch: {source.place} has a name by which no other file can import it; rename it"
+            f"no patch: no other file can import {source.place} by this name; rename it"
         )
-    find = uses = ""
+    search = imports = ""
     if source.root is not None:
-        way = Path(os.path.relpath(source.root, target.resolve().parent)).as_posix()
-        uses = "import sys\nfrom pathlib import Path\n"
-        find = f"sys.path.insert(0, str(Path(__file__).resolve().parent / {way!r}))\n"
+        path = Path(os.path.relpath(source.root, target.resolve().parent)).as_posix()
+        imports = "import sys\nfrom pathlib import Path\n"
+        search = f"sys.path.insert(0, str(Path(__file__).resolve().parent / {path!r}))\n"
     return f'''"""{MARK}: {source.place} with shortcuts around its blocks (Eq. 1 of He et al. 2015).
 
-Parameters keep their names, so that weights of the one load into the other.
+Parameters keep their names, so weights of the plain network load into this one.
 """
 
 import functools
-{uses}
+{imports}
 import torch
 from reslearn.models import add_shortcuts
 
-{find}from {source.module} import {source.name} as plain
+{search}from {source.module} import {source.name} as plain
 
 
 @functools.wraps(plain, updated=())
@@ -240,46 +283,45 @@ def {source.name}(*arguments, **named):
 '''
 
 
-def _built(
-    text: str, source: _Source, file: Path, depth: int | None
-) -> Callable[[], nn.Module] | None:
-    """The build that a text defines when it is run as `file`; None where it cannot be run."""
+def _run(text: str, source: _Source, file: Path, depth: int | None) -> Build | None:
+    """Run a text as `file` and return the build that it defines; None if it fails."""
     module = ModuleType(source.module)
     module.__file__ = str(file)
     module.__package__ = source.module.rpartition(".")[0]
-    searched = list(sys.path)
+    search_path = list(sys.path)
     try:
         exec(compile(text, str(file), "exec"), vars(module))
-        return bound(getattr(module, source.name), depth)
-    except Exception:  # what a stranger's file raises is anybody's guess
+        return bind_depth(getattr(module, source.name), depth)
+    except Exception:  # the user's file may raise anything
         return None
     finally:
-        sys.path[:] = searched
+        sys.path[:] = search_path
 
 
 @torch.no_grad()
-def _builds_the_same(problem: Problem, build: Callable[[], nn.Module] | None) -> bool:
-    """Whether it gives what `add_shortcuts` gives: keys in order, weights of a seed, outputs."""
+def _builds_the_same(problem: Problem, build: Build | None) -> bool:
+    """Return whether `build` gives the network of `add_shortcuts`: keys, weights and outputs."""
     if build is None:
         return False
     expected = add_shortcuts(problem.net(_SEED), problem.example).network.eval()
     try:
-        got = replace(problem, build=build).net(_SEED).eval()
-        states: list[dict[str, Any]] = [expected.state_dict(), got.state_dict()]
+        net = replace(problem, build=build).net(_SEED).eval()
+        expected_state: dict[str, Any] = expected.state_dict()
+        state: dict[str, Any] = net.state_dict()
         return (
-            list(states[0]) == list(states[1])
-            and all(_equal(states[0][key], states[1][key]) for key in states[0])
-            and _equal(expected(problem.example), got(problem.example))
+            list(state) == list(expected_state)
+            and all(_equal(state[key], expected_state[key]) for key in state)
+            and _equal(net(problem.example), expected(problem.example))
         )
-    except Exception:  # as above
+    except Exception:  # the user's network may raise anything
         return False
 
 
-def _equal(a: Any, b: Any) -> bool:
-    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
-        return bool(a == b)
-    return torch.equal(a, b) or (
-        a.shape == b.shape
-        and a.is_floating_point()
-        and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-    )
+def _equal(first: Any, second: Any) -> bool:
+    if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
+        return bool(first == second)
+    if torch.equal(first, second):
+        return True
+    if first.shape != second.shape or not first.is_floating_point():
+        return False
+    return torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)

@@ -1,54 +1,58 @@
-"""One training of one condition, and what is read off it: losses on clean data, gradients by layer, units that are dead.
+"""One trial: a variant trained on one seed, and the scores it ends with.
 
-Equal budgets: every trial makes the same number of steps on the same batches of its seed, at a learning rate that is constant for two
-thirds of them and then falls to zero in a line. Batch-norm statistics are recomputed before anything is read (moving averages mislead).
+All trials of a seed have equal budgets: the same number of steps on the same batches. The
+learning rate is constant for two thirds of the steps, then falls linearly to zero. Batch-norm
+statistics are recomputed before every evaluation, since moving averages mislead.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from reslearn.analysis import first_to_last
 from reslearn.data import permutation
 from reslearn.diagnose.problem import MAX_EVALUATED, Problem
+from reslearn.diagnose.signals import UNKNOWN, Signals, measure_signals
+from reslearn.diagnose.variant import Variant
 from reslearn.evaluate import recompute_batch_norm
-from reslearn.models import SurgeryError, trace
 from reslearn.train import LearningRate, NonFiniteLossError, fit
 
 WORST_SCORE = 2.0
-"""A run that diverged, or is worse than twice the loss of guessing, counts as this bad."""
+"""Score of a run that diverged, and upper limit of a training score."""
 WORST_HELD_SCORE = 100.0
-"""On held-out data a network that overfits goes on getting worse long after that."""
+"""Upper limit of a held-out score: overfitting may go far beyond the loss of guessing."""
+CHOICE_SEED = 1000
+"""Learning rates are chosen on this seed, and no verdict uses it."""
 _CONSTANT_SHARE = 2 / 3
 _EVALUATION_BATCH = 250
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signals:
-    """Of one moment. `gradient_ratio`: first third of layers over last, by norm of the weights' gradients; None where they cannot be told
-    apart. `dead_share`: of units behind a ReLU, those at zero for every input; None without ReLU."""
-
-    gradient_ratio: float | None
-    dead_share: float | None
-
-
-UNKNOWN = Signals(gradient_ratio=None, dead_share=None)
+_READINGS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Scores are losses over the loss of guessing, on clean data at the end, cut at WORST_SCORE, held-out ones
-    at WORST_HELD_SCORE. `curve`: (step, score as trained)."""
+    """The result of one training.
 
-    condition: str
+    Attributes:
+        lr: The learning rate; 0 for a network that was evaluated without training.
+        train_score: Score on clean training data at the end, at most WORST_SCORE.
+        held_score: Score on held-out data at the end, at most WORST_HELD_SCORE.
+        held_at_half: Score on held-out data after half of the steps.
+        train_error_pct: Training error; None for regression.
+        curve: Pairs (step, score on running batches).
+        start: Signals before training, if they were asked for.
+        end: Signals after training, if they were asked for.
+    """
+
+    variant: str
     lr: float
     seed: int
     steps: int
@@ -63,98 +67,112 @@ class Trial:
     seconds: float
 
 
+class TrialResult(NamedTuple):
+    """A trial, and the weights it ended with if they were asked for (else empty)."""
+
+    trial: Trial
+    weights: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedTrial:
+    """A trial to run, here or in another process.
+
+    Attributes:
+        name: Recorded in place of the variant's name.
+        with_weights: Return the trained weights too.
+    """
+
+    variant: Variant
+    lr: float
+    seed: int
+    steps: int
+    name: str | None = None
+    with_weights: bool = False
+
+    def run(self) -> TrialResult:
+        """Train the variant; measure its signals if it is the unchanged network."""
+        variant, net = self.variant, self.variant.make(self.seed)
+        trial = run_trial(
+            variant.problem,
+            net,
+            variant=self.name or variant.name,
+            lr=self.lr,
+            seed=self.seed,
+            steps=self.steps,
+            with_signals=self.name is None and variant.name == "deep",
+        )
+        weights = io.BytesIO()
+        if self.with_weights:
+            torch.save(net.state_dict(), weights)
+        return TrialResult(trial, weights.getvalue())
+
+
 def run_trial(
     problem: Problem,
     net: nn.Module,
     *,
-    condition: str,
+    variant: str,
     lr: float,
     seed: int,
     steps: int,
-    look: bool = False,
+    with_signals: bool = False,
 ) -> Trial:
-    """Train `net`, which is changed, and read it; gradients and dead units too if it is to be looked into, which takes a while.
+    """Train `net` in place and evaluate it.
 
-    What the network itself draws (dropout) follows from `seed` too, and the global generator is put back.
+    The order of the examples and the network's own random numbers (dropout) follow from `seed`.
+    The global generator is restored.
+
+    Args:
+        variant: Name to record.
+        with_signals: Measure gradients and dead units too, which takes a while.
     """
+    started = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _trial(problem, net, condition=condition, lr=lr, seed=seed, steps=steps, look=look)
-
-
-def _trial(
-    problem: Problem,
-    net: nn.Module,
-    *,
-    condition: str,
-    lr: float,
-    seed: int,
-    steps: int,
-    look: bool,
-) -> Trial:
-    started = time.monotonic()
-    start = signals(net, problem) if look else UNKNOWN
-    curve: list[tuple[int, float]] = []
-    diverged, half = False, WORST_SCORE
-    every = max(1, steps // 40)
-
-    def factor(step: int) -> float:
-        constant = _CONSTANT_SHARE * steps
-        return 1.0 if step < constant else (steps - step) / (steps - constant)
-
-    try:
-        optimizer = problem.make_optimizer(net.parameters(), lr)
-        at = 0
-        for part in (steps // 2, steps - steps // 2):
-            offset = at
-            readings = fit(
-                net,
-                batches(problem, seed, offset),
-                problem.loss,
-                optimizer,
-                steps=part,
-                read_every_steps=every,
-                learning_rate=LearningRate(lambda step, o=offset: factor(step + o)),  # type: ignore[misc]
-            )
-            curve += [
-                (offset + reading.step, _score(reading.loss, problem)) for reading in readings
-            ]
-            at += part
-            if at < steps:
-                _, _, half = _evaluate(deepcopy(net), problem)
-    except NonFiniteLossError:
-        diverged = True
-    train, error, held = (WORST_SCORE, None, WORST_SCORE) if diverged else _evaluate(net, problem)
+        start = measure_signals(net, problem) if with_signals else UNKNOWN
+        curve, held_at_half, diverged = _train(problem, net, lr=lr, seed=seed, steps=steps)
+        scores = _EndScores(WORST_SCORE, None, WORST_SCORE)
+        end = UNKNOWN
+        if not diverged:
+            scores = _evaluate(net, problem)
+            if with_signals:
+                end = measure_signals(net, problem)
     return Trial(
-        condition=condition,
+        variant=variant,
         lr=lr,
         seed=seed,
         steps=steps,
-        train_score=train,
-        held_score=held,
-        held_at_half=half,
-        train_error_pct=error,
+        train_score=scores.train,
+        held_score=scores.held,
+        held_at_half=held_at_half,
+        train_error_pct=scores.train_error_pct,
         diverged=diverged,
         curve=tuple(curve),
         start=start,
-        end=signals(net, problem) if look and not diverged else UNKNOWN,
+        end=end,
         seconds=time.monotonic() - started,
     )
 
 
-def as_it_is(problem: Problem, net: nn.Module, *, condition: str, seed: int, steps: int) -> Trial:
-    """What a network scores that is not trained, its batch-norm statistics left alone; `steps`: of those that it is compared with."""
+def evaluate_untrained(
+    problem: Problem, net: nn.Module, *, variant: str, seed: int, steps: int
+) -> Trial:
+    """Return the scores of `net` without training it or changing its batch-norm statistics.
+
+    `steps` is recorded: the number of steps of the trials that it is compared with.
+    """
     started = time.monotonic()
-    train, error, held = _evaluate(net, problem, recompute=False)
+    scores = _evaluate(net, problem, recompute=False)
     return Trial(
-        condition=condition,
+        variant=variant,
         lr=0.0,
         seed=seed,
         steps=steps,
-        train_score=train,
-        held_score=held,
-        held_at_half=held,
-        train_error_pct=error,
+        train_score=scores.train,
+        held_score=scores.held,
+        held_at_half=scores.held,
+        train_error_pct=scores.train_error_pct,
         diverged=False,
         curve=(),
         start=UNKNOWN,
@@ -163,106 +181,99 @@ def as_it_is(problem: Problem, net: nn.Module, *, condition: str, seed: int, ste
     )
 
 
-def signals(net: nn.Module, problem: Problem) -> Signals:
-    """Gradients and dead units of a copy of `net` on a batch in training mode; nothing known where it cannot be laid open."""
-    x, y = problem.inputs[:256], problem.targets[:256]
-    try:
-        opened = trace(net, problem.example)
-    except SurgeryError:
-        return UNKNOWN
-    graph_module = opened.graph_module.train()
-    ends = {segment.end for segment in opened.segments if segment.role == "activation"}
-    watch = _Watch(graph_module, ends)
-    loss = problem.loss(watch.run(x), y)
-    if not torch.isfinite(loss):
-        return Signals(gradient_ratio=None, dead_share=watch.dead_share())
-    torch.autograd.backward(loss)
-    norms = []
-    for segment in opened.segments:
-        if segment.role in ("layer", "branches"):
-            weights = [
-                p
-                for name in segment.modules
-                for p in graph_module.get_submodule(name).parameters()
-                if p.ndim > 1
-            ]
-            norms.append(
-                math.sqrt(
-                    sum(
-                        0.0 if p.grad is None else float(p.grad.double().square().sum())
-                        for p in weights
-                    )
-                )
-            )
-    return Signals(
-        gradient_ratio=first_to_last(norms) if len(norms) > 2 else None,
-        dead_share=watch.dead_share(),
-    )
+def judged_trials(trials: Sequence[Trial], variant: str, steps: int) -> list[Trial]:
+    """Return the trials of a variant that a verdict after `steps` rests on, one per seed."""
+    return [
+        trial
+        for trial in trials
+        if trial.variant == variant and trial.steps == steps and trial.seed != CHOICE_SEED
+    ]
 
 
-class _Watch(fx.Interpreter):
-    """Runs the graph and notes which units behind an activation are exactly zero for all inputs."""
-
-    def __init__(self, graph_module: fx.GraphModule, ends: set[fx.Node]) -> None:
-        super().__init__(graph_module)
-        self._ends = ends
-        self._dead = self._units = 0
-
-    def run_node(self, n: fx.Node) -> object:
-        value = super().run_node(n)
-        if (
-            n in self._ends
-            and isinstance(value, Tensor)
-            and value.ndim > 1
-            and bool((value == 0).any())
-        ):
-            alive = (value != 0).flatten(2).any(2).any(0) if value.ndim > 2 else (value != 0).any(0)
-            self._units += alive.numel()
-            self._dead += int((~alive).sum())
-        return value
-
-    def dead_share(self) -> float | None:
-        return self._dead / self._units if self._units else None
-
-
-def batches(problem: Problem, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full batches in the order of `seed`, from step `start` on."""
+def batches(problem: Problem, seed: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield full batches without end, in the order of `seed`, beginning at `start_step`."""
     num, size = len(problem.inputs), problem.batch_size
-    first_epoch, place = divmod(start, num // size)
+    first_epoch, first_batch = divmod(start_step, num // size)
     for epoch in count(first_epoch):
-        order = permutation(seed, epoch, num)  # once an epoch: it sorts all indices
-        for first in range(place * size, num - size + 1, size):
+        order = permutation(seed, epoch, num)  # once per epoch: it sorts all indices
+        for first in range(first_batch * size, num - size + 1, size):
             index = order[first : first + size]
             yield problem.inputs[index], problem.targets[index]
-        place = 0
+        first_batch = 0
+
+
+def _train(
+    problem: Problem, net: nn.Module, *, lr: float, seed: int, steps: int
+) -> tuple[list[tuple[int, float]], float, bool]:
+    """Train `net` in place; return the curve, the held-out score at half, whether it diverged."""
+    curve: list[tuple[int, float]] = []
+    held_at_half = WORST_SCORE
+    half = steps // 2
+
+    def train_part(start_step: int, num_steps: int) -> None:
+        readings = fit(
+            net,
+            batches(problem, seed, start_step),
+            problem.loss,
+            optimizer,
+            steps=num_steps,
+            read_every_steps=max(1, steps // _READINGS),
+            learning_rate=LearningRate(lambda step: _lr_factor(start_step + step, steps)),
+        )
+        for reading in readings:
+            curve.append((start_step + reading.step, _score(reading.loss, problem)))
+
+    try:
+        optimizer = problem.make_optimizer(net.parameters(), lr)
+        train_part(0, half)
+        held_at_half = _evaluate(deepcopy(net), problem).held
+        train_part(half, steps - half)
+    except NonFiniteLossError:
+        return curve, held_at_half, True
+    return curve, held_at_half, False
+
+
+def _lr_factor(step: int, steps: int) -> float:
+    num_constant = _CONSTANT_SHARE * steps
+    return 1.0 if step < num_constant else (steps - step) / (steps - num_constant)
+
+
+class _EndScores(NamedTuple):
+    """Scores on clean data; the error is None for regression."""
+
+    train: float
+    train_error_pct: float | None
+    held: float
 
 
 @torch.no_grad()
-def _evaluate(
-    net: nn.Module, problem: Problem, *, recompute: bool = True
-) -> tuple[float, float | None, float]:
-    """Score and error in per cent on clean training data, score on held-out data; batch-norm statistics recomputed on training inputs."""
+def _evaluate(net: nn.Module, problem: Problem, *, recompute: bool = True) -> _EndScores:
+    """Evaluate `net` on clean data.
+
+    If `recompute`, the batch-norm statistics in `net` are replaced by those of training inputs.
+    """
     x, y = problem.inputs[:MAX_EVALUATED], problem.targets[:MAX_EVALUATED]
     if recompute:
-        recompute_batch_norm(net, [(part, part) for part in torch.split(x, _EVALUATION_BATCH)])
+        parts = torch.split(x, _EVALUATION_BATCH)
+        recompute_batch_norm(net, [(part, part) for part in parts])
     was_training = net.training
     net.eval()
-    outputs, held = (
-        torch.cat([net(part) for part in torch.split(inputs[:MAX_EVALUATED], _EVALUATION_BATCH)])
-        for inputs in (x, problem.held_inputs)
-    )
+    outputs = _outputs(net, x)
+    held_outputs = _outputs(net, problem.held_inputs[:MAX_EVALUATED])
     net.train(was_training)
-    error = (
-        100 * float((outputs.argmax(1) != y).float().mean())
-        if problem.task == "classification"
-        else None
+    error_pct = None
+    if problem.task == "classification":
+        error_pct = 100 * float((outputs.argmax(1) != y).float().mean())
+    held_loss = float(problem.loss(held_outputs, problem.held_targets[:MAX_EVALUATED]))
+    return _EndScores(
+        train=_score(float(problem.loss(outputs, y)), problem),
+        train_error_pct=error_pct,
+        held=_score(held_loss, problem, worst=WORST_HELD_SCORE),
     )
-    held_loss = float(problem.loss(held, problem.held_targets[:MAX_EVALUATED]))
-    return (
-        _score(float(problem.loss(outputs, y)), problem),
-        error,
-        _score(held_loss, problem, worst=WORST_HELD_SCORE),
-    )
+
+
+def _outputs(net: nn.Module, inputs: Tensor) -> Tensor:
+    return torch.cat([net(part) for part in torch.split(inputs, _EVALUATION_BATCH)])
 
 
 def _score(loss: float, problem: Problem, *, worst: float = WORST_SCORE) -> float:

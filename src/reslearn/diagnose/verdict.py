@@ -1,27 +1,38 @@
-"""The rules by which evidence becomes a verdict, written down and mended before the held-out half of benchmarks/depth was looked at.
+"""The rules that turn scores into a verdict.
 
-`decide` applies them in the order of RULES. One was added afterwards, for ResNet-56 on CIFAR-10: that of slow networks (LOG.md); on the
-evidence of the benchmark it changes no verdict.
+The rules were written down, and tuned on one half of benchmarks/depth, before its other half was
+evaluated. One rule was added later, for ResNet-56 on CIFAR-10: the rule of slow networks (LOG.md).
+It changes no verdict of the benchmark.
 
-All scores are training losses as shares of the loss of guessing, each condition at its best of a few learning rates (chosen on a seed of
-its own), paired by seed. "Worse" means: the mean difference is more than MARGIN and its interval lies above 0; "not worse": the interval
-ends below MARGIN. Looks at the data are paid for: with k looks planned at trials of one length the intervals have a confidence of
-1 - 0.05 / k (Bonferroni).
-What depth, or a learning rate, costs after few steps may be no more than a slow start: these verdicts are given only where they hold after
-several times the steps (experiment.LONGER) too.
+All scores are losses divided by the loss of guessing. Each variant is trained at its best of a few
+learning rates, chosen on a separate seed, and variants are paired by seed. "Worse" means: the mean
+difference is above MARGIN and its interval lies above 0. "Not worse" means: the interval lies
+below MARGIN. Rules are applied several times while seeds accumulate, so for k planned looks the
+intervals have a confidence of 1 - 0.05 / k (Bonferroni).
+
+A difference after few steps may be only a slow start. So the verdicts of NEED_LONGER are given
+only if they hold in longer trials too.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reslearn.study import Comparison, compare, summary
+from reslearn.diagnose.scores import (
+    MARGIN,
+    NETWORKS,
+    Scores,
+    comparison_text,
+    exceeds_margin,
+    is_worse,
+    mean_text,
+)
+from reslearn.study import Comparison, margin_test, number_text
 
-Name = Literal[
+VerdictName = Literal[
     "degradation",
     "vanishing or exploding signal",
     "bad learning rate",
@@ -33,116 +44,110 @@ Name = Literal[
     "undecided",
 ]
 
-MARGIN = 0.05
 GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.6
-"""Where a signal has died away, biases alone shut half of the units."""
+"""When a signal has vanished, biases alone switch off half of the units."""
 FEW_LAYERS = 5
 FEWEST_SEEDS = 3
-NEED_LONGER: tuple[Name, ...] = (
+OVERFITTING_GAP = 3 * MARGIN
+NEED_LONGER: tuple[VerdictName, ...] = (
     "degradation",
     "bad learning rate",
     "capacity too small",
     "undecided",
 )
 _SHALLOWER = ("shallow", "shallowest")
-RULES: tuple[tuple[Name, str], ...] = (
+RULES: tuple[tuple[VerdictName, str], ...] = (
     (
         "data fault",
-        "Before training: inputs that are not finite or do not vary. After: no condition, and no nearest neighbors, do better than "
-        f"guessing on held-out data by {MARGIN:g}; or the network is worse than on standardized inputs.",
+        "Before training: the inputs are not finite, or they do not vary. After training: neither "
+        f"a variant nor nearest neighbors beat guessing on held-out data by {MARGIN:g}. Or the "
+        "network is worse than on standardized inputs.",
     ),
     (
         "dead units",
-        f"Worse than the network newly initialized by He's rule, and {DEAD_SHARE:.0%} or more of the units behind a ReLU are zero for "
-        "every input.",
+        "The network is worse than with weights newly initialized by He's rule, and "
+        f"{DEAD_SHARE:.0%} or more of its ReLU units are zero for every input.",
     ),
     (
         "vanishing or exploding signal",
-        "Worse than the network newly initialized; or worse than the shallower one, no better than guessing, and the gradients of the "
-        f"first third of layers {GRADIENT_RATIO:g} times those of the last, or less than one part in as many, at start and end.",
+        "The network is worse than with newly initialized weights. Or it is worse than a shallower "
+        "network, no better than guessing, and its gradients are extreme at start and end: the "
+        f"gradients of the first third of layers are at least {GRADIENT_RATIO:g} times the "
+        f"gradients of the last third, or at most 1/{GRADIENT_RATIO:g} of them.",
     ),
     (
         "degradation",
-        "Worse in training loss than the shallower network made from it by leaving out blocks; where that learns nothing either, than the "
-        "shallowest that can be made. Not where a layer between is narrower, so that identities cannot make the one of the other; nor "
-        f"where it is slow: in the longer trials on held-out data better by {MARGIN:g} than that one was at half of the steps.",
+        "The network has a worse training loss than the shallow network, from which blocks are "
+        "removed. If the shallow network learns nothing either: than the shallowest network. The "
+        "verdict is not given if a removed block is narrower inside, because identities then "
+        "cannot copy the shallow network. Nor is it given if the network is only slow: in the "
+        f"longer trials it is better on held-out data, by {MARGIN:g}, than the shallower network "
+        "was after half of the steps.",
     ),
     (
         "bad learning rate",
-        "At the learning rate given, if one was given, worse than at the best of those tried, on held-out data too, and better than "
-        "guessing at that.",
+        "If a learning rate is given: the network is worse at this rate than at the best rate, on "
+        "held-out data too, and at the best rate it learns.",
     ),
     (
         "capacity too small",
-        "A wide network of ours is better on held-out data than this one on the data it was trained on, which is worse neither than the "
-        f"shallower ones nor than itself with shortcuts (of which there must be one, with more than {FEW_LAYERS} layers). Or it is held "
-        "back by regularization: weight decay, dropout.",
+        "Another, wide network is better on held-out data than this network is on its training "
+        "data. The network is worse neither than the shallower networks nor than itself with "
+        f"shortcuts; with more than {FEW_LAYERS} layers one of these must exist. The cause may "
+        "also be regularization: weight decay or dropout.",
     ),
     (
         "overfitting",
-        f"Held-out loss more than {3 * MARGIN:g} above the training loss, and risen by more than {MARGIN:g} since half-way, or worse than "
+        f"The held-out loss is more than {OVERFITTING_GAP:g} above the training loss. In addition, "
+        f"it rose by more than {MARGIN:g} in the second half of training, or it is worse than "
         "guessing.",
     ),
     (
         "healthy",
-        f"Better than guessing by more than {MARGIN:g}, the interval too; not worse than the shallower network, or slow, and surely better "
-        "than that one was at half of the steps; nor at the given learning rate worse than at the best. Where no shallower one can be "
-        f"made, only with {FEW_LAYERS} layers or fewer.",
+        f"The network is better than guessing by more than {MARGIN:g}, and the whole interval is. "
+        "It is not worse than the shallow network, or it is slow and surely better than the "
+        "shallow network was after half of the steps. It is not worse at the given learning rate "
+        "than at the best one. If no shallow network can be made, the network must have "
+        f"{FEW_LAYERS} layers or fewer.",
     ),
-    ("undecided", "None of these with the certainty asked for."),
+    ("undecided", "No other rule applies with the required certainty."),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """What was measured so far. `train`, `held`, `held_at_half`: scores by condition, one a seed, paired in order. "given" is the deep
-    network at the user's learning rate. `looks`: how often the data will be looked at. `num_layers`: None where not known.
-    `response_ratio`: of the signal behind the last third of layers to that behind the first, at the start. `narrows`: the layer, where
-    there is one among those left out of "shallow", that has fewer values than enter it. `is_short`: from the first, short trials, by which
-    those of NEED_LONGER are only suspected. "constructed" is the deep network with the weights of the trained shallow one and identities
-    for the rest; "continued" the same, trained on; neither decides."""
+class NetworkVerdict:
+    """The verdict on a network.
 
-    train: Mapping[str, Sequence[float]]
-    held: Mapping[str, Sequence[float]]
-    held_at_half: Mapping[str, Sequence[float]]
-    neighbors: float
-    looks: int = 1
-    is_short: bool = False
-    fault: str = ""
-    num_layers: int | None = None
-    response_ratio: float | None = None
-    narrows: str = ""
-    gradient_ratios: Sequence[tuple[float | None, float | None]] = ()
-    dead_shares: Sequence[float | None] = ()
+    Attributes:
+        reason: Sentences with the numbers that the verdict rests on.
+        certain: Whether further seeds are unnecessary.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The name, and one sentence with the numbers it rests on. `certain`: whether further seeds could be saved."""
-
-    name: Name
-    because: str
+    name: VerdictName
+    reason: str
     certain: bool
 
 
-def decide(evidence: Scores) -> Verdict:
-    """Apply RULES in order; what short trials let suspect is undecided."""
-    found = suspect(evidence)
-    if evidence.is_short and found.certain and found.name in NEED_LONGER:
-        because = f"{found.name} so far, which longer trials have to confirm, and no time was left: {found.because}"
-        return Verdict(name="undecided", because=because, certain=False)
-    return found
+def decide(scores: Scores) -> NetworkVerdict:
+    """Apply RULES in order; a suspicion from short trials becomes "undecided"."""
+    verdict = suspect(scores)
+    if scores.is_short and verdict.certain and verdict.name in NEED_LONGER:
+        reason = (
+            f"Short trials suggest {verdict.name}, and there was no time for the longer trials "
+            f"that must confirm it. {verdict.reason}"
+        )
+        return _undecided(reason)
+    return verdict
 
 
-def suspect(evidence: Scores) -> Verdict:
-    """What RULES say, however long was trained."""
-    if evidence.fault:
-        return Verdict(name="data fault", because=evidence.fault, certain=True)
-    train = evidence.train
-    if not train.get("deep"):
-        return Verdict(name="undecided", because="nothing was trained yet", certain=False)
-    for rule in (
+def suspect(scores: Scores) -> NetworkVerdict:
+    """Apply RULES in order, whether trials were short or long."""
+    if scores.fault:
+        return _certain("data fault", f"{scores.fault[:1].upper()}{scores.fault[1:]}.")
+    if not scores.train.get("deep"):
+        return _undecided("Nothing was trained yet.")
+    rules = (
         _no_information,
         _unscaled,
         _initialization,
@@ -151,267 +156,237 @@ def suspect(evidence: Scores) -> Verdict:
         _capacity,
         _overfitting,
         _healthy,
-    ):
-        verdict = rule(evidence)
+    )
+    for rule in rules:
+        verdict = rule(scores)
         if verdict is not None:
             return verdict
-    num = len(train["deep"])
-    few = f"{num} seed{'s' * (num > 1)} could be judged in the time; " if num < FEWEST_SEEDS else ""
-    return Verdict(
-        name="undecided",
-        because=f"{few}no cause with the certainty asked for; {_all_means(train)}",
-        certain=False,
-    )
+    num_seeds = len(scores.train["deep"])
+    reason = "No rule applies with the required certainty."
+    if num_seeds < FEWEST_SEEDS:
+        plural = "s" * (num_seeds > 1)
+        reason = f"Only {num_seeds} seed{plural} could be judged in the time. {reason}"
+    means = [f"{name} {mean_text(values)}" for name, values in scores.train.items() if values]
+    return _undecided(f"{reason} Training losses: {', '.join(means)}.")
 
 
-def worse(evidence: Scores, a: str, b: str) -> tuple[bool, bool, Comparison | None]:
-    """Whether `a` is worse than `b`, whether it is not, and the comparison; neither where it is open or one was not run."""
-    left, right = evidence.train.get(a), evidence.train.get(b)
-    if not left or not right:
-        return False, False, None
-    found = _paired(evidence, left, right)
-    if found.interval is None:
-        return False, False, found
-    return is_worse(found), found.interval.high < MARGIN, found
-
-
-def _paired(evidence: Scores, left: Sequence[float], right: Sequence[float]) -> Comparison:
-    """Of the seeds that both have, with the confidence that so many looks ask for."""
-    n = min(len(left), len(right))
-    return compare(left[:n], right[:n], paired=True, confidence=1 - 0.05 / evidence.looks)
-
-
-def is_worse(found: Comparison) -> bool:
-    """By more than MARGIN, and surely."""
-    return found.interval is not None and found.difference > MARGIN and found.interval.low > 0
-
-
-def slow(evidence: Scores, shallower: str) -> Comparison | None:
-    """The deep network now against the shallower one at half of the steps, on held-out data, where it is better by more than MARGIN;
-    else None. Such a network learns at more than half of the speed: what it lacks now is no sign that it ends there. Short trials
-    cannot tell."""
-    left, right = evidence.held.get("deep"), evidence.held_at_half.get(shallower)
-    if evidence.is_short or not left or not right:
-        return None
-    found = _paired(evidence, left, right)
-    return found if found.difference < -MARGIN else None
-
-
-def _no_information(evidence: Scores) -> Verdict | None:
-    held = {name: statistics.fmean(scores) for name, scores in evidence.held.items() if scores}
-    best = min(held.values())
-    if (
-        evidence.neighbors < 1 - MARGIN
-        or best < 1 - MARGIN
-        or len(evidence.held["deep"]) < FEWEST_SEEDS
-    ):
-        return None
-    because = (
-        f"nothing beats guessing on held-out data (at best {best:.2f} of its loss, nearest neighbors {evidence.neighbors:.2f}): what was "
-        "learned does not carry over; do the targets belong to these inputs, or are they shuffled?"
-    )
-    return Verdict(name="data fault", because=because, certain=True)
-
-
-def _unscaled(evidence: Scores) -> Verdict | None:
-    if not worse(evidence, "deep", "standardized")[0]:
-        return None
-    return Verdict(
-        name="data fault",
-        because=f"unscaled inputs: {_against(evidence, 'deep', 'standardized')}",
-        certain=True,
-    )
-
-
-def _initialization(evidence: Scores) -> Verdict | None:
-    if (
-        not worse(evidence, "deep", "initialized")[0]
-        or worse(evidence, "initialized", "shallow")[0]
-    ):
-        return None
-    dead = [share for share in evidence.dead_shares if share is not None]
-    told = _against(evidence, "deep", "initialized")
-    if dead and statistics.median(dead) >= DEAD_SHARE:
-        return Verdict(
-            name="dead units",
-            because=f"{statistics.median(dead):.0%} of the units are dead; {told}",
-            certain=True,
-        )
-    return Verdict(
-        name="vanishing or exploding signal", because=f"{told}: {_ratio(evidence)}", certain=True
-    )
-
-
-def _depth(evidence: Scores) -> Verdict | None:
-    shallower = next((name for name in _SHALLOWER if worse(evidence, "deep", name)[0]), None)
-    if shallower is None or slow(evidence, shallower):
-        return None
-    told = _against(evidence, "deep", shallower)
-    for name, said in (
-        ("constructed", "constructed"),
-        ("continued", "trained on from there"),
-        ("shortcuts", "with shortcuts"),
-    ):
-        if evidence.train.get(name):
-            told += f"; {said} {_mean(evidence.train[name])}"
-    if evidence.narrows:
-        because = f"{told}; but {evidence.narrows}, so that the deep network need not hold what the shallow one computes: width or depth?"
-        return Verdict(name="undecided", because=because, certain=False)
-    if statistics.fmean(evidence.train["deep"]) > 1 - MARGIN and _is_extreme(evidence):
-        return Verdict(
-            name="vanishing or exploding signal",
-            because=f"{told}; {_ratio(evidence)}",
-            certain=True,
-        )
-    return Verdict(name="degradation", because=told, certain=True)
-
-
-def _learning_rate(evidence: Scores) -> Verdict | None:
-    if (
-        not worse(evidence, "given", "deep")[0]
-        or statistics.fmean(evidence.train["deep"]) > 1 - MARGIN
-    ):
-        return None
-    if statistics.fmean(evidence.held["given"]) < statistics.fmean(evidence.held["deep"]):
-        return None  # it only fits faster what does not carry over
-    return Verdict(
-        name="bad learning rate", because=_against(evidence, "given", "deep"), certain=True
-    )
-
-
-def _capacity(evidence: Scores) -> Verdict | None:
-    deep, wide = evidence.train["deep"], evidence.held.get("wide", ())
-    n = min(len(deep), len(wide))
-    others = [other for other in (*_SHALLOWER, "shortcuts") if evidence.train.get(other)]
-    if (
-        n < 2
-        or not (others or _is_flat(evidence))
-        or not all(worse(evidence, "deep", other)[1] for other in others)
-    ):
-        return None
-    if not is_worse(_paired(evidence, deep, wide)):
-        return None
-    because = f"training loss {_mean(deep)}; a wide network has {_mean(wide)} on held-out data"
-    return Verdict(name="capacity too small", because=because, certain=True)
-
-
-def _overfitting(evidence: Scores) -> Verdict | None:
-    train, held, half = (
-        evidence.train["deep"],
-        evidence.held["deep"],
-        evidence.held_at_half["deep"],
-    )
-    n = min(len(train), len(held), len(half))
-    if n < 2:
-        return None
-    confidence = 1 - 0.05 / evidence.looks
-    gap, risen = (
-        compare(held[:n], other[:n], paired=True, confidence=confidence).interval
-        for other in (train, half)
-    )
-    around = summary(held[:n], confidence=confidence).interval
-    assert gap is not None and risen is not None and around is not None, "two seeds have intervals"
-    if gap.low <= 3 * MARGIN or (risen.low <= MARGIN and around.low <= 1):
-        return None
-    because = f"held-out {_mean(held)}, half-way {_mean(half)}, training {_mean(train)}"
-    return Verdict(name="overfitting", because=because, certain=True)
-
-
-def _healthy(evidence: Scores) -> Verdict | None:
-    parts = []
-    for a, b in (("deep", "shallow"), ("given", "deep")):
-        _, is_not, found = worse(evidence, a, b)
-        if found is None:
-            continue
-        parts.append(_against(evidence, a, b))
-        if not is_not:
-            then = slow(evidence, b) if a == "deep" else None
-            if then is None or then.interval is None or then.interval.high >= 0:
-                return None
-            half = f"{b} at half of the steps {_mean(evidence.held_at_half[b])}: {then.difference:+.2f} {_around(then)}"
-            parts.append(f"slow, on held-out data {_mean(evidence.held['deep'])}, {half}")
-    deep = evidence.train["deep"]
-    around = summary(deep, confidence=1 - 0.05 / evidence.looks).interval
-    if around is None or around.high >= 1 - MARGIN:
-        return None
-    if not evidence.train.get("shallow"):
-        if not _is_flat(evidence):
-            return None
-        parts.insert(
-            0,
-            f"{evidence.num_layers} layers, too few for depth to hurt, training loss {_mean(deep)}",
-        )
-    return Verdict(name="healthy", because="; ".join(parts), certain=True)
-
-
-def ruled_out(evidence: Scores) -> list[str]:
-    """What is surely not the cause, in words, for those who wait."""
-    told = {
+def ruled_out(scores: Scores) -> list[str]:
+    """Return the causes that are certainly not it, in words."""
+    causes = {
         "the learning rate given": ("given", "deep"),
         "the scale of the inputs": ("deep", "standardized"),
         "the initialization": ("deep", "initialized"),
     }
-    found = [said for said, (a, b) in told.items() if worse(evidence, a, b)[1]]
-    shallower = [
-        worse(evidence, "deep", name)[1] for name in _SHALLOWER if evidence.train.get(name)
-    ]
-    found += ["depth"] * (bool(shallower) and all(shallower))
-    best = min(
-        (statistics.fmean(scores) for scores in evidence.held.values() if scores), default=1.0
+    answers = [cause for cause, pair in causes.items() if is_worse(scores, *pair) == "no"]
+    shallower = [name for name in _SHALLOWER if scores.train.get(name)]
+    if shallower and all(is_worse(scores, "deep", name) == "no" for name in shallower):
+        answers.append("depth")
+    if min(scores.neighbors, _best_held_score(scores)) < 1 - MARGIN:
+        answers.append("inputs without information")
+    return answers
+
+
+def _certain(name: VerdictName, reason: str) -> NetworkVerdict:
+    return NetworkVerdict(name=name, reason=reason, certain=True)
+
+
+def _undecided(reason: str) -> NetworkVerdict:
+    return NetworkVerdict(name="undecided", reason=reason, certain=False)
+
+
+def _no_information(scores: Scores) -> NetworkVerdict | None:
+    best = _best_held_score(scores)
+    if min(scores.neighbors, best) < 1 - MARGIN or len(scores.held["deep"]) < FEWEST_SEEDS:
+        return None
+    return _certain(
+        "data fault",
+        "Nothing beats guessing on held-out data: the best variant has "
+        f"{best:.2f} of the loss of guessing, and nearest neighbors have {scores.neighbors:.2f}. "
+        "Nothing that was learned carries over. Do the targets belong to these inputs, or are "
+        "they shuffled?",
     )
-    return found + ["inputs without information"] * (min(evidence.neighbors, best) < 1 - MARGIN)
 
 
-def _is_flat(evidence: Scores) -> bool:
-    """Too few layers for depth to hurt."""
-    return evidence.num_layers is not None and evidence.num_layers <= FEW_LAYERS
+def _best_held_score(scores: Scores) -> float:
+    means = [statistics.fmean(values) for values in scores.held.values() if values]
+    return min(means, default=1.0)
 
 
-def _is_extreme(evidence: Scores) -> bool:
-    """At start and, where it is known, at the end, in the median over seeds."""
+def _unscaled(scores: Scores) -> NetworkVerdict | None:
+    if is_worse(scores, "deep", "standardized") != "yes":
+        return None
+    comparison = comparison_text(scores, "deep", "standardized")
+    return _certain("data fault", f"The inputs are not scaled. {comparison}")
+
+
+def _initialization(scores: Scores) -> NetworkVerdict | None:
+    if is_worse(scores, "deep", "initialized") != "yes":
+        return None
+    if is_worse(scores, "initialized", "shallow") == "yes":
+        return None
+    comparison = comparison_text(scores, "deep", "initialized")
+    dead_shares = [share for share in scores.dead_shares if share is not None]
+    if dead_shares and statistics.median(dead_shares) >= DEAD_SHARE:
+        share = f"{statistics.median(dead_shares):.0%}"
+        return _certain("dead units", f"{share} of the units are dead. {comparison}")
+    return _certain("vanishing or exploding signal", f"{comparison} {_signal_text(scores)}")
+
+
+def _depth(scores: Scores) -> NetworkVerdict | None:
+    shallower = next((name for name in _SHALLOWER if is_worse(scores, "deep", name) == "yes"), None)
+    if shallower is None:
+        return None
+    lead = _lead_over_half_time(scores, shallower)
+    if lead is not None and lead.difference < -MARGIN:
+        return None
+    sentences = [comparison_text(scores, "deep", shallower)]
+    for name in ("constructed", "continued", "shortcuts"):
+        if scores.train.get(name):
+            subject = NETWORKS[name].capitalize()
+            sentences.append(f"{subject} has {mean_text(scores.train[name])}.")
+    reason = " ".join(sentences)
+    if scores.narrows:
+        return _undecided(
+            f"{reason} But {scores.narrows}, so the deep network may be unable to compute what the "
+            "shallow one does. The cause may be width or depth."
+        )
+    if not _deep_learns(scores) and _gradients_are_extreme(scores):
+        return _certain("vanishing or exploding signal", f"{reason} {_signal_text(scores)}")
+    return _certain("degradation", reason)
+
+
+def _lead_over_half_time(scores: Scores, shallower: str) -> Comparison | None:
+    """Compare the deep network with a shallower one after half of the steps, on held-out data.
+
+    A deep network that is better by more than MARGIN learns at more than half of the speed. So its
+    training loss is no sign that it ends at a worse one. Short trials cannot show this: None.
+    """
+    deep, half = scores.held.get("deep"), scores.held_at_half.get(shallower)
+    if scores.is_short or not deep or not half:
+        return None
+    return scores.compare(deep, half)
+
+
+def _learning_rate(scores: Scores) -> NetworkVerdict | None:
+    if is_worse(scores, "given", "deep") != "yes" or not _deep_learns(scores):
+        return None
+    if statistics.fmean(scores.held["given"]) < statistics.fmean(scores.held["deep"]):
+        return None  # the best rate only fits faster what does not carry over
+    return _certain("bad learning rate", comparison_text(scores, "given", "deep"))
+
+
+def _capacity(scores: Scores) -> NetworkVerdict | None:
+    deep, wide = scores.train["deep"], scores.held.get("wide", ())
+    counterparts = [name for name in (*_SHALLOWER, "shortcuts") if scores.train.get(name)]
+    if min(len(deep), len(wide)) < 2 or not (counterparts or _has_few_layers(scores)):
+        return None
+    if any(is_worse(scores, "deep", name) != "no" for name in counterparts):
+        return None
+    if exceeds_margin(scores.compare(deep, wide)) != "yes":
+        return None
+    return _certain(
+        "capacity too small",
+        f"The network has training loss {mean_text(deep)}, and a wide network has "
+        f"{mean_text(wide)} on held-out data.",
+    )
+
+
+def _overfitting(scores: Scores) -> NetworkVerdict | None:
+    train, held = scores.train["deep"], scores.held["deep"]
+    half = scores.held_at_half["deep"]
+    n = min(len(train), len(held), len(half))
+    if n < 2:
+        return None
+    gap = scores.compare(held[:n], train[:n]).interval
+    rise = scores.compare(held[:n], half[:n]).interval
+    if margin_test(gap, OVERFITTING_GAP) != "yes":
+        return None
+    is_rising = margin_test(rise, MARGIN) == "yes"
+    is_worse_than_guessing = margin_test(scores.interval(held[:n]), 1) == "yes"
+    if not (is_rising or is_worse_than_guessing):
+        return None
+    return _certain(
+        "overfitting",
+        f"The held-out loss is {mean_text(held)} at the end and {mean_text(half)} after half of "
+        f"the steps. The training loss is {mean_text(train)}.",
+    )
+
+
+def _healthy(scores: Scores) -> NetworkVerdict | None:
+    deep = scores.train["deep"]
+    sentences = []
+    if not scores.train.get("shallow"):
+        if not _has_few_layers(scores):
+            return None
+        sentences.append(
+            f"The network has {scores.num_layers} layers, too few for depth to hurt, and its "
+            f"training loss is {mean_text(deep)}."
+        )
+    for first, second in (("deep", "shallow"), ("given", "deep")):
+        comparison = scores.training(first, second)
+        if comparison is None:
+            continue
+        sentences.append(comparison_text(scores, first, second))
+        if exceeds_margin(comparison) != "no":
+            reason = _slow_text(scores, second) if first == "deep" else ""
+            if not reason:
+                return None
+            sentences.append(reason)
+    interval = scores.interval(deep)
+    if interval is None or interval.high >= 1 - MARGIN:
+        return None
+    return _certain("healthy", " ".join(sentences))
+
+
+def _slow_text(scores: Scores, shallower: str) -> str:
+    """Describe a deep network that is surely slow and nothing else; empty if that is not sure."""
+    lead = _lead_over_half_time(scores, shallower)
+    if lead is None or lead.interval is None:
+        return ""
+    if margin_test(lead.interval.scaled_by(-1), MARGIN, mean=-lead.difference) != "yes":
+        return ""
+    difference = number_text(
+        lead.difference, signed=True, interval=lead.interval, confidence=scores.confidence
+    )
+    return (
+        f"It is slow, not degraded: on held-out data it has {mean_text(scores.held['deep'])}, and "
+        f"{NETWORKS[shallower]} had {mean_text(scores.held_at_half[shallower])} after half of the "
+        f"steps, a difference of {difference}."
+    )
+
+
+def _deep_learns(scores: Scores) -> bool:
+    return statistics.fmean(scores.train["deep"]) <= 1 - MARGIN
+
+
+def _has_few_layers(scores: Scores) -> bool:
+    """Return whether there are too few layers for depth to hurt."""
+    return scores.num_layers is not None and scores.num_layers <= FEW_LAYERS
+
+
+def _gradients_are_extreme(scores: Scores) -> bool:
+    """Return whether the median ratio over seeds is extreme at the start and, if known, the end."""
     for moment in (0, 1):
-        known = [pair[moment] for pair in evidence.gradient_ratios]
-        ratios = [ratio for ratio in known if ratio is not None and not math.isnan(ratio)]
+        ratios = []
+        for pair in scores.gradient_ratios:
+            ratio = pair[moment]
+            if ratio is not None and not math.isnan(ratio):
+                ratios.append(ratio)
         if ratios and 1 / GRADIENT_RATIO < statistics.median(ratios) < GRADIENT_RATIO:
             return False
-    return any(pair[0] is not None for pair in evidence.gradient_ratios)
+    return any(start is not None for start, _ in scores.gradient_ratios)
 
 
-def _ratio(evidence: Scores) -> str:
-    known = [pair[0] for pair in evidence.gradient_ratios if pair[0] is not None]
-    ratio = evidence.response_ratio
-    told = (
-        []
-        if ratio is None
-        else [f"the signal of the last layers is {ratio:.2g} times that of the first"]
-    )
-    told += (
-        [f"first layers get {statistics.median(known):.2g} times the gradient of the last"]
-        if known
-        else []
-    )
-    return " and ".join(told) or "signals are not known by layer"
-
-
-def _against(evidence: Scores, a: str, b: str) -> str:
-    found = worse(evidence, a, b)[2]
-    assert found is not None
-    told = (
-        f"{a} {_mean(evidence.train[a])}, {b} {_mean(evidence.train[b])}: {found.difference:+.2f}"
-    )
-    return " ".join(filter(None, (told, _around(found), f"({found.n_a} seeds)")))
-
-
-def _around(found: Comparison) -> str:
-    return (
-        "" if found.interval is None else f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
-    )
-
-
-def _mean(scores: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-    return f"{statistics.fmean(scores):.2f}{spread}"
-
-
-def _all_means(train: Mapping[str, Sequence[float]]) -> str:
-    return ", ".join(f"{name} {_mean(scores)}" for name, scores in train.items() if scores)
+def _signal_text(scores: Scores) -> str:
+    starts = [start for start, _ in scores.gradient_ratios if start is not None]
+    sentences = []
+    if scores.response_ratio is not None:
+        sentences.append(
+            f"At the start, the signal in the last layers is {scores.response_ratio:.2g} times the "
+            "signal in the first layers."
+        )
+    if starts:
+        sentences.append(
+            f"The first layers get {statistics.median(starts):.2g} times the gradient of the last."
+        )
+    return " ".join(sentences) or "The signals of single layers are unknown."

@@ -1,0 +1,133 @@
+"""`diagnose`: find out by experiment whether depth hurts a network, or what else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from reslearn.diagnose.experiment import Proof, TrialRunner
+from reslearn.diagnose.parallel import resolve_jobs
+from reslearn.diagnose.plan import Deadline, RateChoice
+from reslearn.diagnose.problem import Problem
+from reslearn.diagnose.scores import Scores
+from reslearn.diagnose.screening import data_fault, suggested_variants
+from reslearn.diagnose.signals import (
+    LayerSignal,
+    Signals,
+    measure_signals,
+    response_ratio,
+    signals_by_layer,
+)
+from reslearn.diagnose.trial import CHOICE_SEED, Trial
+from reslearn.diagnose.user_code import DiagnosisError
+from reslearn.diagnose.variant import Variants, make_variants
+from reslearn.diagnose.verdict import NetworkVerdict, decide
+
+FEWEST_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diagnosis:
+    """The verdict and everything it rests on.
+
+    Attributes:
+        rates: The learning rate of each variant, and the scores that chose it.
+        start: Signals of the network before training.
+        layers: Signals by layer of the variants "deep" and "shortcuts", before training.
+        steps: Steps of the trials that were judged.
+        short_steps: Steps of the short trials. Pass them as `steps` to repeat the diagnosis on any
+            machine.
+        proof: None if it was not asked for, or if the network takes no shortcuts.
+        interrupted: Whether Ctrl-C ended the diagnosis. The verdict then rests on the trials so
+            far.
+    """
+
+    problem: Problem
+    verdict: NetworkVerdict
+    scores: Scores
+    variants: Variants
+    trials: tuple[Trial, ...]
+    rates: dict[str, RateChoice]
+    start: Signals
+    layers: dict[str, tuple[LayerSignal, ...]]
+    steps: int
+    short_steps: int
+    seconds: float
+    proof: Proof | None = None
+    interrupted: bool = False
+
+
+def diagnose(
+    problem: Problem,
+    *,
+    minutes: float = 10.0,
+    steps: int | None = None,
+    with_proof: bool = False,
+    jobs: int | None = 1,
+    say: Callable[[str], None] = lambda text: None,
+) -> Diagnosis:
+    """Find out by experiment whether depth hurts the network, or what else does.
+
+    Args:
+        problem: The network and its task, from `make_problem`.
+        minutes: Time limit.
+        steps: Steps of a short trial. By default chosen so that the whole diagnosis fits into
+            `minutes`. If given, the result does not depend on the speed of the machine, as long as
+            the time suffices.
+        with_proof: Also train the network before and after shortcuts on a fresh seed, within
+            `minutes`.
+        jobs: Number of trials at once. 1 trains in this process with all threads. More fork
+            this process, with one thread each. None is one per core.
+        say: Called with one line about each step of the diagnosis.
+
+    Raises:
+        DiagnosisError: If an argument is out of range, or the time does not suffice.
+    """
+    if not minutes > 0:
+        raise DiagnosisError(f"minutes is {minutes}: give more than 0")
+    if steps is not None and steps < FEWEST_STEPS:
+        raise DiagnosisError(f"steps is {steps}: give at least {FEWEST_STEPS}")
+    jobs = resolve_jobs(jobs)
+    deadline = Deadline(seconds=60 * minutes)
+    fault = data_fault(problem)
+    start = measure_signals(problem.net(CHOICE_SEED), problem)
+    variants = make_variants(problem)
+    layers: dict[str, tuple[LayerSignal, ...]] = {}
+    if not fault:
+        layers = signals_by_layer(problem, variants.by_name, seed=CHOICE_SEED)
+    ratio = response_ratio(layers.get("deep", ()))
+    if not fault:
+        variants.by_name.update(suggested_variants(problem, start, ratio))
+    runner = TrialRunner(
+        problem=problem,
+        variants=variants,
+        response_ratio=ratio,
+        deadline=deadline,
+        say=say,
+        jobs=jobs,
+        with_proof=with_proof and "shortcuts" in variants.by_name,
+    )
+    interrupted = False
+    if not fault:
+        try:
+            runner.run(steps)
+        except KeyboardInterrupt:
+            say("Stopped: the verdict rests on the trials so far.")
+            interrupted = True
+            runner.drop_incomplete_trials()
+    scores = replace(runner.scores(), fault=fault)
+    return Diagnosis(
+        problem=problem,
+        verdict=decide(scores),
+        scores=scores,
+        variants=variants,
+        trials=tuple(runner.trials),
+        rates=runner.rates,
+        start=start,
+        layers=layers,
+        steps=runner.judged_steps,
+        short_steps=runner.steps,
+        seconds=deadline.elapsed(),
+        proof=runner.proof,
+        interrupted=interrupted,
+    )

@@ -1,0 +1,200 @@
+"""Plan a diagnosis: how long its trials may be, and which learning rates they use.
+
+A score is a training loss divided by the loss of guessing: 1 is guessing, 0 is perfect.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from reslearn.diagnose.scores import MARGIN
+from reslearn.diagnose.user_code import DiagnosisError
+from reslearn.diagnose.variant import Variant
+
+MIN_STEPS, MAX_STEPS = 30, 2000
+LR_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
+"""Learning rates that every variant is tried at, as multiples of the problem's rate."""
+MAX_WIDENINGS = 4
+"""How many more rates a variant is tried at, if its best one lies at an end."""
+LR_STEP = 4.0
+"""Factor between two learning rates that are tried."""
+_SPARE_SHARE = 0.1
+"""Share of the time that stays unplanned."""
+
+
+@dataclass(kw_only=True)
+class Deadline:
+    """A limit of time, counted from its creation."""
+
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self.started
+
+    def remaining(self) -> float:
+        """Return the seconds until the limit; negative after it."""
+        return self.seconds - self.elapsed()
+
+
+class TrialGroup(NamedTuple):
+    """Trials that can run at the same time.
+
+    `length` is the number of steps of each, in units of a short trial.
+    """
+
+    num_trials: int
+    length: float
+
+
+def speedup(num_trials: int, jobs: int) -> float:
+    """Return how much faster `jobs` processes finish equal trials than one process does."""
+    return num_trials / math.ceil(num_trials / jobs)
+
+
+def fitting_steps(
+    groups: Sequence[TrialGroup],
+    deadline: Deadline,
+    measure_seconds: Callable[[int], float],
+    *,
+    jobs: int = 1,
+) -> int:
+    """Return the steps of a short trial so that all groups fit into the remaining time.
+
+    Args:
+        groups: All trials that may be needed.
+        measure_seconds: Runs trials of a number of steps, `jobs` of them at once, and returns the
+            seconds.
+
+    Raises:
+        DiagnosisError: If the time does not suffice for MIN_STEPS.
+    """
+    num_rounds, length_of_rounds = 0, 0.0
+    for group in groups:
+        rounds = math.ceil(group.num_trials / jobs)
+        num_rounds += rounds
+        length_of_rounds += rounds * group.length
+
+    def steps_that_fit(seconds_per_trial: float, seconds_per_step: float) -> int:
+        planned = (1 - _SPARE_SHARE) * deadline.remaining()
+        fixed = num_rounds * seconds_per_trial
+        steps = int((planned - fixed) / (length_of_rounds * seconds_per_step))
+        if steps < MIN_STEPS:
+            training = length_of_rounds * seconds_per_step * 2 * MIN_STEPS
+            needed = (fixed + training + deadline.elapsed()) / (1 - _SPARE_SHARE)
+            raise DiagnosisError(
+                f"minutes is {deadline.seconds / 60:g}: too few for this network on this machine; "
+                f"give {math.ceil(needed / 60)} or more"
+            )
+        return min(MAX_STEPS, steps)
+
+    measure_seconds(1)  # not counted: the first step waits for imports of torch, for seconds
+    seconds_per_trial = measure_seconds(2)
+    if 12 * seconds_per_trial > deadline.remaining():
+        steps_that_fit(seconds_per_trial, seconds_per_trial / 4)  # no time for another measurement
+    seconds_per_step = max(1e-5, (measure_seconds(22) - seconds_per_trial) / 20)
+    return steps_that_fit(seconds_per_trial, seconds_per_step)
+
+
+class RateChoice(NamedTuple):
+    """The learning rate of a variant, and its training scores by rate in short trials."""
+
+    lr: float
+    scores: dict[float, float]
+
+
+Candidate = tuple[Variant, float]
+TryRates = Callable[[Sequence[Candidate]], list[float]]
+"""Trains each variant at its rate and returns the training scores."""
+
+
+def choose_rates(variants: Sequence[Variant], try_rates: TryRates) -> dict[str, RateChoice]:
+    """Choose a learning rate for each variant, by the training score of short trials."""
+    scores: dict[str, dict[float, float]] = {variant.name: {} for variant in variants}
+    candidates: list[Candidate] = []
+    for variant in variants:
+        candidates += [(variant, variant.problem.lr * factor) for factor in LR_FACTORS]
+    while candidates:
+        for (variant, lr), score in zip(candidates, try_rates(candidates), strict=True):
+            scores[variant.name][lr] = score
+        unsettled = {variant.name: variant for variant, _ in candidates}
+        candidates = []
+        for variant in unsettled.values():
+            if len(scores[variant.name]) < len(LR_FACTORS) + MAX_WIDENINGS:
+                candidates += [(variant, lr) for lr in further_rates(scores[variant.name])]
+    choices = {}
+    for variant in variants:
+        lr = chosen_rate(scores[variant.name], usual=variant.problem.lr)
+        choices[variant.name] = RateChoice(lr, scores[variant.name])
+    return choices
+
+
+def retune_rates(
+    variants: Sequence[Variant], choices: Mapping[str, RateChoice], try_rates: TryRates
+) -> dict[str, RateChoice]:
+    """Choose the learning rates again, by longer trials.
+
+    A rate that is stable in a short trial may diverge in a long one, so the next smaller rate is
+    tried too. If no rate learned in short trials, they did not separate rates, and all rates are
+    tried again.
+
+    Returns:
+        The new rates, with the scores of the short trials.
+    """
+    candidates: list[Candidate] = []
+    for variant in variants:
+        choice, usual = choices[variant.name], variant.problem.lr
+        rates = {choice.lr, choice.lr / LR_STEP, usual}
+        if not learns(choice.scores):
+            rates |= {usual * factor for factor in LR_FACTORS}
+        candidates += [(variant, lr) for lr in sorted(rates)]
+    scores: dict[str, dict[float, float]] = {variant.name: {} for variant in variants}
+    for (variant, lr), score in zip(candidates, try_rates(candidates), strict=True):
+        scores[variant.name][lr] = score
+    retuned = {}
+    for variant in variants:
+        lr = chosen_rate(scores[variant.name], usual=variant.problem.lr)
+        retuned[variant.name] = RateChoice(lr, choices[variant.name].scores)
+    return retuned
+
+
+def learns(scores: Mapping[float, float]) -> bool:
+    """Return whether a score is better than guessing by MARGIN or more.
+
+    Args:
+        scores: Training score by learning rate, as in the functions below.
+    """
+    return min(scores.values()) <= 1 - MARGIN
+
+
+def chosen_rate(scores: Mapping[float, float], *, usual: float) -> float:
+    """Return the smallest rate whose score is within half the MARGIN of the best.
+
+    The largest such rate may train one seed and fail on another. If no rate learns anything,
+    return `usual`, provided that it does no harm: scores of guessing do not separate rates.
+    """
+    limit = min(scores.values()) + MARGIN / 2
+    if not learns(scores) and scores.get(usual, math.inf) <= min(limit, 1 + MARGIN):
+        return usual
+    return min(lr for lr, score in scores.items() if score <= limit)
+
+
+def further_rates(scores: Mapping[float, float]) -> list[float]:
+    """Return one more rate to try, beyond the smallest or the largest, or none.
+
+    Another rate is worthwhile if the best one lies at an end, and if either its score gained more
+    than MARGIN over its neighbor or no rate learns yet.
+    """
+    rates = sorted(scores)
+    best = min(rates, key=lambda lr: scores[lr])
+    if len(rates) < 2 or best not in (rates[0], rates[-1]):
+        return []
+    neighbor = rates[1] if best == rates[0] else rates[-2]
+    if scores[neighbor] - scores[best] <= MARGIN and learns(scores):
+        return []
+    return [best / LR_STEP if best == rates[0] else best * LR_STEP]
