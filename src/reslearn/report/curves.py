@@ -103,8 +103,8 @@ def interval_note(*num_seeds: int, log: bool = False) -> str:
     if max(num_seeds, default=0) < 2:
         return ""
     note = (
-        f" Shading: 95 % confidence interval of the mean ({range_text(num_seeds)} seeds), computed at each point"
-        " and cut off at the axis. Dashed curves have a dotted outline instead."
+        f" Shading: 95 % confidence interval of the mean ({range_text(num_seeds)} seeds), computed"
+        " at each point and cut off at the axis. Dashed curves have a dotted outline instead."
     )
     return note + " Means are geometric, to match the logarithmic axis." * log
 
