@@ -1,4 +1,4 @@
-"""docs/paper-map.md names only what exists: functions can be imported, tests are there, commands are commands."""
+"""docs/paper-map.md names only functions, tests, commands and results that exist."""
 
 import importlib
 import re
@@ -12,24 +12,28 @@ from reslearn.cli import app
 from reslearn.cli.analyze import What
 
 ROOT = Path(__file__).parents[2]
-ROWS = [
-    line.split("|")[1:-1]
-    for line in (ROOT / "docs/paper-map.md").read_text(encoding="utf-8").splitlines()
-    if line.startswith("| ")
-]
-FUNCTIONS = sorted(
-    {name for row in ROWS[1:] for name in re.findall(r"`(reslearn(?:\.\w+)+)`", row[2])}
-)
-TESTS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(tests/[\w/.]+)`", row[3])})
-COMMANDS = sorted({name for row in ROWS[1:] for name in re.findall(r"`reslearn ([^`]+)`", row[4])})
-RESULTS = sorted({name for row in ROWS[1:] for name in re.findall(r"`(results/[\w/-]+)`", row[5])})
+TEXT = (ROOT / "docs/paper-map.md").read_text(encoding="utf-8")
+TABLE = [line.split("|")[1:-1] for line in TEXT.splitlines() if line.startswith("| ")]
+ROWS = [row for row in TABLE if row[0].strip() != "paper"]
+PAPER, STATEMENT, FUNCTION, TEST, COMMAND, RESULT = range(6)
 
 
-def test_the_map_has_rows_and_each_is_whole() -> None:
+def names(column: int, pattern: str) -> list[str]:
+    """Return what `pattern` matches in one column of all rows, sorted and without duplicates."""
+    return sorted(set(re.findall(pattern, "\n".join(row[column] for row in ROWS))))
+
+
+FUNCTIONS = names(FUNCTION, r"`(reslearn(?:\.\w+)+)`")
+TESTS = names(TEST, r"`(tests/[\w/.]+)`")
+COMMANDS = names(COMMAND, r"`reslearn ([^`]+)`")
+RESULTS = names(RESULT, r"`(results/[\w/-]+)`")
+
+
+def test_every_row_of_the_map_is_complete() -> None:
     assert len(ROWS) > 10
     assert all(len(row) == 6 for row in ROWS)
-    assert all(row[2].strip() for row in ROWS), "every row names a function, or says later"
-    assert all(row[5].strip() for row in ROWS), "every row says what came of it"
+    assert all(row[FUNCTION].strip() for row in ROWS), "a row without a function says later"
+    assert all(row[RESULT].strip() for row in ROWS), "every row has a result"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -38,26 +42,26 @@ def test_a_function_of_the_map_can_be_imported(name: str) -> None:
     assert hasattr(importlib.import_module(module), attribute)
 
 
-@pytest.mark.parametrize("name", TESTS)
-def test_a_test_of_the_map_exists(name: str) -> None:
-    assert (ROOT / name).is_file()
+@pytest.mark.parametrize("path", TESTS)
+def test_a_test_of_the_map_exists(path: str) -> None:
+    assert (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("typed", COMMANDS)
-def test_a_command_of_the_map_is_one(typed: str) -> None:
-    """Down to the table or figure, and to what `analyze` looks at."""
-    words = typed.split()
+@pytest.mark.parametrize("text", COMMANDS)
+def test_a_command_of_the_map_exists(text: str) -> None:
+    """Check the command, its options, and the table, figure or analysis that it names."""
+    words = text.split()
     command = get_command(app)
     while isinstance(command, TyperGroup) and words:
         word = words.pop(0)
-        assert word in command.commands, typed
+        assert word in command.commands, text
         command = command.commands[word]
-    assert not isinstance(command, TyperGroup), f"{typed}: and then?"
+    assert not isinstance(command, TyperGroup), f"{text}: a subcommand is missing"
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options
-    assert not typed.startswith("analyze") or words[1] in {what.value for what in What}
+    assert not text.startswith("analyze") or words[1] in {analysis.value for analysis in What}
 
 
-@pytest.mark.parametrize("place", RESULTS)
-def test_a_result_of_the_map_is_committed(place: str) -> None:
-    assert any((ROOT / place).iterdir())
+@pytest.mark.parametrize("path", RESULTS)
+def test_a_result_of_the_map_is_committed(path: str) -> None:
+    assert any((ROOT / path).iterdir())
