@@ -59,6 +59,7 @@ def test_axes_contain_all_values_and_their_ticks_rise(points, log):
         ([8, 14, 20, 1202], ("0", "500", "1000")),
         (range(1, 13), ("5", "10")),
         ([-1.5, 1.5], ("−1.5", "1.5")),
+        ([200.0, 1375.5, 2947.22], ("1000", "2000", "3000")),
     ],
 )
 def test_ticks_are_labeled_as_in_the_paper(x, labels):

@@ -17,6 +17,9 @@ NUM_TICKS = 6
 NUM_MARKED_POINTS = 24
 """Series up to this length have a marker at every point; longer series have only a few markers."""
 
+MAX_LABEL_CHARACTERS = 5
+"""Points with longer labels, such as 2947.22, get ticks at round numbers instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -54,8 +57,10 @@ def x_axis(figure: Figure) -> Axis:
         low, high = low - margin, high + margin
         min_gap = 0.07 * (high - low)
         has_room = all(high - low >= min_gap for low, high in itertools.pairwise(values))
-        if 0 < len(values) <= 10 and has_room:
-            return Axis(low, high, tuple(values), _labels(values))
+        labels = _labels(values)
+        is_short = all(len(label) <= MAX_LABEL_CHARACTERS for label in labels)
+        if 0 < len(values) <= 10 and has_room and is_short:
+            return Axis(low, high, tuple(values), labels)
     elif 0 < low <= 0.1 * high:
         low = 0.0
     # Integer values are layers or steps, so a tick at 2.5 would have no meaning.
