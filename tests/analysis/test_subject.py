@@ -10,7 +10,7 @@ import torch
 
 from reslearn.analysis import Subject, write_analysis
 from reslearn.interop.bundle import BundleError
-from reslearn.runs import RunError, RunFolder, plain
+from reslearn.runs import RunError, RunFolder, to_json_value
 
 
 def test_step_0_is_rebuilt_bit_for_bit_where_no_snapshot_holds_it(tiny_run: RunFolder) -> None:
@@ -44,7 +44,7 @@ def test_training_images_are_those_of_the_run(tiny_run: RunFolder) -> None:
 
 
 def test_what_is_no_finished_run_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         Subject.open(tmp_path)
     copy = Path(shutil.copytree(tiny_run.path, tmp_path / "copy"))
     (copy / "model.safetensors").unlink()
@@ -93,4 +93,4 @@ def test_a_record_is_json_even_with_values_that_are_not(
         "layers": [{"norm": None}, 1.5],
         "checksum": ANY,
     }
-    assert plain({1: (2, -math.inf)}) == {"1": [2, None]}
+    assert to_json_value({1: (2, -math.inf)}) == {"1": [2, None]}

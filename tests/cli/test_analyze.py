@@ -74,7 +74,7 @@ def test_every_analysis_prints_a_table_and_keeps_its_numbers(
 
 
 def test_what_is_no_run_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         CliRunner().invoke(APP, [str(tmp_path), "probes"], catch_exceptions=False)
 
 

@@ -50,7 +50,7 @@ def put(*path: str, value: Any) -> Edit:
 EDITS = {
     "model": ("recipe.json", put("model", value=3), "model = 3: a table of keys is needed"),
     "seed": ("recipe.json", put("seed", value="0"), 'seed = "0": a whole number is needed'),
-    "list": ("environment.json", lambda content: [], "a table is expected"),
+    "list": ("environment.json", lambda content: [], "a JSON object is expected"),
     "precision": (
         "environment.json",
         put("numerics", "precision", value=16),
@@ -67,7 +67,7 @@ EDITS = {
         'test_top1_error_pct = "8.4": a number is needed',
     ),
     "steps": ("result.json", put("steps", value=4.5), "steps = 4.5: a whole number is needed"),
-    "line": ("metrics.jsonl", lambda content: [content], "line 1: a table is expected"),
+    "line": ("metrics.jsonl", lambda content: [content], "line 1: a JSON object is expected"),
     "key": (
         "metrics.jsonl",
         lambda content: {"kind": "train"},

@@ -14,7 +14,7 @@ from reslearn.paper.budgets import demo, paper_budget
 from reslearn.paper.claim import Budget, Finding, Runs
 from reslearn.paper.claims import c06, c09, c10, c11, c14
 from reslearn.report import Page, Section, render_html
-from reslearn.runs import RunFolder, plain
+from reslearn.runs import RunFolder, to_json_value
 from reslearn.study import Comparison, compare
 from reslearn.train import Machine, fit, train_recipe
 
@@ -73,7 +73,7 @@ def test_without_a_finished_run_nothing_is_decided(
 
 def check_finding(finding: Finding) -> None:
     """Numbers are plain JSON, and the figures can be drawn."""
-    json.dumps(plain(finding.numbers), allow_nan=False)
+    json.dumps(to_json_value(finding.numbers), allow_nan=False)
     figures = finding.figures
     assert all(figure.series for figure in figures)
     render_html(Page("claims", sections=[Section("figures", "", figures)]))

@@ -165,7 +165,7 @@ def test_an_edit_is_refused_in_one_line_or_harmless(
         ),
         ("recipe.json", ("seed",), "1", 'seed = "1": a whole number is needed'),
         ("recipe.json", ("model", "color"), 2, "unknown key model.color = 2; allowed here: "),
-        ("environment.json", (), [], "a table is expected"),
+        ("environment.json", (), [], "a JSON object is expected"),
         (
             "environment.json",
             ("numerics", "threads"),
@@ -187,7 +187,7 @@ def test_an_edit_is_refused_in_one_line_or_harmless(
         ),
         ("result.json", ("seconds",), True, "seconds = true: a number is needed"),
         ("metrics.jsonl", ("step",), None, "line 1: step = null: a whole number is needed"),
-        ("metrics.jsonl", (), 3, "line 1: a table is expected"),
+        ("metrics.jsonl", (), 3, "line 1: a JSON object is expected"),
     ],
 )
 def test_the_message_names_file_key_and_value(

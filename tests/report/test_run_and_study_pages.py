@@ -109,7 +109,7 @@ def test_an_incomplete_run_has_a_page(tmp_path):
     with run.metrics_path.open("w"):
         pass
     assert "not recorded any step" in run_page(run).sections[0].text
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         run_page(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The run folder: whole files or old ones, metrics cut back, one process at a time, and nothing of anybody else's touched."""
+"""The run folder: atomic writes, truncated metrics, locks, and foreign files that stay."""
 
 import json
 import signal
@@ -12,13 +12,15 @@ import pytest
 
 from reslearn.runs import RunError, RunFolder, make_folder, write_atomically
 
-# Writes whole files of one repeated letter, in turns, until it is killed.
+# Writes files of one repeated letter, a and b in turn, until it is killed.
 WRITER = """
 import itertools, sys
 from pathlib import Path
 from reslearn.runs import write_atomically
 for letter in itertools.cycle("ab"):
-    write_atomically(Path(sys.argv[1]), lambda file: [file.write(letter.encode() * 4096) for _ in range(200)])
+    write_atomically(
+        Path(sys.argv[1]), lambda file: [file.write(letter.encode() * 4096) for _ in range(200)]
+    )
 """
 HOLDER = "import sys, time; from reslearn.runs import RunFolder; from pathlib import Path\n"
 HOLDER += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
@@ -26,35 +28,35 @@ HOLDER += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 64 KiB."""
+    """Mount a real file system of 64 KiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
     ).returncode:
-        pytest.skip("no right to mount a small disk here")
+        pytest.skip("this process may not mount a file system")
     yield disk
     subprocess.run(["umount", disk], check=True)
 
 
-def made(path: Path) -> RunFolder:
-    return RunFolder.create(path, {"name": "made", "seed": 0}, {"format": 1})
+def make_run(path: Path) -> RunFolder:
+    return RunFolder.create(path, {"name": "example", "seed": 0}, {"format": 1})
 
 
-def test_create_and_open(tmp_path: Path) -> None:
-    folder = made(tmp_path / "deep" / "run")
-    again = RunFolder.open(str(folder.path))
-    assert (again.recipe, again.environment, again.metrics(), again.is_complete) == (
-        {"name": "made", "seed": 0},
+def test_a_run_is_created_and_opened(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "deep" / "run")
+    opened = RunFolder.open(str(folder.path))
+    assert (opened.recipe, opened.environment, opened.metrics(), opened.is_complete) == (
+        {"name": "example", "seed": 0},
         {"format": 1},
         [],
         False,
     )
     with pytest.raises(RunError, match="is not complete: reslearn train --resume --out"):
-        _ = again.result
-    written = again.finish({"steps": 3})
-    assert again.is_complete
-    assert again.result == written == {"steps": 3, "checksum": written["checksum"]}
+        _ = opened.result
+    result = opened.finish({"steps": 3})
+    assert opened.is_complete
+    assert opened.result == result == {"steps": 3, "checksum": result["checksum"]}
 
 
 @pytest.mark.parametrize(
@@ -65,78 +67,79 @@ def test_create_and_open(tmp_path: Path) -> None:
         ("result.json", "38.06", "1.0"),
     ],
 )
-def test_a_number_changed_after_the_end_is_told(
+def test_a_number_changed_after_the_end_is_refused(
     tmp_path: Path, file: str, old: str, new: str
 ) -> None:
-    run = made(tmp_path / "run")
+    run = make_run(tmp_path / "run")
     run.append_metrics({"kind": "train", "step": 1, "epoch": 1.0, "loss": 2.0})
     run.finish({"test_top1_error_pct": 38.06})
     path = run.path / file
-    path.write_text(path.read_text().replace(" ", "  "))  # spaces are nobody's numbers
+    path.write_text(path.read_text().replace(" ", "  "))  # spacing does not count
     assert run.result["test_top1_error_pct"] == 38.06
     path.write_text(path.read_text().replace(old.replace(" ", "  "), new.replace(" ", "  ")))
-    with pytest.raises(RunError, match="was changed after the run ended; train it anew"):
+    with pytest.raises(RunError, match="was changed after the run ended; train it again"):
         _ = run.result
 
 
-def test_a_result_without_its_checksum_is_no_result(tmp_path: Path) -> None:
-    run = made(tmp_path / "run")
+def test_a_result_without_its_checksum_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
     run.finish({"test_top1_error_pct": 38.06})
     run.write_json("result.json", {"test_top1_error_pct": 1.0})
     with pytest.raises(RunError, match="was changed after the run ended"):
         _ = run.result
 
 
-def test_an_analysis_is_taken_as_it_was_written_of_its_own_run_alone(tmp_path: Path) -> None:
-    run, other = made(tmp_path / "run"), made(tmp_path / "other")
+def test_an_analysis_that_was_changed_or_is_of_another_run_is_refused(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
     run.finish({"test_top1_error_pct": 38.06})
     other.finish({"test_top1_error_pct": 38.07})
     path = run.write_analysis("responses", {"images": 50})
     assert run.analysis("probes") is None
     assert run.analysis("responses") == run.analyses()["responses"] == json.loads(path.read_text())
-    written = path.read_text()
-    for place, text in (
-        (path, written.replace("50", "51")),
+    original = path.read_text()
+    for target, text in (
+        (path, original.replace("50", "51")),
         (path, '{"images": 50}'),
-        (run.path / "analysis" / "lesion.json", written),
-        (other.path / "analysis" / "responses.json", written),
+        (run.path / "analysis" / "lesion.json", original),
+        (other.path / "analysis" / "responses.json", original),
     ):
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(text)
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text)
         with pytest.raises(
-            RunError, match=f"{place} was changed after it was written, or is of another run"
+            RunError, match=f"{target} was changed after it was written, or is of another run"
         ):
-            RunFolder.open(place.parent.parent).analyses()
-        place.unlink()
+            RunFolder.open(target.parent.parent).analyses()
+        target.unlink()
 
 
-def test_the_hint_quotes_the_path(tmp_path: Path) -> None:
+def test_the_suggested_command_quotes_the_path(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"--out '.*/my run'$"):
-        _ = made(tmp_path / "my run").result
+        _ = make_run(tmp_path / "my run").result
 
 
-def test_foreign_folders_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_folders_are_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(
-        RunError, match=r"is not empty \(it holds thesis\.tex\) and is no run: choose another --out"
+        RunError,
+        match=r"is not empty \(it holds thesis\.tex\) and is not a run: choose another --out",
     ):
-        made(tmp_path)
+        make_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(RunError, match="is a file"):
-        made(tmp_path / "thesis.tex")
+        make_run(tmp_path / "thesis.tex")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "thesis.tex"):
-        with pytest.raises(RunError, match="is no run folder"):
+        with pytest.raises(RunError, match="is not a run folder"):
             RunFolder.open(path)
 
 
-def test_a_begin_that_was_cut_off_can_be_begun_again(tmp_path: Path) -> None:
-    """Killed before recipe.json, which is written last, was there."""
-    folder = made(tmp_path)
+def test_a_run_killed_while_it_started_can_start_again(tmp_path: Path) -> None:
+    """The process was killed before it wrote recipe.json, which comes last."""
+    folder = make_run(tmp_path)
     (tmp_path / "recipe.json").unlink()
     (tmp_path / ".recipe.json.123.part").write_text("{")
     (tmp_path / "train.log").write_text("of a study\n")
     with folder.lock():
-        assert made(tmp_path).exists()
+        assert make_run(tmp_path).exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".lock",
         "environment.json",
@@ -146,28 +149,28 @@ def test_a_begin_that_was_cut_off_can_be_begun_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xff", b"null"])
-def test_damaged_json_is_named_in_a_line(tmp_path: Path, content: bytes) -> None:
-    folder = made(tmp_path)
+def test_damaged_json_is_one_line_with_its_file(tmp_path: Path, content: bytes) -> None:
+    folder = make_run(tmp_path)
     (tmp_path / "recipe.json").write_bytes(content)
-    with pytest.raises(RunError, match=r"recipe\.json: ") as refused:
+    with pytest.raises(RunError, match=r"recipe\.json: ") as caught:
         RunFolder.open(folder.path)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_key_that_is_missing_is_named_with_its_file(tmp_path: Path) -> None:
-    folder = made(tmp_path)
+def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
     (tmp_path / "recipe.json").write_text('{"data": {}}')
-    for lacking in (lambda: folder.recipe["model"], lambda: folder.recipe["data"]["name"]):
+    for read in (lambda: folder.recipe["model"], lambda: folder.recipe["data"]["name"]):
         with pytest.raises(RunError, match=r"recipe\.json lacks '(model|name)'"):
-            lacking()
+            read()
     assert folder.recipe == {"data": {}} and folder.recipe.get("model") is None
     (tmp_path / "environment.json").unlink()
     with pytest.raises(RunError, match=r"environment\.json: No such file or directory$"):
         _ = folder.environment
 
 
-def test_metrics_are_cut_back(tmp_path: Path) -> None:
-    folder = made(tmp_path)
+def test_metrics_are_truncated(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
     assert folder.metrics_size() == 0
     lines = [{"kind": "train", "step": step, "epoch": step / 2} for step in (1, 2)]
     for line in lines:
@@ -184,7 +187,7 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
         folder.truncate_metrics(size + 1)
 
 
-def test_the_newest_whole_line_of_a_file_that_is_being_written(tmp_path: Path) -> None:
+def test_newest_metrics_ignores_the_line_being_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.newest_metrics("train") is None
     line = '{"kind": "%s", "step": %d, "epoch": 1}'
@@ -202,8 +205,8 @@ def test_the_newest_whole_line_of_a_file_that_is_being_written(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("line", [b"{oops}\n", b"3\n", b"\xff\n"])
-def test_foreign_metrics_are_named_with_their_line(tmp_path: Path, line: bytes) -> None:
-    folder = made(tmp_path)
+def test_damaged_metrics_are_named_with_their_line(tmp_path: Path, line: bytes) -> None:
+    folder = make_run(tmp_path)
     folder.append_metrics({"kind": "train", "step": 1, "epoch": 1})
     with folder.metrics_path.open("ab") as file:
         file.write(line)
@@ -212,8 +215,8 @@ def test_foreign_metrics_are_named_with_their_line(tmp_path: Path, line: bytes) 
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_not_json_are_refused(tmp_path: Path, value: float) -> None:
-    folder = made(tmp_path)
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    folder = make_run(tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         folder.append_metrics({"loss": value})
     with pytest.raises(ValueError, match="JSON"):
@@ -221,14 +224,14 @@ def test_numbers_that_are_not_json_are_refused(tmp_path: Path, value: float) -> 
     assert (folder.metrics(), folder.is_complete) == ([], False)
 
 
-def test_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    folder = made(tmp_path)
+def test_only_the_newest_two_checkpoints_stay(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
     for step in (9, 10, 123_456):
         folder.write_checkpoint(step, lambda file: file.write(b"weights"))
     assert [path.name for path in folder.checkpoints()] == ["step-00000010.pt", "step-00123456.pt"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -241,8 +244,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
-    folder = made(small_disk / "run")
+def test_a_full_disk_leaves_the_old_file(small_disk: Path) -> None:
+    folder = make_run(small_disk / "run")
     first = folder.write_checkpoint(1, lambda file: file.write(b"1" * 30_000))
     with pytest.raises(OSError, match="No space left on device"):
         folder.write_checkpoint(2, lambda file: file.write(b"2" * 30_000))
@@ -250,11 +253,11 @@ def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
     assert first.read_bytes() == b"1" * 30_000
     with pytest.raises(OSError, match="No space left on device"):
         folder.write_json("recipe.json", {"long": "x" * 60_000})
-    assert folder.recipe == {"name": "made", "seed": 0}
+    assert folder.recipe == {"name": "example", "seed": 0}
     assert not list(folder.path.glob("**/*.part"))
 
 
-def test_a_process_killed_while_it_writes_leaves_a_whole_file(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_writes_leaves_a_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for delay in (0.0, 0.013, 0.037):
         process = subprocess.Popen([sys.executable, "-c", WRITER, path])
@@ -270,45 +273,45 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_file(tmp_path: Path) ->
 
 
 def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
-    folder = made(tmp_path)
+    folder = make_run(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     with pytest.raises(RunError, match="in use by another process"), folder.lock():
         pass
-    process.kill()  # no time to clean up: the lock ends with its process
+    process.kill()  # it cannot clean up, but its lock ends with it
     process.wait()
     process.stdout.close()
-    left = tmp_path / "checkpoints" / f".step-00000001.pt.{process.pid}.part"
-    left.parent.mkdir()
-    left.write_bytes(b"half")
+    partial = tmp_path / "checkpoints" / f".step-00000001.pt.{process.pid}.part"
+    partial.parent.mkdir()
+    partial.write_bytes(b"half")
     with folder.lock():
-        assert not left.exists()
+        assert not partial.exists()
     with folder.lock():
         pass
 
 
-def test_an_error_other_than_in_use_is_told_as_it_is(tmp_path: Path) -> None:
+def test_other_errors_of_the_lock_are_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "run" / ".lock").mkdir(parents=True)
     with pytest.raises(IsADirectoryError), RunFolder(tmp_path / "run").lock():
         pass
 
 
-def test_snapshots_by_step(tmp_path: Path) -> None:
-    folder = made(tmp_path)
+def test_snapshots_are_ordered_by_step(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
     for step in (10, 2):
         folder.snapshot_path(step).parent.mkdir(exist_ok=True)
         folder.snapshot_path(step).write_bytes(b"")
     assert list(folder.snapshots()) == [2, 10]
 
 
-def test_a_file_in_the_way_of_results_is_one_line(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("done")
-    for place in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "runs"):
+    for target in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "runs"):
         with pytest.raises(RunError) as caught:
-            make_folder(place)
+            make_folder(target)
         assert (
             str(caught.value)
-            == f"{place} cannot be made (a file is in the way): choose another --out"
+            == f"{target} cannot be created (a file is in the way): choose another --out"
         )
     assert (tmp_path / "thesis.tex").read_text() == "done"

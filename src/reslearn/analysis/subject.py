@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reslearn import data, models
 from reslearn.interop import read_bundle
-from reslearn.runs import RunError, RunFolder, plain
+from reslearn.runs import RunError, RunFolder, to_json_value
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
@@ -136,4 +136,4 @@ def check_same_recipe(one: Subject, other: Subject) -> None:
 
 def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:
     """`RunFolder.write_analysis` of the value as JSON; values that are not finite become null. Returns the path."""
-    return folder.write_analysis(name, plain(value))
+    return folder.write_analysis(name, to_json_value(value))

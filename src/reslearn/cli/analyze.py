@@ -86,7 +86,7 @@ def analyze(
     from json import dumps
 
     from reslearn import analysis
-    from reslearn.runs import plain
+    from reslearn.runs import to_json_value
 
     options = {
         "images": images,
@@ -109,7 +109,7 @@ def analyze(
         What.paths: analysis.paths_record,
         What.landscape: analysis.landscape_record,
     }
-    record = plain(
+    record = to_json_value(
         make[what](subject, **{_ARGUMENTS.get(name, name): value for name, value in given.items()})
     )
     path = analysis.write_analysis(subject.folder, what.value, record)

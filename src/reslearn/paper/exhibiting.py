@@ -20,7 +20,7 @@ from reslearn.paper.stages import Stages
 from reslearn.paper.wording import or_none
 from reslearn.report import Code, Column, Facts, Item, Page, Section, Table, Verdict
 from reslearn.report.run import environment_facts, format_duration
-from reslearn.runs import plain
+from reslearn.runs import to_json_value
 from reslearn.study import CONFIDENCE, Engine
 
 
@@ -274,7 +274,7 @@ def exhibit_json(report: ExhibitReport) -> dict[str, Any]:
         "diverged": report.num_diverged,
         "lines": [_line_json(line) for line in report.measured.lines],
         "notes": list(report.measured.notes),
-        "numbers": plain(report.measured.numbers),
+        "numbers": to_json_value(report.measured.numbers),
     }
 
 

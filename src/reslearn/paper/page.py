@@ -14,7 +14,7 @@ from reslearn.paper.runner import ClaimsReport
 from reslearn.paper.wording import mean_of, or_none
 from reslearn.report import Code, Facts, Figure, Page, Panels, Section, Table, Verdict
 from reslearn.report.run import environment_facts, format_duration
-from reslearn.runs import plain
+from reslearn.runs import to_json_value
 from reslearn.study.collect import Kind
 
 OUTCOMES: tuple[Outcome, ...] = ("shown", "not shown", "undecided", "not testable here")
@@ -107,7 +107,7 @@ def as_json(report: ClaimsReport) -> dict[str, Any]:
                 "rule": f.claim.rule,
                 "outcome": f.outcome,
                 "measured": f.measured,
-                "numbers": plain(f.numbers),
+                "numbers": to_json_value(f.numbers),
                 "rests_on": list(f.rests_on),
             }
             for f in report.findings

@@ -1,24 +1,27 @@
-"""What the files of a run folder hold: a file that was changed by hand is refused where it is read, by key and value.
+"""The shape of the files of a run folder, which are validated whenever they are read.
 
-Keys may be missing, since a run may have ended early and not every reader needs them all (a table says which one a reader lacked);
-in recipe.json alone unknown ones are refused. Bounds are those within which every reader can reckon.
+A file that was changed by hand is refused with its key and value. Keys may be missing, since a run
+may have ended early and no reader needs all of them; a reader that needs a missing key names it.
+Unknown keys are refused in recipe.json only. The bounds keep later computations finite.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reslearn import recipes
 from reslearn.recipes.wording import needed, show
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 FORMAT = 1
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, Field(ge=0, le=1e12)]  # of seconds or epochs
+Amount = Annotated[float, Field(ge=0, le=1e12)]  # seconds or epochs
 Percent = Annotated[float, Field(ge=0, le=100)]
-Single = Annotated[
-    float, Field(ge=0, lt=2.0**128)
-]  # a float32, of which a mean in float64 is always finite
+# A float32, so that a mean in float64 is finite.
+Single = Annotated[float, Field(ge=0, lt=2.0**128)]
 
 
 class _Shape(BaseModel):
@@ -86,7 +89,7 @@ class _Divergence(_Shape):
 
 
 class _Record(_Shape):
-    """A line of metrics.jsonl; loss and error may be null where they were no finite number."""
+    """A line of metrics.jsonl. Loss and error are null if they were not finite."""
 
     kind: str
     step: Whole
@@ -107,23 +110,30 @@ _SHAPES: dict[str, type[_Shape]] = {
 
 
 def problems(name: str, text: bytes) -> list[str]:
-    """What is wrong with the JSON `text` as the file `name` of a run (metrics.jsonl: as a line of it); empty where nothing is."""
+    """Validate the content of one file, or one line of metrics.jsonl.
+
+    Args:
+        name: Name of the file within the run.
+        text: JSON.
+
+    Returns:
+        One message per problem.
+    """
     if name == "recipe.json":
         return recipes.wrong_in(text)
+    # An analysis is only known to be an object; its readers name the keys that they miss.
+    shape = _SHAPES.get(name, _Shape)
     try:
-        # Of what an analysis left only that it is a table is known here; its readers say what they lack.
-        _SHAPES.get(name, _Shape).model_validate_json(text)
+        shape.model_validate_json(text)
     except ValidationError as error:
-        told = []
-        for problem in error.errors(include_url=False):
-            key = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "missing":
-                told.append(f"{key} is missing")
-            else:
-                told.append(
-                    f"{key} = {show(problem['input'])}: {needed(problem)}"
-                    if key
-                    else needed(problem)
-                )
-        return told
+        return [_message(problem) for problem in error.errors(include_url=False)]
     return []
+
+
+def _message(problem: "ErrorDetails") -> str:
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    if not key:
+        return needed(problem)
+    return f"{key} = {show(problem['input'])}: {needed(problem)}"

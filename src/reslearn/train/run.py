@@ -119,7 +119,7 @@ def _set_up_run(
 def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> None:
     """Raise RunError unless a run of `recipe` can begin in `folder`, or be resumed there."""
     if not folder.exists():
-        folder.check_free()
+        folder.check_available()
         return
     changes = recipes.difference(folder.recipe, recipe.to_dict())
     if changes:

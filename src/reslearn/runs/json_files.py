@@ -1,0 +1,104 @@
+"""Atomic writes, and JSON files whose errors name the file, the key and the value."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from reslearn.runs.shape import problems
+
+
+class RunError(ValueError):
+    """A folder is not a run, is in use, or has unreadable content. The message says what to do."""
+
+
+def make_folder(path: Path) -> None:
+    """Create the folder of some results, and its parents.
+
+    Raises:
+        RunError: If a file is in the way, or the folder cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(
+            f"{path} cannot be created (a file is in the way): choose another --out"
+        ) from None
+    except OSError as error:
+        reason = str(error.strerror).lower()
+        raise RunError(f"{path} cannot be created ({reason}): choose another --out") from None
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that `path` always has either its old or its new content, never a part.
+
+    Args:
+        write: Writes the content to a temporary file beside `path`, which is synced and renamed.
+
+    Raises:
+        OSError: For example if the disk is full. `path` is unchanged then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # Sync the folder too, so that the new name survives a power failure.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def to_json_value(value: Any) -> Any:
+    """Convert tuples to lists and numbers that are not finite to None, as JSON requires."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json_value(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_value(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _JsonObject(dict[str, Any]):
+    """A JSON object of a run. A missing key raises a RunError that names the key and the file."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise RunError(
+            f"{self.path} lacks {key!r}: it was changed by hand, or is of another program"
+        )
+
+
+def parse_object(path: Path, text: bytes, *, location: str = "") -> dict[str, Any]:
+    """Parse and validate a JSON object.
+
+    Args:
+        text: The content of `path`, or one of its lines.
+        location: Which line, for the error message.
+    """
+
+    def with_path(value: dict[str, Any]) -> _JsonObject:
+        json_object = _JsonObject(value)
+        json_object.path = path
+        return json_object
+
+    try:
+        value = json.loads(text, object_hook=with_path)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}{location}: truncated, or not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}{location}: a JSON object is expected")
+    if messages := problems(path.name, text):
+        raise RunError(f"{path}{location}: {'; '.join(messages)}")
+    return value
