@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reslearn.recipes import Recipe
 from reslearn.train import Machine, run, train_recipe
 from reslearn.train.batch_norm import SynchronizedBatchNorm
-from reslearn.train.distributed import processes_here
+from reslearn.train.distributed import join_processes
 from reslearn.train.setup import set_up
 
 Said = tuple[str, Any]
@@ -93,7 +93,7 @@ def train(
 
 def evaluate(recipe: Recipe) -> dict[str, Any]:
     """Metrics of the untrained net on each part of the data."""
-    with processes_here("cpu") as processes:
+    with join_processes("cpu") as processes:
         setup = set_up(recipe, Machine(device="cpu", threads=1), processes=processes)
         dataset = setup.dataset
         parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
@@ -106,7 +106,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
 
 def normalize(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
     """Outputs, gradients and running statistics of a batch norm on this process's share, synchronized."""
-    with processes_here("cpu") as processes:
+    with join_processes("cpu") as processes:
         share, aim = (
             whole.chunk(processes.count)[processes.rank].clone() for whole in (x, targets)
         )

@@ -181,7 +181,7 @@ def train(
     """
     _restart_with_huge_pages()
     from reslearn.train import Machine, plan
-    from reslearn.train.distributed import are_many
+    from reslearn.train.distributed import is_distributed
 
     values = {
         "data.name": _quoted(data),
@@ -203,7 +203,7 @@ def train(
     if not dry_run:
         _train(chosen, folder, machine, resume=resume, tensorboard=tensorboard, as_json=as_json)
         return
-    if are_many():
+    if is_distributed():
         raise ValueError("--dry-run plans for one process: run it without torchrun")
     _print_plan(plan(chosen, folder, machine, resume=resume), as_json=as_json)
 
@@ -299,7 +299,7 @@ def _train(
     as_json: bool,
 ) -> None:
     from reslearn.train import Interrupted, train_recipe
-    from reslearn.train.distributed import is_first
+    from reslearn.train.distributed import is_first_process
 
     try:
         result = train_recipe(
@@ -314,7 +314,7 @@ def _train(
         print(f"\nreslearn: {stop}", file=sys.stderr)
         raise typer.Exit(stop.exit_status) from None
     # Of many processes only the first prints.
-    if is_first():
+    if is_first_process():
         _print_result(result, folder, as_json=as_json)
 
 

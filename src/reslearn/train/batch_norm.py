@@ -1,4 +1,4 @@
-"""Two ways to compute batch norm in a training step, besides torch's own.
+"""Two ways to compute batch norm in a training step, in addition to torch's own.
 
 `BatchNormInFloat32` is for the compiler on the CPU. Left alone, the compiler rounds the saved mean
 and scale to bf16 for the backward pass, and adds up all pixels of a batch one after another. Here

@@ -1,9 +1,9 @@
 """One network trained by many processes, as torchrun starts them.
 
-Each process takes its share of every batch. Gradients and sums are added in the order of the processes,
-never in the order of their arrival or of a ring. N processes therefore make, bit for bit, the steps of
-one process that passes a batch in N parts (`train.accumulate`), and a resumed run repeats the bits of
-an unbroken one. Process 0 alone writes.
+Each process takes its share of every batch. Gradients and sums are added in the order of the
+processes, never in the order of their arrival or of a ring. N processes therefore make the same
+bits as one process that passes a batch in N parts (`train.accumulate`). A resumed run repeats the
+bits of an unbroken one. Process 0 alone writes.
 
 Paper: two GPUs, with batch norm on each separately (Sec. 4.2).
 """
@@ -29,35 +29,35 @@ class OneProcess:
     rank, count, is_first, launcher = 0, 1, True, ""
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return `values` unchanged."""
+        """Return `values` unchanged, for one process."""
         return values
 
     def gather(self, values: Tensor) -> Tensor:
         """Add a leading axis: [...] -> [1, ...]."""
         return values[None]
 
-    def most(self, values: list[int]) -> list[int]:
-        """Return `values` unchanged."""
+    def maximum(self, values: list[int]) -> list[int]:
+        """Return `values` unchanged, for one process."""
         return values
 
-    def from_first(self, value: T) -> T:
-        """Return `value` unchanged."""
+    def broadcast(self, value: T) -> T:
+        """Return `value` unchanged, for one process."""
         return value
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_together(self, work: Callable[[], T]) -> T:
         """Call `work` and return its result."""
         return work()
 
-    def sharing(
+    def share_gradients(
         self, model: nn.Module, forward: Forward
     ) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
         """Return `forward` unchanged, and an empty context."""
         return forward, nullcontext
 
-    def share_state(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Do nothing: there is no other process."""
 
-    def leave_to_first(self, exit_status: int) -> None:
+    def exit_unless_first(self, exit_status: int) -> None:
         """Do nothing: this is the first process."""
 
 
@@ -65,7 +65,7 @@ class OneProcess:
 class ManyProcesses:
     """This process among those that torchrun started.
 
-    All processes must call every method, in the same order, except `leave` and `leave_to_first`.
+    All processes must call every method, in the same order, except `leave` and `exit_unless_first`.
     """
 
     def __init__(self) -> None:
@@ -87,20 +87,20 @@ class ManyProcesses:
         dist.all_gather(parts, values.contiguous())
         return torch.stack(parts)
 
-    def most(self, values: list[int]) -> list[int]:
+    def maximum(self, values: list[int]) -> list[int]:
         """Return the elementwise maximum over processes. Only hosts communicate, not GPUs."""
         maxima = torch.tensor(values)
         dist.all_reduce(maxima, dist.ReduceOp.MAX)
         return [int(maximum) for maximum in maxima]
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the plain value that process 0 has."""
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0)
         received: T = box[0]
         return received
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_together(self, work: Callable[[], T]) -> T:
         """Call `work` on each process. If it fails on one, all processes end.
 
         The first process that failed raises its error; the others exit with status 2.
@@ -119,7 +119,7 @@ class ManyProcesses:
             raise failure
         return value  # type: ignore[return-value]  # without a failure it is what work returned
 
-    def sharing(
+    def share_gradients(
         self, model: nn.Module, forward: Forward
     ) -> tuple[Forward, Callable[[], AbstractContextManager[object]]]:
         """Wrap `forward` so that the backward pass sums the gradients of `model` over processes.
@@ -127,11 +127,11 @@ class ManyProcesses:
         The weights of process 0 are copied to all processes first.
 
         Returns:
-            The wrapped function, and a context in which gradients stay on this process. The context is
-            for all parts of a batch but the last.
+            The wrapped function, and a context in which gradients stay on this process. The context
+            is for all parts of a batch but the last.
         """
-        # Nothing reads the running statistics of batch norm before `share_state` copies them, so they
-        # need not be copied at every step.
+        # Nothing reads the running statistics of batch norm before `broadcast_buffers` copies them,
+        # so they need not be copied at every step.
         wrapped = nn.parallel.DistributedDataParallel(
             _ForwardModule(model, forward), forward_sync_buffers=False
         )
@@ -139,25 +139,25 @@ class ManyProcesses:
         self._wrapped.append(wrapped)
         return wrapped, wrapped.no_sync
 
-    def share_state(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Copy the buffers (running statistics of batch norm) of process 0 to all processes."""
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
 
     def leave(self) -> None:
-        """Leave the process group. Functions that `sharing` returned cannot be called afterwards.
+        """Leave the process group. What `share_gradients` returned cannot be called afterwards.
 
-        The reducer of DistributedDataParallel must be deleted before the process group. If it were the
-        last owner (a traceback may keep it alive), it would destroy the group while it holds Python's
-        lock. It would wait for gloo's thread, which needs that lock to free a tensor, and sometimes
-        hang forever (LOG.md).
+        The reducer of DistributedDataParallel must be deleted before the process group. If it were
+        the last owner (a traceback may keep it alive), it would destroy the group while it holds
+        Python's lock. It would wait for gloo's thread, which needs that lock to free a tensor, and
+        sometimes hang forever (LOG.md).
         """
         for wrapped in self._wrapped:
             del wrapped.logger, wrapped.reducer
         self._wrapped.clear()
         dist.destroy_process_group()
 
-    def leave_to_first(self, exit_status: int) -> None:
+    def exit_unless_first(self, exit_status: int) -> None:
         """Exit silently unless this is process 0, which alone reports what happened to all."""
         if not self.is_first:
             raise SystemExit(exit_status)
@@ -168,10 +168,11 @@ ALONE = OneProcess()
 
 
 @contextlib.contextmanager
-def processes_here(device: str | None) -> Iterator[Processes]:
+def join_processes(device: str | None) -> Iterator[Processes]:
     """Join the processes that torchrun started while the context lasts.
 
-    With GPUs, and unless `device` is "cpu", each process takes the GPU of its number on its machine.
+    With GPUs, and unless `device` is "cpu", each process takes the GPU of its number on its
+    machine.
 
     Yields:
         `ManyProcesses`, or `OneProcess` if torchrun started no other process.
@@ -180,7 +181,7 @@ def processes_here(device: str | None) -> Iterator[Processes]:
         ValueError: If there are fewer GPUs than processes, or `device` names a single GPU.
         ConnectionError: If another process has ended.
     """
-    if not are_many():
+    if not is_distributed():
         yield ALONE
         return
     uses_gpu = _take_gpu(
@@ -202,14 +203,14 @@ def processes_here(device: str | None) -> Iterator[Processes]:
         processes.leave()
 
 
-def are_many() -> bool:
+def is_distributed() -> bool:
     """Return whether torchrun started this process together with others."""
     return dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Return whether this process prints: it is the only one, or process 0."""
-    return not are_many() or os.environ["RANK"] == "0"
+    return not is_distributed() or os.environ["RANK"] == "0"
 
 
 def _take_gpu(device: str | None, *, local_rank: int, num_local: int) -> bool:
@@ -236,7 +237,7 @@ def _refuse(text: str) -> NoReturn:
 
     All processes fail alike here, before they can communicate.
     """
-    if not is_first():
+    if not is_first_process():
         raise SystemExit(2)
     raise ValueError(text)
 
@@ -259,17 +260,17 @@ def _sum_bucket_in_order(
 ) -> torch.futures.Future[Tensor]:
     """Sum one bucket of gradients over `count` processes in their order, during the backward pass.
 
-    The all-reduce of DistributedDataParallel adds in an order that depends on the place in the bucket.
-    It also arranges its buckets differently after the first step, which a resumed run makes again. With
-    more than two processes that would change bits. The price: N - 1 times the gradients travel to each
-    process, where a ring needs twice the gradients.
+    The all-reduce of DistributedDataParallel adds in an order that depends on the place in the
+    bucket. It also arranges its buckets differently after the first step, which a resumed run makes
+    again. With more than two processes that would change bits. The price: N - 1 times the gradients
+    travel to each process, where a ring needs twice the gradients.
     """
     local: Tensor = bucket.buffer()
     parts = [torch.empty_like(local) for _ in range(count)]
     gathered = dist.all_gather(parts, local, async_op=True)
     assert gathered is not None
 
-    def add(done: object) -> Tensor:
+    def add(gathered_parts: object) -> Tensor:
         for part in parts:
             if part.is_cuda:  # the tensors are freed here, on another stream than they were made on
                 part.record_stream(torch.cuda.current_stream(part.device))

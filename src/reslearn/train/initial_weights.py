@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from reslearn import data, models, recipes
-from reslearn.interop import Identity, WeightsError, identify, load_weights, preprocess_with
+from reslearn.interop import Identity, Loaded, WeightsError, identify, load_weights, preprocess_with
 from reslearn.interop.load import SWITCHES
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder
@@ -130,14 +130,20 @@ def load_initial_weights(
     record = {
         "source": source,
         "sha256": sha256,
+        **_loading_record(identity, loaded),
+        "preprocess": None if preprocess is None else preprocess.to_json(),
+    }
+    return InitialWeights(record=record, preprocess=preprocess)
+
+
+def _loading_record(identity: Identity, loaded: Loaded) -> dict[str, Any]:
+    return {
         "dialect": identity.dialect.name,
         "fresh": list(loaded.fresh),
         "adapted": list(loaded.adapted),
         "unused": list(loaded.unused),
         "notes": list(identity.notes),
-        "preprocess": None if preprocess is None else preprocess.to_json(),
     }
-    return InitialWeights(record=record, preprocess=preprocess)
 
 
 def _recorded(environment: dict[str, Any]) -> InitialWeights:

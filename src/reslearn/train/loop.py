@@ -69,7 +69,7 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
 
         is_late = reading is not None and log.is_checkpoint_due(setup.checkpoint_every_seconds)
         # Signals and clocks differ between processes, so the processes agree on them at every step.
-        signal_number, is_due = setup.processes.most([setup.stop.signal_number, int(is_late)])
+        signal_number, is_due = setup.processes.maximum([setup.stop.signal_number, int(is_late)])
         if signal_number or is_due or is_last:
             log.checkpoint(state)
         if signal_number:

@@ -1,7 +1,7 @@
 """How a step is computed: precision, compilation, threads. The environment of a run records it.
 
 With `precision = "auto"`, training uses bf16 autocast if the processor or the GPU computes in bf16.
-It saves a quarter of a step, and its outcomes differ by no more than those of seeds do (LOG.md).
+It saves a quarter of a step, and the outcomes differ no more than between seeds (LOG.md).
 Elsewhere it uses float32. Two runs agree bit for bit only if all of `Numerics` agrees. A resumed
 run therefore uses the recorded numerics again.
 """

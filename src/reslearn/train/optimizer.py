@@ -167,7 +167,10 @@ class LearningRate:
         return {"warmed_up_at_step": self.warmed_up_at_step, "waiting": waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned. Checkpoints from before plateaus lack "waiting"."""
+        """Restore the values that `state_dict` returned.
+
+        Checkpoints from before plateau schedules lack "waiting".
+        """
         self.warmed_up_at_step = state["warmed_up_at_step"]
         waiting = state.get("waiting", {})
         self.best_error_pct = waiting.get("best_error_pct", math.inf)
@@ -204,7 +207,8 @@ def build_learning_rate(
 def check_milestones(recipe: recipes.Recipe, num_images: int) -> None:
     """Raise ValueError if milestones do not rise, and warn about milestones after the end.
 
-    Milestones in epochs and in steps can be compared only if the number of training images is known.
+    Milestones in epochs and in steps can be compared only if the number of training images is
+    known.
     """
     schedule, batch_size = recipe.schedule, recipe.train.batch_size
     if not isinstance(schedule, recipes.Stepwise):
@@ -269,8 +273,8 @@ class Muon(torch.optim.Optimizer):
     the recipe `cifar-fast`, where it reaches the same error in fewer epochs (LOG.md).
 
     Each filter bank is held at Frobenius norm sqrt(O). Batch norm follows it, so this scaling does
-    not change the function. `filter_lr` is the fraction of that norm by which a step moves the
-    filters. Weight decay acts only on the weights of fully connected layers.
+    not change the function. A step moves the filters by `filter_lr` times that norm. Weight decay
+    acts only on the weights of fully connected layers.
 
     Source: Jordan et al. 2024, "Muon".
     """

@@ -18,7 +18,7 @@ from reslearn.data import DataError
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
-from reslearn.train.distributed import Processes, processes_here
+from reslearn.train.distributed import Processes, join_processes
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.logging import RunLog, check_finite, require_tensorboard
 from reslearn.train.loop import Interrupted, stop_on_signal, train
@@ -44,7 +44,7 @@ def train_recipe(
         recipe: What to train.
         out: The run folder.
         machine: Device, threads, data folder and workers.
-        resume: Continue the run that the folder holds. A complete run is returned as it is.
+        resume: Continue the run that the folder holds. A complete run is not changed.
         tensorboard: Also write TensorBoard event files into the folder.
         command: The command line, which environment.json records.
 
@@ -62,16 +62,16 @@ def train_recipe(
     folder = RunFolder(Path(out))
     if tensorboard:
         require_tensorboard()
-    with processes_here(machine.device) as processes, ExitStack() as stack:
-        is_new = not processes.from_first(folder.exists())
-        setup = processes.together(
+    with join_processes(machine.device) as processes, ExitStack() as stack:
+        is_new = not processes.broadcast(folder.exists())
+        setup = processes.run_together(
             lambda: _set_up_run(recipe, folder, machine, processes, is_new=is_new, resume=resume)
         )
         if setup is None:
             return folder.result
         check_alike(setup)
         open_folder = _open_folder(folder, setup, is_new=is_new, command=command)
-        processes.together(lambda: stack.enter_context(open_folder))
+        processes.run_together(lambda: stack.enter_context(open_folder))
         state = setup.initial_state()
         seconds = _resume(setup, folder, state)
         log = RunLog(
@@ -158,10 +158,10 @@ def _open_folder(
 def _resume(setup: RunSetup, folder: RunFolder, state: State) -> float:
     """Restore the newest checkpoint, if there is one. Return the training time up to it."""
     processes, device = setup.processes, setup.numerics.device
-    paths = processes.from_first(folder.checkpoints())
+    paths = processes.broadcast(folder.checkpoints())
     seconds, metrics_bytes = 0.0, 0
     if paths:
-        seconds, metrics_bytes = processes.together(
+        seconds, metrics_bytes = processes.run_together(
             lambda: restore_checkpoint(paths[-1], state, device=device)
         )
 
@@ -172,7 +172,7 @@ def _resume(setup: RunSetup, folder: RunFolder, state: State) -> float:
             resumed_at = [*folder.environment.get("resumed_at", []), state.step]
             folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
 
-    processes.together(cut_metrics if processes.is_first else lambda: None)
+    processes.run_together(cut_metrics if processes.is_first else lambda: None)
     return seconds
 
 
@@ -189,15 +189,15 @@ def _summary(setup: RunSetup) -> str:
 @contextmanager
 def _explained_errors(setup: RunSetup, state: State, folder: RunFolder) -> Iterator[None]:
     """Add to errors during the run what is saved and how to resume."""
-    leave_to_first = setup.processes.leave_to_first
+    exit_unless_first = setup.processes.exit_unless_first
     try:
         yield
     except Interrupted as stop:
-        leave_to_first(stop.exit_status)
+        exit_unless_first(stop.exit_status)
         text = f"stopped after step {state.step}; {_resume_hint(setup, folder)}"
         raise Interrupted(text, signal_number=stop.signal_number) from None
     except NonFiniteLossError as error:
-        leave_to_first(2)
+        exit_unless_first(2)
         hint = "a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
         reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
         # A study counts the divergence and does not train this run again.
@@ -231,7 +231,7 @@ def _last_checkpoint(folder: RunFolder) -> str:
 def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
     """Evaluate the network on all sets, write the bundle, and write the result last."""
     network, dataset, folder = state.network, setup.dataset, log.folder
-    setup.processes.share_state(network)
+    setup.processes.broadcast_buffers(network)
     if setup.recipe.evaluation.batch_norm == "exact":
         _recompute_batch_norm(setup, network)
     train_metrics = setup.evaluate(network, dataset.train)
@@ -263,7 +263,7 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
     }
     log.bundle(network, folder.bundle_path, metrics=result)
     is_first = setup.processes.is_first
-    return setup.processes.from_first(folder.finish(result) if is_first else result)
+    return setup.processes.broadcast(folder.finish(result) if is_first else result)
 
 
 def _evaluate_recomputed(setup: RunSetup, network: nn.Module, step: int) -> Metrics | None:

@@ -76,7 +76,7 @@ class RunSetup:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which as many images are seen as the training set has."""
+        """Steps that see as many images as the training set has."""
         return len(self.dataset.train) / self.recipe.train.batch_size
 
     def steps_of(self, length: recipes.Length) -> int:
@@ -163,7 +163,7 @@ class RunSetup:
     def evaluate(self, network: nn.Module, images: data.ImageSet) -> Metrics:
         """Evaluate `network` on `images`. Each process evaluates its share of them."""
         rank, count = self.processes.rank, self.processes.count
-        self.processes.share_state(network)
+        self.processes.broadcast_buffers(network)
         share = images.subset(len(images) * rank // count, len(images) * (rank + 1) // count)
         return evaluate(
             network,
@@ -225,6 +225,8 @@ def set_up(
     complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
     chosen = _choose_numerics(recipe, machine, environment, processes, dataset, complexity)
     numerics.prepare(chosen)
+    # torch's stub lacks the argument memory_format.
+    model.to(chosen.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocess = initial_weights.preprocess if initial_weights is not None else None
     setup = RunSetup(
         recipe=recipe,
@@ -233,8 +235,7 @@ def set_up(
         preprocess=preprocess or _fit_preprocess(recipe.data, dataset),
         augment=_augment(recipe.data, dataset),
         numerics=chosen,
-        # torch's stub lacks the argument memory_format.
-        model=model.to(chosen.device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        model=model,
         complexity=complexity,
         initial_weights=initial_weights,
         processes=processes,
@@ -272,20 +273,15 @@ def check_alike(setup: RunSetup) -> None:
     """Raise RunError on all processes if one has other images or numerics than process 0."""
     processes = setup.processes
     facts = {**setup.numerics.to_dict(), "data": setup.dataset.fingerprint}
-    first = processes.from_first(facts)
+    first = processes.broadcast(facts)
 
     def check() -> None:
-        differences = [
-            f"{key} {value}, not {first[key]}"
-            for key, value in facts.items()
-            if value != first[key]
-        ]
-        if differences:
-            raise RunError(
-                f"process {processes.rank} differs from process 0: {'; '.join(differences)}"
-            )
+        keys = [key for key in facts if facts[key] != first[key]]
+        if keys:
+            differences = "; ".join(f"{key} {facts[key]}, not {first[key]}" for key in keys)
+            raise RunError(f"process {processes.rank} differs from process 0: {differences}")
 
-    processes.together(check)
+    processes.run_together(check)
 
 
 def _choose_numerics(

@@ -82,7 +82,7 @@ class WeightAverage:
         return {"network": self.network.state_dict(), "num_updates": self.num_updates}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the values that `state_dict` returned."""
         if self.decay is None:
             return
         if state is None:

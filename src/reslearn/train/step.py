@@ -53,7 +53,7 @@ def make_step(
         sync_batch_norm: Normalize over the shares of all processes. It cannot be compiled.
     """
     forward = _make_forward(model, loss, numerics, processes if sync_batch_norm else None)
-    forward, local_gradients = processes.sharing(model, forward)
+    forward, local_gradients = processes.share_gradients(model, forward)
     num_parts = accumulate * processes.count
     statistics = _running_statistics(model)
 
@@ -203,7 +203,7 @@ class Meter:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the values that `state_dict` returned."""
         # Old checkpoints hold the three numbers of one process, new ones [processes, 3].
         windows = torch.tensor(state["window"], dtype=torch.float64).view(-1, 3)
         self._window.copy_(windows[self._processes.rank])
