@@ -1,4 +1,7 @@
-"""Runs of seconds: resnet8 and plain8 on a few digits, a reading every third step, a checkpoint at every reading."""
+"""Runs of a few seconds: small networks on a few digits, a reading every third step.
+
+A checkpoint is written at every reading.
+"""
 
 import json
 import sys
@@ -12,9 +15,8 @@ import torch
 from reslearn import recipes
 from reslearn.runs import RunFolder
 
-sys.path.insert(
-    0, str(Path(__file__).parent)
-)  # for one_of_many.py, which other processes import too
+# Other processes import torchrun_processes.py and killing.py by name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 SMALL = (
     "model.name=resnet8",
@@ -32,24 +34,27 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., recipes.Recipe]:
-    """`small("optimizer.lr=1e9")`: the small recipe with overrides."""
+    """Return a function from overrides to the small recipe: `small("optimizer.lr=1e9")`."""
     return lambda *overrides: recipes.load("digits", overrides=[*SMALL, *overrides])
 
 
 @pytest.fixture(scope="session")
 def small_flags() -> list[str]:
-    """The same on the command line."""
+    """Return the arguments of `reslearn train` for the small recipe."""
     return ["digits", *(part for override in SMALL for part in ("--set", override))]
 
 
 @pytest.fixture(scope="session")
 def outcome() -> Callable[[Path], dict[str, Any]]:
-    """All that a run computed, as comparable values: weights by their bytes, lines and results without seconds."""
+    """Return a function from a run folder to everything that the run computed.
+
+    The values can be compared: weights as bytes, lines and results without times.
+    """
 
     def read(path: Path) -> dict[str, Any]:
         folder = RunFolder.open(path)
         last = torch.load(folder.checkpoints()[-1], map_location="cpu", weights_only=True)
-        without = {"seconds", "metrics_bytes"}
+        times = {"seconds", "metrics_bytes"}
         return {
             "lines": [
                 {key: value for key, value in line.items() if key != "seconds"}
@@ -60,7 +65,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
                 for key, value in folder.result.items()
                 if key not in ("seconds", "resumed_at", "checksum")
             },
-            "last": plain({key: value for key, value in last.items() if key not in without}),
+            "last": plain({key: value for key, value in last.items() if key not in times}),
             "recipe": json.dumps(folder.recipe),
         }
 

@@ -1,4 +1,4 @@
-"""The batch norm for the compiler is torch's batch norm, and more exact in bf16 than what the compiler makes of torch's."""
+"""The batch norm for the compiler computes what torch's batch norm computes."""
 
 import copy
 
@@ -10,17 +10,17 @@ from reslearn.models import Residual
 from reslearn.train.batch_norm import BatchNormInFloat32
 
 
-def through(norm: nn.Module, x: Tensor, ours: bool) -> list[Tensor]:
-    """Output, gradients of x, weight and bias, and the running statistics after one training pass."""
+def train_once(norm: nn.Module, x: Tensor, ours: bool) -> list[Tensor]:
+    """Return output, gradients of x, weight and bias, and buffers after one training pass."""
     norm = copy.deepcopy(norm)
     x = x.clone().requires_grad_()
-    weighing = torch.linspace(-1, 2, x.numel()).view_as(x)
+    output_weights = torch.linspace(-1, 2, x.numel()).view_as(x)
     if ours:
         with BatchNormInFloat32():
             y = norm(x)
     else:
         y = norm(x)
-    gradients = torch.autograd.grad((y * weighing.to(y.dtype)).sum(), [x, *norm.parameters()])
+    gradients = torch.autograd.grad((y * output_weights.to(y.dtype)).sum(), [x, *norm.parameters()])
     return [y, *gradients, *norm.buffers()]
 
 
@@ -36,30 +36,35 @@ def norm() -> nn.BatchNorm2d:
 
 @pytest.mark.parametrize("shape", [(4, 5, 6, 7), (8, 5, 1, 1), (1, 5, 3, 3)])
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_it_is_torchs_batch_norm(
+def test_it_equals_torchs_batch_norm(
     norm: nn.BatchNorm2d, shape: tuple[int, ...], offset: float
 ) -> None:
     x = (torch.randn(shape) + offset).to(memory_format=torch.channels_last)
-    for mine, torchs in zip(through(norm, x, True), through(norm, x, False), strict=True):
-        torch.testing.assert_close(mine, torchs, rtol=1e-3, atol=1e-3)
-    assert through(norm, x, True)[0].is_contiguous(memory_format=torch.channels_last)
+    for value, expected in zip(
+        train_once(norm, x, ours=True), train_once(norm, x, ours=False), strict=True
+    ):
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-3)
+    assert train_once(norm, x, ours=True)[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bf16_in_and_out(norm: nn.BatchNorm2d) -> None:
+def test_bf16_is_normalized_in_float32(norm: nn.BatchNorm2d) -> None:
     x = torch.randn(4, 5, 6, 6).bfloat16()
-    mine, exact = through(norm, x, True), through(norm.double(), x.double(), False)
-    assert [value.dtype for value in mine[:4]] == [
+    values, exact = (
+        train_once(norm, x, ours=True),
+        train_once(norm.double(), x.double(), ours=False),
+    )
+    assert [value.dtype for value in values[:4]] == [
         torch.bfloat16,
         torch.bfloat16,
         torch.float32,
         torch.float32,
     ]
-    for value, reference in zip(mine, exact, strict=True):
+    for value, reference in zip(values, exact, strict=True):
         torch.testing.assert_close(value.double(), reference.double(), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "vector", "without parameters", "one value"])
-def test_everything_else_is_left_to_torch(
+def test_other_batch_norms_stay_torchs(
     norm: nn.BatchNorm2d, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -77,10 +82,9 @@ def test_everything_else_is_left_to_torch(
                 norm(torch.randn(1, 5, 1, 1))
 
 
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch"
-)  # the compiler imports parts of torch that torch itself deprecates
-def test_compiled_and_with_checkpoints_it_trains_as_it_is() -> None:
+# The compiler imports parts of torch that torch itself deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_network_with_checkpointing_trains_like_an_uncompiled_one() -> None:
     body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
     net = Residual(body, nn.Identity(), nn.ReLU(), checkpoint_activations=True)
     x = torch.randn(4, 4, 6, 6)
@@ -92,7 +96,7 @@ def test_compiled_and_with_checkpoints_it_trains_as_it_is() -> None:
     compiled = copy.deepcopy(net)
     net(x).square().mean().backward()
     torch.compile(loss)(compiled).backward()
-    for mine, torchs in zip(compiled.parameters(), net.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, torchs.grad)
-    for mine, torchs in zip(list(compiled.buffers())[:2], list(net.buffers())[:2], strict=True):
-        torch.testing.assert_close(mine, torchs)
+    for value, expected in zip(compiled.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(value.grad, expected.grad)
+    for value, expected in zip(list(compiled.buffers())[:2], list(net.buffers())[:2], strict=True):
+        torch.testing.assert_close(value, expected)

@@ -1,4 +1,4 @@
-"""What recording a step leaves behind: nothing. That a recorded step is the step is shown on a GPU (test_gpu.py)."""
+"""Recording a step changes nothing. test_gpu.py shows on a GPU that replaying it trains alike."""
 
 import copy
 
@@ -21,8 +21,8 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: int) -> None:
-    """Also not in the bits of the steps that follow, whether the optimizer had begun or not."""
+def test_preserved_steps_change_no_bits(name: str, steps_before: int) -> None:
+    """The steps that follow are also unchanged, with or without optimizer state."""
     torch.manual_seed(0)
     net = build("resnet8", num_classes=10).train()
     twin = copy.deepcopy(net)
@@ -42,12 +42,12 @@ def test_steps_that_are_to_leave_no_trace_leave_none(name: str, steps_before: in
                 step(*batches[4])
         for x, y in batches[steps_before:3]:
             step(x, y)
-    for mine, theirs in zip(net.state_dict().values(), twin.state_dict().values(), strict=True):
-        assert torch.equal(mine, theirs)
+    for value, expected in zip(net.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(value, expected)
 
 
-def test_learning_rates_are_tensors_while_a_step_is_recorded_and_numbers_again_afterwards() -> None:
-    """A step by a rate on the device is that by the number, but for float32."""
+def test_learning_rates_are_tensors_during_recording_and_numbers_afterwards() -> None:
+    """A step by a rate on the device equals a step by the number, up to float32."""
     nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
     nets[1].load_state_dict(nets[0].state_dict())
     optimizers = [
@@ -61,5 +61,5 @@ def test_learning_rates_are_tensors_while_a_step_is_recorded_and_numbers_again_a
     with learning_rates_on_device(optimizers[1], [torch.tensor(0.1)]):
         optimizers[1].step()
     assert [group["lr"] for group in optimizers[1].param_groups] == [0.1]
-    for mine, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for value, expected in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(value, expected)

@@ -1,10 +1,11 @@
-"""What a person sees: a bar on a terminal, lines elsewhere, nothing where it is switched off."""
+"""The display of a training: a bar on a terminal, lines elsewhere, nothing if switched off."""
 
 import pytest
 
 from reslearn.train.logging import TrainingDisplay
 
-ODD = "resnet20 on [my] {data}"  # a folder of images may be called anything
+# A folder of images may be called anything.
+ODD = "resnet20 on [my] {data}"
 
 
 def show(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
@@ -18,30 +19,30 @@ def show(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
         display.say("evaluating [now]")
 
 
-def test_lines_where_there_is_no_terminal(
+def test_lines_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="on")
     output = capsys.readouterr()
     assert output.out == ""
-    last, said = output.err.splitlines()
+    last, message = output.err.splitlines()
     assert last.startswith(f"{ODD}  step 20/20  epoch 2.00  loss 1.2500  error 40.00 %  ")
     assert last.endswith(" images/s")
-    assert said == "evaluating [now]"
+    assert message == "evaluating [now]"
 
 
-def test_a_line_says_what_is_left(
+def test_lines_show_the_remaining_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("reslearn.train.logging._SECONDS_PER_LINE", 0.0)
     show(monkeypatch, RESLEARN_PROGRESS="on")
     first, second, last, _ = capsys.readouterr().err.splitlines()
-    assert "images/s" not in first  # compilation may be in it
+    assert "images/s" not in first  # compilation may be part of it
     assert second.endswith(" images/s  0:00:00 left")
     assert "left" not in last
 
 
-def test_a_bar_on_a_terminal(
+def test_bar_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="on", FORCE_COLOR="1", TERM="xterm", COLUMNS="200")
@@ -50,7 +51,7 @@ def test_a_bar_on_a_terminal(
         assert part in shown
 
 
-def test_nothing_where_it_is_switched_off(
+def test_nothing_if_switched_off(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(monkeypatch, RESLEARN_PROGRESS="off", FORCE_COLOR="1")

@@ -1,7 +1,8 @@
-"""One net on many processes: the steps are those of one process that passes a batch in as many parts; real processes that talk by gloo.
+"""One network on many processes makes the steps of one process with as many parts of a batch.
 
-Bitwise: weights, momentum, averages of weights, readings, decisions. Within rounding: whatever is evaluated, since a process's share of
-the images is cut into other batches. Not the same: the running statistics of batch norm, which are process 0's, over its share.
+The processes are real and communicate by gloo. Equal bits: weights, momentum, averages of weights,
+readings, decisions. Equal up to rounding: evaluations, since shares of the images form other
+batches. Different: the running statistics of batch norm, which process 0 computes over its share.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import one_of_many
 import pytest
 import torch
-from one_of_many import on_processes
+import torchrun_processes
 from torch import nn
+from torchrun_processes import on_processes
 
 from reslearn import data
 from reslearn.recipes import Recipe, RecipeError
@@ -33,9 +34,9 @@ EVERYTHING = (
 )
 
 
-def values(said: list[tuple[str, Any]]) -> list[Any]:
-    assert [kind for kind, _ in said] == ["value"] * len(said), said
-    return [value for _, value in said]
+def values(outcomes: list[tuple[str, Any]]) -> list[Any]:
+    assert [kind for kind, _ in outcomes] == ["value"] * len(outcomes), outcomes
+    return [value for _, value in outcomes]
 
 
 def last(folder: Path) -> dict[str, Any]:
@@ -51,11 +52,13 @@ def assert_same_bits(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_they_make_the_steps_of_one_process_with_as_many_parts(
+def test_processes_make_the_steps_of_one_process_with_as_many_parts(
     count: int, small: Small, tmp_path: Path
 ) -> None:
     everything = (*EVERYTHING, "evaluation.batch_norm=moving")
-    results = values(on_processes(count, one_of_many.train, small(*everything), tmp_path / "many"))
+    results = values(
+        on_processes(count, torchrun_processes.train, small(*everything), tmp_path / "many")
+    )
     alone = train_recipe(
         small(*everything, f"train.accumulate={count}"), tmp_path / "one", Machine(threads=1)
     )
@@ -81,28 +84,31 @@ def test_they_make_the_steps_of_one_process_with_as_many_parts(
     assert RunFolder.open(tmp_path / "many").environment["numerics"]["processes"] == count
 
 
-def test_killed_and_resumed_they_go_on_bit_for_bit(
+def test_killed_processes_resume_bit_for_bit(
     small: Small, outcome: Outcome, tmp_path: Path
 ) -> None:
-    """With three, so that the order in which they are added up counts; statistics of batch norm included."""
+    """With three processes the order of sums matters. Batch-norm statistics are included."""
     recipe = small(*EVERYTHING, "train.accumulate=2", "evaluation.batch_norm=moving")
-    values(on_processes(3, one_of_many.train, recipe, tmp_path / "unbroken"))
-    said = on_processes(3, one_of_many.train, recipe, tmp_path / "killed", killed_after=6)
-    assert [kind for kind, _ in said] == ["Killed"] * 3
-    results = values(on_processes(3, one_of_many.train, recipe, tmp_path / "killed", resume=True))
+    values(on_processes(3, torchrun_processes.train, recipe, tmp_path / "unbroken"))
+    outcomes = on_processes(
+        3, torchrun_processes.train, recipe, tmp_path / "killed", killed_after=6
+    )
+    assert [kind for kind, _ in outcomes] == ["Killed"] * 3
+    results = values(
+        on_processes(3, torchrun_processes.train, recipe, tmp_path / "killed", resume=True)
+    )
     assert results[0]["resumed_at"] == [4]
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "unbroken")
-    assert (
-        values(on_processes(3, one_of_many.train, recipe, tmp_path / "killed", resume=True))
-        == results
-    )  # complete: told, not touched
+    # The complete run is returned unchanged.
+    again = on_processes(3, torchrun_processes.train, recipe, tmp_path / "killed", resume=True)
+    assert values(again) == results
 
 
 def test_each_image_is_evaluated_once(small: Small) -> None:
-    """An odd number of them: neither padded nor left out."""
+    """An odd number of images is neither padded nor cut."""
     recipe = small("data.validation_images=101")
-    ours, theirs = values(on_processes(2, one_of_many.evaluate, recipe))
-    alone = one_of_many.evaluate(recipe)
+    ours, theirs = values(on_processes(2, torchrun_processes.evaluate, recipe))
+    alone = torchrun_processes.evaluate(recipe)
     assert ours == theirs
     assert {name: metrics.num_images for name, metrics in ours.items()} == {
         "train": 150,
@@ -118,20 +124,22 @@ def test_each_image_is_evaluated_once(small: Small) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 3, 4), (8, 3)])
-def test_synchronized_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ...]) -> None:
+def test_synchronized_batch_norm_equals_batch_norm_of_all_images(shape: tuple[int, ...]) -> None:
     norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(shape[1]).double()
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     x, targets = (
         3 + 2 * torch.randn(shape, dtype=torch.float64),
         torch.randn(shape, dtype=torch.float64),
     )
-    ours, theirs = values(on_processes(2, one_of_many.normalize, x, targets, norm))
+    ours, theirs = values(on_processes(2, torchrun_processes.normalize, x, targets, norm))
 
-    whole = x.clone().requires_grad_()
-    y = norm(whole)
+    full_batch = x.clone().requires_grad_()
+    y = norm(full_batch)
     (y * targets).sum().backward()
-    assert whole.grad is not None and norm.weight.grad is not None and norm.bias.grad is not None
-    expected = {"y": y.detach(), "x": whole.grad}
+    assert (
+        full_batch.grad is not None and norm.weight.grad is not None and norm.bias.grad is not None
+    )
+    expected = {"y": y.detach(), "x": full_batch.grad}
     for name, value in expected.items():
         np.testing.assert_allclose(
             np.concatenate([ours[name], theirs[name]]), value.numpy(), rtol=1e-12, atol=1e-13
@@ -143,38 +151,37 @@ def test_synchronized_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ..
             np.testing.assert_allclose(ours[name], value.numpy(), rtol=1e-12, atol=1e-13)
 
 
-def test_synchronized_they_train_as_one_process_on_the_whole_batch(
+def test_processes_with_synchronized_batch_norm_train_like_one_process(
     small: Small, tmp_path: Path
 ) -> None:
     recipe = small(
         "train.sync_batch_norm=true", "schedule.duration=6 steps", "evaluation.recompute_images=0"
     )
-    values(on_processes(2, one_of_many.train, recipe, tmp_path / "two"))
+    values(on_processes(2, torchrun_processes.train, recipe, tmp_path / "two"))
     with pytest.warns(
         UserWarning, match="train.sync_batch_norm has no effect, since there is only one process"
     ):
         train_recipe(recipe, tmp_path / "one", Machine(threads=1))
     two, one = last(tmp_path / "two")["model"], last(tmp_path / "one")["model"]
-    for (
-        name,
-        value,
-    ) in one.items():  # running statistics too; float32 sums in another order over six steps
+    # Running statistics too. Over six steps, float32 sums in another order differ a little.
+    for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_one_of_them_speaks_where_something_is_wrong(small: Small, tmp_path: Path) -> None:
+def test_only_one_process_reports_an_error(small: Small, tmp_path: Path) -> None:
     first, *others = on_processes(
-        3, one_of_many.train, small("train.accumulate=2"), tmp_path / "run"
+        3, torchrun_processes.train, small("train.accumulate=2"), tmp_path / "run"
     )
     assert first == (
         "ValueError",
-        "train.batch_size = 20 cannot be shared equally by 3 processes, each in accumulate = 2 parts: set a multiple of 6",
+        "train.batch_size = 20 cannot be shared equally by 3 processes, each in accumulate = 2 "
+        "parts: set a multiple of 6",
     )
     assert others == [("SystemExit", "2")] * 2
     assert not (tmp_path / "run").exists()
     first, *others = on_processes(
         2,
-        one_of_many.train,
+        torchrun_processes.train,
         small("optimizer.lr=1e9", "train.checkpoint_every_seconds=60"),
         tmp_path / "run",
     )
@@ -183,35 +190,38 @@ def test_one_of_them_speaks_where_something_is_wrong(small: Small, tmp_path: Pat
     assert RunFolder(tmp_path / "run").divergence == first[1]
 
 
-def test_a_run_goes_on_with_as_many_processes_as_it_began(small: Small, tmp_path: Path) -> None:
+def test_run_resumes_only_with_its_number_of_processes(small: Small, tmp_path: Path) -> None:
     recipe = small("schedule.duration=4 steps")
-    on_processes(2, one_of_many.train, recipe, tmp_path, killed_after=3)
-    tells = r"the run began on 2 processes, but this is 1 process: resume with torchrun --nproc-per-node 2 -m reslearn train --resume \.\.\."
-    with pytest.raises(RunError, match=tells):
+    on_processes(2, torchrun_processes.train, recipe, tmp_path, killed_after=3)
+    message = (
+        "the run began on 2 processes, but this is 1 process: "
+        "resume with torchrun --nproc-per-node 2 -m reslearn train --resume"
+    )
+    with pytest.raises(RunError, match=message):
         train_recipe(recipe, tmp_path, Machine(threads=1), resume=True)
 
 
-def test_shares_of_a_batch_are_the_batch() -> None:
+def test_shares_together_are_the_batch() -> None:
     digits = data.load("digits").train
     preprocess = data.Preprocess.fit(digits)
     options: dict[str, Any] = {
         "batch_size": 12,
         "seed": 3,
         "start_step": 119,
-    }  # the epoch ends within
-    whole = next(data.train_batches(digits, preprocess, **options))
+    }  # the epoch ends within the batch
+    full_batch = next(data.train_batches(digits, preprocess, **options))
     parts = [
         next(data.train_batches(digits, preprocess, **options, share=(which, 3)))
         for which in range(3)
     ]
     for place in (0, 1):
-        assert torch.equal(torch.cat([part[place] for part in parts]), whole[place])
+        assert torch.equal(torch.cat([part[place] for part in parts]), full_batch[place])
     with pytest.raises(ValueError, match="batch_size = 12 cannot be divided into 5 equal parts"):
         data.train_batches(digits, preprocess, **options, share=(0, 5))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "tells"),
+    ("overrides", "message"),
     [
         (
             ["train.sync_batch_norm=true", "train.compile=on"],
@@ -220,6 +230,6 @@ def test_shares_of_a_batch_are_the_batch() -> None:
         (["train.sync_batch_norm=true", "model.checkpoint_activations=true"], "do not go together"),
     ],
 )
-def test_switches_that_exclude_each_other(overrides: list[str], tells: str, small: Small) -> None:
-    with pytest.raises(RecipeError, match=tells):
+def test_settings_that_exclude_each_other(overrides: list[str], message: str, small: Small) -> None:
+    with pytest.raises(RecipeError, match=message):
         small(*overrides)

@@ -1,4 +1,4 @@
-"""`--dry-run` says what a training would take, and writes nothing."""
+"""`--dry-run` estimates what a training would need, and writes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from reslearn.train.setup import set_up
 Small = Callable[..., Recipe]
 
 
-def test_the_plan_of_a_run_that_is_not_there(small: Small, tmp_path: Path) -> None:
+def test_plan_of_a_new_run(small: Small, tmp_path: Path) -> None:
     planned = plan(small(), tmp_path / "run", Machine(threads=1))
     counted = models.complexity(models.build("resnet8", num_classes=10, in_channels=1), (1, 8, 8))
     assert (planned.parameters, planned.macs) == (counted.parameters, counted.macs)
@@ -35,7 +35,7 @@ def test_the_plan_of_a_run_that_is_not_there(small: Small, tmp_path: Path) -> No
     assert averaged.activations_mib == pytest.approx(planned.activations_mib / 4)
 
 
-def test_the_plan_of_a_run_that_is(small: Small, tmp_path: Path) -> None:
+def test_plan_of_an_existing_run(small: Small, tmp_path: Path) -> None:
     train_recipe(small(), tmp_path, Machine(threads=1))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(RunError, match="add --resume"):
@@ -52,16 +52,18 @@ def test_the_plan_of_a_run_that_is(small: Small, tmp_path: Path) -> None:
     assert plan(small(), tmp_path, resume=True).begins_at_step == 10
 
 
-def test_a_step_that_needs_more_memory_than_is_free_is_not_tried(
+def test_step_that_needs_too_much_memory_is_not_timed(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dry_run, "_free_bytes", lambda device: 1e6)
-    monkeypatch.setattr(dry_run, "_step_seconds", lambda setup: pytest.fail("a step was tried"))
+    monkeypatch.setattr(dry_run, "_step_seconds", lambda setup: pytest.fail("a step was timed"))
     assert plan(small(), tmp_path).minutes is None
 
 
-def test_recomputed_activations_leave_holes(small: Small, tmp_path: Path) -> None:
-    """resnet1202 at batch 128 was measured: a peak of 6,437 MiB, 492 of them before the first step."""
+def test_memory_with_checkpointed_activations_is_near_the_measured_peak(
+    small: Small, tmp_path: Path
+) -> None:
+    """Measured: resnet1202 at batch 128 peaks at 6,437 MiB, of them 492 before the first step."""
     recipe = small(
         "model.name=resnet1202",
         "model.checkpoint_activations=true",
@@ -69,14 +71,14 @@ def test_recomputed_activations_leave_holes(small: Small, tmp_path: Path) -> Non
         "train.precision=fp32",
     )
     setup = set_up(recipe, Machine(device="cpu", threads=1))
-    # Digits have 8 x 8 pixels in place of 32 x 32.
+    # The measurement used 32 x 32 pixels; digits have 8 x 8.
     activations = 16 * dry_run._activations_bytes(setup) * dry_run._bytes_held_per_byte_kept(setup)
     assert (dry_run._weights_bytes(setup) + activations) / 2**20 == pytest.approx(
         6437 - 492, rel=0.1
     )
 
 
-def test_a_long_step_is_made_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_step_is_timed_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = set_up(small(), Machine(device="cpu", threads=1))
     ticks = iter(range(0, 1000, 20))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
@@ -85,27 +87,27 @@ def test_a_long_step_is_made_once(small: Small, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", ["plain20", "resnet20", "resnet56"])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_activations_are_estimated_within_a_fifth(
+def test_activations_are_estimated_within_20_percent(
     name: str, recomputed: bool, small: Small
 ) -> None:
-    """Against what autograd really keeps (while going forward, where activations are recomputed)."""
+    """Compare with what autograd keeps in the forward pass."""
     recipe = small(
         f"model.name={name}", f"model.checkpoint_activations={recomputed}", "train.batch_size=16"
     )
     setup = set_up(recipe, Machine(device="cpu", threads=1))
-    own = {tensor.untyped_storage().data_ptr() for tensor in setup.model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    parameters = {tensor.untyped_storage().data_ptr() for tensor in setup.model.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage
         return tensor
 
     x, y = next(setup.train_batches(start_step=0))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         setup.loss()(setup.model.train()(x), y)
-    measured = sum(storage.nbytes() for storage in kept.values())
+    measured = sum(storage.nbytes() for storage in saved.values())
     estimated = dry_run._activations_bytes(setup)
     if recomputed:
         assert (

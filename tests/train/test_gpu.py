@@ -1,4 +1,7 @@
-"""On a CUDA device: what the CPU computes, bit for bit after a stop, without waiting for the device (`pytest -m gpu`)."""
+"""Training on a CUDA device equals training on the CPU, and resumes bit for bit.
+
+The host does not wait for the device between readings. Run with `pytest -m gpu`.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -49,21 +52,21 @@ def readings(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
     ]
 
 
-def test_batches_are_those_of_the_cpu_bit_for_bit() -> None:
+def test_batches_equal_batches_on_the_cpu_bit_for_bit() -> None:
     images = data.load("digits").train
     assert isinstance(images, data.Images)
     preprocess = data.Preprocess.fit(images)
-    here, there = (
+    on_cpu, on_gpu = (
         data.train_batches(images, preprocess, batch_size=100, seed=3, device=device)
         for device in ("cpu", "cuda")
     )
     for _ in range(20):  # more than one epoch
-        for mine, theirs in zip(next(here), next(there), strict=True):
-            assert torch.equal(mine, theirs.cpu())
+        for expected, value in zip(next(on_cpu), next(on_gpu), strict=True):
+            assert torch.equal(value.cpu(), expected)
 
 
 @pytest.mark.parametrize("variant", ["fp32", "parts", "warm-up", "muon"])
-def test_trains_as_the_cpu_does(variant: str, small: Small, tmp_path: Path) -> None:
+def test_losses_are_near_losses_on_the_cpu(variant: str, small: Small, tmp_path: Path) -> None:
     recipe = small(
         *VARIANTS[variant],
         "train.precision=fp32",
@@ -73,30 +76,31 @@ def test_trains_as_the_cpu_does(variant: str, small: Small, tmp_path: Path) -> N
     for device in ("cpu", "cuda"):
         train_recipe(recipe, tmp_path / device, Machine(device=device, threads=1))
     losses = [[line["loss"] for line in readings(tmp_path / device)] for device in ("cpu", "cuda")]
-    # sums in another order differ by 1e-7 of their size, and training spreads two nets apart, slowly at first
+    # Sums in another order differ by 1e-7 of their size. Training makes two networks diverge
+    # slowly.
     assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
     assert losses[0] == pytest.approx(losses[1], rel=5e-2)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_replayed_is_as_started_one_by_one(
+def test_replayed_steps_equal_steps_without_a_graph(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant])
     train_recipe(recipe, tmp_path / "replayed", Machine(device="cuda", threads=1))
     assert RunFolder.open(tmp_path / "replayed").environment["numerics"]["replayed"]
-    genuine = numerics.choose
+    choose = numerics.choose
     monkeypatch.setattr(
         numerics,
         "choose",
-        lambda *args, **kwargs: replace(genuine(*args, **kwargs), replayed=False),
+        lambda *args, **kwargs: replace(choose(*args, **kwargs), replayed=False),
     )
-    train_recipe(recipe, tmp_path / "one-by-one", Machine(device="cuda", threads=1))
-    assert outcome(tmp_path / "replayed") == outcome(tmp_path / "one-by-one")
+    train_recipe(recipe, tmp_path / "without-graph", Machine(device="cuda", threads=1))
+    assert outcome(tmp_path / "replayed") == outcome(tmp_path / "without-graph")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_goes_on_bit_for_bit(
+def test_run_resumes_bit_for_bit(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant])
@@ -112,10 +116,10 @@ def test_goes_on_bit_for_bit(
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
 
 
-def test_the_host_never_waits_but_for_a_reading(
+def test_host_waits_only_for_readings(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readings come by an event, of a copy that was sent a step before; all else that waits is refused between them."""
+    """A reading waits for an event, on a copy of the step before. Any other wait is an error."""
     had_reading = []
 
     def watched(setup: LoopSetup, state: State, log: Log) -> None:
@@ -151,22 +155,22 @@ def test_the_host_never_waits_but_for_a_reading(
     assert len(had_reading) == 23 and sum(had_reading) == 8
 
 
-def test_evaluates_as_the_cpu_does(small: Small, tmp_path: Path) -> None:
+def test_evaluation_is_near_evaluation_on_the_cpu(small: Small, tmp_path: Path) -> None:
     train_recipe(small(), tmp_path / "run", Machine(device="cuda", threads=1))
     (on_gpu,) = readings(tmp_path / "run", "test")
     on_cpu = evaluate_bundle(tmp_path / "run", machine=Machine(device="cpu"))
     assert on_gpu["loss"] == pytest.approx(on_cpu.loss, rel=1e-4)
     assert on_gpu["top1_error_pct"] == pytest.approx(
         on_cpu.top1_error_pct, abs=0.6
-    )  # of 360 images one or two
+    )  # one or two of 360 images
 
 
-def test_pictures_on_disk_are_read_while_a_step_is_recorded(
+def test_image_files_can_be_read_while_a_step_is_recorded(
     make_pictures: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """By workers, and pinned by a thread: neither spoils the recording."""
+    """Workers read the files and a thread pins memory. Neither disturbs the recording."""
     folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
-    own = (
+    overrides = (
         "model.name=resnet8",
         "data.size_px=16",
         "schedule.duration=9 steps",
@@ -175,7 +179,12 @@ def test_pictures_on_disk_are_read_while_a_step_is_recorded(
     )
     recipe = recipes.load(
         "imagenet",
-        overrides=[*own, f'data.name="{folder}"', "data.validation_images=0", "train.compile=off"],
+        overrides=[
+            *overrides,
+            f'data.name="{folder}"',
+            "data.validation_images=0",
+            "train.compile=off",
+        ],
     )
     train_recipe(recipe, tmp_path / "run", Machine(device="cuda", threads=1, workers=2))
     assert RunFolder.open(tmp_path / "run").environment["numerics"]["replayed"]

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: a checkpoint, a printed command that really resumes, the shell's status; and one process a folder."""
+"""Ctrl-C and SIGTERM write a checkpoint and print the command that resumes the run.
+
+Also: the exit status, and only one process per run folder.
+"""
 
 import os
 import shlex
@@ -19,8 +22,8 @@ from reslearn.train.loop import stop_on_signal
 Small = Callable[..., Recipe]
 
 
-def begin(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    """`reslearn ...` in a process of its own, left alone until it writes its next metrics."""
+def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Start `reslearn ...` in a process of its own and wait until it writes metrics."""
     out = RunFolder(folder / "my run")
     before = len(out.metrics())
     process = subprocess.Popen(
@@ -32,13 +35,13 @@ def begin(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def stopped(process: subprocess.Popen[str], signal_number: int) -> tuple[int, str]:
+def stop(process: subprocess.Popen[str], signal_number: int) -> tuple[int, str]:
     process.send_signal(signal_number)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors.strip()
 
 
-def test_stopped_and_resumed_by_the_printed_command(
+def test_printed_command_resumes_a_stopped_run(
     small: Small, small_flags: list[str], tmp_path: Path
 ) -> None:
     flags = [
@@ -49,7 +52,7 @@ def test_stopped_and_resumed_by_the_printed_command(
         "train.checkpoint_every_seconds=1000",
     ]
     (tmp_path / "my data").mkdir()
-    process = begin(
+    process = start(
         ["train", *flags, "--out", "my run", "--data-dir", "my data", "--threads", "1"], tmp_path
     )
     with pytest.raises(RunError, match="in use by another process"):
@@ -58,7 +61,7 @@ def test_stopped_and_resumed_by_the_printed_command(
             tmp_path / "my run",
             resume=True,
         )
-    status, line = stopped(process, signal.SIGTERM)
+    status, line = stop(process, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
     assert line.startswith("reslearn: stopped after step ")
     assert "\n" not in line
@@ -67,8 +70,8 @@ def test_stopped_and_resumed_by_the_printed_command(
 
     printed = shlex.split(line.partition("resume with: ")[2])
     assert printed == ["reslearn", "train", "--resume", "--out", "my run", "--data-dir", "my data"]
-    process = begin(printed[1:], tmp_path)
-    status, line = stopped(process, signal.SIGINT)
+    process = start(printed[1:], tmp_path)
+    status, line = stop(process, signal.SIGINT)
     assert status == 128 + signal.SIGINT
     folder = RunFolder.open(tmp_path / "my run")
     assert folder.environment["resumed_at"] == [int(checkpoint.stem[5:])]
@@ -76,26 +79,26 @@ def test_stopped_and_resumed_by_the_printed_command(
     assert steps == list(range(3, steps[-1] + 1, 3))
 
 
-def test_stopped_while_it_is_evaluated_nothing_is_lost(
+def test_stop_during_the_final_evaluation_loses_nothing(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked_to_stop(*arguments: object, **options: object) -> None:
+    def send_signal(*arguments: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
-        pytest.fail("the signal was not heeded at once")
+        pytest.fail("the signal did not stop the run at once")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "recompute_batch_norm", asked_to_stop)
+        patch.setattr(run, "recompute_batch_norm", send_signal)
         with pytest.raises(
             Interrupted, match=r"stopped after step 11; resume with: reslearn train --resume --out "
-        ) as stop:
+        ) as interrupted:
             train_recipe(small(), tmp_path, Machine(threads=1))
-    assert stop.value.exit_status == 143
+    assert interrupted.value.exit_status == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert train_recipe(small(), tmp_path, Machine(threads=1), resume=True)["resumed_at"] == [11]
 
 
-def test_a_second_signal_takes_its_usual_course() -> None:
+def test_second_signal_has_its_usual_effect() -> None:
     with stop_on_signal() as request:
         os.kill(os.getpid(), signal.SIGINT)
         assert request.signal_number == signal.SIGINT

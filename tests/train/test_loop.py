@@ -1,4 +1,4 @@
-"""The loop and `fit`: any module, loss and optimizer; accumulation equals the whole batch; the paper's warm-up; what stops it."""
+"""The loop, `fit`, the step, the meter and the average of the weights."""
 
 import itertools
 import math
@@ -21,10 +21,10 @@ Batches = list[tuple[Tensor, Tensor]]
 
 
 def two_moons(num: int = 64) -> Batches:
-    """Two classes that a line does not part, in batches of 16."""
+    """Return two classes that no line separates, in batches of 16."""
     angle = torch.linspace(0, math.pi, num // 2)
-    one = torch.stack([angle.cos(), angle.sin()], 1)
-    x = torch.cat([one, torch.tensor([1.0, 0.5]) - one]) * 2
+    moon = torch.stack([angle.cos(), angle.sin()], 1)
+    x = torch.cat([moon, torch.tensor([1.0, 0.5]) - moon]) * 2
     y = torch.arange(num) // (num // 2)
     order = torch.randperm(num, generator=torch.Generator().manual_seed(0))
     return list(zip(x[order].split(16), y[order].split(16), strict=True))
@@ -40,7 +40,7 @@ def small_net(num_outputs: int = 2) -> nn.Module:
 
 def test_fit_learns_classes_from_a_list_a_loader_and_a_generator() -> None:
     batches = two_moons()
-    kinds = (
+    sources = (
         batches,
         torch.utils.data.DataLoader(
             [pair for x, y in batches for pair in zip(x, y, strict=True)], batch_size=16
@@ -48,11 +48,11 @@ def test_fit_learns_classes_from_a_list_a_loader_and_a_generator() -> None:
         itertools.chain.from_iterable(itertools.repeat(batches)),
     )
     histories = []
-    for kind in kinds:
+    for source in sources:
         net = small_net()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         histories.append(
-            fit(net, kind, nn.CrossEntropyLoss(), optimizer, steps=120, read_every_steps=25)
+            fit(net, source, nn.CrossEntropyLoss(), optimizer, steps=120, read_every_steps=25)
         )
     assert histories[0][-1].top1_error_pct < 2 < histories[0][0].top1_error_pct
     assert histories[0] == histories[1] == histories[2]
@@ -74,7 +74,7 @@ def test_fit_learns_a_regression() -> None:
     assert all(math.isnan(reading.top1_error_pct) for reading in readings)
 
 
-def test_fit_keeps_the_precision_of_a_net_in_float64() -> None:
+def test_fit_trains_a_float64_network_in_float64() -> None:
     net = nn.Linear(1, 1, bias=False).double()
     with torch.no_grad():
         net.weight.fill_(1.0)
@@ -83,7 +83,7 @@ def test_fit_keeps_the_precision_of_a_net_in_float64() -> None:
     assert reading.loss == pytest.approx(1e-18, rel=1e-3)
 
 
-def test_fit_puts_learning_rates_back_and_follows_the_factor() -> None:
+def test_fit_follows_the_schedule_and_restores_learning_rates() -> None:
     net = small_net()
     optimizer = torch.optim.SGD(
         [{"params": net[0].parameters(), "lr": 0.5}, {"params": net[2].parameters()}], lr=0.1
@@ -100,13 +100,13 @@ def test_fit_puts_learning_rates_back_and_follows_the_factor() -> None:
     assert [reading.lr for reading in readings] == [
         0.5,
         0.125,
-    ]  # the last window takes in the one that had not been read
+    ]  # the last window covers the one that had not been read
     assert [(reading.first_step, reading.step) for reading in readings] == [(1, 1), (2, 3)]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
     assert not any("base_lr" in group for group in optimizer.param_groups)
 
 
-def test_fit_says_what_cannot_be() -> None:
+def test_fit_reports_errors() -> None:
     net = small_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     loss = nn.CrossEntropyLoss()
@@ -131,8 +131,8 @@ def test_fit_says_what_cannot_be() -> None:
         )
 
 
-def test_the_papers_warm_up_waits_for_the_training_error() -> None:
-    """Sec. 4.2: a small learning rate until the error is below 80 %, then the schedule's."""
+def test_warm_up_of_the_paper_waits_for_the_training_error() -> None:
+    """Sec. 4.2: a small learning rate until the error is below 80 %, then the schedule."""
     net = nn.Linear(2, 2)
     with torch.no_grad():
         net.weight.copy_(torch.eye(2))
@@ -153,12 +153,12 @@ def test_the_papers_warm_up_waits_for_the_training_error() -> None:
         learning_rate=LearningRate(warm_up=WarmUp(lr=1e-13, error_pct=80)),
     )
     assert [reading.top1_error_pct for reading in readings] == [100, 100, 0, 0, 0, 0]
-    # the third window ends below 80 %, is read a step later, and the step after that is made at the full rate
+    # The third window ends below 80 % and is read one step later. The next step has the full rate.
     assert [reading.lr for reading in readings] == [1e-13, 1e-13, 1e-13, 1e-12, 1e-12, 1e-12]
 
 
-def test_a_warm_up_of_some_steps_waits_for_nothing_else() -> None:
-    net = nn.Linear(2, 1)  # no classes, so that there is no error to wait for
+def test_warm_up_with_a_number_of_steps_ignores_the_error() -> None:
+    net = nn.Linear(2, 1)  # a regression, which has no error
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     batches = [(torch.randn(4, 2), torch.randn(4, 1))]
     warm_up = LearningRate(warm_up=WarmUp(lr=0.01, error_pct=80, num_steps=3))
@@ -171,12 +171,12 @@ def test_a_warm_up_of_some_steps_waits_for_nothing_else() -> None:
         0.01,
         0.2,
         0.2,
-    ]  # the last two are read as one
+    ]  # the last two windows become one reading
 
 
 @given(accumulate=st.sampled_from([1, 2, 3, 4, 6, 12]))
-def test_accumulation_equals_the_whole_batch(accumulate: int) -> None:
-    """Where nothing normalizes over the batch."""
+def test_accumulation_equals_one_pass(accumulate: int) -> None:
+    """This holds without normalization over the batch."""
     x, y = (
         torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
         torch.arange(12) % 10,
@@ -199,8 +199,8 @@ def test_accumulation_equals_the_whole_batch(accumulate: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "muon"])
-def test_weight_decay_on_weights_only_spares_biases_and_batch_norm(name: str) -> None:
-    """With no gradient, decay is all that moves."""
+def test_weight_decay_on_weights_does_not_change_biases_and_batch_norm(name: str) -> None:
+    """Without gradients, only weight decay changes parameters."""
     muon = {"filter_lr": 0.1, "nesterov": True} if name == "muon" else {}
     net = models.build("resnet8", num_classes=10)
     before = {key: value.clone() for key, value in net.named_parameters()}
@@ -221,16 +221,7 @@ def test_weight_decay_on_weights_only_spares_biases_and_batch_norm(name: str) ->
     assert len(everything.param_groups[0]["params"]) == len(before)
 
 
-def test_label_smoothing_by_hand() -> None:
-    logits, smoothing = torch.tensor([[2.0, 0.0, -1.0]]), 0.3
-    logs = logits.log_softmax(1)[0]
-    expected = -(1 - smoothing) * logs[0] - smoothing * logs.mean()
-    assert nn.CrossEntropyLoss(label_smoothing=smoothing)(
-        logits, torch.tensor([0])
-    ) == pytest.approx(expected.item())
-
-
-def test_the_average_follows_its_formula() -> None:
+def test_average_follows_its_formula() -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     average = WeightAverage(net, decay=0.5)
     expected = {key: value.clone().double() for key, value in net.state_dict().items()}
@@ -253,7 +244,7 @@ def test_the_average_follows_its_formula() -> None:
 
 @given(every=st.integers(1, 9), total=st.integers(1, 40), resume_at=st.integers(0, 40))
 def test_every_step_is_in_exactly_one_reading(every: int, total: int, resume_at: int) -> None:
-    """A reading comes a step late, the last one at once; going on from a saved state changes nothing."""
+    """Readings arrive one step late, the last one at once. Restoring a state changes nothing."""
     meter = Meter(every=every, device="cpu")
     readings = []
     for step in range(1, total + 1):
@@ -276,7 +267,7 @@ def test_every_step_is_in_exactly_one_reading(every: int, total: int, resume_at:
         assert (reading.top1_error_pct, reading.lr) == (50.0, reading.step / 10)
 
 
-def test_sums_of_a_batch() -> None:
+def test_totals_of_a_batch() -> None:
     outputs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert batch_totals(torch.tensor(0.5), outputs, torch.tensor([0, 1, 1])).tolist() == [
         1.5,

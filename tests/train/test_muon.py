@@ -1,4 +1,4 @@
-"""Orthogonalised momentum: singular values about 1, the same singular vectors, and filter banks that keep their norm."""
+"""Muon: orthogonalized momentum, and filter banks of constant norm."""
 
 import math
 
@@ -18,7 +18,7 @@ from reslearn.train.optimizer import Muon, orthogonalize
     seed=st.integers(0, 20),
     scale=st.sampled_from([1e-6, 1.0, 1e6]),
 )
-def test_singular_values_come_near_one(out: int, into: int, seed: int, scale: float) -> None:
+def test_singular_values_become_about_one(out: int, into: int, seed: int, scale: float) -> None:
     update = torch.randn(out, into, 3, 3, generator=torch.Generator().manual_seed(seed)) * scale
     result = orthogonalize(update)
     assert result.shape == update.shape
@@ -27,20 +27,21 @@ def test_singular_values_come_near_one(out: int, into: int, seed: int, scale: fl
     assert float(values.max()) < 1.3
 
 
-def test_singular_vectors_stay() -> None:
+def test_singular_vectors_stay_the_same() -> None:
     left, _ = torch.linalg.qr(torch.randn(8, 8))
     right, _ = torch.linalg.qr(torch.randn(18, 18))
     spectrum = torch.linspace(1.0, 0.4, 8)
     update = (left * spectrum) @ right[:8]
     result = orthogonalize(update.reshape(8, 2, 3, 3)).reshape(8, 18)
-    turned = left.T @ result @ right[:8].T
-    torch.testing.assert_close(turned, torch.diag(turned.diagonal()), atol=1e-4, rtol=0)
-    assert bool((turned.diagonal() > 0.5).all())
+    rotated = left.T @ result @ right[:8].T
+    torch.testing.assert_close(rotated, torch.diag(rotated.diagonal()), atol=1e-4, rtol=0)
+    assert bool((rotated.diagonal() > 0.5).all())
 
 
-def test_weights_keep_their_norm_and_the_rest_is_nesterov() -> None:
+def test_filters_keep_their_norm_and_other_parameters_follow_nesterov() -> None:
     torch.manual_seed(0)
-    net = models.build("resnet8", num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = models.build("resnet8", num_classes=10)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     twin = models.build("resnet8", num_classes=10)
     twin.load_state_dict(net.state_dict())
     muon = Muon(net, lr=0.1, filter_lr=0.05, momentum=0.9, weight_decay=0.01)

@@ -1,4 +1,4 @@
-"""What `auto` takes, and that the words of the recipe are taken as they are."""
+"""The choice of precision and compilation by "auto", and explicit values of the recipe."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from reslearn.train import numerics
 from reslearn.train.numerics import choose, choose_device
 
 
-def test_auto_takes_bf16_where_the_processor_has_it_and_the_net_is_worth_it(
+def test_auto_uses_bf16_for_large_networks_on_processors_with_bf16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for has_bf16, macs, precision in (
@@ -22,7 +22,7 @@ def test_auto_takes_bf16_where_the_processor_has_it_and_the_net_is_worth_it(
         )
 
 
-def test_auto_compiles_what_trains_for_long() -> None:
+def test_auto_compiles_long_trainings() -> None:
     short, long = (
         choose(Train(), device="cpu", threads=1, macs=10**7, num_images=number)
         for number in (10**4, 10**8)
@@ -32,7 +32,7 @@ def test_auto_compiles_what_trains_for_long() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("compiled", ["on", "off"])
-def test_words_are_taken_as_they_are(precision: str, compiled: str) -> None:
+def test_explicit_values_are_obeyed(precision: str, compiled: str) -> None:
     train = Train.model_validate({"precision": precision, "compile": compiled})
     chosen = choose(train, device="cpu", threads=3, macs=1, num_images=1)
     assert (chosen.precision, chosen.compiled, chosen.threads) == (precision, compiled == "on", 3)
@@ -42,6 +42,6 @@ def test_words_are_taken_as_they_are(precision: str, compiled: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu?", "abacus", "meta"])
-def test_devices_that_are_not_here(name: str) -> None:
+def test_missing_devices_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"--device {name.rstrip('?')}"):
         choose_device(name)

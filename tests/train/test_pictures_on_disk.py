@@ -1,4 +1,4 @@
-"""Training on picture files left on disk: through the loop, killed and resumed, and what a file that cannot be read leaves behind."""
+"""Training on image files that stay on disk: killed, resumed, and with damaged files."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from reslearn.train import Machine, evaluate_bundle, plan, run, train_recipe
 Make = Callable[..., Path]
 Outcome = Callable[[Path], dict[str, Any]]
 
-# resnet8 sees 16 px of pictures of 21 to 60: the recipe for ImageNet with all lengths a fourteenth of the paper's.
+# The recipe for ImageNet with all lengths divided by 14: crops of 16 px from images of 21 to 60 px.
 TINY = (
     "model.name=resnet8",
     "data.size_px=16",
@@ -49,7 +49,7 @@ def pictures(make_pictures: Make, tmp_path_factory: pytest.TempPathFactory) -> P
     return make_pictures(tmp_path_factory.mktemp("pictures"), train=8, validation=3, test=4)
 
 
-def test_killed_and_resumed_with_any_number_of_workers(
+def test_run_resumes_with_any_number_of_workers(
     pictures: Path, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny(pictures)
@@ -65,10 +65,8 @@ def test_killed_and_resumed_with_any_number_of_workers(
 
 
 @pytest.mark.slow
-def test_a_signal_to_all_processes_stops_the_run_as_one_to_itself_does(
-    pictures: Path, tmp_path: Path
-) -> None:
-    """As `timeout` and Ctrl-C do; workers that died of it would take the last checkpoint with them."""
+def test_signal_to_the_process_group_stops_the_run(pictures: Path, tmp_path: Path) -> None:
+    """`timeout` and Ctrl-C send such a signal. Workers must survive until the checkpoint."""
     flags = [
         part
         for override in (*TINY, "schedule.duration=100000 steps")
@@ -92,18 +90,18 @@ def test_a_signal_to_all_processes_stops_the_run_as_one_to_itself_does(
     while not RunFolder(tmp_path / "run").checkpoints() and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, told
-    assert "stopped after step" in told
-    step = int(told.partition("stopped after step ")[2].partition(";")[0])
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "stopped after step" in errors
+    step = int(errors.partition("stopped after step ")[2].partition(";")[0])
     assert RunFolder(tmp_path / "run").checkpoints()[-1].stem == f"step-{step:08d}"
 
 
-def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Path) -> None:
+def test_bundle_reads_images_as_the_test_did(pictures: Path, tmp_path: Path) -> None:
     result = train_recipe(tiny(pictures), tmp_path / "run", Machine(threads=1))
     folder = RunFolder.open(tmp_path / "run")
     preprocess = read_bundle(folder.bundle_path).preprocess
-    assert (preprocess.size_px, preprocess.shorter_px) == (16, 18)  # 224 and 256
+    assert (preprocess.size_px, preprocess.shorter_px) == (16, 18)  # 224 and 256 divided by 14
     assert preprocess.mean.shape == (16, 16, 3)
     assert preprocess.read(pictures / "test" / "red" / "0.jpg").shape == (16, 16, 3)
     assert folder.environment["data"]["fingerprint"].startswith("names+sizes:")
@@ -115,10 +113,10 @@ def test_the_bundle_reads_pictures_as_the_test_did(pictures: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("recipe", ["imagenet", "cifar-short"], ids=["on disk", "in memory"])
-def test_pictures_that_are_others_now_are_evaluated_only_by_name(
+def test_changed_images_are_evaluated_only_by_name(
     recipe: str, make_pictures: Make, tmp_path: Path
 ) -> None:
-    """A fifth is held out of a folder without test/: of more pictures another fifth, former training pictures among it."""
+    """With more images, the held-out fifth of a folder holds former training images."""
     folder = make_pictures(tmp_path / "pictures", train=10) / "train"
     short = (
         "schedule.duration=2 steps",
@@ -138,18 +136,17 @@ def test_pictures_that_are_others_now_are_evaluated_only_by_name(
     }  # type: ignore[arg-type]
     for number in range(5):
         shutil.copyfile(folder / "red" / "0.jpg", folder / "red" / f"more{number}.jpg")
-    for protocol, found in before.items():
+    for protocol, metrics in before.items():
         with pytest.raises(
-            RunError,
-            match=r"was trained on other images than .*: put those back, or name the data: reslearn evaluate ",
+            RunError, match=r"other images than .*, or name the data: reslearn evaluate "
         ):
             evaluate_bundle(tmp_path / "run", protocol=protocol)  # type: ignore[arg-type]
         named = evaluate_bundle(tmp_path / "run", str(folder), protocol=protocol)  # type: ignore[arg-type]
-        assert named.num_images > found.num_images
+        assert named.num_images > metrics.num_images
 
 
-def test_an_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> None:
-    """Twice the same network is that network; another, with another mean and size of crop, has its own say."""
+def test_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> None:
+    """An ensemble of twice the same network equals that network. Another network changes it."""
     for name, overrides in (
         ("one", ()),
         ("two", ("seed=1", "data.size_px=20", "data.mean=per-channel")),
@@ -168,10 +165,10 @@ def test_an_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -
         assert twice.top1_error_pct == alone.top1_error_pct
         assert both.loss != pytest.approx(alone.loss, rel=1e-3)
         other = evaluate_bundle(two, protocol=protocol)  # type: ignore[arg-type]
-        assert both.loss <= (alone.loss + other.loss) / 2 + 1e-6  # Jensen: the logarithm of a mean
+        assert both.loss <= (alone.loss + other.loss) / 2 + 1e-6  # Jensen's inequality
 
 
-def test_a_broken_picture_stops_the_run_in_one_line_and_leaves_its_checkpoint(
+def test_damaged_image_stops_the_run_and_leaves_its_checkpoint(
     make_pictures: Make, outcome: Outcome, tmp_path: Path
 ) -> None:
     folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
@@ -179,16 +176,19 @@ def test_a_broken_picture_stops_the_run_in_one_line_and_leaves_its_checkpoint(
     train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     broken = folder / "test" / "red" / "0.jpg"
     content = broken.read_bytes()
-    broken.write_bytes(bytes(len(content)))  # as a failing disk might give it: as long as before
-    told = rf"^{broken} cannot be read \(.+\): remove or replace it; the last good checkpoint is .*step-0+9\.pt; resume with: "
-    with pytest.raises(DataError, match=told):
+    broken.write_bytes(bytes(len(content)))  # a failing disk may return zeros
+    message = (
+        rf"^{broken} cannot be read \(.+\): remove or replace it; "
+        r"the last good checkpoint is .*step-0+9\.pt; resume with: "
+    )
+    with pytest.raises(DataError, match=message):
         train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     broken.write_bytes(content)
     train_recipe(recipe, tmp_path / "run", Machine(threads=1), resume=True)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "unbroken")
 
 
-def test_other_files_than_at_the_beginning_are_refused(make_pictures: Make, tmp_path: Path) -> None:
+def test_resume_with_other_images_is_refused(make_pictures: Make, tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "pictures", train=8, validation=3, test=4)
     train_recipe(tiny(folder), tmp_path / "run", Machine(threads=1))
     (tmp_path / "run" / "result.json").unlink()
@@ -197,33 +197,33 @@ def test_other_files_than_at_the_beginning_are_refused(make_pictures: Make, tmp_
         train_recipe(tiny(folder), tmp_path / "run", Machine(threads=1), resume=True)
 
 
-def test_what_it_would_take_counts_no_image_on_disk(pictures: Path, tmp_path: Path) -> None:
+def test_plan_counts_no_images_on_disk(pictures: Path, tmp_path: Path) -> None:
     planned = plan(tiny(pictures), tmp_path / "run", Machine(threads=1))
     assert planned.images_mib == pytest.approx(
         2 * 4 * 6 * 3 * 16 * 16 / 2**20
-    )  # a batch before and after its crop
+    )  # one batch, before and after its crop
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
+def test_settings_that_need_image_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.jitter resizes image files, and digits has none"):
         train_recipe(
             recipes.load("imagenet", overrides=["data.name=digits", "data.size_px=8"]),
             tmp_path / "run",
             Machine(threads=1),
         )
-    for override, tells in (
+    for override, message in (
         ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are 224"),
         ("data.jitter=[480, 256]", r"jitter = \[480, 256\]"),
         ("data.size_px=none", "jitter needs size_px"),
         ("data.jitter=none", "colour = 0.1 goes with jitter"),
     ):
-        with pytest.raises(recipes.RecipeError, match=tells):
+        with pytest.raises(recipes.RecipeError, match=message):
             recipes.load("imagenet", overrides=[override])
 
 
-def test_the_recipe_holds_the_values_of_the_paper() -> None:
-    """Sec. 3.4."""
+def test_recipe_has_the_values_of_the_paper() -> None:
+    """Sec. 3.4 gives all of these values."""
     recipe = recipes.load("imagenet")
     optimizer, schedule, options = recipe.optimizer, recipe.schedule, recipe.data
     assert isinstance(schedule, recipes.Plateau)
@@ -246,7 +246,7 @@ def test_the_recipe_holds_the_values_of_the_paper() -> None:
         True,
         "per-pixel",
     )
-    assert recipe.data.validation_images > 0  # val/ decides nothing
+    assert recipe.data.validation_images > 0  # images of val/ must not decide anything
     smoke = recipes.load("imagenet-smoke").data
     assert (smoke.jitter, smoke.colour, smoke.flip, smoke.mean) == (
         options.jitter,

@@ -1,4 +1,4 @@
-"""The plateau schedule (Sec. 3.4): its rule by hand, and that its decisions survive whatever ends a training."""
+"""The plateau schedule (Sec. 3.4): its rule, and that its decisions survive a killed run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from reslearn.train.optimizer import LearningRate
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
 
-# Evaluated after every second step, and hardly ever better by 30 %: the rate falls twice on the way.
+# The error is evaluated after every second step and rarely falls by 30 %, so the rate drops twice.
 PLATEAU = (
     "schedule.kind=plateau",
     "schedule.duration=13 steps",
@@ -41,24 +41,24 @@ def plateau(**values: Any) -> Plateau:
     return schedule
 
 
-def test_the_rule_by_hand() -> None:
+def test_drops_of_a_sequence_of_errors() -> None:
     rate, drops = LearningRate(plateau=plateau(patience=2, improvement_pct=1, max_drops=2)), []
     for error in (60, 50, 49.5, 49.1, 48, 47.5, 47.1, 46, 47, 47, 47, 47, 47):
         rate.observe_validation(error)
         drops.append(rate.num_drops)
-    #       better     two in vain  better  two in vain  better  and no third drop
+    #       better     two worse    better  two worse    better  no third drop
     assert drops == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2]
     assert rate.best_error_pct == 46
 
 
-def test_the_rate_is_divided_for_each_drop() -> None:
+def test_factor_of_two_drops() -> None:
     rate = LearningRate(plateau=plateau())
     assert rate.factor(0) == rate.factor(8) == 1
     rate.num_drops = 2
     assert rate.factor(3) == pytest.approx(0.01)
 
 
-def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them_as_they_were(
+def test_drops_follow_validation_errors_and_survive_kills(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*PLATEAU, "evaluation.test_curve=true")
@@ -70,8 +70,8 @@ def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them
     rate = LearningRate(plateau=recipe.schedule)
     errors = {line["step"]: line["top1_error_pct"] for line in folder.metrics("validation")}
     rates = {line["step"]: line["lr"] for line in folder.metrics("train")}
-    for step in range(1, 14):  # each step's rate follows from the validation lines before it
-        if step in rates:  # every third
+    for step in range(1, 14):  # the rate of each step follows from earlier validation errors
+        if step in rates:  # every third step
             assert rates[step] == pytest.approx(0.05 * 0.5**rate.num_drops)
         if step in errors and step < 13:
             rate.observe_validation(errors[step])
@@ -95,9 +95,7 @@ def test_decisions_are_made_on_validation_lines_alone_and_every_kill_leaves_them
     assert len(RunFolder.open(out).result["resumed_at"]) == 2
 
 
-def test_the_test_set_does_not_move_the_rate(
-    small: Small, outcome: Outcome, tmp_path: Path
-) -> None:
+def test_test_set_does_not_change_the_rate(small: Small, outcome: Outcome, tmp_path: Path) -> None:
     with_curve, without = (
         small(*PLATEAU, "schedule.duration=11 steps", f"evaluation.test_curve={curve}")
         for curve in ("true", "false")
@@ -107,7 +105,7 @@ def test_the_test_set_does_not_move_the_rate(
     assert outcome(tmp_path / "with")["last"] == outcome(tmp_path / "without")["last"]
 
 
-def test_nothing_is_observed_while_warming_up(small: Small, tmp_path: Path) -> None:
+def test_warm_up_ignores_validation_errors(small: Small, tmp_path: Path) -> None:
     recipe = small(
         *PLATEAU,
         "schedule.warm_up_lr=0.001",
@@ -119,17 +117,15 @@ def test_nothing_is_observed_while_warming_up(small: Small, tmp_path: Path) -> N
     assert last["waiting"] == {"best_error_pct": float("inf"), "num_waited": 0, "num_drops": 0}
 
 
-def test_without_validation_images_it_is_refused(small: Small, tmp_path: Path) -> None:
+def test_plateau_without_validation_images_is_refused(small: Small, tmp_path: Path) -> None:
     recipe = small(*PLATEAU, "data.validation_images=0")
-    with pytest.raises(
-        ValueError,
-        match=r'"plateau" needs validation images, and digits has none: set data\.validation_images',
-    ):
+    message = r"needs validation images, and digits has none: set data\.validation_images"
+    with pytest.raises(ValueError, match=message):
         train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_from_before_there_was_a_plateau_is_resumed(
+def test_old_checkpoint_without_plateau_state_is_resumed(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_recipe(small(), tmp_path / "run", Machine(threads=1))

@@ -1,4 +1,7 @@
-"""Killed at any step and resumed: weights, state of the optimizer and logged losses equal those of the unbroken run bit for bit."""
+"""A run that is killed at any step and resumed equals an unbroken run bit for bit.
+
+This holds for weights, optimizer state and logged losses.
+"""
 
 import itertools
 import multiprocessing
@@ -48,7 +51,8 @@ VARIANTS = {
     ),
     "muon": (*MUON, "schedule.kind=triangular", 'evaluation.snapshots=["0 steps", "5 steps"]'),
 }
-# After so many steps of each part. Checkpoints are written at steps 4, 7, 10 (a reading comes a step late) and 11, the last.
+# Steps after which each part of a run is killed. Checkpoints are written at steps 4, 7, 10
+# (readings arrive one step late) and 11, the last.
 KILLS = {
     "everything": [(1, 4), (3, 5), (4, 1), (6, 7), (11,)],
     "plain8": [(2, 6), (10, 1)],
@@ -57,16 +61,15 @@ KILLS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_killed_after_every_step(
+def test_run_killed_after_any_step(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant])
     train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     expected = outcome(tmp_path / "unbroken")
     if variant == "everything":
-        assert expected["result"]["warmed_up_at_step"] in range(
-            4, 11
-        )  # the rule decides in mid-training
+        # The warm-up ends in the middle of the training.
+        assert expected["result"]["warmed_up_at_step"] in range(4, 11)
 
     for kills in KILLS[variant]:
         out = tmp_path / f"killed-after-{kills}"
@@ -75,22 +78,21 @@ def test_killed_after_every_step(
             with pytest.raises(Killed):
                 train_recipe(recipe, out, Machine(threads=1), resume=True)
             with RunFolder(out).metrics_path.open("ab") as file:
-                file.write(b'{"kind": "tr')  # and a line that was being written
+                file.write(b'{"kind": "tr')  # a line that is only partly written
         monkeypatch.setattr(run, "train", loop.train)
         train_recipe(recipe, out, Machine(threads=1), resume=True)
         assert outcome(out) == expected
 
 
 @pytest.mark.parametrize("variant", ["everything", "plain8"])
-def test_a_real_process_killed_at_random_moments(
+def test_process_killed_at_random_moments(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path
 ) -> None:
     recipe = small(*VARIANTS[variant], "schedule.duration=40 steps")
     train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     out, moments = tmp_path / "killed", random.Random(variant)
-    forkserver = multiprocessing.get_context(
-        "forkserver"
-    )  # one process that imports all that is slow, forked for each run
+    # One process imports everything that is slow and is forked for each run.
+    forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload(["reslearn.train", "sklearn.datasets", "torch._dynamo"])
     for _ in range(2):
         steps = saved_steps(out)
@@ -114,7 +116,7 @@ def saved_steps(out: Path) -> list[str]:
     return [path.name for path in RunFolder(out).checkpoints()]
 
 
-def test_killed_while_a_checkpoint_or_the_result_is_written(
+def test_run_killed_while_it_writes_a_file(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small("train.ema=0.9")
@@ -147,8 +149,8 @@ def test_killed_while_a_checkpoint_or_the_result_is_written(
         assert outcome(out) == outcome(tmp_path / "unbroken")
 
 
-@pytest.mark.filterwarnings("default")  # what comes along with the weights is told
-def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
+@pytest.mark.filterwarnings("default")  # warnings about the weights must appear
+def test_initial_weights_are_needed_until_the_first_checkpoint(
     small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_recipe(
@@ -156,20 +158,19 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
         tmp_path / "before",
         Machine(threads=1),
     )
-    weights, aside = tmp_path / "weights.safetensors", tmp_path / "aside"
+    weights, moved_weights = tmp_path / "weights.safetensors", tmp_path / "moved_weights"
     RunFolder(tmp_path / "before").bundle_path.rename(weights)
-    preprocess = read_bundle(
-        weights
-    ).preprocess  # which comes along, and is another than that of the recipe
+    # It differs from the preprocessing of the recipe.
+    preprocess = read_bundle(weights).preprocess
     recipe = small(f'init.source="{weights}"')
     with pytest.warns(UserWarning, match="its preprocessing overrides"):
         train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
 
-    monkeypatch.setattr(run, "train", until_killed(2))  # the first checkpoint is that of step 4
+    monkeypatch.setattr(run, "train", until_killed(2))  # the first checkpoint is written at step 4
     out = tmp_path / "killed"
     with pytest.raises(Killed), pytest.warns(UserWarning, match="its preprocessing overrides"):
         train_recipe(recipe, out, Machine(threads=1))
-    weights.rename(aside)
+    weights.rename(moved_weights)
     with pytest.raises(
         RunError, match=r"weights\.safetensors: No such file.*no checkpoint yet: restore the file"
     ) as raised:
@@ -179,7 +180,7 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     with pytest.raises(RunError, match="differs from the file that the run began with"):
         train_recipe(recipe, out, Machine(threads=1), resume=True)
 
-    aside.rename(weights)
+    moved_weights.rename(weights)
     monkeypatch.setattr(run, "train", until_killed(6))
     with pytest.raises(Killed):
         train_recipe(recipe, out, Machine(threads=1), resume=True)
@@ -191,12 +192,12 @@ def test_a_file_that_a_run_began_with_is_needed_until_its_first_checkpoint(
     assert read_bundle(RunFolder(out).bundle_path).preprocess == preprocess
 
 
-def test_a_finished_run_is_returned_and_not_touched(
+def test_complete_run_is_returned_unchanged(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = train_recipe(
         small(), tmp_path / "run", Machine(threads=1), resume=True
-    )  # nothing to resume: it starts
+    )  # there is nothing to resume, so it starts
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     monkeypatch.setattr(
         run,
@@ -208,11 +209,10 @@ def test_a_finished_run_is_returned_and_not_touched(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch"
-)  # the compiler imports parts of torch that torch itself deprecates
+# The compiler imports parts of torch that torch itself deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_compiled_and_in_bf16(
+def test_compiled_run_in_bf16(
     variant: str, small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(*VARIANTS[variant], "train.precision=bf16", "train.compile=on")

@@ -1,4 +1,4 @@
-"""TensorBoard files hold what metrics.jsonl holds; without the extra there is one clear line, before anything is done."""
+"""TensorBoard files hold the numbers of metrics.jsonl; a missing extra is reported."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from reslearn.train import Machine, train_recipe
 Small = Callable[..., Recipe]
 
 
-def test_event_files_hold_the_metrics_also_of_a_resumed_run(small: Small, tmp_path: Path) -> None:
+def test_event_files_of_a_resumed_run_hold_all_metrics(small: Small, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,7 +22,7 @@ def test_event_files_hold_the_metrics_also_of_a_resumed_run(small: Small, tmp_pa
     )
     folder = RunFolder.open(tmp_path)
     (tmp_path / "result.json").unlink()
-    folder.checkpoints()[-1].unlink()  # as if killed after step 10
+    folder.checkpoints()[-1].unlink()  # as if the run was killed after step 10
     train_recipe(
         small("evaluation.test_curve=true"),
         tmp_path,
@@ -43,7 +43,7 @@ def test_event_files_hold_the_metrics_also_of_a_resumed_run(small: Small, tmp_pa
             ]
 
 
-def test_without_the_extra_there_is_one_line(
+def test_missing_extra_is_reported_before_training(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

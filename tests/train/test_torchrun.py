@@ -1,6 +1,6 @@
-"""Under the real torchrun: a worker that is killed is started again and goes on; stopped, all write one checkpoint, one says how to go on.
+"""The real torchrun restarts a killed worker, which resumes; stopped workers write one checkpoint.
 
-Slow, because torch is imported by torchrun and by each worker, each time.
+Slow, because torchrun and each worker import torch each time.
 """
 
 import os
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import one_of_many
 import pytest
-from one_of_many import on_processes
+import torchrun_processes
+from torchrun_processes import on_processes
 
 from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
@@ -37,7 +37,7 @@ def wait_for_checkpoint(folder: RunFolder, process: subprocess.Popen[str]) -> No
 
 
 def worker(launcher: int, rank: int) -> int:
-    """The process of that rank, a child of torchrun's."""
+    """Return the process id of the worker with this rank."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     return next(
         int(pid)
@@ -48,7 +48,7 @@ def worker(launcher: int, rank: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 0])
-def test_a_killed_worker_is_started_again_and_goes_on(
+def test_killed_worker_is_restarted_and_resumes(
     rank: int, small: Small, small_flags: list[str], outcome: Outcome, tmp_path: Path
 ) -> None:
     longer = "schedule.duration=200 steps"
@@ -60,24 +60,22 @@ def test_a_killed_worker_is_started_again_and_goes_on(
     )
     wait_for_checkpoint(folder, process)
     os.kill(worker(process.pid, rank), signal.SIGKILL)
-    said, errors = process.communicate(timeout=600)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert said.count("test error") == 1
+    assert output.count("test error") == 1
     assert "Traceback" not in errors.replace(
         'Traceback (most recent call last):\n  File "<frozen runpy>"', ""
     )
     assert folder.result["resumed_at"]
-    values = on_processes(2, one_of_many.train, small(longer), tmp_path / "unbroken")
+    values = on_processes(2, torchrun_processes.train, small(longer), tmp_path / "unbroken")
     assert [kind for kind, _ in values] == ["value", "value"]
-    expected, found = outcome(tmp_path / "unbroken"), outcome(folder.path)
-    assert {**found, "recipe": ""} == {
-        **expected,
-        "recipe": "",
-    }  # but for the words in which it was given
+    expected, actual = outcome(tmp_path / "unbroken"), outcome(folder.path)
+    # The recipes differ in how their overrides were written.
+    assert {**actual, "recipe": ""} == {**expected, "recipe": ""}
 
 
 @pytest.mark.slow
-def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(
+def test_stopped_processes_write_one_checkpoint_and_one_message(
     small_flags: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "my run"
@@ -109,7 +107,9 @@ def test_stopped_all_write_one_checkpoint_and_one_says_how_to_go_on(
     ]
 
     process = torchrun(printed[6:])
-    while RunFolder(out).checkpoints()[-1].name <= newest.name:  # it has gone on, and heeds signals
+    while (
+        RunFolder(out).checkpoints()[-1].name <= newest.name
+    ):  # it has resumed and handles signals
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A recipe to a run folder: what is written, and the one clear line where it cannot go on."""
+"""`train_recipe`: the files of a run, and one-line errors for runs that cannot continue."""
 
 import io
 import json
@@ -45,12 +45,12 @@ def refused(
 
 
 def unfinished(folder: RunFolder) -> Path:
-    """As if the run had been killed before its result; returns the newest checkpoint."""
+    """Remove the result, as if the run had been killed, and return the newest checkpoint."""
     (folder.path / "result.json").unlink()
     return folder.checkpoints()[-1]
 
 
-def test_what_is_written(finished: RunFolder, small: Small) -> None:
+def test_files_of_a_run(finished: RunFolder, small: Small) -> None:
     assert sorted(path.name for path in finished.path.iterdir()) == [
         ".lock",
         "checkpoints",
@@ -98,7 +98,7 @@ def test_what_is_written(finished: RunFolder, small: Small) -> None:
         "processes",
         "replayed",
     }
-    # the recipe as given, with what the data say about the network filled in
+    # The data determine the numbers of classes and channels.
     assert finished.recipe["model"] == {
         **small().to_dict()["model"],
         "num_classes": 10,
@@ -106,7 +106,7 @@ def test_what_is_written(finished: RunFolder, small: Small) -> None:
     }
 
 
-def test_the_bundle_gives_the_numbers_of_the_result(finished: RunFolder) -> None:
+def test_bundle_gives_the_numbers_of_the_result(finished: RunFolder) -> None:
     bundle, dataset = read_bundle(finished.bundle_path), data.load("digits")
     metrics = evaluate(bundle.network, data.eval_batches(dataset.test, bundle.preprocess))
     assert (metrics.loss, metrics.top1_error_pct) == (
@@ -117,7 +117,7 @@ def test_the_bundle_gives_the_numbers_of_the_result(finished: RunFolder) -> None
     assert bundle.classes == dataset.classes
 
 
-def test_validation_and_test_curves_at_their_moments(small: Small, tmp_path: Path) -> None:
+def test_evaluations_and_snapshots_during_training(small: Small, tmp_path: Path) -> None:
     overrides = [
         "data.validation_images=100",
         "evaluation.test_curve=true",
@@ -136,7 +136,9 @@ def test_validation_and_test_curves_at_their_moments(small: Small, tmp_path: Pat
     assert not torch.equal(first["head.fc.weight"], final["head.fc.weight"])
 
 
-def test_another_recipe_is_refused_with_the_difference(finished: RunFolder, small: Small) -> None:
+def test_run_of_another_recipe_is_refused_with_the_differences(
+    finished: RunFolder, small: Small
+) -> None:
     line = refused(RunError, small, finished.path, "optimizer.lr=0.2", "seed=3")
     assert "holds a run of another recipe (optimizer.lr: 0.05 -> 0.2; seed: 0 -> 3)" in line
     assert "--resume --out" in line
@@ -144,16 +146,14 @@ def test_another_recipe_is_refused_with_the_difference(finished: RunFolder, smal
         train_recipe(small(), finished.path)
 
 
-def test_foreign_folders_are_refused_before_anything_is_loaded_or_written(
-    small: Small, tmp_path: Path
-) -> None:
+def test_other_folders_are_refused_before_data_are_loaded(small: Small, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     assert "is no run" in refused(RunError, small, tmp_path, "data.name=no-such-data")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize(
-    ("override", "tells"),
+    ("override", "message"),
     [
         ("model.name=resnet9", "resnet8"),
         ("data.name=digit", "digits"),
@@ -162,16 +162,14 @@ def test_foreign_folders_are_refused_before_anything_is_loaded_or_written(
         ("model.num_classes=7", "model.num_classes = 7, but digits has 10"),
     ],
 )
-def test_what_cannot_be_is_found_before_a_file_is_written(
-    override: str, tells: str, small: Small, tmp_path: Path
+def test_wrong_values_are_found_before_a_file_is_written(
+    override: str, message: str, small: Small, tmp_path: Path
 ) -> None:
-    assert tells in refused(ValueError, small, tmp_path / "run", override)
+    assert message in refused(ValueError, small, tmp_path / "run", override)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(
-    small: Small, tmp_path: Path
-) -> None:
+def test_nonfinite_loss_stops_with_step_checkpoint_and_hint(small: Small, tmp_path: Path) -> None:
     line = refused(
         NonFiniteLossError,
         small,
@@ -181,8 +179,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(
     )
     assert line.startswith("the loss is nan between steps ")
     assert (
-        "; there is no checkpoint yet; a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
-        in line
+        "; there is no checkpoint yet; a lower optimizer.lr or a warm-up (schedule.warm_up_lr) "
+        "may help" in line
     )
     line = refused(
         NonFiniteLossError, small, tmp_path / "later", *DIVERGES_LATER, machine=Machine(threads=1)
@@ -193,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_checkpoint_and_hint(
     assert all(bool(value.isfinite().all()) for value in weights)
 
 
-def test_on_the_command_line_it_is_one_line_and_status_2(
+def test_nonfinite_loss_on_the_command_line_is_one_line_and_status_2(
     small_flags: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,7 +225,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system that has room for two checkpoints, not for a third beside them."""
+    """Mount a file system that has room for two checkpoints but not for a third."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -235,12 +233,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         capture_output=True,
         check=False,
     ).returncode:
-        pytest.skip("no right to mount a small disk here")
+        pytest.skip("this user may not mount a small disk")
     yield disk
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(
+def test_full_disk_keeps_the_earlier_checkpoint(
     small: Small, outcome: Callable[[Path], Any], tmp_path: Path, small_disk: Path
 ) -> None:
     line = refused(OSError, small, small_disk / "run", machine=Machine(threads=1))
@@ -248,8 +246,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert [path.stem for path in folder.checkpoints()] == ["step-00000004", "step-00000007"]
     assert "No space left on device while writing to" in line
     assert (
-        f"the last good checkpoint is {folder.checkpoints()[-1]}; resume with: reslearn train --resume --out "
-        in line
+        f"the last good checkpoint is {folder.checkpoints()[-1]}; resume with: reslearn train "
+        "--resume --out " in line
     )
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     train_recipe(small(), small_disk / "run", Machine(threads=1), resume=True)
@@ -257,27 +255,28 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert outcome(small_disk / "run") == outcome(tmp_path / "unbroken")
 
 
-def test_damaged_checkpoints_are_one_line_and_the_older_one_goes_on(
+def test_damaged_checkpoint_is_reported_and_an_older_one_resumes(
     finished: RunFolder, small: Small, outcome: Callable[[Path], Any]
 ) -> None:
     expected, newest = outcome(finished.path), unfinished(finished)
-    whole = newest.read_bytes()
-    other = io.BytesIO()
+    content_bytes = newest.read_bytes()
+    other_network = io.BytesIO()
     torch.save(
-        {**torch.load(newest, weights_only=True), "model": {"foreign": torch.zeros(1)}}, other
+        {**torch.load(newest, weights_only=True), "model": {"foreign": torch.zeros(1)}},
+        other_network,
     )
-    listed = io.BytesIO()
-    torch.save([1, 2], listed)
-    for content in (
+    list_file = io.BytesIO()
+    torch.save([1, 2], list_file)
+    for damaged in (
         b"",
         b"not a checkpoint",
-        whole[:100],
-        whole[: len(whole) // 2],
-        whole[:-1],
-        other.getvalue(),
-        listed.getvalue(),
+        content_bytes[:100],
+        content_bytes[: len(content_bytes) // 2],
+        content_bytes[:-1],
+        other_network.getvalue(),
+        list_file.getvalue(),
     ):
-        newest.write_bytes(content)
+        newest.write_bytes(damaged)
         line = refused(RunError, small, finished.path, machine=Machine(threads=1))
         assert line.startswith(f"{newest}: ")
         assert "remove it to resume from an older one" in line
@@ -312,19 +311,17 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_record_that_cannot_be_obeyed_is_refused(
-    name: str, finished: RunFolder, small: Small
-) -> None:
+def test_unavailable_numerics_are_refused(name: str, finished: RunFolder, small: Small) -> None:
     unfinished(finished)
-    change, tells = CHANGES[name]
+    change, message = CHANGES[name]
     record = finished.environment
     change(record)
     finished.write_json("environment.json", record)
-    assert tells in refused(RunError, small, finished.path)
+    assert message in refused(RunError, small, finished.path)
 
 
-def test_the_record_is_obeyed(finished: RunFolder, small: Small) -> None:
-    """Not what `auto` would choose here, but what the run began with."""
+def test_recorded_numerics_are_used_again(finished: RunFolder, small: Small) -> None:
+    """They replace what "auto" would choose here."""
     unfinished(finished)
     assert "began with 1 threads: remove --threads 2" in refused(
         RunError, small, finished.path, machine=Machine(threads=2)
@@ -334,7 +331,7 @@ def test_the_record_is_obeyed(finished: RunFolder, small: Small) -> None:
     )
     record = finished.environment
     record["numerics"] |= {"precision": "bf16", "threads": 1}
-    del record["numerics"]["replayed"]  # as in records from before there was any
+    del record["numerics"]["replayed"]  # old records lack it
     setup = set_up(small(), environment=record)
     assert setup.numerics.to_dict() == {**record["numerics"], "replayed": False}
     with setup.numerics.autocast():
@@ -343,7 +340,7 @@ def test_the_record_is_obeyed(finished: RunFolder, small: Small) -> None:
 
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_every_batch_is_full(batch_size: int, small: Small) -> None:
-    """Also where a batch is larger than the set of images."""
+    """This holds even if a batch is larger than the set of images."""
     recipe = small("data.train_images=30", f"train.batch_size={batch_size}")
     setup = set_up(recipe, Machine(device="cpu", threads=1))
     for x, y in islice(setup.train_batches(start_step=3), 12):
@@ -353,25 +350,26 @@ def test_every_batch_is_full(batch_size: int, small: Small) -> None:
     assert setup.steps_per_epoch == 30 / batch_size
 
 
-def test_milestones_in_two_units_must_rise_too(small: Small, tmp_path: Path) -> None:
-    recipe = small("schedule.kind=step", 'schedule.milestones=["9 steps", "1 epochs"]')
-    told = "milestones = 9 steps, 1 epochs: with 150 images in batches of 20 these are the steps 9, 8, but each milestone must be later"
-    with pytest.raises(ValueError, match=told):
-        train_recipe(recipe, tmp_path / "run", Machine(threads=1))
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_loss_has_the_label_smoothing_of_the_recipe(
+    smoothing: float, small: Small, tmp_path: Path
+) -> None:
+    """Compare the loss of the first batch with cross entropy written out by hand."""
+    recipe = small(f"train.label_smoothing={smoothing}", "train.read_every_steps=1")
+    setup = set_up(recipe, Machine(device="cpu", threads=1))
+    x, y = next(setup.train_batches(start_step=0))
+    log_probabilities = setup.model.train()(x).log_softmax(1)
+    of_labels = log_probabilities.gather(1, y[:, None])[:, 0]
+    losses = -(1 - smoothing) * of_labels - smoothing * log_probabilities.mean(1)
 
-
-def test_milestones_without_effect_are_told(small: Small, tmp_path: Path) -> None:
-    recipe = small("schedule.kind=step", 'schedule.milestones=["5 steps", "11 steps", "8 epochs"]')
-    with pytest.warns(
-        UserWarning,
-        match="schedule.milestones: 11 steps, 8 epochs without effect, since training ends after 11 steps",
-    ):
-        train_recipe(recipe, tmp_path, Machine(threads=1))
+    train_recipe(recipe, tmp_path, Machine(device="cpu", threads=1))
+    first = RunFolder.open(tmp_path).metrics("train")[0]
+    assert first["step"] == 1
+    assert first["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
 
 
 def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None:
-    """The curve is write-only: with and without it the network is the same."""
+    """The network is the same with and without a test curve."""
     for name, overrides in (("with", ["evaluation.test_curve=true"]), ("without", [])):
         train_recipe(small(*overrides), tmp_path / name, Machine(threads=1))
     nets = [
@@ -382,6 +380,6 @@ def test_no_decision_reads_the_test_images(small: Small, tmp_path: Path) -> None
     assert json.loads((tmp_path / "without" / "result.json").read_text())["test_touched"] == 1
 
 
-def test_what_a_mean_of_three_colors_cannot_be_of_is_told_before_anything_is_trained() -> None:
+def test_check_recipes_refuses_a_mean_of_three_colors_for_gray_images() -> None:
     with pytest.raises(ValueError, match="three colors, and these images have 1"):
         check_recipes([recipes.load("digits", overrides=["data.mean=imagenet"])])

@@ -1,4 +1,7 @@
-"""What one of many processes does in test_distributed.py: forked from one that has imported torch, told who it is as torchrun does."""
+"""Run a task on several processes, with the environment variables of torchrun's workers.
+
+The processes are forked from one that has imported torch.
+"""
 
 import copy
 import multiprocessing
@@ -19,46 +22,51 @@ from reslearn.train.batch_norm import SynchronizedBatchNorm
 from reslearn.train.distributed import join_processes
 from reslearn.train.setup import set_up
 
-Said = tuple[str, Any]
-WAIT_SECONDS = 300
+Outcome = tuple[str, Any]
+TIMEOUT_SECONDS = 300
 
 
-def on_processes(count: int, task: Callable[..., Any], *arguments: Any, **named: Any) -> list[Said]:
-    """What each of `count` processes says at its end: ("value", what the task returned), or the name of an exception and its text."""
+def on_processes(
+    count: int, task: Callable[..., Any], *arguments: Any, **named: Any
+) -> list[Outcome]:
+    """Run `task` on `count` processes and return one outcome per process.
+
+    An outcome is ("value", result), or the name of an exception and its text.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["one_of_many", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["torchrun_processes", "sklearn.datasets", "torch._dynamo"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        context.Process(target=_be, args=(rank, count, port, mouth, task, arguments, named))
-        for rank, (_, mouth) in enumerate(pipes)
+        context.Process(target=_work, args=(rank, count, port, sender, task, arguments, named))
+        for rank, (_, sender) in enumerate(pipes)
     ]
     for process in processes:
         process.start()
-    for _, mouth in pipes:
-        mouth.close()  # ours; so that a process that dies without a word ends the waiting
+    for _, sender in pipes:
+        sender.close()  # the copy here: then a process that dies without a message ends the wait
     try:
-        return [_heard(ear) for ear, _ in pipes]
+        return [_receive(receiver) for receiver, _ in pipes]
     finally:
         for process in processes:
             process.join(10)
             process.kill()
 
 
-def _heard(ear: Connection) -> Said:
-    if not ear.poll(WAIT_SECONDS):  # one that hangs must not hang the tests
-        raise TimeoutError(f"a process said nothing for {WAIT_SECONDS} s")
-    said: Said = ear.recv()
-    return said
+def _receive(receiver: Connection) -> Outcome:
+    if not receiver.poll(TIMEOUT_SECONDS):  # a process that hangs must not hang the tests
+        raise TimeoutError(f"a process sent no message for {TIMEOUT_SECONDS} s")
+    outcome: Outcome = receiver.recv()
+    return outcome
 
 
-def _be(
+def _work(
     rank: int,
     count: int,
     port: int,
-    mouth: Any,
+    sender: Any,
     task: Callable[..., Any],
     arguments: Any,
     named: Any,
@@ -76,23 +84,23 @@ def _be(
     }
     torch.set_num_threads(1)
     try:
-        said: Said = ("value", task(*arguments, **named))
+        outcome: Outcome = ("value", task(*arguments, **named))
     except BaseException as error:
-        said = (type(error).__name__, str(error))
-    mouth.send(said)
+        outcome = (type(error).__name__, str(error))
+    sender.send(outcome)
 
 
 def train(
     recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int | None = None
 ) -> Any:
-    """A whole run; or one of which every process ends after so many steps."""
+    """Train a recipe. With `killed_after`, every process ends after this many steps."""
     if killed_after is not None:
         run.train = until_killed(killed_after)
     return train_recipe(recipe, out, Machine(threads=1), resume=resume)
 
 
 def evaluate(recipe: Recipe) -> dict[str, Any]:
-    """Metrics of the untrained net on each part of the data."""
+    """Return the metrics of the untrained network on each set of images."""
     with join_processes("cpu") as processes:
         setup = set_up(recipe, Machine(device="cpu", threads=1), processes=processes)
         dataset = setup.dataset
@@ -105,16 +113,18 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
 
 
 def normalize(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
-    """Outputs, gradients and running statistics of a batch norm on this process's share, synchronized."""
+    """Return what synchronized batch norm computes on the share of this process.
+
+    These are outputs, gradients and running statistics.
+    """
     with join_processes("cpu") as processes:
-        share, aim = (
-            whole.chunk(processes.count)[processes.rank].clone() for whole in (x, targets)
-        )
+        share = x.chunk(processes.count)[processes.rank].clone()
+        share_targets = targets.chunk(processes.count)[processes.rank].clone()
         share.requires_grad_()
-        norm = copy.deepcopy(norm)  # what is sent to processes is in memory that they share
+        norm = copy.deepcopy(norm)  # processes share the memory of tensors that they receive
         with SynchronizedBatchNorm(processes):
             y = norm(share)
-        (y * aim).sum().backward()
+        (y * share_targets).sum().backward()
         assert share.grad is not None
         gradients = {
             name: processes.sum(value.grad).numpy()
