@@ -17,7 +17,7 @@ from test_engine import TRAIN, jobs_for, wait_for
 from typer.testing import CliRunner
 
 from reslearn.cli import app
-from reslearn.cli.exhibits import EXHIBITS
+from reslearn.cli.paper import EXHIBITS
 from reslearn.cli.study import engine_named
 from reslearn.paper import load_exhibit
 from reslearn.runs import RunFolder
@@ -226,7 +226,7 @@ def test_a_study_on_ray_stops_and_fails_like_a_local_study(cluster: Any, tmp_pat
 
 def needs(data: str) -> list[str]:
     """Return the tables and figures that need this data set: ImageNet, CIFAR-10 or none."""
-    return [name for name in EXHIBITS if load_exhibit(name).EXHIBIT.data == data]
+    return [name for name in EXHIBITS if load_exhibit(name).EXPERIMENT.data == data]
 
 
 @pytest.mark.slow

@@ -25,7 +25,6 @@ from reslearn.cli import (
     demo,
     diagnose,
     evaluate,
-    exhibits,
     export,
     inspect,
     paper,
@@ -105,8 +104,8 @@ paper_group = add_group(
 )
 add("list", paper.list_paper, paper.LIST_EXAMPLES, to=paper_group)
 add("claims", paper.claims, paper.CLAIMS_EXAMPLES, to=paper_group)
-for exhibit in exhibits.EXHIBITS:
-    add(exhibit, exhibits.exhibit_command(exhibit), exhibits.examples(exhibit), to=paper_group)
+for exhibit in paper.EXHIBITS:
+    add(exhibit, paper.exhibit_command(exhibit), paper.exhibit_examples(exhibit), to=paper_group)
 
 DIAGNOSE = "Diagnose and analyze"
 add("diagnose", diagnose.diagnose, diagnose.EXAMPLES, panel=DIAGNOSE)

@@ -1,4 +1,4 @@
-"""`reslearn demo`: the claims of the paper's first page on real images, measured in minutes on the machine at hand."""
+"""`reslearn demo`: the claims of the paper's first page, tested on real images in minutes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +9,22 @@ EXAMPLES = ("reslearn demo", "reslearn demo --out /tmp/demo --json")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the page, its figures and the runs go.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the page, its figures and the runs.")] = Path(
         "demo"
     ),
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
+        int | None,
+        typer.Option(min=1, help="Number of simultaneous runs. By default one per core."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Show on handwritten digits what the paper claims: plain networks get harder to train with depth, residual ones do not.
+    """Test on digits whether depth makes plain networks harder to train, but not residual ones.
 
-    Trains both families at several depths (about five minutes on two cores, no download), applies to each claim a rule that was
-    written before the data were seen, and writes a page. Stopped, it goes on when it is called again.
+    Both families are trained at several depths, which takes about five minutes on two cores and
+    downloads nothing. Each claim is judged by a rule that was written before the data were seen.
+    The verdicts go on a page. If the command was stopped, call it again to resume.
     """
     from reslearn import paper
-    from reslearn.cli.paper import run_and_tell
+    from reslearn.cli.paper import run_claims
 
-    run_and_tell(paper.demo(), (), out=out, jobs=jobs, data_dir=None, check=False, as_json=as_json)
+    run_claims(paper.demo(), (), out=out, jobs=jobs, as_json=as_json)

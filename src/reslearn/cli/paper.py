@@ -1,119 +1,66 @@
-"""`reslearn paper list` and `reslearn paper claims`: the paper as an executable, on data and at a budget of one's choice."""
+"""`reslearn paper`: the claims, tables and figures of the paper as experiments."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reslearn.cli.output import process_pool, write_json
-from reslearn.progress import print_progress
 
 if TYPE_CHECKING:
-    from reslearn.paper import Budget, ClaimsReport
+    from concurrent.futures import Executor
+
+    from reslearn.paper import Budget, Experiment, Report
+    from reslearn.paper.experiment import ExperimentModule
 
 LIST_EXAMPLES = ("reslearn paper list", "reslearn paper list --json")
 CLAIMS_EXAMPLES = (
     "reslearn paper claims --data cifar10 --budget smoke",
     "reslearn paper claims --data cifar10 --budget short --only C1,C8",
 )
+# Names and help of the tables and figures. The modules in paper/exhibits are not imported for
+# --help.
+EXHIBITS = {
+    "table1": "Table 1: architectures for ImageNet, counted to the unit.",
+    "table2": "Table 2: plain and residual networks on ImageNet, ten crops.",
+    "table3": "Table 3: shortcut options and depth on ImageNet, ten crops.",
+    "table4": "Table 4: single models on ImageNet, complete pictures at five scales.",
+    "table5": "Table 5: an ensemble of six networks on ImageNet.",
+    "table6": "Table 6: test error of residual networks on CIFAR-10.",
+    "fig1": "Figure 1: plain networks of 20 and 56 layers, training and test error.",
+    "fig4": "Figure 4: training on ImageNet, plain and residual networks of 18 and 34 layers.",
+    "fig6": "Figure 6: plain and residual networks of all depths over iterations.",
+    "fig7": "Figure 7: standard deviations of layer responses.",
+    "ambiguities": "How much each choice that the paper leaves open moves the error of resnet20.",
+}
+_IMAGENET = ("table2", "table3", "table4", "table5", "fig4")
 
-_STYLES = {"shown": "green", "not shown": "red", "undecided": "yellow", "not testable here": "dim"}
-
-
-def list_paper(
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where committed runs lie; default: results/ of the source tree, or here."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-) -> None:
-    """List the paper's tables, figures and claims: what each needs, and which runs for it are committed.
-
-    Hours are of training by the paper's own budget (CIFAR: 64k steps, five seeds; ImageNet: 60 x 10^4 steps, one seed): on two CPU cores
-    with bf16 (of those without, three times as many), and of one GPU of 2024, five trainings at once on it. With ~, for ImageNet, that
-    rate of the nets for CIFAR is only carried over: wider layers fill a GPU better, so that it is rather less.
-    """
-    import json
-    from dataclasses import asdict
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from reslearn.paper import claims_inventory, inventory, load_claims
-
-    if results is not None and not results.is_dir():
-        raise ValueError(f"--results {results}: there is no such folder")
-    places = (Path(__file__).parents[3] / "results", Path("results"))
-    results = results or next((place for place in places if place.is_dir()), None)
-    items, of_claims = inventory(results), claims_inventory(results)
-    claims = [module.CLAIM for module in load_claims()]
-    if as_json:
-        told = [
-            {"claim": claim.identifier, "text": claim.text, "section": claim.section}
-            for claim in claims
-        ]
-        typer.echo(
-            json.dumps(
-                {
-                    "exhibits": [asdict(item) for item in items],
-                    "claims": told,
-                    "claims_need": asdict(of_claims),
-                }
-            )
-        )
-        return
-    heads = ("name", "what", "needs", "hours on\n2 cores,\nbf16", "on one\nGPU", "committed\nruns")
-    table = Table(
-        *heads,
-        title="Tables and figures",
-        title_justify="left",
-        box=box.HORIZONTALS,
-        padding=(0, 1, 0, 0),
-    )
-    for item in items:
-        committed = (
-            "\n".join(
-                f"{budget} {have} of {needed}"
-                for budget, (have, needed) in item.committed.items()
-                if have
-            )
-            or "none"
-        )
-        hours = (
-            _hours(item.hours_two_cores),
-            ("~" if item.estimated else "") + _hours(item.hours_one_gpu),
-        )
-        needs = "nothing" if item.data == "none" else item.data
-        table.add_row(
-            item.name, item.title, needs, *hours, committed if item.num_runs else "exact, no run"
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    long = f"{of_claims.num_runs} runs, {of_claims.hours_two_cores:,.0f} hours on 2 cores, {of_claims.hours_one_gpu:,.0f} on one GPU"
-    console.print(
-        f"Claims (reslearn paper claims) need CIFAR-10; in full {long}",
-        markup=False,
-        soft_wrap=True,
-    )
-    for place, (data, shown, number) in of_claims.committed.items():
-        console.print(
-            f"  committed: {place}, {shown} of {number} shown on {data}",
-            markup=False,
-            soft_wrap=True,
-        )
-    for claim in claims:
-        console.print(
-            f"  {claim.identifier:4} {claim.text} ({claim.section})", markup=False, soft_wrap=True
-        )
-
-
-def _hours(number: float | None) -> str:
-    return "-" if number is None else f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of seeds per network. By default 2, 3 or 5, by budget."),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Number of simultaneous runs. By default one per core.")
+]
+EngineName = Annotated[
+    str,
+    typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of data sets. By default RESLEARN_DATA, then the cache."),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Exit with 1 if a verdict is 'not shown' or 'not reproduced'. "
+        "Questions that the paper leaves open do not count.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 def claims(
@@ -126,65 +73,32 @@ def claims(
             help="smoke (does it run), short (hours on two cores) or full (the paper's 64k steps)."
         ),
     ] = "short",
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds to judge on; default: 2, 3 or 5, by budget.")
-    ] = None,
+    seeds: Seeds = None,
     only: Annotated[
-        str | None, typer.Option(help="Some claims, as in C1,C8; default: all.")
+        str | None, typer.Option(help="Names of claims, such as C1,C8. By default all.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page and the runs go; default: claims/DATA-BUDGET."),
+        typer.Option(help="Folder of the page and the runs. By default claims/DATA-BUDGET."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; default: one a core.")
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="local: this machine; ray: a Ray cluster that shares the folder of --out."
-        ),
-    ] = "local",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
-    ] = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help="Exit with 1 where a claim is judged 'not shown' (undecided passes)."
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    jobs: Jobs = None,
+    engine: EngineName = "local",
+    data_dir: DataDir = None,
+    check: Check = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train what the paper's claims rest on, and judge each by its rule: shown, not shown, undecided, or not testable here.
+    """Train the networks behind the paper's claims, and judge each claim by its rule.
 
-    Stopped, it goes on when it is called again with the same --out.
+    The verdicts are shown, not shown, undecided, and not testable here. If the command was stopped,
+    call it again with the same --out to resume.
     """
     from reslearn import paper
-    from reslearn.train import Machine, check_recipes
 
-    wanted = (
-        tuple(name.strip().upper() for name in only.split(",") if name.strip())
-        if only is not None
-        else ()
-    )
-    if only is not None and not wanted:
-        raise ValueError(f"--only {only!r}: names of claims are needed, as in --only C1,C8")
-    chosen = paper.paper_budget(budget, data, seeds=seeds)
-    out = out or Path("claims") / f"{Path(data).name}-{budget}"
-    jobs_ = paper.jobs_of(
-        (one for module in paper.load_claims(wanted) for one in module.conditions(chosen)),
-        chosen,
-        out / "runs",
-    )
-    # Wrong recipes are reported once here, not by every run.
-    to_train = (job.recipe for job in jobs_ if not job.is_complete)
-    check_recipes(to_train, Machine(data_dir=data_dir))
-    run_and_tell(
-        chosen,
-        wanted,
-        out=out,
+    names = () if only is None else _names_of_claims(only)
+    run_claims(
+        paper.claims_budget(budget, data, seeds=seeds),
+        names,
+        out=out or Path("claims") / f"{Path(data).name}-{budget}",
         jobs=jobs,
         engine=engine,
         data_dir=data_dir,
@@ -193,82 +107,257 @@ def claims(
     )
 
 
-def run_and_tell(
+def run_claims(
     budget: "Budget",
-    only: tuple[str, ...],
+    names: Sequence[str],
     *,
     out: Path,
     jobs: int | None,
-    data_dir: Path | None,
-    check: bool,
-    as_json: bool,
     engine: str = "local",
+    data_dir: Path | None = None,
+    check: bool = False,
+    as_json: bool = False,
 ) -> None:
-    """Run the claims, write the page, print the table or JSON."""
-    import json
-
+    """Run the claims, write the page and claims.json, and print the table or JSON."""
     from reslearn import paper
-    from reslearn.cli.study import engine_named
+    from reslearn.cli import paper_output
     from reslearn.report import write_page
     from reslearn.study import available_cores
 
-    modules = paper.load_claims(only)
-    runner = engine_named(engine, jobs=jobs)
-    try:
-        with process_pool(jobs or available_cores()) as judges:
-            report = paper.run_claims(
-                modules,
-                budget,
-                out,
-                engine=runner,
-                fit=fit,
-                data_dir=data_dir,
-                judges=judges,
-                say=print_progress,
-            )
-    except paper.StudyStopped as stopped:
-        print(stopped, file=sys.stderr)
-        raise typer.Exit(130) from None
-    page = write_page(paper.claims_page(report, command=["reslearn", *sys.argv[1:]]), out)
-    findings = paper.as_json(report)
-    write_json(findings, out / "claims.json")
-    if as_json:
-        typer.echo(json.dumps({**findings, "page": str(page)}, allow_nan=False))
-    else:
-        _print(report, page)
-    for failure in report.failures:
-        print(f"reslearn: failed: {failure}", file=sys.stderr)
-    if report.failures or (
-        check and any(finding.outcome == "not shown" for finding in report.findings)
-    ):
-        raise typer.Exit(1)
-
-
-def _print(report: "ClaimsReport", page: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("", "claim", "measured", "verdict", show_lines=True)
-    for finding in report.findings:
-        verdict = Text(finding.outcome, style=_STYLES[finding.outcome])
-        table.add_row(
-            finding.claim.identifier, Text(finding.claim.text), Text(finding.measured), verdict
+    modules = paper.load_claims(names)
+    _check_recipes(modules, budget, out, data_dir)
+    with process_pool(jobs or available_cores()) as judges:
+        report = _run(
+            modules, budget, out, jobs=jobs, engine=engine, data_dir=data_dir, judges=judges
         )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"{report.num_runs} runs, {report.seconds:.0f} s. Page: {page}", markup=False)
+    page = write_page(paper.claims_page(report, command=_command()), out)
+    record = paper.claims_json(report)
+    write_json(record, out / "claims.json")
+    if as_json:
+        _print_json(record, page)
+    else:
+        paper_output.print_claims(report, page)
+    _finish(report, check=check)
 
 
-def fit(*arguments: Any, **named: Any) -> Any:
-    """`reslearn.train.fit`, imported when a claim makes a small fit of its own."""
+def exhibit_command(name: str) -> Callable[..., None]:
+    """Return the command of a table or figure."""
+    data_help = "cifar10, cifar100, digits or a folder of images.  [default: cifar10]"
+    medium = ", medium (minutes of a GPU)"
+    if name in _IMAGENET:
+        data_help = (
+            "ILSVRC2012 as class folders. Another folder of images is a stand-in without verdicts."
+        )
+        medium = ""
+    budget_help = (
+        f"smoke (does it run), short (hours on two cores){medium} or full (the paper's own).  "
+        "[default: short]"
+    )
+
+    def command(
+        data: Annotated[str | None, typer.Option(help=data_help)] = None,
+        budget: Annotated[str | None, typer.Option(help=budget_help)] = None,
+        seeds: Seeds = None,
+        depths: Annotated[
+            str | None,
+            typer.Option(
+                help="Numbers of layers, such as 20,56. By default the paper's, fewer by budget."
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder of all tables and figures and their runs. By default paper/DATA-BUDGET."
+            ),
+        ] = None,
+        jobs: Jobs = None,
+        engine: EngineName = "local",
+        data_dir: DataDir = None,
+        check: Check = False,
+        as_json: AsJson = False,
+    ) -> None:
+        from reslearn import paper
+        from reslearn.cli import paper_output
+        from reslearn.report import write_page
+
+        module = paper.load_exhibit(name)
+        experiment = module.EXPERIMENT
+        if budget is not None and experiment.data == "none":
+            raise ValueError(f"--budget has no effect in {name}: leave it out")
+        chosen = paper.exhibit_budget(
+            experiment, budget or "short", data, seeds=seeds, depths=_depths(depths)
+        )
+        out = out or _default_folder(experiment, chosen)
+        _check_recipes([module], chosen, out, data_dir)
+        report = _run([module], chosen, out, jobs=jobs, engine=engine, data_dir=data_dir)
+        page = write_page(paper.exhibit_page(report, command=_command()), out / name)
+        record = paper.exhibit_json(report)
+        write_json(record, out / name / f"{name}.json")
+        if as_json:
+            _print_json(record, page)
+        else:
+            paper_output.print_exhibit(report, page)
+        _finish(report, check=check)
+
+    command.__doc__ = (
+        f"{EXHIBITS[name]}\n\nPrints the paper's numbers beside ours, with verdicts. "
+        "If the command was stopped, call it again to resume."
+    )
+    return command
+
+
+def exhibit_examples(name: str) -> tuple[str, ...]:
+    """Return the examples at the end of the help of a table or figure."""
+    if name == "table1":
+        return ("reslearn paper table1", "reslearn paper table1 --json")
+    if name in _IMAGENET:
+        return (
+            f"reslearn paper {name} --data photos --budget smoke",
+            f"reslearn paper {name} --data /data/ILSVRC2012 --budget full",
+        )
+    return (
+        f"reslearn paper {name} --budget smoke --data digits",
+        f"reslearn paper {name} --budget short --seeds 3 --jobs 2",
+    )
+
+
+def list_paper(
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of committed runs. By default results/ of the source tree, or here."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tables, figures and claims, what each needs, and which of its runs are committed.
+
+    Hours are the training time of the paper's own budget: 64k steps and five seeds for CIFAR, 60 x
+    10^4 steps and one seed for ImageNet. One column is for two CPU cores with bf16; cores without
+    bf16 take three times as long. The other is for one GPU of 2024 with five trainings at once.
+    Hours with ~ are estimates for ImageNet from the rate of networks for CIFAR. Wider layers use a
+    GPU better, so the true hours are fewer.
+    """
+    import json
+    from dataclasses import asdict
+
+    from reslearn import paper
+    from reslearn.cli import paper_output
+
+    if results is not None and not results.is_dir():
+        raise ValueError(f"--results {results}: there is no such folder")
+    folders = (Path(__file__).parents[3] / "results", Path("results"))
+    results = results or next((folder for folder in folders if folder.is_dir()), None)
+    items, claims_item = paper.inventory(results), paper.claims_inventory(results)
+    experiments = [module.EXPERIMENT for module in paper.load_claims()]
+    if as_json:
+        record = {
+            "exhibits": [asdict(item) for item in items],
+            "claims": [
+                {"claim": claim.name, "text": claim.text, "section": claim.section}
+                for claim in experiments
+            ],
+            "claims_need": asdict(claims_item),
+        }
+        typer.echo(json.dumps(record))
+        return
+    paper_output.print_inventory(items, claims_item, experiments)
+
+
+def fit(*arguments: Any, **options: Any) -> Any:
+    """Call `reslearn.train.fit`, which is imported only when a claim trains small networks."""
     from reslearn.train import fit
 
-    return fit(*arguments, **named)
+    return fit(*arguments, **options)
 
 
 def evaluate(source: Sequence[Path], *, protocol: Any, data_dir: Path | None) -> Any:
-    """Evaluate runs by `reslearn.train.evaluate_bundle`, imported when an exhibit needs it."""
+    """Call `reslearn.train.evaluate_bundle`, which is imported only for experiments on ImageNet."""
     from reslearn.train import Machine, evaluate_bundle
 
     return evaluate_bundle(source, machine=Machine(data_dir=data_dir), protocol=protocol)
+
+
+def _names_of_claims(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip().upper() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"--only {text!r}: names of claims are needed, for example --only C1,C8")
+    return names
+
+
+def _depths(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise ValueError(
+            f"--depths {text}: numbers of layers are needed, for example --depths 20,56"
+        )
+    return tuple(map(int, parts))
+
+
+def _default_folder(experiment: "Experiment", budget: "Budget") -> Path:
+    if budget.data:
+        return Path("paper") / f"{Path(budget.data).name}-{budget.name}"
+    return Path("paper") if experiment.data == "none" else Path("paper") / "without-data"
+
+
+def _check_recipes(
+    modules: "Sequence[ExperimentModule]", budget: "Budget", out: Path, data_dir: Path | None
+) -> None:
+    """Raise an error for a recipe that cannot be trained: once, before any run starts."""
+    from reslearn import paper
+    from reslearn.train import Machine, check_recipes
+
+    specs = [spec for module in modules for spec in paper.first_specs(module.EXPERIMENT, budget)]
+    jobs = paper.jobs_of(specs, budget, out / "runs")
+    to_train = (job.recipe for job in jobs if not job.is_complete)
+    check_recipes(to_train, Machine(data_dir=data_dir))
+
+
+def _run(
+    modules: "Sequence[ExperimentModule]",
+    budget: "Budget",
+    out: Path,
+    *,
+    jobs: int | None,
+    engine: str,
+    data_dir: Path | None,
+    judges: "Executor | None" = None,
+) -> "Report":
+    """Run experiments; exit with 130 if a signal stopped them."""
+    from reslearn import paper
+    from reslearn.cli.study import engine_named
+
+    try:
+        return paper.run_experiments(
+            modules,
+            budget,
+            out,
+            engine=engine_named(engine, jobs=jobs),
+            fit=fit,
+            evaluate=evaluate,
+            data_dir=data_dir,
+            judges=judges,
+        )
+    except paper.StudyStopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _command() -> list[str]:
+    return ["reslearn", *sys.argv[1:]]
+
+
+def _finish(report: "Report", *, check: bool) -> None:
+    """Print failed runs. Exit with 1 if there are any, or if --check finds a contradiction."""
+    for failure in report.failures:
+        print(f"reslearn: failed: {failure}", file=sys.stderr)
+    if report.failures or (check and report.contradicts_paper):
+        raise typer.Exit(1)
+
+
+def _print_json(record: dict[str, Any], page: Path) -> None:
+    import json
+
+    typer.echo(json.dumps({**record, "page": str(page)}, allow_nan=False))

@@ -1,50 +1,39 @@
-"""The paper as an executable: claims, tables and figures as studies and analyses, each with a rule written before the data."""
+"""The paper as an executable: its claims, tables and figures as experiments with decision rules."""
 
-from reslearn.paper.budgets import demo, paper_budget
-from reslearn.paper.claim import Budget, Claim, ClaimModule, Finding, Fit, Runs, RunSpec
+from reslearn.paper.budgets import claims_budget, demo, exhibit_budget
 from reslearn.paper.claims import load_claims
-from reslearn.paper.exhibiting import (
-    HEADS,
-    ExhibitReport,
-    budget_of,
-    exhibit_json,
-    exhibit_page,
-    reasons_of,
-    run_exhibit,
-    texts,
-)
 from reslearn.paper.exhibits import load_exhibit
+from reslearn.paper.experiment import Budget, Experiment, Line, Result, RunSpec
 from reslearn.paper.inventory import claims_inventory, inventory
-from reslearn.paper.page import as_json, claims_page
-from reslearn.paper.runner import ClaimsReport, run_claims
-from reslearn.paper.stages import StudyStopped, jobs_of
+from reslearn.paper.page import claims_json, claims_page, exhibit_json, exhibit_page
+from reslearn.paper.run import Report, StudyStopped, jobs_of, run_experiments
+from reslearn.paper.text import HEADS, line_texts, reasons_of
+from reslearn.paper.trained import Trained, first_specs
 
 __all__ = [
     "HEADS",
     "Budget",
-    "Claim",
-    "ClaimModule",
-    "ClaimsReport",
-    "ExhibitReport",
-    "Finding",
-    "Fit",
+    "Experiment",
+    "Line",
+    "Report",
+    "Result",
     "RunSpec",
-    "Runs",
     "StudyStopped",
-    "as_json",
-    "budget_of",
+    "Trained",
+    "claims_budget",
     "claims_inventory",
+    "claims_json",
     "claims_page",
     "demo",
+    "exhibit_budget",
     "exhibit_json",
     "exhibit_page",
+    "first_specs",
     "inventory",
     "jobs_of",
+    "line_texts",
     "load_claims",
     "load_exhibit",
-    "paper_budget",
     "reasons_of",
-    "run_claims",
-    "run_exhibit",
-    "texts",
+    "run_experiments",
 ]

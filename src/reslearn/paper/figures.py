@@ -1,51 +1,53 @@
-"""Figures in the manner of the paper's 1 and 6, from the judged runs: error over iterations, and error against depth.
+"""Figures like the paper's Figures 1 and 6: error over iterations, and error against depth.
 
-Dashed lines are training error on augmented batches, bold lines test error, as there, both means over seeds; each seed is a pale line.
+As in the paper, dashed lines are training error on augmented batches, and bold lines are test
+error. Both are means over seeds; each seed is a pale line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Runs
-from reslearn.paper.protocol import model_name
+from reslearn.paper.experiment import BOTH, model_name
+from reslearn.paper.trained import TEST_ERROR, TRAINING_ERROR, Trained
 from reslearn.report import Figure, Panels, Series
-from reslearn.report.content import Style
 from reslearn.report.curves import Curve, curve, error_styles, interval_note, seeds_series
 from reslearn.study.collect import Kind
 
 
-def paper_figures(evidence: Runs) -> list[Panels | Figure]:
-    """Figure 1, figure 6 and error against depth, as far as the runs for them are there."""
-    trained = {kind: protocol.trained(evidence, kind) for kind in protocol.BOTH}
+def paper_figures(trained: Trained) -> list[Panels | Figure]:
+    """Return Figure 1, Figure 6 and error against depth, as far as their runs exist."""
+    finished = {kind: trained.finished_depths(kind) for kind in BOTH}
     figures: list[Panels | Figure] = []
-    if len(trained["plain"]) > 1:
-        figures.append(Panels(figure_1(evidence, trained["plain"])))
-    if any(trained.values()):
-        figures.append(Panels([figure_6(evidence, kind, at) for kind, at in trained.items() if at]))
-        figures.append(against_depth(evidence, trained))
+    if len(finished["plain"]) > 1:
+        figures.append(Panels(figure_1(trained, finished["plain"])))
+    if any(finished.values()):
+        panels = [figure_6(trained, kind, depths) for kind, depths in finished.items() if depths]
+        figures += [Panels(panels), against_depth(trained, finished)]
     return figures
 
 
-def figure_1(evidence: Runs, at: Sequence[int]) -> list[Figure]:
-    """The deepest plain net against the paper's 20 layers, or the depth nearest to that: training error left, test error right."""
-    shallow = min((depth for depth in at if depth != max(at)), key=lambda depth: abs(depth - 20))
+def figure_1(trained: Trained, depths: Sequence[int]) -> list[Figure]:
+    """Compare the deepest plain network with the depth nearest to the paper's 20 layers.
+
+    Returns:
+        The panel of training errors, and the panel of test errors.
+    """
+    deepest = max(depths)
+    shallower = [depth for depth in depths if depth != deepest]
+    shallow = min(shallower, key=lambda depth: abs(depth - 20))
     figures = []
-    for name, said in (("train", "training"), ("test", "test")):
+    for records, name, side in (("train", "training", "left"), ("test", "test", "right")):
         series: list[Series] = []
-        for depth in (shallow, max(at)):
-            series += seeds_series(
-                f"plain-{depth}", _curves(evidence, "plain", depth, name), group=f"plain-{depth}"
-            )
-        title = f"{said.capitalize()} error of plain-{shallow} and plain-{max(at)}"
-        place = "left" if name == "train" else "right"
-        caption = f"As the paper's figure 1, {place}. Bold: mean over seeds; pale: each seed.{_bands(evidence)}"
+        for depth in (shallow, deepest):
+            curves = _curves(trained, "plain", depth, records)
+            series += seeds_series(f"plain-{depth}", curves, group=f"plain-{depth}")
         figures.append(
             Figure(
-                f"figure-1-{said}",
-                title,
-                caption,
+                f"figure-1-{name}",
+                f"{name.capitalize()} error of plain-{shallow} and plain-{deepest}",
+                f"As in Figure 1 of the paper, {side}. Bold lines: mean over seeds. Pale lines: "
+                f"single seeds.{_interval_note(trained)}",
                 "iteration",
-                f"{said} error (%)",
+                f"{name} error (%)",
                 series,
                 y_limits=(0.0, 100.0),
             )
@@ -53,69 +55,60 @@ def figure_1(evidence: Runs, at: Sequence[int]) -> list[Figure]:
     return figures
 
 
-def figure_6(evidence: Runs, kind: Kind, at: Sequence[int]) -> Figure:
-    """One family: training error dashed, test error bold, a color a depth."""
+def figure_6(trained: Trained, kind: Kind, depths: Sequence[int]) -> Figure:
+    """Draw one family: training error dashed, test error bold, one color per depth."""
     series: list[Series] = []
-    label = "plain" if kind == "plain" else "ResNet"
-    for depth in at:
-        name = f"{label}-{depth}"
-        series += seeds_series(
-            f"{name}, training", _curves(evidence, kind, depth, "train"), group=name, dashed=True
-        )
-        series += seeds_series(f"{name}, test", _curves(evidence, kind, depth, "test"), group=name)
+    family = "plain" if kind == "plain" else "ResNet"
+    for depth in depths:
+        name = f"{family}-{depth}"
+        training, test = (_curves(trained, kind, depth, records) for records in ("train", "test"))
+        series += seeds_series(f"{name}, training", training, group=name, dashed=True)
+        series += seeds_series(f"{name}, test", test, group=name)
     return Figure(
         f"figure-6-{kind}",
         f"{kind.capitalize()} networks",
-        f"As the paper's figure 6. Training error is of the running, augmented batches.{_bands(evidence)}",
+        "As in Figure 6 of the paper. Training error is the error of the augmented training "
+        f"batches.{_interval_note(trained)}",
         "iteration",
         "error (%)",
         series,
         y_limits=(0.0, 100.0),
-        styles=_styles(evidence),
+        styles=error_styles(len(trained.seeds)),
     )
 
 
-def against_depth(evidence: Runs, trained: dict[Kind, list[int]]) -> Figure:
-    """Training and test error at the end, against depth, with intervals."""
+def against_depth(trained: Trained, depths_by_kind: Mapping[Kind, Sequence[int]]) -> Figure:
+    """Draw training and test error at the end of training against depth, with intervals."""
     series: list[Series] = []
-    for kind, at in trained.items():
-        for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):
-            by_seed = zip(
-                evidence.budget.judge_seeds,
-                protocol.by_depth(evidence, kind, field, at),
-                strict=True,
-            )
+    for kind, depths in depths_by_kind.items():
+        for result_field, name in ((TRAINING_ERROR, "training"), (TEST_ERROR, "test")):
+            errors = trained.by_depth(kind, result_field, depths)
             curves: dict[int, Curve] = {
-                seed: list(zip(at, errors, strict=True)) for seed, errors in by_seed
+                seed: list(zip(depths, values, strict=True))
+                for seed, values in zip(trained.seeds, errors, strict=True)
             }
-            series += seeds_series(f"{kind}, {said}", curves, group=kind, dashed=said == "training")
+            is_dashed = name == "training"
+            series += seeds_series(f"{kind}, {name}", curves, group=kind, dashed=is_dashed)
     return Figure(
         "error-against-depth",
         "Error against depth",
-        f"At the end of training. Training error is on clean images with batch-norm statistics recomputed.{_bands(evidence)}",
+        "Error at the end of training. Training error is on clean images with recomputed "
+        f"batch-norm statistics.{_interval_note(trained)}",
         "layers",
         "error (%)",
         series,
         y_limits=(0.0, 100.0),
-        styles=_styles(evidence),
+        styles=error_styles(len(trained.seeds)),
     )
 
 
-def _bands(evidence: Runs) -> str:
-    return interval_note(len(evidence.budget.judge_seeds))
+def _interval_note(trained: Trained) -> str:
+    return interval_note(len(trained.seeds))
 
 
-def _styles(evidence: Runs) -> dict[Style, str]:
-    return error_styles(len(evidence.budget.judge_seeds))
-
-
-def _curves(evidence: Runs, kind: Kind, depth: int, records: str) -> dict[int, Curve | None]:
-    """By seed; None for a run that diverged."""
-    runs = {
-        seed: protocol.judged_run(evidence, model_name(kind, depth), seed)
-        for seed in evidence.budget.judge_seeds
-    }
-    return {
-        seed: None if run is None else curve(run.metrics(), records, "top1_error_pct")
-        for seed, run in runs.items()
-    }
+def _curves(trained: Trained, kind: Kind, depth: int, records: str) -> dict[int, Curve | None]:
+    """Return the curve of each seed; None for a diverged run."""
+    curves: dict[int, Curve | None] = {}
+    for seed, run in trained.runs_of(model_name(kind, depth)).items():
+        curves[seed] = None if run is None else curve(run.metrics(), records, "top1_error_pct")
+    return curves

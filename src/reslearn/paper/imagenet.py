@@ -1,20 +1,23 @@
-"""The tables and figure of ImageNet: which networks, by which protocol of testing, and their errors read off finished runs.
+"""Experiments on ImageNet: their networks, and the errors of finished runs (Sec. 3.4 and 4.1).
 
-They need ILSVRC2012 as class folders. Any other folder of images runs through the same code as a stand-in; its errors are shown and
-never judged against the paper's. Paper: Sec. 3.4 and 4.1.
+They need ILSVRC2012 as class folders. Any other folder of images runs through the same code as a
+stand-in. Its errors are shown without a verdict.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reslearn.paper.claim import Budget, Runs, RunSpec
-from reslearn.paper.exhibit import MARGIN_PCT, Line, against_paper, not_run
+from reslearn.paper.experiment import Budget, Line, RunSpec
 from reslearn.paper.numbers import numbers, top5
+from reslearn.paper.rules import MARGIN_PCT, against_paper, not_run
+from reslearn.paper.trained import Trained
 from reslearn.runs import RunFolder
 
-# The label of a row of the paper to the network it stands for.
-NETS: dict[str, tuple[str, tuple[str, ...]]] = {
+# A row of the paper's tables: model and settings.
+NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain18": ("plain18", ()),
     "plain34": ("plain34", ()),
     "resnet18": ("resnet18", ()),
@@ -26,141 +29,133 @@ NETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "resnet101": ("resnet101", ()),
     "resnet152": ("resnet152", ()),
 }
-_CLASSES, _IMAGES = (
-    ("n01440764", "n15075141"),
-    1_281_167,
-)  # the first and the last of 1,000, and how many there are to train on
+# ILSVRC2012: the first and the last of its 1,000 classes, and its number of training images.
+_FIRST_CLASS, _LAST_CLASS, _NUM_CLASSES = "n01440764", "n15075141", 1000
+_NUM_TRAIN_IMAGES = 1_281_167
 MISSING = "needs ImageNet (ILSVRC2012 as class folders train/ and val/): --data FOLDER"
 
 RULE = (
-    f"Reproduced: two one-sided t tests at 5 % place the mean within {MARGIN_PCT:g} points of the paper's number (one seed has no "
-    "interval, and is undecided). Only runs of the paper's own recipe on ImageNet are judged."
-)
-
-_SMOKE = (
-    "data.size_px=32",
-    "train.batch_size=8",
-    "train.read_every_steps=2",
-    "schedule.kind=constant",
-    'schedule.duration="4 steps"',
-    'evaluation.every="2 steps"',
-    "evaluation.test_curve=true",
-    "evaluation.recompute_images=16",
+    f"Reproduced: two one-sided t tests at 5 % place the mean within {MARGIN_PCT:g} points of the "
+    "paper's number. Not reproduced: the 95 % interval lies outside that margin. One seed has no "
+    "interval, and is undecided. Only runs of the paper's own recipe on ImageNet get a verdict."
 )
 
 
-def imagenet_budget(name: str, data: str | None, *, seeds: int | None = None) -> Budget:
-    """Smoke: does it run, on any folder. Short: the recipe `imagenet-smoke`. Full: the paper's own, one seed as there."""
-    if name not in ("smoke", "short", "full"):
-        raise ValueError(f"--budget {name}: allowed are smoke, short and full")
-    overrides = {
-        "smoke": _SMOKE,
-        "short": ("evaluation.test_curve=true",),
-        "full": ("evaluation.test_curve=true",),
-    }[name]
-    return Budget(
-        name=name,  # type: ignore[arg-type]
-        data=data or "",
-        recipe="imagenet" if name == "full" else "imagenet-smoke",
-        overrides=overrides,
-        depths=(),
-        learning_rates=(0.1,),
-        choice_seeds=(),
-        judge_seeds=tuple(range(seeds or 1)),
+def spec(label: str, seed: int) -> RunSpec:
+    """Return the run of a row."""
+    model, settings = NETWORKS[label]
+    return RunSpec(model=model, seed=seed, overrides=settings, why=f"as {label}")
+
+
+def specs(budget: Budget, labels: Iterable[str]) -> list[RunSpec]:
+    """Return a run for each row and seed; nothing without data."""
+    if not budget.data:
+        return []
+    return [spec(label, seed) for label in labels for seed in budget.judge_seeds]
+
+
+def error_lines(
+    trained: Trained, table: str, labels: Sequence[str], protocol: str
+) -> tuple[Line, ...]:
+    """Return a line for each row of a table and each of top-1 and top-5 that the paper prints.
+
+    Args:
+        table: Name of the table, such as "table3".
+        labels: The rows that the budget trains. The others get a line without a verdict.
+        protocol: Protocol of testing, such as "ten-crop".
+    """
+    rows = [(label, 1, paper) for label, paper in numbers(table).items()]
+    rows += [(label, 5, paper) for label, paper in top5(table).items()]
+    return tuple(
+        _error_line(trained, label, k, paper, protocol, is_trained=label in labels)
+        for label, k, paper in rows
     )
 
 
-def condition(label: str, seed: int) -> RunSpec:
-    """The run of a row."""
-    model, switches = NETS[label]
-    return RunSpec(model=model, seed=seed, overrides=switches, why=f"as {label}")
+def _error_line(
+    trained: Trained, label: str, k: int, paper: float, protocol: str, *, is_trained: bool
+) -> Line:
+    what = f"{label}, top-{k} error"
+    if not trained.budget.data:
+        return not_run(what, MISSING, unit="%", paper=paper)
+    if not is_trained:
+        return not_run(what, "not at this budget", unit="%", paper=paper)
+    errors = [_errors(trained, label, seed, protocol) for seed in trained.seeds]
+    values = [top1 if k == 1 else top5_error for top1, top5_error in errors]
+    has_top1 = [math.isfinite(top1) for top1, _ in errors]
+    if any(finite and math.isnan(value) for finite, value in zip(has_top1, values, strict=True)):
+        return not_run(what, "fewer than six classes", unit="%", paper=paper)
+    return against_paper(what, values, paper, same_protocol=is_papers_own(trained))
 
 
-def conditions(budget: Budget, labels: Iterable[str]) -> list[RunSpec]:
-    """A run for each row and seed; none without data."""
-    return (
-        [condition(label, seed) for label in labels for seed in budget.judge_seeds]
-        if budget.data
-        else []
-    )
+def _errors(trained: Trained, label: str, seed: int, protocol: str) -> tuple[float, float]:
+    run = trained.runs.get(spec(label, seed))
+    return (math.nan, math.nan) if run is None else measured_errors(trained, [run], protocol)
 
 
-def lines(evidence: Runs, table: str, labels: Sequence[str], protocol: str) -> tuple[Line, ...]:
-    """Top-1 and, where the paper has it, top-5 error of every row of a table, those that were not run too."""
-    made = []
-    judged = is_papers_own(evidence)
-    for printed, place in ((numbers(table), 0), (top5(table), 1)):
-        for label, paper in printed.items():
-            what = f"{label}, top-{(1, 5)[place]} error"
-            if not evidence.budget.data or label not in labels:
-                because = "not at this budget" if evidence.budget.data else MISSING
-                made.append(not_run(what, because, unit="%", paper=paper))
-                continue
-            values = [
-                errors(evidence, label, seed, protocol) for seed in evidence.budget.judge_seeds
-            ]
-            if place == 1 and any(
-                math.isfinite(top1) and math.isnan(top5_) for top1, top5_ in values
-            ):
-                made.append(not_run(what, "fewer than six classes", unit="%", paper=paper))
-                continue
-            made.append(
-                against_paper(what, [pair[place] for pair in values], paper, same_protocol=judged)
+def measured_errors(
+    trained: Trained, runs: Sequence[RunFolder], protocol: str
+) -> tuple[float, float]:
+    """Return top-1 and top-5 error of a run or of an ensemble, in per cent.
+
+    The evaluation is saved in the first run as analysis/evaluation-PROTOCOL.json. The top-5 error
+    is nan if there are fewer than six classes.
+    """
+    ensemble = f"-{len(runs)}" if len(runs) > 1 else ""
+    name = f"evaluation-{protocol}{ensemble}"
+    record = runs[0].analysis(name)
+    run_names = [run.path.name for run in runs]
+    # The record itself is bound to the first run alone.
+    seals = [run.result["checksum"] for run in runs]
+    if record is None or record["runs"] != run_names or record.get("seals") != seals:
+        if trained.evaluate is None:
+            raise ValueError(
+                "there is no function to evaluate networks with: "
+                "pass run_experiments(..., evaluate=reslearn.train.evaluate_bundle)"
             )
-    return tuple(made)
-
-
-def errors(evidence: Runs, label: str, seed: int, protocol: str) -> tuple[float, float]:
-    """Top-1 and top-5 error in per cent, nan where the run diverged (top-5 also where there are too few classes)."""
-    run = evidence.runs.get(condition(label, seed))
-    return (math.nan, math.nan) if run is None else measured(evidence, [run], protocol)
-
-
-def measured(evidence: Runs, runs: Sequence[RunFolder], protocol: str) -> tuple[float, float]:
-    """Errors of one run or of an ensemble by a protocol of testing, kept in the (first) run as analysis/evaluation-PROTOCOL.json."""
-    name = f"evaluation-{protocol}" + (f"-{len(runs)}" if len(runs) > 1 else "")
-    record, names = runs[0].analysis(name), [run.path.name for run in runs]
-    seals = [
-        run.result["checksum"] for run in runs
-    ]  # the record itself is bound to the first alone
-    if record is None or record["runs"] != names or record.get("seals") != seals:
-        found = evidence.evaluate(
-            [run.path for run in runs], protocol=protocol, data_dir=evidence.data_dir
+        metrics = trained.evaluate(
+            [run.path for run in runs], protocol=protocol, data_dir=trained.data_dir
         )
         record = {
             "protocol": protocol,
-            "runs": names,
+            "runs": run_names,
             "seals": seals,
-            "images": found.num_images,
-            "loss": found.loss,
-            "top1_error_pct": found.top1_error_pct,
-            "top5_error_pct": found.top5_error_pct,
+            "images": metrics.num_images,
+            "loss": metrics.loss,
+            "top1_error_pct": metrics.top1_error_pct,
+            "top5_error_pct": metrics.top5_error_pct,
         }
         runs[0].write_analysis(name, record)
     top5_error = record["top5_error_pct"]
     return float(record["top1_error_pct"]), math.nan if top5_error is None else float(top5_error)
 
 
-def is_imagenet(evidence: Runs) -> bool:
-    """Whether what was trained on is ILSVRC2012: by its classes, and by the images that an epoch has."""
-    run = next(iter(evidence.runs.values()), None)
+def is_imagenet(trained: Trained) -> bool:
+    """Return whether the training data are ILSVRC2012: its classes, and its number of images."""
+    run = next(iter(trained.runs.values()), None)
     if run is None:
         return False
-    classes, result = sorted(run.environment.get("data", {}).get("classes", ())), run.result
-    whole = abs(result["images"] - result["epochs"] * _IMAGES) < 1e-6 * result["images"]
-    return len(classes) == 1000 and (classes[0], classes[-1]) == _CLASSES and whole
-
-
-def is_papers_own(evidence: Runs) -> bool:
-    """Whether the runs are those of Sec. 3.4: its recipe in full, on ImageNet."""
-    return evidence.budget.name == "full" and is_imagenet(evidence)
-
-
-def notes(evidence: Runs) -> tuple[str, ...]:
-    """What a reader must know before the numbers."""
-    if not evidence.budget.data or is_imagenet(evidence):
-        return ()
-    name = Path(evidence.budget.data).name
+    classes = sorted(run.environment.get("data", {}).get("classes", ()))
+    result = run.result
+    missing_images = result["images"] - result["epochs"] * _NUM_TRAIN_IMAGES
     return (
-        f"{name} is a stand-in: it is not ImageNet, so that its errors have no reason to agree with the paper's.",
+        len(classes) == _NUM_CLASSES
+        and (classes[0], classes[-1]) == (_FIRST_CLASS, _LAST_CLASS)
+        and abs(missing_images) < 1e-6 * result["images"]
+    )
+
+
+def is_papers_own(trained: Trained) -> bool:
+    """Return whether the runs follow the full recipe of Sec. 3.4 on ImageNet."""
+    return trained.budget.name == "full" and is_imagenet(trained)
+
+
+def notes(trained: Trained) -> tuple[str, ...]:
+    """Return a note for runs on other data than ImageNet."""
+    if not trained.budget.data or is_imagenet(trained):
+        return ()
+    name = Path(trained.budget.data).name
+    return (
+        f"{name} is a stand-in: it is not ImageNet, so its errors have no reason to agree with the "
+        "paper's.",
     )

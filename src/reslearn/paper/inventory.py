@@ -1,6 +1,6 @@
-"""What there is to reproduce, what it takes, and what of it lies in results/: the lines of `reslearn paper list`. Needs no torch.
+"""What there is to reproduce, what it costs, and which runs of it exist. Needs no torch.
 
-Hours are arithmetic over a rate.
+Hours are multiply-adds divided by a measured rate.
 """
 
 import json
@@ -8,26 +8,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reslearn.paper import protocol
-from reslearn.paper.budgets import paper_budget
-from reslearn.paper.claim import Budget, Runs
+from reslearn.paper.budgets import claims_budget, exhibit_budget
 from reslearn.paper.claims import load_claims
-from reslearn.paper.exhibiting import budget_of
 from reslearn.paper.exhibits import NAMES, load_exhibit
-from reslearn.paper.stages import jobs_of
+from reslearn.paper.experiment import BOTH, Experiment
+from reslearn.paper.run import jobs_of
+from reslearn.paper.trained import first_specs, specs_at_rate
 from reslearn.runs import RunError, RunFolder
 from reslearn.study import Job, training_macs
 
-MACS_A_SECOND_TWO_CORES = 1.8e11
-"""Two processes of one thread on two cores with bf16 trained resnet20 at 1,475 images a second together; AVX2 alone has a third of it."""
-MACS_A_SECOND_ONE_GPU = 1.2e13
-"""25 trainings of 20 to 110 layers on one H200, five at a time by its Multi-Process Service, evaluations and starts included (LOG.md)."""
+MACS_PER_SECOND_TWO_CORES = 1.8e11
+"""Two processes on two cores with bf16 trained resnet20 at 1,475 images per second together.
+
+Cores with AVX2 alone reach a third of it.
+"""
+MACS_PER_SECOND_ONE_GPU = 1.2e13
+"""25 trainings of 20 to 110 layers on one H200, five at a time, with its Multi-Process Service.
+
+The time includes evaluations and starts.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One table or figure. Hours are of the paper's own budget, None where nothing is trained; those of a GPU are `estimated` where its
-    rate was measured on other nets. `committed`: (complete, needed) by budget."""
+class ExhibitItem:
+    """One table or figure.
+
+    Attributes:
+        num_runs: Number of runs of the paper's own budget.
+        hours_two_cores, hours_one_gpu: Hours of the paper's own budget; None if nothing is trained.
+        estimated: The GPU's rate was measured on other networks.
+        committed: Number of complete runs and of needed runs, by budget.
+    """
 
     name: str
     title: str
@@ -40,20 +51,14 @@ class Item:
     committed: dict[str, tuple[int, int]]
 
 
-def inventory(results: Path | None) -> list[Item]:
-    """Every table and figure, in the order of the paper. `results` is searched for complete runs, at any depth."""
-    complete = (
-        {}
-        if results is None
-        else {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
-    )
-    return [_item(name, complete) for name in NAMES]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClaimsItem:
-    """What the claims take by the paper's own budget. `committed`, by the place of a claims.json: its data, and how many of how many claims
-    it judged shown."""
+    """All claims together, at the paper's own budget.
+
+    Attributes:
+        committed: By path of a claims.json: its data, the number of claims that it shows, and the
+            number of its claims.
+    """
 
     num_runs: int
     hours_two_cores: float
@@ -61,67 +66,79 @@ class ClaimsItem:
     committed: dict[str, tuple[str, int, int]]
 
 
+def inventory(results: Path | None) -> list[ExhibitItem]:
+    """Return every table and figure, in the order of the paper.
+
+    Args:
+        results: Folder that is searched for complete runs, at any depth.
+    """
+    complete = {}
+    if results is not None:
+        complete = {path.parent.name: path.parent for path in sorted(results.rglob("result.json"))}
+    return [_exhibit_item(load_exhibit(name).EXPERIMENT, complete) for name in NAMES]
+
+
 def claims_inventory(results: Path | None) -> ClaimsItem:
-    """All claims together: they share their runs. Of the rates to choose among, the judged runs are counted at any one."""
-    budget = paper_budget("full", "cifar10")
-    evidence = Runs(budget=budget, runs={}, folder=Path("runs"), fit=lambda *given, steps: [])
-    first = [condition for module in load_claims() for condition in module.conditions(budget)]
-    jobs = {
-        job.folder: job
-        for job in jobs_of([*first, *protocol.judged_conditions(evidence)], budget, Path("runs"))
-    }
-    work = sum(training_macs(job.recipe) for job in jobs.values())
+    """Return the cost of all claims together. They share their runs.
+
+    The learning rates are unknown before training, so the judged runs are counted at one of the
+    candidates.
+    """
+    budget = claims_budget("full", "cifar10")
+    specs = [spec for module in load_claims() for spec in first_specs(module.EXPERIMENT, budget)]
+    specs += specs_at_rate(budget, BOTH, budget.learning_rates[0])
+    jobs = {job.folder: job for job in jobs_of(specs, budget, Path("runs"))}
+    macs = sum(training_macs(job.recipe) for job in jobs.values())
     places = [] if results is None else sorted(results.rglob("claims.json"))
     return ClaimsItem(
         num_runs=len(jobs),
-        hours_two_cores=work / MACS_A_SECOND_TWO_CORES / 3600,
-        hours_one_gpu=work / MACS_A_SECOND_ONE_GPU / 3600,
+        hours_two_cores=macs / MACS_PER_SECOND_TWO_CORES / 3600,
+        hours_one_gpu=macs / MACS_PER_SECOND_ONE_GPU / 3600,
         committed={str(path.relative_to(results or path)): _judged(path) for path in places},
     )
 
 
 def _judged(path: Path) -> tuple[str, int, int]:
     try:
-        found = json.loads(path.read_bytes())
-        outcomes = [claim["outcome"] for claim in found["claims"]]
-        return str(found["data"]), outcomes.count("shown"), len(outcomes)
+        record = json.loads(path.read_bytes())
+        outcomes = [claim["outcome"] for claim in record["claims"]]
+        return str(record["data"]), outcomes.count("shown"), len(outcomes)
     except (ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{path}: not what `reslearn paper claims` writes ({error})") from None
+        raise RunError(
+            f"{path} was not written by `reslearn paper claims` ({error}): remove it from the "
+            "folder of results"
+        ) from None
 
 
-def _item(name: str, complete: dict[str, Path]) -> Item:
-    module = load_exhibit(name)
-    data = {"none": None, "CIFAR-10": "cifar10", "ImageNet": "ILSVRC2012"}[module.EXHIBIT.data]
-    budgets = (
-        ("short", "full") if module.EXHIBIT.data == "ImageNet" else ("short", "medium", "full")
-    )
-    jobs = {budget: _jobs(budget_of(module, budget, data), name) for budget in budgets}
-    work = sum(training_macs(job.recipe) for job in jobs["full"])
-    return Item(
-        name=name,
-        title=module.EXHIBIT.title,
-        section=module.EXHIBIT.section,
-        data=module.EXHIBIT.data,
+def _exhibit_item(experiment: Experiment, complete: dict[str, Path]) -> ExhibitItem:
+    data = {"none": None, "CIFAR-10": "cifar10", "ImageNet": "ILSVRC2012"}[experiment.data]
+    is_imagenet = experiment.data == "ImageNet"
+    names = ("short", "full") if is_imagenet else ("short", "medium", "full")
+    jobs = {name: _jobs(experiment, name, data) for name in names}
+    macs = sum(training_macs(job.recipe) for job in jobs["full"])
+    return ExhibitItem(
+        name=experiment.name,
+        title=experiment.text,
+        section=experiment.section,
+        data=experiment.data,
         num_runs=len(jobs["full"]),
-        hours_two_cores=work / MACS_A_SECOND_TWO_CORES / 3600 if work else None,
-        hours_one_gpu=work / MACS_A_SECOND_ONE_GPU / 3600 if work else None,
-        estimated=module.EXHIBIT.data
-        == "ImageNet",  # whose wider layers fill a GPU better: rather less
+        hours_two_cores=macs / MACS_PER_SECOND_TWO_CORES / 3600 if macs else None,
+        hours_one_gpu=macs / MACS_PER_SECOND_ONE_GPU / 3600 if macs else None,
+        estimated=is_imagenet,
         committed={
-            budget: (_count(listed, complete), len(listed))
-            for budget, listed in jobs.items()
-            if listed
+            name: (_num_complete(jobs[name], complete), len(jobs[name]))
+            for name in names
+            if jobs[name]
         },
     )
 
 
-def _jobs(budget: Budget, name: str) -> list[Job]:
-    return jobs_of(load_exhibit(name).conditions(budget), budget, Path("runs"))
+def _jobs(experiment: Experiment, budget_name: str, data: str | None) -> list[Job]:
+    budget = exhibit_budget(experiment, budget_name, data)
+    return jobs_of(first_specs(experiment, budget), budget, Path("runs"))
 
 
-def _count(jobs: Iterable[Job], complete: dict[str, Path]) -> int:
-    """Jobs of which a run of the same name, which holds the hash of its recipe, lies there."""
-    return sum(
-        job.folder.name in complete and RunFolder(complete[job.folder.name]).is_complete
-        for job in jobs
-    )
+def _num_complete(jobs: Iterable[Job], complete: dict[str, Path]) -> int:
+    """Count the jobs with a complete run of the same folder name, which has the recipe's hash."""
+    names = [job.folder.name for job in jobs]
+    return sum(name in complete and RunFolder(complete[name]).is_complete for name in names)

@@ -1,4 +1,4 @@
-"""The paper's own numbers as data (numbers.toml), in one place. Errors in per cent, multiply-adds in 10^9, parameters in 10^6."""
+"""The paper's numbers: errors in per cent, multiply-adds in 10^9, parameters in 10^6."""
 
 import functools
 import tomllib
@@ -9,31 +9,34 @@ from typing import Any
 from reslearn.study import Spread
 
 
-@functools.cache
-def _all() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(
-        (resources.files("reslearn.paper") / "numbers.toml").read_text(encoding="utf-8")
-    )
-
-
 def numbers(table: str) -> Mapping[str, float]:
-    """One number a row, as in table6; of tables 3 and 4 the top-1 error. KeyError for a table without numbers."""
+    """Return one number per row of a table: the top-1 error where a row has two numbers.
+
+    Raises:
+        KeyError: For a table without numbers.
+    """
     return {
         name: float(value[0] if isinstance(value, list) else value)
-        for name, value in _all()[table].items()
-    }
-
-
-def spreads(table: str) -> Mapping[str, Spread]:
-    """Of the rows that are means of several runs: standard deviation and number."""
-    return {
-        name: Spread(float(deviation), int(count))
-        for name, (deviation, count) in _all()[f"{table}_spread"].items()
+        for name, value in _tables()[table].items()
     }
 
 
 def top5(table: str) -> Mapping[str, float]:
-    """The top-5 errors of tables 3 and 4."""
+    """Return the top-5 errors of the rows that have them (Tables 3 and 4)."""
     return {
-        name: float(value[1]) for name, value in _all()[table].items() if isinstance(value, list)
+        name: float(value[1]) for name, value in _tables()[table].items() if isinstance(value, list)
     }
+
+
+def spreads(table: str) -> Mapping[str, Spread]:
+    """Return the spread of the rows that are means of several runs."""
+    return {
+        name: Spread(float(deviation), int(count))
+        for name, (deviation, count) in _tables()[f"{table}_spread"].items()
+    }
+
+
+@functools.cache
+def _tables() -> dict[str, dict[str, Any]]:
+    file = resources.files("reslearn.paper") / "numbers.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -1,190 +1,310 @@
-"""The page of the claims: what was found in two sentences that need no prior knowledge, the table, the figures, the rules, the commands."""
+"""Reports as pages and as JSON: one form for all claims, one for a table or figure."""
+
+from __future__ import annotations
 
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Finding, Outcome, Runs
+from reslearn.paper.experiment import BOTH, Experiment, Line, Result, model_name
 from reslearn.paper.figures import paper_figures
-from reslearn.paper.protocol import model_name
-from reslearn.paper.runner import ClaimsReport
-from reslearn.paper.wording import mean_of, or_none
-from reslearn.report import Code, Facts, Figure, Page, Panels, Section, Table, Verdict
+from reslearn.paper.run import Report
+from reslearn.paper.text import HEADS, line_texts, mean_of, or_none, reasons_of
+from reslearn.paper.trained import TRAINING_ERROR, Trained
+from reslearn.report import (
+    Cell,
+    Code,
+    Column,
+    Drawing,
+    Facts,
+    Item,
+    Page,
+    Panels,
+    Section,
+    Table,
+    Verdict,
+)
 from reslearn.report.run import environment_facts, format_duration
 from reslearn.runs import to_json_value
-from reslearn.study.collect import Kind
 
-OUTCOMES: tuple[Outcome, ...] = ("shown", "not shown", "undecided", "not testable here")
 _DATA_WORDS = {
     "digits": "1,437 scans of handwritten digits (8 x 8 pixels), and 360 more to test on",
     "cifar10": "CIFAR-10, small color photographs of ten kinds of things",
     "cifar100": "CIFAR-100, small color photographs of a hundred kinds of things",
 }
+_LEARNING_RATES = (
+    "Each network was trained at the best of a few learning rates. They were chosen by training "
+    "loss, on other seeds than those of the verdicts. One rate for all networks would not "
+    "separate the effect of depth from the effect of the learning rate."
+)
 
 
-def claims_page(report: ClaimsReport, *, command: Sequence[str]) -> Page:
-    """The page of `report`; `command` is what made it."""
-    evidence, findings = report.evidence, report.findings
-    figures: list[Any] = [_own_panels(finding) for finding in findings if finding.figures]
+def claims_page(report: Report, *, command: Sequence[str]) -> Page:
+    """Return the page of the claims: summary, table, figures, rules and command.
+
+    Args:
+        command: The command that made the report.
+    """
+    trained = report.trained
+    claims = list(zip(report.experiments, report.results, strict=True))
+    own_figures = [_panels(result) for result in report.results if result.figures]
     sections = [
-        Section("What was found", headline(evidence)),
+        Section("What was found", headline(trained)),
         Section(
             "The claims",
-            "Each claim is an experiment whose rule was fixed before the data were looked at.",
-            [claims_table(findings)],
+            "Each claim is an experiment with a rule that was fixed before anyone saw the data.",
+            [_claims_table(claims)],
         ),
-        Section("As in the paper's figures", "", paper_figures(evidence)),
-        Section("Figures of single claims", "", figures),
-        Section("Rules", "What each verdict was decided by.", [_rules(findings)]),
-        Section(
-            "Learning rates",
-            _LEARNING_RATES + _choice_runs(evidence.budget),
-            _learning_rates(evidence),
-        ),
-        Section(
-            "How to repeat it",
-            "",
-            [
-                Code(shlex.join(command), "Command"),
-                Facts(_circumstances(evidence), "Circumstances"),
-            ],
-        ),
+        Section("Figures of the paper", "", paper_figures(trained)),
+        Section("Figures of single claims", "", own_figures),
+        Section("Rules", "The rules behind the verdicts.", [_rules_table(report.experiments)]),
+        Section("Learning rates", _learning_rates_text(trained), _learning_rates(trained)),
+        Section("How to repeat it", "", _repeat_items(trained, command)),
     ]
     return Page(
         "Deep residual learning, claim by claim",
-        "What the first page of He, Zhang, Ren and Sun (2015) claims, and what this machine measured.",
+        "The claims on the first page of He, Zhang, Ren and Sun (2015), and what this machine "
+        "measured.",
         [section for section in sections if section.items or section.title == "What was found"],
-        _facts(report),
+        _claims_facts(report),
     )
 
 
-def headline(evidence: Runs) -> str:
-    """The result for a newcomer, in plain words and the numbers of this machine."""
-    shallow, deep = min(evidence.budget.depths), max(evidence.budget.depths)
-    data = _DATA_WORDS.get(evidence.budget.data, evidence.budget.data)
+def headline(trained: Trained) -> str:
+    """Return the result for a newcomer, in plain words and with the numbers of this machine."""
+    shallow, deep = min(trained.budget.depths), max(trained.budget.depths)
+    data = _DATA_WORDS.get(trained.budget.data, trained.budget.data)
     error = {
-        (kind, depth): _mean_error(evidence, kind, depth)
-        for kind in protocol.BOTH
+        (kind, depth): mean_of(
+            trained.value(model_name(kind, depth), seed, TRAINING_ERROR) for seed in trained.seeds
+        )
+        for kind in BOTH
         for depth in (shallow, deep)
     }
     opening = f"Networks of {shallow} to {deep} layers learned to tell apart {data}."
     if any(math.isnan(value) for value in error.values()):
         return opening
+    plain_shallow, plain_deep = error["plain", shallow], error["plain", deep]
+    residual_shallow, residual_deep = error["residual", shallow], error["residual", deep]
     return (
-        f"{opening} A stack of plain layers got {error['plain', shallow]:.1f} % of the very images it had learned from wrong when it was "
-        f"{shallow} layers deep, and {error['plain', deep]:.1f} % when it was {deep} layers deep.\n\n"
-        f"The same layers with shortcuts around each pair of them, which is all that makes a network residual, got "
-        f"{error['residual', shallow]:.1f} % and {error['residual', deep]:.1f} % wrong. The shortcuts add no parameters: "
-        "what differs is how easily the network is trained."
+        f"{opening} A plain stack of {shallow} layers misclassified {plain_shallow:.1f} % of the "
+        f"images that it had learned from. A plain stack of {deep} layers misclassified "
+        f"{plain_deep:.1f} %.\n\n"
+        "A residual network consists of the same layers with a shortcut around each pair of them. "
+        f"It misclassified {residual_shallow:.1f} % with {shallow} layers and "
+        f"{residual_deep:.1f} % with {deep} layers. The shortcuts add no parameters: the "
+        "difference is how easily the network is trained."
     )
 
 
-def claims_table(findings: Sequence[Finding]) -> Table:
-    """Claim, verdict, measured: in this order, so that a phone shows the verdict without scrolling."""
-    return Table(
-        "Four outcomes are possible, and `not shown` is one of them.",
-        ["", "claim", "verdict", "measured here"],
-        [[f.claim.identifier, f.claim.text, Verdict(f.outcome), f.measured] for f in findings],
+def exhibit_page(report: Report, *, command: Sequence[str]) -> Page:
+    """Return the page of a table or figure: lines, figures, tables, rule and command."""
+    (experiment,), (result,) = report.experiments, report.results
+    reasons: list[Item] = [f"{reason}." for reason in reasons_of(result.lines)]
+    sections = [
+        Section(
+            "The paper and ours",
+            "\n\n".join((*result.notes, *report.notes)),
+            [lines_table(result.lines), *reasons] if result.lines else [],
+        ),
+        Section("Figures", "", result.figures),
+        Section("Tables", "", result.tables),
+        Section("Rule", experiment.rule),
+        Section("How to repeat it", "", _repeat_items(report.trained, command)),
+    ]
+    return Page(
+        f"{experiment.section.partition(',')[0]}: {experiment.text}",
+        "He, Zhang, Ren and Sun (2015), and what this machine measured.",
+        [section for section in sections if section.items or section.text],
+        _exhibit_facts(report),
     )
 
 
-def as_json(report: ClaimsReport) -> dict[str, Any]:
-    """All of it as plain JSON values."""
+def lines_table(lines: Iterable[Line]) -> Table:
+    """Return a table of lines: what, verdict, the paper's number, ours, the difference."""
+    columns: list[Column | str] = ["", "verdict", *(Column(head, numeric=True) for head in HEADS)]
+    caption = (
+        "Ours: mean ± standard deviation, 95 % confidence interval of the mean, and number of "
+        "seeds. Difference: ours minus the paper's, or the difference that the line is about. The "
+        "interval of a verdict on several depths is simultaneous; its confidence is given if it "
+        "is not 95 %."
+    )
+    rows: list[list[Cell]] = [
+        [line.what, Verdict(line.outcome), *line_texts(line)] for line in lines
+    ]
+    return Table(caption, columns, rows)
+
+
+def claims_json(report: Report) -> dict[str, Any]:
+    """Return the report of the claims as JSON values."""
+    budget = report.trained.budget
     return {
-        "budget": report.evidence.budget.name,
-        "data": report.evidence.budget.data,
+        "budget": budget.name,
+        "data": budget.data,
         "seconds": round(report.seconds, 1),
-        "runs": report.num_runs,
-        "diverged": report.num_diverged,
+        "runs": len(report.trained.runs),
+        "diverged": len(report.trained.diverged),
         "claims": [
             {
-                "claim": f.claim.identifier,
-                "text": f.claim.text,
-                "section": f.claim.section,
-                "rule": f.claim.rule,
-                "outcome": f.outcome,
-                "measured": f.measured,
-                "numbers": to_json_value(f.numbers),
-                "rests_on": list(f.rests_on),
+                "claim": experiment.name,
+                "text": experiment.text,
+                "section": experiment.section,
+                "rule": experiment.rule,
+                "outcome": result.outcome,
+                "measured": result.measured,
+                "numbers": to_json_value(result.numbers),
+                "rests_on": _rests_on(report.trained, experiment, result),
             }
-            for f in report.findings
+            for experiment, result in zip(report.experiments, report.results, strict=True)
         ],
     }
 
 
-_LEARNING_RATES = (
-    "Each net was trained at its best of a few learning rates, chosen by training loss on seeds that were not used to judge. One for all "
-    "would not tell depth from learning rate."
-)
+def exhibit_json(report: Report) -> dict[str, Any]:
+    """Return the report of a table or figure as JSON values."""
+    (experiment,), (result,) = report.experiments, report.results
+    budget = report.trained.budget
+    return {
+        "name": experiment.name,
+        "title": experiment.text,
+        "section": experiment.section,
+        "rule": experiment.rule,
+        "budget": budget.name,
+        "data": budget.data or None,
+        "seconds": round(report.seconds, 1),
+        "runs": len(report.trained.runs),
+        "diverged": len(report.trained.diverged),
+        "lines": [_line_json(line) for line in result.lines],
+        "notes": [*result.notes, *report.notes],
+        "numbers": to_json_value(result.numbers),
+    }
 
 
-def _choice_runs(budget: Budget) -> str:
-    return (
-        f" The runs to choose by had {', '.join(budget.choice_overrides)}."
-        if budget.choice_overrides
-        else ""
+def _line_json(line: Line) -> dict[str, Any]:
+    numbers = line.summary
+    interval = None if numbers is None else numbers.interval
+    return {
+        "what": line.what,
+        "unit": line.unit,
+        "paper": line.paper,
+        "values": [or_none(value) for value in line.values],
+        "mean": None if numbers is None else or_none(numbers.mean),
+        "standard_deviation": None if numbers is None else numbers.standard_deviation,
+        "interval": None if interval is None else list(interval),
+        "difference": line.difference,
+        "difference_interval": None if line.interval is None else list(line.interval),
+        "difference_confidence": None if line.interval is None else line.confidence,
+        "verdict": line.outcome,
+        "because": line.because,
+    }
+
+
+def _rests_on(trained: Trained, experiment: Experiment, result: Result) -> list[str]:
+    if result.rests_on is None:
+        return trained.budget.models(experiment.kinds)
+    return list(result.rests_on)
+
+
+def _claims_table(claims: Iterable[tuple[Experiment, Result]]) -> Table:
+    # The verdict stands before the measurement, so that a phone shows it without scrolling.
+    rows: list[list[Cell]] = [
+        [experiment.name, experiment.text, _verdict(result), result.measured]
+        for experiment, result in claims
+    ]
+    return Table(
+        "There are four possible verdicts, and `not shown` is one of them.",
+        ["", "claim", "verdict", "measured here"],
+        rows,
     )
 
 
-def _own_panels(finding: Finding) -> Figure | Panels:
-    return finding.figures[0] if len(finding.figures) == 1 else Panels(finding.figures)
+def _verdict(result: Result) -> Verdict:
+    assert result.outcome is not None, "a claim has one verdict"
+    return Verdict(result.outcome)
 
 
-def _rules(findings: Sequence[Finding]) -> Table:
-    rows = [[f.claim.identifier, f.claim.section, f.claim.rule] for f in findings]
-    return Table("Rules, margins and where the paper says it.", ["", "in the paper", "rule"], rows)
+def _rules_table(experiments: Iterable[Experiment]) -> Table:
+    rows = [[experiment.name, experiment.section, experiment.rule] for experiment in experiments]
+    caption = "Rules with their margins, and the place of each claim in the paper."
+    return Table(caption, ["", "in the paper", "rule"], rows)
 
 
-def _learning_rates(evidence: Runs) -> list[Table]:
-    rates = evidence.budget.learning_rates
+def _panels(result: Result) -> Drawing | Panels:
+    if len(result.figures) == 1:
+        return result.figures[0]
+    return Panels([figure for figure in result.figures if not isinstance(figure, Panels)])
+
+
+def _learning_rates_text(trained: Trained) -> str:
+    settings = ", ".join(trained.budget.choice_overrides)
+    runs = f" Settings of the runs that chose the rates: {settings}." if settings else ""
+    return _LEARNING_RATES + runs
+
+
+def _learning_rates(trained: Trained) -> list[Table]:
+    """Return the table of losses by network and learning rate; nothing if there was no choice."""
+    rates = trained.budget.learning_rates
     rows = []
-    for model in protocol.models(evidence.budget):
-        choice = protocol.choose(evidence, model)
-        if any(math.isfinite(loss) for loss in choice.losses.values()):
-            chosen = f"{choice.learning_rate:g}" + (" (edge)" if choice.at_edge else "")
-            rows.append([model, *(or_none(choice.losses[rate]) for rate in rates), chosen])
+    for model in trained.budget.models():
+        losses = trained.choice_losses(model)
+        if any(math.isfinite(loss) for loss in losses.values()):
+            chosen = trained.learning_rate(model)
+            edge = " (edge)" if chosen in (min(losses), max(losses)) else ""
+            rows.append([model, *(_loss_text(losses[rate]) for rate in rates), f"{chosen:g}{edge}"])
     if not rows:
         return []
-    columns = ["network", *(f"loss at {rate:g}" for rate in rates), "chosen"]
-    shown = [
-        [row[0], *("diverged" if v is None else f"{v:.3g}" for v in row[1:-1]), row[-1]]
-        for row in rows
-    ]
-    return [
-        Table(
-            "Training loss at the end, batch-norm statistics recomputed; edge: a better one may lie beyond those tried.",
-            columns,
-            shown,
-        )
-    ]
+    caption = (
+        "Training loss at the end, with recomputed batch-norm statistics. Edge: a better rate may "
+        "lie beyond those that were tried."
+    )
+    return [Table(caption, ["network", *(f"loss at {rate:g}" for rate in rates), "chosen"], rows)]
 
 
-def _mean_error(evidence: Runs, kind: Kind, depth: int) -> float:
-    runs = [
-        protocol.judged_run(evidence, model_name(kind, depth), seed)
-        for seed in evidence.budget.judge_seeds
-    ]
-    return mean_of([float(run.result[protocol.TRAINING_ERROR]) for run in runs if run is not None])
+def _loss_text(loss: float) -> str:
+    return f"{loss:.3g}" if math.isfinite(loss) else "diverged"
 
 
-def _facts(report: ClaimsReport) -> dict[str, str]:
-    budget, count = report.evidence.budget, Counter(finding.outcome for finding in report.findings)
+def _repeat_items(trained: Trained, command: Sequence[str]) -> list[Item]:
+    items: list[Item] = [Code(shlex.join(command), "Command")]
+    run = next(iter(trained.runs.values()), None)
+    if run is not None:
+        items.append(Facts(environment_facts(run.environment), "Environment of the first run"))
+    return items
+
+
+def _claims_facts(report: Report) -> dict[str, str]:
+    count = Counter(result.outcome for result in report.results)
+    budget = report.trained.budget
     return {
         "verdicts": ", ".join(
-            f"{count[outcome]} {outcome}" for outcome in OUTCOMES if count[outcome]
+            f"{count[outcome]} {outcome}"
+            for outcome in ("shown", "not shown", "undecided", "not testable here")
+            if count[outcome]
         ),
         "data": budget.data,
         "budget": budget.name,
-        "runs": f"{report.num_runs} complete"
-        + (f", {report.num_diverged} diverged" if report.num_diverged else ""),
+        "runs": _runs_text(report),
         "judged on": f"seeds {', '.join(map(str, budget.judge_seeds))}",
         "time": format_duration(report.seconds),
     }
 
 
-def _circumstances(evidence: Runs) -> dict[str, str]:
-    run = next(iter(evidence.runs.values()), None)
-    return {} if run is None else environment_facts(run.environment)
+def _exhibit_facts(report: Report) -> dict[str, str]:
+    budget, trained = report.trained.budget, report.trained
+    facts = {}
+    if trained.runs or trained.diverged:
+        facts = {
+            "data": budget.data,
+            "budget": budget.name,
+            "runs": _runs_text(report),
+            "seeds": ", ".join(map(str, budget.judge_seeds)),
+        }
+    return {**facts, "time": format_duration(report.seconds)}
+
+
+def _runs_text(report: Report) -> str:
+    num_diverged = len(report.trained.diverged)
+    diverged = f", {num_diverged} diverged" if num_diverged else ""
+    return f"{len(report.trained.runs)} complete{diverged}"

@@ -1,7 +1,8 @@
 """Three-way decisions: every "yes", "no" or "undecided" of the project is decided here.
 
 A verdict compares a confidence interval with a margin, which is the smallest effect that counts.
-All comparisons are strict: a value that equals a margin does not pass it.
+Comparisons are strict: a value that equals a margin does not pass it. The one exception is
+`no_at_margin`, for rules whose text says "ends at or below the margin".
 """
 
 from typing import Literal
@@ -17,6 +18,7 @@ def margin_test(
     *,
     mean: float | None = None,
     no_margin: float | None = None,
+    no_at_margin: bool = False,
 ) -> Answer:
     """Decide whether an effect is larger than `margin`.
 
@@ -35,6 +37,7 @@ def margin_test(
         margin: The effect must exceed this value, in the unit of the interval.
         mean: Point estimate of the effect. Selects the second form of "yes".
         no_margin: An effect below this value is a "no". Default: `margin`.
+        no_at_margin: An interval that ends exactly at `no_margin` is a "no" as well.
 
     Raises:
         ValueError: If `no_margin` is above `margin`: an interval could mean both "yes" and "no".
@@ -51,7 +54,8 @@ def margin_test(
     is_large = mean is None or mean > margin
     if is_clear and is_large:
         return "yes"
-    return "no" if interval.high < no_margin else "undecided"
+    is_denied = interval.high < no_margin or (no_at_margin and interval.high == no_margin)
+    return "no" if is_denied else "undecided"
 
 
 def equivalence_test(interval: Interval | None, margin: float) -> Answer:

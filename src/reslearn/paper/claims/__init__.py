@@ -5,17 +5,27 @@ import pkgutil
 from collections.abc import Sequence
 from typing import cast
 
-from reslearn.paper.claim import ClaimModule
+from reslearn.paper.experiment import ExperimentModule
 
 
-def load_claims(only: Sequence[str] = ()) -> list[ClaimModule]:
-    """The modules of the claims named ("C1", "C8"; all by default), in order. ValueError for a claim that does not exist."""
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("c")
-    )
-    modules = {f"C{int(name[1:])}": name for name in names}
-    for wanted in only:
-        if wanted not in modules:
-            raise ValueError(f"no claim {wanted!r}: there are {', '.join(modules)}")
-    chosen = [name for identifier, name in modules.items() if not only or identifier in only]
-    return [cast(ClaimModule, importlib.import_module(f"{__name__}.{name}")) for name in chosen]
+def load_claims(only: Sequence[str] = ()) -> list[ExperimentModule]:
+    """Return the modules of claims, in order.
+
+    Args:
+        only: Names such as "C1" and "C8". All claims by default.
+
+    Raises:
+        ValueError: For a claim that does not exist.
+    """
+    modules = {
+        f"C{int(module.name[1:])}": module.name
+        for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name)
+    }
+    for claim in only:
+        if claim not in modules:
+            raise ValueError(f"there is no claim {claim!r}; allowed are {', '.join(modules)}")
+    return [
+        cast(ExperimentModule, importlib.import_module(f"{__name__}.{module}"))
+        for claim, module in modules.items()
+        if not only or claim in only
+    ]

@@ -1,70 +1,47 @@
-"""C5: residual networks gain accuracy from considerably increased depth (abstract; Table 6, Fig. 6 middle).
+"""C5: residual networks gain accuracy from considerably increased depth.
 
-The rule, before any data: for each judged seed the slope of test error over log2(depth) of the residual nets (the paper's own
-gains shrink with each layer added). "shown" where its 95 % interval lies below 0 and the mean gain from the shallowest to the deepest
-net is more than half a point; "not shown" where the interval ends with a gain below half a point; else "undecided".
+Paper: Abstract; Table 6, Fig. 6 middle.
 """
 
 import math
-from collections.abc import Sequence
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
-from reslearn.paper.wording import interval, means
-from reslearn.study import Summary, slope
+from reslearn.paper.experiment import Experiment, Result
+from reslearn.paper.rules import effect_test, verdict_on_claim
+from reslearn.paper.text import effect_text, means_text
+from reslearn.paper.trained import TEST_ERROR, Trained, is_any_run_lost
+from reslearn.study import slope, withhold
 
 MARGIN_POINTS = 0.5
 
-CLAIM = Claim(
-    identifier="C5",
+EXPERIMENT = Experiment(
+    name="C5",
     text="Residual networks gain accuracy from considerably increased depth",
     section="Abstract, Table 6",
     rule=(
-        "Slope of test error over log2(depth) of residual nets, one a seed. Shown: the 95 % interval lies below 0 and the deepest net "
-        "gains more than half a point on the shallowest. Not shown: the interval allows no gain of half a point."
+        "Each judged seed gives the slope of test error over log2(depth) of the residual "
+        "networks. Shown: the 95 % interval of the slopes lies below 0, and the mean gain from "
+        "the shallowest to the deepest network is more than half a point. Not shown: the interval "
+        "ends at a gain below half a point. Undecided: everything else."
     ),
+    kinds=("residual",),
+    fewest_depths=2,
 )
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """Residual nets of all depths, to choose their learning rates."""
-    return protocol.choice_conditions(budget, ["residual"])
-
-
-def judged_conditions(evidence: Runs) -> list[RunSpec]:
-    """Residual nets at the learning rates chosen."""
-    return protocol.judged_conditions(evidence, ["residual"])
-
-
-def judge(evidence: Runs) -> Finding:
-    """Apply the rule."""
-    at = protocol.depths(evidence.budget, "residual")
-    curves = protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, at)
-    outcome, found = decide(at, curves)
-    measured = f"residual test error {means(at, curves)}"
-    if found is not None:
-        measured += f"; {interval(found, 'points a doubling of depth')}"
-    rests_on = tuple(protocol.models(evidence.budget, ["residual"]))
-    return Finding(
-        claim=CLAIM,
-        outcome=outcome,
-        measured=measured,
-        numbers={"depths": list(at), "test_error_pct": curves},
-        rests_on=rests_on,
+def measure(trained: Trained) -> Result:
+    """Judge the fall of test error over log2(depth), since gains per layer shrink with depth."""
+    depths = trained.budget.depths_of("residual")
+    errors = trained.by_depth("residual", TEST_ERROR)
+    slopes = slope([math.log2(depth) for depth in depths], errors).summary
+    is_lost = is_any_run_lost(errors)
+    answer = withhold(
+        effect_test(slopes, MARGIN_POINTS, scale=-math.log2(max(depths) / min(depths))),
+        yes=is_lost,
+        no=is_lost,
     )
-
-
-def decide(at: Sequence[int], curves: Sequence[Sequence[float]]) -> tuple[Outcome, Summary | None]:
-    """The rule of this module: `curves` holds test error in per cent, one curve over the depths `at` a seed (nan: diverged)."""
-    if len(set(at)) < 2:
-        return "undecided", None
-    found = slope([math.log2(depth) for depth in at], curves).summary
-    doublings = math.log2(max(at) / min(at))
-    if found.interval is None:
-        return "undecided", found
-    low, high = found.interval
-    if high < 0 and -found.mean * doublings > MARGIN_POINTS:
-        return ("undecided" if found.num_diverged else "shown"), found
-    if -low * doublings < MARGIN_POINTS:
-        return ("undecided" if found.num_diverged else "not shown"), found
-    return "undecided", found
+    return Result(
+        outcome=verdict_on_claim(answer),
+        measured=f"residual test error {means_text(depths, errors)}; "
+        f"{effect_text(slopes, 'points a doubling of depth')}",
+        numbers={"depths": list(depths), "test_error_pct": errors},
+    )

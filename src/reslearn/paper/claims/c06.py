@@ -1,15 +1,20 @@
-"""C6: normalized initialization and normalization layers let nets of tens of layers start to converge (Sec. 1).
+"""C6: normalized initialization and normalization layers let deep networks start to converge.
 
-2 x 2: weights N(0, 0.01) or He, with batch norm or without; a plain net, for its shortcuts would carry the signal. A few steps are enough:
-the question is whether it starts.
+Paper: Sec. 1.
+Four starts: weights N(0, 0.01) or He, with or without batch norm. The network is plain, because
+shortcuts would carry the signal. A few steps are enough, since the question is only whether
+training starts.
 """
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from reslearn.paper.experiment import Budget, Experiment, Result, RunSpec
+from reslearn.paper.trained import Trained
 from reslearn.report import Figure, Series
+from reslearn.report.content import VerdictOutcome
 from reslearn.report.curves import curve, interval_note, seeds_series
 from reslearn.runs import RunFolder
 
@@ -21,99 +26,85 @@ _STARTED = 0.9
 _STEPS = 120
 _NUM_IMAGES = 256
 
-CLAIM = Claim(
-    identifier="C6",
-    text="Normalized initialization and normalization layers let nets of tens of layers start to converge",
-    section="Sec. 1",
-    rule=f"A plain net of 20 layers (56 in the full budget) is trained for {_STEPS} steps from each of four starts: weights N(0, "
-    "0.01) or He, with batch norm or without, at learning rates 0.1 and 0.01. A start converges on a seed if at one of the two "
-    f"rates the training loss at the end, batch norm statistics recomputed, is below {_STARTED:g} times that of guessing, "
-    "ln(number of classes); a run that diverged does not. Shown if He with batch norm converges on every seed and N(0, 0.01) "
-    "without on none. Not shown if He with batch norm converges on no seed, or N(0, 0.01) without batch norm on every one. "
-    "Undecided otherwise. The two mixed starts tell which of the two is needed and decide nothing.",
-)
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Start:
-    """One cell of the 2 x 2."""
-
+class _Start(NamedTuple):
     title: str
     init: str
     normalize: bool
 
-    @property
-    def switches(self) -> dict[str, Any]:
-        return {"init": self.init, "normalize": self.normalize}
 
-
-_MODERN = _Start(title="He, batch norm", init="he_fan_out", normalize=True)
-_OLD = _Start(title="N(0, 0.01), no batch norm", init="normal_0.01", normalize=False)
+_MODERN = _Start("He, batch norm", "he_fan_out", True)
+_OLD = _Start("N(0, 0.01), no batch norm", "normal_0.01", False)
 _STARTS = (
     _MODERN,
-    _Start(title="N(0, 0.01), batch norm", init="normal_0.01", normalize=True),
-    _Start(title="He, no batch norm", init="he_fan_out", normalize=False),
+    _Start("N(0, 0.01), batch norm", "normal_0.01", True),
+    _Start("He, no batch norm", "he_fan_out", False),
     _OLD,
 )
+_Losses = dict[tuple[float, int], float]  # by learning rate and seed
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """The four starts at both learning rates."""
+def specs(budget: Budget) -> list[RunSpec]:
+    """Return the runs of the four starts at both learning rates."""
     return [
-        _condition(budget, start, lr, seed)
+        _spec(budget, start, rate, seed)
         for start in _STARTS
-        for lr in _LEARNING_RATES
+        for rate in _LEARNING_RATES
         for seed in _seeds(budget)
     ]
 
 
-def judge(evidence: Runs) -> Finding:
-    """Who starts; and the signals of the first step."""
+EXPERIMENT = Experiment(
+    name="C6",
+    text=(
+        "Normalized initialization and normalization layers let nets of tens of layers start to "
+        "converge"
+    ),
+    section="Sec. 1",
+    rule=(
+        f"A plain network of 20 layers (56 in the full budget) is trained for {_STEPS} steps from "
+        "each of four starts: weights N(0, 0.01) or He, with or without batch norm. The learning "
+        "rates are 0.1 and 0.01. A start converges on a seed if at one of the two rates the final "
+        f"training loss, with recomputed batch-norm statistics, is below {_STARTED:g} times the "
+        "loss of guessing, ln(number of classes). A diverged run does not converge. Shown: He "
+        "with batch norm converges on every seed, and N(0, 0.01) without batch norm on none. Not "
+        "shown: He with batch norm converges on no seed, or N(0, 0.01) without batch norm on "
+        "every seed. Undecided: everything else. The two mixed starts show which of the two is "
+        "needed; they do not enter the verdict."
+    ),
+    specs=specs,
+)
+
+
+def measure(trained: Trained) -> Result:
+    """Compare the final losses with guessing, and trace the signals before the first step."""
     from reslearn.analysis import Subject
 
-    budget = evidence.budget
-    runs = {
-        start.title: {
-            (lr, seed): evidence.runs.get(_condition(budget, start, lr, seed))
-            for lr in _LEARNING_RATES
-            for seed in _seeds(budget)
-        }
-        for start in _STARTS
-    }
-    finished = [run for cell in runs.values() for run in cell.values() if run is not None]
+    budget = trained.budget
+    finished = [trained.runs[spec] for spec in specs(budget) if spec in trained.runs]
     if not finished:
-        return Finding(claim=CLAIM, outcome="undecided", measured="no run came to its end")
-    subject = Subject.open(finished[0], data_dir=evidence.data_dir)
+        return Result(outcome="undecided", measured="all runs diverged", rests_on=())
+    subject = Subject.open(finished[0], data_dir=trained.data_dir)
     guessing = math.log(subject.network().num_classes)
-    losses = {title: {key: _loss(run) for key, run in cell.items()} for title, cell in runs.items()}
-    best = {
-        title: {seed: min(cell[lr, seed] for lr in _LEARNING_RATES) for seed in _seeds(budget)}
-        for title, cell in losses.items()
-    }
-    started = {
-        title: [loss < _STARTED * guessing for loss in cell.values()]
-        for title, cell in best.items()
+    losses = {start.title: _losses(trained, start) for start in _STARTS}
+    best = {title: _best_by_seed(cell, _seeds(budget)) for title, cell in losses.items()}
+    converges = {
+        title: [loss < _STARTED * guessing for loss in cell] for title, cell in best.items()
     }
     signals = {start.title: _signals(subject, start) for start in _STARTS}
-    means = {title: sum(cell.values()) / len(cell) for title, cell in best.items()}
-    told = "; ".join(
-        f"{title}: {means[title]:.2f}{'' if any(started[title]) else ' (does not start)'}"
-        for title in means
-    )
-    return Finding(
-        claim=CLAIM,
-        outcome=_outcome(started[_MODERN.title], started[_OLD.title]),
-        measured=f"{_model(budget)}, training loss after {_STEPS} steps, the better of lr 0.1 and 0.01 (guessing {guessing:.2f}): {told}",
+    return Result(
+        outcome=decide(converges[_MODERN.title], converges[_OLD.title]),
+        measured=(
+            f"{_model(budget)}, training loss after {_STEPS} steps, the better of lr 0.1 and 0.01 "
+            f"(guessing {guessing:.2f}): {_sentence(best, converges)}"
+        ),
         numbers={
             "guessing_loss": guessing,
-            "loss": {
-                title: {f"lr {lr:g}, seed {seed}": loss for (lr, seed), loss in cell.items()}
-                for title, cell in losses.items()
-            },
+            "loss": {title: _named(cell) for title, cell in losses.items()},
             "signals_at_step_0": signals,
         },
         figures=(
-            _curves(budget, runs),
+            _curves(trained),
             _signal_figure(budget, signals, "forward"),
             _signal_figure(budget, signals, "backward"),
         ),
@@ -121,20 +112,27 @@ def judge(evidence: Runs) -> Finding:
     )
 
 
+def decide(modern: list[bool], old: list[bool]) -> VerdictOutcome:
+    """Apply the rule to whether each seed converges with He and batch norm, and with neither."""
+    if all(modern) and not any(old):
+        return "shown"
+    return "not shown" if not any(modern) or all(old) else "undecided"
+
+
 def _model(budget: Budget) -> str:
     return "plain56" if budget.name == "full" else "plain20"
 
 
 def _seeds(budget: Budget) -> tuple[int, ...]:
-    """What is at stake is yes or no by orders of magnitude, so that two seeds do where minutes count."""
+    """Return two seeds for the budgets of minutes: losses differ so much that two are enough."""
     return budget.judge_seeds[:2] if budget.name in ("demo", "smoke") else budget.judge_seeds
 
 
-def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> RunSpec:
+def _spec(budget: Budget, start: _Start, rate: float, seed: int) -> RunSpec:
     overrides = (
         "schedule.kind=constant",
         f'schedule.duration="{_STEPS} steps"',
-        f"optimizer.lr={lr:g}",
+        f"optimizer.lr={rate:g}",
         f"model.init={start.init}",
         f"model.normalize={str(start.normalize).lower()}",
         "evaluation.snapshots=[]",
@@ -145,51 +143,78 @@ def _condition(budget: Budget, start: _Start, lr: float, seed: int) -> RunSpec:
     )
 
 
-def _loss(run: RunFolder | None) -> float:
-    """Training loss at the end; infinite where the run diverged."""
-    if run is None:
-        return math.inf
-    recomputed = run.result["train_recomputed_loss"]
-    return float(run.result["train_loss"] if recomputed is None else recomputed)
+def _losses(trained: Trained, start: _Start) -> _Losses:
+    """Return the final training losses of a start; infinite for a diverged run."""
+    losses = {}
+    for rate in _LEARNING_RATES:
+        for seed in _seeds(trained.budget):
+            spec = _spec(trained.budget, start, rate, seed)
+            losses[rate, seed] = _loss(trained, spec) if spec in trained.runs else math.inf
+    return losses
 
 
-def _outcome(modern: list[bool], old: list[bool]) -> Outcome:
-    if all(modern) and not any(old):
-        return "shown"
-    return "not shown" if not any(modern) or all(old) else "undecided"
+def _loss(trained: Trained, spec: RunSpec) -> float:
+    result = trained.result(spec)
+    recomputed = result["train_recomputed_loss"]
+    return float(result["train_loss"] if recomputed is None else recomputed)
 
 
-def _signals(subject: "Subject", start: _Start) -> dict[str, list[float]]:
-    """Root mean square of each block's output, and norm of the gradient by it, before the first step."""
+def _best_by_seed(losses: _Losses, seeds: tuple[int, ...]) -> list[float]:
+    return [min(losses[rate, seed] for rate in _LEARNING_RATES) for seed in seeds]
+
+
+def _named(losses: _Losses) -> dict[str, float]:
+    return {f"lr {rate:g}, seed {seed}": loss for (rate, seed), loss in losses.items()}
+
+
+def _sentence(best: dict[str, list[float]], converges: dict[str, list[bool]]) -> str:
+    parts = []
+    for title, losses in best.items():
+        note = "" if any(converges[title]) else " (does not start)"
+        parts.append(f"{title}: {sum(losses) / len(losses):.2f}{note}")
+    return "; ".join(parts)
+
+
+def _signals(subject: Subject, start: _Start) -> dict[str, list[float]]:
+    """Return the rms of each block's output and the gradient norm at it, before the first step."""
     from reslearn.analysis import forward_signal, gradients
 
-    net, (images, labels) = (
-        subject.untrained(**start.switches).double(),
-        subject.training_batch(_NUM_IMAGES),
-    )
-    x = images.double()  # what vanishes over tens of layers is soon no float32 any more
+    # In float64, because a signal that vanishes over tens of layers underflows in float32.
+    network = subject.untrained(init=start.init, normalize=start.normalize).double()
+    images, labels = subject.training_batch(_NUM_IMAGES)
+    x = images.double()
     return {
-        "forward": [strength for name, strength in forward_signal(net, x) if name != "stem"],
-        "backward": [block.norm for block in gradients(net, x, labels).signal],
+        "forward": [strength for name, strength in forward_signal(network, x) if name != "stem"],
+        "backward": [block.norm for block in gradients(network, x, labels).signal],
     }
 
 
-def _curves(budget: Budget, runs: dict[str, dict[tuple[float, int], RunFolder | None]]) -> Figure:
+def _curves(trained: Trained) -> Figure:
+    budget = trained.budget
     series: list[Series] = []
-    for title, cell in runs.items():
+    for start in _STARTS:
         for rate in _LEARNING_RATES:
+            runs: dict[int, RunFolder | None] = {
+                seed: trained.runs.get(_spec(budget, start, rate, seed)) for seed in _seeds(budget)
+            }
             curves = {
                 seed: curve(run.metrics(), "train", "loss")
-                for (lr, seed), run in cell.items()
-                if lr == rate and run is not None
+                for seed, run in runs.items()
+                if run is not None
             }
             series += seeds_series(
-                f"{title}, lr {rate:g}", curves, group=title, dashed=rate != _LEARNING_RATES[0]
+                f"{start.title}, lr {rate:g}",
+                curves,
+                group=start.title,
+                dashed=rate != _LEARNING_RATES[0],
             )
     return Figure(
         name="c6-start",
         title=f"Does {_model(budget)} start to converge?",
-        caption=f"Training loss from four starts. A run that diverged is missing.{interval_note(len(_seeds(budget)))}",
+        caption=(
+            "Training loss from four starts. Diverged runs are "
+            f"missing.{interval_note(len(_seeds(budget)))}"
+        ),
         x_label="step",
         y_label="training loss",
         series=series,
@@ -197,25 +222,28 @@ def _curves(budget: Budget, runs: dict[str, dict[tuple[float, int], RunFolder | 
     )
 
 
-def _signal_figure(budget: Budget, signals: dict[str, dict[str, list[float]]], way: str) -> Figure:
+def _signal_figure(
+    budget: Budget, signals: dict[str, dict[str, list[float]]], direction: str
+) -> Figure:
     label = {
         "forward": "rms of the block's output",
-        "backward": "norm of the gradient by the block's output",
-    }[way]
+        "backward": "norm of the gradient at the block's output",
+    }[direction]
+    series = []
+    for title, by_direction in signals.items():
+        strengths = by_direction[direction]
+        values = [strength if strength > 0 else None for strength in strengths]
+        series.append(Series(name=title, x=range(1, len(strengths) + 1), y=values))
     return Figure(
-        name=f"c6-signal-{way}",
-        title=f"{way.capitalize()} signal of {_model(budget)} before the first step",
-        caption=f"{label[0].upper()}{label[1:]}, in network order. He initialization reckons with whole windows: on small maps, 2 x 2 at "
-        "the end for digits, more than half of a 3x3 window is padding, and the signal shrinks without batch norm.",
+        name=f"c6-signal-{direction}",
+        title=f"{direction.capitalize()} signal of {_model(budget)} before the first step",
+        caption=(
+            f"The {label}, in network order. He initialization assumes complete windows. On small "
+            "maps (2 x 2 at the end for digits) more than half of a 3x3 window is padding, so the "
+            "signal shrinks without batch norm."
+        ),
         x_label="block",
         y_label=label,
-        series=[
-            Series(
-                name=title,
-                x=range(1, len(found[way]) + 1),
-                y=[value if value > 0 else None for value in found[way]],
-            )
-            for title, found in signals.items()
-        ],
+        series=series,
         y_log=True,
     )

@@ -1,86 +1,56 @@
-"""C7: with depth, accuracy saturates and then degrades rapidly (Sec. 1, "a degradation problem has been exposed").
+"""C7: with depth, accuracy saturates and then degrades rapidly.
 
-The rule, before any data, on the test error of plain nets at the depths d0 < d1 < ... < dn of the budget, one value a judged seed:
-the early slope (d0 to d1), the late slope (d1 to dn), both in points a layer. "shown" where two 95 % intervals lie above 0, the one of
-the late rise (with a mean of more than 1 point) and the one of late minus early slope (the curve bends upwards: flat or falling
-first, then rapid). "not shown" where the late rise ends below 1 point, or the bend's interval lies below 0; else "undecided".
+Paper: Sec. 1, "a degradation problem has been exposed".
 """
 
-from collections.abc import Sequence
-
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
-from reslearn.paper.protocol import lost_but_deepest
-from reslearn.paper.wording import interval, means
-from reslearn.study import Summary, summary
+from reslearn.paper.experiment import Experiment, Result
+from reslearn.paper.rules import all_of, effect_test, verdict_on_claim
+from reslearn.paper.text import effect_text, means_text
+from reslearn.paper.trained import TEST_ERROR, Trained, is_shallow_run_lost
+from reslearn.study import margin_test, summary, withhold
 
 MARGIN_POINTS = 1.0
 
-CLAIM = Claim(
-    identifier="C7",
+EXPERIMENT = Experiment(
+    name="C7",
     text="Degradation: with depth accuracy saturates, then falls rapidly",
     section="Sec. 1, Fig. 1",
     rule=(
-        "Test error of plain nets. Early slope: between the two shallowest depths; late: from the second to the deepest. Shown: the 95 % "
-        "intervals of the late rise (more than 1 point) and of late minus early slope lie above 0. Not shown: the late rise ends "
-        "below 1 point, or late minus early slope below 0."
+        "Each judged seed gives two slopes of the test error of plain networks: the early slope "
+        "between the two shallowest depths, and the late slope from the second to the deepest. "
+        "Shown: the late rise has a 95 % interval above 0 and a mean of more than 1 point, and "
+        "the late minus the early slope has an interval above 0. Not shown: the interval of the "
+        "late rise ends below 1 point, or the interval of late minus early slope lies below 0. "
+        "Undecided: everything else."
     ),
+    kinds=("plain",),
+    fewest_depths=3,
 )
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """Plain nets of all depths, to choose their learning rates."""
-    return protocol.choice_conditions(budget, ["plain"])
-
-
-def judged_conditions(evidence: Runs) -> list[RunSpec]:
-    """Plain nets at the learning rates chosen."""
-    return protocol.judged_conditions(evidence, ["plain"])
-
-
-def judge(evidence: Runs) -> Finding:
-    """Apply the rule."""
-    at = evidence.budget.depths
-    rests_on = tuple(protocol.models(evidence.budget, ["plain"]))
-    if len(at) < 3:
-        measured = f"{len(at)} depths: saturation and fall need three"
-        return Finding(
-            claim=CLAIM, outcome="not testable here", measured=measured, rests_on=rests_on
-        )
-    curves = protocol.by_depth(evidence, "plain", protocol.TEST_ERROR, at)
-    outcome, late, bend = decide(at, curves)
-    measured = (
-        f"plain test error {means(at, curves)}; {at[1]} to {at[-1]} layers {interval(late, 'points', digits=1)}; "
-        f"late minus early slope {interval(bend, 'points a layer')}"
-    )
-    return Finding(
-        claim=CLAIM,
-        outcome=outcome,
-        measured=measured,
-        numbers={"depths": list(at), "test_error_pct": curves},
-        rests_on=rests_on,
-    )
-
-
-def decide(
-    at: Sequence[int], curves: Sequence[Sequence[float]]
-) -> tuple[Outcome, Summary, Summary]:
-    """The rule of this module, with the late rise (points) and the bend (points a layer); three depths and more, rising."""
-    late = summary([curve[-1] - curve[1] for curve in curves])
-    early_layers, late_layers = at[1] - at[0], at[-1] - at[1]
+def measure(trained: Trained) -> Result:
+    """Judge the late rise, and the bend: the curve is flat or falling first, then rises rapidly."""
+    depths = trained.budget.depths
+    errors = trained.by_depth("plain", TEST_ERROR)
+    late_rise = summary([curve[-1] - curve[1] for curve in errors])
+    early_layers, late_layers = depths[1] - depths[0], depths[-1] - depths[1]
     bend = summary(
         [
             (curve[-1] - curve[1]) / late_layers - (curve[1] - curve[0]) / early_layers
-            for curve in curves
+            for curve in errors
         ]
     )
-    if late.interval is None or bend.interval is None:
-        return "undecided", late, bend
-    if late.interval.low > 0 and late.mean > MARGIN_POINTS and bend.interval.low > 0:
-        return ("undecided" if lost_but_deepest(curves) else "shown"), late, bend
-    if late.interval.high < MARGIN_POINTS or bend.interval.high < 0:
-        lost = (
-            late if late.interval.high < MARGIN_POINTS else bend
-        )  # a shallowest net that diverged would bend the curve upwards
-        return ("undecided" if lost.num_diverged else "not shown"), late, bend
-    return "undecided", late, bend
+    is_lost = is_shallow_run_lost(errors)
+    rise_answer = effect_test(late_rise, MARGIN_POINTS)
+    bend_answer = margin_test(bend.interval, 0.0)
+    answer = all_of(
+        withhold(rise_answer, yes=is_lost, no=late_rise.num_diverged > 0),
+        withhold(bend_answer, yes=is_lost, no=bend.num_diverged > 0),
+    )
+    return Result(
+        outcome=verdict_on_claim(answer),
+        measured=f"plain test error {means_text(depths, errors)}; "
+        f"{depths[1]} to {depths[-1]} layers {effect_text(late_rise, 'points', digits=1)}; "
+        f"late minus early slope {effect_text(bend, 'points a layer')}",
+        numbers={"depths": list(depths), "test_error_pct": errors},
+    )

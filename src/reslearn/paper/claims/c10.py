@@ -1,115 +1,111 @@
-"""C10: a solution by construction exists, shallow net plus identity layers, yet the optimizer does not find it (Sec. 1)."""
+"""C10: a good deep network exists by construction, yet the optimizer does not find it.
+
+Paper: Sec. 1. The construction is a shallow network plus identity layers.
+"""
+
+from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
-from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
-from reslearn.study import Comparison
+from reslearn.paper.experiment import Experiment, Result, model_name
+from reslearn.paper.rules import verdict_on_claim
+from reslearn.paper.text import comparison_text
+from reslearn.paper.trained import TRAINING_LOSS, Trained
+from reslearn.report.content import VerdictOutcome
+from reslearn.study import Comparison, compare, margin_test
 
-_MARGIN = 0.01
-_LARGEST_NUM_IMAGES = (
-    10_000  # of the training images, evenly spaced; as many as statistics are recomputed on
-)
+_MARGIN = 0.01  # nats
+_MAX_NUM_IMAGES = 10_000  # training images, evenly spaced, as many as for recomputed statistics
 
-CLAIM = Claim(
-    identifier="C10",
-    text="A deeper plain net as good as the shallow one exists by construction, yet the optimizer does not find it",
+EXPERIMENT = Experiment(
+    name="C10",
+    text=(
+        "A deeper plain net as good as the shallow one exists by construction, yet the optimizer "
+        "does not find it"
+    ),
     section="Sec. 1",
-    rule="For each judged seed the trained plain net of the middle depth is deepened by identity layers to the greatest depth. Shown "
-    "if its function is unchanged for every seed (logits within 1e-4 of the greatest) and the training loss of the trained "
-    "deepest plain net minus that of the constructed one, paired by seed, has a 95 % interval above 0 and a mean above "
-    f"{_MARGIN} nats. Not shown if that interval ends below {_MARGIN}. Undecided otherwise, or with fewer than two pairs. The "
-    "constructed net keeps its batch norm statistics; of the trained one the lower loss counts, with its statistics as saved or "
-    "recomputed, which favors it.",
+    rule=(
+        "For each judged seed the trained plain network of the middle depth is extended to the "
+        "greatest depth by identity layers. The difference is the training loss of the trained "
+        "deepest plain network minus the loss of the constructed one, paired by seed. Shown: the "
+        "function is unchanged for every seed (logits within 1e-4 of the largest), and the "
+        f"difference has a 95 % interval above 0 and a mean of more than {_MARGIN} nats. Not "
+        f"shown: the function is unchanged, and the interval ends below {_MARGIN} nats. Undecided: "
+        "everything else, and fewer than two pairs. The constructed network keeps its batch-norm "
+        "statistics. For the trained one the lower loss counts, with its statistics as saved or "
+        "recomputed, which is in its favor."
+    ),
+    kinds=("plain",),
+    fewest_depths=2,
 )
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """The runs that choose the learning rates of plain nets."""
-    return protocol.choice_conditions(budget, ["plain"])
-
-
-def judged_conditions(evidence: Runs) -> list[RunSpec]:
-    """Plain nets at their learning rates."""
-    return protocol.judged_conditions(evidence, ["plain"])
-
-
-def judge(evidence: Runs) -> Finding:
-    """Construct, check, compare."""
+def measure(trained: Trained) -> Result:
+    """Extend the shallow network, test that it computes the same, and compare the losses."""
     from reslearn.analysis import construct
 
-    depths = sorted(evidence.budget.depths)
+    depths = sorted(trained.budget.depths)
     middle, deepest = statistics.median_low(depths), depths[-1]
-    if middle == deepest:
-        return Finding(
-            claim=CLAIM,
-            outcome="not testable here",
-            measured=f"depth {deepest} alone: a shallower net is needed",
-        )
-    shallow = judged_subjects(evidence, protocol.model_name("plain", middle))
-    deep = judged_subjects(evidence, protocol.model_name("plain", deepest))
-    seeds = sorted(shallow.keys() & deep.keys())
-    built = {}
-    for seed in seeds:
-        subject = shallow[seed]
-        name = protocol.model_name("plain", deepest)
-        built[seed] = construct(
-            subject.network(),
-            name,
-            subject.batches(subject.train.evenly_spaced(_LARGEST_NUM_IMAGES)),
-        )
+    models = (model_name("plain", middle), model_name("plain", deepest))
+    shallow_subjects, deep_subjects = (trained.subjects(model) for model in models)
+    seeds = sorted(shallow_subjects.keys() & deep_subjects.keys())
     if not seeds:
-        return Finding(
-            claim=CLAIM,
+        return Result(
             outcome="undecided",
             measured=f"no seed has finished runs at both {middle} and {deepest} layers",
+            rests_on=(),
         )
-    results = [deep[seed].folder.result for seed in seeds]
-    trained = [
-        min(
-            loss
-            for key in ("train_loss", protocol.TRAINING_LOSS)
-            if (loss := result[key]) is not None
-        )
-        for result in results
+    constructions = []
+    for seed in seeds:
+        subject = shallow_subjects[seed]
+        images = subject.batches(subject.train.evenly_spaced(_MAX_NUM_IMAGES))
+        constructions.append(construct(subject.network(), models[1], images))
+    results = [trained.result(trained.judged_spec(models[1], seed)) for seed in seeds]
+    trained_losses = [_lowest_loss(result) for result in results]
+    constructed_losses = [construction.constructed_loss for construction in constructions]
+    difference = compare(trained_losses, constructed_losses, paired=True)
+    outcome = decide(difference, all(construction.is_unchanged for construction in constructions))
+    largest = max(construction.max_logit_difference for construction in constructions)
+    subjects = [
+        *(shallow_subjects[seed] for seed in seeds),
+        *(deep_subjects[seed] for seed in seeds),
     ]
-    constructed = [built[seed].constructed_loss for seed in seeds]
-    comparison = paired(trained, constructed)
-    unchanged = all(construction.is_unchanged for construction in built.values())
-    largest = max(construction.max_logit_difference for construction in built.values())
-    return Finding(
-        claim=CLAIM,
-        outcome=unless_lost(
-            _outcome(comparison, unchanged),
-            evidence,
-            *(protocol.model_name("plain", depth) for depth in (middle, deepest)),
+    return Result(
+        outcome="undecided" if trained.is_lost(*models) else outcome,
+        measured=(
+            f"plain-{middle} deepened to {deepest} layers: logits move by at most {largest:.1g}, "
+            f"training loss {statistics.mean(constructed_losses):.3f}; plain-{deepest} as trained "
+            f"{statistics.mean(trained_losses):.3f}; difference {comparison_text(difference)}, "
+            f"n={difference.n_a}"
         ),
-        measured=f"plain-{middle} deepened to {deepest} layers: logits move by at most {largest:.1g}, training loss "
-        f"{statistics.mean(constructed):.3f}; plain-{deepest} as trained {statistics.mean(trained):.3f}; "
-        f"difference {interval_text(comparison)}, n={comparison.n_a}",
         numbers={
             "seeds": seeds,
             "shallow_depth": middle,
             "depth": deepest,
-            "constructed_loss": constructed,
-            "trained_loss": trained,
-            "max_logit_difference": [built[seed].max_logit_difference for seed in seeds],
+            "constructed_loss": constructed_losses,
+            "trained_loss": trained_losses,
+            "max_logit_difference": [each.max_logit_difference for each in constructions],
             "constructed_top1_error_pct": [
-                built[seed].constructed_top1_error_pct for seed in seeds
+                each.constructed_top1_error_pct for each in constructions
             ],
-            "difference": comparison.difference,
-            "interval_low": comparison.interval_low,
-            "interval_high": comparison.interval_high,
+            "difference": difference.difference,
+            "interval_low": difference.interval_low,
+            "interval_high": difference.interval_high,
         },
-        rests_on=rests_on([*(shallow[seed] for seed in seeds), *(deep[seed] for seed in seeds)]),
+        rests_on=tuple(subject.folder.path.name for subject in subjects),
     )
 
 
-def _outcome(comparison: Comparison, unchanged: bool) -> Outcome:
-    if not unchanged or comparison.interval is None:
+def decide(difference: Comparison, is_unchanged: bool) -> VerdictOutcome:
+    """Apply the rule to the trained minus the constructed loss."""
+    if not is_unchanged:
         return "undecided"
-    low, high = comparison.interval
-    if low > 0 and comparison.difference > _MARGIN:
-        return "shown"
-    return "not shown" if high < _MARGIN else "undecided"
+    answer = margin_test(difference.interval, _MARGIN, mean=difference.difference)
+    return verdict_on_claim(answer)
+
+
+def _lowest_loss(result: Mapping[str, Any]) -> float:
+    losses = [result[key] for key in ("train_loss", TRAINING_LOSS)]
+    return min(float(loss) for loss in losses if loss is not None)

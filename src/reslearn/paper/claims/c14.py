@@ -1,130 +1,137 @@
-"""C14: low, mid and high level features integrate in one network, levels enriched by depth (Sec. 1). Linear probes at each stage."""
+"""C14: low, mid and high level features integrate in one network, their levels enriched by depth.
+
+Paper: Sec. 1.
+Linear probes measure what each stage has learned.
+"""
+
+from __future__ import annotations
 
 import itertools
 import statistics
 from typing import TYPE_CHECKING
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Claim, Finding, Outcome, Runs, RunSpec
-from reslearn.paper.subjects import interval_text, judged_subjects, paired, rests_on, unless_lost
+from reslearn.paper.experiment import Experiment, Result, model_name
+from reslearn.paper.rules import all_of, verdict_on_claim
+from reslearn.paper.text import comparison_text
+from reslearn.paper.trained import Trained
 from reslearn.report import Figure, Series
+from reslearn.report.content import VerdictOutcome
 from reslearn.report.curves import interval_note, seeds_series
-from reslearn.study import Comparison
+from reslearn.study import Comparison, compare, margin_test, withhold
 
 if TYPE_CHECKING:
     from reslearn.analysis import Subject
 
 _MARGIN_PCT = 1.0
-_LARGEST_NUM_IMAGES = 10_000
+_MAX_NUM_IMAGES = 10_000
 
-CLAIM = Claim(
-    identifier="C14",
-    text="Low, mid and high level features integrate in one network, their levels enriched by depth",
+EXPERIMENT = Experiment(
+    name="C14",
+    text=(
+        "Low, mid and high level features integrate in one network, their levels enriched by depth"
+    ),
     section="Sec. 1",
-    rule="Linear probes (logistic regression) on the output of stem and of each stage of the deepest ResNet that is compared, at "
-    "equal dimension, fitted on training and read on test images, for the trained net and for the same net before its first "
-    "step. The gain is the probe's error at the stem minus that at the last stage. Shown if the gain of the trained net, over "
-    f"judged seeds, has a 95 % interval above {_MARGIN_PCT:g} point, no stage is on average worse than the one before by more "
-    "than that, and the gain of the trained minus that of the untrained net, paired by seed, has an interval above 0. Not shown "
-    "if either interval ends below its bound. Undecided otherwise, or with fewer than two seeds.",
+    rule=(
+        "Linear probes (logistic regression) read the output of the stem and of each stage of the "
+        "deepest ResNet that is compared, at equal dimension. They are fitted on training images "
+        "and evaluated on test images, for the trained network and for the same network before "
+        "its first step. The gain is the error of the probe at the stem minus its error at the "
+        "last stage. Shown: the gain of the trained network over judged seeds has a 95 % interval "
+        f"above {_MARGIN_PCT:g} point, no stage is on average worse than the stage before by more "
+        f"than {_MARGIN_PCT:g} point, and the gain of the trained minus the gain of the untrained "
+        "network, paired by seed, has an interval above 0. Not shown: either interval ends below "
+        "its bound. Undecided: everything else, and fewer than two seeds."
+    ),
+    kinds=("residual",),
 )
 
-
-def conditions(budget: Budget) -> list[RunSpec]:
-    """The runs that choose the learning rates of residual nets."""
-    return protocol.choice_conditions(budget, ["residual"])
+_ErrorsByStage = dict[str, float]
 
 
-def judged_conditions(evidence: Runs) -> list[RunSpec]:
-    """Residual nets at their learning rates."""
-    return protocol.judged_conditions(evidence, ["residual"])
-
-
-def judge(evidence: Runs) -> Finding:
-    """Probe, compare."""
-    name = protocol.model_name("residual", max(evidence.budget.depths))
-    subjects = judged_subjects(evidence, name)
+def measure(trained: Trained) -> Result:
+    """Probe the stages of the trained and of the untrained network, and compare the gains."""
+    model = model_name("residual", max(trained.budget.depths))
+    subjects = trained.subjects(model)
     if not subjects:
-        return Finding(
-            claim=CLAIM, outcome="undecided", measured=f"no run of {name} came to its end"
+        return Result(
+            outcome="undecided", measured=f"no finished run of {model}: all diverged", rests_on=()
         )
     errors = {
-        kind: [_errors(subject, trained=kind == "trained") for subject in subjects.values()]
-        for kind in ("trained", "untrained")
+        "trained": [_probe_errors(subject, is_trained=True) for subject in subjects.values()],
+        "untrained": [_probe_errors(subject, is_trained=False) for subject in subjects.values()],
     }
-    gains = {kind: [_gain(seed) for seed in found] for kind, found in errors.items()}
-    gained, more = (
-        paired(gains["trained"], [0.0] * len(subjects)),
-        paired(gains["trained"], gains["untrained"]),
-    )
+    gains = {kind: [_gain(by_stage) for by_stage in errors[kind]] for kind in errors}
+    gain = compare(gains["trained"], [0.0] * len(subjects), paired=True)
+    gain_by_training = compare(gains["trained"], gains["untrained"], paired=True)
     stages = list(errors["trained"][0])
-    means = {
-        kind: [statistics.mean(seed[stage] for seed in found) for stage in stages]
-        for kind, found in errors.items()
-    }
-    told = {kind: ", ".join(f"{mean:.1f}" for mean in row) for kind, row in means.items()}
-    return Finding(
-        claim=CLAIM,
-        outcome=unless_lost(_outcome(gained, more, means["trained"]), evidence, name),
-        measured=f"{name}, probe error % at {', '.join(stages)}: trained {told['trained']}; untrained {told['untrained']}; gain "
-        f"{interval_text(gained, 1)}, more than untrained by {interval_text(more, 1)}, n={gained.n_a}",
+    means = {kind: _means(errors[kind], stages) for kind in errors}
+    outcome = decide(gain, gain_by_training, means["trained"])
+    text = {kind: ", ".join(f"{mean:.1f}" for mean in means[kind]) for kind in means}
+    return Result(
+        outcome="undecided" if trained.is_lost(model) else outcome,
+        measured=f"{model}, probe error % at {', '.join(stages)}: trained {text['trained']}; "
+        f"untrained {text['untrained']}; gain {comparison_text(gain, digits=1)}, "
+        f"more than untrained by {comparison_text(gain_by_training, digits=1)}, n={gain.n_a}",
         numbers={
-            "model": name,
+            "model": model,
             "seeds": list(subjects),
             "test_error_pct": errors,
             "gain_pct": gains,
         },
-        figures=(_figure(name, stages, list(subjects), errors),),
-        rests_on=rests_on(list(subjects.values())),
+        figures=(_figure(model, stages, list(subjects), errors),),
+        rests_on=tuple(subject.folder.path.name for subject in subjects.values()),
     )
 
 
-def _outcome(gained: Comparison, more: Comparison, trained: list[float]) -> Outcome:
-    if gained.interval is None or more.interval is None:
-        return "undecided"
-    if gained.interval.high < _MARGIN_PCT or more.interval.high < 0:
-        return "not shown"
-    steady = all(after <= before + _MARGIN_PCT for before, after in itertools.pairwise(trained))
-    return (
-        "shown"
-        if steady and gained.interval.low > _MARGIN_PCT and more.interval.low > 0
-        else "undecided"
+def decide(
+    gain: Comparison, gain_by_training: Comparison, trained_means: list[float]
+) -> VerdictOutcome:
+    """Apply the rule to the gain, its excess over the untrained network, and the mean errors."""
+    answer = all_of(
+        margin_test(gain.interval, _MARGIN_PCT), margin_test(gain_by_training.interval, 0.0)
     )
+    pairs = itertools.pairwise(trained_means)
+    is_steady = all(after <= before + _MARGIN_PCT for before, after in pairs)
+    return verdict_on_claim(withhold(answer, yes=not is_steady))
 
 
-def _errors(subject: "Subject", *, trained: bool) -> dict[str, float]:
-    """{stage: error of its probe on test images in per cent}."""
+def _probe_errors(subject: Subject, *, is_trained: bool) -> _ErrorsByStage:
+    """Return the error of each stage's probe on test images, in per cent."""
     from reslearn.analysis import probes
 
-    images = subject.train.evenly_spaced(_LARGEST_NUM_IMAGES)
-    found = probes(
-        subject.network() if trained else subject.network(0),
-        subject.batches(images),
-        subject.batches(subject.test),
-    )
-    return {probe.stage: probe.test_error_pct for probe in found}
+    network = subject.network() if is_trained else subject.network(0)
+    images = subject.train.evenly_spaced(_MAX_NUM_IMAGES)
+    stage_probes = probes(network, subject.batches(images), subject.batches(subject.test))
+    return {probe.stage: probe.test_error_pct for probe in stage_probes}
 
 
-def _gain(errors: dict[str, float]) -> float:
-    """Error at the stem minus that at the last stage."""
+def _gain(errors: _ErrorsByStage) -> float:
+    """Return the error at the stem minus the error at the last stage."""
     first, *_, last = errors.values()
     return first - last
 
 
+def _means(errors: list[_ErrorsByStage], stages: list[str]) -> list[float]:
+    return [statistics.mean(by_stage[stage] for by_stage in errors) for stage in stages]
+
+
 def _figure(
-    name: str, stages: list[str], seeds: list[int], errors: dict[str, list[dict[str, float]]]
+    model: str, stages: list[str], seeds: list[int], errors: dict[str, list[_ErrorsByStage]]
 ) -> Figure:
     series: list[Series] = []
-    for kind, found in errors.items():
+    for kind, by_seed in errors.items():
         curves = {
-            number: list(enumerate(seed[stage] for stage in stages))
-            for number, seed in zip(seeds, found, strict=True)
+            seed: list(enumerate(by_stage[stage] for stage in stages))
+            for seed, by_stage in zip(seeds, by_seed, strict=True)
         }
         series += seeds_series(kind, curves, group=kind, dashed=kind == "untrained")
     return Figure(
         name="c14-probes",
-        title=f"What a linear reader gets from each stage of {name}",
-        caption=f"Error of a linear probe on test images. 0 is the stem, {len(stages) - 1} the last stage.{interval_note(len(seeds))}",
+        title=f"Error of a linear probe at each stage of {model}",
+        caption=(
+            f"Error on test images. Stage 0 is the stem, stage {len(stages) - 1} the last "
+            f"stage.{interval_note(len(seeds))}"
+        ),
         x_label="stage",
         y_label="probe error (%)",
         series=series,

@@ -1,9 +1,9 @@
-"""The tables and figures of the paper, one module each, under the name of the command; tables 2 to 4, alike but for data, share one."""
+"""The tables and figures of the paper: one module per command; Tables 2 to 4 share a module."""
 
 import importlib
 from typing import cast
 
-from reslearn.paper.exhibit import ExhibitModule
+from reslearn.paper.experiment import ExperimentModule
 
 NAMES = (
     "table1",
@@ -20,10 +20,15 @@ NAMES = (
 )
 
 
-def load_exhibit(name: str) -> ExhibitModule:
-    """The module of that name. ValueError where the paper has no such table or figure, or it is no experiment."""
+def load_exhibit(name: str) -> ExperimentModule:
+    """Return a table or figure by the name of its command.
+
+    Raises:
+        ValueError: If the paper has no such table or figure, or if it is no experiment.
+    """
     if name not in NAMES:
-        raise ValueError(f"no table or figure {name!r}: there are {', '.join(NAMES)}")
-    if name in (alike := importlib.import_module(f"{__name__}.imagenet_tables").TABLES):
-        return cast(ExhibitModule, alike[name])
-    return cast(ExhibitModule, importlib.import_module(f"{__name__}.{name}"))
+        raise ValueError(f"there is no table or figure {name!r}; allowed are {', '.join(NAMES)}")
+    tables = importlib.import_module(f"{__name__}.imagenet_tables").TABLES
+    if name in tables:
+        return cast(ExperimentModule, tables[name])
+    return cast(ExperimentModule, importlib.import_module(f"{__name__}.{name}"))

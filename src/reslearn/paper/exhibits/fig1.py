@@ -1,58 +1,42 @@
-"""Figure 1: a plain net of 56 layers has higher training and higher test error than one of 20 layers, on CIFAR-10."""
+"""Figure 1: a plain network of 56 layers has higher training and test error than one of 20."""
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Runs, RunSpec
-from reslearn.paper.exhibit import (
-    MARGIN_OF_A_RISE_PCT,
-    OTHER_RUNS_RULE,
-    Depths,
-    Exhibit,
-    Measured,
-    is_papers_own,
-    rises,
-)
+from reslearn.paper.experiment import Experiment, Result
 from reslearn.paper.figures import figure_1
+from reslearn.paper.rules import MARGIN_OF_A_RISE_PCT, OTHER_RUNS_RULE, is_papers_own, rises
+from reslearn.paper.trained import TEST_ERROR, TRAINING_ERROR, Trained
 from reslearn.report import Panels
 
-EXHIBIT = Exhibit(
+EXPERIMENT = Experiment(
     name="fig1",
-    title="Training and test error of a plain net and a deeper one",
+    text="Training and test error of a plain net and a deeper one",
     section="Fig. 1",
-    data="CIFAR-10",
-    fewest_depths=2,
     rule=(
-        "Differences between the deepest and the shallowest plain net, paired by seed; training error on clean images with batch-norm "
-        f"statistics recomputed. Reproduced: the 95 % interval lies above 0 and the mean is more than {MARGIN_OF_A_RISE_PCT:g} point. Not "
-        f"reproduced: the interval ends at or below that.{OTHER_RUNS_RULE}"
+        "Differences between the deepest and the shallowest plain network, paired by seed. "
+        "Training error is on clean images with recomputed batch-norm statistics. Reproduced: the "
+        f"95 % interval lies above 0 and the mean is more than {MARGIN_OF_A_RISE_PCT:g} point. Not "
+        f"reproduced: the interval ends at or below {MARGIN_OF_A_RISE_PCT:g} "
+        f"point.{OTHER_RUNS_RULE}"
     ),
+    kinds=("plain",),
+    depths={"smoke": (8, 20), "short": (20, 56), "medium": (20, 56), "full": (20, 56)},
+    fewest_depths=2,
 )
-DEPTHS = {
-    "smoke": Depths(both=(8, 20)),
-    **dict.fromkeys(("short", "medium", "full"), Depths(both=(20, 56))),
-}
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """Plain nets at the paper's learning rate."""
-    return protocol.fixed_conditions(budget, ["plain"])
-
-
-def measure(evidence: Runs) -> Measured:
-    """Both differences, and the curves."""
-    at = protocol.depths(evidence.budget, "plain")
-    ends = (min(at), max(at))
+def measure(trained: Trained) -> Result:
+    """Judge both differences, and draw the curves."""
+    depths = trained.budget.depths_of("plain")
+    shallow, deep = min(depths), max(depths)
     lines, numbers = [], {}
-    for field, said in ((protocol.TRAINING_ERROR, "training"), (protocol.TEST_ERROR, "test")):
-        curves = protocol.by_depth(evidence, "plain", field, ends)
-        what = f"{said} error, plain-{ends[1]} minus plain-{ends[0]}, is above 0"
-        lines.append(
-            rises(
-                what,
-                [deep - shallow for shallow, deep in curves],
-                same_protocol=is_papers_own(evidence),
-            )
-        )
-        numbers[f"{said}_error_pct"] = curves
-    trained = protocol.trained(evidence, "plain")
-    figures = (Panels(figure_1(evidence, trained)),) if len(trained) > 1 else ()
-    return Measured(lines=tuple(lines), figures=figures, numbers={"depths": list(ends), **numbers})
+    for result_field, name in ((TRAINING_ERROR, "training"), (TEST_ERROR, "test")):
+        errors = trained.by_depth("plain", result_field, (shallow, deep))
+        differences = [deep_error - shallow_error for shallow_error, deep_error in errors]
+        what = f"{name} error, plain-{deep} minus plain-{shallow}, is above 0"
+        lines.append(rises(what, differences, same_protocol=is_papers_own(trained)))
+        numbers[f"{name}_error_pct"] = errors
+    finished = trained.finished_depths("plain")
+    return Result(
+        lines=tuple(lines),
+        figures=(Panels(figure_1(trained, finished)),) if len(finished) > 1 else (),
+        numbers={"depths": [shallow, deep], **numbers},
+    )

@@ -1,94 +1,98 @@
-"""Figure 4: training on ImageNet, plain and residual nets of 18 and 34 layers: thin training error, bold error on the images tested on."""
+"""Figure 4: training on ImageNet, plain and residual networks of 18 and 34 layers."""
 
 import math
 
 from reslearn.paper import imagenet
-from reslearn.paper.claim import Budget, Runs, RunSpec
-from reslearn.paper.exhibit import OTHER_RUNS_RULE, Depths, Exhibit, Measured, not_run, rises
+from reslearn.paper.experiment import Budget, Experiment, Result, RunSpec
+from reslearn.paper.rules import MARGIN_OF_A_RISE_PCT, OTHER_RUNS_RULE, not_run, rises
+from reslearn.paper.trained import TRAINING_ERROR, Trained
 from reslearn.report import Figure, Panels, Series
-from reslearn.report.curves import curve, error_styles, interval_note, seeds_series
+from reslearn.report.curves import Curve, curve, error_styles, interval_note, seeds_series
 
-EXHIBIT = Exhibit(
-    name="fig4",
-    title="Training on ImageNet: plain and residual nets of 18 and 34 layers",
-    section="Fig. 4",
-    data="ImageNet",
-    rule=(
-        "Training error on clean images, paired by seed. Reproduced: plain-34 minus plain-18, and ResNet-18 minus ResNet-34, have 95 % "
-        "intervals above 0 and means of more than 1 point. With one seed, as in the paper, there is no interval and no verdict."
-        f"{OTHER_RUNS_RULE}"
-    ),
-)
-DEPTHS: dict[str, Depths] = {}
 LABELS = ("plain18", "plain34", "resnet18", "resnet34")
-_LINES = {
+_DIFFERENCES = {
     "training error, plain-34 minus plain-18, is above 0": ("plain34", "plain18"),
     "training error, ResNet-18 minus ResNet-34, is above 0": ("resnet18", "resnet34"),
 }
-_FIELD = "train_recomputed_top1_error_pct"
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """The nets of table 2."""
-    return imagenet.conditions(budget, LABELS)
+def specs(budget: Budget) -> list[RunSpec]:
+    """Return the runs of the four networks, which are the networks of Table 2."""
+    return imagenet.specs(budget, LABELS)
 
 
-def measure(evidence: Runs) -> Measured:
-    """Two differences and two panels of curves."""
-    if not evidence.budget.data:
-        return Measured(lines=tuple(not_run(what, imagenet.MISSING) for what in _LINES))
-    seeds = evidence.budget.judge_seeds
-    runs = {
-        label: {seed: evidence.runs.get(imagenet.condition(label, seed)) for seed in seeds}
-        for label in LABELS
-    }
-    error = {
-        label: [
-            math.nan if run is None or run.result.get(_FIELD) is None else float(run.result[_FIELD])
-            for run in by_seed.values()
-        ]
-        for label, by_seed in runs.items()
-    }
+EXPERIMENT = Experiment(
+    name="fig4",
+    text="Training on ImageNet: plain and residual nets of 18 and 34 layers",
+    section="Fig. 4",
+    data="ImageNet",
+    rule=(
+        "Differences of training error on clean images, paired by seed: plain-34 minus plain-18, "
+        "and ResNet-18 minus ResNet-34. Reproduced: the 95 % interval lies above 0 and the mean "
+        f"is more than {MARGIN_OF_A_RISE_PCT:g} point. Not reproduced: the interval ends at or "
+        f"below {MARGIN_OF_A_RISE_PCT:g} point. With one seed, as in the paper, there is no "
+        f"interval and no verdict.{OTHER_RUNS_RULE}"
+    ),
+    specs=specs,
+)
 
-    def minus(a: str, b: str) -> list[float]:
-        return [x - y for x, y in zip(error[a], error[b], strict=True)]
 
-    own = imagenet.is_papers_own(evidence)
-    lines = tuple(rises(what, minus(*nets), same_protocol=own) for what, nets in _LINES.items())
-    panels = []
-    for kind, title in (("plain", "Plain networks"), ("resnet", "Residual networks")):
-        series: list[Series] = []
-        for label in (f"{kind}18", f"{kind}34"):
-            records = {
-                seed: None if run is None else run.metrics() for seed, run in runs[label].items()
-            }
-            for said, dashed in (("train", True), ("test", False)):
-                curves = {
-                    seed: None if lines_ is None else curve(lines_, said, "top1_error_pct")
-                    for seed, lines_ in records.items()
-                }
-                name = f"{label}, {'training' if dashed else 'test'}"
-                series += seeds_series(name, curves, group=label, dashed=dashed)
-        caption = (
-            "As the paper's figure 4. Training error is of running batches, test error of the center crop of the images tested on."
-            f"{interval_note(len(seeds))}"
-        )
-        file, styles = f"figure-4-{kind}", error_styles(len(seeds))
-        panels.append(
-            Figure(
-                file,
-                title,
-                caption,
-                "iteration",
-                "error (%)",
-                series,
-                y_limits=(0.0, 100.0),
-                styles=styles,
-            )
-        )
-    return Measured(
-        lines=lines,
+def measure(trained: Trained) -> Result:
+    """Judge two differences, and draw two panels of curves."""
+    if not trained.budget.data:
+        return Result(lines=tuple(not_run(what, imagenet.MISSING) for what in _DIFFERENCES))
+    errors = {label: _training_errors(trained, label) for label in LABELS}
+    is_same = imagenet.is_papers_own(trained)
+    lines = []
+    for what, (larger, smaller) in _DIFFERENCES.items():
+        pairs = zip(errors[larger], errors[smaller], strict=True)
+        lines.append(rises(what, [a - b for a, b in pairs], same_protocol=is_same))
+    panels = [
+        _panel(trained, "plain", "Plain networks"),
+        _panel(trained, "resnet", "Residual networks"),
+    ]
+    return Result(
+        lines=tuple(lines),
         figures=(Panels(panels),),
-        notes=imagenet.notes(evidence),
-        numbers={"training_error_pct": error},
+        notes=imagenet.notes(trained),
+        numbers={"training_error_pct": errors},
     )
+
+
+def _training_errors(trained: Trained, label: str) -> list[float]:
+    """Return the training error on each seed; nan for a diverged run."""
+    specs_by_seed = [imagenet.spec(label, seed) for seed in trained.seeds]
+    return [
+        float(trained.result(spec)[TRAINING_ERROR]) if spec in trained.runs else math.nan
+        for spec in specs_by_seed
+    ]
+
+
+def _panel(trained: Trained, kind: str, title: str) -> Figure:
+    series: list[Series] = []
+    for label in (f"{kind}18", f"{kind}34"):
+        for records, name in (("train", "training"), ("test", "test")):
+            curves = _curves(trained, label, records)
+            is_dashed = records == "train"
+            series += seeds_series(f"{label}, {name}", curves, group=label, dashed=is_dashed)
+    num_seeds = len(trained.seeds)
+    return Figure(
+        f"figure-4-{kind}",
+        title,
+        "As in Figure 4 of the paper. Training error is the error of the training batches. Test "
+        f"error is the error on the center crops of the test images.{interval_note(num_seeds)}",
+        "iteration",
+        "error (%)",
+        series,
+        y_limits=(0.0, 100.0),
+        styles=error_styles(num_seeds),
+    )
+
+
+def _curves(trained: Trained, label: str, records: str) -> dict[int, Curve | None]:
+    """Return the curve of each seed; None for a diverged run."""
+    curves: dict[int, Curve | None] = {}
+    for seed in trained.seeds:
+        run = trained.runs.get(imagenet.spec(label, seed))
+        curves[seed] = None if run is None else curve(run.metrics(), records, "top1_error_pct")
+    return curves

@@ -1,47 +1,53 @@
-"""Tables 2 to 4: errors of single networks on ImageNet, which differ in the networks and in how they are tested.
+"""Tables 2 to 4: errors of single networks on ImageNet.
 
-Table 2: plain and residual nets of 18 and 34 layers, ten crops: plain ones get worse with depth, residual ones better. Table 3: options A,
-B and C, and bottleneck nets of 50 to 152 layers, ten crops. Table 4: single models on whole pictures at five scales, scores averaged.
+Table 2: plain and residual networks of 18 and 34 layers, ten crops; plain networks get worse with
+depth, residual ones better. Table 3: options A, B and C, and bottleneck networks of 50 to 152
+layers, ten crops. Table 4: single models on complete pictures at five scales, scores averaged.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 from reslearn.paper import imagenet
-from reslearn.paper.claim import Budget, Runs, RunSpec
-from reslearn.paper.exhibit import Depths, Exhibit, Measured
+from reslearn.paper.experiment import Budget, Experiment, Result, RunSpec
+from reslearn.paper.trained import Trained
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ImageNetTable:
-    """Does what a module of paper/exhibits does. `labels`: the rows that a budget runs; all are printed."""
+    """A table, used like a module of paper/exhibits.
 
-    EXHIBIT: Exhibit
-    DEPTHS: Mapping[str, Depths] = field(default_factory=dict)
-    labels: Mapping[str, tuple[str, ...]]
+    Attributes:
+        labels: Rows by the name of the budget that trains them. The other rows are printed without
+            a verdict.
+        protocol: Protocol of testing.
+    """
+
+    EXPERIMENT: Experiment
+    labels: dict[str, tuple[str, ...]]
     protocol: str
 
-    def conditions(self, budget: Budget) -> list[RunSpec]:
-        """The nets of the budget."""
-        return imagenet.conditions(budget, self.labels[budget.name])
-
-    def measure(self, evidence: Runs) -> Measured:
-        """A line a net."""
-        made = imagenet.lines(
-            evidence, self.EXHIBIT.name, self.labels[evidence.budget.name], self.protocol
-        )
-        return Measured(lines=made, notes=imagenet.notes(evidence))
+    def measure(self, trained: Trained) -> Result:
+        """Return a line for each network."""
+        labels = self.labels[trained.budget.name]
+        lines = imagenet.error_lines(trained, self.EXPERIMENT.name, labels, self.protocol)
+        return Result(lines=lines, notes=imagenet.notes(trained))
 
 
-def _table(number: int, title: str, protocol: str, **labels: tuple[str, ...]) -> ImageNetTable:
-    exhibit = Exhibit(
+def _table(number: int, text: str, protocol: str, **labels: tuple[str, ...]) -> ImageNetTable:
+    def specs(budget: Budget) -> list[RunSpec]:
+        return imagenet.specs(budget, labels[budget.name])
+
+    experiment = Experiment(
         name=f"table{number}",
-        title=title,
+        text=text,
         section=f"Table {number}",
         data="ImageNet",
         rule=imagenet.RULE,
+        specs=specs,
     )
-    return ImageNetTable(EXHIBIT=exhibit, labels=labels, protocol=protocol)
+    return ImageNetTable(experiment, labels, protocol)
 
 
 _PLAIN_AND_RESIDUAL = ("plain18", "plain34", "resnet18", "resnet34")

@@ -1,103 +1,77 @@
-"""Table 6: test error of residual nets on CIFAR-10, last epoch, by the paper's recipe (Sec. 4.2), and their parameters to the digit.
+"""Table 6: test error of residual networks on CIFAR-10, and their parameters (Sec. 4.2).
 
-ResNet-1202 is counted; it is trained where --depths asks for it, for it alone is two thirds of the table's arithmetic.
+ResNet-1202 is counted. It is trained only if --depths asks for it, because it alone takes two
+thirds of the arithmetic.
 """
 
-from reslearn.paper import protocol
-from reslearn.paper.claim import Budget, Runs, RunSpec
-from reslearn.paper.exhibit import (
-    MARGIN_PCT,
-    Depths,
-    Exhibit,
-    Line,
-    Measured,
-    against_paper,
-    exact,
-    is_papers_own,
-    not_run,
-)
+from reslearn.paper.experiment import Experiment, Line, Result, model_name
 from reslearn.paper.numbers import numbers, spreads
+from reslearn.paper.rules import MARGIN_PCT, against_paper, exact, is_papers_own, not_run
+from reslearn.paper.trained import TEST_ERROR, Trained
 
-EXHIBIT = Exhibit(
+EXPERIMENT = Experiment(
     name="table6",
-    title="Test error on CIFAR-10",
+    text="Test error on CIFAR-10",
     section="Table 6",
-    data="CIFAR-10",
     rule=(
-        f"Reproduced: two one-sided t tests at 5 % place the mean of the last epoch's test errors within {MARGIN_PCT:g} points of the "
-        "paper's number (for 110 layers a mean of five runs, with its spread). Not reproduced: the 95 % interval lies outside that margin. "
-        "At a smaller budget than the paper's 64k steps, or on other data, numbers have no reason to agree, and are not judged. "
-        "Parameters: equal in every digit that the paper prints, when rounded to them."
+        "Reproduced: two one-sided t tests at 5 % place the mean test error of the last epoch "
+        f"within {MARGIN_PCT:g} points of the paper's number (for 110 layers a mean of five runs, "
+        "with its spread). Not reproduced: the 95 % interval lies outside that margin. With "
+        "another budget than the paper's 64k steps, or on other data, the numbers have no reason "
+        "to agree, and there is no verdict. Parameters: reproduced if they equal the printed "
+        "number when they are rounded to its digits."
     ),
+    kinds=("residual",),
+    depths={
+        "smoke": (8, 20),
+        "short": (20, 32, 56, 110),
+        "medium": (20, 32, 56, 110),
+        "full": (20, 32, 44, 56, 110),
+    },
 )
-DEPTHS = {
-    "smoke": Depths(both=(8, 20)),
-    **dict.fromkeys(("short", "medium"), Depths(both=(20, 32, 56, 110))),
-    "full": Depths(both=(20, 32, 44, 56, 110)),
-}
-_HALF_A_DIGIT = {
-    "resnet110": 0.05,
-    "resnet1202": 0.05,
-}  # 1.7 and 19.4; the others have two decimals
+# 1.7 and 19.4 are printed with one decimal, the other numbers of parameters with two.
+_HALF_OF_LAST_DIGIT = {"resnet110": 0.05, "resnet1202": 0.05}
 
 
-def conditions(budget: Budget) -> list[RunSpec]:
-    """Residual nets at the paper's learning rate."""
-    return protocol.fixed_conditions(budget, ["residual"])
+def measure(trained: Trained) -> Result:
+    """Compare the errors, then the parameters, network by network."""
+    errors = {}
+    for depth in trained.budget.depths_of("residual"):
+        model = model_name("residual", depth)
+        errors[model] = [trained.value(model, seed, TEST_ERROR) for seed in trained.seeds]
+    lines = [_error_line(model, values, trained) for model, values in errors.items()]
+    for model, paper in numbers("table6").items():
+        if model not in errors:
+            because = f"--depths {model.removeprefix('resnet')} trains it"
+            lines.append(not_run(f"{model}, test error", because, unit="%", paper=paper))
+    lines += [
+        _parameter_line(model, paper) for model, paper in numbers("table6_parameters").items()
+    ]
+    return Result(lines=tuple(lines), numbers={"test_error_pct": errors})
 
 
-def measure(evidence: Runs) -> Measured:
-    """Errors and parameters, net by net."""
-    printed, lines = numbers("table6"), []
-    curves = {}
-    for depth in protocol.depths(evidence.budget, "residual"):
-        model = protocol.model_name("residual", depth)
-        values = [
-            one[0] for one in protocol.by_depth(evidence, "residual", protocol.TEST_ERROR, [depth])
-        ]
-        curves[model] = values
-        if model not in printed:
-            lines.append(
-                not_run(
-                    f"{model}, test error",
-                    "the paper's table has no such net",
-                    unit="%",
-                    values=tuple(values),
-                )
-            )
-        else:
-            own, spread = is_papers_own(evidence), spreads("table6").get(model)
-            lines.append(
-                against_paper(
-                    f"{model}, test error", values, printed[model], same_protocol=own, spread=spread
-                )
-            )
-    for model, paper in printed.items():
-        if model not in curves:
-            lines.append(
-                not_run(
-                    f"{model}, test error",
-                    f"--depths {model.removeprefix('resnet')} trains it",
-                    unit="%",
-                    paper=paper,
-                )
-            )
-    return Measured(lines=(*lines, *_parameters()), numbers={"test_error_pct": curves})
+def _error_line(model: str, values: list[float], trained: Trained) -> Line:
+    what = f"{model}, test error"
+    paper = numbers("table6").get(model)
+    if paper is None:
+        because = "the paper's table has no such network"
+        return not_run(what, because, unit="%", values=tuple(values))
+    return against_paper(
+        what,
+        values,
+        paper,
+        same_protocol=is_papers_own(trained),
+        spread=spreads("table6").get(model),
+    )
 
 
-def _parameters() -> list[Line]:
+def _parameter_line(model: str, paper: float) -> Line:
     import torch
 
     from reslearn.models import build
 
-    lines = []
-    for model, paper in numbers("table6_parameters").items():
-        with torch.device("meta"):
-            net = build(model, num_classes=10)
-        count = sum(parameter.numel() for parameter in net.parameters()) / 1e6
-        lines.append(
-            exact(
-                f"{model}, parameters", "10^6", count, paper, within=_HALF_A_DIGIT.get(model, 0.005)
-            )
-        )
-    return lines
+    with torch.device("meta"):
+        network = build(model, num_classes=10)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    within = _HALF_OF_LAST_DIGIT.get(model, 0.005)
+    return exact(f"{model}, parameters", "10^6", millions, paper, within=within)
