@@ -193,6 +193,6 @@ class Fit(Protocol):
 
 
 class Evaluate(Protocol):
-    """`reslearn.train.evaluate_bundle`, passed in by the command line."""
+    """Evaluates runs by a protocol of testing: `evaluate` of the command line, passed in."""
 
     def __call__(self, source: Sequence[Path], *, protocol: Any, data_dir: Path | None) -> Any: ...

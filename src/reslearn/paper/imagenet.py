@@ -111,7 +111,7 @@ def measured_errors(
         if trained.evaluate is None:
             raise ValueError(
                 "there is no function to evaluate networks with: "
-                "pass run_experiments(..., evaluate=reslearn.train.evaluate_bundle)"
+                "pass run_experiments(..., evaluate=reslearn.cli.paper.evaluate)"
             )
         metrics = trained.evaluate(
             [run.path for run in runs], protocol=protocol, data_dir=trained.data_dir

@@ -100,7 +100,7 @@ def run_experiments(
         modules: Experiments from `load_claims` or `load_exhibit`.
         engine: Runs the trainings.
         fit: `reslearn.train.fit`.
-        evaluate: `reslearn.train.evaluate_bundle`. Only experiments on ImageNet need it.
+        evaluate: Evaluates runs. Only experiments on ImageNet need it.
         judges: Measures the experiments in parallel processes. By default they are measured here,
             one by one.
 
