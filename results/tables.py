@@ -14,7 +14,7 @@ import torch
 from reslearn import models
 from reslearn.interop import Dialect, dialects, unsupported
 from reslearn.paper.numbers import numbers
-from reslearn.report.run import device, duration
+from reslearn.report.run import device_name, format_duration
 from reslearn.runs import RunFolder
 from reslearn.study import Summary, collect, table
 from reslearn.study.collect import Row, RunGroup
@@ -95,8 +95,8 @@ def _error(numbers_: Summary | None) -> str:
 def _runs(rows: Iterable[Row]) -> str:
     """On what, and how long: the range over the runs."""
     seconds = sorted(float(row.result["seconds"]) for row in rows)
-    places = sorted({device(RunFolder.open(row.folder).environment) for row in rows})
-    times = dict.fromkeys(duration(value) for value in (seconds[0], seconds[-1]))
+    places = sorted({device_name(RunFolder.open(row.folder).environment) for row in rows})
+    times = dict.fromkeys(format_duration(value) for value in (seconds[0], seconds[-1]))
     told = tuple(f" on {place}" for place in places)  # of a GPU the instruction set is its name
     precision = sorted(
         {

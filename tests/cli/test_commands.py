@@ -202,7 +202,7 @@ def test_without_arguments_the_help_is_shown(run: Run) -> None:
             ["--size-px", "many", "reslearn inspect --help"],
         ),
         (["inspect", "resnet20", "--num-classes", "0"], ["num_classes", "0"]),
-        (["inspect", "resnet20", "--size-px", "0"], ["size_px=0"]),
+        (["inspect", "resnet20", "--size-px", "0"], ["--size-px 0"]),
         (["inspect", "resnet20", "resnet32"], ["resnet32"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from reslearn import models
 from reslearn.interop import (
     Checkpoint,
-    Stored,
+    StoredTensor,
     WeightsError,
     dialects,
     identify,
@@ -69,7 +69,7 @@ def checkpoint_of(shapes: Mapping[str, list[int]]) -> Checkpoint:
         raise AssertionError("identified by names and shapes alone")
 
     tensors = {
-        name: Stored(shape=tuple(shape), dtype=torch.float32, read=never)
+        name: StoredTensor(shape=tuple(shape), dtype=torch.float32, read=never)
         for name, shape in shapes.items()
     }
     return Checkpoint(path=Path("recorded"), container="recorded", entries={"": tensors})
@@ -93,7 +93,7 @@ def test_names_and_shapes_recorded_from_the_project_are_recognized(
     written = {
         theirs: name
         for name in network.state_dict()
-        if (theirs := identity.dialect.theirs(name)) is not None
+        if (theirs := identity.dialect.foreign_name(name)) is not None
     }
     extra = {name for name in shapes if name not in written}
     assert set(written) <= set(shapes)
@@ -107,7 +107,7 @@ def test_names_and_shapes_recorded_from_the_project_are_recognized(
 def test_what_is_divided_by_or_taken_off_has_its_shape_too(name: str, shape: list[int]) -> None:
     """A bias of one number would be taken off every channel without a word, and a factor of none is no factor."""
     caffe = next(shapes for dialect, _, shapes in RECORDS if dialect == "caffe")
-    with pytest.raises(WeightsError, match=f"nearest is caffe, but {name} is"):
+    with pytest.raises(WeightsError, match=f"nearest dialect is caffe, but {name} is"):
         identify_checkpoint(checkpoint_of({**caffe, name: shape}))
 
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
         tmp_path / "trained.th",
     )
     checkpoint = read_checkpoint(tmp_path / "trained.th")
-    assert (checkpoint.main(), checkpoint.ema, checkpoint.has_optimizer) == (
+    assert (checkpoint.default_entry(), checkpoint.averages, checkpoint.has_optimizer) == (
         "state_dict",
         ("state_dict_ema",),
         True,

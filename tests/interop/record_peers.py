@@ -70,7 +70,7 @@ def from_keras() -> dict[str, Shapes]:
 
 
 def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[str, list[int]]]]]:
-    """(stage from 0, block, [(layer "1", "2", "3" or "projection", shape)]) of a ResNet with bottlenecks, as drawn in Table 1."""
+    """(stage from 0, block, [(layer "1", "2", "3" or "projection", shape)]) of a ResNet with bottlenecks, as drawn in PlainDict 1."""
     channels = 64
     for stage, count in enumerate(blocks):
         width = 64 * 2**stage

@@ -72,7 +72,7 @@ def test_a_training_starts_from_an_address_that_was_cut_three_times(
     assert kept(tmp_path) == [f"model-{sha256(site.body)[:8]}.pth"]
     site.close()  # and now without network
     status, output, errors = reslearn("inspect", address)
-    assert status == 0 and "names of cifar-fc" in output, errors
+    assert status == 0 and "dialect cifar-fc" in output, errors
     assert len(site.requested) == 4
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reslearn import models
-from reslearn.interop import Checkpoint, Identity, Stored, identify_checkpoint, load_weights
+from reslearn.interop import Checkpoint, Identity, StoredTensor, identify_checkpoint, load_weights
 from reslearn.models import Backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -79,7 +79,7 @@ def ours(net: nn.Module) -> tuple[models.Network, Identity]:
     """The network that our identification makes of their state, and what that found."""
     state = net.state_dict()
     stored = {
-        key: Stored(shape=tuple(value.shape), dtype=value.dtype, read=value.clone)
+        key: StoredTensor(shape=tuple(value.shape), dtype=value.dtype, read=value.clone)
         for key, value in state.items()
     }
     identity = identify_checkpoint(

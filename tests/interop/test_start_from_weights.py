@@ -22,7 +22,7 @@ from reslearn.interop import (
     save_pretrained,
     write_weights,
 )
-from reslearn.interop.load import SWITCHES
+from reslearn.interop.load import OUTPUT_SWITCHES
 from reslearn.models import Backbone, Network
 from reslearn.runs import RunFolder
 
@@ -83,7 +83,7 @@ def test_inspect_says_whose_weights_these_are(weights: Path, reslearn: Run) -> N
     )
     text = reslearn("inspect", str(weights))[1]
     for part in (
-        "names of cifar-fc",
+        "dialect cifar-fc",
         "resnet8: shortcut B, stem cifar",
         "5 classes, 3 input channels",
         "--init",
@@ -111,13 +111,13 @@ def test_export_writes_what_the_project_loads_and_not_over_a_file(
     status, output, _ = reslearn(
         "export", str(weights), "--to", "reslearn", "--out", "ours.safetensors"
     )
-    assert status == 0 and "resnet8 in the names of reslearn" in output
+    assert status == 0 and "resnet8 in dialect reslearn" in output
     assert torch.equal(
         load_network(tmp_path / "ours.safetensors").state_dict()["stem.conv.weight"],
         torch.load(weights)["conv1.weight"],
     )
     assert (
-        "is there already"
+        "already exists"
         in reslearn("export", str(weights), "--to", "reslearn", "--out", "ours.safetensors")[2]
     )
     status, _, errors = reslearn(
@@ -199,7 +199,7 @@ def test_who_knows_what_weights_cannot_tell_may_say_so(
         json.loads(said[1])["macs"] < json.loads(usual[1])["macs"]
         and "overrides the recipe" not in said[2]
     )
-    for wrong, why in {"zero_pad": "open is stride_in", "stride_in": "allowed are"}.items():
+    for wrong, why in {"zero_pad": "may be set: stride_in", "stride_in": "allowed are"}.items():
         with pytest.raises(ValueError, match=why):
             load_network(path, **{wrong: "split"})
 
@@ -212,13 +212,15 @@ def test_a_training_starts_from_weights_and_their_switches_come_along(
     status, _, errors = reslearn(*flags, "--init", str(weights))
     assert status == 0, errors
     assert (
-        "fresh: head.fc.weight, head.fc.bias" in errors
-        and "adapted to other channels: stem.conv.weight" in errors
+        "left as initialized: head.fc.weight, head.fc.bias" in errors
+        and "adapted to the number of input channels: stem.conv.weight" in errors
     )
     folder = RunFolder.open(tmp_path / "run")
-    switches = {key: value for key, value in folder.recipe["model"].items() if key in SWITCHES}
+    switches = {
+        key: value for key, value in folder.recipe["model"].items() if key in OUTPUT_SWITCHES
+    }
     usual = recipes.load("digits").model.model_dump()
-    assert switches == {key: usual[key] for key in SWITCHES} | {"shortcut": "B"}, (
+    assert switches == {key: usual[key] for key in OUTPUT_SWITCHES} | {"shortcut": "B"}, (
         "what the name stands for anyhow is not said"
     )
     assert folder.recipe["model"]["name"] == "resnet8"
@@ -255,7 +257,7 @@ def test_nothing_is_trained_from_numbers_that_are_none(
         "--out",
         str(tmp_path / "run"),
     )
-    assert status == 2 and "not a finite number in what stem.conv.weight is made of" in errors
+    assert status == 2 and "stem.conv.weight would be NaN or infinite" in errors
     assert not (tmp_path / "run" / "diverged.json").exists()
 
 
@@ -287,7 +289,7 @@ def test_quantised_weights_are_not_taken_for_numbers(weights: Path) -> None:
     torch.save(state, weights)
     net = models.build("resnet8", num_classes=5, shortcut="B")
     with pytest.raises(
-        WeightsError, match=r"1 tensors do not match: head\.fc\.weight \(torch\.int8 in the file\)"
+        WeightsError, match=r"1 tensor does not match: head\.fc\.weight \(torch\.int8 in the file\)"
     ):
         load_weights(net, weights)
     assert load_weights(net, weights, partial=True).fresh == ("head.fc.weight",)
@@ -305,10 +307,11 @@ def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path)
 def test_offline_is_one_line_with_address_and_place(
     reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(WeightsError, match="near are"):
+    with pytest.raises(WeightsError, match="similar names"):
         identify("torchvision:resnet19")
     monkeypatch.setattr(
-        "reslearn.interop.named._address", lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth"
+        "reslearn.interop.pretrained._url_of",
+        lambda name: "http://127.0.0.1:9/resnet18-f37072fd.pth",
     )
     monkeypatch.setattr("reslearn.data.fetch.time.sleep", lambda seconds: None)
     with pytest.raises(
@@ -357,8 +360,8 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
         )
     config = tmp_path / "folder" / "config.json"
     for text, why in {
-        "[]": "no folder of save_pretrained",
-        "[" * 100_000: "no folder of save_pretrained",
+        "[]": "not a folder that save_pretrained wrote",
+        "[" * 100_000: "not a folder that save_pretrained wrote",
         '{"model": {"name": "wrn9994_64", "num_classes": 7}}': "tensors are not enough for wrn9994_64",
         '{"model": {"name": "wrn10_64", "num_classes": 7}}': "does not hold the wrn10_64",
     }.items():

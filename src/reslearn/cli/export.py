@@ -1,4 +1,4 @@
-"""`reslearn export`: a trained network, or anyone's file of weights, as the file of another project."""
+"""`reslearn export`: write a trained network, or any weight file, as a file of another project."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,66 +10,85 @@ EXAMPLES = (
     "reslearn export resnet50-0676ba61.pth --to hf --out model.safetensors",
     "reslearn export detector.pth --partial --stride-in 1x1 --to caffe --out backbone.caffemodel",
 )
+_SOURCE = "Source"
+_OUTPUT = "Output"
+_NUM_LISTED = 6
 
 
 def export(
     source: Annotated[
         str,
         typer.Argument(
-            help="A run folder, a bundle (model.safetensors), or any file that `reslearn inspect` knows."
+            help="A run folder, a bundle (model.safetensors), or any file that `reslearn inspect` "
+            "identifies."
         ),
     ],
     to: Annotated[
         str,
         typer.Option(
-            help="The project whose names and layout to write; docs/weights.md lists them."
+            help="The dialect to write: names and layout of a project. docs/weights.md lists them.",
+            rich_help_panel=_OUTPUT,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file to write; its suffix decides the container.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write. Its suffix selects the format.", rich_help_panel=_OUTPUT
+        ),
+    ],
     stride_in: Annotated[
         str | None,
-        typer.Option(help="Where bottlenecks stride, if the file cannot tell: 1x1 or 3x3."),
+        typer.Option(
+            help="Which convolution of a bottleneck strides, if the file does not show it: "
+            "1x1 or 3x3.",
+            rich_help_panel=_SOURCE,
+        ),
     ] = None,
     partial: Annotated[
         bool,
         typer.Option(
-            "--partial", help="Leave out what is no part of the network, as a detector's heads."
+            "--partial",
+            help="Leave out tensors that are no part of the network, such as a detector's heads.",
+            rich_help_panel=_SOURCE,
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Write over a file that is there.")
+        bool,
+        typer.Option("--force", help="Replace an existing file.", rich_help_panel=_OUTPUT),
     ] = False,
 ) -> None:
-    """Write the weights of a network as another project names and lays them out, so that it loads them strictly.
+    """Write the weights of a network for another project.
 
-    Refused where that project has no such network, or would compute something else with the same weights. A backbone is written
-    without a head.
+    The project loads the file with its own strict loader. A backbone is written without a head.
+
+    The command refuses to write a network that the project does not have, or with which the project
+    would compute another function.
     """
     from reslearn.interop import dialect_named, identify, load_weights, write_weights
+    from reslearn.interop.stored import abbreviate
     from reslearn.models import build
     from reslearn.runs import RunFolder
 
     dialect = dialect_named(to)
     if out.exists() and not force:
-        raise ValueError(f"{out} is there already: choose another --out, or --force")
+        raise ValueError(f"{out} already exists: choose another --out, or pass --force")
     folder = Path(source)
     path: str | Path = RunFolder.open(folder).bundle_path if folder.is_dir() else source
     identity = identify(path)
-    identity = identity.with_switches(stride_in=stride_in) if stride_in is not None else identity
+    if stride_in is not None:
+        identity = identity.with_switches(stride_in=stride_in)
     net = build(**identity.spec, num_classes=identity.num_classes or 1)
-    loaded = load_weights(net, identity, partial=partial)
-    if fresh := [name for name in loaded.fresh if not name.startswith("head.fc.")]:
+    report = load_weights(net, identity, partial=partial)
+    missing = [name for name in report.fresh if not name.startswith("head.fc.")]
+    if missing:
         raise ValueError(
-            f"{path}: {fresh[0]} would be written with numbers of chance: the file has none for it"
+            f"{path} does not hold {missing[0]}, so random numbers would be written for it"
         )
     with_head = identity.num_classes is not None and dialect.has_head
     write_weights(net, out, dialect, with_head=with_head)
-    typer.echo(
-        f"{out}: {net.name} in the names of {dialect.name}, {'with its head' if with_head else 'without a head'}"
-    )
-    if loaded.unused:
-        typer.echo(
-            f"left out: {', '.join(loaded.unused[:6])}{', ...' if len(loaded.unused) > 6 else ''}"
-        )
+    head = "with its head" if with_head else "without a head"
+    typer.echo(f"{out}: {net.name} in dialect {dialect.name}, {head}")
+    if report.unused:
+        typer.echo(f"left out: {abbreviate(report.unused, _NUM_LISTED)}")
     for note in dialect.notes:
         typer.echo(note)

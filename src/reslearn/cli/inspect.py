@@ -1,5 +1,7 @@
-"""`reslearn inspect MODEL|FILE`: layers, parameters and multiply-adds of a network, without weights, data or a forward pass (Tables 1, 6);
-or whose weights a file holds, and of which network."""
+"""`reslearn inspect MODEL|FILE`: the layers and cost of a network, or the origin of a weight file.
+
+A network is counted without weights, data or a forward pass, as in Tables 1 and 6 of the paper.
+"""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,56 +16,93 @@ EXAMPLES = (
     "reslearn inspect resnet50 --stride-in 3x3 --json",
     "reslearn inspect resnet50-11ad3fa6.pth",
 )
+_SWITCHES = "Switches of the network"
+_SIZES = "Sizes"
+_FILES = "Weight files"
+_OUTPUT = "Output"
 
 
 def inspect(
     model: Annotated[
         str,
         typer.Argument(
-            help="A name, such as resnet56 (see `reslearn list models`), or a file of weights."
+            help="The name of a network (see `reslearn list models`), a weight file, a published "
+            "name such as torchvision:resnet50, or a URL."
         ),
     ],
     shortcut: Annotated[
         str | None,
-        typer.Option(help="A, B or C; by default the family's: B for bottleneck nets, else A."),
+        typer.Option(
+            help="Shortcut option A, B or C. The default is B for bottleneck networks, else A.",
+            rich_help_panel=_SWITCHES,
+        ),
     ] = None,
     zero_pad: Annotated[
-        str, typer.Option(help="Where option A puts zeros: append or split.")
+        str,
+        typer.Option(
+            help="Where option A adds zero channels: append or split.", rich_help_panel=_SWITCHES
+        ),
     ] = "append",
     subsample: Annotated[
-        str, typer.Option(help="How option A halves maps: slice or average.")
+        str,
+        typer.Option(
+            help="How option A halves feature maps: slice or average.", rich_help_panel=_SWITCHES
+        ),
     ] = "slice",
     stride_in: Annotated[
         str | None,
-        typer.Option(help="Which convolution of a bottleneck strides: 1x1 (paper) or 3x3."),
+        typer.Option(
+            help="Which convolution of a bottleneck strides: 1x1 (as in the paper) or 3x3.",
+            rich_help_panel=_SWITCHES,
+        ),
     ] = None,
     normalize: Annotated[
         bool,
         typer.Option(
-            "--normalize/--no-normalize", help="With batch normalization, or with biases."
+            "--normalize/--no-normalize",
+            help="Use batch normalization. Without it, convolutions have biases.",
+            rich_help_panel=_SWITCHES,
         ),
     ] = True,
     num_classes: Annotated[
-        int | None, typer.Option(help="By default 10 for CIFAR nets, 1000 for ImageNet nets.")
+        int | None,
+        typer.Option(
+            help="Number of classes. The default is 10 for CIFAR networks and 1000 for ImageNet "
+            "networks.",
+            rich_help_panel=_SIZES,
+        ),
     ] = None,
-    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
+    in_channels: Annotated[
+        int, typer.Option(help="Number of channels of an image.", rich_help_panel=_SIZES)
+    ] = 3,
     size_px: Annotated[
         int | None,
-        typer.Option(help="Side of an image; default: a bundle's own, 32 (CIFAR nets) or 224."),
+        typer.Option(
+            help="Side of an image in pixels. The default is the image size of a bundle, else 32 "
+            "for CIFAR networks and 224 for ImageNet networks.",
+            rich_help_panel=_SIZES,
+        ),
     ] = None,
     entry: Annotated[
         str | None,
         typer.Option(
-            help="Of a file with several tables of weights: which, such as state_dict_ema."
+            help="Which state dict to inspect if the file holds several, such as state_dict_ema.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_OUTPUT)
+    ] = False,
 ) -> None:
-    """Show the layers of a network with their output shapes, parameters and multiply-adds; or say whose weights a file holds.
+    """Show the layers of a network, or the origin of weights.
 
-    Files of weights are read without running anything in them: torch.save, safetensors, Detectron2 .pkl, .caffemodel, ONNX, Keras .h5.
-    Layers are counted for one image on torch's meta device, so even resnet1202 takes no memory. Multiply-adds (MACs, the paper's
-    "FLOPs") are those of convolutions and fully connected layers.
+    For a network, print the output shape, parameters and multiply-adds of each layer for one image.
+    Counting needs no memory for weights, so even resnet1202 is quick. Multiply-adds (MACs, the
+    paper's "FLOPs") are counted for convolutions and fully connected layers.
+
+    For a weight file, print the project it comes from, its network, and values that are not
+    finite. Formats are torch.save, safetensors, Detectron2's .pkl, .caffemodel, ONNX and Keras'
+    .h5. Nothing in the file is run.
     """
     from reslearn.models import complexity
     from reslearn.models.names import architecture_of
@@ -72,12 +111,15 @@ def inspect(
         _inspect_file(model, entry=entry, size_px=size_px, as_json=json)
         return
     architecture = architecture_of(model)
-    imagenet = architecture is not None and architecture.switches["stem"] != "cifar"
-    size_px = size_px if size_px is not None else (224 if imagenet else 32)
+    is_imagenet = architecture is not None and architecture.switches["stem"] != "cifar"
+    if size_px is None:
+        size_px = 224 if is_imagenet else 32
     if size_px < 1:
-        raise ValueError(f"size_px={size_px}: an image has a side of at least 1 pixel")
+        raise ValueError(f"--size-px {size_px}: an image has a side of at least 1 pixel")
+    if num_classes is None:
+        num_classes = 1000 if is_imagenet else 10
     switches: dict[str, Any] = {
-        "num_classes": num_classes if num_classes is not None else (1000 if imagenet else 10),
+        "num_classes": num_classes,
         "in_channels": in_channels,
         "shortcut": shortcut,
         "zero_pad": zero_pad,
@@ -86,18 +128,20 @@ def inspect(
         "normalize": normalize,
     }
     net, spec = _build_without_weights(model, switches)
-    counted = complexity(net, (in_channels, size_px, size_px))
+    cost = complexity(net, (in_channels, size_px, size_px))
     if json:
-        _print_json(spec, counted, size_px)
+        _print_json(spec, cost, size_px)
     else:
-        _print_table(spec, counted, size_px)
+        _print_table(spec, cost, size_px)
 
 
 def _is_file(model: str) -> bool:
-    """A file that exists, a hub's folder, weights with a name or an address; or what can be no network, whose names have no dots."""
-    from reslearn.interop.named import fetched, is_named
+    """Return whether `model` means weights. Names of networks have no dot or slash."""
+    from reslearn.interop.pretrained import is_remote, local_path
 
-    return is_named(model) or fetched(model).is_file() or "/" in model or "." in model
+    if is_remote(model):
+        return True
+    return local_path(model).is_file() or "/" in model or "." in model
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:
@@ -105,11 +149,15 @@ def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_jso
 
     from reslearn.interop import inspect_file
 
-    found = inspect_file(source, entry=entry, size_px=size_px)
-    typer.echo(dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
+    inspection = inspect_file(source, entry=entry, size_px=size_px)
+    if as_json:
+        typer.echo(dumps(inspection.as_json(), indent=2))
+    else:
+        typer.echo("\n".join(inspection.lines()))
 
 
 def _build_without_weights(model: str, switches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return a network on the meta device, and its spec."""
     import torch
 
     from reslearn.models import build
@@ -119,14 +167,14 @@ def _build_without_weights(model: str, switches: dict[str, Any]) -> tuple[Any, d
     return net, dict(net.spec)
 
 
-def _print_json(spec: dict[str, Any], counted: "Complexity", size_px: int) -> None:
+def _print_json(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    typer.echo(dumps({"model": spec, "size_px": size_px, **asdict(counted)}, indent=2))
+    typer.echo(dumps({"model": spec, "size_px": size_px, **asdict(cost)}, indent=2))
 
 
-def _print_table(spec: dict[str, Any], counted: "Complexity", size_px: int) -> None:
+def _print_table(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -135,19 +183,15 @@ def _print_table(spec: dict[str, Any], counted: "Complexity", size_px: int) -> N
         table.add_column(heading)
     for heading in ("parameters", "MACs"):
         table.add_column(heading, justify="right")
-    for layer in counted.layers:
+    for layer in cost.layers:
         shape = " x ".join(map(str, layer.output_shape))
-        table.add_row(layer.name, layer.kind, shape, _count(layer.parameters), _count(layer.macs))
+        counts = [f"{count:,}" if count else "" for count in (layer.parameters, layer.macs)]
+        table.add_row(layer.name, layer.kind, shape, *counts)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     shortcut = f", shortcut {spec['shortcut']}" if spec["shortcut"] else ""
+    image = f"images of {spec['in_channels']} x {size_px} x {size_px}"
+    console.print(f"\n{spec['name']}{shortcut}, {spec['num_classes']} classes, {image}")
     console.print(
-        f"\n{spec['name']}{shortcut}, {spec['num_classes']} classes, images of {spec['in_channels']} x {size_px} x {size_px}"
+        f"{cost.parameters:,} parameters, {cost.macs:,} MACs, {cost.activations:,} activations"
     )
-    console.print(
-        f"{counted.parameters:,} parameters, {counted.macs:,} MACs, {counted.activations:,} activations"
-    )
-
-
-def _count(number: int) -> str:
-    return f"{number:,}" if number else ""

@@ -1,4 +1,4 @@
-"""Weights in and out: the bundle, our own one-file form, and everyone else's checkpoints, identified, read and written."""
+"""Read and write weights: bundles of reslearn, and checkpoints of other projects."""
 
 from reslearn.interop.bundle import Bundle, BundleError, read_bundle, to_bytes
 from reslearn.interop.create import create_model, from_pretrained, list_models, save_pretrained
@@ -6,15 +6,14 @@ from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupport
 from reslearn.interop.identify import Identity, identify_checkpoint
 from reslearn.interop.inspection import Inspection, inspect_file
 from reslearn.interop.load import (
-    Loaded,
+    LoadReport,
     identify,
     load_network,
     load_weights,
-    other_channels,
     preprocess_with,
 )
 from reslearn.interop.read import read_checkpoint
-from reslearn.interop.stored import Checkpoint, Stored, WeightsError
+from reslearn.interop.stored import Checkpoint, StoredTensor, WeightsError
 from reslearn.interop.write import write_weights
 
 __all__ = [
@@ -24,8 +23,8 @@ __all__ = [
     "Dialect",
     "Identity",
     "Inspection",
-    "Loaded",
-    "Stored",
+    "LoadReport",
+    "StoredTensor",
     "WeightsError",
     "create_model",
     "dialect_named",
@@ -37,7 +36,6 @@ __all__ = [
     "list_models",
     "load_network",
     "load_weights",
-    "other_channels",
     "preprocess_with",
     "read_bundle",
     "read_checkpoint",

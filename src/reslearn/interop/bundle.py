@@ -1,7 +1,7 @@
-"""The bundle: one safetensors file with a network and what is needed to use it. Loading never runs code.
+"""Bundles: one safetensors file with a network and everything needed to use it.
 
-Its metadata holds, as JSON texts, the model's spec (arguments of `models.build`), class names, preprocessing, metrics and the
-hash of the recipe.
+The metadata hold JSON texts: the network's spec (arguments of `models.build`), the class names, the
+preprocessing, metrics, and the hash of the recipe. Loading a bundle never runs code.
 """
 
 import json
@@ -18,24 +18,57 @@ from torch import Tensor, nn
 
 from reslearn import models
 from reslearn.data import Preprocess
+from reslearn.interop.stored import first_line
 
 BUNDLE_FORMAT = "reslearn-bundle-1"
+# The metadata key of a spec in a file that `save_pretrained` writes.
 SPEC_KEY = "reslearn.model"
 
 
 class BundleError(ValueError):
-    """A file that is no bundle, or does not hold the network that it names."""
+    """A file is not a bundle, or does not hold the network that its metadata describe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A network in evaluation mode, with its class names, preprocessing, metrics and recipe hash."""
+    """A network in evaluation mode, with its class names, preprocessing, metrics, recipe hash."""
 
     network: models.Network
     classes: tuple[str, ...]
     preprocess: Preprocess
     metrics: Mapping[str, Any]
     recipe_hash: str
+
+
+def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
+    """Read a bundle.
+
+    Args:
+        recipe_hash: The hash that the bundle must have. The hash includes the seed.
+
+    Raises:
+        BundleError: If the file is absent, truncated, no bundle, or from another recipe, or if its
+            tensors are not those of its spec. The message is one line.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != BUNDLE_FORMAT:
+                raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open cannot be iterated)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise BundleError(f"{path}: not a bundle: {first_line(error)}") from None
+    if recipe_hash is not None and metadata.get("recipe_hash") != recipe_hash:
+        raise BundleError(
+            f"{path}: weights of another run (recipe {metadata.get('recipe_hash')}, expected "
+            f"{recipe_hash}); put the bundle of this run there"
+        )
+    try:
+        return _assemble(metadata, tensors)
+    except KeyError as error:
+        raise BundleError(f"{path}: a damaged bundle: it lacks {error}") from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{path}: a damaged bundle: {first_line(error)}") from None
 
 
 def to_bytes(
@@ -47,7 +80,7 @@ def to_bytes(
     metrics: Mapping[str, Any],
     recipe_hash: str,
 ) -> bytes:
-    """The bundle as bytes; tensors are written as they are, contiguous."""
+    """Return a bundle as bytes. Tensors are stored contiguous and keep their dtype."""
     metadata = {
         "format": BUNDLE_FORMAT,
         "model": json.dumps(dict(spec)),
@@ -56,96 +89,43 @@ def to_bytes(
         "metrics": json.dumps(dict(metrics)),
         "recipe_hash": recipe_hash,
     }
-    tensors = {
+    return safetensors.torch.save(contiguous_state(network), metadata)
+
+
+def contiguous_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict on the CPU with contiguous tensors, as safetensors needs it."""
+    return {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
-    return safetensors.torch.save(tensors, metadata)
-
-
-def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
-    """Read a bundle, of the recipe (seed included) whose hash is given. BundleError in one line for a file that is absent, truncated,
-    foreign, of another recipe, or holds other tensors than its spec needs."""
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != BUNDLE_FORMAT:
-                raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() only)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BundleError(f"{path}: no bundle: {error}") from None
-    if recipe_hash is not None and metadata.get("recipe_hash") != recipe_hash:
-        raise BundleError(
-            f"{path}: weights of another run (recipe {metadata.get('recipe_hash')}, here {recipe_hash}): put its own there"
-        )
-    try:
-        return _assemble(metadata, tensors)
-    except KeyError as error:
-        raise BundleError(f"{path}: a damaged bundle: it lacks {error}") from None
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            f"{path}: a damaged bundle: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from None
-
-
-def preprocess_of(metadata: Mapping[str, str]) -> Preprocess | None:
-    """The preprocessing in the metadata of a bundle; None where they are of something else, or damaged."""
-    try:
-        return (
-            Preprocess.from_json(json.loads(metadata["preprocess"]))
-            if metadata.get("format") == BUNDLE_FORMAT
-            else None
-        )
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-
-
-def own_spec(metadata: Mapping[str, str]) -> str | None:
-    """The JSON text of the network's spec, where a file of ours says it: a bundle, or what `save_pretrained` wrote."""
-    return (
-        metadata.get("model", "")
-        if metadata.get("format") == BUNDLE_FORMAT
-        else metadata.get(SPEC_KEY)
-    )
-
-
-def spec_of(text: str, *, num_tensors: int) -> dict[str, Any]:
-    """A model's spec from its JSON text. ValueError where it is none, or names more layers than the tensors beside it are enough for."""
-    try:
-        spec = json.loads(text)
-    except RecursionError:
-        raise ValueError("the model is nested too deeply") from None
-    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
-        raise ValueError("the model must be a table with a name")
-    # A number of layers is the one part of a spec that costs time: a file of a few bytes may not ask for a million of them.
-    if any(int(digits[:9]) > 4 * num_tensors for digits in re.findall(r"[0-9]+", spec["name"])):
-        raise ValueError(f"{num_tensors} tensors are not enough for {spec['name'][:80]}")
-    return spec
 
 
 def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle:
-    """Build what the metadata name and give it the tensors. KeyError, TypeError, ValueError or RuntimeError where they do not fit."""
-    spec = spec_of(metadata["model"], num_tensors=len(tensors))
-    classes, metrics = (json.loads(metadata[key]) for key in ("classes", "metrics"))
+    """Build the network of the metadata and give it the tensors.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: If metadata and tensors do not fit.
+    """
+    spec = parse_spec(metadata["model"], num_tensors=len(tensors))
+    classes, metrics = json.loads(metadata["classes"]), json.loads(metadata["metrics"])
     if not isinstance(metrics, dict):
-        raise ValueError("metrics must be a table")
+        raise ValueError("metrics must be a JSON object")
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise ValueError("classes must be a list of names")
     with torch.device("meta"):
         network = models.build(**spec)
-    wanted = network.state_dict()
-    foreign = [
-        name
-        for name, tensor in tensors.items()
-        if name in wanted and tensor.dtype != wanted[name].dtype
-    ]
-    if foreign:
-        raise ValueError(
-            f"{foreign[0]} is {tensors[foreign[0]].dtype}, not {wanted[foreign[0]].dtype}"
-        )
+    expected = network.state_dict()
+    for name, tensor in tensors.items():
+        if name in expected and tensor.dtype != expected[name].dtype:
+            raise ValueError(f"{name} is {tensor.dtype}, not {expected[name].dtype}")
     network.load_state_dict(tensors, assign=True)
     preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
-    if len(classes) != network.num_classes or preprocess.channels != network.spec["in_channels"]:
-        raise ValueError("the network fits neither the class names nor the preprocessing beside it")
+    if len(classes) != network.num_classes:
+        raise ValueError(f"{len(classes)} class names for a head of {network.num_classes} classes")
+    if preprocess.channels != network.spec["in_channels"]:
+        raise ValueError(
+            f"preprocessing for images of {preprocess.channels} channels, "
+            f"but a network for {network.spec['in_channels']}"
+        )
     return Bundle(
         network=network.eval(),
         classes=tuple(classes),
@@ -153,3 +133,45 @@ def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle
         metrics=metrics,
         recipe_hash=metadata["recipe_hash"],
     )
+
+
+def recorded_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
+    """Return the preprocessing in the metadata of a bundle; None if absent or damaged."""
+    if metadata.get("format") != BUNDLE_FORMAT:
+        return None
+    try:
+        return Preprocess.from_json(json.loads(metadata["preprocess"]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def recorded_spec(metadata: Mapping[str, str]) -> str | None:
+    """Return the JSON text of the spec that reslearn wrote into the metadata; None for other files.
+
+    Bundles and files of `save_pretrained` have a spec.
+    """
+    if metadata.get("format") == BUNDLE_FORMAT:
+        return metadata.get("model", "")
+    return metadata.get(SPEC_KEY)
+
+
+def parse_spec(text: str, *, num_tensors: int) -> dict[str, Any]:
+    """Parse the JSON text of a spec.
+
+    Args:
+        num_tensors: Number of tensors beside the spec. It bounds the depth of the network: a file
+            of a few bytes must not make us build a million layers.
+
+    Raises:
+        ValueError: If the text is no spec, or its network has more layers than there are tensors.
+    """
+    try:
+        spec = json.loads(text)
+    except RecursionError:
+        raise ValueError("the model is nested too deeply") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise ValueError("the model must be a JSON object with a name")
+    numbers_in_name = [int(digits[:9]) for digits in re.findall(r"[0-9]+", spec["name"])]
+    if any(number > 4 * num_tensors for number in numbers_in_name):
+        raise ValueError(f"{num_tensors} tensors are not enough for {spec['name'][:80]}")
+    return spec

@@ -1,5 +1,9 @@
-"""The habits of the field: `create_model("resnet50", pretrained=True, num_classes=10)`, `list_models("resnet*")`, and networks in folders
-as a Hugging Face hub keeps them (`save_pretrained`, `from_pretrained`: config.json and model.safetensors, nothing that runs)."""
+"""Entry points with the names that timm and Hugging Face use.
+
+`create_model("resnet50", pretrained=True, num_classes=10)` and `list_models("resnet*")` work as
+in timm. `save_pretrained` and `from_pretrained` use the folder layout of a Hugging Face hub:
+config.json and model.safetensors, neither of which can run code.
+"""
 
 import json
 import warnings
@@ -11,23 +15,25 @@ import safetensors.torch
 import torch
 
 from reslearn import models
-from reslearn.interop.bundle import SPEC_KEY, spec_of
-from reslearn.interop.load import SWITCHES, identify, load_weights
-from reslearn.interop.named import named
-from reslearn.interop.stored import WeightsError, one_line
-from reslearn.interop.write import written_aside
+from reslearn.interop.bundle import SPEC_KEY, contiguous_state, parse_spec
+from reslearn.interop.load import OUTPUT_SWITCHES, identify, load_weights
+from reslearn.interop.pretrained import published_weights
+from reslearn.interop.stored import WeightsError, first_line
+from reslearn.interop.write import write_atomically
 from reslearn.models import Backbone, Network
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names for `create_model` that match a shell pattern; with `pretrained` those of weights, such as timm:resnet50.a1_in1k."""
-    return (
-        [name for name in named() if fnmatchcase(name, pattern)]
-        if pretrained
-        else models.names(pattern)
-    )
+    """Return the names for `create_model` that match a shell pattern.
+
+    Args:
+        pretrained: Return names of published weights, such as "timm:resnet50.a1_in1k".
+    """
+    if pretrained:
+        return [name for name in published_weights() if fnmatchcase(name, pattern)]
+    return models.names(pattern)
 
 
 def create_model(
@@ -39,79 +45,103 @@ def create_model(
     features_only: bool = False,
     **switches: Any,
 ) -> Network | Backbone:
-    """A network by name, or its stages' maps with `features_only` (a dictionary by stage, finest first).
+    """Build a network by name.
 
-    pretrained: True takes torchvision's default weights of that name; a text is any source of `load_weights`. The head is fresh where
-    num_classes differs from the weights'. num_classes: by default the weights', else 1000, or 10 for a CIFAR stem.
-    Raises UnknownModel, WeightsError, and DataError without network (address and place are named).
+    Args:
+        pretrained: True loads torchvision's default weights for this name. A text is any source
+            that `load_weights` accepts.
+        num_classes: By default the number of classes of the weights; without weights 10 for a CIFAR
+            stem and 1000 for other stems. The head is newly initialized if the weights have another
+            number of classes.
+        features_only: Return a `Backbone`, whose output is a dict of feature maps by stage, finest
+            first.
+        switches: Further arguments of `models.build`.
+
+    Raises:
+        UnknownModel: If there is no network of this name.
+        WeightsError: If the weights cannot be used.
+        DataError: If the weights cannot be downloaded.
     """
     if pretrained is False:
-        net = models.build(
-            name,
-            num_classes=1 if num_classes is None else num_classes,
-            in_channels=in_channels,
-            **switches,
-        )
-        if num_classes is None:
-            net.reset_head(10 if net.spec["stem"] == "cifar" else 1000)
+        net = _build_untrained(name, num_classes, in_channels, switches)
     else:
-        identity = identify(f"torchvision:{name}" if pretrained is True else pretrained)
-        identity = identity.with_switches(
-            **{key: value for key, value in switches.items() if key in identity.undetermined}
-        )
-        spec = {
-            **{key: identity.spec[key] for key in SWITCHES},
-            **switches,
-            "in_channels": in_channels,
-        }
-        net = models.build(name, num_classes=num_classes or identity.num_classes or 1000, **spec)
-        load_weights(net, identity)
-        net.eval()
+        source = f"torchvision:{name}" if pretrained is True else pretrained
+        net = _build_pretrained(name, source, num_classes, in_channels, switches)
     return Backbone(net, frozen_batch_norm=False) if features_only else net
 
 
+def _build_untrained(
+    name: str, num_classes: int | None, in_channels: int, switches: dict[str, Any]
+) -> Network:
+    num_outputs = 1 if num_classes is None else num_classes
+    net = models.build(name, num_classes=num_outputs, in_channels=in_channels, **switches)
+    if num_classes is None:  # the usual number is known once the stem is
+        net.reset_head(10 if net.spec["stem"] == "cifar" else 1000)
+    return net
+
+
+def _build_pretrained(
+    name: str, source: str, num_classes: int | None, in_channels: int, switches: dict[str, Any]
+) -> Network:
+    identity = identify(source)
+    undetermined = {key: value for key, value in switches.items() if key in identity.undetermined}
+    identity = identity.with_switches(**undetermined)
+    spec = (
+        {key: identity.spec[key] for key in OUTPUT_SWITCHES}
+        | switches
+        | {"in_channels": in_channels}
+    )
+    net = models.build(name, num_classes=num_classes or identity.num_classes or 1000, **spec)
+    load_weights(net, identity)
+    return net.eval()
+
+
 def save_pretrained(net: Network, folder: Path | str) -> Path:
-    """Write config.json (the arguments of `models.build`) and model.safetensors into a folder, which is made; returns it."""
+    """Write a network into a folder, and create the folder if needed.
+
+    config.json holds the arguments of `models.build`. model.safetensors records them too, so that
+    `--init` can use this file alone.
+
+    Returns:
+        The folder.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()
-    }
-    metadata = {
-        "format": "pt",
-        SPEC_KEY: json.dumps(net.spec),
-    }  # so that the file alone says what it computes, `--init` of it too
-    written_aside(
-        folder / _WEIGHTS, lambda made: safetensors.torch.save_file(tensors, made, metadata)
+    tensors = contiguous_state(net)
+    metadata = {"format": "pt", SPEC_KEY: json.dumps(net.spec)}
+    write_atomically(
+        folder / _WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path, metadata)
     )
     config = {"library_name": "reslearn", "architectures": [net.name], "model": net.spec}
-    written_aside(
-        folder / _CONFIG,
-        lambda made: made.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
-    )
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(folder / _CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return folder
 
 
 def from_pretrained(folder: Path | str) -> Network:
-    """The network of a folder that `save_pretrained` wrote, in evaluation mode. WeightsError in one line for any other."""
+    """Load a network that `save_pretrained` wrote, in evaluation mode.
+
+    Raises:
+        WeightsError: If the folder was not written by `save_pretrained`, or is damaged.
+    """
     folder = Path(folder)
     identity = identify(folder / _WEIGHTS)
     try:
-        spec = spec_of(
-            json.dumps(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model"]),
-            num_tensors=len(identity.tensors),
-        )
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        spec = parse_spec(json.dumps(config["model"]), num_tensors=len(identity.tensors))
         with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter(
-                "ignore"
-            )  # of settings without effect, which are those of whoever saved it
+            # The writer of the config chose its switches, so a warning about a switch without
+            # effect is of no use here.
+            warnings.simplefilter("ignore")
             net = models.build(**spec)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{folder}: no folder of save_pretrained: {one_line(error)}") from None
-    shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    if shapes != {
-        name: stored.shape for name, stored in identity.tensors.items()
-    }:  # before memory is taken for what the config asks for
+        raise WeightsError(
+            f"{folder} is not a folder that save_pretrained wrote: {first_line(error)}"
+        ) from None
+    expected_shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    shapes = {name: stored.shape for name, stored in identity.tensors.items()}
+    # Compare before memory is allocated: the config may describe a huge network.
+    if shapes != expected_shapes:
         raise WeightsError(f"{folder}: {_WEIGHTS} does not hold the {net.name} of {_CONFIG}")
     net = net.to_empty(device="cpu")
     load_weights(net, identity)

@@ -1,4 +1,4 @@
-"""Keras' .h5 files: layers as groups, weights as data sets. h5py is an extra (`pip install 'reslearn[weights]'`)."""
+"""Read Keras' .h5 files. They need h5py: `pip install 'reslearn[weights]'`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,53 +8,67 @@ import torch
 from torch import Tensor
 
 from reslearn.interop.pickles import DTYPES
-from reslearn.interop.stored import Stored, WeightsError, checked_shape, checked_size
+from reslearn.interop.stored import StoredTensor, WeightsError, check_file_size, check_shape
 
-_LARGEST_NUMBER_OF_PARTS = 100_000
-# A whole model lies below model_weights, saved weights at the top; Keras 2 wrote TensorFlow's output number into names.
-_WRAPPER, _OUTPUT_NUMBER = "model_weights/", ":0"
+_MAX_PARTS = 100_000
+# A saved model keeps its weights in this group; a file of weights keeps them at the top.
+_WEIGHTS_GROUP = "model_weights/"
+# Keras 2 appended TensorFlow's output number to the names of weights.
+_OUTPUT_NUMBER = ":0"
 
 
-def read_hdf5(path: Path) -> dict[str, Stored]:
-    """Data sets by "layer/layer/kernel". ValueError or OSError where the file is damaged; WeightsError where h5py is absent.
+def read_hdf5(path: Path) -> dict[str, StoredTensor]:
+    """Return the data sets by name, such as "layer/layer/kernel".
 
-    Links to other files are not followed, and compressed data sets refused: Keras writes neither.
+    Links to other files are not followed, and compressed data sets are refused. Keras writes
+    neither.
+
+    Raises:
+        ValueError, OSError: If the file is damaged.
+        WeightsError: If h5py is not installed.
     """
-    size = checked_size(path)
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise WeightsError(
-            f"{path}: an HDF5 file needs h5py: pip install 'reslearn[weights]'"
-        ) from None
-    tensors: dict[str, Stored] = {}
+    file_size = check_file_size(path)
+    h5py = import_h5py(path)
+    tensors: dict[str, StoredTensor] = {}
     num_parts = 0
 
     def visit(name: str | bytes, part: Any) -> None:
         nonlocal num_parts
-        if not isinstance(name, str):  # h5py gives bytes for what is no UTF-8
-            raise ValueError(f"{name[:40]!r} is no name")
+        if not isinstance(name, str):  # h5py passes bytes if a name is not valid UTF-8
+            raise ValueError(f"{name[:40]!r} is not a valid name")
         num_parts += 1
-        if num_parts > _LARGEST_NUMBER_OF_PARTS:
-            raise ValueError("it has more parts than any network")
-        if not isinstance(part, h5py.Dataset) or part.dtype.name not in DTYPES:
-            return
-        if part.external or part.is_virtual or part.compression is not None:
-            raise ValueError(f"{name!r} is compressed or lies in another file")
-        shape = checked_shape(tuple(part.shape or ()))
-        if part.id.get_storage_size() != part.nbytes or part.nbytes > size:
-            raise ValueError(f"{name!r} has other than its bytes in the file")
-        tensors[name.removeprefix(_WRAPPER).removesuffix(_OUTPUT_NUMBER)] = Stored(
-            shape=shape, dtype=DTYPES[part.dtype.name], read=lambda: _read(path, name)
-        )
+        if num_parts > _MAX_PARTS:
+            raise ValueError(f"it has more than {_MAX_PARTS:,} parts")
+        if isinstance(part, h5py.Dataset) and part.dtype.name in DTYPES:
+            key = name.removeprefix(_WEIGHTS_GROUP).removesuffix(_OUTPUT_NUMBER)
+            tensors[key] = _stored(path, name, part, file_size)
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
     return tensors
 
 
-def _read(path: Path, name: str) -> Tensor:
-    import h5py
+def import_h5py(path: Path) -> Any:
+    """Return the module h5py; raise WeightsError with the install command if it is missing."""
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise WeightsError(
+            f"{path}: HDF5 files need h5py; install it with: pip install 'reslearn[weights]'"
+        ) from None
+    return h5py
 
-    with h5py.File(path, "r") as file:
+
+def _stored(path: Path, name: str, dataset: Any, file_size: int) -> StoredTensor:
+    if dataset.external or dataset.is_virtual or dataset.compression is not None:
+        raise ValueError(f"{name!r} is compressed or lies in another file")
+    shape = check_shape(tuple(dataset.shape or ()))
+    if dataset.id.get_storage_size() != dataset.nbytes or dataset.nbytes > file_size:
+        raise ValueError(f"{name!r} does not have the number of bytes that its shape needs")
+    dtype = DTYPES[dataset.dtype.name]
+    return StoredTensor(shape=shape, dtype=dtype, read=lambda: _read(path, name))
+
+
+def _read(path: Path, name: str) -> Tensor:
+    with import_h5py(path).File(path, "r") as file:
         return torch.from_numpy(numpy.asarray(file[name][()])).contiguous()

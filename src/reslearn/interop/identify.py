@@ -1,7 +1,9 @@
-"""Whose weights are these, and of which network: a checkpoint to dialect, prefix and the spec that `models.build` takes.
+"""Identify a checkpoint: the project it comes from (dialect), and the network (spec) it belongs to.
 
-Told by names and shapes alone, and then checked: the network is built without memory, and every tensor must have its shape. What names
-and shapes cannot tell (where a bottleneck strides, where option A puts zeros) comes from the dialect and is said in `notes`.
+A spec is inferred from names and shapes alone, and then verified. The network is built on the
+meta device, and every tensor in the file must have the shape of the network's tensor. Names and
+shapes cannot show some switches, such as the convolution that strides or the position of option
+A's zeros. Their values come from the dialect, and `notes` say so.
 """
 
 from collections.abc import Mapping
@@ -12,22 +14,32 @@ import torch
 from torch import Tensor
 
 from reslearn import models
-from reslearn.interop.bundle import own_spec, spec_of
-from reslearn.interop.dialect import Dialect, dialects, shape_for_ours
-from reslearn.interop.infer import NotAResNet, infer
-from reslearn.interop.stored import Checkpoint, Stored, WeightsError
+from reslearn.interop.bundle import parse_spec, recorded_spec
+from reslearn.interop.dialect import Dialect, dialects, native_shape
+from reslearn.interop.infer import NotAResNet, Shapes, infer
+from reslearn.interop.stored import Checkpoint, StoredTensor, WeightsError
+from reslearn.models import Network
 from reslearn.switches import SWITCHES
 
-_MOST_PREFIXES = 16
-_UNNEEDED = "num_batches_tracked"  # a counter that torch lacked before 0.4.1 and others never had
+# torch has had this counter since 0.4.1; other frameworks do not have it. It may be missing.
+COUNTER = "num_batches_tracked"
+_MAX_PREFIXES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a table of tensors is.
+    """The dialect and the network of a state dict.
 
-    names: our name of each tensor that was found, to theirs in the file. num_classes is None where there is no head. unmatched: names
-    in the file that are no part of the network. absent: our names that the file lacks, but for counters and a missing head.
+    A native name is the name of a tensor in reslearn.
+
+    Attributes:
+        entry: The entry of the checkpoint that holds the state dict.
+        prefix: Text before every name in the file, such as "module.".
+        spec: Arguments of `models.build`, without num_classes.
+        num_classes: None if the file has no head.
+        names: Native name of each identified tensor, to its name in the file.
+        unmatched: Names in the file that are no part of the network.
+        notes: Sentences about switches that the weights cannot show.
     """
 
     checkpoint: Checkpoint
@@ -41,206 +53,257 @@ class Identity:
     notes: tuple[str, ...]
 
     @property
-    def tensors(self) -> Mapping[str, Stored]:
+    def tensors(self) -> Mapping[str, StoredTensor]:
         return self.checkpoint.entries[self.entry]
 
     @property
+    def has_bottlenecks(self) -> bool:
+        return any(".body.conv3." in name for name in self.names)
+
+    @property
     def undetermined(self) -> tuple[str, ...]:
-        """Switches that change what these weights compute and leave no trace in them. A file of ours says them itself."""
-        if own_spec(self.checkpoint.metadata) is not None:
+        """Switches that change the function of the network and leave no trace in the weights.
+
+        Files written by reslearn record all switches, so none is undetermined.
+        """
+        if recorded_spec(self.checkpoint.metadata) is not None:
             return ()
-        has_bottlenecks = any(".body.conv3." in name for name in self.names)
         return tuple(
             name
             for name, switch in SWITCHES.items()
             if switch.in_weights == "hidden"
-            and switch.applies(has_bottlenecks=has_bottlenecks, shortcut=self.spec["shortcut"])
+            and switch.applies(has_bottlenecks=self.has_bottlenecks, shortcut=self.spec["shortcut"])
         )
 
     def with_switches(self, **switches: Any) -> "Identity":
-        """The same, where somebody knows what the weights cannot tell. WeightsError for a switch that they can, or that has no effect."""
-        if wrong := [key for key in switches if key not in self.undetermined]:
-            raise WeightsError(
-                f"{self.checkpoint.path}: {wrong[0]}={switches[wrong[0]]!r}: the file of this {self.spec['name']} tells that, or it has "
-                f"no effect; open is {', '.join(self.undetermined) or 'nothing'}"
-            )
+        """Return a copy with user-supplied values for switches that are `undetermined`.
+
+        Raises:
+            WeightsError: If a switch is visible in the weights, or has no effect on this network.
+            ValueError: If the value of a switch is not allowed.
+        """
+        for key, value in switches.items():
+            if key not in self.undetermined:
+                raise WeightsError(
+                    f"{self.checkpoint.path}: {key}={value!r} cannot be set; the weights of this "
+                    f"{self.spec['name']} show it, or it has no effect; switches that may be set: "
+                    f"{', '.join(self.undetermined) or 'none'}"
+                )
         with torch.device("meta"):
-            net = models.build(
-                **{**self.spec, **switches}, num_classes=1
-            )  # ValueError for a value that is not allowed
+            net = models.build(**{**self.spec, **switches}, num_classes=1)
         return replace(self, spec={key: net.spec[key] for key in self.spec})
 
     def read(self, name: str) -> Tensor:
-        """Our tensor `name`, laid out as ours. Statistics are divided by a factor and biases taken off where the dialect has such."""
-        tensor = self.dialect.change(name, self.tensors[self.names[name]].read(), to_ours=True)
+        """Read the tensor with this native name, in the native layout.
+
+        Some dialects scale batch-norm statistics by a factor (Caffe), or add a bias before batch
+        norm (Keras). The factor is divided out, and the bias is subtracted from the running mean.
+        """
+        tensor = self.tensors[self.names[name]].read()
+        tensor = self.dialect.convert_layout(name, tensor, to_native=True)
         layer, leaf = name.rsplit(".", 1)
-        if (
-            leaf in ("running_mean", "running_var")
-            and (factor := self._extra(f"{layer}.factor")) is not None
-        ):
-            scale = float(factor)
-            tensor = tensor / scale if scale else torch.zeros_like(tensor)
-        if (
-            leaf == "running_mean"
-            and (bias := self._extra(f"{_convolution_before(layer)}.bias")) is not None
-        ):
-            tensor = tensor - bias
+        if leaf in ("running_mean", "running_var"):
+            factor = self._read_extra(f"{layer}.factor")
+            if factor is not None:
+                scale = float(factor)
+                tensor = tensor / scale if scale else torch.zeros_like(tensor)
+        if leaf == "running_mean":
+            bias = self._read_extra(f"{_convolution_before(layer)}.bias")
+            if bias is not None:
+                tensor = tensor - bias
         return tensor
 
-    def _extra(self, name: str) -> Tensor | None:
-        if name in self.names:  # a bias of ours, in a network without batch norm
+    def _read_extra(self, name: str) -> Tensor | None:
+        """Read a tensor of [extra] (see dialect.py), which our networks do not have."""
+        if name in self.names:  # a bias of a network without batch norm, which is no extra tensor
             return None
-        theirs = self.dialect.theirs(name)
-        stored = self.tensors.get(self.prefix + theirs) if theirs and self.dialect.extra else None
+        foreign_name = self.dialect.foreign_name(name)
+        if not foreign_name or not self.dialect.extra:
+            return None
+        stored = self.tensors.get(self.prefix + foreign_name)
         return stored.read() if stored is not None else None
 
 
+def _convolution_before(batch_norm: str) -> str:
+    parent, _, last = batch_norm.rpartition(".")
+    return f"{parent}.{last.replace('bn', 'conv')}"
+
+
 def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> Identity:
-    """Raises WeightsError in one line where no dialect fits: the nearest, and why it does not."""
-    if entry is not None and entry not in checkpoint.entries:
+    """Identify one state dict of a checkpoint, by default `checkpoint.default_entry()`.
+
+    If several dialects fit, the dialect that explains most tensors is returned.
+
+    Raises:
+        WeightsError: If no dialect fits. The message names the nearest dialect and the difference.
+    """
+    if entry is None:
+        entry = checkpoint.default_entry()
+    elif entry not in checkpoint.entries:
         raise WeightsError(
-            f"{checkpoint.path}: no table {entry!r}; there are {', '.join(map(repr, checkpoint.entries))}"
+            f"{checkpoint.path} has no entry {entry!r}; "
+            f"its entries are {', '.join(map(repr, checkpoint.entries))}"
         )
-    entry = checkpoint.main() if entry is None else entry
     tensors = checkpoint.entries[entry]
-    found: list[Identity] = []
+    identities: list[Identity] = []
     failures: list[tuple[int, str]] = []
     for dialect in dialects().values():
         for prefix in _prefixes(dialect, tensors):
-            ours = _ours(dialect, prefix, tensors)
+            state = _ForeignState(checkpoint, entry, dialect, prefix)
+            shapes = state.native_shapes()
             try:
-                found.append(_checked(checkpoint, entry, dialect, prefix, ours))
+                identities.append(_verify(state, shapes))
             except NotAResNet as error:
-                failures.append((len(ours), f"nearest is {dialect.name}, but {error}"))
-    if found:
-        return max(found, key=lambda identity: len(identity.names))
-    why = (
-        max(failures)[1]
-        if failures
-        else f"{len(tensors)} tensors, {', '.join(list(tensors)[:3])}, ..."
-    )
+                failures.append(
+                    (len(shapes), f"the nearest dialect is {dialect.name}, but {error}")
+                )
+    if identities:
+        return max(identities, key=lambda identity: len(identity.names))
+    if failures:
+        reason = max(failures)[1]
+    else:
+        reason = f"it has {len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ..."
     if checkpoint.container == "ONNX":
-        why += "; exporters fold batch norm into convolutions unless they export for training: take the checkpoint that it was made from"
-    raise WeightsError(f"{checkpoint.path}: no network that is known here: {why}")
+        reason += (
+            "; exporters fold batch norm into convolutions unless they export for training: "
+            "use the checkpoint that the file was exported from"
+        )
+    raise WeightsError(f"{checkpoint.path} holds no network of the catalog: {reason}")
 
 
-def _prefixes(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
-    """What stands before the name of the first convolution: "", "module.", "backbone.bottom_up.", ...; the shortest few of them.
+def _prefixes(dialect: Dialect, tensors: Mapping[str, StoredTensor]) -> list[str]:
+    """Return possible prefixes of all names: "", "module.", "backbone.bottom_up.", ...
 
-    Where blocks call theirs the same, each block is one more, longer than that of the network: resnet1202 has 600.
+    A prefix is the text before the name of the first convolution. In some dialects a block's
+    first convolution has the same name, so each block adds a longer prefix; resnet1202 has 600
+    blocks. Only the shortest prefixes are returned.
     """
-    firsts = [
-        name
-        for name in (dialect.theirs("stem.conv.weight"), dialect.theirs("stem.conv1.weight"))
-        if name
-    ]
-    found = {
-        name.removesuffix(first)
-        for name in tensors
-        for first in firsts
-        if name == first or name.endswith("." + first)
-    }
-    return sorted(found, key=lambda prefix: (len(prefix), prefix))[:_MOST_PREFIXES]
+    candidates = [dialect.foreign_name(f"stem.{conv}.weight") for conv in ("conv", "conv1")]
+    first_names = [name for name in candidates if name]
+    prefixes: set[str] = set()
+    for name in tensors:
+        for first_name in first_names:
+            if name == first_name or name.endswith("." + first_name):
+                prefixes.add(name.removesuffix(first_name))
+    return sorted(prefixes, key=lambda prefix: (len(prefix), prefix))[:_MAX_PREFIXES]
 
 
-def _ours(
-    dialect: Dialect, prefix: str, tensors: Mapping[str, Stored]
-) -> dict[str, tuple[int, ...]]:
-    """Our names and our shapes of the tensors that the dialect knows."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for theirs, stored in tensors.items():
-        name = dialect.ours(theirs.removeprefix(prefix)) if theirs.startswith(prefix) else None
-        if name is not None:
-            shapes[name] = shape_for_ours(dialect, name, stored.shape)
-    return shapes
+@dataclass(frozen=True)
+class _ForeignState:
+    """A state dict, seen through the names of a dialect behind a prefix."""
+
+    checkpoint: Checkpoint
+    entry: str
+    dialect: Dialect
+    prefix: str
+
+    @property
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        return self.checkpoint.entries[self.entry]
+
+    def native_names(self) -> dict[str, str]:
+        """Return the names in the file that the dialect knows, each to its native name."""
+        names: dict[str, str] = {}
+        for full_name in self.tensors:
+            if full_name.startswith(self.prefix):
+                native_name = self.dialect.native_name(full_name.removeprefix(self.prefix))
+                if native_name is not None:
+                    names[full_name] = native_name
+        return names
+
+    def native_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return native names and native shapes of the tensors that the dialect knows."""
+        return {
+            name: native_shape(self.dialect, name, self.tensors[full_name].shape)
+            for full_name, name in self.native_names().items()
+        }
 
 
-def _checked(
-    checkpoint: Checkpoint,
-    entry: str,
-    dialect: Dialect,
-    prefix: str,
-    ours: Mapping[str, tuple[int, ...]],
-) -> Identity:
-    """NotAResNet where the network that the shapes tell has other tensors than the file."""
-    spec, notes = _told_by_file(checkpoint, dialect, num_tensors=len(ours)) or infer(ours, dialect)
+def _verify(state: _ForeignState, shapes: Shapes) -> Identity:
+    """Infer the network and compare its tensors with the file; raise NotAResNet on a mismatch."""
+    spec, notes = _read_spec(state, num_tensors=len(shapes)) or infer(shapes, state.dialect)
     num_classes = spec.pop("num_classes", None)
     try:
         with torch.device("meta"):
             net = models.build(**spec, num_classes=num_classes or 1)
     except (ValueError, TypeError) as error:
         raise NotAResNet(str(error)) from None
-    tensors, names = checkpoint.entries[entry], {}
-    wanted_tensors = net.state_dict()
-    for name, wanted in wanted_tensors.items():
-        theirs = dialect.theirs(name)
-        stored = tensors.get(prefix + theirs) if theirs is not None else None
-        if stored is None:
-            if name.endswith(_UNNEEDED) or (num_classes is None and name.startswith("head.fc")):
-                continue
-            raise NotAResNet(
-                f"it lacks {prefix + theirs if theirs else name}, which {net.name} has"
-            )
-        shape = shape_for_ours(dialect, name, stored.shape)
-        if shape != tuple(wanted.shape) and not (
-            name.endswith(_UNNEEDED) and stored.num_values == 1
-        ):
-            raise NotAResNet(
-                f"{prefix}{theirs} is {tuple(stored.shape)}, where {net.name} has {tuple(wanted.shape)}"
-            )
-        names[name] = prefix + str(theirs)
-    used = {*names.values(), *_extras(dialect, prefix, tensors, wanted_tensors)}
-    unmatched = tuple(name for name in tensors if name not in used)
-    spec = {key: value for key, value in net.spec.items() if key != "num_classes"}
+    names = _match_names(state, net, has_head=num_classes is not None)
+    used = {*names.values(), *_extra_names(state, net)}
     return Identity(
-        checkpoint=checkpoint,
-        entry=entry,
-        dialect=dialect,
-        prefix=prefix,
-        spec=spec,
+        checkpoint=state.checkpoint,
+        entry=state.entry,
+        dialect=state.dialect,
+        prefix=state.prefix,
+        spec={key: value for key, value in net.spec.items() if key != "num_classes"},
         num_classes=num_classes,
         names=names,
-        unmatched=unmatched,
+        unmatched=tuple(name for name in state.tensors if name not in used),
         notes=tuple(notes),
     )
 
 
-def _told_by_file(
-    checkpoint: Checkpoint, dialect: Dialect, *, num_tensors: int
+def _read_spec(
+    state: _ForeignState, *, num_tensors: int
 ) -> tuple[dict[str, Any], list[str]] | None:
-    """A file of ours says itself what it is."""
-    text = own_spec(checkpoint.metadata)
-    if dialect.name != "reslearn" or text is None:
+    """Return the spec in a file written by reslearn, and no notes; None for other files."""
+    text = recorded_spec(state.checkpoint.metadata)
+    if state.dialect.name != "reslearn" or text is None:
         return None
     try:
-        return spec_of(text, num_tensors=num_tensors), []
+        return parse_spec(text, num_tensors=num_tensors), []
     except ValueError as error:
-        raise NotAResNet(f"its metadata name no network: {error}") from None
+        raise NotAResNet(f"its metadata describe no network: {error}") from None
 
 
-def _extras(
-    dialect: Dialect, prefix: str, tensors: Mapping[str, Stored], wanted: Mapping[str, Tensor]
-) -> set[str]:
-    """Their tensors that we have no place for and take into account: a factor is one number, a bias one for each channel."""
-    found = set()
-    for theirs, stored in tensors.items():
-        name = (
-            dialect.ours(theirs.removeprefix(prefix))
-            if dialect.extra and theirs.startswith(prefix)
-            else None
-        )
-        layer, _, leaf = (name or "").rpartition(".")
-        if f"{layer}.weight" not in wanted or not any(
-            leaf == extra.split(".")[1] for extra in dialect.extra
-        ):
+def _match_names(state: _ForeignState, net: Network, *, has_head: bool) -> dict[str, str]:
+    """Return the name in the file of each tensor of the network.
+
+    Raises:
+        NotAResNet: If a tensor is missing or has another shape.
+    """
+    names: dict[str, str] = {}
+    for name, expected in net.state_dict().items():
+        is_counter = name.endswith(COUNTER)
+        foreign_name = state.dialect.foreign_name(name)
+        full_name = state.prefix + (foreign_name or "")
+        stored = state.tensors.get(full_name) if foreign_name is not None else None
+        if stored is None:
+            if is_counter or (not has_head and name.startswith("head.fc")):
+                continue
+            raise NotAResNet(
+                f"it lacks {full_name if foreign_name else name}, which {net.name} has"
+            )
+        shape = native_shape(state.dialect, name, stored.shape)
+        is_single_count = is_counter and stored.num_values == 1
+        if shape != tuple(expected.shape) and not is_single_count:
+            raise NotAResNet(
+                f"{full_name} is {tuple(stored.shape)}, "
+                f"where {net.name} has {tuple(expected.shape)}"
+            )
+        names[name] = full_name
+    return names
+
+
+def _extra_names(state: _ForeignState, net: Network) -> set[str]:
+    """Return the names in the file of tensors that only adjust other tensors (see `Identity.read`).
+
+    Raises:
+        NotAResNet: If a factor has not one value, or a bias not one value per channel.
+    """
+    leaves = {extra.split(".")[1] for extra in state.dialect.extra}
+    if not leaves:
+        return set()
+    expected = net.state_dict()
+    extra_names: set[str] = set()
+    for full_name, native_name in state.native_names().items():
+        layer, _, leaf = native_name.rpartition(".")
+        weight = expected.get(f"{layer}.weight")
+        if weight is None or leaf not in leaves:
             continue
-        shape = (1,) if leaf == "factor" else tuple(wanted[f"{layer}.weight"].shape[:1])
-        if stored.shape != shape:
-            raise NotAResNet(f"{theirs} is {stored.shape}, where {shape} is needed")
-        found.add(theirs)
-    return found
-
-
-def _convolution_before(batch_norm: str) -> str:
-    head, _, last = batch_norm.rpartition(".")
-    return f"{head}.{last.replace('bn', 'conv')}"
+        shape = (1,) if leaf == "factor" else tuple(weight.shape[:1])
+        stored_shape = state.tensors[full_name].shape
+        if stored_shape != shape:
+            raise NotAResNet(f"{full_name} is {stored_shape}, where {shape} is needed")
+        extra_names.add(full_name)
+    return extra_names

@@ -1,4 +1,4 @@
-"""From our names and shapes to the arguments of `models.build`: depth, body, stem, widths, groups, shortcut option."""
+"""Infer the arguments of `models.build` from native names and shapes of tensors."""
 
 import re
 from collections.abc import Mapping
@@ -12,166 +12,229 @@ from reslearn.switches import SWITCHES, resolve
 
 Shapes = Mapping[str, tuple[int, ...]]
 _BLOCK = re.compile(r"stage(\d+)\.(\d+)\.")
-_MOST_BLOCKS = 2_000
-_CHECK = "model.{} says otherwise; right is what errs less on labeled images (docs/weights.md)"
+_MAX_BLOCKS = 2_000
+_STEMS: dict[tuple[int, ...], str] = {(7, 7): "imagenet", (3, 3): "cifar"}
 
 
 class NotAResNet(ValueError):
-    """Names and shapes that are of no network of the catalogue; the message says why."""
+    """Names and shapes fit no network of the catalog. The message says why."""
 
 
 def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
-    """(arguments of `models.build`, what could not be told). num_classes is None where there is no head. Raises NotAResNet."""
-    blocks = _blocks(shapes)
-    bottleneck = "stage1.0.body.conv3.weight" in shapes
-    stem, first = _stem(shapes)
+    """Infer depth, body, stem, widths, groups and shortcut option.
+
+    Args:
+        shapes: Native shapes of all tensors by native name.
+        dialect: Gives the switches that shapes do not show.
+
+    Returns:
+        Arguments of `models.build`, with num_classes None if there is no head, and a note for each
+        switch that the weights do not show.
+
+    Raises:
+        NotAResNet: If the shapes belong to no network of the catalog.
+    """
+    block_counts = _block_counts(shapes)
+    is_bottleneck = "stage1.0.body.conv3.weight" in shapes
+    last_conv = "conv3" if is_bottleneck else "conv2"
     channels = [
-        _shape(shapes, f"stage{stage}.0.body.conv{3 if bottleneck else 2}.weight", 4)[0]
-        for stage in range(1, len(blocks) + 1)
+        _shape(shapes, f"stage{stage}.0.body.{last_conv}.weight", 4)[0]
+        for stage in range(1, len(block_counts) + 1)
     ]
-    spec: dict[str, Any] = {
-        "in_channels": first[1],
-        "num_classes": _shape(shapes, "head.fc.weight", 2)[0]
-        if "head.fc.weight" in shapes
-        else None,
-        "stem": stem,
-        "shortcut": _shortcut(shapes, blocks),
-        "normalize": any(".bn" in name for name in shapes),
-        "preactivation": "head.bn.weight" in shapes or any(".before." in name for name in shapes),
-        "shortcut_pool": False,
-    }
-    notes: list[str] = []
-    for key, value in dialect.spec.items():
-        known = value if isinstance(value, list) else [value]
-        if key in ("stem", "shortcut") and spec[key] not in known:
-            raise NotAResNet(
-                f"it has {key} {spec[key]!r}, and networks of this dialect {' or '.join(map(repr, known))}"
-            )
-        if key in ("shortcut_pool", "preactivation"):
-            spec[key] = value
-        if key == "stride_in" and bottleneck:
-            spec[key] = known[0]
-            usual = (
-                f"{known[0]} is taken"
-                if len(known) > 1
-                else f"{known[0]} is what {dialect.name} does"
-            )
-            notes.append(
-                f"the weights cannot tell whether bottlenecks stride in the 1x1 or the 3x3; {usual}, {_CHECK.format('stride_in')}"
-            )
-        if key in ("zero_pad", "subsample") and spec["shortcut"] == "A":
-            spec[key] = value
-    if spec["shortcut"] == "A":
-        said = f"zeros are taken as {spec.get('zero_pad', 'append')!r}, maps as {spec.get('subsample', 'slice')!r}"
-        notes.append(
-            f"shortcuts without weights cannot be told from none (a plain network), nor where their zeros are; {said}, "
-            + _CHECK.format("zero_pad")
-        )
-    if bottleneck:
+    spec = _visible_switches(shapes, block_counts)
+    _apply_dialect(spec, dialect, is_bottleneck=is_bottleneck)
+    if is_bottleneck:
         spec |= _groups(shapes)
-    spec["name"], spec["width"] = _name(spec, tuple(blocks), channels, bottleneck=bottleneck)
-    if not bottleneck:
+    base, architecture = _base_network("bottleneck" if is_bottleneck else "basic", block_counts)
+    spec["width"] = _width_multiple(base, architecture, channels)
+    spec["name"] = _variant(spec, architecture) or base
+    notes = _notes(spec, dialect, is_bottleneck=is_bottleneck)
+    if not is_bottleneck:
         for switch in SWITCHES.values():
             if switch.scope == "bottlenecks":
                 spec.pop(switch.name, None)
     return spec, notes
 
 
-def _blocks(shapes: Shapes) -> list[int]:
-    """Blocks of each stage; their numbers must have no gap."""
-    found: dict[int, set[int]] = {}
+def _visible_switches(shapes: Shapes, block_counts: tuple[int, ...]) -> dict[str, Any]:
+    """Return the switches that names and shapes show."""
+    stem, first_shape = _stem(shapes)
+    has_head = "head.fc.weight" in shapes
+    has_batch_norm_before = any(".before." in name for name in shapes)
+    return {
+        "in_channels": first_shape[1],
+        "num_classes": _shape(shapes, "head.fc.weight", 2)[0] if has_head else None,
+        "stem": stem,
+        "shortcut": _shortcut(shapes, block_counts),
+        "normalize": any(".bn" in name for name in shapes),
+        "preactivation": "head.bn.weight" in shapes or has_batch_norm_before,
+        "shortcut_pool": False,
+    }
+
+
+def _apply_dialect(spec: dict[str, Any], dialect: Dialect, *, is_bottleneck: bool) -> None:
+    """Set the switches that the dialect decides; raise NotAResNet if it contradicts the shapes."""
+    for key, value in dialect.spec.items():
+        allowed = _as_list(value)
+        if key in ("stem", "shortcut") and spec[key] not in allowed:
+            raise NotAResNet(
+                f"it has {key} {spec[key]!r}, and networks of this dialect have "
+                f"{' or '.join(map(repr, allowed))}"
+            )
+        if key in ("shortcut_pool", "preactivation"):
+            spec[key] = value
+        if key == "stride_in" and is_bottleneck:
+            spec[key] = allowed[0]
+        if key in ("zero_pad", "subsample") and spec["shortcut"] == "A":
+            spec[key] = value
+
+
+def _notes(spec: Mapping[str, Any], dialect: Dialect, *, is_bottleneck: bool) -> list[str]:
+    """Return a sentence for each assumption about the network."""
+    notes: list[str] = []
+    if is_bottleneck and "stride_in" in dialect.spec:
+        usual = spec["stride_in"]
+        is_certain = len(_as_list(dialect.spec["stride_in"])) == 1
+        reason = f"{dialect.name} uses {usual}" if is_certain else f"{usual} is assumed"
+        notes.append(
+            "the weights do not show whether bottlenecks stride in the 1x1 or the 3x3 convolution; "
+            f"{reason}; {_override('stride_in')}"
+        )
+    if spec["shortcut"] == "A":
+        zero_pad, subsample = spec.get("zero_pad", "append"), spec.get("subsample", "slice")
+        notes.append(
+            "the weights do not show whether the network has shortcuts without weights or none "
+            f"(a plain network), nor how shortcuts pad; zero_pad {zero_pad!r} and subsample "
+            f"{subsample!r} are assumed; {_override('zero_pad')}"
+        )
+    return notes
+
+
+def _override(key: str) -> str:
+    return (
+        f"set model.{key} to override it; "
+        "the right value has the lower error on labeled images (docs/weights.md)"
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _block_counts(shapes: Shapes) -> tuple[int, ...]:
+    """Return the number of blocks of each stage. Numbers of stages and blocks must have no gap."""
+    stages: dict[int, set[int]] = {}
     for name in shapes:
         if match := _BLOCK.match(name):
             if len(match[1]) > 2 or len(match[2]) > 4:
                 raise NotAResNet(f"{name} is a block of no network")
-            found.setdefault(int(match[1]), set()).add(int(match[2]))
-    counts = [len(found.get(stage, ())) for stage in range(1, max(found, default=0) + 1)]
-    whole = all(
-        found.get(stage) == set(range(count)) for stage, count in enumerate(counts, start=1)
+            stages.setdefault(int(match[1]), set()).add(int(match[2]))
+    counts = [len(stages.get(stage, ())) for stage in range(1, max(stages, default=0) + 1)]
+    has_gap = any(
+        stages.get(stage) != set(range(count)) for stage, count in enumerate(counts, start=1)
     )
-    if not counts or not whole or sum(counts) > _MOST_BLOCKS:
-        raise NotAResNet(f"its blocks {counts or 'none'} are no whole stages")
-    return counts
+    if not counts or has_gap or sum(counts) > _MAX_BLOCKS:
+        raise NotAResNet(f"its blocks by stage ({counts or 'none'}) are incomplete or too many")
+    return tuple(counts)
 
 
 def _stem(shapes: Shapes) -> tuple[str, tuple[int, ...]]:
-    """(which stem, the shape of its first convolution)."""
+    """Return the stem and the shape of its first convolution."""
     if "stem.conv1.weight" in shapes:
         return "deep", _shape(shapes, "stem.conv1.weight", 4)
-    first = _shape(shapes, "stem.conv.weight", 4)
-    kinds: dict[tuple[int, ...], str] = {(7, 7): "imagenet", (3, 3): "cifar"}
-    if first[2:] not in kinds:
-        raise NotAResNet(f"its first convolution is {first[2]} x {first[3]}, not 7 x 7 or 3 x 3")
-    return kinds[first[2:]], first
+    shape = _shape(shapes, "stem.conv.weight", 4)
+    kernel = shape[2:]
+    if kernel not in _STEMS:
+        raise NotAResNet(f"its first convolution is {kernel[0]} x {kernel[1]}, not 7 x 7 or 3 x 3")
+    return _STEMS[kernel], shape
 
 
-def _shortcut(shapes: Shapes, blocks: list[int]) -> str:
-    """C where every block projects, B where some do, A where none does."""
-    projected = [
-        f"stage{stage}.{block}.shortcut.conv.weight" in shapes
-        for stage, count in enumerate(blocks, 1)
-        for block in range(count)
-    ]
-    return (
-        "C" if all(projected) and len(projected) > len(blocks) else "B" if any(projected) else "A"
-    )
+def _shortcut(shapes: Shapes, block_counts: tuple[int, ...]) -> str:
+    """Return option C if every block has a projection, B if some have, A if none has."""
+    num_projections = 0
+    for stage, count in enumerate(block_counts, start=1):
+        for block in range(count):
+            num_projections += f"stage{stage}.{block}.shortcut.conv.weight" in shapes
+    if num_projections == 0:
+        return "A"
+    # With one block per stage, options B and C have the same projections. B is the usual option.
+    has_several_blocks = sum(block_counts) > len(block_counts)
+    return "C" if num_projections == sum(block_counts) and has_several_blocks else "B"
 
 
 def _groups(shapes: Shapes) -> dict[str, Any]:
-    """Of the 3x3 of the first bottleneck: [width, width / groups, 3, 3]."""
-    width, per_group, *_ = _shape(shapes, "stage1.0.body.conv2.weight", 4)
-    if not per_group or width % per_group:
-        raise NotAResNet(f"its 3x3 convolutions of {width} channels see {per_group} each")
-    groups = width // per_group
+    """Return groups and base width, from the 3x3 convolution [width, width / groups, 3, 3]."""
+    width, width_per_group, *_ = _shape(shapes, "stage1.0.body.conv2.weight", 4)
+    if not width_per_group or width % width_per_group:
+        raise NotAResNet(
+            f"its 3x3 convolutions have {width} channels and {width_per_group} inputs per group"
+        )
+    groups = width // width_per_group
     return {"groups": groups, "base_width": width // groups}
 
 
-def _name(
-    spec: dict[str, Any], blocks: tuple[int, ...], channels: list[int], *, bottleneck: bool
-) -> tuple[str, int]:
-    """The name in the catalogue, and the multiple of its width. A variant's own name where all its switches agree."""
-    body = "bottleneck" if bottleneck else "basic"
-    bases = [f"resnet{depth}" for depth, row in IMAGENET_BLOCKS.items() if row == (body, blocks)]
-    if not bases and body == "basic" and len(set(blocks)) == 1 and len(blocks) == 3:
-        depth = 6 * blocks[0] + 2
-        bases = [f"resnet{depth}" if depth not in IMAGENET_BLOCKS else f"resnet{depth}-cifar"]
-    layout = architecture_of(bases[0]) if bases else None
-    if layout is None:
-        raise NotAResNet(f"no network of the catalogue has {body} blocks {blocks}")
-    width, rest = divmod(channels[0], layout.channels[0])
-    if rest or channels != [base * width for base in layout.channels]:
+def _base_network(body: str, block_counts: tuple[int, ...]) -> tuple[str, Architecture]:
+    """Return the name and the architecture of the paper's network with these blocks."""
+    name = ""
+    for depth, row in IMAGENET_BLOCKS.items():
+        if row == (body, block_counts):
+            name = f"resnet{depth}"
+            break
+    is_cifar = body == "basic" and len(block_counts) == 3 and len(set(block_counts)) == 1
+    if not name and is_cifar:
+        depth = 6 * block_counts[0] + 2
+        # A CIFAR network may have as many layers as a network of Table 1.
+        name = f"resnet{depth}-cifar" if depth in IMAGENET_BLOCKS else f"resnet{depth}"
+    architecture = architecture_of(name) if name else None
+    if architecture is None:
+        raise NotAResNet(f"no network of the catalog has {body} blocks {block_counts}")
+    return name, architecture
+
+
+def _width_multiple(name: str, architecture: Architecture, channels: list[int]) -> int:
+    """Return the multiple of the usual width; raise NotAResNet if the stages are no multiple."""
+    usual = architecture.channels
+    width, remainder = divmod(channels[0], usual[0])
+    if remainder or channels != [num_channels * width for num_channels in usual]:
         raise NotAResNet(
-            f"its stages have {channels} channels, and those of {bases[0]} {list(layout.channels)} or a multiple"
+            f"its stages have {channels} channels; the stages of {name} have {list(usual)} or a "
+            "multiple"
         )
-    for variant in [*VARIANTS, f"wrn{6 * blocks[0] + 4}_{width}"]:
-        own = architecture_of(variant)
-        same = own is not None and (own.body, own.blocks, own.channels) == (
-            layout.body,
-            layout.blocks,
-            layout.channels,
-        )
-        if own is not None and same and _agrees(own, spec, width):
-            return variant, width
-    return bases[0], width
+    return width
 
 
-def _agrees(architecture: Architecture, spec: dict[str, Any], width: int) -> bool:
-    """Whether a variant's switches are exactly those of the spec."""
-    shortcut, has_bottlenecks = spec["shortcut"], architecture.body == "bottleneck"
-    inferred = spec | {"width": width}
-    for name, value in resolve({}, architecture.switches).items():
+def _variant(spec: Mapping[str, Any], base: Architecture) -> str | None:
+    """Return the name of the variant whose switches all agree with the spec, if there is one."""
+    wide = f"wrn{6 * base.blocks[0] + 4}_{spec['width']}"
+    for name in (*VARIANTS, wide):
+        variant = architecture_of(name)
+        if variant is not None and _has_same_blocks(variant, base) and _agrees(variant, spec):
+            return name
+    return None
+
+
+def _has_same_blocks(variant: Architecture, base: Architecture) -> bool:
+    return (variant.body, variant.blocks, variant.channels) == (
+        base.body,
+        base.blocks,
+        base.channels,
+    )
+
+
+def _agrees(variant: Architecture, spec: Mapping[str, Any]) -> bool:
+    """Return whether the switches of a variant are exactly the switches of the spec."""
+    has_bottlenecks = variant.body == "bottleneck"
+    for name, value in resolve({}, variant.switches).items():
         switch = SWITCHES[name]
-        if not switch.decides_output:
-            continue
-        if not switch.applies(shortcut=shortcut, has_bottlenecks=has_bottlenecks):
-            continue
-        if inferred.get(name, switch.default) != value:
+        has_effect = switch.applies(has_bottlenecks=has_bottlenecks, shortcut=spec["shortcut"])
+        is_relevant = has_effect and switch.decides_output
+        if is_relevant and spec.get(name, switch.default) != value:
             return False
     return True
 
 
-def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
+def _shape(shapes: Shapes, name: str, num_dimensions: int) -> tuple[int, ...]:
     shape = shapes.get(name)
-    if shape is None or len(shape) != dimensions or 0 in shape:
-        raise NotAResNet(f"it has no {name} of {dimensions} dimensions")
+    if shape is None or len(shape) != num_dimensions or 0 in shape:
+        raise NotAResNet(f"it has no {name} of {num_dimensions} dimensions")
     return shape

@@ -1,4 +1,4 @@
-"""What can be said of a file of weights: whose, of which network, in which state. For people (`lines`) and programs (`as_json`)."""
+"""Inspect a weight file: its project, its network and the state of its values."""
 
 import shlex
 from collections import Counter
@@ -9,22 +9,40 @@ from typing import Any
 import torch
 
 from reslearn import models
-from reslearn.interop.bundle import preprocess_of
+from reslearn.interop.bundle import recorded_preprocess
 from reslearn.interop.identify import Identity, identify_checkpoint
-from reslearn.interop.named import fetched
+from reslearn.interop.pretrained import local_path
 from reslearn.interop.read import read_checkpoint
+from reslearn.interop.stored import abbreviate
+from reslearn.models import Network
+
+_NUM_LISTED = 6
+_JSON_KEYS = {"other_keys": "others"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A file of weights, looked at. parameters and macs are of one image of size_px; num_classes is None for a backbone."""
+    """The properties of a weight file, for people (`lines`) and for programs (`as_json`).
+
+    Attributes:
+        entry: The inspected state dict, one of `entries`.
+        other_keys: Top-level names in the file that hold no state dict.
+        num_classes: None for a backbone without a head.
+        dtypes: Number of tensors of each dtype.
+        parameters: Number of parameters of the network, without a head if the file has none.
+        macs: Multiply-adds for one image of `size_px` x `size_px`.
+        not_finite: Names in the file of tensors with NaN or infinity.
+        all_zero: Names in the file of weights and variances that are all zero.
+        unmatched: Names in the file that are no part of the network.
+        command: A command that trains a network from the file.
+    """
 
     path: str
     container: str
     entry: str
     entries: tuple[str, ...]
     averages: tuple[str, ...]
-    others: tuple[str, ...]
+    other_keys: tuple[str, ...]
     has_optimizer: bool
     dialect: str
     prefix: str
@@ -42,120 +60,146 @@ class Inspection:
     command: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Return a dict of plain values."""
+        return {_JSON_KEYS.get(key, key): value for key, value in asdict(self).items()}
 
     def lines(self) -> list[str]:
-        """A line for each thing that can be said."""
+        """Return the inspection as lines of text."""
+        lines = [self._origin(), self._architecture(), self._interface(), self._size()]
+        if len(self.entries) > 1 or self.other_keys:
+            lines.append(self._file_content())
+        for heading, names in (
+            ("NaN or infinity in", self.not_finite),
+            ("all zero", self.all_zero),
+            ("no part of the network", self.unmatched),
+        ):
+            if names:
+                lines.append(f"{heading}: {abbreviate(names, _NUM_LISTED)}")
+        return [*lines, *self.notes, f"to train from it: {self.command}"]
+
+    def _origin(self) -> str:
+        prefix = f", prefix {self.prefix!r}" if self.prefix else ""
+        return f"{self.path}: {self.container}, dialect {self.dialect}{prefix}"
+
+    def _architecture(self) -> str:
         model = self.model
+        parts = [f"shortcut {model['shortcut']}"]
+        if model["shortcut_pool"]:
+            parts.append("average pooling before the projection")
+        parts.append(f"stem {model['stem']}")
+        if self.bottleneck:
+            parts.append(f"stride in the {model['stride_in']} convolution")
+        for key, usual in (("groups", 1), ("base_width", 64), ("width", 1)):
+            if model[key] != usual:
+                parts.append(f"{key} {model[key]}")
         kind = "pre-activation " if model["preactivation"] else ""
-        shortcut = f"shortcut {model['shortcut']}" + (
-            ", averaged before it projects" if model["shortcut_pool"] else ""
-        )
-        wide = "".join(
-            f", {key} {model[key]}"
-            for key, usual in (("groups", 1), ("base_width", 64), ("width", 1))
-            if model[key] != usual
-        )
-        stride = f", stride in the {model['stride_in']}" if self.bottleneck else ""
+        return f"{kind}{model['name']}: {', '.join(parts)}"
+
+    def _interface(self) -> str:
         head = "no head" if self.num_classes is None else f"{self.num_classes} classes"
-        said = [
-            f"{self.path}: {self.container}, names of {self.dialect}"
-            + (f" behind {self.prefix!r}" if self.prefix else ""),
-            f"{kind}{model['name']}: {shortcut}, stem {model['stem']}{stride}{wide}",
-            f"{head}, {model['in_channels']} input channels, {'batch norm' if model['normalize'] else 'no batch norm'}",
-            f"{self.parameters:,} parameters, {self.macs:,} MACs for an image of {self.size_px} x {self.size_px}; "
-            + ", ".join(f"{count} tensors of {dtype}" for dtype, count in self.dtypes.items()),
-        ]
-        if len(self.entries) > 1 or self.others:
-            taken = f"taken: {self.entry or 'the file itself'}"
-            beside = (
-                f"averages: {', '.join(self.averages)}"
-                if self.averages
-                else "no average of the weights"
-            )
-            optimizer = "with optimizer state" if self.has_optimizer else "no optimizer state"
-            said.append(
-                f"{taken}; {beside}; {optimizer}; beside it: {', '.join(self.others) or 'nothing'}"
-            )
-        said += [f"not a finite number in: {_some(self.not_finite)}"] if self.not_finite else []
-        said += [f"all zero: {_some(self.all_zero)}"] if self.all_zero else []
-        said += [f"no part of the network: {_some(self.unmatched)}"] if self.unmatched else []
-        return [*said, *self.notes, f"to start from it: {self.command}"]
+        batch_norm = "batch norm" if self.model["normalize"] else "no batch norm"
+        return f"{head}, {self.model['in_channels']} input channels, {batch_norm}"
+
+    def _size(self) -> str:
+        dtypes = [f"{count} tensors of {dtype}" for dtype, count in self.dtypes.items()]
+        return (
+            f"{self.parameters:,} parameters, {self.macs:,} MACs for an image of "
+            f"{self.size_px} x {self.size_px}; {', '.join(dtypes)}"
+        )
+
+    def _file_content(self) -> str:
+        averages = f"averages: {', '.join(self.averages)}" if self.averages else "no average"
+        optimizer = "with optimizer state" if self.has_optimizer else "no optimizer state"
+        return (
+            f"inspected entry: {self.entry or 'the file itself'}; {averages}; {optimizer}; "
+            f"other keys: {', '.join(self.other_keys) or 'none'}"
+        )
 
 
 def inspect_file(
     source: Path | str, *, entry: str | None = None, size_px: int | None = None
 ) -> Inspection:
-    """Raises WeightsError in one line for what is no file of weights of a network here."""
-    checkpoint = read_checkpoint(fetched(source))
+    """Inspect a file, a published name or a URL.
+
+    Args:
+        entry: Which state dict of the file to inspect.
+        size_px: Side of the image for which multiply-adds are counted. By default the image size
+            of a bundle, else 32 for a CIFAR stem and 224 for other stems.
+
+    Raises:
+        WeightsError: If the source cannot be read, or holds no network of the catalog.
+    """
+    checkpoint = read_checkpoint(local_path(source))
     identity = identify_checkpoint(checkpoint, entry=entry)
-    own = preprocess_of(checkpoint.metadata)
-    usual = own.size_px if own is not None else (32 if identity.spec["stem"] == "cifar" else 224)
-    size = size_px if size_px is not None else usual
+    if size_px is None:
+        size_px = _usual_size(identity)
     with torch.device("meta"):
         net = models.build(**identity.spec, num_classes=identity.num_classes or 1)
-    counted = models.complexity(net, (int(identity.spec["in_channels"]), size, size))
-    heads = (
-        [tensor for name, tensor in net.named_parameters() if name.startswith("head.fc")]
-        if identity.num_classes is None
-        else []
-    )
-    head_parameters, head_macs = (
-        sum(tensor.numel() for tensor in heads),
-        sum(tensor.numel() for tensor in heads if tensor.ndim > 1),
-    )
-    not_finite, all_zero = _odd(identity)
+    cost = models.complexity(net, (int(identity.spec["in_channels"]), size_px, size_px))
+    has_head = identity.num_classes is not None
+    head_parameters, head_macs = (0, 0) if has_head else _head_cost(net)
+    not_finite, all_zero = _suspicious_tensors(identity)
+    dtypes = [identity.tensors[name].dtype for name in identity.names.values()]
     return Inspection(
         path=str(source),
         container=checkpoint.container,
         entry=identity.entry,
         entries=tuple(checkpoint.entries),
-        averages=checkpoint.ema,
-        others=checkpoint.others,
+        averages=checkpoint.averages,
+        other_keys=checkpoint.other_keys,
         has_optimizer=checkpoint.has_optimizer,
         dialect=identity.dialect.name,
         prefix=identity.prefix,
         model=dict(identity.spec),
-        bottleneck=any(".body.conv3." in name for name in identity.names),
+        bottleneck=identity.has_bottlenecks,
         num_classes=identity.num_classes,
-        dtypes=dict(
-            Counter(
-                str(identity.tensors[name].dtype).removeprefix("torch.")
-                for name in identity.names.values()
-            )
-        ),
-        size_px=size,
-        parameters=counted.parameters - head_parameters,
-        macs=counted.macs - head_macs,
+        dtypes=dict(Counter(str(dtype).removeprefix("torch.") for dtype in dtypes)),
+        size_px=size_px,
+        parameters=cost.parameters - head_parameters,
+        macs=cost.macs - head_macs,
         not_finite=not_finite,
         all_zero=all_zero,
         unmatched=identity.unmatched,
         notes=(*identity.notes, *identity.dialect.notes),
-        command=_command(str(source), identity, entry),
+        command=_train_command(str(source), identity, entry),
     )
 
 
-def _command(source: str, identity: Identity, entry: str | None) -> str:
-    """What starts a training from it, as it stands: of this table, and without what is no part of the network."""
-    table = f" --set {shlex.quote(f'init.entry={entry}')}" if entry is not None else ""
-    return f"reslearn train DATA --init {shlex.quote(source)}{table}{' --partial' if identity.unmatched else ''}"
+def _usual_size(identity: Identity) -> int:
+    preprocess = recorded_preprocess(identity.checkpoint.metadata)
+    if preprocess is not None:
+        return preprocess.size_px
+    return 32 if identity.spec["stem"] == "cifar" else 224
 
 
-def _odd(identity: Identity) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names in the file with numbers that are not finite, and weights without any but zero. One tensor in memory at a time."""
+def _head_cost(net: Network) -> tuple[int, int]:
+    """Return the parameters and the multiply-adds of the head."""
+    head = [tensor for name, tensor in net.named_parameters() if name.startswith("head.fc")]
+    parameters = sum(tensor.numel() for tensor in head)
+    macs = sum(tensor.numel() for tensor in head if tensor.ndim > 1)
+    return parameters, macs
+
+
+def _suspicious_tensors(identity: Identity) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names of tensors that are not finite, and of weights and variances that are all zero.
+
+    Only one tensor at a time is in memory.
+    """
     not_finite, all_zero = [], []
-    for name, theirs in identity.names.items():
-        tensor = identity.tensors[theirs].read()
-        if tensor.is_floating_point():
-            not_finite += [] if bool(tensor.isfinite().all()) else [theirs]
-            all_zero += (
-                [theirs]
-                if name.endswith(("weight", "running_var")) and not bool(tensor.any())
-                else []
-            )
+    for native_name, name in identity.names.items():
+        tensor = identity.tensors[name].read()
+        if not tensor.is_floating_point():
+            continue
+        if not bool(tensor.isfinite().all()):
+            not_finite.append(name)
+        if native_name.endswith(("weight", "running_var")) and not bool(tensor.any()):
+            all_zero.append(name)
     return tuple(not_finite), tuple(all_zero)
 
 
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+def _train_command(source: str, identity: Identity, entry: str | None) -> str:
+    """Return a command that trains from this entry."""
+    command = f"reslearn train DATA --init {shlex.quote(source)}"
+    if entry is not None:
+        command += f" --set {shlex.quote(f'init.entry={entry}')}"
+    return f"{command} --partial" if identity.unmatched else command

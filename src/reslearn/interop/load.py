@@ -1,116 +1,82 @@
-"""Weights into a network: `load_weights(net, source)` and `load_network(source)`, for files, named sources and addresses.
+"""Load weights into a network: `load_weights(net, source)` and `load_network(source)`.
 
-Rules. A head of other classes is left fresh. A first convolution of other channels is adapted: its kernels are summed over their channels
-and spread evenly over ours, times their number over ours, so that a gray picture in all channels gives what it gave. Numbers are
-converted to the type of the network. Anything else that does not match is an error that lists it; `partial` leaves it out.
+A source is a file, a published name such as "torchvision:resnet50", or a URL. These rules apply:
+
+- A head for another number of classes keeps its initial values.
+- A first convolution for another number of input channels is adapted. Its kernels are summed over
+  the input channels, and the sum is divided evenly over the new channels. So a gray image,
+  repeated in every channel, gives the same output as before.
+- Values are converted to the dtype of the network.
+- Any other mismatch is an error that lists the tensors. With `partial` they are left out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from reslearn import models, switches
+from reslearn import models
 from reslearn.data import Preprocess
-from reslearn.interop.bundle import own_spec, preprocess_of
-from reslearn.interop.identify import Identity, identify_checkpoint
-from reslearn.interop.named import fetched, preprocess_numbers
+from reslearn.interop.bundle import recorded_preprocess, recorded_spec
+from reslearn.interop.dialect import FIRST_CONVOLUTIONS
+from reslearn.interop.identify import COUNTER, Identity, identify_checkpoint
+from reslearn.interop.pretrained import local_path, published_statistics
 from reslearn.interop.read import read_checkpoint
-from reslearn.interop.stored import WeightsError
+from reslearn.interop.stored import WeightsError, abbreviate
 from reslearn.models import Network
+from reslearn.switches import SWITCHES
 
-_LISTED = 8
-# Switches that decide what a network with these weights computes; they belong to the weights.
-SWITCHES = tuple(name for name, switch in switches.SWITCHES.items() if switch.decides_output)
+_NUM_LISTED = 8
+_HEAD = "head.fc."
+# Switches that decide which function a network computes with given weights. They belong to the
+# weights.
+OUTPUT_SWITCHES = tuple(name for name, switch in SWITCHES.items() if switch.decides_output)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """What was done. fresh: our tensors that keep what they started with; unused: names in the file that were left."""
+class LoadReport:
+    """The result of `load_weights`.
+
+    Attributes:
+        fresh: Tensors of the network that keep their initial values.
+        adapted: Tensors of the network whose input channels were adapted.
+        unused: Names in the file that were not loaded.
+    """
 
     identity: Identity
     fresh: tuple[str, ...]
     adapted: tuple[str, ...]
     unused: tuple[str, ...]
 
-    def line(self) -> str:
-        """In one line, for people."""
+    def summary(self) -> str:
+        """Return the report as one line of text."""
         identity = self.identity
-        parts = [
-            f"{identity.checkpoint.path}: {identity.spec['name']} in the names of {identity.dialect.name}"
-        ]
-        parts += [f"fresh: {_some(self.fresh)}"] if self.fresh else []
-        parts += [f"adapted to other channels: {_some(self.adapted)}"] if self.adapted else []
-        parts += [f"unused: {_some(self.unused)}"] if self.unused else []
+        name, dialect = identity.spec["name"], identity.dialect.name
+        parts = [f"{identity.checkpoint.path}: {name} in dialect {dialect}"]
+        for heading, names in (
+            ("left as initialized", self.fresh),
+            ("adapted to the number of input channels", self.adapted),
+            ("unused", self.unused),
+        ):
+            if names:
+                parts.append(f"{heading}: {abbreviate(names, _NUM_LISTED)}")
         return "; ".join(parts)
 
 
 def identify(source: Path | str, *, entry: str | None = None) -> Identity:
-    """Whose weights these are: of a file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address. Raises WeightsError."""
-    return identify_checkpoint(read_checkpoint(fetched(source)), entry=entry)
+    """Identify the project and the network that weights come from.
 
+    Args:
+        source: A file, a name such as "torchvision:resnet50" or "timm:resnet50.a1_in1k", or a URL.
+        entry: Which state dict of the file to use, such as "state_dict_ema".
 
-def load_weights(
-    net: Network, source: Path | str | Identity, *, partial: bool = False, entry: str | None = None
-) -> Loaded:
-    """Give `net` the weights of `source`; its type, device and mode stay. Nothing is changed where WeightsError is raised."""
-    identity = source if isinstance(source, Identity) else identify(source, entry=entry)
-    _check_same_function(net, identity, partial=partial)
-    wanted = net.state_dict()
-    state: dict[str, Tensor] = {}
-    fresh, adapted, unused = [], [], list(identity.unmatched)
-    wrong = [f"{name} (not in the network)" for name in identity.names if name not in wanted]
-    for name, ours in wanted.items():
-        if name not in identity.names:
-            if name.endswith("num_batches_tracked"):
-                state[name] = torch.zeros_like(ours)
-                continue
-            fresh.append(name)
-            if not name.startswith("head.fc."):
-                wrong.append(f"{name} (not in the file)")
-            continue
-        value = identity.read(name)
-        if (
-            ours.is_floating_point() and not value.is_floating_point()
-        ):  # quantized, by a scale that lies elsewhere
-            fresh.append(name)
-            unused.append(identity.names[name])
-            wrong.append(f"{name} ({value.dtype} in the file)")
-            continue
-        value = value.to(ours.dtype)
-        if name.endswith("num_batches_tracked"):
-            value = value.reshape(())
-        if (
-            value.shape != ours.shape
-            and name in ("stem.conv.weight", "stem.conv1.weight")
-            and value.shape[2:] == ours.shape[2:]
-        ):
-            value = other_channels(value, ours.shape[1])
-            adapted.append(name)
-        if value.shape == ours.shape:
-            state[name] = value
-        else:
-            fresh.append(name)
-            unused.append(identity.names[name])
-            if not name.startswith("head.fc."):
-                wrong.append(
-                    f"{name} ({tuple(value.shape)} in the file, {tuple(ours.shape)} in the network)"
-                )
-    wrong += [f"{name} (in the file only)" for name in identity.unmatched]
-    if wrong and not partial:
-        raise WeightsError(
-            f"{identity.checkpoint.path}: {len(wrong)} tensors do not match: {_some(wrong)}; --partial goes on without them"
-        )
-    net.load_state_dict(state, strict=False)
-    return Loaded(
-        identity=identity,
-        fresh=tuple(fresh),
-        adapted=tuple(adapted),
-        unused=tuple(dict.fromkeys(unused)),
-    )
+    Raises:
+        WeightsError: If the source cannot be read, or holds no network of the catalog.
+    """
+    return identify_checkpoint(read_checkpoint(local_path(source)), entry=entry)
 
 
 def load_network(
@@ -119,76 +85,221 @@ def load_network(
     num_classes: int | None = None,
     in_channels: int | None = None,
     partial: bool = False,
-    **told: Any,
+    **switches: Any,
 ) -> Network:
-    """The network that the weights of `source` are of, with them, in evaluation mode. Raises WeightsError.
+    """Build the network that the weights come from, load them, and return it in evaluation mode.
 
-    told: switches that you know and the weights cannot tell (`Identity.undetermined`), as in stride_in="1x1".
+    Args:
+        num_classes: By default the number of classes of the weights.
+        in_channels: By default the number of input channels of the weights.
+        partial: Leave out tensors that do not match.
+        switches: Values that cannot be inferred from the weights (see `Identity.undetermined`),
+            such as stride_in="1x1".
+
+    Raises:
+        WeightsError: If the source cannot be used, or has no head and `num_classes` is None.
     """
-    identity = (source if isinstance(source, Identity) else identify(source)).with_switches(**told)
-    spec = dict(identity.spec) | ({} if in_channels is None else {"in_channels": in_channels})
-    classes = num_classes if num_classes is not None else identity.num_classes
-    if classes is None:
+    identity = source if isinstance(source, Identity) else identify(source)
+    identity = identity.with_switches(**switches)
+    spec = dict(identity.spec)
+    if in_channels is not None:
+        spec["in_channels"] = in_channels
+    num_outputs = num_classes if num_classes is not None else identity.num_classes
+    if num_outputs is None:
         raise WeightsError(
-            f"{identity.checkpoint.path}: it has no head: num_classes says for how many classes there is to be one"
+            f"{identity.checkpoint.path} has no head; pass num_classes to add a new head"
         )
-    net = models.build(**spec, num_classes=classes)
+    net = models.build(**spec, num_classes=num_outputs)
     load_weights(net, identity, partial=partial)
     return net.eval()
+
+
+def load_weights(
+    net: Network, source: Path | str | Identity, *, partial: bool = False, entry: str | None = None
+) -> LoadReport:
+    """Load weights into `net` by the rules at the top of this file.
+
+    Args:
+        net: Modified in place. Its dtype, device and mode stay.
+        partial: Leave out tensors that do not match, and ignore switches that differ.
+        entry: Which state dict of the file to use.
+
+    Raises:
+        WeightsError: If the weights do not fit. Then `net` is unchanged.
+    """
+    identity = source if isinstance(source, Identity) else identify(source, entry=entry)
+    if not partial:
+        _check_same_function(net, identity)
+    match = _match(net.state_dict(), identity)
+    if match.problems and not partial:
+        count = len(match.problems)
+        raise WeightsError(
+            f"{identity.checkpoint.path}: {count} {'tensor does' if count == 1 else 'tensors do'} "
+            f"not match: {abbreviate(match.problems, _NUM_LISTED)}; --partial leaves them out"
+        )
+    net.load_state_dict(match.tensors, strict=False)
+    return LoadReport(
+        identity=identity,
+        fresh=tuple(match.fresh),
+        adapted=tuple(match.adapted),
+        unused=tuple(dict.fromkeys(match.unused)),
+    )
+
+
+@dataclass
+class _Match:
+    """Tensors to load, the lists of `LoadReport`, and a line for each mismatch."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def _match(expected: Mapping[str, Tensor], identity: Identity) -> _Match:
+    """Compare the state dict of a network with the identified weights."""
+    match = _Match(unused=list(identity.unmatched))
+    for name in identity.names:
+        if name not in expected:
+            match.problems.append(f"{name} (not in the network)")
+    for name, tensor in expected.items():
+        if name in identity.names:
+            _match_tensor(match, name, tensor, identity)
+        elif name.endswith(COUNTER):
+            match.tensors[name] = torch.zeros_like(tensor)
+        else:
+            match.fresh.append(name)
+            if not name.startswith(_HEAD):
+                match.problems.append(f"{name} (not in the file)")
+    match.problems += [f"{name} (in the file only)" for name in identity.unmatched]
+    return match
+
+
+def _match_tensor(match: _Match, name: str, expected: Tensor, identity: Identity) -> None:
+    """Read one tensor and record in `match` whether it fits."""
+    value = identity.read(name)
+    problem = ""
+    if expected.is_floating_point() and not value.is_floating_point():
+        # The weights are quantized. Their scale is another tensor, which we do not know.
+        problem = f"{name} ({value.dtype} in the file)"
+    else:
+        value = value.to(expected.dtype)
+        if name.endswith(COUNTER):
+            value = value.reshape(())
+        if _differ_in_input_channels(name, value, expected):
+            value = adapt_input_channels(value, expected.shape[1])
+            match.adapted.append(name)
+        if value.shape == expected.shape:
+            match.tensors[name] = value
+            return
+        if not name.startswith(_HEAD):
+            shapes = f"{tuple(value.shape)} in the file, {tuple(expected.shape)} in the network"
+            problem = f"{name} ({shapes})"
+    match.fresh.append(name)
+    match.unused.append(identity.names[name])
+    if problem:
+        match.problems.append(problem)
+
+
+def _differ_in_input_channels(name: str, value: Tensor, expected: Tensor) -> bool:
+    return (
+        name in FIRST_CONVOLUTIONS
+        and value.shape != expected.shape
+        and value.shape[2:] == expected.shape[2:]
+    )
+
+
+def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return a first convolution [D, C, h, w] for `channels` input channels, [D, channels, h, w].
+
+    See the rule at the top of this file.
+    """
+    return weight.sum(1, keepdim=True).expand(-1, channels, -1, -1).div(channels).contiguous()
+
+
+def _check_same_function(net: Network, identity: Identity) -> None:
+    """Raise WeightsError if a switch of the weights differs from the switch of the network.
+
+    Tensors of the same shapes may belong to networks that compute different functions.
+    """
+    differences = [
+        f"{key} {identity.spec[key]!r} of the weights, {net.spec[key]!r} of the network"
+        for key in OUTPUT_SWITCHES
+        if not _is_compatible(key, net.spec[key], identity)
+    ]
+    if differences:
+        raise WeightsError(
+            f"{identity.checkpoint.path}: {'; '.join(differences)}; "
+            "build the network with the switches of the weights"
+        )
+
+
+def _is_compatible(key: str, value: Any, identity: Identity) -> bool:
+    """Return whether a network with this value of a switch may compute what the weights do."""
+    of_weights, of_dialect = identity.spec[key], identity.dialect.spec.get(key)
+    if value == of_weights:
+        return True
+    if isinstance(of_dialect, list) and value in of_dialect and key != "shortcut":
+        return True
+    if recorded_spec(identity.checkpoint.metadata) is not None:
+        return False
+    if key == "shortcut":
+        # Shortcuts without weights (option A) and no shortcuts leave the same file.
+        return {of_weights, value} == {"A", None}
+    return of_dialect is None and SWITCHES[key].in_weights != "visible"
 
 
 def preprocess_with(
     identity: Identity, *, size_px: int, channels: int, source: Path | str = ""
 ) -> Preprocess | None:
-    """The preprocessing that belongs to the weights, for images of this size; None where nobody says. Raises WeightsError.
+    """Return the preprocessing that belongs to the weights, for images of this size.
 
-    A bundle holds its own. Of the others a dialect, or a named source, says mean and standard deviation of each channel.
+    A bundle holds its own preprocessing. Otherwise mean and standard deviation of each channel come
+    from the published name `source`, or else from the dialect.
+
+    Args:
+        size_px: Side of the square images.
+        source: The source that `identity` was made from.
+
+    Returns:
+        None if the preprocessing is unknown.
+
+    Raises:
+        WeightsError: If the preprocessing of a bundle does not fit images of this size.
     """
-    own = preprocess_of(identity.checkpoint.metadata)
-    if own is not None:
-        if (own.size_px, own.channels) == (size_px, channels):
-            return own
-        if own.mean.ndim == 3 or own.channels != channels:
-            raise WeightsError(
-                f"{identity.checkpoint.path}: its preprocessing is for images of {own.channels} x {own.size_px} x {own.size_px}, "
-                f"these are {channels} x {size_px} x {size_px}: data.size_px={own.size_px}, or data.mean=per-channel when pre-training"
-            )
-        return Preprocess(
-            size_px=size_px, channels=channels, mean=own.mean, scale=own.scale, padding=own.padding
-        )
-    numbers: Mapping[str, Any] = preprocess_numbers(str(source)) or identity.dialect.preprocess
-    if not numbers or channels != len(numbers["mean"]):
+    recorded = recorded_preprocess(identity.checkpoint.metadata)
+    if recorded is not None:
+        return _resized(recorded, size_px, channels, identity.checkpoint.path)
+    statistics: Mapping[str, Any] | None = published_statistics(str(source))
+    statistics = statistics or identity.dialect.preprocess
+    if not statistics or channels != len(statistics["mean"]):
         return None
-    mean, scale = (torch.tensor(numbers[key], dtype=torch.float32) * 255 for key in ("mean", "std"))
     return Preprocess(
-        size_px=size_px, channels=channels, mean=mean, scale=scale, padding="after-mean"
+        size_px=size_px,
+        channels=channels,
+        mean=torch.tensor(statistics["mean"], dtype=torch.float32) * 255,
+        scale=torch.tensor(statistics["std"], dtype=torch.float32) * 255,
+        padding="after-mean",
     )
 
 
-def other_channels(weight: Tensor, channels: int) -> Tensor:
-    """A first convolution [D, C, h, w] for another number of input channels, by the rule at the top of this file."""
-    return weight.sum(1, keepdim=True).expand(-1, channels, -1, -1).div(channels).contiguous()
-
-
-def _check_same_function(net: Network, identity: Identity, *, partial: bool) -> None:
-    """The same shapes may compute otherwise: a switch that is known of the weights and differs is an error too."""
-    says_itself = own_spec(identity.checkpoint.metadata) is not None
-    wrong = []
-    for key in SWITCHES:
-        theirs, ours, told = identity.spec[key], net.spec[key], identity.dialect.spec.get(key)
-        if theirs == ours or (isinstance(told, list) and ours in told and key != "shortcut"):
-            continue
-        if key == "shortcut" and {theirs, ours} == {"A", None} and not says_itself:
-            continue  # shortcuts without weights, or none: no file tells them apart
-        if told is None and not says_itself and switches.SWITCHES[key].in_weights != "visible":
-            continue  # nobody knows
-        wrong.append(f"{key} {theirs!r} of the weights, {ours!r} of the network")
-    if wrong and not partial:
+def _resized(preprocess: Preprocess, size_px: int, channels: int, path: Path) -> Preprocess:
+    """Return the same preprocessing for images of another size, where it does not depend on it."""
+    if (preprocess.size_px, preprocess.channels) == (size_px, channels):
+        return preprocess
+    is_per_pixel = preprocess.mean.ndim == 3
+    if is_per_pixel or preprocess.channels != channels:
+        side = preprocess.size_px
         raise WeightsError(
-            f"{identity.checkpoint.path}: {'; '.join(wrong)}: build the network with the weights' own switches"
+            f"{path}: its preprocessing is for images of {preprocess.channels} x {side} x {side}, "
+            f"but these images are {channels} x {size_px} x {size_px}; set data.size_px={side}, "
+            "or pre-train with data.mean=per-channel"
         )
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return Preprocess(
+        size_px=size_px,
+        channels=channels,
+        mean=preprocess.mean,
+        scale=preprocess.scale,
+        padding=preprocess.padding,
+    )

@@ -1,4 +1,7 @@
-"""A file of weights, whatever wrote it, to named tensors. What it is is told by its first bytes, not by its name; nothing in it is run."""
+"""Read the named tensors of a weight file in any of the supported formats.
+
+The format is recognized by the first bytes of the file. Nothing in the file is run.
+"""
 
 import json
 import pickle
@@ -11,19 +14,29 @@ from typing import Any
 import safetensors
 
 from reslearn.interop.hdf5_files import read_hdf5
-from reslearn.interop.pickles import DTYPES, NumpyArray, Table, read_pickle, text
+from reslearn.interop.pickles import DTYPES, NumpyArray, PlainDict, decode_key, read_pickle
 from reslearn.interop.protobuf_files import read_caffe, read_onnx
-from reslearn.interop.stored import Checkpoint, Region, Stored, WeightsError, checked_size, one_line
+from reslearn.interop.stored import (
+    Checkpoint,
+    FileRegion,
+    StoredTensor,
+    WeightsError,
+    check_file_size,
+    first_line,
+)
 from reslearn.interop.torch_files import LEGACY_BEGINNING, read_legacy, read_zip
 
-_LONGEST_NAME = 1_000
-_MOST_TABLES = (
-    1_000  # a pickle of a few bytes may hold one table a thousand times, each in a thousand others
+READABLE = (
+    "safetensors, torch.save (zip and legacy), pickles of numpy arrays, .caffemodel, .onnx "
+    "and Keras .h5"
 )
-_LARGEST_ARRAYS_BYTES = (
-    2 * 2**30
-)  # a pickle of arrays holds its numbers within; the largest known (X-101-64x4d) has 0.4 GB
-_SAFETENSORS = {
+_LONGEST_NAME = 1_000
+# A pickle of a few bytes may hold one state dict a thousand times, each in a thousand others.
+_MAX_STATE_DICTS = 1_000
+# A pickle of arrays is read into memory as a whole. The largest known file (X-101-64x4d) has 0.4
+# GB.
+_LARGEST_ARRAYS_BYTES = 2 * 2**30
+_SAFETENSORS_DTYPES = {
     "F16": "float16",
     "F32": "float32",
     "F64": "float64",
@@ -35,165 +48,205 @@ _SAFETENSORS = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-READABLE = "safetensors, torch.save (zip and legacy), pickles of numpy arrays, .caffemodel, .onnx and Keras .h5"
+# Errors of the readers, of zipfile and of h5py for files that are damaged or of another format.
+_DAMAGE = (
+    ValueError,
+    OSError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    RecursionError,
+)
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """What a file holds, without running anything and without reading its numbers yet.
+    """Read the table of contents of a weight file. Values of tensors are read later, on request.
 
-    Raises WeightsError in one line for a file that is absent, empty, truncated, foreign, too large, or would run code on load.
+    Raises:
+        WeightsError: If the file is absent, empty, truncated, too large, of an unknown format, or
+            would run code when loaded. The message is one line.
     """
     path = Path(path)
-    size = checked_size(path)
+    size = check_file_size(path)
     with path.open("rb") as file:
         beginning = file.read(64)
-    container, read = _kind(path, beginning, size)
+    container, read = _detect_format(path, beginning, size)
     try:
         checkpoint = read(path)
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
-        reason = (
-            f"{error}; save its state_dict() instead"
-            if "would import" in str(error)
-            else one_line(error)
-        )
+        reason = first_line(error)
+        if "would import" in str(error):
+            reason = f"{error}; save its state_dict() instead"
         raise WeightsError(f"{path}: refused, nothing was run: {reason}") from None
-    except (
-        ValueError,
-        OSError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        RecursionError,
-    ) as error:
+    except _DAMAGE as error:
         raise WeightsError(
-            f"{path}: damaged, or no {container} file after all: {one_line(error)}"
+            f"{path}: damaged, or not a {container} file: {first_line(error)}"
         ) from None
     if not any(checkpoint.entries.values()):
         raise WeightsError(f"{path}: a {container} file without named tensors")
-    for names in ({*checkpoint.entries, *checkpoint.others}, *checkpoint.entries.values()):
-        if odd := next(
-            (name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None
-        ):
-            raise WeightsError(
-                f"{path}: damaged, or no {container} file after all: it calls something {odd[:40]!r}"
-            )
+    _check_names(checkpoint)
     return checkpoint
 
 
-def _kind(path: Path, beginning: bytes, size: int) -> tuple[str, Callable[[Path], Checkpoint]]:
+def _check_names(checkpoint: Checkpoint) -> None:
+    """Raise WeightsError if a name is very long or has control characters."""
+    groups = ({*checkpoint.entries, *checkpoint.other_keys}, *checkpoint.entries.values())
+    for names in groups:
+        for name in names:
+            if len(name) > _LONGEST_NAME or not name.isprintable():
+                raise WeightsError(
+                    f"{checkpoint.path}: damaged, or not a {checkpoint.container} file: "
+                    f"it holds the name {name[:40]!r}"
+                )
+
+
+def _detect_format(
+    path: Path, beginning: bytes, size: int
+) -> tuple[str, Callable[[Path], Checkpoint]]:
+    """Return the name of the file format and the function that reads it."""
     if beginning.startswith(b"PK\x03\x04"):
-        return "torch zip", lambda path: _tree(path, "torch zip", read_zip(path))
+        return "torch zip", lambda path: _find_entries(path, "torch zip", read_zip(path))
     if beginning.startswith(LEGACY_BEGINNING):
-        return "legacy torch", lambda path: _tree(path, "legacy torch", read_legacy(path))
+        return "legacy torch", lambda path: _find_entries(path, "legacy torch", read_legacy(path))
     if beginning.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "HDF5", lambda path: Checkpoint(
-            path=path, container="HDF5", entries={"": read_hdf5(path)}
-        )
-    if (
-        len(beginning) > 8
-        and beginning[8:9] == b"{"
-        and struct.unpack("<Q", beginning[:8])[0] <= size
-    ):
+        return "HDF5", _single_entry_reader("HDF5", read_hdf5)
+    if _is_safetensors(beginning, size):
         return "safetensors", _read_safetensors
     if path.suffix == ".caffemodel":
-        return "caffemodel", lambda path: Checkpoint(
-            path=path, container="caffemodel", entries={"": read_caffe(path)}
-        )
+        return "caffemodel", _single_entry_reader("caffemodel", read_caffe)
     if path.suffix == ".onnx":
-        return "ONNX", lambda path: Checkpoint(
-            path=path, container="ONNX", entries={"": read_onnx(path)}
-        )
+        return "ONNX", _single_entry_reader("ONNX", read_onnx)
     if beginning[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
         return "pickle of arrays", _read_arrays
-    raise WeightsError(f"{path}: no file of weights that is known here; read are {READABLE}")
+    raise WeightsError(f"{path} is not a weight file of a known format; formats are {READABLE}")
+
+
+def _single_entry_reader(
+    container: str, read: Callable[[Path], Mapping[str, StoredTensor]]
+) -> Callable[[Path], Checkpoint]:
+    return lambda path: Checkpoint(path=path, container=container, entries={"": read(path)})
+
+
+def _is_safetensors(beginning: bytes, size: int) -> bool:
+    """Return whether a file begins with the length of a header and the header, which is JSON."""
+    if len(beginning) <= 8 or beginning[8:9] != b"{":
+        return False
+    (header_length,) = struct.unpack("<Q", beginning[:8])
+    return bool(header_length <= size)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    """The library checks the header; numbers are then read from their place, since it would go through the whole header for each."""
+    """Let the library check the header, then read tensors from their place in the file.
+
+    The library itself would parse the whole header again for each tensor.
+    """
     try:
         with safetensors.safe_open(str(path), framework="pt") as checked:
             metadata = checked.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise ValueError(one_line(error)) from None
+        raise ValueError(first_line(error)) from None
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name in sorted(header.keys() - {"__metadata__"}):
-        code, shape, (begin, end) = (
-            header[name][key] for key in ("dtype", "shape", "data_offsets")
-        )
-        if code not in _SAFETENSORS:
+        entry = header[name]
+        code, (begin, end) = entry["dtype"], entry["data_offsets"]
+        if code not in _SAFETENSORS_DTYPES:
             raise WeightsError(
-                f"{path}: {name} is of type {code}; allowed are {', '.join(_SAFETENSORS)}"
+                f"{path}: {name} has dtype {code}; allowed are {', '.join(_SAFETENSORS_DTYPES)}"
             )
-        tensors[name] = Region(path=path, offset=8 + length + begin, num_bytes=end - begin).tensor(
-            DTYPES[_SAFETENSORS[code]], shape
-        )
+        region = FileRegion(path=path, offset=8 + length + begin, num_bytes=end - begin)
+        tensors[name] = region.tensor(DTYPES[_SAFETENSORS_DTYPES[code]], entry["shape"])
     return Checkpoint(path=path, container="safetensors", entries={"": tensors}, metadata=metadata)
 
 
 def _read_arrays(path: Path) -> Checkpoint:
-    checked_size(path, _LARGEST_ARRAYS_BYTES)
-    return _tree(path, "pickle of arrays", read_pickle(path.read_bytes()))
+    check_file_size(path, _LARGEST_ARRAYS_BYTES)
+    return _find_entries(path, "pickle of arrays", read_pickle(path.read_bytes()))
 
 
-def _tree(path: Path, container: str, value: Any) -> Checkpoint:
-    """Find the tables of tensors in what a pickle held: the value itself, or entries of it such as "state_dict" and "model_ema"."""
+def _find_entries(path: Path, container: str, value: Any) -> Checkpoint:
+    """Find the state dicts in an unpickled object.
+
+    The object itself may be a state dict, and so may its values ("state_dict", "model_ema") and
+    their values ("model.backbone"). Optimizer state is no state dict.
+    """
     if not isinstance(value, Mapping):
-        raise ValueError(f"it holds a {_word(value)}, not a table of named tensors")
-    entries: dict[str, Mapping[str, Stored]] = {}
-    others: list[str] = []
-    seen: dict[int, dict[str, Stored]] = {}
-
-    def tensors_of(table: Any) -> dict[str, Stored]:
-        """Of a table that lies in several places once."""
-        if id(table) not in seen:
-            seen[id(table)] = _tensors(table)
-            if len(seen) > _MOST_TABLES:
-                raise ValueError(f"it holds more than {_MOST_TABLES} tables")
-        return seen[id(table)]
-
-    for name, entry in [("", value), *_named(value)]:
-        tensors = tensors_of(entry) if isinstance(entry, Mapping) else {}
-        if "optim" in name.lower() or (
-            name and not isinstance(entry, Mapping | Stored | NumpyArray)
-        ):
-            others.append(name)
-        elif len(tensors) > (0 if name == "" else 1):
-            entries[name] = tensors
-        elif isinstance(entry, Mapping) and name:
-            inner = {
-                f"{name}.{part}": tensors_of(table)
-                for part, table in _named(entry)
-                if isinstance(table, Mapping)
-            }
-            entries |= {
-                part: table
-                for part, table in inner.items()
-                if len(table) > 1 and "optim" not in part.lower()
-            }
-            others += [name] if not inner else []
-        if len(entries) > _MOST_TABLES:
-            raise ValueError(f"it holds more than {_MOST_TABLES} tables")
-    return Checkpoint(path=path, container=container, entries=entries, others=tuple(others))
+        raise ValueError(f"it holds a {_type_name(value)}, not a dict of named tensors")
+    cache: dict[int, dict[str, StoredTensor]] = {}
+    entries: dict[str, dict[str, StoredTensor]] = {}
+    other_keys: list[str] = []
+    if tensors := _tensors_of(value, cache):
+        entries[""] = tensors
+    for name, item in _named_items(value):
+        if not name:
+            continue
+        if _is_optimizer(name) or not isinstance(item, Mapping | StoredTensor | NumpyArray):
+            other_keys.append(name)
+        elif isinstance(item, Mapping):
+            nested = _nested_entries(name, item, cache)
+            entries |= nested or {}
+            if nested is None:
+                other_keys.append(name)
+        _check_number(entries)
+    return Checkpoint(path=path, container=container, entries=entries, other_keys=tuple(other_keys))
 
 
-def _named(table: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """What has a name in it. Optimizers number their parameters, and whatever else is a key means nothing here."""
-    return [(text(key), part) for key, part in table.items() if isinstance(key, str | bytes)]
+def _nested_entries(
+    name: str, item: Mapping[Any, Any], cache: dict[int, dict[str, StoredTensor]]
+) -> dict[str, dict[str, StoredTensor]] | None:
+    """Return the state dicts in a value of the file; None if it is no dict of tensors or dicts."""
+    tensors = _tensors_of(item, cache)
+    if len(tensors) > 1:
+        return {name: tensors}
+    dicts = {f"{name}.{key}": value for key, value in _named_items(item) if _is_dict(value)}
+    if not dicts:
+        return None
+    entries: dict[str, dict[str, StoredTensor]] = {}
+    for nested_name, nested_dict in dicts.items():
+        tensors = _tensors_of(nested_dict, cache)
+        if len(tensors) > 1 and not _is_optimizer(nested_name):
+            entries[nested_name] = tensors
+    return entries
 
 
-def _tensors(table: Mapping[Any, Any]) -> dict[str, Stored]:
-    found = {
-        key: part.stored if isinstance(part, NumpyArray) else part for key, part in _named(table)
-    }
-    return {key: part for key, part in found.items() if isinstance(part, Stored)}
+def _tensors_of(
+    table: Mapping[Any, Any], cache: dict[int, dict[str, StoredTensor]]
+) -> dict[str, StoredTensor]:
+    """Return the named tensors of a dict. A dict that lies in several places is read once."""
+    if id(table) not in cache:
+        tensors: dict[str, StoredTensor] = {}
+        for name, item in _named_items(table):
+            stored = item.stored if isinstance(item, NumpyArray) else item
+            if isinstance(stored, StoredTensor):
+                tensors[name] = stored
+        cache[id(table)] = tensors
+        _check_number(cache)
+    return cache[id(table)]
 
 
-def _word(value: Any) -> str:
-    return "table" if isinstance(value, Table) else type(value).__name__.lower().lstrip("_")
+def _check_number(state_dicts: Mapping[Any, Any]) -> None:
+    if len(state_dicts) > _MAX_STATE_DICTS:
+        raise ValueError(f"it holds more than {_MAX_STATE_DICTS} dicts of tensors")
+
+
+def _named_items(table: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """Return the items whose key is a name. Keys of optimizer state are numbers."""
+    return [(decode_key(key), item) for key, item in table.items() if isinstance(key, str | bytes)]
+
+
+def _is_optimizer(name: str) -> bool:
+    return "optim" in name.lower()
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _type_name(value: Any) -> str:
+    return "dict" if isinstance(value, PlainDict) else type(value).__name__.lower().lstrip("_")

@@ -1,7 +1,9 @@
-"""A tensor that lies in a file: its shape and type are known, its numbers are read when they are asked for.
+"""Checkpoints whose tensors are read lazily from their place in the file.
 
-All readers of foreign files give these, so that a look at a checkpoint with optimizer state costs no more than its table of contents,
-and whatever a file claims is checked against its size before memory is taken.
+Every reader of a foreign format returns these classes. Shape and dtype of a tensor are known at
+once; its values are read on request. So inspecting a checkpoint with optimizer state costs no
+more than reading its table of contents. Every size that a file claims is checked against the size
+of the file before memory is allocated.
 """
 
 import math
@@ -13,26 +15,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# The largest network of the catalogue (resnet1202 or wide_resnet101_2, 0.5 GB) with momentum, second moments and an average: 2 GB.
+# The largest networks of the catalog (resnet1202, wide_resnet101_2) have 0.5 GB of weights. With
+# momentum, second moments and an average of the weights, a checkpoint has 2 GB.
 LARGEST_FILE_BYTES = 8 * 2**30
 LARGEST_DIMENSIONS = 8
 
 
 class WeightsError(ValueError):
-    """A file of weights that cannot be read or used; the message is one line and names the file.
+    """A weight file cannot be read or used. The message is one line and names the file.
 
-    It may quote the file: what would end the line, or a terminal would obey, is written as Python writes it in a text.
+    The message may quote the file. Line breaks and terminal control characters are escaped.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
-        )
+        escaped = [
+            letter if letter.isprintable() else repr(letter)[1:-1]  # without the quotes
+            for letter in message
+        ]
+        super().__init__("".join(escaped))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A tensor in a file. `read` gives a contiguous copy of its own."""
+class StoredTensor:
+    """A tensor in a file. `read()` returns its values as a new contiguous tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -44,8 +49,52 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
-    """So many bytes of a file from an offset on."""
+class Checkpoint:
+    """The content of a weight file.
+
+    Attributes:
+        container: The file format in words, such as "torch zip" or "safetensors".
+        entries: State dicts by their place in the file: "" for the file itself, "state_dict",
+            "model_ema", ...
+        other_keys: Top-level names in the file that hold no state dict.
+        metadata: The text metadata of a safetensors file.
+    """
+
+    path: Path
+    container: str
+    entries: Mapping[str, Mapping[str, StoredTensor]]
+    other_keys: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """Names of the entries that hold an average of the weights."""
+        return tuple(name for name in self.entries if is_average(name))
+
+    @property
+    def has_optimizer(self) -> bool:
+        return any("optim" in name.lower() for name in self.other_keys)
+
+    def default_entry(self) -> str:
+        """Return the first entry that is not an average, or the first entry if all are."""
+        for name in self.entries:
+            if not is_average(name):
+                return name
+        return next(iter(self.entries))
+
+
+def is_average(name: str) -> bool:
+    """Return whether an entry name says that it averages weights.
+
+    Examples are model_ema, state_dict_ema, ema_state_dict and averaged_model.
+    """
+    words = name.lower().replace(".", "_").split("_")
+    return "ema" in words or "average" in name.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRegion:
+    """`num_bytes` bytes of a file, starting at `offset`."""
 
     path: Path
     offset: int
@@ -58,84 +107,64 @@ class Region:
         *,
         first: int = 0,
         stride: Sequence[int] | None = None,
-    ) -> Stored:
-        """A tensor in this region, from its value `first` on. ValueError where it would reach beyond the region.
+    ) -> StoredTensor:
+        """Describe a tensor that lies in this region.
 
-        A tensor may not claim more values than the region holds: an expanded one (stride 0) would take memory that no file accounts for.
+        Args:
+            first: Index of the tensor's first value in the region, in values and not in bytes.
+            stride: In values; by default the tensor is contiguous.
+
+        Raises:
+            ValueError: If the tensor reaches beyond the region, or has more values than the region.
+                An expanded tensor (stride 0) is refused too: it is small in a file and may be huge
+                in memory.
         """
-        size, steps = (
-            checked_shape(shape),
-            contiguous_stride(shape) if stride is None else tuple(int(step) for step in stride),
-        )
-        held = self.num_bytes // dtype.itemsize
+        size = check_shape(shape)
+        stride = contiguous_stride(shape) if stride is None else stride
+        steps = tuple(int(step) for step in stride)
         if len(steps) != len(size) or not all(0 <= step < 2**63 for step in steps) or first < 0:
             raise ValueError(
-                f"a tensor of shape {size} with strides {steps} from {first} on cannot be"
+                f"shape {size}, strides {steps} and offset {first} do not describe a tensor"
             )
+        capacity = self.num_bytes // dtype.itemsize
         num_values = math.prod(size)
-        span = (
-            1 + sum((length - 1) * step for length, step in zip(size, steps, strict=True))
-            if num_values
-            else 0
-        )
-        if first + span > held or num_values > held:
+        span = _num_spanned_values(size, steps)
+        if first + span > capacity or num_values > capacity:
             raise ValueError(
-                f"a tensor of shape {size} reaches beyond the {held} values that the file holds for it"
+                f"a tensor of shape {size} reaches beyond the {capacity} values stored for it"
             )
-        start, count = self.offset + first * dtype.itemsize, span * dtype.itemsize
+        start, num_bytes = self.offset + first * dtype.itemsize, span * dtype.itemsize
 
         def read() -> Tensor:
-            if not count:
+            if not num_bytes:
                 return torch.empty(size, dtype=dtype)
             with self.path.open("rb") as file:
                 file.seek(start)
-                content = bytearray(file.read(count))
-            if len(content) != count:
-                raise WeightsError(f"{self.path}: truncated while it was read")
+                content = bytearray(file.read(num_bytes))
+            if len(content) != num_bytes:
+                raise WeightsError(f"{self.path}: the file was truncated while it was being read")
             return torch.frombuffer(content, dtype=dtype).as_strided(size, steps).contiguous()
 
-        return Stored(shape=size, dtype=dtype, read=read)
+        return StoredTensor(shape=size, dtype=dtype, read=read)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """What a file holds. `entries`: each table of named tensors by where it lay ("" for the file itself, "state_dict", "model_ema", ...).
+def _num_spanned_values(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Return the number of values from the first to the last value of a tensor, both included."""
+    if not math.prod(shape):
+        return 0
+    return 1 + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
 
-    others: the names beside them at the top of the file. container: in words, "torch zip", "safetensors", ...
+
+def check_file_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+        WeightsError: If there is no such file, or if it is a folder, empty or larger than
+            `largest` bytes.
     """
-
-    path: Path
-    container: str
-    entries: Mapping[str, Mapping[str, Stored]]
-    others: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def ema(self) -> tuple[str, ...]:
-        """Tables that are an average of the weights, by their name."""
-        return tuple(name for name in self.entries if is_average(name))
-
-    @property
-    def has_optimizer(self) -> bool:
-        return any("optim" in name.lower() for name in self.others)
-
-    def main(self) -> str:
-        """The table that is meant unless another is named: the first that is no average, else the first."""
-        return next(
-            (name for name in self.entries if not is_average(name)), next(iter(self.entries))
-        )
-
-
-def is_average(name: str) -> bool:
-    """model_ema, state_dict_ema, ema_state_dict, averaged_model, ..."""
-    return "ema" in name.lower().replace(".", "_").split("_") or "average" in name.lower()
-
-
-def checked_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
-    """The size of a file in bytes. WeightsError where there is none, it is a folder, empty or too large."""
     try:
         if path.is_dir():
-            raise WeightsError(f"{path}: a folder, not a file of weights")
+            raise WeightsError(f"{path} is a folder, not a weight file")
         size = os.stat(path).st_size
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror or error}") from None
@@ -143,25 +172,25 @@ def checked_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
         raise WeightsError(f"{path}: the file is empty")
     if size > largest:
         raise WeightsError(
-            f"{path}: {size:,} bytes; no checkpoint of a network here has more than {largest:,}"
+            f"{path} has {size:,} bytes; a weight file of this format may have {largest:,}"
         )
     return size
 
 
-def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """ValueError for what is no shape."""
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return `shape` as a tuple; raise ValueError if it is not the shape of a tensor."""
     size = tuple(shape)
-    of_numbers = all(
+    are_lengths = all(
         isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 2**63
         for length in size
     )
-    if len(size) > LARGEST_DIMENSIONS or not of_numbers:
-        raise ValueError(f"{str(size)[:80]} is no shape of a tensor")
+    if len(size) > LARGEST_DIMENSIONS or not are_lengths:
+        raise ValueError(f"{str(size)[:80]} is not the shape of a tensor")
     return size
 
 
 def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
-    """Steps between neighbors, the last dimension lying together."""
+    """Return the strides, in values, of a contiguous tensor of this shape."""
     steps, step = [], 1
     for length in reversed(shape):
         steps.append(step)
@@ -169,7 +198,13 @@ def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(steps))
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, without further lines and of bounded length."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message, at most 300 characters of it."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
+
+
+def abbreviate(names: Sequence[str], limit: int) -> str:
+    """Return names as text: the first `limit` of them and the number of further ones."""
+    text = ", ".join(names[:limit])
+    return f"{text} and {len(names) - limit} more" if len(names) > limit else text

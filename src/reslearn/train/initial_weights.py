@@ -14,8 +14,15 @@ from typing import Any
 import torch
 
 from reslearn import data, models, recipes
-from reslearn.interop import Identity, Loaded, WeightsError, identify, load_weights, preprocess_with
-from reslearn.interop.load import SWITCHES
+from reslearn.interop import (
+    Identity,
+    LoadReport,
+    WeightsError,
+    identify,
+    load_weights,
+    preprocess_with,
+)
+from reslearn.interop.load import OUTPUT_SWITCHES
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder
 
@@ -45,7 +52,7 @@ def adopt_weights_spec(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Rec
     assert recipe.init is not None
     if folder.exists() and folder.recipe.get("init") == recipe.init.model_dump(mode="json"):
         recorded = folder.recipe["model"]
-        keys = [key for key in ("name", *SWITCHES) if key in recorded]
+        keys = [key for key in ("name", *OUTPUT_SWITCHES) if key in recorded]
         return _with_model(recipe, {key: recorded[key] for key in keys})
     spec = _identify(recipe).spec
     has_name = "model.name" in _set_by_user(recipe)
@@ -58,7 +65,7 @@ def adopt_weights_spec(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Rec
     defaults = _switches_of(recipe.model.name if has_name else spec["name"])
     adopted: dict[str, Any] = {}
     overridden = []
-    for key in SWITCHES:
+    for key in OUTPUT_SWITCHES:
         # Defaults stay unset, so that the recipe differs from one without weights only in effects.
         if requested[key] is None and spec[key] == defaults[key]:
             continue
@@ -126,7 +133,7 @@ def load_initial_weights(
             stacklevel=2,
         )
     if environment is None and loaded.fresh:
-        warnings.warn(loaded.line(), stacklevel=2)
+        warnings.warn(loaded.summary(), stacklevel=2)
     record = {
         "source": source,
         "sha256": sha256,
@@ -136,7 +143,7 @@ def load_initial_weights(
     return InitialWeights(record=record, preprocess=preprocess)
 
 
-def _loading_record(identity: Identity, loaded: Loaded) -> dict[str, Any]:
+def _loading_record(identity: Identity, loaded: LoadReport) -> dict[str, Any]:
     return {
         "dialect": identity.dialect.name,
         "fresh": list(loaded.fresh),
