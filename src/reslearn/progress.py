@@ -72,12 +72,12 @@ def progress_bar(
         transient=True,
     )
     bar = bars.add_task(description, total=total)
-    started = time.monotonic()
+    start_time = time.monotonic()
     with ExitStack() as stack:
 
         def advance(amount: int) -> None:
             bars.advance(bar, amount)
-            if not bars.live.is_started and time.monotonic() - started >= after_seconds:
+            if not bars.live.is_started and time.monotonic() - start_time >= after_seconds:
                 stack.enter_context(bars)
 
         yield advance

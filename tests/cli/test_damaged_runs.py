@@ -1,4 +1,4 @@
-"""A run that somebody edited, met by every command that reads runs: one line that names file, key and value, and status 2."""
+"""Commands refuse an edited run in one line with file, key and value, and exit with status 2."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Edit = Callable[[Any], Any]
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of one real run."""
+    """Train a study of one run."""
     folder = tmp_path_factory.mktemp("study")
     (job,) = study_from(
         {"models": ["resnet8"], "recipe": "digits", "set": SWITCHES}, source="here"
@@ -35,7 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def put(*path: str, value: Any) -> Edit:
+def set_value(*path: str, value: Any) -> Edit:
     def edit(content: Any) -> Any:
         *tables, last = path
         inner = content
@@ -48,25 +48,29 @@ def put(*path: str, value: Any) -> Edit:
 
 
 EDITS = {
-    "model": ("recipe.json", put("model", value=3), "model = 3: a table of keys is needed"),
-    "seed": ("recipe.json", put("seed", value="0"), 'seed = "0": a whole number is needed'),
+    "model": ("recipe.json", set_value("model", value=3), "model = 3: a table of keys is needed"),
+    "seed": ("recipe.json", set_value("seed", value="0"), 'seed = "0": a whole number is needed'),
     "list": ("environment.json", lambda content: [], "a JSON object is expected"),
     "precision": (
         "environment.json",
-        put("numerics", "precision", value=16),
+        set_value("numerics", "precision", value=16),
         "numerics.precision = 16: input should be 'fp32' or 'bf16'",
     ),
     "threads": (
         "environment.json",
-        put("numerics", "threads", value="1"),
+        set_value("numerics", "threads", value="1"),
         'numerics.threads = "1": a whole number is needed',
     ),
     "text": (
         "result.json",
-        put("test_top1_error_pct", value="8.4"),
+        set_value("test_top1_error_pct", value="8.4"),
         'test_top1_error_pct = "8.4": a number is needed',
     ),
-    "steps": ("result.json", put("steps", value=4.5), "steps = 4.5: a whole number is needed"),
+    "steps": (
+        "result.json",
+        set_value("steps", value=4.5),
+        "steps = 4.5: a whole number is needed",
+    ),
     "line": ("metrics.jsonl", lambda content: [content], "line 1: a JSON object is expected"),
     "key": (
         "metrics.jsonl",
@@ -74,7 +78,7 @@ EDITS = {
         "line 1: step is missing; epoch is missing",
     ),
 }
-REPORT, EVALUATE, ANALYSE, RESUME = (
+REPORT, EVALUATE, ANALYZE, RESUME = (
     ("report",),
     ("evaluate",),
     ("analyze", "responses"),
@@ -83,7 +87,7 @@ REPORT, EVALUATE, ANALYSE, RESUME = (
 READS = [
     *((REPORT, edit) for edit in EDITS),
     *((EVALUATE, edit) for edit in ("model", "list", "precision")),
-    *((ANALYSE, edit) for edit in ("model", "list")),
+    *((ANALYZE, edit) for edit in ("model", "list")),
     *((RESUME, edit) for edit in ("model", "seed", "text")),
 ]
 
@@ -94,25 +98,24 @@ def run(
 ) -> Callable[..., tuple[int, str]]:
     def run_in_process(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *arguments])
-        monkeypatch.setattr(
-            "warnings.showwarning", None
-        )  # put back afterwards, though main sets it
-        with pytest.raises(SystemExit) as ended:
+        # `main` sets this; set through monkeypatch, it is restored after the test.
+        monkeypatch.setattr("warnings.showwarning", None)
+        with pytest.raises(SystemExit) as caught:
             cli.main()
-        return int(ended.value.code or 0), capsys.readouterr().err
+        return int(caught.value.code or 0), capsys.readouterr().err
 
     return run_in_process
 
 
-def edited(study: Path, copy: Path, name: str) -> Path:
-    """A copy of the study, its run edited; returns the run's folder."""
+def copy_edited(study: Path, copy: Path, name: str) -> Path:
+    """Copy the study, edit its run, and return the folder of the run."""
     file, edit, _ = EDITS[name]
     shutil.copytree(study, copy)
     (path,) = copy.glob(f"*/{file}")
-    first, *others = (
+    first, *following = (
         path.read_text().splitlines() if file == "metrics.jsonl" else [path.read_text()]
     )
-    path.write_text("\n".join([json.dumps(edit(json.loads(first))), *others]) + "\n")
+    path.write_text("\n".join([json.dumps(edit(json.loads(first))), *following]) + "\n")
     return path.parent
 
 
@@ -121,28 +124,30 @@ def edited(study: Path, copy: Path, name: str) -> Path:
     READS,
     ids=lambda value: "-".join(value[:1]) if isinstance(value, tuple) else value,
 )
-def test_one_line_and_status_2(
+def test_an_edited_run_is_one_line_and_status_2(
     study: Path,
     tmp_path: Path,
     run: Callable[..., tuple[int, str]],
     command: tuple[str, ...],
     name: str,
 ) -> None:
-    folder = edited(study, tmp_path / "copy", name)
-    first, *rest = command
-    arguments = [first, str(folder), *rest] if first == "analyze" else [*command, str(folder)]
+    folder = copy_edited(study, tmp_path / "copy", name)
+    name_of_command, *options = command
+    arguments = [*command, str(folder)]
+    if name_of_command == "analyze":
+        arguments = [name_of_command, str(folder), *options]
     status, errors = run(*arguments)
-    file, _, tells = EDITS[name]
+    file, _, message = EDITS[name]
     assert (status, errors.count("\n")) == (2, 1), errors
     assert errors.startswith(f"reslearn: {folder / file}")
-    assert tells in errors
+    assert message in errors
 
 
 @pytest.mark.parametrize("name", ["model", "list", "text", "line"])
-def test_a_study_tells_what_is_there_and_then_what_is_damaged(
+def test_a_study_with_an_edited_run_is_one_line(
     study: Path, tmp_path: Path, run: Callable[..., tuple[int, str]], name: str
 ) -> None:
-    folder = edited(study, tmp_path / "copy", name)
+    folder = copy_edited(study, tmp_path / "copy", name)
     switches = [part for switch in SWITCHES for part in ("--set", switch)]
     status, errors = run(
         "study",
@@ -156,16 +161,16 @@ def test_a_study_tells_what_is_there_and_then_what_is_damaged(
         "--out",
         str(tmp_path / "copy"),
     )
-    file, _, tells = EDITS[name]
+    file, _, message = EDITS[name]
     assert (status, errors.count("\n")) == (2, 1), errors
     assert str(folder / file) in errors
-    assert tells in errors
+    assert message in errors
 
 
-def test_an_edited_line_is_refused_before_training_goes_on(
+def test_an_edited_line_is_refused_before_training_resumes(
     study: Path, tmp_path: Path, run: Callable[..., tuple[int, str]]
 ) -> None:
-    folder = edited(study, tmp_path / "copy", "key")
+    folder = copy_edited(study, tmp_path / "copy", "key")
     (folder / "result.json").unlink()
     lines = folder / "metrics.jsonl"
     lines.write_text(lines.read_text() + " " * 1000 + "\n")

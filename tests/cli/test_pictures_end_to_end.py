@@ -1,4 +1,4 @@
-"""People's own pictures, and ImageNet's way with them, from the command line: train, evaluate by each protocol, what is wrong told."""
+"""Folders of pictures from the command line: train, evaluate by each protocol, refuse errors."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
 Make = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]
 
-# The recipe for any folder, with resnet8 and crops of 16 px: seconds.
+# The recipe for any folder, with resnet8 and crops of 16 pixels, takes seconds.
 TINY = [
     "--recipe",
     "imagenet-smoke",
@@ -33,57 +33,59 @@ TINY = [
 ]
 
 
-def test_from_folder_to_all_three_protocols(
+def test_a_folder_is_trained_on_and_evaluated_by_all_protocols(
     make_pictures: Make, tmp_path: Path, reslearn: Run
 ) -> None:
     pictures, out = (
         make_pictures(tmp_path / "pictures", train=8, validation=3, test=4),
         tmp_path / "run",
     )
-    cut = pictures / "train" / "green" / "99.jpg"
-    cut.write_bytes((pictures / "train" / "green" / "0.jpg").read_bytes()[:-300])
-    status, _, told = reslearn("train", pictures, *TINY, "--out", out)
+    truncated = pictures / "train" / "green" / "99.jpg"
+    truncated.write_bytes((pictures / "train" / "green" / "0.jpg").read_bytes()[:-300])
+    status, _, errors = reslearn("train", pictures, *TINY, "--out", out)
     assert status == 2
-    assert told.splitlines()[-1].startswith(f"reslearn: {cut} cannot be read (")
-    assert (
-        not out.exists()
-    )  # so soon that nothing was begun: the mean needs every picture of a small folder
-    cut.unlink()
+    assert errors.splitlines()[-1].startswith(f"reslearn: {truncated} cannot be read (")
+    # The mean needs every picture of a small folder, so the error comes before the run starts.
+    assert not out.exists()
+    truncated.unlink()
 
     status, trained, _ = reslearn("train", pictures, *TINY, "--out", out, "--json")
     assert status == 0
     result = json.loads(trained)
     assert 0 <= result["validation_top1_error_pct"] <= 100
-    measured = {}
+    metrics = {}
     for protocol in ("single", "ten-crop", "multi-scale"):
-        status, told, _ = reslearn("evaluate", out, "--protocol", protocol, "--json")
+        status, output, _ = reslearn("evaluate", out, "--protocol", protocol, "--json")
         assert status == 0
-        measured[protocol] = json.loads(told)
+        metrics[protocol] = json.loads(output)
         assert (
-            measured[protocol]["protocol"],
-            measured[protocol]["networks"],
-            measured[protocol]["num_images"],
+            metrics[protocol]["protocol"],
+            metrics[protocol]["networks"],
+            metrics[protocol]["num_images"],
         ) == (protocol, 1, 12)
-    assert measured["single"]["top1_error_pct"] == result["test_top1_error_pct"]
-    for values in measured.values():
+    assert metrics["single"]["top1_error_pct"] == result["test_top1_error_pct"]
+    for values in metrics.values():
         low, high = values["top1_error_interval_pct"]
         assert 0 <= low <= values["top1_error_pct"] <= high <= 100
-        assert high - low > 20, "twelve images tell little"
+        assert high - low > 20, "twelve images give a wide interval"
         assert values["top5_error_pct"] is values["top5_error_interval_pct"] is None, (
             "three classes"
         )
-    assert len({values["loss"] for values in measured.values()}) == 3
+    assert len({values["loss"] for values in metrics.values()}) == 3
 
     bundle = out / "model.safetensors"
-    status, told, _ = reslearn("evaluate", out, bundle, pictures, "--protocol", "ten-crop")
+    status, output, _ = reslearn("evaluate", out, bundle, pictures, "--protocol", "ten-crop")
     assert status == 0
-    low, high = measured["ten-crop"]["top1_error_interval_pct"]
-    assert told.startswith(
-        f"test error {measured['ten-crop']['top1_error_pct']:.2f} % [{low:.2f}, {high:.2f}], "
+    low, high = metrics["ten-crop"]["top1_error_interval_pct"]
+    assert output.startswith(
+        f"test error {metrics['ten-crop']['top1_error_pct']:.2f} % [{low:.2f}, {high:.2f}], "
     )
-    assert "(ten-crop, 2 networks)" in told
-    status, told, _ = reslearn("evaluate", bundle, pictures, "--images", "validation", "--json")
-    assert (status, json.loads(told)["top1_error_pct"]) == (0, result["validation_top1_error_pct"])
+    assert "(ten-crop, 2 networks)" in output
+    status, output, _ = reslearn("evaluate", bundle, pictures, "--images", "validation", "--json")
+    assert (status, json.loads(output)["top1_error_pct"]) == (
+        0,
+        result["validation_top1_error_pct"],
+    )
 
 
 def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Run) -> None:
@@ -102,7 +104,7 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
         )[0]
         == 0
     )
-    for arguments, tells in (
+    for arguments, message in (
         ((out, "--protocol", "five-crop"), "'single', 'ten-crop', 'multi-scale'"),
         (
             (out, tmp_path / "nothing", pictures),
@@ -115,10 +117,10 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
             "has other classes",
         ),
     ):
-        status, _, told = reslearn("evaluate", *arguments)
-        assert (status, told.count("\n")) == (2, 1)
-        assert tells in told
-    status, _, told = reslearn(
+        status, _, errors = reslearn("evaluate", *arguments)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert message in errors
+    status, _, errors = reslearn(
         "train",
         "digits",
         "--recipe",
@@ -133,16 +135,16 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
         "0.02",
     )
     assert status == 0
-    status, _, told = reslearn("evaluate", tmp_path / "digits", "--protocol", "multi-scale")
+    status, _, errors = reslearn("evaluate", tmp_path / "digits", "--protocol", "multi-scale")
     assert status == 2
     assert (
         "multi-scale cuts views out of pictures larger than the network sees: it needs a folder of images"
-        in told
+        in errors
     )
 
 
 def test_clothing(tmp_path: Path, reslearn: Run) -> None:
-    """Photos from phones: a few of each of three kinds, as they are."""
+    """Photos from phones: a few of each of three kinds."""
     if not CLOTHING.is_dir():
         pytest.skip(f"no folder {CLOTHING}")
     for part in ("train", "validation", "test"):
@@ -151,9 +153,9 @@ def test_clothing(tmp_path: Path, reslearn: Run) -> None:
             for path in sorted((CLOTHING / part / kind).iterdir())[:8]:
                 (tmp_path / "photos" / part / kind / path.name).symlink_to(path)
     out = tmp_path / "run"
-    status, told, _ = reslearn(
+    status, output, _ = reslearn(
         "train", tmp_path / "photos", *TINY, "--set", "data.size_px=32", "--out", out, "--json"
     )
-    assert (status, json.loads(told)["steps"]) == (0, 4)
-    status, told, _ = reslearn("evaluate", out, "--protocol", "multi-scale", "--json")
-    assert (status, json.loads(told)["num_images"]) == (0, 24)
+    assert (status, json.loads(output)["steps"]) == (0, 4)
+    status, output, _ = reslearn("evaluate", out, "--protocol", "multi-scale", "--json")
+    assert (status, json.loads(output)["num_images"]) == (0, 24)

@@ -1,4 +1,4 @@
-"""Processes side by side end with the one that started them."""
+"""Worker processes end with the process that started them."""
 
 import os
 import signal
@@ -24,20 +24,20 @@ def test_a_worker_ends_with_a_process_that_was_killed(tmp_path: os.PathLike[str]
     script = os.path.join(tmp_path, "script.py")
     with open(script, "w", encoding="utf-8") as file:
         file.write(SCRIPT)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as started:
-        assert started.stdout is not None
-        worker = int(started.stdout.readline())
-        started.send_signal(signal.SIGKILL)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
         deadline = time.monotonic() + 20
-        while _runs(worker) and time.monotonic() < deadline:
+        while _is_running(worker) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not _runs(worker)
+        assert not _is_running(worker)
 
 
-def _runs(process: int) -> bool:
-    """Not gone, and no zombie that nobody has collected."""
+def _is_running(pid: int) -> bool:
+    """Return whether the process exists and is not a zombie."""
     try:
-        with open(f"/proc/{process}/stat", encoding="ascii") as file:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""`reslearn train`: flags to a recipe, --dry-run, --resume; one line and status 2 for what a user can get wrong."""
+"""`reslearn train`: flags become a recipe, --dry-run, --resume, and one-line errors."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def train(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """`reslearn train ...` in a folder of its own."""
+    """Run `reslearn train ...` in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     return partial(reslearn, "train")
 
@@ -55,13 +55,13 @@ def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path
         recipe["train"]["batch_size"],
         recipe["schedule"]["duration"],
     ) == (0.05, 10, "2 steps")
-    again = train("--resume", "--out", "my run", "--json")
-    assert again[0] == 0
-    assert json.loads(again[1])["out"] == "my run"
+    resumed = train("--resume", "--out", "my run", "--json")
+    assert resumed[0] == 0
+    assert json.loads(resumed[1])["out"] == "my run"
 
 
 def test_fewer_epochs_keep_the_schedule_in_proportion(train: Run, tmp_path: Path) -> None:
-    planned = train(
+    outcome = train(
         "digits",
         "--model",
         "resnet8",
@@ -74,7 +74,7 @@ def test_fewer_epochs_keep_the_schedule_in_proportion(train: Run, tmp_path: Path
         "--set",
         "evaluation.recompute_images=0",
     )
-    assert planned[::2] == (0, "")
+    assert outcome[::2] == (0, "")
     schedule = RunFolder.open(tmp_path / "run").recipe["schedule"]
     assert (schedule["duration"], schedule["milestones"]) == (
         "0.4 epochs",
@@ -82,14 +82,14 @@ def test_fewer_epochs_keep_the_schedule_in_proportion(train: Run, tmp_path: Path
     )  # 20, 10 and 15 in the recipe
 
 
-def test_a_run_without_a_name_is_found_again(train: Run, tmp_path: Path) -> None:
+def test_a_run_without_a_name_can_be_resumed(train: Run, tmp_path: Path) -> None:
     first, second = train("digits", *SMALL, "--json"), train("digits", *SMALL, "--resume", "--json")
     assert json.loads(first[1]) == json.loads(second[1])
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("resnet8-digits-")
 
 
-def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path: Path) -> None:
+def test_dry_run_prints_the_cost_and_writes_nothing(train: Run, tmp_path: Path) -> None:
     status, output, errors = train("digits", *SMALL, "--out", "run", "--dry-run")
     assert (status, errors, list(tmp_path.iterdir())) == (0, "", [])
     for part in (
@@ -100,8 +100,8 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path
         "nothing was written",
     ):
         assert part in output
-    planned = json.loads(train("digits", *SMALL, "--out", "run", "--dry-run", "--json")[1])
-    assert (planned["parameters"], planned["steps"], planned["numerics"]["threads"]) == (
+    plan = json.loads(train("digits", *SMALL, "--out", "run", "--dry-run", "--json")[1])
+    assert (plan["parameters"], plan["steps"], plan["numerics"]["threads"]) == (
         75_002,
         2,
         1,
@@ -110,7 +110,7 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "words"),
     [
         (
             ["--resume", "--out", "absent"],
@@ -131,11 +131,11 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(train: Run, tmp_path
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_wrong_use_is_one_line_status_2_and_no_file(
-    arguments: list[str], tells: list[str], train: Run, tmp_path: Path
+    arguments: list[str], words: list[str], train: Run, tmp_path: Path
 ) -> None:
     status, output, errors = train(*arguments)
     assert (status, output) == (2, "")
     assert errors.startswith("reslearn: ")
     assert errors.count("\n") == 1
-    assert [word for word in tells if word not in errors] == []
+    assert [word for word in words if word not in errors] == []
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A decoded set kept beside its source: the same images, decoded once, held once; and never trusted beyond its fingerprint."""
+"""The cache of a decoded set: decoded once, mapped into memory, and checked by fingerprint."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from reslearn.data.cache import load_cached
 from reslearn.data.images import ImageData, Images, fingerprint
 
 
-def made(seed: int = 0) -> ImageData:
+def make_dataset(seed: int = 0) -> ImageData:
     generator = torch.Generator().manual_seed(seed)
     train, test = (
         Images(
@@ -21,7 +21,7 @@ def made(seed: int = 0) -> ImageData:
         for number in (7, 5)
     )
     return ImageData(
-        name="made",
+        name="example",
         classes=("a", "b", "ü"),
         train=train,
         test=test,
@@ -29,7 +29,7 @@ def made(seed: int = 0) -> ImageData:
     )
 
 
-def must_not() -> ImageData:
+def fail_if_decoded() -> ImageData:
     pytest.fail("it was decoded again")
 
 
@@ -41,23 +41,23 @@ def source(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def assert_same(ours: ImageData, theirs: ImageData) -> None:
-    assert (ours.name, ours.classes, ours.fingerprint, ours.validation) == (
-        theirs.name,
-        theirs.classes,
-        theirs.fingerprint,
+def assert_equal(actual: ImageData, expected: ImageData) -> None:
+    assert (actual.name, actual.classes, actual.fingerprint, actual.validation) == (
+        expected.name,
+        expected.classes,
+        expected.fingerprint,
         None,
     )
     for part in ("train", "test"):
-        assert torch.equal(getattr(ours, part).pixels, getattr(theirs, part).pixels)
-        assert torch.equal(getattr(ours, part).labels, getattr(theirs, part).labels)
+        assert torch.equal(getattr(actual, part).pixels, getattr(expected, part).pixels)
+        assert torch.equal(getattr(actual, part).labels, getattr(expected, part).labels)
 
 
-def test_decoded_once_and_mapped_ever_after(source: list[Path]) -> None:
-    first = load_cached(source, "4px", made)
-    second = load_cached(source, "4px", must_not)
+def test_a_set_is_decoded_once_and_then_mapped(source: list[Path]) -> None:
+    first = load_cached(source, "4px", make_dataset)
+    second = load_cached(source, "4px", fail_if_decoded)
     for dataset in (first, second):
-        assert_same(dataset, made())
+        assert_equal(dataset, make_dataset())
     if Path("/proc/self/maps").exists():
         assert (
             str(source[0].parent / ".reslearn-4px.safetensors")
@@ -68,51 +68,51 @@ def test_decoded_once_and_mapped_ever_after(source: list[Path]) -> None:
         "part-1",
         "part-2",
     ]
-    assert_same(
-        load_cached(source, "2px", lambda: made(seed=1)), made(seed=1)
+    assert_equal(
+        load_cached(source, "2px", lambda: make_dataset(seed=1)), make_dataset(seed=1)
     )  # another label is another file
 
 
-def changed(source: list[Path], place: Path) -> None:
+def change_source(source: list[Path], cache: Path) -> None:
     source[1].write_text("another")
 
 
-def touched(source: list[Path], place: Path) -> None:
+def change_time(source: list[Path], cache: Path) -> None:
     os.utime(source[1], ns=(1, 1))
 
 
-def truncated(source: list[Path], place: Path) -> None:
-    place.write_bytes(place.read_bytes()[:-1])
+def truncate(source: list[Path], cache: Path) -> None:
+    cache.write_bytes(cache.read_bytes()[:-1])
 
 
-def flipped(source: list[Path], place: Path) -> None:
-    content = bytearray(place.read_bytes())
+def flip_a_bit(source: list[Path], cache: Path) -> None:
+    content = bytearray(cache.read_bytes())
     content[-1] ^= 1
-    place.write_bytes(content)
+    cache.write_bytes(content)
 
 
-def emptied(source: list[Path], place: Path) -> None:
-    place.write_bytes(b"")
+def empty(source: list[Path], cache: Path) -> None:
+    cache.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [changed, touched, truncated, flipped, emptied])
-def test_what_does_not_fit_is_made_anew(
+@pytest.mark.parametrize("damage", [change_source, change_time, truncate, flip_a_bit, empty])
+def test_a_stale_or_damaged_cache_is_replaced(
     damage: Callable[[list[Path], Path], None], source: list[Path]
 ) -> None:
-    load_cached(source, "4px", lambda: made(seed=1))
+    load_cached(source, "4px", lambda: make_dataset(seed=1))
     damage(source, source[0].parent / ".reslearn-4px.safetensors")
-    assert_same(load_cached(source, "4px", made), made())
-    assert_same(load_cached(source, "4px", must_not), made())
+    assert_equal(load_cached(source, "4px", make_dataset), make_dataset())
+    assert_equal(load_cached(source, "4px", fail_if_decoded), make_dataset())
 
 
-def test_where_nothing_can_be_written_it_is_decoded(source: list[Path]) -> None:
+def test_without_a_writable_folder_the_set_is_decoded(source: list[Path]) -> None:
     (source[0].parent / ".reslearn-4px.safetensors").mkdir()
     for _ in range(2):
-        assert_same(load_cached(source, "4px", made), made())
+        assert_equal(load_cached(source, "4px", make_dataset), make_dataset())
     assert not list(source[0].parent.glob("*.part"))
 
 
-def test_an_error_in_the_source_is_the_source_s_and_leaves_no_file(source: list[Path]) -> None:
+def test_an_error_while_decoding_leaves_no_file(source: list[Path]) -> None:
     def broken() -> ImageData:
         raise ValueError("part-2 is truncated")
 

@@ -1,4 +1,4 @@
-"""CIFAR in its four published layouts, made small here; truncated, foreign and hostile files; the real set where it is at hand."""
+"""CIFAR in its four published layouts; truncated, foreign and hostile files; the real set."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from reslearn.data.unpickle import read_pickle
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
-    """Writes what Python 2's numpy wrote: byte strings as such, old module names, `align` as a number."""
+    """Write like numpy in Python 2: byte strings, old module names, `align` as a number."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
@@ -59,14 +59,14 @@ def python3(value: object) -> bytes:
     return pickle.dumps(value, protocol=2)
 
 
-def content(cifar: Cifar, images_a_file: int = 4) -> dict[str, tuple[np.ndarray, list[int]]]:
-    """By file of the python layout: planes [N, 3072] and labels."""
+def make_content(cifar: Cifar, num_images: int = 4) -> dict[str, tuple[np.ndarray, list[int]]]:
+    """Return planes [N, 3072] and labels for each file of the Python layout."""
     random = np.random.default_rng(0)
     layout = cifar.layouts[0]
     return {
         name: (
-            random.integers(0, 256, (images_a_file, 3072), dtype=np.uint8),
-            random.integers(0, cifar.num_classes, images_a_file).tolist(),
+            random.integers(0, 256, (num_images, 3072), dtype=np.uint8),
+            random.integers(0, cifar.num_classes, num_images).tolist(),
         )
         for name in (*layout.train, layout.test)
     }
@@ -79,8 +79,10 @@ def write_python(folder: Path, cifar: Cifar, dump: Callable[[object], bytes] = p
     key, names_key = (
         (b"labels", b"label_names") if cifar is CIFAR10 else (b"fine_labels", b"fine_label_names")
     )
-    for name, (planes, labels) in content(cifar).items():
-        (folder / name).write_bytes(dump({b"data": planes, key: labels, b"batch_label": b"made"}))
+    for name, (planes, labels) in make_content(cifar).items():
+        (folder / name).write_bytes(
+            dump({b"data": planes, key: labels, b"batch_label": b"example"})
+        )
     names = [f"kind{label}".encode() for label in range(cifar.num_classes)]
     (folder / layout.classes).write_bytes(dump({names_key: names}))
     return folder
@@ -91,7 +93,7 @@ def write_binary(folder: Path, cifar: Cifar) -> Path:
     folder = folder / layout.folder
     folder.mkdir(parents=True)
     for (planes, labels), name in zip(
-        content(cifar).values(), (*layout.train, layout.test), strict=True
+        make_content(cifar).values(), (*layout.train, layout.test), strict=True
     ):
         columns = [np.array(labels, np.uint8)[:, None], planes]
         if cifar is CIFAR100:
@@ -110,20 +112,20 @@ def test_all_layouts_give_the_same_arrays(tmp_path: Path, cifar: Cifar) -> None:
         write_python(tmp_path / "python2", cifar, python2),
         write_binary(tmp_path / "binary", cifar),
     ]
-    made = content(cifar)
-    planes = np.concatenate([made[name][0] for name in cifar.layouts[0].train])
+    files = make_content(cifar)
+    planes = np.concatenate([files[name][0] for name in cifar.layouts[0].train])
     loaded = [load(cifar.name, data_dir=folder) for folder in folders]
     for dataset in loaded:
         np.testing.assert_array_equal(
             dataset.train.pixels, planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         )
-        assert dataset.test.labels.tolist() == made[cifar.layouts[0].test][1]
+        assert dataset.test.labels.tolist() == files[cifar.layouts[0].test][1]
         assert dataset.classes == tuple(f"kind{label}" for label in range(cifar.num_classes))
         assert (dataset.name, dataset.size_px, dataset.channels) == (cifar.name, 32, 3)
     assert len({dataset.fingerprint for dataset in loaded}) == 1
 
 
-def test_folder_may_be_the_layout_or_its_parent_given_or_in_the_environment(
+def test_the_folder_may_be_the_layout_or_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_python(tmp_path, CIFAR10)
@@ -141,7 +143,8 @@ def test_folder_may_be_the_layout_or_its_parent_given_or_in_the_environment(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(
         DataError,
-        match=r"put https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz .* into .*/.cache/reslearn/data",
+        match=r"put https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz .* into "
+        r".*/.cache/reslearn/data",
     ):
         load("cifar10")
     (tmp_path / ".cache/reslearn").mkdir(parents=True)
@@ -162,7 +165,7 @@ def test_smaller_images_are_means_over_areas(tmp_path: Path) -> None:
         load("cifar10", data_dir=folder, size_px=20)
 
 
-def one_line_error(action: Callable[[], object]) -> str:
+def message_of(action: Callable[[], object]) -> str:
     with pytest.raises(DataError) as caught:
         action()
     assert "\n" not in str(caught.value)
@@ -170,31 +173,31 @@ def one_line_error(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_incomplete_folders_name_what_is_missing(tmp_path: Path) -> None:
+def test_an_incomplete_folder_is_refused_with_the_missing_files(tmp_path: Path) -> None:
     folder = write_python(tmp_path, CIFAR10)
     (folder / "data_batch_3").unlink()
-    message = one_line_error(lambda: load("cifar10", data_dir=tmp_path))
+    message = message_of(lambda: load("cifar10", data_dir=tmp_path))
     assert "lacks data_batch_3" in message
     assert "https://www.cs.toronto.edu" in message
 
 
 @given(keep=st.floats(0, 0.999))
-def test_truncated_pickles_are_one_line(
+def test_truncated_pickles_are_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, keep: float
 ) -> None:
     whole = python2({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]})
     path = tmp_path_factory.mktemp("cut") / "data_batch_1"
     path.write_bytes(whole[: int(keep * len(whole))])
-    assert "truncated or not a published data file" in one_line_error(lambda: read_pickle(path))
+    assert "truncated or not a published data file" in message_of(lambda: read_pickle(path))
 
 
 @given(content=st.binary(max_size=200))
-def test_foreign_bytes_are_one_line_or_no_dictionary_of_images(
+def test_foreign_bytes_are_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("foreign") / "data_batch_1"
     path.write_bytes(content)
-    one_line_error(lambda: CIFAR10.layouts[0].read(path, 10))
+    message_of(lambda: CIFAR10.layouts[0].read(path, 10))
 
 
 class Hostile:
@@ -206,20 +209,20 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_pickles_cannot_run_anything(tmp_path: Path, protocol: int) -> None:
-    path, evidence = tmp_path / "data_batch_1", tmp_path / "ran"
+def test_pickles_cannot_run_code(tmp_path: Path, protocol: int) -> None:
+    path, trace = tmp_path / "data_batch_1", tmp_path / "ran"
     for action, arguments in [
-        (os.system, (f"touch {evidence}",)),
+        (os.system, (f"touch {trace}",)),
         (eval, ("1",)),
         (getattr, ("", "join")),
         (np.load, (str(path),)),
     ]:
         path.write_bytes(pickle.dumps({b"data": Hostile(action, *arguments)}, protocol=protocol))
-        assert "it asks for" in one_line_error(lambda: read_pickle(path))
+        assert "it asks for" in message_of(lambda: read_pickle(path))
     for array in (np.array([[1]], dtype=object), np.array(["text"]), np.zeros(2, "u1,u1")):
         path.write_bytes(pickle.dumps({b"data": array}, protocol=protocol))
-        one_line_error(lambda: read_pickle(path))
-    assert not evidence.exists()
+        message_of(lambda: read_pickle(path))
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +251,7 @@ def test_pickles_cannot_run_anything(tmp_path: Path, protocol: int) -> None:
 def test_structure_is_checked(tmp_path: Path, value: object, reason: str) -> None:
     folder = write_python(tmp_path, CIFAR10)
     (folder / "data_batch_2").write_bytes(python2(value))
-    message = one_line_error(lambda: load("cifar10", data_dir=tmp_path))
+    message = message_of(lambda: load("cifar10", data_dir=tmp_path))
     assert reason in message
     assert "data_batch_2" in message
 
@@ -256,16 +259,16 @@ def test_structure_is_checked(tmp_path: Path, value: object, reason: str) -> Non
 def test_truncated_binary_and_wrong_class_names(tmp_path: Path) -> None:
     folder = write_binary(tmp_path, CIFAR100)
     (folder / "fine_label_names.txt").write_text("one two")
-    assert "names 2 classes; cifar100 has 100" in one_line_error(
+    assert "names 2 classes; cifar100 has 100" in message_of(
         lambda: load("cifar100", data_dir=tmp_path)
     )
     (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-5])
-    assert "not a whole number of records of 3074" in one_line_error(
+    assert "not a whole number of records of 3074" in message_of(
         lambda: load("cifar100", data_dir=tmp_path)
     )
 
 
-def test_spec_of_each_layout_names_its_published_address() -> None:
+def test_each_layout_has_its_published_address() -> None:
     layouts: list[CifarLayout] = [*CIFAR10.layouts, *CIFAR100.layouts]
     assert len({layout.md5 for layout in layouts}) == 4
     assert all(

@@ -1,4 +1,4 @@
-"""Downloads from a real local server that cuts connections, lies about ranges, or sends something else."""
+"""Downloads from a local server that cuts connections, ignores ranges or sends other content."""
 
 import hashlib
 import io
@@ -55,19 +55,17 @@ def cifar_at(site: Site) -> Cifar:
     )
 
 
-def test_download_goes_on_where_the_connection_was_cut(site: Site, tmp_path: Path) -> None:
+def test_a_download_resumes_where_the_connection_was_cut(site: Site, tmp_path: Path) -> None:
     site.cuts, site.cut_after = 3, len(site.body) // 5
     dataset = load_cifar(cifar_at(site), [tmp_path / "new" / "folder"], download=True, size_px=None)
     assert len(dataset.train) == 100
     assert site.requested == [None, *(f"bytes={part * site.cut_after}-" for part in (1, 2, 3))]
-    again = load_cifar(cifar_at(site), [tmp_path / "new" / "folder"], download=True, size_px=None)
-    assert again.fingerprint == dataset.fingerprint
+    second = load_cifar(cifar_at(site), [tmp_path / "new" / "folder"], download=True, size_px=None)
+    assert second.fingerprint == dataset.fingerprint
     assert len(site.requested) == 4  # nothing is downloaded twice
 
 
-def test_a_later_call_goes_on_too_and_a_whole_part_is_recognized(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_later_call_resumes_and_a_complete_part_is_recognized(site: Site, tmp_path: Path) -> None:
     archive = tmp_path / "archive.tar.gz"
     part = tmp_path / "archive.tar.gz.part"
     for have in (1000, len(site.body)):
@@ -78,21 +76,19 @@ def test_a_later_call_goes_on_too_and_a_whole_part_is_recognized(
         assert not part.exists()
 
 
-def test_a_server_without_ranges_sends_all_anew(site: Site, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_everything_again(site: Site, tmp_path: Path) -> None:
     site.ranges, site.cuts, site.cut_after = False, 1, 500
     fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
     assert (tmp_path / "archive").read_bytes() == site.body
 
 
-def test_a_wrong_md5_is_refused_and_nothing_kept(site: Site, tmp_path: Path) -> None:
+def test_a_wrong_md5_is_refused_and_the_file_removed(site: Site, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"md5 [0-9a-f]{32}, published 000; it was removed"):
         fetch(site.address, tmp_path / "archive", md5="000")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_failing_server_is_one_line_with_address_and_folder(site: Site, tmp_path: Path) -> None:
     site.cuts, site.cut_after = 100, 0
     with pytest.raises(
         DataError,
@@ -104,14 +100,14 @@ def test_a_server_that_never_answers_well_is_one_line_with_address_and_folder(
         fetch(site.address, tmp_path / "archive", md5=md5(site.body), pause_seconds=0.0)
 
 
-def test_what_is_not_there_is_not_asked_for_again(site: Site, tmp_path: Path) -> None:
+def test_a_permanent_refusal_is_not_repeated(site: Site, tmp_path: Path) -> None:
     site.refusal = 404
     with pytest.raises(DataError, match=f"cannot download {site.address} .404 Not Found."):
         fetch(site.address, tmp_path / "archive", pause_seconds=0.0)
     assert len(site.requested) == 1
 
 
-def test_an_archive_that_lies_there_is_verified_and_unpacked(site: Site, tmp_path: Path) -> None:
+def test_an_existing_archive_is_verified_and_unpacked(site: Site, tmp_path: Path) -> None:
     cifar = cifar_at(site)
     archive = tmp_path / cifar.layouts[0].archive
     archive.write_bytes(site.body[:-9])
@@ -148,9 +144,8 @@ def test_nothing_is_unpacked_outside(tmp_path: Path, name: str) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     (inside / "a.tar.gz").write_bytes(archive_of({"folder/good": b"1", name: b"2"}))
-    if name.startswith(
-        "/"
-    ):  # an absolute name is made relative, so it lands in the folder aside and is thrown away
+    if name.startswith("/"):
+        # An absolute name is made relative, so it lands in the temporary folder.
         unpack(inside / "a.tar.gz", "folder")
         assert not Path(name).exists()
     else:

@@ -1,4 +1,4 @@
-"""Image folders left on disk: what is listed, in which order, and that evaluation sees what loading into memory gives."""
+"""Image folders left on disk: their listing, and the same batches as from memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +21,8 @@ def paths(files: data.ImageSet) -> list[Path]:
     return [files.path(index) for index in range(len(files))]
 
 
-def test_listed_as_loaded_into_memory(make_pictures: Make, tmp_path: Path) -> None:
-    """The same images in the same order, with the same labels, and to a network the same pixels."""
+def test_files_equal_images_in_memory(make_pictures: Make, tmp_path: Path) -> None:
+    """Order, labels and the pixels that a network sees are the same."""
     make_pictures(tmp_path, train=7, validation=3, test=4)
     memory, disk = data.load(tmp_path, size_px=16), data.load(tmp_path, size_px=16, stream=True)
     assert (disk.classes, disk.name, disk.size_px, disk.channels) == (
@@ -34,19 +34,21 @@ def test_listed_as_loaded_into_memory(make_pictures: Make, tmp_path: Path) -> No
     preprocess = Preprocess.fit(memory.train)
     assert Preprocess.fit(disk.train) == preprocess
     for part in ("train", "validation", "test"):
-        there, here = getattr(memory, part), getattr(disk, part)
-        assert torch.equal(here.labels, there.labels)
-        assert [path.parent.name for path in paths(here)] == [
-            memory.classes[label] for label in here.labels.tolist()
+        in_memory, on_disk = getattr(memory, part), getattr(disk, part)
+        assert torch.equal(on_disk.labels, in_memory.labels)
+        assert [path.parent.name for path in paths(on_disk)] == [
+            memory.classes[label] for label in on_disk.labels.tolist()
         ]
-        batches = [list(eval_batches(images, preprocess, batch_size=5)) for images in (there, here)]
+        batches = [
+            list(eval_batches(images, preprocess, batch_size=5)) for images in (in_memory, on_disk)
+        ]
         for (x, y), (x_disk, y_disk) in zip(*batches, strict=True):
             assert torch.equal(x, x_disk)
             assert torch.equal(y, y_disk)
             assert x_disk.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_parts_of_a_listing(make_pictures: Make, tmp_path: Path) -> None:
+def test_subsets_of_files(make_pictures: Make, tmp_path: Path) -> None:
     files = data.load(make_pictures(tmp_path, train=7, test=1), size_px=8, stream=True).train
     assert isinstance(files, Files)
     everything = paths(files)
@@ -55,17 +57,17 @@ def test_parts_of_a_listing(make_pictures: Make, tmp_path: Path) -> None:
     assert paths(files.evenly_spaced(3)) == [everything[0], everything[7], everything[14]]
     assert paths(files.subset(3, 9).evenly_spaced(2)) == [everything[3], everything[6]]
     assert files.evenly_spaced(50) is files
-    assert files.subset(0, 4).names is files.names  # a part costs nothing
+    assert files.subset(0, 4).names is files.names  # a subset shares the names
     with pytest.raises(DataError, match="images 0 to 22 are out of range: there are 21"):
         files.subset(0, 22)
     pixels, label = files[2]
     with Image.open(everything[2]) as image:
-        assert sorted(pixels.shape[:2]) == sorted(image.size)  # whole, and upright
+        assert sorted(pixels.shape[:2]) == sorted(image.size)  # not cropped, and upright
     assert pixels.shape[2] == 3
     assert files.labels[2] == label
 
 
-def test_pictures_held_sideways_are_turned(tmp_path: Path) -> None:
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     halves = np.zeros((20, 40, 3), np.uint8)
     halves[:, 20:] = 255
     exif = Image.Exif()
@@ -78,21 +80,21 @@ def test_pictures_held_sideways_are_turned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, np.rot90(halves, -1))
 
 
-def test_the_validation_images_of_ilsvrc_are_what_is_reported(
+def test_the_validation_images_of_ilsvrc_are_the_test_set(
     make_pictures: Make, tmp_path: Path
 ) -> None:
-    """Its test labels were never published. Validation images for decisions are held out of train."""
+    """Its test labels were never published. Validation images are held out of train."""
     make_pictures(tmp_path, classes=WNIDS, train=8, val=3)
     (tmp_path / "test").mkdir()
     Image.new("RGB", (30, 30)).save(tmp_path / "test" / "ILSVRC2012_test_00000001.jpg")
     dataset = data.load(tmp_path, size_px=8, stream=True)
     assert (len(dataset.train), len(dataset.test), dataset.validation) == (24, 9, None)
     assert {path.parts[-3] for path in paths(dataset.test)} == {"val"}
-    held = data.split(dataset, 6)
-    assert held.validation is not None
-    assert (len(held.train), len(held.validation), len(held.test)) == (18, 6, 9)
-    assert {path.parts[-3] for path in paths(held.validation)} == {"train"}
-    assert not set(paths(held.train)) & set(paths(held.validation))
+    parts = data.split(dataset, 6)
+    assert parts.validation is not None
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (18, 6, 9)
+    assert {path.parts[-3] for path in paths(parts.validation)} == {"train"}
+    assert not set(paths(parts.train)) & set(paths(parts.validation))
     assert (
         data.load(tmp_path, size_px=8).test.labels.tolist() == dataset.test.labels.tolist()
     )  # in memory too
@@ -103,9 +105,7 @@ def test_the_validation_images_of_ilsvrc_are_what_is_reported(
     assert (len(own.validation), len(own.test)) == (9, 6)
 
 
-def test_the_fingerprint_is_one_of_names_and_sizes_and_says_so(
-    make_pictures: Make, tmp_path: Path
-) -> None:
+def test_the_fingerprint_covers_names_and_sizes(make_pictures: Make, tmp_path: Path) -> None:
     make_pictures(tmp_path, train=4, test=2)
 
     def fingerprint() -> str:
@@ -127,10 +127,9 @@ def test_the_fingerprint_is_one_of_names_and_sizes_and_says_so(
     assert fingerprint() not in (first, renamed)
 
 
-def test_what_is_wrong_with_files_is_told_when_it_is_cheap(
+def test_empty_files_are_refused_at_once_and_broken_files_when_read(
     make_pictures: Make, tmp_path: Path
 ) -> None:
-    """Empty files at once; broken ones when they are read, with their name."""
     make_pictures(tmp_path, train=4, test=2)
     broken = tmp_path / "test" / "red" / "0.jpg"
     content = broken.read_bytes()
@@ -146,27 +145,29 @@ def test_what_is_wrong_with_files_is_told_when_it_is_cheap(
         data.load(tmp_path, size_px=8, stream=True)
 
 
-def test_a_folder_may_be_named_without_its_place(
+def test_a_bare_name_is_searched_for_in_the_data_folders(
     make_pictures: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_pictures(tmp_path / "given" / "photos", train=2, test=1)
-    assert data.load("photos", data_dir=tmp_path / "given", size_px=8, stream=True).name == "photos"
-    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "given"))
+    make_pictures(tmp_path / "folder" / "photos", train=2, test=1)
+    assert (
+        data.load("photos", data_dir=tmp_path / "folder", size_px=8, stream=True).name == "photos"
+    )
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "folder"))
     assert len(data.load("photos", size_px=8).train) == 6
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
     with pytest.raises(data.UnknownData, match="no data called 'photos'"):
         data.load("photos")
 
 
-def test_read_ahead_keeps_order_and_does_not_read_all(make_pictures: Make) -> None:
-    asked = []
+def test_map_in_order_keeps_order_and_limits_reading_ahead(make_pictures: Make) -> None:
+    consumed = []
 
     def numbers() -> object:
         for number in range(100):
-            asked.append(number)
+            consumed.append(number)
             yield number
 
-    made = map_in_order(lambda number: number * number, numbers(), num_ahead=4)  # type: ignore[arg-type]
-    assert [next(made) for _ in range(10)] == [number * number for number in range(10)]
-    assert len(asked) <= 15
-    assert list(made) == [number * number for number in range(10, 100)]
+    squares = map_in_order(lambda number: number * number, numbers(), num_ahead=4)  # type: ignore[arg-type]
+    assert [next(squares) for _ in range(10)] == [number * number for number in range(10)]
+    assert len(consumed) <= 15
+    assert list(squares) == [number * number for number in range(10, 100)]

@@ -1,4 +1,4 @@
-"""Image folders: class folders, split folders, what people's folders hold beside images."""
+"""Image folders: class folders, split folders, and other files among the images."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from reslearn.data import DataError, load, read_picture, split
 CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
 
 
-def picture(
+def save_picture(
     path: Path,
     color: tuple[int, int, int] = (200, 30, 90),
     size: tuple[int, int] = (30, 20),
@@ -22,16 +22,18 @@ def picture(
     Image.new("RGB", size, color).convert(mode).save(path)
 
 
-def class_folders(
+def make_class_folders(
     folder: Path, num_images: int = 10, classes: tuple[str, ...] = ("shoe", "coat")
 ) -> None:
     for name in classes:
         for number in range(num_images):
-            picture(folder / name / f"{number}.png", (number, number, 0 if name == "coat" else 255))
+            save_picture(
+                folder / name / f"{number}.png", (number, number, 0 if name == "coat" else 255)
+            )
 
 
 def test_class_folders_hold_out_a_fixed_fifth(tmp_path: Path) -> None:
-    class_folders(tmp_path)
+    make_class_folders(tmp_path)
     dataset = load(tmp_path, size_px=8)
     assert dataset.classes == ("coat", "shoe")
     assert (len(dataset.train), len(dataset.test), dataset.validation) == (16, 4, None)
@@ -42,18 +44,14 @@ def test_class_folders_hold_out_a_fixed_fifth(tmp_path: Path) -> None:
         blue, torch.cat([dataset.train.labels, dataset.test.labels]).mul(255).to(torch.uint8)
     )
     numbers = torch.cat([dataset.train.pixels, dataset.test.pixels])[:, 0, 0, 0]
-    assert sorted(numbers.tolist()) == sorted(
-        2 * list(range(10))
-    )  # each once, train and test apart
+    assert sorted(numbers.tolist()) == sorted(2 * list(range(10)))  # each image is in one part only
     assert load(tmp_path, size_px=8).fingerprint == dataset.fingerprint
-    assert (
-        0 < int(dataset.train.labels[:8].sum()) < 8
-    )  # not class by class, so that the last ones are a fair sample
+    assert 0 < int(dataset.train.labels[:8].sum()) < 8  # not ordered by class
 
 
 def test_split_folders(tmp_path: Path) -> None:
     for part, num_images in (("train", 5), ("val", 2), ("test", 3)):
-        class_folders(tmp_path / part, num_images)
+        make_class_folders(tmp_path / part, num_images)
     dataset = load(str(tmp_path))
     assert dataset.validation is not None
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (10, 4, 6)
@@ -63,9 +61,9 @@ def test_split_folders(tmp_path: Path) -> None:
         split(dataset, 2)
 
 
-def test_train_and_validation_alone_hold_out_a_test(tmp_path: Path) -> None:
-    class_folders(tmp_path / "train", 10)
-    class_folders(tmp_path / "validation", 2)
+def test_without_test_folder_a_test_set_is_held_out(tmp_path: Path) -> None:
+    make_class_folders(tmp_path / "train", 10)
+    make_class_folders(tmp_path / "validation", 2)
     dataset = load(tmp_path, size_px=4)
     assert dataset.validation is not None
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 4, 4)
@@ -81,14 +79,14 @@ def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
         ("1", "bmp"),
     ):
         path = tmp_path / f"{mode}.{suffix}"
-        picture(path, mode=mode)
+        save_picture(path, mode=mode)
         assert read_picture(path, 7).shape == (7, 7, 3)
     halves = np.zeros((40, 80, 3), np.uint8)
-    halves[:, 30:50] = 255  # only a middle stripe survives the center square of 40 columns
+    halves[:, 30:50] = 255  # a stripe within the center square
     Image.fromarray(halves).save(tmp_path / "wide.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "wide.png", 40), halves[:, 20:60])
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter: shown upright, left is up
+    exif[0x0112] = 6  # rotated by a quarter turn
     Image.fromarray(halves[:, 20:60]).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(
         read_picture(tmp_path / "turned.png", 40), np.rot90(halves[:, 20:60], -1)
@@ -96,34 +94,35 @@ def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
-    class_folders(tmp_path)
+    make_class_folders(tmp_path)
     (tmp_path / "coat" / "broken.jpg").write_bytes(b"no picture")
-    whole = (tmp_path / "coat" / "1.png").read_bytes()
-    (tmp_path / "shoe" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "coat" / "1.png").read_bytes()
+    (tmp_path / "shoe" / "cut.png").write_bytes(content[: len(content) // 2])
     (tmp_path / "shoe" / "notes.txt").write_text("not an image, not counted")
     (tmp_path / "shoe" / "._1.png").write_text("nor is this")
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         DataError,
-        match=r"^2 of 22 images cannot be read, the first: .*(broken.jpg|cut.png) cannot be read \(.*\): remove",
+        match=r"^2 of 22 images cannot be read, the first: "
+        r".*(broken.jpg|cut.png) cannot be read \(.*\): remove",
     ):
         load(tmp_path, size_px=4)
 
 
-def test_folders_that_are_no_data_are_refused(tmp_path: Path) -> None:
+def test_folders_without_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has none: two or more class folders"):
         load(tmp_path)
-    class_folders(tmp_path / "one", classes=("coat",))
+    make_class_folders(tmp_path / "one", classes=("coat",))
     with pytest.raises(DataError, match="has only 'coat'"):
         load(tmp_path / "one")
-    class_folders(tmp_path / "splits" / "train")
-    class_folders(tmp_path / "splits" / "test", classes=("coat", "dress"))
+    make_class_folders(tmp_path / "splits" / "train")
+    make_class_folders(tmp_path / "splits" / "test", classes=("coat", "dress"))
     with pytest.raises(
         DataError, match="has class 'dress', which is not among the training classes coat, shoe"
     ):
         load(tmp_path / "splits")
-    class_folders(tmp_path / "classes")
+    make_class_folders(tmp_path / "classes")
     with pytest.raises(DataError, match="size_px = 0"):
         load(tmp_path / "classes", size_px=0)
 

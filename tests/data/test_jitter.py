@@ -1,4 +1,4 @@
-"""The training view of Sec. 3.4: a pure function of (seed, epoch, index) whoever computes it, and equal to resizing, cutting, mirroring."""
+"""The training view of Sec. 3.4: a pure function of (seed, epoch, index), checked step by step."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -40,11 +40,11 @@ def jitter(files: Files) -> Jitter:
     return Jitter.fit(files, shorter=SHORTER, flip=True, color=0.1)
 
 
-def test_the_number_of_workers_and_the_start_change_nothing(
+def test_batches_do_not_depend_on_workers_or_the_first_step(
     files: Files, preprocess: Preprocess, jitter: Jitter
 ) -> None:
     def batches(num_workers: int, start_step: int = 0) -> list[data.Batch]:
-        made = image_batches(
+        iterator = image_batches(
             files,
             preprocess,
             batch_size=5,
@@ -53,40 +53,43 @@ def test_the_number_of_workers_and_the_start_change_nothing(
             augment=jitter,
             num_workers=num_workers,
         )
-        return list(islice(made, 6 - start_step))
+        return list(islice(iterator, 6 - start_step))
 
     before = torch.get_rng_state()
-    alone = batches(0)
+    without_workers = batches(0)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(
         x.shape == (5, 3, SIZE, SIZE) and x.is_contiguous(memory_format=torch.channels_last)
-        for x, _ in alone
+        for x, _ in without_workers
     )
     for other in (
         batches(1),
         batches(2),
-        [*alone[:2], *batches(0, 2)],
-        [*alone[:4], *batches(2, 4)],
+        [*without_workers[:2], *batches(0, 2)],
+        [*without_workers[:4], *batches(2, 4)],
     ):
-        for (x, y), (x_other, y_other) in zip(alone, other, strict=True):
+        for (x, y), (x_other, y_other) in zip(without_workers, other, strict=True):
             assert torch.equal(x, x_other)
             assert torch.equal(y, y_other)
 
 
-def test_epochs_are_joined_and_each_shows_every_image_once_and_differently(
+def test_each_epoch_shows_every_image_once_in_a_new_view(
     files: Files, preprocess: Preprocess, jitter: Jitter
 ) -> None:
-    shown = list(
+    batches = list(
         islice(image_batches(files, preprocess, batch_size=4, seed=0, augment=jitter), 9)
     )  # 36 images: two epochs
-    labels = torch.cat([y for _, y in shown])
+    labels = torch.cat([y for _, y in batches])
     assert Counter(labels[:18].tolist()) == Counter(labels[18:].tolist()) == {0: 6, 1: 6, 2: 6}
-    x = torch.cat([x for x, _ in shown]).flatten(1)
+    x = torch.cat([x for x, _ in batches]).flatten(1)
     assert len(x.unique(dim=0)) == 36
 
 
-def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path) -> None:
-    """Square pictures, which resizing by whole pixels does not distort, through Pillow and numpy step by step."""
+def test_a_view_equals_resizing_cropping_and_mirroring(tmp_path: Path) -> None:
+    """Compare with Pillow and numpy, step by step.
+
+    The pictures are square, so resizing to whole pixels does not distort them.
+    """
     random = np.random.default_rng(1)
     for name in ("one", "two"):
         for number in range(6):
@@ -101,24 +104,27 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
     assert (jitter.shortest_px, jitter.longest_px) == (18, 34)
     assert jitter.color is not None
     x, y = next(image_batches(files, preprocess, batch_size=27, seed=5, augment=jitter))
-    seen = Counter[str]()
+    cases = Counter[str]()
     for position in range(27):
-        epoch, place = divmod(position, len(files))
-        index = permutation(5, epoch, len(files))[place]
+        epoch, place_in_epoch = divmod(position, len(files))
+        index = permutation(5, epoch, len(files))[place_in_epoch]
 
-        def drawn(
+        def draw_below(
             stream: Stream, limit: int, epoch: int = epoch, index: torch.Tensor = index
         ) -> int:
             return int(integers_below(limit, draw(5, stream, epoch, index)))
 
-        side = 18 + drawn(Stream.SHORTER_SIDE, 17)
+        side = 18 + draw_below(Stream.SHORTER_SIDE, 17)
         with Image.open(files.path(int(index))) as image:
             resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(
                 np.float64
             )
-        top, left = drawn(Stream.ROW, side - SIZE + 1), drawn(Stream.COLUMN, side - SIZE + 1)
+        top, left = (
+            draw_below(Stream.ROW, side - SIZE + 1),
+            draw_below(Stream.COLUMN, side - SIZE + 1),
+        )
         pixels = resized[top : top + SIZE, left : left + SIZE]
-        mirrored = drawn(Stream.FLIP, 2)
+        mirrored = draw_below(Stream.FLIP, 2)
         pixels = pixels[:, ::-1] if mirrored else pixels
         alpha = normal(
             5, (Stream.COLOR_RADIUS, Stream.COLOR_ANGLE), epoch, 3 * index + torch.arange(3)
@@ -131,14 +137,14 @@ def test_a_view_is_resizing_cutting_mirroring_one_after_the_other(tmp_path: Path
         )
         assert (
             np.abs(x[position].permute(1, 2, 0).numpy() - expected).mean() < 5e-3
-        )  # a level off in a few pixels at most
+        )  # rounding differs in a few pixels
         assert y[position] == files.labels[index]
-        seen.update([f"flip {mirrored}", f"side {side}"])
-    assert {"flip 0", "flip 1"} <= set(seen)
-    assert len(seen) > 8
+        cases.update([f"flip {mirrored}", f"side {side}"])
+    assert {"flip 0", "flip 1"} <= set(cases)
+    assert len(cases) > 8
 
 
-def test_draws_stay_in_their_range_and_fill_it(files: Files, preprocess: Preprocess) -> None:
+def test_draws_fill_their_range(files: Files, preprocess: Preprocess) -> None:
     narrow = JitteredImages(
         files, preprocess, seed=0, jitter=Jitter(shortest_px=SIZE, longest_px=SIZE)
     )
@@ -148,7 +154,7 @@ def test_draws_stay_in_their_range_and_fill_it(files: Files, preprocess: Preproc
     assert (int(sides.min()), int(sides.max())) == (256, 480)
 
 
-def test_without_flip_and_color_nothing_but_scale_and_place_is_drawn(
+def test_without_flip_and_color_only_scale_and_position_vary(
     files: Files, preprocess: Preprocess
 ) -> None:
     jitter = Jitter.fit(files, shorter=SHORTER, flip=False, color=None)
@@ -167,7 +173,7 @@ def test_without_flip_and_color_nothing_but_scale_and_place_is_drawn(
     assert 0 < mirrored < 18
 
 
-def test_principal_colors_are_those_of_numpy(files: Files) -> None:
+def test_principal_colors_equal_numpy(files: Files) -> None:
     pixels = (
         np.concatenate(
             [
@@ -178,17 +184,17 @@ def test_principal_colors_are_those_of_numpy(files: Files) -> None:
         / 255
     )
     values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
-    moved = principal_colors(files).numpy()
-    for row, value, vector in zip(moved, values[::-1], vectors.T[::-1], strict=True):
+    colors = principal_colors(files).numpy()
+    for row, value, vector in zip(colors, values[::-1], vectors.T[::-1], strict=True):
         np.testing.assert_allclose(
             np.outer(row, row), np.outer(vector, vector) * (255 * value) ** 2, rtol=1e-4, atol=1e-6
         )
-    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 255 * values[::-1], rtol=1e-5)
-    assert all(row[np.abs(row).argmax()] > 0 for row in moved)
+    np.testing.assert_allclose(np.linalg.norm(colors, axis=1), 255 * values[::-1], rtol=1e-5)
+    assert all(row[np.abs(row).argmax()] > 0 for row in colors)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_broken_picture_is_one_line_when_it_is_met(
+def test_a_broken_picture_is_one_line_when_it_is_read(
     make_pictures: Make, tmp_path: Path, num_workers: int
 ) -> None:
     files = data.load(make_pictures(tmp_path, train=5, test=1), size_px=SIZE, stream=True).train
@@ -211,7 +217,7 @@ def test_a_broken_picture_is_one_line_when_it_is_met(
         next(batches)
 
 
-def test_images_in_memory_have_nothing_to_resize(preprocess: Preprocess, jitter: Jitter) -> None:
+def test_images_in_memory_are_refused(preprocess: Preprocess, jitter: Jitter) -> None:
     images = data.Images(
         torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
     )

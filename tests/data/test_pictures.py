@@ -1,4 +1,4 @@
-"""Geometry of pictures against a slow reference: bilinear interpolation with averaging, written out pixel by pixel."""
+"""Crops of pictures against a slow reference: antialiased bilinear interpolation in numpy."""
 
 from pathlib import Path
 
@@ -27,32 +27,35 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def weights(length: int, step: float, start: float, num: int) -> np.ndarray:
-    """[num, length]: how much each pixel of the file counts for each pixel seen; triangles as wide as the larger of the two pixels."""
-    reach = max(step, 1.0)
+    """Return [num, length]: the weight of each pixel of the file in each pixel of the result.
+
+    The weights are triangles as wide as the larger of the two pixels.
+    """
+    width = max(step, 1.0)
     middle = start + (np.arange(num) + 0.5) * step
     distance = np.abs(np.arange(length) + 0.5 - middle[:, None])
-    triangle = np.maximum(0, 1 - distance / reach)
+    triangle = np.maximum(0, 1 - distance / width)
     return triangle / triangle.sum(axis=1, keepdims=True)
 
 
-def slowly(
+def reference_crop(
     image: Image.Image, step: float, top: float, left: float, height: int, width: int
 ) -> np.ndarray:
-    """`top` and `left` in pixels of the file."""
+    """Return the crop at (`top`, `left`), which count pixels of the file."""
     pixels = np.asarray(image).astype(np.float64)
     across = np.einsum("xw,hwc->hxc", weights(image.width, step, left, width), pixels)
     return np.einsum("yh,hxc->yxc", weights(image.height, step, top, height), across)
 
 
-def near(seen: np.ndarray, expected: np.ndarray) -> None:
-    assert seen.dtype == np.uint8
-    assert seen.shape == expected.shape
-    np.testing.assert_allclose(seen, expected, atol=1.2)  # Pillow rounds after each of two passes
+def assert_near(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.dtype == np.uint8
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, atol=1.2)  # Pillow rounds after each of two passes
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("shorter_px", "size_px"), [(24, 16), (16, 16), (50, 30)])
-def test_a_window_is_what_resizing_all_and_cutting_gives(
+def test_a_crop_equals_resizing_everything_and_cutting(
     size: tuple[int, int], shorter_px: int, size_px: int
 ) -> None:
     image = noise(*size)
@@ -61,18 +64,21 @@ def test_a_window_is_what_resizing_all_and_cutting_gives(
     assert (bottom + size_px) * step <= image.height < (bottom + size_px + 1) * step
     assert (right + size_px) * step <= image.width < (right + size_px + 1) * step
     for top, left in ((0, 0), (bottom, right), (bottom // 2, right // 3)):
-        seen = crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
-        near(seen, slowly(image, step, top * step, left * step, size_px, size_px))
+        actual = crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
+        assert_near(actual, reference_crop(image, step, top * step, left * step, size_px, size_px))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_center_lies_in_the_middle(size: tuple[int, int]) -> None:
+def test_the_center_crop_lies_in_the_middle(size: tuple[int, int]) -> None:
     image, step = noise(*size), min(size) / 24
     top, left = (image.height - 16 * step) / 2, (image.width - 16 * step) / 2
-    near(center_crop(image, shorter_px=24, size_px=16), slowly(image, step, top, left, 16, 16))
+    assert_near(
+        center_crop(image, shorter_px=24, size_px=16),
+        reference_crop(image, step, top, left, 16, 16),
+    )
 
 
-def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() -> None:
+def test_at_whole_pixels_a_crop_is_exactly_a_part_of_the_resized_picture() -> None:
     image = noise(80, 60)
     resized = np.asarray(image.resize((40, 30), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(resize_shorter_side(image, shorter_px=30), resized)
@@ -89,16 +95,16 @@ def test_without_rounding_a_window_is_exactly_a_part_of_the_resized_picture() ->
         resized[10:, 20:],
         resized[5:25, 10:30],
     ]
-    for seen, part in zip(five_crop(image, shorter_px=30, size_px=20), expected, strict=True):
-        np.testing.assert_array_equal(seen, part)
+    for actual, part in zip(five_crop(image, shorter_px=30, size_px=20), expected, strict=True):
+        np.testing.assert_array_equal(actual, part)
 
 
-def test_the_whole_picture_keeps_its_shape_to_a_pixel() -> None:
+def test_a_resized_picture_keeps_its_aspect_ratio_to_a_pixel() -> None:
     assert resize_shorter_side(noise(97, 31), shorter_px=20).shape == (20, 63, 3)  # 62.6
     assert resize_shorter_side(noise(31, 97), shorter_px=20).shape == (63, 20, 3)
 
 
-def test_lengths_are_those_of_the_paper_in_proportion() -> None:
+def test_lengths_scale_in_proportion_to_the_crop() -> None:
     assert [scale_length(length, 224) for length in (224, 256, 384, 480, 640)] == [
         224,
         256,
@@ -115,7 +121,7 @@ def test_lengths_are_those_of_the_paper_in_proportion() -> None:
     ]
 
 
-def test_a_large_jpeg_is_decoded_at_a_fraction_and_seen_alike(tmp_path: Path) -> None:
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path: Path) -> None:
     smooth = Image.fromarray(
         np.add.outer(np.arange(600), np.arange(800)).astype(np.float32) / 6
     ).convert("RGB")
@@ -129,7 +135,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_seen_alike(tmp_path: Path) ->
     np.testing.assert_allclose(small.astype(int), full.astype(int), atol=4)
 
 
-def test_a_broken_file_is_one_line_with_its_name(tmp_path: Path) -> None:
+def test_a_broken_file_is_refused_in_one_line_with_its_name(tmp_path: Path) -> None:
     noise(90, 60).save(tmp_path / "cut.jpg")
     content = (tmp_path / "cut.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])

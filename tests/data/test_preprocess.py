@@ -1,4 +1,4 @@
-"""`Preprocess`: what it computes, and that JSON gives it back to the bit."""
+"""`Preprocess`: its statistics equal numpy, and JSON restores every bit."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def images() -> Images:
 
 @pytest.mark.parametrize("mean", ["per-pixel", "per-channel", "none"])
 @pytest.mark.parametrize("std", ["scalar", "per-channel", "none"])
-def test_mean_and_scale_are_those_of_numpy(images: Images, mean: Mean, std: Std) -> None:
+def test_mean_and_scale_equal_numpy(images: Images, mean: Mean, std: Std) -> None:
     pixels = images.pixels.numpy().astype(np.float64)
     expected_mean = {
         "per-pixel": pixels.mean(0),
@@ -48,8 +48,8 @@ def test_mean_and_scale_are_those_of_numpy(images: Images, mean: Mean, std: Std)
     )
 
 
-def test_imagenets_mean_and_deviation_are_those_of_torchvision(images: Images) -> None:
-    """docs.pytorch.org/vision: mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225] of pixels between 0 and 1."""
+def test_imagenets_mean_and_deviation_equal_torchvision(images: Images) -> None:
+    """docs.pytorch.org/vision gives these constants for pixels between 0 and 1."""
     x = Preprocess.fit(images, mean="imagenet", std="imagenet")(images.pixels)
     expected = (images.pixels.numpy() / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(x.permute(0, 2, 3, 1), expected, atol=1e-5)
@@ -75,15 +75,15 @@ def test_images_without_contrast_do_not_divide_by_zero() -> None:
     std=st.sampled_from(["scalar", "per-channel", "imagenet", "none"]),
     padding=st.sampled_from(["after-mean", "black"]),
 )
-def test_json_gives_back_every_bit(seed: int, mean: Mean, std: Std, padding: Padding) -> None:
+def test_json_restores_every_bit(seed: int, mean: Mean, std: Std, padding: Padding) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (7, 3, 3, 3), dtype=np.uint8)
     preprocess = Preprocess.fit(images_of(pixels), mean=mean, std=std, padding=padding)
-    again = Preprocess.from_json(json.loads(json.dumps(preprocess.to_json())))
-    assert again == preprocess
-    assert hash(again) == hash(preprocess)
-    assert again.padding == padding
-    assert torch.equal(again.mean.view(torch.int32), preprocess.mean.view(torch.int32))
-    assert torch.equal(again.scale.view(torch.int32), preprocess.scale.view(torch.int32))
+    restored = Preprocess.from_json(json.loads(json.dumps(preprocess.to_json())))
+    assert restored == preprocess
+    assert hash(restored) == hash(preprocess)
+    assert restored.padding == padding
+    assert torch.equal(restored.mean.view(torch.int32), preprocess.mean.view(torch.int32))
+    assert torch.equal(restored.scale.view(torch.int32), preprocess.scale.view(torch.int32))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_damaged_json_is_refused_in_one_line(images: Images, change: dict[str, o
 def test_missing_keys_and_unknown_choices_are_refused(images: Images) -> None:
     with pytest.raises(DataError, match="KeyError"):
         Preprocess.from_json({})
-    wrong = (DataError, TypeError)  # the second where types are checked at run time
+    wrong = (DataError, TypeError)  # TypeError if types are checked at run time
     with pytest.raises(
         wrong, match=r"mean = 'pixel': allowed are per-pixel, per-channel, imagenet, none|Literal"
     ):
@@ -123,13 +123,11 @@ def test_other_shapes_are_refused(images: Images) -> None:
         Preprocess.fit(images)(torch.zeros(1, 4, 4, 3, dtype=torch.uint8))
 
 
-def test_pictures_are_read_at_the_sizes_that_the_bundle_holds(tmp_path: Path) -> None:
+def test_pictures_are_read_at_the_stored_sizes(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path / "picture.png")
     square = Preprocess(size_px=20, channels=3, mean=torch.zeros(20, 20, 3), scale=torch.ones(3))
-    assert (
-        "shorter_px" not in square.to_json()
-    )  # as it was before pictures were cut: old bundles are read as they were meant
+    assert "shorter_px" not in square.to_json()  # so old bundles keep their meaning
     np.testing.assert_array_equal(
         square.read(tmp_path / "picture.png"), read_picture(tmp_path / "picture.png", 20)
     )
@@ -141,7 +139,7 @@ def test_pictures_are_read_at_the_sizes_that_the_bundle_holds(tmp_path: Path) ->
         Preprocess.from_json({**square.to_json(), "shorter_px": 19})
 
 
-def test_whole_pictures_lose_the_mean_of_their_channels(images: Images) -> None:
+def test_pictures_of_any_size_lose_the_per_channel_mean(images: Images) -> None:
     preprocess = Preprocess.fit(images)
     larger = torch.randint(0, 256, (7, 9, 3), dtype=torch.uint8)
     expected = (larger - preprocess.mean.mean(dim=(0, 1))) / preprocess.scale

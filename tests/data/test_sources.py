@@ -1,4 +1,4 @@
-"""The registry, the embedded digits, and what every data set must be; splitting off validation images."""
+"""The registry, the embedded digits, and splitting off validation images."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_digits(digits: ImageData) -> None:
     assert int(digits.train.pixels.max()) == 255
     assert len(digits.train.pixels.unique()) == 17
     assert int(torch.bincount(digits.test.labels).min()) >= 34
-    assert digits.fingerprint == "20f5b98c2b728826"  # the split is for ever: results rest on it
+    assert digits.fingerprint == "20f5b98c2b728826"  # recorded results depend on this split
 
 
 def test_smaller_digits() -> None:
@@ -46,7 +46,7 @@ def test_split_takes_the_last_training_images(digits: ImageData) -> None:
             split(digits, wrong)
 
 
-def test_spread_is_even_and_at_most_all(digits: ImageData) -> None:
+def test_evenly_spaced_images(digits: ImageData) -> None:
     assert digits.train.evenly_spaced(5000) is digits.train
     assert torch.equal(digits.train.evenly_spaced(3).labels, digits.train.labels[[0, 479, 958]])
     with pytest.raises(DataError, match="number of images = 0"):
@@ -67,10 +67,10 @@ def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
         load(name)
 
 
-def test_what_is_neither_source_nor_folder(tmp_path: Path) -> None:
+def test_names_that_are_neither_source_nor_folder(tmp_path: Path) -> None:
     with pytest.raises(
         UnknownData,
-        match=r"no data called 'imagenet': there are digits, cifar10, cifar100, or any folder of images",
+        match="no data called 'imagenet': there are digits, cifar10, cifar100, or any folder",
     ):
         load("imagenet")
     with pytest.raises(UnknownData, match=f"no folder {tmp_path}/absent; allowed are"):

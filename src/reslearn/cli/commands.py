@@ -1,8 +1,8 @@
 """Put the commands together, and turn errors into one line and an exit status.
 
 A command is a function in `reslearn/cli/<command>.py`, with `EXAMPLES` beside it and one line in
-this file. Command files import other rooms inside functions only, so `reslearn --help` needs neither
-torch nor numpy (tests/cli/test_commands.py).
+this file. Command files import other rooms inside functions only, so `reslearn --help` needs
+neither torch nor numpy (tests/cli/test_commands.py).
 
 Exit status: 0 success, 1 a negative result, 2 wrong use or bad input, 130 interrupted.
 """

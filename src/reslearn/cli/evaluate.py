@@ -1,4 +1,4 @@
-"""`reslearn evaluate`: measure trained networks by the paper's protocols (Sec. 4.1, Tables 3 to 5)."""
+"""`reslearn evaluate`: measure networks by the paper's protocols (Sec. 4.1, Tables 3 to 5)."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
     """Separate run folders and bundles from the data, which may follow them."""
     from reslearn.train import is_source
 
-    first, *others = sources
+    first, *following = sources
     networks = [Path(first)]
-    for number, text in enumerate(others, 1):
+    for number, text in enumerate(following, 1):
         if is_source(text):
             networks.append(Path(text))
-        elif number == len(others):
+        elif number == len(following):
             return networks, text
         else:
             raise ValueError(

@@ -74,9 +74,9 @@ def _draw_boxes(command: TyperCommand | TyperGroup, ctx: Any) -> None:
 
 def _with_help_option_last(parameters: list[Any]) -> list[Any]:
     """Move --help, which typer adds, into the panel of the option before it."""
-    *others, last = parameters
-    if others and last.rich_help_panel is None and "--help" in last.opts:
-        last.rich_help_panel = others[-1].rich_help_panel
+    *own_parameters, last = parameters
+    if own_parameters and last.rich_help_panel is None and "--help" in last.opts:
+        last.rich_help_panel = own_parameters[-1].rich_help_panel
     return parameters
 
 

@@ -25,8 +25,8 @@ def list_names(
 ) -> None:
     """List the names of models, recipes or data sets.
 
-    Other commands also accept plain and residual CIFAR networks of any 6n+2 layers, any recipe file,
-    and any folder of images.
+    Other commands also accept plain and residual CIFAR networks of any 6n+2 layers, any recipe
+    file, and any folder of images.
     """
     descriptions = {}
     for name, description in _described(kind).items():

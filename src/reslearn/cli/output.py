@@ -46,7 +46,7 @@ def _initialize_worker() -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit at once when the parent ends: the current task may take minutes and nobody would read its result."""
+    """Exit at once when the parent ends: a task may take minutes, and its result would be lost."""
     import multiprocessing
     import os
 

@@ -115,7 +115,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Return an iterator over all images once, in order, without augmentation.
 
-    This is the paper's single view; of a picture file it is the center. The last batch may be short.
+    This is the paper's single view. Of a picture file it is the center. The last batch may be
+    short.
 
     Raises:
         ValueError: If `batch_size` is below 1.
@@ -293,8 +294,8 @@ class Stream(IntEnum):
     COLOR_ANGLE = 7
 
 
-# The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Two's complement int64 stands for uint64, so
-# products wrap around. The constants are signed; the first is 2^64 divided by the golden ratio.
+# The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Two's complement int64 stands for uint64,
+# so products wrap around. The constants are signed; the first is 2^64 divided by the golden ratio.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST_FACTOR = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND_FACTOR = 0x94D049BB133111EB - 2**64

@@ -1,8 +1,8 @@
 """Cache a decoded data set as one file beside its source, which processes map into memory.
 
-The set is decoded once, and a machine holds it in memory once, no matter how many runs read it. The
-fingerprint is computed again at every load, so a damaged file is never used. A file whose source has
-changed is replaced.
+The set is decoded once, and a machine holds it in memory once, no matter how many runs read it.
+The fingerprint is computed again at every load, so a damaged file is never used. A file whose
+source has changed is replaced.
 """
 
 import contextlib

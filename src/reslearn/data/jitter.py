@@ -1,4 +1,4 @@
-"""The training view of Sec. 3.4: random scale, random crop, random mirror image, random color shift.
+"""The training view of Sec. 3.4: random scale, crop, mirror image and color shift.
 
 Every draw is a pure function of (seed, epoch, index of the image). Positions are counted as in
 batches.py: epochs are joined.

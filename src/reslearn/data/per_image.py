@@ -58,8 +58,8 @@ def image_batches(
 ) -> Iterator[Batch]:
     """Return an endless iterator over full batches whose images are read one by one.
 
-    With an `Augment` the batches equal those of `train_batches`. With a `Jitter`, which needs
-    picture files, they follow Sec. 3.4. Batches are on the device of `preprocess`.
+    With an `Augment` the result equals `train_batches`. With a `Jitter`, which needs picture files,
+    batches follow Sec. 3.4. They are on the device of `preprocess`.
 
     Args:
         num_workers: Processes that read images. 0 reads them in this process.

@@ -1,10 +1,10 @@
 """Picture files to pixels: decode, turn upright, resize, crop. This is all geometry of Sec. 3.4.
 
-Training, evaluation and prediction use the same functions. A picture is scaled by one factor in both
-directions, so that its shorter side becomes `shorter_px`. A crop of it is computed directly from the
-picture: the result equals resizing everything and cutting, at the cost of the crop alone.
+Training, evaluation and prediction use the same functions. A picture is scaled by one factor in
+both directions, so that its shorter side becomes `shorter_px`. A crop of it is computed directly
+from the picture: the result equals resizing everything and cutting, at the cost of the crop alone.
 
-The paper gives its lengths for crops of 224 pixels. For other crops all lengths scale in proportion.
+The paper gives its lengths for crops of 224 pixels. For other crops they scale in proportion.
 
 Shapes: uint8 [H, W, 3], RGB; S = size_px, the side of the crop.
 """

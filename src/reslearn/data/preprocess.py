@@ -4,8 +4,8 @@ It computes y = (x - mean) / scale, with mean and scale in 8-bit units (0 to 255
 training images and stored in the bundle. Training, evaluation, prediction and export all use it.
 Without a standard deviation the scale is 255. Deviates: the paper names no scale.
 
-`read` turns a picture file into such pixels: it resizes the shorter side to `shorter_px` and cuts out
-the center of `size_px` (Sec. 3.4).
+`read` turns a picture file into such pixels: it resizes the shorter side to `shorter_px` and cuts
+out the center of `size_px` (Sec. 3.4).
 
 Shapes: uint8 [B, H, W, C] in, float32 [B, C, H, W] in channels_last memory out; mean [H, W, C] or
 [C], scale [C].

@@ -1,4 +1,4 @@
-"""The counter hash: equal to SplitMix64's finalizer in plain integers, even, and never tied."""
+"""Random draws: the hash equals SplitMix64's finalizer, and draws are uniform and distinct."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def _reference(seed: int, stream: int, epoch: int, index: int) -> int:
     epoch=st.integers(0, 2**40),
     index=st.integers(0, 2**62),
 )
-def test_draw_is_the_same_hash_in_unbounded_integers(
+def test_a_draw_equals_the_hash_in_unbounded_integers(
     seed: int, stream: Stream, epoch: int, index: int
 ) -> None:
     assert int(draw(seed, stream, epoch, torch.tensor([index]))) & _MASK == _reference(
@@ -45,15 +45,15 @@ def test_draw_is_the_same_hash_in_unbounded_integers(
     )
 
 
-def test_finaliser_is_that_of_splitmix64() -> None:
-    # first outputs of the published generator from state 0: finalize(golden), finalize(2 golden)
+def test_the_finalizer_is_splitmix64() -> None:
+    # The first outputs of the published generator from state 0.
     assert _finalize(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
     assert _finalize(2 * 0x9E3779B97F4A7C15 & _MASK) == 0x6E789E6AA1B965F4
 
 
 @pytest.mark.parametrize("limit", [2, 3, 9])
 @pytest.mark.parametrize("stream", list(Stream))
-def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) -> None:
+def test_draws_are_uniform_over_images_and_over_epochs(limit: int, stream: Stream) -> None:
     over_images = integers_below(limit, draw(3, stream, 5, torch.arange(20_000)))
     over_epochs = torch.tensor(
         [
@@ -70,19 +70,19 @@ def test_draws_are_even_over_images_and_over_epochs(limit: int, stream: Stream) 
 def test_streams_seeds_epochs_and_neighbors_are_independent() -> None:
     index = torch.arange(20_000)
     base = integers_below(9, draw(0, Stream.ROW, 0, index))
-    others = [
+    other_draws = [
         draw(0, Stream.COLUMN, 0, index),
         draw(1, Stream.ROW, 0, index),
         draw(0, Stream.ROW, 1, index),
         draw(0, Stream.ROW, 0, index + 1),
     ]
-    for other in others:
+    for other in other_draws:
         table = torch.bincount(base * 9 + integers_below(9, other), minlength=81).view(9, 9)
         assert stats.chi2_contingency(table.numpy()).pvalue > 1e-4
 
 
 @given(seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 500), num_images=st.integers(1, 3000))
-def test_permutation_holds_each_image_once_and_is_repeatable(
+def test_a_permutation_has_each_image_once_and_is_repeatable(
     seed: int, epoch: int, num_images: int
 ) -> None:
     order = permutation(seed, epoch, num_images)
@@ -90,14 +90,14 @@ def test_permutation_holds_each_image_once_and_is_repeatable(
     assert torch.equal(order, permutation(seed, epoch, num_images))
 
 
-def test_permutations_are_even() -> None:
+def test_permutations_are_uniform() -> None:
     first = torch.tensor([int(permutation(0, epoch, 6)[0]) for epoch in range(3000)])
     assert stats.chisquare(torch.bincount(first, minlength=6).numpy()).pvalue > 1e-4
     order = permutation(0, 0, 50_000)
     assert abs(stats.spearmanr(order.numpy(), range(50_000)).statistic) < 0.02
 
 
-def test_held_out_is_a_fixed_share_of_every_class() -> None:
+def test_the_held_out_mask_is_a_fixed_fraction_of_every_class() -> None:
     labels = torch.arange(1000) % 7
     mask = held_out_mask(labels, every=5)
     assert int(mask.sum()) == 200
@@ -110,8 +110,8 @@ def test_held_out_is_a_fixed_share_of_every_class() -> None:
 
 def test_normal_draws_are_normal_and_independent() -> None:
     streams = (Stream.COLOR_RADIUS, Stream.COLOR_ANGLE)
-    values, others = (normal(0, streams, epoch, torch.arange(20_000)) for epoch in (0, 1))
+    values, next_epoch = (normal(0, streams, epoch, torch.arange(20_000)) for epoch in (0, 1))
     assert values.isfinite().all()
     assert stats.kstest(values.numpy(), "norm").pvalue > 1e-4
-    assert abs(float(torch.corrcoef(torch.stack([values, others]))[0, 1])) < 0.03
+    assert abs(float(torch.corrcoef(torch.stack([values, next_epoch]))[0, 1])) < 0.03
     assert torch.equal(values[5:9], normal(0, streams, 0, torch.arange(5, 9)))
