@@ -26,7 +26,7 @@ def test_a_key_that_came_later_counts_only_where_it_says_something_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        importlib.import_module("reslearn.recipes.load"), "_CAME_LATER", {"train.new": False}
+        importlib.import_module("reslearn.recipes.load"), "_ADDED_LATER", {"train.new": False}
     )
     old, same, other = (
         {"train": {"lr": 1}},

@@ -3,15 +3,15 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from reslearn import recipes
-from reslearn.recipes import RecipeError, difference, from_dict, load, names, recipe_hash
+from reslearn.recipes import Recipe, RecipeError, difference, from_dict, load, names, recipe_hash
 
 
 def reordered(value: Any) -> Any:
@@ -112,7 +112,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("data.name=3", ["data.name = 3", "a text is needed"]),
         ("schedule=3", ["schedule = 3", "a table of keys"]),
         ("schedule.duration=20", ["schedule.duration = 20", '"64000 steps" or "20 epochs"']),
-        ("schedule.duration=0 steps", ['schedule.duration = "0 steps"', "more than nothing"]),
+        ("schedule.duration=0 steps", ['schedule.duration = "0 steps"', "more than 0"]),
         ("schedule.duration=1.5 steps", ['schedule.duration = "1.5 steps"', "whole steps"]),
         ("schedule.duration=-3 epochs", ['schedule.duration = "-3 epochs"', '"20 epochs"']),
         (f"schedule.duration={'9' * 400} steps", ["at most 1,000,000,000"]),
@@ -134,7 +134,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ),
         (
             'schedule.milestones=["0 epochs", "1 epochs"]',
-            ['schedule.milestones.0 = "0 epochs"', "more than nothing"],
+            ['schedule.milestones.0 = "0 epochs"', "more than 0"],
         ),
         (
             'schedule.milestones="3 epochs"',
@@ -249,6 +249,35 @@ def test_the_hash_and_the_difference_tell_values_apart(override: str) -> None:
     assert recipe_hash(ours, without=[key]) == recipe_hash(theirs, without=[key])
 
 
+@pytest.mark.parametrize("written", ["color", "colour"])
+@pytest.mark.parametrize("overridden", ["color", "colour"])
+def test_both_spellings_of_color_are_one_key(tmp_path: Path, written: str, overridden: str) -> None:
+    """The key that is saved and hashed is `data.colour`, as in the committed runs."""
+    file = tmp_path / "mine.toml"
+    shipped = recipes.text("imagenet")
+    assert shipped.count("colour = 0.1") == 1
+    file.write_text(shipped.replace("colour = 0.1", f"{written} = 0.1"))
+    recipe, shipped_recipe = load(str(file)).to_dict(), load("imagenet").to_dict()
+    assert difference(recipe, shipped_recipe) == ['name: "mine" -> "imagenet"']
+    changed = load(str(file), overrides=[f"data.{overridden}=0.3"]).to_dict()
+    assert difference(recipe, changed) == ["data.colour: 0.1 -> 0.3"]
+    values = {**recipe, "data": {**recipe["data"]}}
+    values["data"][written] = values["data"].pop("colour")
+    assert from_dict(values, source="here").to_dict() == recipe
+    without = [f"data.{overridden}=none", "data.jitter=none"]
+    assert load(str(file), overrides=without).data.colour is None
+    with pytest.raises(RecipeError, match=rf"colour = -1: .* \(from --set data.{overridden}=-1\)"):
+        load(str(file), overrides=[f"data.{overridden}=-1"])
+
+
+def test_a_file_with_both_spellings_of_color_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    shipped = recipes.text("imagenet")
+    file.write_text(shipped.replace("colour = 0.1", "colour = 0.1\ncolor = 0.2"))
+    with pytest.raises(RecipeError, match=r"unknown key data\.color = 0\.2; did you mean colour"):
+        load(str(file))
+
+
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValidationError):
         load("digits").seed = 3  # type: ignore[misc]
@@ -290,3 +319,23 @@ def test_what_came_into_the_schema_later_changes_no_hash_of_before() -> None:
     other = load("cifar-paper", overrides=["model.width=2"]).to_dict()
     assert difference(before, other) == ["model.width: null -> 2"]
     assert recipe_hash(other) != recipe_hash(now)
+
+
+def parts_of_a_recipe(part: type[BaseModel] = Recipe) -> set[type[BaseModel]]:
+    """Return the classes of which a recipe is made, at any depth."""
+    parts = {part}
+    for field in part.model_fields.values():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                parts |= parts_of_a_recipe(kind)
+    return parts
+
+
+def test_every_key_of_a_recipe_has_a_description() -> None:
+    missing = []
+    for part in parts_of_a_recipe():
+        assert part.__doc__, part
+        for name, field in part.model_fields.items():
+            if name != "kind" and not field.description:
+                missing.append(f"{part.__name__}.{name}")
+    assert missing == []

@@ -225,9 +225,9 @@ def test_shares_together_are_the_batch() -> None:
     [
         (
             ["train.sync_batch_norm=true", "train.compile=on"],
-            "sync_batch_norm = true is not compiled",
+            "sync_batch_norm = true cannot be compiled",
         ),
-        (["train.sync_batch_norm=true", "model.checkpoint_activations=true"], "do not go together"),
+        (["train.sync_batch_norm=true", "model.checkpoint_activations=true"], "cannot be combined"),
     ],
 )
 def test_settings_that_exclude_each_other(overrides: list[str], message: str, small: Small) -> None:

@@ -213,10 +213,10 @@ def test_settings_that_need_image_files(tmp_path: Path) -> None:
             Machine(threads=1),
         )
     for override, message in (
-        ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are 224"),
+        ("data.jitter=[200, 480]", r"jitter = \[200, 480\]: allowed are two lengths from 224"),
         ("data.jitter=[480, 256]", r"jitter = \[480, 256\]"),
         ("data.size_px=none", "jitter needs size_px"),
-        ("data.jitter=none", "colour = 0.1 goes with jitter"),
+        ("data.jitter=none", "colour = 0.1 needs jitter"),
     ):
         with pytest.raises(recipes.RecipeError, match=message):
             recipes.load("imagenet", overrides=[override])

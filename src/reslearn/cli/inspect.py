@@ -64,6 +64,12 @@ def inspect(
             rich_help_panel=_SWITCHES,
         ),
     ] = True,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any switch of the network, as in model.groups=32; may be repeated."
+        ),
+    ] = None,
     num_classes: Annotated[
         int | None,
         typer.Option(
@@ -126,6 +132,7 @@ def inspect(
         "subsample": subsample,
         "stride_in": stride_in,
         "normalize": normalize,
+        **_switches(overrides or []),
     }
     net, spec = _build_without_weights(model, switches)
     cost = complexity(net, (in_channels, size_px, size_px))
@@ -133,6 +140,19 @@ def inspect(
         _print_json(spec, cost, size_px)
     else:
         _print_table(spec, cost, size_px)
+
+
+def _switches(overrides: list[str]) -> dict[str, Any]:
+    """Return the switches that `--set` names, as in a recipe: model.groups=32."""
+    from reslearn.recipes.load import parse_value
+
+    switches = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.startswith("model."):
+            raise ValueError(f"--set {override}: model.NAME=VALUE is needed, as in model.groups=32")
+        switches[key.removeprefix("model.")] = parse_value(value)
+    return switches
 
 
 def _is_file(model: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a run should be: a typed schema, TOML recipes that ship, overrides, durations with units. Knows nothing of torch."""
+"""Recipes: a typed schema, the shipped TOML files, overrides, and lengths with units. No torch."""
 
 from reslearn.recipes.duration import Duration, Length
 from reslearn.recipes.load import (

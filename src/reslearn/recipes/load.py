@@ -1,4 +1,7 @@
-"""TOML to `Recipe`: the recipes that ship, files of the user's own, `key=value` overrides, and errors that say what is allowed."""
+"""From TOML to `Recipe`: shipped recipes, the user's own files, `key=value` overrides, and hashes.
+
+Errors are one line that names the file or flag, the key, the value and what is allowed.
+"""
 
 import difflib
 import hashlib
@@ -12,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reslearn.recipes.schema import Constant, Cosine, Plateau, Recipe, Stepwise, Triangular
-from reslearn.recipes.wording import needed, show
+from reslearn.switches import SWITCHES
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# What does not change the run that a recipe stands for: how it was written down, where it runs, and what follows from the data.
+# These keys do not change the run: how the recipe was written, where it runs, what follows from the
+# data.
 _NOT_HASHED = (
     "overrides",
     "model.num_classes",
@@ -25,34 +29,44 @@ _NOT_HASHED = (
     "resources.cores",
     "resources.gpus",
 )
-# Keys that came after runs had been kept: at this value they mean what a recipe without them meant, so those runs keep their names.
-_CAME_LATER: dict[str, Any] = {
+# The switches of the first recipes. Their values are always hashed.
+_FIRST_SWITCHES = (
+    "shortcut",
+    "zero_pad",
+    "subsample",
+    "stride_in",
+    "init",
+    "zero_init",
+    "normalize",
+    "checkpoint_activations",
+)
+# Keys that are younger than the first committed runs, and the value that stands for the behavior
+# before. A key with this value is not hashed, so old runs keep their names.
+_ADDED_LATER: dict[str, Any] = {
     "data.jitter": None,
     "data.colour": None,
     "train.sync_batch_norm": False,
-    "model.stem": None,
-    "model.groups": None,
-    "model.base_width": None,
-    "model.width": None,
-    "model.shortcut_pool": None,
-    "model.preactivation": None,
     "init": None,
     "init.entry": None,
     "schedule.warm_up_duration": None,
 }
-# What nothing means where runs were kept when the key had a value at all times.
-_NOTHING_MEANS: dict[str, Any] = {"model.stride_in": "1x1"}
-# TOML has no word for nothing; data.mean and data.std have a "none" of their own.
-_MAY_BE_NONE = (
+for _name, _switch in SWITCHES.items():
+    if _name not in _FIRST_SWITCHES:
+        _ADDED_LATER[f"model.{_name}"] = _switch.argument_default
+# Keys that had a value in the first recipes and may be None today: None is hashed as that value.
+_HASHED_AS: dict[str, Any] = {"model.stride_in": "1x1"}
+# TOML has no null, so an override writes `none` for these keys. `none` is a text of its own in
+# data.mean and data.std.
+_MAY_BE_NONE = {
     "data.size_px",
     "data.train_images",
-    "model.shortcut",
     "optimizer.filter_lr",
     "schedule.warm_up_lr",
     "train.ema",
-    *_NOTHING_MEANS,
-    *(key for key, value in _CAME_LATER.items() if value is None),
-)
+    *(f"model.{name}" for name, switch in SWITCHES.items() if switch.set_by_name),
+    *(key for key, value in _ADDED_LATER.items() if value is None),
+}
+_OTHER_SPELLINGS = {"data.color": "data.colour"}
 _MISSING = ("missing", "union_tag_not_found")
 _SCHEDULES: dict[str, type[BaseModel]] = {
     "constant": Constant,
@@ -61,39 +75,48 @@ _SCHEDULES: dict[str, type[BaseModel]] = {
     "cosine": Cosine,
     "plateau": Plateau,
 }
-_OF_EVERY_SCHEDULE = {"kind", "duration", "warm_up_lr", "warm_up_error_pct", "warm_up_duration"}
+_KEYS_OF_ALL_SCHEDULES = {
+    "kind",
+    "duration",
+    "warm_up_lr",
+    "warm_up_error_pct",
+    "warm_up_duration",
+}
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be: names the file or flag, the key, the value and what is allowed."""
+    """An invalid recipe. The message names the file or flag, the key and what is allowed."""
 
 
 def names() -> list[str]:
-    """The recipes that ship, in alphabetical order."""
-    return sorted(
-        path.name.removesuffix(".toml")
-        for path in _shipped().iterdir()
-        if path.name.endswith(".toml")
-    )
+    """Return the names of the shipped recipes, in alphabetical order."""
+    files = [path.name for path in _shipped().iterdir()]
+    return sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml"))
 
 
 def text(name: str) -> str:
-    """The TOML of a shipped recipe, comments and all."""
+    """Return the TOML of a shipped recipe, with its comments."""
     return str((_shipped() / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name or file, with `overrides` such as "optimizer.lr=0.2" applied in order.
+    """Load a shipped recipe or a TOML file.
 
-    Raises RecipeError in one line for an unknown recipe, unknown keys, wrong types and impossible values.
+    Args:
+        name_or_path: Name of a shipped recipe, or path of a file.
+        overrides: Texts such as "optimizer.lr=0.2", applied in order.
+
+    Raises:
+        RecipeError: In one line, for an unknown recipe, an unknown key, a wrong type or a value
+            that is not allowed.
     """
     if name_or_path in names():
         source, content = f"recipe {name_or_path}", text(name_or_path)
     elif name_or_path.endswith(".toml") or Path(name_or_path).is_file():
         source, content = name_or_path, _read(Path(name_or_path))
     else:
-        near = difflib.get_close_matches(name_or_path, names(), n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ":"
+        similar = difflib.get_close_matches(name_or_path, names(), n=1)
+        hint = f", did you mean {similar[0]!r}?" if similar else ":"
         raise RecipeError(
             f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, or any .toml file"
         )
@@ -102,6 +125,7 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not TOML: {error}") from None
     values.setdefault("name", Path(name_or_path).stem)
+    _use_recipe_spelling(values)
     for override in overrides:
         _apply(values, override)
     values["overrides"] = list(overrides)
@@ -109,68 +133,77 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def from_dict(values: Mapping[str, Any], *, source: str) -> Recipe:
-    """Validate plain values; `source` opens the line of a RecipeError.
+    """Validate plain JSON values. `source` is the beginning of the message of a RecipeError.
 
-    As JSON, and strictly: a text is no number and a number no truth value, while a list may stand for a tuple.
+    Types are strict: a text is not a number, and a number is not a truth value. A list may stand
+    for a tuple.
     """
     return _validate(values, source=source, overrides=())
 
 
 def wrong_in(text: bytes) -> list[str]:
-    """What no recipe holds in the JSON `text` of one, a line each; what is missing may be, since not every reader needs it."""
+    """Return one line for each error in the JSON `text` of a recipe. Missing keys are allowed."""
     try:
         Recipe.model_validate_json(text, strict=True)
     except ValidationError as error:
-        return [
-            _explain(problem, ())
-            for problem in error.errors(include_url=False)
-            if problem["type"] not in _MISSING
-        ]
+        problems = error.errors(include_url=False)
+        return [_explain(problem, ()) for problem in problems if problem["type"] not in _MISSING]
     return []
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, for editors."""
+    """Return the JSON schema of a recipe, for editors and documentation."""
     return TypeAdapter(Recipe).json_schema()
 
 
 def recipe_hash(values: Mapping[str, Any], *, without: Sequence[str] = ()) -> str:
-    """Twelve hex digits that name what a resolved recipe (`Recipe.to_dict()`) computes; `without` leaves further dotted keys out."""
-    flat = {key: value for key, value in _computes(values).items() if key not in without}
+    """Return twelve hex digits that identify what a recipe computes.
+
+    Args:
+        values: A resolved recipe (`Recipe.to_dict()`).
+        without: Further dotted keys to leave out.
+    """
+    flat = {key: value for key, value in _hashed(values).items() if key not in without}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Where two resolved recipes differ in what they compute, as "optimizer.lr: 0.1 -> 0.2"."""
-    a, b = _computes(ours), _computes(theirs)
-    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-    return [
-        f"{key}: {show(a.get(key, _CAME_LATER.get(key)))} -> {show(b.get(key, _CAME_LATER.get(key)))}"
-        for key in keys
-    ]
+    """Return the differences of two resolved recipes, such as "optimizer.lr: 0.1 -> 0.2".
+
+    Keys that do not change the run are left out.
+    """
+    a, b = _hashed(ours), _hashed(theirs)
+    lines = []
+    for key in sorted(a.keys() | b.keys()):
+        if a.get(key) != b.get(key):
+            default = _ADDED_LATER.get(key)
+            lines.append(f"{key}: {as_json(a.get(key, default))} -> {as_json(b.get(key, default))}")
+    return lines
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables to dotted keys."""
+    """Return the values of nested tables by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(
-            flatten(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {prefix + key: value}
-        )
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
     return flat
 
 
-def _computes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a resolved recipe decides what is computed, by dotted keys."""
-    flat = {key: value for key, value in flatten(values).items() if key not in _NOT_HASHED}
-    flat |= {key: meant for key, meant in _NOTHING_MEANS.items() if flat.get(key) is None}
-    return {
-        key: value
-        for key, value in flat.items()
-        if key not in _CAME_LATER or value != _CAME_LATER[key]
-    }
+def _hashed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that decide what a resolved recipe computes, by dotted keys."""
+    hashed = {}
+    for key, value in flatten(values).items():
+        if key in _NOT_HASHED:
+            continue
+        if key not in _ADDED_LATER or value != _ADDED_LATER[key]:
+            hashed[key] = value
+    for key, value in _HASHED_AS.items():
+        if hashed.get(key) is None:
+            hashed[key] = value
+    return hashed
 
 
 def _shipped() -> Any:
@@ -184,87 +217,138 @@ def _read(path: Path) -> str:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
 
 
+def _use_recipe_spelling(values: dict[str, Any]) -> None:
+    """Rename keys of a file that are written in another accepted spelling."""
+    for spelling, key in _OTHER_SPELLINGS.items():
+        table_name, _, name = spelling.partition(".")
+        table = values.get(table_name)
+        recipe_name = key.partition(".")[2]
+        if isinstance(table, dict) and name in table and recipe_name not in table:
+            table[recipe_name] = table.pop(name)
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, written = override.partition("=")
-    if not equals or not key.strip():
+    """Set one value in the nested tables `values`."""
+    written_key, equals, written_value = override.partition("=")
+    if not equals or not written_key.strip():
         raise RecipeError(f"--set {override}: key=value is needed, as in --set optimizer.lr=0.2")
-    try:
-        value: Any = tomllib.loads(f"value = {written.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = (
-            written.strip()
-        )  # bare words are texts, so that --set model.name=resnet56 needs no quotes
-        value = {"true": True, "false": False}.get(value.lower(), value)  # as Python writes them
-    if value == "none" and key.strip() in _MAY_BE_NONE:
+    key = _recipe_key(written_key)
+    value = parse_value(written_value)
+    if value == "none" and key in _MAY_BE_NONE:
         value = None
-    *tables, last = key.strip().split(".")
+    *tables, last = key.split(".")
     table = values
     for name in tables:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {name} is no table")
-    if (
-        key.strip() == "schedule.kind" and table.get("kind") != value
-    ):  # the old kind's own keys have no meaning in the new one
-        for foreign in set(table) - _OF_EVERY_SCHEDULE:
-            del table[foreign]
+    if key == "schedule.kind" and table.get("kind") != value:
+        # The other keys of the old kind have no meaning in the new kind.
+        for name in set(table) - _KEYS_OF_ALL_SCHEDULES:
+            del table[name]
     table[last] = value
+
+
+def _recipe_key(written: str) -> str:
+    key = written.strip()
+    return _OTHER_SPELLINGS.get(key, key)
+
+
+def parse_value(written: str) -> Any:
+    """Return a TOML value. Bare words are texts, so `--set model.name=resnet56` needs no quotes."""
+    written = written.strip()
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        written_in_python = {"true": True, "false": False}
+        return written_in_python.get(written.lower(), written)
 
 
 def _validate(values: Mapping[str, Any], *, source: str, overrides: Sequence[str]) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(dict(values), default=str), strict=True)
     except ValidationError as error:
-        problems = "; ".join(
-            _explain(problem, overrides) for problem in error.errors(include_url=False)
-        )
-        raise RecipeError(f"{source}: {problems}") from None
+        problems = error.errors(include_url=False)
+        lines = "; ".join(_explain(problem, overrides) for problem in problems)
+        raise RecipeError(f"{source}: {lines}") from None
 
 
 def _explain(problem: "ErrorDetails", overrides: Sequence[str]) -> str:
-    """key = value, what is allowed, and the flag it came from if it did."""
-    path, allowed = [str(part) for part in problem["loc"]], _keys_beside(problem["loc"])
+    """Return key = value, what is allowed, and the flag that the value came from."""
+    path = [str(part) for part in problem["loc"]]
     if path[:1] == ["schedule"] and len(path) > 1 and path[1] in _SCHEDULES:
-        del path[
-            1
-        ]  # pydantic puts the tag of a union into the path: schedule.step.factor is schedule.factor to the user
-    key, given = ".".join(path), problem["input"]
-    flags = [
-        text for text in overrides if f"{key}.".startswith(f"{text.partition('=')[0].strip()}.")
-    ]
-    origin = f" (from --set {flags[-1]})" if flags else ""
-    equation = f"{key} = {show(given)}"
+        # pydantic reports schedule.step.factor; the user wrote schedule.factor.
+        del path[1]
+    key, value = ".".join(path), problem["input"]
+    origin = _origin(key, overrides)
+    equation = f"{key} = {as_json(value)}"
     match problem["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(allowed)}"
-            return f"unknown key {equation}; {hint}{origin}"
+            return f"unknown key {equation}; {_key_hint(problem['loc'])}{origin}"
         case "missing":
             return f"{key} is missing"
         case _ if not path:
-            return needed(problem)
+            return requirement(problem)
         case "union_tag_invalid":
-            return f"{key}.kind = {show(problem['ctx']['tag'])}: allowed are {', '.join(_SCHEDULES)}{origin}"
+            tag = as_json(problem["ctx"]["tag"])
+            return f"{key}.kind = {tag}: allowed are {', '.join(_SCHEDULES)}{origin}"
         case "union_tag_not_found":
-            return f"{key}.kind is missing: {', '.join(_SCHEDULES)}"
+            return f"{key}.kind is missing: allowed are {', '.join(_SCHEDULES)}"
+        case "value_error" if isinstance(value, Mapping):  # the content of a table would distract
+            return f"{key}: {problem['ctx']['error']}{origin}"
         case "value_error":
-            # of a whole table, whose content would only distract
-            opening = (
-                "" if not key else f"{key}: " if isinstance(given, Mapping) else f"{equation}: "
-            )
-            return f"{opening}{problem['ctx']['error']}{origin}"
+            return f"{equation}: {problem['ctx']['error']}{origin}"
         case _:
-            return f"{equation}: {needed(problem)}{origin}"
+            return f"{equation}: {requirement(problem)}{origin}"
 
 
-def _keys_beside(location: Sequence[str | int]) -> list[str]:
-    """The keys that the schema allows in the table in which a location of pydantic's ends."""
+def _origin(key: str, overrides: Sequence[str]) -> str:
+    """Return the last override that set `key` or a table above it."""
+    flags = [
+        text
+        for text in overrides
+        if f"{key}.".startswith(f"{_recipe_key(text.partition('=')[0])}.")
+    ]
+    return f" (from --set {flags[-1]})" if flags else ""
+
+
+def _key_hint(location: Sequence[str | int]) -> str:
+    """Return the keys that are allowed in the place of an unknown one."""
     match location:
         case (_,):
-            return sorted(Recipe.model_fields)
+            allowed = sorted(Recipe.model_fields)
         case ("schedule", str(kind), _):
-            return sorted(_SCHEDULES[kind].model_fields)
+            allowed = sorted(_SCHEDULES[kind].model_fields)
         case (str(table), _):
-            return sorted(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))
+            allowed = sorted(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))
         case _:
-            return []
+            allowed = []
+    similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+    return f"did you mean {similar[0]}?" if similar else f"allowed here: {', '.join(allowed)}"
+
+
+_NEEDED = {
+    "bool_type": "true or false is needed",
+    "float_type": "a number is needed",
+    "int_type": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "dict_type": "a table of keys is needed",
+    "model_type": "a table of keys is needed",
+    "model_attributes_type": "a table of keys is needed",
+    "string_type": "a text is needed",
+    "string_too_short": "a text is needed",
+    "tuple_type": "a list is needed",
+    "list_type": "a list is needed",
+    "too_short": "at least one is needed",
+}
+
+
+def requirement(problem: "ErrorDetails") -> str:
+    """Return what pydantic would accept, in the terms of TOML and JSON instead of Python's."""
+    return _NEEDED.get(problem["type"]) or problem["msg"][0].lower() + problem["msg"][1:]
+
+
+def as_json(value: Any, max_characters: int = 200) -> str:
+    """Return a value as JSON writes it, cut after `max_characters`."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= max_characters else f"{text[:max_characters]}..."

@@ -1,189 +1,266 @@
-"""What a run should be: every value that decides the outcome of a training, typed, with the paper's value as the default.
+"""The schema of a recipe: every value that decides the outcome of a training.
 
-Frozen and keyword-only; unknown keys are refused. The comments say `Paper:` where the paper gives the number and
-`Deviates:` where we leave it. Where the paper is silent the default is the first choice of the field (docs/paper-map.md).
+The defaults are the paper's. A description says `Paper:` where the paper gives the value and
+`Deviates:` where we leave it. Where the paper is silent, the default is the first choice of the
+field (docs/paper-map.md). Recipes are frozen, and unknown keys are refused.
 """
 
 import itertools
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from reslearn.recipes.duration import Duration, Length, Moment
+from reslearn.switches import SWITCHES, Switch
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Model(_Part):
-    """Arguments of `reslearn.models.build`; None takes the default of the family or what the data say."""
-
-    name: str = "resnet20"
-    num_classes: int | None = Field(None, ge=2)
-    in_channels: int | None = Field(None, ge=1)
-    shortcut: Literal["A", "B", "C"] | None = None
-    zero_pad: Literal["append", "split"] = "append"
-    subsample: Literal["slice", "average"] = "slice"
-    stride_in: Literal["1x1", "3x3"] | None = (
-        None  # Paper: the first 1x1, told by its FLOPs (Table 1).
+class _NamedModel(_Part):
+    name: str = Field("resnet20", description="Name of the network; see `reslearn list models`.")
+    num_classes: int | None = Field(
+        None, ge=2, description="Number of classes. None takes it from the data."
     )
-    init: Literal["he_fan_out", "he_fan_in", "normal_0.01"] = "he_fan_out"
-    zero_init: bool = False
-    normalize: bool = True
-    checkpoint_activations: bool = False
-    # Deviates: variants of the paper's networks that others have weights of; None: what the name stands for.
-    stem: Literal["cifar", "imagenet", "deep"] | None = None
-    groups: int | None = Field(None, ge=1)
-    base_width: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=1)
-    shortcut_pool: bool | None = None
-    preactivation: bool | None = None
+    in_channels: int | None = Field(
+        None, ge=1, description="Channels of the images. None takes them from the data."
+    )
+
+
+if TYPE_CHECKING:
+
+    class Model(_NamedModel):
+        """The network: arguments of `reslearn.models.build`, one field for each switch."""
+
+        def __getattr__(self, switch: str) -> Any: ...
+
+else:
+
+    def _field(switch: Switch) -> tuple[Any, Any]:
+        """Return the type and default of a recipe key from a row of the table of switches."""
+        limits = {"ge": 1} if switch.allowed is int else {}
+        kind = Literal[switch.allowed] if isinstance(switch.allowed, tuple) else switch.allowed
+        kind = kind | None if switch.set_by_name else kind
+        field = Field(switch.argument_default, description=switch.description, **limits)
+        return kind, field
+
+    Model = create_model(
+        "Model",
+        __base__=_NamedModel,
+        __module__=__name__,
+        __doc__="The network: arguments of `reslearn.models.build`, one field for each switch.",
+        **{name: _field(switch) for name, switch in SWITCHES.items()},
+    )
 
 
 class Data(_Part):
-    """Which images, and what is done to them before the network sees them (Sec. 4.2; with `jitter` Sec. 3.4)."""
+    """The images, and their preparation for the network (Sec. 4.2; with `jitter` Sec. 3.4)."""
 
-    name: str = "cifar10"
-    size_px: int | None = Field(None, ge=2, le=1024)
-    validation_images: int = Field(
-        0, ge=0
-    )  # Paper: 5,000 to choose the schedule, none for the final numbers.
-    train_images: int | None = Field(
-        None, ge=1
-    )  # so many, evenly spaced over their order; None takes all
-    crop: bool = True
-    pad_px: int = Field(4, ge=0, le=64)  # Paper: 4 pixels on each side.
-    flip: bool = True
-    mean: Literal["per-pixel", "per-channel", "imagenet", "none"] = (
-        "per-pixel"  # Paper: per-pixel mean subtracted.
+    name: str = Field("cifar10", description="Name of a data set, or a folder of images.")
+    size_px: int | None = Field(
+        None,
+        ge=2,
+        le=1024,
+        description="Side of the images that the network sees. None takes that of the data set.",
     )
-    # Deviates: the paper names no scale; one number keeps its geometry.
-    std: Literal["scalar", "per-channel", "imagenet", "none"] = "scalar"
-    padding: Literal["after-mean", "black"] = "after-mean"
-    # Paper (Sec. 3.4): [256, 480], between which the shorter side is drawn for crops of 224 px, in proportion for a size_px of another
-    # size. Pictures stay on disk and keep their resolution; a crop of size_px replaces `crop` and `pad_px`. None: Sec. 4.2.
-    jitter: tuple[int, int] | None = None
+    validation_images: int = Field(
+        0,
+        ge=0,
+        description="Training images that are held out for validation. "
+        "Paper: 5,000 to choose the schedule, none for the final numbers.",
+    )
+    train_images: int | None = Field(
+        None,
+        ge=1,
+        description="Number of training images, evenly spaced over their order. None takes all.",
+    )
+    crop: bool = Field(True, description="Cut random crops out of the padded images.")
+    pad_px: int = Field(4, ge=0, le=64, description="Padding on each side. Paper: 4 pixels.")
+    flip: bool = Field(True, description="Mirror half of the training images.")
+    mean: Literal["per-pixel", "per-channel", "imagenet", "none"] = Field(
+        "per-pixel", description="The mean that is subtracted. Paper: per pixel."
+    )
+    std: Literal["scalar", "per-channel", "imagenet", "none"] = Field(
+        "scalar",
+        description="The standard deviation that pixels are divided by. "
+        "Deviates: the paper names no scale; a single number keeps its geometry.",
+    )
+    padding: Literal["after-mean", "black"] = Field(
+        "after-mean",
+        description="Pad with zeros after the mean is subtracted, or with black before.",
+    )
+    jitter: tuple[int, int] | None = Field(
+        None,
+        description="Range of the length to which the shorter side of a picture is scaled, for "
+        "crops of 224 px and in proportion for another size_px. Paper (Sec. 3.4): [256, 480]. "
+        "Pictures stay on disk and keep their resolution; a crop of size_px replaces `crop` and "
+        "`pad_px`. None: Sec. 4.2.",
+    )
+    # Hashes and committed runs rest on the spelling `colour`; `color` is accepted as well.
     colour: float | None = Field(
-        None, gt=0, le=10
-    )  # Paper: that of AlexNet, 0.1, along the main directions of RGB; goes with jitter
+        None,
+        gt=0,
+        le=10,
+        validation_alias=AliasChoices("colour", "color"),
+        description="Strength of the color augmentation along the main directions of RGB; needs "
+        "jitter. Paper: that of AlexNet, 0.1.",
+    )
 
     @model_validator(mode="after")
-    def _jitter_holds_a_crop(self) -> "Data":
+    def _check_jitter(self) -> "Data":
         if self.jitter is not None and not 224 <= self.jitter[0] <= self.jitter[1] <= 2240:
             raise ValueError(
-                f"jitter = {list(self.jitter)}: allowed are 224 (the crop) to 2240, the shorter length first"
+                f"jitter = {list(self.jitter)}: allowed are two lengths from 224 (the crop) to "
+                "2240, the shorter one first"
             )
         if self.jitter is not None and self.size_px is None:
             raise ValueError("jitter needs size_px, the side of the crop (paper: 224)")
         if self.colour is not None and self.jitter is None:
-            raise ValueError(f"colour = {self.colour} goes with jitter = [256, 480]")
+            raise ValueError(f"colour = {self.colour} needs jitter, such as jitter = [256, 480]")
         return self
 
 
 class Optimizer(_Part):
-    """Stochastic gradient descent with momentum (Sec. 3.4)."""
+    """Stochastic gradient descent with momentum (Sec. 3.4), or Muon."""
 
-    name: Literal["sgd", "muon"] = "sgd"
-    lr: float = Field(0.1, gt=0)
+    name: Literal["sgd", "muon"] = Field("sgd", description="The optimizer. Paper: SGD.")
+    lr: float = Field(0.1, gt=0, description="Learning rate. Paper: 0.1.")
     filter_lr: float | None = Field(
-        None, gt=0
-    )  # muon: the step of convolutions, as a part of their norm
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(1e-4, ge=0)
-    decay: Literal["all", "weights"] = "all"  # weights: convolutions and fc only
+        None,
+        gt=0,
+        description="Muon only: the step of convolutions, as a fraction of their norm.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum. Paper: 0.9.")
+    nesterov: bool = Field(False, description="Use Nesterov momentum.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay. Paper: 1e-4.")
+    decay: Literal["all", "weights"] = Field(
+        "all",
+        description="Parameters that decay: all, or the weights of convolutions and fc only.",
+    )
 
     @model_validator(mode="after")
-    def _filter_lr_goes_with_muon(self) -> "Optimizer":
+    def _check_muon(self) -> "Optimizer":
         if (self.name == "muon") != (self.filter_lr is not None):
-            raise ValueError('filter_lr goes with name = "muon", and with no other')
+            raise ValueError('filter_lr is needed with name = "muon" and refused otherwise')
         if self.name == "muon" and (self.decay == "all" or not self.nesterov):
-            raise ValueError('name = "muon" is defined with nesterov = true and decay = "weights"')
+            raise ValueError('name = "muon" needs nesterov = true and decay = "weights"')
         return self
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> "Optimizer":
+    def _check_nesterov(self) -> "Optimizer":
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov = true needs a momentum above 0")
         return self
 
 
 class _Schedule(_Part):
-    duration: Duration
-    # Paper: 110 layers start at 0.01 until the training error is below 80 % (Sec. 4.2); None: no warm-up. With a duration it lasts that
-    # long instead, whatever the error, as in re-implementations ("400 steps", "1 epochs").
-    warm_up_lr: float | None = Field(None, gt=0)
-    warm_up_error_pct: float = Field(80.0, gt=0, le=100)
-    warm_up_duration: Duration | None = None
+    duration: Duration = Field(
+        description='Length of the training, as in "64000 steps" or "20 epochs". '
+        "Paper: 64,000 steps."
+    )
+    warm_up_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Learning rate of a warm-up. None: no warm-up. Paper (Sec. 4.2): 0.01 for 110 "
+        "layers, until the training error is below 80 %.",
+    )
+    warm_up_error_pct: float = Field(
+        80.0, gt=0, le=100, description="Training error in per cent at which the warm-up ends."
+    )
+    warm_up_duration: Duration | None = Field(
+        None,
+        description="Length of the warm-up, whatever the error, as in re-implementations "
+        '("400 steps", "1 epochs"). None: until warm_up_error_pct.',
+    )
 
     @model_validator(mode="after")
-    def _a_duration_is_of_a_warm_up(self) -> "_Schedule":
+    def _check_warm_up(self) -> "_Schedule":
         if self.warm_up_duration is not None and self.warm_up_lr is None:
-            raise ValueError(
-                "schedule.warm_up_duration is without effect: there is no schedule.warm_up_lr"
-            )
+            raise ValueError("schedule.warm_up_duration has no effect without schedule.warm_up_lr")
         return self
 
 
 class Constant(_Schedule):
-    """One learning rate throughout."""
+    """The learning rate is the same in all steps."""
 
     kind: Literal["constant"]
 
 
 class Stepwise(_Schedule):
-    """The learning rate is multiplied by `factor` at each milestone; each is later than the one before it."""
+    """The learning rate is multiplied by `factor` at each milestone."""
 
     kind: Literal["step"]
     milestones: tuple[Duration, ...] = Field(
-        (Length(32000, "steps"), Length(48000, "steps")), validate_default=True
+        (Length(32000, "steps"), Length(48000, "steps")),
+        validate_default=True,
+        description="Moments at which the learning rate changes; each is later than the one "
+        "before. Paper: 32,000 and 48,000 steps.",
     )
-    factor: float = Field(0.1, gt=0, lt=1)
+    factor: float = Field(0.1, gt=0, lt=1, description="Factor of the learning rate. Paper: 0.1.")
 
     @field_validator("milestones")
     @classmethod
-    def _milestones_rise(cls, milestones: tuple[Length, ...]) -> tuple[Length, ...]:
-        for unit in (
-            "steps",
-            "epochs",
-        ):  # how steps and epochs compare is known when the images are (train/setup.py)
+    def _check_milestones(cls, milestones: tuple[Length, ...]) -> tuple[Length, ...]:
+        # Steps and epochs can be compared only when the number of images is known (train/setup.py).
+        for unit in ("steps", "epochs"):
             amounts = [milestone.amount for milestone in milestones if milestone.unit == unit]
             if any(later <= earlier for earlier, later in itertools.pairwise(amounts)):
                 raise ValueError("each must be later than the one before it")
         return milestones
 
 
+_RISE = "Fraction of the training during which the learning rate rises linearly from zero."
+
+
 class Triangular(_Schedule):
-    """Linear rise over the first `rise` of the training, then linear fall to `floor` times the peak."""
+    """The learning rate rises linearly, then falls linearly to `floor` times the peak."""
 
     kind: Literal["triangular"]
-    rise: float = Field(0.2, ge=0, lt=1)
-    floor: float = Field(0.0, ge=0, le=1)
+    rise: float = Field(0.2, ge=0, lt=1, description=_RISE)
+    floor: float = Field(
+        0.0, ge=0, le=1, description="Last learning rate, as a fraction of the highest."
+    )
 
 
 class Cosine(_Schedule):
-    """Linear rise over the first `rise` of the training, then half a cosine down to zero."""
+    """The learning rate rises linearly, then falls to zero along half a cosine."""
 
     kind: Literal["cosine"]
-    rise: float = Field(0.0, ge=0, lt=1)
+    rise: float = Field(0.0, ge=0, lt=1, description=_RISE)
 
 
 class Plateau(_Schedule):
-    """The learning rate is multiplied by `factor` when the validation error has not fallen for `patience` evaluations (Sec. 3.4).
+    """The learning rate drops by `factor` when the validation error stops falling (Sec. 3.4).
 
-    Paper: divided by 10 "when the error plateaus"; when that is, it does not say. Evaluations are those of evaluation.every.
+    Paper: divided by 10 "when the error plateaus". The paper does not say when that is.
     """
 
     kind: Literal["plateau"]
-    factor: float = Field(0.1, gt=0, lt=1)
-    patience: int = Field(5, ge=1)
+    factor: float = Field(0.1, gt=0, lt=1, description="Factor of the learning rate. Paper: 0.1.")
+    patience: int = Field(
+        5, ge=1, description="Evaluations (evaluation.every) without improvement before a drop."
+    )
     improvement_pct: float = Field(
-        0.1, ge=0, le=100
-    )  # a fall of the validation error by less than this counts as none
+        0.1,
+        ge=0,
+        le=100,
+        description="Smallest fall of the validation error, in per cent, that is an improvement.",
+    )
     max_drops: int = Field(
-        3, ge=1
-    )  # after so many the rate stays: the rest of `duration` would stand still
+        3,
+        ge=1,
+        description="Number of drops after which the learning rate stays, so that the rest of "
+        "`duration` is not spent at a rate of almost zero.",
+    )
 
 
 Schedule = Annotated[
@@ -192,37 +269,52 @@ Schedule = Annotated[
 
 
 class Train(_Part):
-    """How a step is made of a batch, and how often the record is written."""
+    """One step of the training, its numerics, and how often it is recorded."""
 
-    batch_size: int = Field(128, ge=1)  # Paper: 128.
+    batch_size: int = Field(128, ge=1, description="Images in a batch. Paper: 128 on CIFAR.")
     accumulate: int = Field(
-        1, ge=1
-    )  # parts of a batch that pass one after another; batch norm sees one part (2: the paper's two GPUs)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema: float | None = Field(
-        None, gt=0, lt=1
-    )  # decay of an average of the weights, which is then what is evaluated and kept
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
-    sync_batch_norm: bool = (
-        False  # on many processes: statistics over all of them. Paper: on each GPU by itself.
+        1,
+        ge=1,
+        description="Equal parts of a batch that pass one after another. Batch norm sees one part "
+        "(2: the two GPUs of the paper).",
     )
-    read_every_steps: int = Field(50, ge=1)
-    checkpoint_every_seconds: float = Field(60.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of an exponential average of the weights. The average is evaluated and "
+        "saved. None: no average.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Type of the activations. auto: bf16 where the hardware is fast at it."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="Use torch.compile. auto: where the run is long enough to pay for it."
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Compute batch-norm statistics over all processes. Paper: each GPU by itself.",
+    )
+    read_every_steps: int = Field(50, ge=1, description="Steps between two lines of metrics.jsonl.")
+    checkpoint_every_seconds: float = Field(
+        60.0, ge=0, description="Seconds between two checkpoints."
+    )
 
     @model_validator(mode="after")
-    def _synchronised_or_compiled(self) -> "Train":
+    def _check_compile(self) -> "Train":
         if self.sync_batch_norm and self.compile == "on":
             raise ValueError(
-                'sync_batch_norm = true is not compiled: compile = "auto" or "off" is needed'
+                'sync_batch_norm = true cannot be compiled: use compile = "auto" or "off"'
             )
         return self
 
     @model_validator(mode="after")
-    def _equal_parts(self) -> "Train":
+    def _check_parts(self) -> "Train":
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size = {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal parts"
+                f"batch_size = {self.batch_size} cannot be cut into accumulate = "
+                f"{self.accumulate} equal parts"
             )
         return self
 
@@ -230,71 +322,93 @@ class Train(_Part):
 class Evaluation(_Part):
     """What is measured, and when. No decision ever reads the test set."""
 
-    every: Duration = Field(Length(1, "epochs"), validate_default=True)
-    test_curve: bool = (
-        False  # record the test error over training, as the paper's figures do; write-only
+    every: Duration = Field(
+        Length(1, "epochs"), validate_default=True, description="Time between two validations."
     )
-    snapshots: tuple[
-        Moment, ...
-    ] = ()  # moments at which the network is kept as snapshots/step-*.safetensors, for analysis over time
+    test_curve: bool = Field(
+        False,
+        description="Record the test error during training, as in the paper's figures. Nothing "
+        "reads it.",
+    )
+    snapshots: tuple[Moment, ...] = Field(
+        (),
+        description="Moments at which the network is saved as snapshots/step-*.safetensors, for "
+        "analysis over time.",
+    )
     recompute_images: int = Field(
-        10_000, ge=0
-    )  # training images on which batch-norm statistics are recomputed to judge training; 0: not
-    batch_norm: Literal["moving", "exact"] = (
-        "moving"  # exact: statistics recomputed before the final evaluation (the authors' habit)
+        10_000,
+        ge=0,
+        description="Training images on which batch-norm statistics are recomputed to evaluate "
+        "the training error. 0: do not recompute.",
+    )
+    batch_norm: Literal["moving", "exact"] = Field(
+        "moving",
+        description="Statistics of the final evaluation: moving averages, or recomputed exactly "
+        "as the paper's authors did.",
     )
 
 
 class Resources(_Part):
-    """What a run of a study occupies while it trains; the outcome does not depend on it, so the recipe's hash does not either."""
+    """What one run of a study occupies. The outcome and the hash do not depend on it."""
 
-    cores: int = Field(1, ge=1)
+    cores: int = Field(1, ge=1, description="CPU cores of a run.")
     gpus: float = Field(
-        0.0, ge=0, le=1
-    )  # a share of one: 0.25 lets four runs at a time use it. 0, or no GPU there: none is set aside
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of a GPU: 0.25 lets four runs share one. 0: no GPU is set aside.",
+    )
 
 
 class Init(_Part):
-    """Weights to start from: a file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address."""
+    """The weights to start from."""
 
-    source: str
-    entry: str | None = None  # which table of a file with several, such as state_dict_ema
-    partial: bool = False  # go on where tensors do not match
+    source: str = Field(
+        description='A file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address.'
+    )
+    entry: str | None = Field(
+        None,
+        description="Table of weights in a file that has several, such as state_dict_ema.",
+    )
+    partial: bool = Field(False, description="Leave out tensors that do not match.")
 
 
 class Recipe(_Part):
-    """A run, whole. `to_dict()` is what recipe.json holds; `build(**recipe["model"])` rebuilds the network."""
+    """A complete run. `to_dict()` is the content of recipe.json."""
 
-    name: str = "unnamed"
-    seed: int = Field(0, ge=0, lt=2**31)
-    model: Model = Model()
-    data: Data = Data()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule
-    train: Train = Train()
-    evaluation: Evaluation = Evaluation()
-    resources: Resources = Resources()
-    init: Init | None = None
-    overrides: tuple[str, ...] = ()
+    name: str = Field("unnamed", description="Name of the recipe.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
+    model: Model = Field(Model(), description="The network.")
+    data: Data = Field(Data(), description="The images and their preparation.")
+    optimizer: Optimizer = Field(Optimizer(), description="The optimizer.")
+    schedule: Schedule = Field(description="The learning rate over the training.")
+    train: Train = Field(Train(), description="One step of the training.")
+    evaluation: Evaluation = Field(Evaluation(), description="What is measured, and when.")
+    resources: Resources = Field(Resources(), description="What one run of a study occupies.")
+    init: Init | None = Field(None, description="The weights to start from. None: new weights.")
+    overrides: tuple[str, ...] = Field(
+        (), description="The key=value overrides that were applied to the recipe."
+    )
 
     @model_validator(mode="after")
-    def _muon_holds_norms(self) -> "Recipe":
-        if self.optimizer.name == "muon" and (
-            not self.model.normalize or self.schedule.warm_up_lr is not None
-        ):
+    def _check_muon(self) -> "Recipe":
+        if self.optimizer.name != "muon":
+            return self
+        if not self.model.normalize or self.schedule.warm_up_lr is not None:
             raise ValueError(
-                'optimizer.name = "muon" needs model.normalize = true, and knows no schedule.warm_up_lr'
+                'optimizer.name = "muon" needs model.normalize = true, and has no '
+                "schedule.warm_up_lr"
             )
         return self
 
     @model_validator(mode="after")
-    def _normalised_once(self) -> "Recipe":
+    def _check_sync_batch_norm(self) -> "Recipe":
         if self.train.sync_batch_norm and self.model.checkpoint_activations:
             raise ValueError(
-                "train.sync_batch_norm and model.checkpoint_activations do not go together"
+                "train.sync_batch_norm and model.checkpoint_activations cannot be combined"
             )
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, every default filled in."""
+        """Return plain JSON values with every default filled in."""
         return self.model_dump(mode="json")

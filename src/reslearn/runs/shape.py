@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reslearn import recipes
-from reslearn.recipes.wording import needed, show
+from reslearn.recipes.load import as_json, requirement
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -135,5 +135,5 @@ def _message(problem: "ErrorDetails") -> str:
     if problem["type"] == "missing":
         return f"{key} is missing"
     if not key:
-        return needed(problem)
-    return f"{key} = {show(problem['input'])}: {needed(problem)}"
+        return requirement(problem)
+    return f"{key} = {as_json(problem['input'])}: {requirement(problem)}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from reslearn.recipes import Recipe
-from reslearn.recipes.wording import needed, show
+from reslearn.recipes.load import as_json, requirement
 from reslearn.study.grid import Job, grid, vary
 
 
@@ -139,7 +139,7 @@ def _explain(problem: Any) -> str:
     # Inside a union, pydantic appends the type that it tried. The user knows only keys and
     # positions.
     path = [str(part) for part in problem["loc"] if part not in ("bool", "int", "float", "str")]
-    key, kind, value = ".".join(path), problem["type"], show(problem["input"])
+    key, kind, value = ".".join(path), problem["type"], as_json(problem["input"])
     if kind == "extra_forbidden":
         keys = sorted(field.alias or name for name, field in StudyFile.model_fields.items())
         return f"unknown key {key} = {value}; allowed are {', '.join(keys)}"
@@ -152,5 +152,5 @@ def _explain(problem: Any) -> str:
     elif kind == "value_error":
         advice = str(problem["ctx"]["error"])
     else:
-        advice = _NEEDED.get(kind) or needed(problem)
+        advice = _NEEDED.get(kind) or requirement(problem)
     return f"{key} = {value}: {advice}"
