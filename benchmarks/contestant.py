@@ -1,8 +1,11 @@
-"""One loop in a process of its own, that trains when it is told to and says how far it came.
+"""One loop in a process of its own, which trains on request and reports how far it got.
 
-A process each, since the settings of the memory allocator hold for a whole process. Talks by lines of JSON: tells on standard output
-what it is once it is warm, then answers each line {"seconds": S} with what it did in S seconds.
-`python -m benchmarks.contestant --loop ours --model resnet20 --threads 2`: for benchmarks/train.py, not for people.
+Each loop has a process because the settings of the memory allocator hold for a whole process. It
+talks in lines of JSON. Once warm, it describes itself on standard output. Then it answers each line
+{"seconds": S} with what it did in S seconds.
+
+For benchmarks/train.py, not for people:
+`python -m benchmarks.contestant --loop ours --model resnet20 --threads 2`
 """
 
 import argparse
@@ -20,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 NUM_WARM_STEPS = 4
-# The plainest loop in float32, and on a GPU peer_loop.py, compiled or not.
+# plain: the plainest loop in float32. The others are in peer_loop.py, compiled or not.
 RIVALS = (
     "plain",
     *(peer + way for peer in ("autocast", "torchvision", "timm") for way in ("", "-compiled")),
@@ -28,7 +31,10 @@ RIVALS = (
 
 
 def matrix_product_flops(dtype: torch.dtype, *, device: str, seconds: float) -> float:
-    """Floating-point operations a second (two a multiply-add) of square matrix products, over at least `seconds`."""
+    """Measure the floating-point operations per second of square matrix products.
+
+    A multiply-add counts as two. The measurement takes at least `seconds`.
+    """
     size = 8192 if device.startswith("cuda") else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.mm(a, b)
@@ -42,13 +48,13 @@ def matrix_product_flops(dtype: torch.dtype, *, device: str, seconds: float) -> 
 def turns(*, about: dict[str, Any], batch_size: int, device: str) -> Iterator[None]:
     """Yield once for each step that the loop is to make: to warm up, then in turns.
 
-    Tells `about` and the seconds that the warm-up took. Each line of standard input is a turn.
+    Prints `about` and the seconds that the warm-up took. Each line of standard input is a turn.
     """
     started = _now(device)
     for _ in range(NUM_WARM_STEPS):
         yield
     dtype = torch.bfloat16 if about["precision"] == "bf16" else torch.float32
-    _say({**about, "warm_up_seconds": _now(device) - started})
+    _send({**about, "warm_up_seconds": _now(device) - started})
     for line in sys.stdin:
         seconds = json.loads(line)["seconds"]
         flops = matrix_product_flops(dtype, device=device, seconds=seconds / 10)
@@ -60,7 +66,7 @@ def turns(*, about: dict[str, Any], batch_size: int, device: str) -> Iterator[No
         others_pct = (
             100 * max(0.0, _seconds_of_others() - others) / (elapsed * (os.cpu_count() or 1))
         )
-        _say(
+        _send(
             {
                 "images": num * batch_size,
                 "seconds": elapsed,
@@ -71,7 +77,7 @@ def turns(*, about: dict[str, Any], batch_size: int, device: str) -> Iterator[No
 
 
 def run_steps(steps: Iterator[object], turns: Iterable[object]) -> None:
-    """Make a step for each turn. A loop that returns losses must not diverge."""
+    """Make one step per turn; a loop that returns losses must not diverge."""
     for _ in turns:
         loss = next(steps)
         assert not isinstance(loss, float) or math.isfinite(loss), "the plain loop diverged"
@@ -84,26 +90,30 @@ def _now(device: str) -> float:
 
 
 def _seconds_of_others() -> float:
-    """Processor time that all processes but this one have taken since the machine started, all cores together; 0 where it is not told."""
+    """Return the processor seconds of all other processes since the machine started.
+
+    All cores are added up. The result is 0 on systems that do not report it.
+    """
     if not sys.platform.startswith("linux"):
         return 0.0
     # user nice system idle iowait irq softirq steal, in ticks (proc(5))
-    user, nice, system, _, _, irq, softirq, steal = map(
-        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
-    )
-    return (user + nice + system + irq + softirq + steal) / os.sysconf(
-        "SC_CLK_TCK"
-    ) - time.process_time()
+    words = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    user, nice, system, _, _, irq, softirq, steal = map(int, words)
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def _say(value: dict[str, Any]) -> None:
+def _send(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
-def made_up_images(
+def synthetic_images(
     *, size_px: int, num_images: int, num_classes: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """uint8 [N, H, W, 3] and int64 [N]: what images show costs nothing. Every class occurs."""
+    """Return random images uint8 [N, H, W, 3] and labels int64 [N]; the last class occurs.
+
+    The speed of a loop does not depend on what images show.
+    """
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (num_images, size_px, size_px, 3), dtype=np.uint8)
     labels = generator.integers(0, num_classes, num_images)
@@ -111,8 +121,8 @@ def made_up_images(
     return pixels, labels
 
 
-def main() -> None:
-    """Build the loop that is asked for, and serve it."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line of benchmarks/train.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", choices=["ours", *RIVALS], required=True)
     parser.add_argument("--without", default=None)
@@ -123,29 +133,43 @@ def main() -> None:
     parser.add_argument("--num-classes", type=int, required=True)
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    pixels, labels = made_up_images(
-        size_px=given.size_px, num_images=given.num_images, num_classes=given.num_classes
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Build the loop of the command line and serve it."""
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    pixels, labels = synthetic_images(
+        size_px=arguments.size_px,
+        num_images=arguments.num_images,
+        num_classes=arguments.num_classes,
     )
-    if given.loop == "plain":
+    if arguments.loop == "plain":
         from benchmarks.plain_loop import plain_loop
 
         steps: Iterator[object] = plain_loop(
-            given.model, pixels, labels, batch_size=given.batch_size, device=given.device
-        )
-        about: dict[str, Any] = {"precision": "fp32", "compiled": False}
-    elif given.loop in RIVALS:
-        from benchmarks.peer_loop import peer_loop
-
-        peer, compiled = given.loop.removesuffix("-compiled"), given.loop.endswith("-compiled")
-        steps = peer_loop(
-            peer,
-            given.model,
+            arguments.model,
             pixels,
             labels,
-            batch_size=given.batch_size,
-            device=given.device,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+        )
+        about: dict[str, Any] = {"precision": "fp32", "compiled": False}
+    elif arguments.loop in RIVALS:
+        from benchmarks.peer_loop import peer_loop
+
+        peer, compiled = (
+            arguments.loop.removesuffix("-compiled"),
+            arguments.loop.endswith("-compiled"),
+        )
+        steps = peer_loop(
+            peer,
+            arguments.model,
+            pixels,
+            labels,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
             compiled=compiled,
         )
         about = {"precision": "bf16", "compiled": compiled}
@@ -153,19 +177,23 @@ def main() -> None:
         from benchmarks.our_loop import Part, our_loop
 
         ours = our_loop(
-            given.model,
+            arguments.model,
             pixels,
             labels,
-            batch_size=given.batch_size,
-            device=given.device,
-            threads=given.threads,
-            without=Part(given.without) if given.without else None,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+            threads=arguments.threads,
+            without=Part(arguments.without) if arguments.without else None,
         )
         ours.run(
-            turns(about=ours.numerics.to_dict(), batch_size=given.batch_size, device=given.device)
+            turns(
+                about=ours.numerics.to_dict(),
+                batch_size=arguments.batch_size,
+                device=arguments.device,
+            )
         )
         return
-    run_steps(steps, turns(about=about, batch_size=given.batch_size, device=given.device))
+    run_steps(steps, turns(about=about, batch_size=arguments.batch_size, device=arguments.device))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What the loaders cost: milliseconds a batch, and their share of a training step of resnet20 on the same threads.
+"""The cost of the loaders: milliseconds per batch, and their share of a training step of resnet20.
 
-Rows: the in-memory loader and the per-image path, on made images of CIFAR's shape (the cost does not depend on what they show).
-Loader and step are timed in turn, round by round, so that whatever else the machine does falls on both; medians are reported. Needs
-no data (`reslearn bench load`). The share in the step that trainings run, compiled and in bf16: `reslearn bench train --parts`.
+Measured are the in-memory loader and the per-image path, on synthetic images of CIFAR's shape. The
+cost does not depend on what images show. Loader and step are timed in turn, round by round, so that
+other load of the machine affects both. Medians are reported. No data set is needed.
+
+The step here is eager and float32. For the share of the compiled bf16 step that trainings run, use
+`reslearn bench train --parts`.
 """
 
 import statistics
@@ -20,21 +23,28 @@ from reslearn.data import Augment, Images, Preprocess, image_batches, train_batc
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One loader on so many threads."""
+    """One loader on a number of threads.
+
+    Attributes:
+        milliseconds: Per batch.
+        step_milliseconds: Forward, backward and update, without the loader.
+        share_pct: Share of the loader in a step with its batch.
+        images_per_second: Of the loader alone.
+    """
 
     loader: str
     threads: int
     batch_size: int
-    milliseconds: float  # a batch
-    step_milliseconds: float  # forward, backward, update; without the loader
-    share_pct: float  # of a step and its batch together
-    images_per_second: float  # of the loader alone
+    milliseconds: float
+    step_milliseconds: float
+    share_pct: float
+    images_per_second: float
 
 
 def measure(
     *, threads: int, batch_size: int = 128, size_px: int = 32, rounds: int = 15, device: str = "cpu"
 ) -> list[Row]:
-    """Time both loaders and the step of resnet20 (float32, channels_last, eager), interleaved."""
+    """Time both loaders and a step of resnet20 (float32, channels_last, eager) in turns."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(
@@ -43,15 +53,15 @@ def measure(
     images = Images(pixels, torch.randint(0, 10, (50_000,), generator=generator))
     preprocess = Preprocess.fit(images)
     augment = Augment()
-    whole = train_batches(
+    in_memory = train_batches(
         images, preprocess, batch_size=batch_size, seed=0, augment=augment, device=device
     )
-    loaders = {"in memory": whole}
+    loaders = {"in memory": in_memory}
     if device == "cpu":
         loaders["per image"] = image_batches(
             images, preprocess, batch_size=batch_size, seed=0, augment=augment
         )
-    step = _step_of_resnet20(next(whole))
+    step = _step_of_resnet20(next(in_memory))
     seconds: dict[str, list[float]] = {name: [] for name in (*loaders, "step")}
     for _ in range(3 + rounds):
         for name, loader in loaders.items():
@@ -95,10 +105,13 @@ def _seconds(action: Callable[[], object], device: str) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line a row."""
+    """Return the rows as text, one line each."""
     lines = []
     for row in rows:
-        cost = f"{row.milliseconds:7.2f} ms a batch of {row.batch_size}, {row.share_pct:5.2f} % of a step ({row.step_milliseconds:.0f} ms)"
         threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
-        lines.append(f"{row.loader:9} {threads}: {cost}, {row.images_per_second:,.0f} images/s")
+        lines.append(
+            f"{row.loader:9} {threads}: {row.milliseconds:7.2f} ms per batch of {row.batch_size}, "
+            f"{row.share_pct:5.2f} % of a step ({row.step_milliseconds:.0f} ms), "
+            f"{row.images_per_second:,.0f} images/s"
+        )
     return "\n".join(lines)

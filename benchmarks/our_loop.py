@@ -1,6 +1,7 @@
-"""The loop that `reslearn train` runs, on images made up: data, numerics as `precision = "auto"` chooses them, step, meter.
+"""The loop that `reslearn train` runs, on synthetic images.
 
-Each of its parts can be left out, to learn what it is worth (`reslearn bench train --parts`).
+It has the data, step and meter of a training, and numerics are chosen as with `precision = "auto"`.
+Each part can be left out, to measure its value (`reslearn bench train --parts`).
 """
 
 import contextlib
@@ -22,34 +23,33 @@ from reslearn.train.optimizer import LearningRate, build_optimizer
 from reslearn.train.state import State, WeightAverage
 from reslearn.train.step import Meter, make_step
 
-NUM_STEPS = (
-    64_000  # Paper: so many steps of batch 128 (Sec. 4.2); `auto` compiles for a run of that length
-)
+NUM_STEPS = 64_000
+"""Length of the paper's training (Sec. 4.2), for which `auto` decides whether to compile."""
 
 
 class Part(StrEnum):
-    """What makes our step quick, and can be left out."""
+    """A part that makes our step fast and can be left out."""
 
     bf16 = "bf16"
     compile = "compile"
     kept_memory = "kept-memory"
-    huge_pages = "huge-pages"  # set in the environment of the process: see `environment`
-    replay = "replay"  # of steps as CUDA graphs
+    huge_pages = "huge-pages"  # set in the environment of the process, see `environment`
+    replay = "replay"  # replays steps as CUDA graphs
     fused_optimizer = "fused-optimizer"
-    loader = "loader"  # without: the same batch again and again
+    loader = "loader"  # without it, all steps use the same batch
 
 
 def environment(without: Part | None) -> dict[str, str]:
-    """The environment in which `reslearn train` runs."""
+    """Return the environment variables of `reslearn train`."""
     from reslearn.cli.train import HUGE_PAGES
 
-    kept = {key: value for key, value in os.environ.items() if key not in HUGE_PAGES}
-    return kept if without is Part.huge_pages else {**kept, **HUGE_PAGES}
+    variables = {key: value for key, value in os.environ.items() if key not in HUGE_PAGES}
+    return variables if without is Part.huge_pages else {**variables, **HUGE_PAGES}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ours:
-    """Our loop, ready to run: `run(turns)` makes one step for each item of `turns`."""
+class OurLoop:
+    """Our loop, ready to run; `run(turns)` makes one step per item of `turns`."""
 
     run: Callable[[Iterable[object]], int]
     numerics: numerics.Numerics
@@ -64,8 +64,14 @@ def our_loop(
     device: str,
     threads: int,
     without: Part | None = None,
-) -> Ours:
-    """Train `name` on `pixels` uint8 [N, H, W, 3], `labels` int64 [N], as `reslearn train` does with SGD, the paper's recipe."""
+) -> OurLoop:
+    """Set up a training of the paper's recipe with SGD, as `reslearn train` does.
+
+    Args:
+        pixels: Images, uint8 [N, H, W, 3].
+        labels: Labels, int64 [N].
+        without: The part to leave out.
+    """
     size_px = pixels.shape[1]
     torch.manual_seed(0)
     model = models.build(name, num_classes=int(labels.max()) + 1)
@@ -80,26 +86,17 @@ def our_loop(
     )
     if without is not Part.kept_memory:
         numerics.prepare(chosen)
-    model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks it
-    images = data.Images(torch.from_numpy(pixels), torch.from_numpy(labels))
-    batches = data.train_batches(
-        images, data.Preprocess.fit(images), batch_size=batch_size, seed=0, device=device
-    )
+    model = model.to(device).train()
+    # torch's stub lacks memory_format.
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = _batches(pixels, labels, batch_size, device)
     if without is Part.loader:
         batches = itertools.repeat(next(batches))
     optimizer = build_optimizer(model, recipes.Optimizer())
     if without is Part.fused_optimizer:
-        groups = [
-            {key: group[key] for key in ("params", "lr", "weight_decay", "base_lr")}
-            for group in optimizer.param_groups
-        ]
-        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    step = make_step(
-        model,
-        nn.CrossEntropyLoss(),
-        optimizer,
-        numerics=replace(chosen, replayed=chosen.replayed and without is not Part.replay),
-    )
+        optimizer = _unfused(optimizer)
+    step_numerics = replace(chosen, replayed=chosen.replayed and without is not Part.replay)
+    step = make_step(model, nn.CrossEntropyLoss(), optimizer, numerics=step_numerics)
     state = State(
         model=model,
         optimizer=optimizer,
@@ -109,11 +106,28 @@ def our_loop(
     )
 
     def run(turns: Iterable[object]) -> int:
-        """Make a step for each turn and return the number of all steps so far."""
+        """Make one step per turn and return the number of all steps so far."""
         turn_batches: Iterator[Batch] = (next(batches) for _ in turns)
         setup = LoopSetup(step=step, batches=turn_batches, num_steps=2**62)
         with contextlib.suppress(StopIteration):  # there are no more turns
             train(setup, state, Log())
         return state.step
 
-    return Ours(run=run, numerics=chosen)
+    return OurLoop(run=run, numerics=chosen)
+
+
+def _unfused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return a plain SGD with the same parameter groups."""
+    keys = ("params", "lr", "weight_decay", "base_lr")
+    groups = []
+    for group in optimizer.param_groups:
+        groups.append({key: group[key] for key in keys})
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+
+def _batches(
+    pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch_size: int, device: str
+) -> Iterator[Batch]:
+    images = data.Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+    preprocess = data.Preprocess.fit(images)
+    return data.train_batches(images, preprocess, batch_size=batch_size, seed=0, device=device)

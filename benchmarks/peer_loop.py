@@ -1,9 +1,9 @@
-"""The rivals on a GPU: torchvision's and timm's own networks in the plainest loop that is correct there.
+"""The rivals on a GPU: networks of torchvision and timm in the plainest loop that is correct there.
 
-channels_last, bf16 autocast, fused SGD, the same batch again and again from the device's memory (they pay for no data), with
-torch.compile or without.
-
-CIFAR nets, which neither has, are the plain loop's (`autocast`). Nothing of reslearn is used.
+The loop uses channels_last, bf16 autocast and fused SGD, with torch.compile or without. It trains
+on one batch that stays in the device's memory, so it pays nothing for data. Neither project has
+CIFAR networks; for these, `autocast` trains the networks of the plain loop. Nothing of reslearn is
+used.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,11 @@ from torch import Tensor, nn
 
 
 def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
-    """`name` as the peer builds it. ModuleNotFoundError where it is not installed."""
+    """Build a network of a peer.
+
+    Raises:
+        ModuleNotFoundError: If the peer is not installed.
+    """
     if peer == "autocast":
         return network(name)
     module = import_module(peer)
@@ -36,18 +40,12 @@ def peer_loop(
     device: str,
     compiled: bool,
 ) -> Iterator[Tensor]:
-    """Train for ever; every `next` is one step of SGD and gives its loss, on the device."""
+    """Train forever; each `next` makes one step of SGD and returns its loss, on the device."""
     net = peer_network(peer, name, int(labels.max()) + 1).train()
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    x = (
-        torch.from_numpy(pixels[:batch_size])
-        .to(device)
-        .permute(0, 3, 1, 2)
-        .float()
-        .div(255)
-        .sub(0.5)
-        .div(0.25)
-    )
+    # torch's stub lacks memory_format.
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.from_numpy(pixels[:batch_size]).to(device).permute(0, 3, 1, 2)
+    x = x.float().div(255).sub(0.5).div(0.25)
     y = torch.from_numpy(labels[:batch_size]).to(device)
     optimizer = torch.optim.SGD(
         net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True

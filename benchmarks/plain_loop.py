@@ -1,8 +1,11 @@
-"""The plainest correct PyTorch training of a residual network, as a tutorial would write it: what `reslearn bench train` compares with.
+"""The plainest correct PyTorch training of a residual network, as a tutorial would write it.
 
-The same networks as ours (Table 1, Sec. 4.2; option A for CIFAR nets, B for bottlenecks with the stride in the first 1x1) written out
-anew, float32, NCHW; torch's DataLoader in the training process, every image padded, cropped and mirrored by PIL; torch's SGD with its
-defaults. Nothing of reslearn is used. Shapes: x float32 [B, 3, H, W], y int64 [B].
+`reslearn bench train` compares with it. The networks are the same as ours (Table 1, Sec. 4.2):
+option A for CIFAR networks, option B for bottlenecks with the stride in the first 1x1. They are
+written out again here, in float32 and NCHW. torch's DataLoader runs in the training process. PIL
+pads, crops and mirrors each image. SGD has its default settings. Nothing of reslearn is used.
+
+Shapes: x float32 [B, 3, H, W], y int64 [B].
 """
 
 import random
@@ -21,7 +24,7 @@ PAD_PX = 4
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every second pixel, zeros for new channels."""
+    """Option A: every second pixel, and zeros for new channels."""
 
     def __init__(self, extra_channels: int) -> None:
         super().__init__()
@@ -32,7 +35,7 @@ class PaddedShortcut(nn.Module):
 
 
 class Basic(nn.Module):
-    """Two 3x3 layers and option A."""
+    """A block of two 3x3 layers, with a shortcut of option A."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 with the stride, 3x3, 1x1, and option B."""
+    """A block of 1x1 (with the stride), 3x3 and 1x1 layers, with a shortcut of option B."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -72,24 +75,24 @@ class Bottleneck(nn.Module):
 
 
 def network(name: str) -> nn.Sequential:
-    """`resnet50`, or the CIFAR net of 6n+2 layers (resnet20, resnet56, ...). ValueError for another name."""
+    """Build resnet50, or a CIFAR network of 6n+2 layers (resnet20, resnet56, ...).
+
+    Raises:
+        ValueError: If the name is another.
+    """
     match = re.fullmatch(r"resnet(\d+)", name)
     depth = int(match[1]) if match else 0
     if depth != 50 and (depth < 8 or depth % 6 != 2):
         raise ValueError(
-            f"--models {name}: the plain loop knows resnet50 and the CIFAR nets resnet8, 14, 20, ... (6n+2 layers)"
+            f"--models {name}: the plain loop has resnet50 and the CIFAR networks resnet8, "
+            "resnet14, resnet20, ... (6n+2 layers)"
         )
     block: type[Basic] | type[Bottleneck]
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
     if depth == 50:
-        block, blocks, widths, channels, num_classes = (
-            Bottleneck,
-            (3, 4, 6, 3),
-            (256, 512, 1024, 2048),
-            64,
-            1000,
-        )
+        block, blocks, widths = Bottleneck, (3, 4, 6, 3), (256, 512, 1024, 2048)
+        channels, num_classes = 64, 1000
         layers: list[nn.Module] = [
             nn.Conv2d(3, 64, 7, 2, 3, bias=False),
             nn.BatchNorm2d(64),
@@ -97,13 +100,8 @@ def network(name: str) -> nn.Sequential:
             nn.MaxPool2d(3, 2, 1),
         ]
     else:
-        block, blocks, widths, channels, num_classes = (
-            Basic,
-            ((depth - 2) // 6,) * 3,
-            (16, 32, 64),
-            16,
-            10,
-        )
+        block, blocks, widths = Basic, ((depth - 2) // 6,) * 3, (16, 32, 64)
+        channels, num_classes = 16, 10
         layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     for stage, (num_blocks, width) in enumerate(zip(blocks, widths, strict=True)):
         for index in range(num_blocks):
@@ -119,21 +117,15 @@ def network(name: str) -> nn.Sequential:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """uint8 [N, H, W, 3] images, each padded by 4 pixels, cropped and mirrored at random by PIL, and normalized."""
+    """Images uint8 [N, H, W, 3]; PIL pads each by 4 pixels, crops and mirrors it at random."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
         self.pixels = pixels
         self.labels = labels
-        self.mean = (
-            torch.from_numpy(pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255)
-            .float()
-            .view(3, 1, 1)
-        )
-        self.std = (
-            torch.from_numpy(pixels.std(axis=(0, 1, 2), dtype=np.float64) / 255)
-            .float()
-            .view(3, 1, 1)
-        )
+        mean = pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255
+        std = pixels.std(axis=(0, 1, 2), dtype=np.float64) / 255
+        self.mean = torch.from_numpy(mean).float().view(3, 1, 1)
+        self.std = torch.from_numpy(std).float().view(3, 1, 1)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -159,7 +151,7 @@ def plain_loop(
     batch_size: int,
     device: str,
 ) -> Iterator[float]:
-    """Train for ever; every `next` is one step of SGD and gives its loss."""
+    """Train forever; each `next` makes one step of SGD and returns its loss."""
     loader = DataLoader(
         Pictures(pixels, labels), batch_size=batch_size, shuffle=True, drop_last=True
     )

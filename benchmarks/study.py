@@ -1,7 +1,9 @@
-"""What a study costs beside training: the time of all its cores, over the sum of the seconds that its runs trained and evaluated.
+"""The cost of a study beyond training.
 
-A real study on digits, in each way in which runs can be started: `forked` from one process with its imports done, as `reslearn study`
-does, and `fresh`, each in a process that imports for itself. `start-up` is what a run takes before its first step: imports, data, network.
+It is the time of all cores over the sum of the seconds that the runs trained and evaluated. A real
+study on digits runs once per way of starting runs. `forked`: from one process that has imported
+everything, as `reslearn study` does. `fresh`: each run in a process that imports for itself. The
+start-up is the time of a run before its first step: imports, data and network.
 """
 
 import statistics
@@ -25,19 +27,28 @@ from reslearn.study import (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One way of starting runs."""
+    """One way of starting runs.
 
-    runs_start: str  # forked or fresh
+    Attributes:
+        runs_start: "forked" or "fresh".
+        jobs: Number of runs at once.
+        seconds: Time of the study.
+        training_seconds: Steps and evaluations of all runs, from their results.
+        overhead_pct: Time of all cores beyond training, in percent of training.
+        start_up_seconds: Median over runs.
+    """
+
+    runs_start: str
     runs: int
-    jobs: int  # at once
-    seconds: float  # of the study
-    training_seconds: float  # of all runs, as their results say: steps and evaluations
-    overhead_pct: float  # of the study's cores over the training: 0 where they did nothing else
-    start_up_seconds: float  # median over runs
+    jobs: int
+    seconds: float
+    training_seconds: float
+    overhead_pct: float
+    start_up_seconds: float
 
 
 def engines(jobs: int) -> dict[str, Engine]:
-    """The ways, by name."""
+    """Return the ways of starting runs, by name."""
     return {"forked": engine_named("local", jobs=jobs), "fresh": LocalEngine(jobs=jobs)}
 
 
@@ -49,7 +60,11 @@ def measure(
     jobs: int | None = None,
     ways: Sequence[str] = ("forked", "fresh"),
 ) -> list[Row]:
-    """Run the same study in each way. ValueError where a run fails."""
+    """Run the same study in each way.
+
+    Raises:
+        ValueError: If a run fails.
+    """
     at_once = jobs or available_cores()
     return [_row(way, engines(at_once)[way], models, seeds, overrides, at_once) for way in ways]
 
@@ -62,16 +77,16 @@ def _row(
         source="reslearn bench study",
     )
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.monotonic()
+        started = time.monotonic()
         report = run_study(plan.jobs(folder, cost=training_macs), folder, engine=engine)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         if not report.is_complete:
             raise ValueError("; ".join(report.lines()[:-1]))
-        return row(way, report, seconds=seconds, jobs=jobs)
+        return make_row(way, report, seconds=seconds, jobs=jobs)
 
 
-def row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row:
-    """What the study's report and its run folders say."""
+def make_row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row:
+    """Compute a row from the report of a study and its run folders."""
     trained = [
         float(RunFolder(outcome.job.folder).result["seconds"]) for outcome in report.outcomes
     ]
@@ -89,9 +104,12 @@ def row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """For people."""
-    return "\n".join(
-        f"{each.runs_start:6}  {each.runs} runs, {each.jobs} at once: {each.seconds:.1f} s for {each.training_seconds:.1f} s of training, "
-        f"overhead {each.overhead_pct:.1f} % of it; start-up of a run {each.start_up_seconds:.2f} s"
-        for each in rows
-    )
+    """Return the rows as text, one line each."""
+    lines = []
+    for row in rows:
+        lines.append(
+            f"{row.runs_start:6}  {row.runs} runs, {row.jobs} at once: {row.seconds:.1f} s for "
+            f"{row.training_seconds:.1f} s of training, an overhead of {row.overhead_pct:.1f} %; "
+            f"start-up per run {row.start_up_seconds:.2f} s"
+        )
+    return "\n".join(lines)

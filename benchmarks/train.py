@@ -1,9 +1,10 @@
-"""Images per second of our training step and of the plainest PyTorch loop, in turns on the machine at hand (`reslearn bench train`).
+"""Images per second of our training step and of the plainest PyTorch loop, in turns.
 
-Each loop lives in a process of its own (contestant.py) and they never run at the same time. They take turns, the order reversed every
-other round, so that whatever else the machine does falls on both; ratios are taken round by round, then medians. Each turn also
-measures the matrix products of the loop's own precision: the share of that rate is what the convolutions reach of it.
-Needs no data: images are made up.
+`reslearn bench train` runs it on the machine at hand. Each loop lives in its own process
+(contestant.py), and they never run at the same time. The order of the turns is reversed every other
+round, so that other load of the machine affects all loops. Ratios are computed per round, and their
+median is reported. Each turn also measures matrix products in the precision of the loop. The share
+is what the convolutions reach of that rate. Images are synthetic, so no data set is needed.
 """
 
 import json
@@ -25,12 +26,16 @@ from reslearn import models
 
 ROOT = Path(__file__).resolve().parents[1]
 TURN_SECONDS = 3.0
-DISTURBED_PCT = 5.0  # of the machine taken by others, above which the table says so
+DISTURBED_PCT = 5.0
+"""If other processes take more of the machine, the table says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a step is made on. CIFAR's shapes and the paper's batch for CIFAR nets, ImageNet's for resnet50."""
+    """The network and data of a step.
+
+    Defaults are the shapes of CIFAR and the paper's batch size.
+    """
 
     model: str
     size_px: int = 32
@@ -41,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Over the rounds."""
+    """Median, minimum and maximum over the rounds."""
 
     median: float
     low: float
@@ -49,15 +54,26 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of `values`."""
         return cls(median=statistics.median(values), low=min(values), high=max(values))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One loop on one task. `ratio` is images/s over those of `ratio_to`, round by round."""
+    """One loop on one task.
+
+    Attributes:
+        loop: "plain", "ours" or "ours without ...".
+        share_pct: 3 x 2 x MACs x images per second, in percent of the measured rate of matrix
+            products.
+        ratio: Speed divided by the speed of the loop `ratio_to`, round by round.
+        warm_up_seconds: Time of the first steps, including compilation.
+        others_pct: Processor time of the machine that other processes took meanwhile. It is 0 on
+            systems other than Linux.
+    """
 
     model: str
-    loop: str  # plain, ours, or "ours without ..."
+    loop: str
     precision: str
     compiled: bool
     threads: int
@@ -65,29 +81,28 @@ class Row:
     size_px: int
     rounds: int
     images_per_second: Spread
-    share_pct: (
-        Spread  # of the measured rate of matrix products: 3 x 2 x MACs x images / seconds / rate
-    )
+    share_pct: Spread
     matrix_product_gflops: Spread
     ratio_to: str | None
     ratio: Spread | None
-    warm_up_seconds: float  # the first steps, compilation among them
-    others_pct: Spread  # of the machine's processor time, taken by other processes meanwhile (Linux; else 0)
+    warm_up_seconds: float
+    others_pct: Spread
 
 
 def task_of(model: str, batch_size: int | None = None) -> Task:
-    """The task of a network. ValueError for one that the plain loop does not know."""
+    """Return the task of a network: ImageNet's shapes for resnet50, else CIFAR's.
+
+    Raises:
+        ValueError: If the plain loop does not have the network.
+    """
     network(model)
-    task = (
-        Task(model=model, size_px=224, batch_size=32, num_images=320, num_classes=1000)
-        if model == "resnet50"
-        else Task(model=model)
-    )
-    return (
-        task
-        if batch_size is None
-        else replace(task, batch_size=batch_size, num_images=max(task.num_images, 2 * batch_size))
-    )
+    task = Task(model=model)
+    if model == "resnet50":
+        task = Task(model=model, size_px=224, batch_size=32, num_images=320, num_classes=1000)
+    if batch_size is None:
+        return task
+    num_images = max(task.num_images, 2 * batch_size)
+    return replace(task, batch_size=batch_size, num_images=num_images)
 
 
 def measure(
@@ -100,36 +115,33 @@ def measure(
     against: Sequence[str] = ("plain",),
     say: Callable[[str], object] = lambda line: None,
 ) -> list[Row]:
-    """Ours, its rivals and ours without each of `parts`, in `rounds` rounds of turns of three seconds.
+    """Measure our loop, its rivals, and our loop without each of `parts`.
 
-    Ours is told as a multiple of the first rival, all others as one of ours. ValueError for a rival that is not known.
+    Each round has one turn of three seconds per loop. The ratio of our loop is to the first rival,
+    and the ratios of all other loops are to our loop.
+
+    Raises:
+        ValueError: If a rival is unknown.
     """
     unknown = [rival for rival in against if rival not in RIVALS]
     if unknown or not against:
-        raise ValueError(f"--against {','.join(unknown)}: known are {', '.join(RIVALS)}")
-    first, *others = against
-    loops: list[tuple[str, Part | None]] = [
-        (first, None),
-        ("ours", None),
-        *((rival, None) for rival in others),
-        *((f"ours without {part}", part) for part in parts),
-    ]
+        raise ValueError(f"--against {','.join(unknown)}: allowed are {', '.join(RIVALS)}")
+    first, *further_rivals = against
+    loops: list[tuple[str, Part | None]] = [(first, None), ("ours", None)]
+    loops += [(rival, None) for rival in further_rivals]
+    loops += [(f"ours without {part}", part) for part in parts]
     with ExitStack() as stack:
-        contestants, abouts = [], []
+        contestants, descriptions = [], []
         for loop, without in loops:
             say(f"{task.model}: warming up {loop}")
-            contestants.append(
-                stack.enter_context(
-                    contestant(
-                        task, loop.split()[0], threads=threads, device=device, without=without
-                    )
-                )
+            started = contestant(
+                task, loop.split()[0], threads=threads, device=device, without=without
             )
+            contestants.append(stack.enter_context(started))
             if device == "cpu":
-                abouts.append(contestants[-1].warm())
-        abouts = abouts or [
-            one.warm() for one in contestants
-        ]  # on a GPU beside one another: what compiles is the CPU
+                descriptions.append(contestants[-1].warm())
+        if device != "cpu":  # loops on a GPU may warm up together: the CPU compiles
+            descriptions = [loop_process.warm() for loop_process in contestants]
         turns: list[list[dict[str, float]]] = [[] for _ in loops]
         for number in range(rounds):
             say(f"{task.model}: round {number + 1} of {rounds}")
@@ -137,11 +149,12 @@ def measure(
             for index in order:
                 turns[index].append(contestants[index].turn(TURN_SECONDS))
     rows = []
-    for (loop, _), those, about in zip(loops, turns, abouts, strict=True):
-        ratio_to, base = {first: (None, turns[0]), "ours": (first, turns[0])}.get(
-            loop, ("ours", turns[1])
+    bases = {first: (None, turns[0]), "ours": (first, turns[0])}
+    for (loop, _), loop_turns, about in zip(loops, turns, descriptions, strict=True):
+        ratio_to, base = bases.get(loop, ("ours", turns[1]))
+        rows.append(
+            _row(task, loop, about, loop_turns, threads=threads, ratio_to=ratio_to, base=base)
         )
-        rows.append(_row(task, loop, about, those, threads=threads, ratio_to=ratio_to, base=base))
     return rows
 
 
@@ -155,13 +168,13 @@ def _row(
     ratio_to: str | None,
     base: list[dict[str, float]],
 ) -> Row:
-    macs = models.complexity(
-        models.build(task.model, num_classes=task.num_classes), (3, task.size_px, task.size_px)
-    ).macs
+    net = models.build(task.model, num_classes=task.num_classes)
+    macs = models.complexity(net, (3, task.size_px, task.size_px)).macs
     speeds = [turn["images"] / turn["seconds"] for turn in turns]
     rates = [turn["matrix_product_flops"] for turn in turns]
     ratios = [
-        mine * other["seconds"] / other["images"] for mine, other in zip(speeds, base, strict=True)
+        speed * base_turn["seconds"] / base_turn["images"]
+        for speed, base_turn in zip(speeds, base, strict=True)
     ]
     return Row(
         model=task.model,
@@ -186,17 +199,17 @@ def _row(
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """A loop in its process."""
+    """A loop in its own process."""
 
     name: str
     process: subprocess.Popen[str]
 
     def warm(self) -> dict[str, Any]:
-        """Wait until it is, once; what it says of itself."""
+        """Wait until the loop is warm, once, and return how it describes itself."""
         return _answer(self.process, self.name)
 
     def turn(self, seconds: float) -> dict[str, float]:
-        """Let it train for so long; what it did."""
+        """Let it train for some seconds and return what it did."""
         assert self.process.stdin is not None
         print(json.dumps({"seconds": seconds}), file=self.process.stdin, flush=True)
         return _answer(self.process, self.name)
@@ -206,20 +219,20 @@ class Contestant:
 def contestant(
     task: Task, loop: str, *, threads: int, device: str, without: Part | None
 ) -> Iterator[Contestant]:
-    """Start `loop` on `task` in a process of its own, and end it afterwards. OSError where it dies."""
-    options = {"loop": loop, "threads": threads, "device": device, **asdict(task)} | (
-        {"without": without} if without else {}
-    )
+    """Start `loop` on `task` in its own process, and end it afterwards.
+
+    Raises:
+        OSError: If the process ends before it answers.
+    """
+    options = {"loop": loop, "threads": threads, "device": device, **asdict(task)}
+    if without:
+        options["without"] = without
     command = [sys.executable, "-m", "benchmarks.contestant"]
-    command += [
-        word
-        for key, value in options.items()
-        for word in (f"--{key.replace('_', '-')}", str(value))
-    ]
+    for key, value in options.items():
+        command += [f"--{key.replace('_', '-')}", str(value)]
     settings = environment(without) if loop == "ours" else dict(os.environ)
-    settings["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(ROOT), str(ROOT / "src"), settings.get("PYTHONPATH")))
-    )
+    search_path = [str(ROOT), str(ROOT / "src"), settings.get("PYTHONPATH", "")]
+    settings["PYTHONPATH"] = os.pathsep.join(folder for folder in search_path if folder)
     name = f"{loop} on {task.model}"
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings
@@ -227,7 +240,7 @@ def contestant(
         try:
             yield Contestant(name=name, process=process)
         finally:
-            process.kill()  # it keeps nothing
+            process.kill()  # it has nothing to save
 
 
 def _answer(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
@@ -235,34 +248,30 @@ def _answer(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise OSError(
-            f"bench: the loop {name} ended with status {process.wait()} before it had answered"
+            f"bench: the loop {name} ended with status {process.wait()} before it answered"
         )
     return dict(json.loads(line))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text: medians, lowest and highest of the rounds in brackets."""
+    """Return the rows as text: medians, and in brackets the minimum and maximum of the rounds."""
     heading = ("model", "loop", "numerics", "images/s", "ratio", "share of matrix products")
     lines = [heading, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    text = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-    threads, rounds = (
-        f"{num} {what}{'s' * (num > 1)}"
-        for num, what in ((rows[0].threads, "thread"), (rows[0].rounds, "round"))
+    text = ""
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        text += "  ".join(cells).rstrip() + "\n"
+    num_threads, num_rounds = rows[0].threads, rows[0].rounds
+    text += (
+        f"{num_threads} thread{'s' * (num_threads > 1)}, "
+        f"{num_rounds} round{'s' * (num_rounds > 1)} in turns; median [lowest to highest]; "
+        "share: 3 x 2 x MACs x images over the rate of matrix products in that precision"
     )
     others_pct = max(row.others_pct.median for row in rows)
-    return (
-        f"{text}\n{threads}, {rounds} in turns; median [lowest to highest]; "
-        "share: 3 x 2 x MACs x images over the rate of matrix products in that precision"
-        + (
-            f"\ndisturbed: other processes took {others_pct:.0f} % of the machine meanwhile"
-            if others_pct > DISTURBED_PCT
-            else ""
-        )
-    )
+    if others_pct > DISTURBED_PCT:
+        text += f"\ndisturbed: other processes took {others_pct:.0f} % of the machine meanwhile"
+    return text
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The networks of the benchmark, and how the truth of each is known.
 
 If something is plainly wrong by construction, the truth is written here: shuffled labels, for
-example, or a learning rate 200 times that of a healthy sibling. The truth of all other members is
-measured against a shallower network from the same builder (truth.py). That takes ten times the
+example, or a learning rate 200 times the rate of a healthy sibling. The truth of all other members
+is measured against a shallower network from the same builder (truth.py). That takes ten times the
 steps of a short trial, several learning rates and five seeds. (Verdicts on depth or a rate rest on
 trials of four times the steps.)
 

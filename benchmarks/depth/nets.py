@@ -1,7 +1,11 @@
-"""Small networks as strangers write them: nothing of reslearn's own models is in them. `depth` counts hidden layers, or a transformer's."""
+"""Small networks as users write them; they use nothing of reslearn.
+
+`depth` is the number of hidden layers, or of the layers of a transformer.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Shortcut(nn.Module):
-    """Two layers and a shortcut around them, activation after the addition."""
+    """Two layers with a shortcut around them, and an activation after the addition."""
 
     def __init__(self, body: nn.Module, activation: nn.Module) -> None:
         super().__init__()
@@ -25,100 +29,79 @@ class Shortcut(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """activation(body(x) + x)"""
+        """Return activation(body(x) + x)."""
         y: Tensor = self.activation(self.body(x) + x)
         return y
 
 
-def mlp(
-    inputs: int,
-    outputs: int,
-    depth: int,
-    *,
-    width: int = 16,
-    activation: str = "relu",
-    norm: bool = False,
-    shortcuts: bool = False,
-    gain: float = 1.0,
-    bias: float = 0.0,
-    dropout: float = 0.0,
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the chains.
+
+    Attributes:
+        norm: Batch norm after each layer.
+        shortcuts: Shortcuts around blocks of two layers.
+        gain: Factor of the weights, which follow He's rule.
+        bias: Initial value of the biases.
+    """
+
+    width: int
+    activation: str = "relu"
+    norm: bool = False
+    shortcuts: bool = False
+    gain: float = 1.0
+    bias: float = 0.0
+    dropout: float = 0.0
+
+
+def mlp(inputs: int, outputs: int, depth: int, *, width: int = 16, **further: Any) -> nn.Module:
+    """Return a chain of fully connected layers; `Options` lists further arguments."""
+    options = Options(width=width, **further)
+    layers = _chain(nn.Linear, nn.BatchNorm1d, inputs, depth, options)
+    layers.append(nn.Linear(width, outputs))
+    if outputs == 1:
+        layers.append(nn.Flatten(0))
+    return _initialized(nn.Sequential(*layers), options)
+
+
+def conv2d(outputs: int, depth: int, *, width: int = 8, **further: Any) -> nn.Module:
+    """Return 3x3 convolutions on [N, 1, 8, 8]; `Options` lists further arguments."""
+    conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+    options = Options(width=width, **further)
+    layers = _chain(_halving(conv), nn.BatchNorm2d, 1, depth, options)
+    return _classifier(layers, nn.AdaptiveAvgPool2d(1), outputs, options)
+
+
+def conv1d(outputs: int, depth: int, *, width: int = 8, **further: Any) -> nn.Module:
+    """Return convolutions of length 5 on [N, 1, 32]; `Options` lists further arguments."""
+    conv = partial(nn.Conv1d, kernel_size=5, padding=2)
+    options = Options(width=width, **further)
+    layers = _chain(_halving(conv), nn.BatchNorm1d, 1, depth, options)
+    return _classifier(layers, nn.AdaptiveAvgPool1d(1), outputs, options)
+
+
+def _halving(conv: Callable[..., nn.Module]) -> Callable[[int, int], nn.Module]:
+    """Return a function that makes layers; the first one, with one input channel, halves sizes."""
+
+    def layer(in_channels: int, out_channels: int) -> nn.Module:
+        return conv(in_channels, out_channels, stride=2 if in_channels == 1 else 1)
+
+    return layer
+
+
+def _classifier(
+    layers: list[nn.Module], pool: nn.Module, outputs: int, options: Options
 ) -> nn.Module:
-    """A chain of fully connected layers. Weights by He's rule times `gain`, biases at `bias`."""
-    return _finished(
-        nn.Sequential(
-            *_chain(
-                nn.Linear,
-                inputs,
-                width,
-                depth,
-                norm and nn.BatchNorm1d,
-                activation,
-                shortcuts,
-                dropout,
-            ),
-            nn.Linear(width, outputs),
-            *([nn.Flatten(0)] if outputs == 1 else []),
-        ),
-        gain,
-        bias,
-    )
-
-
-def conv2d(outputs: int, depth: int, **options: Any) -> nn.Module:
-    """3x3 convolutions on [N, 1, 8, 8]; options as those of `mlp`."""
-    return _convolutional(
-        partial(nn.Conv2d, kernel_size=3, padding=1),
-        nn.BatchNorm2d,
-        nn.AdaptiveAvgPool2d(1),
-        outputs,
-        depth,
-        **options,
-    )
-
-
-def conv1d(outputs: int, depth: int, **options: Any) -> nn.Module:
-    """Convolutions of length 5 on [N, 1, 32]; options as those of `mlp`."""
-    return _convolutional(
-        partial(nn.Conv1d, kernel_size=5, padding=2),
-        nn.BatchNorm1d,
-        nn.AdaptiveAvgPool1d(1),
-        outputs,
-        depth,
-        **options,
-    )
-
-
-def _convolutional(
-    conv: Callable[..., nn.Module],
-    batch_norm: Callable[[int], nn.Module],
-    pool: nn.Module,
-    outputs: int,
-    depth: int,
-    *,
-    width: int = 8,
-    activation: str = "relu",
-    norm: bool = False,
-    shortcuts: bool = False,
-    gain: float = 1.0,
-    bias: float = 0.0,
-    dropout: float = 0.0,
-) -> nn.Module:
-    """Sizes halved by the first convolution, and a linear classifier behind the mean."""
-
-    def layer(one: int, other: int) -> nn.Module:
-        return conv(one, other, stride=2 if one == 1 else 1)
-
-    layers = _chain(layer, 1, width, depth, norm and batch_norm, activation, shortcuts, dropout)
-    return _finished(
-        nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(width, outputs)), gain, bias
-    )
+    """Return the layers with a linear classifier of their mean over positions."""
+    head = [pool, nn.Flatten(), nn.Linear(options.width, outputs)]
+    return _initialized(nn.Sequential(*layers, *head), options)
 
 
 class Attention(nn.MultiheadAttention):
-    """Of a sequence to itself."""
+    """Self-attention."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """[N, L, D] -> [N, L, D]"""
+        """Map [N, L, D] to [N, L, D]."""
         y: Tensor = super().forward(x, x, x, need_weights=False)[0]
         return y
 
@@ -135,14 +118,14 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, L, D] -> [N, L, D]"""
+        """Map [N, L, D] to [N, L, D]."""
         x = self.attend(x) + x if self.shortcuts else self.attend(x)
         y: Tensor = self.think(x) + x if self.shortcuts else self.think(x)
         return y
 
 
 class Transformer(nn.Module):
-    """On [N, L, inputs] to logits [N, outputs], by the mean over places."""
+    """A transformer whose logits are the mean over positions."""
 
     def __init__(
         self,
@@ -161,49 +144,47 @@ class Transformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, L, inputs] -> [N, outputs]"""
+        """Map [N, L, inputs] to logits [N, outputs]."""
         y: Tensor = self.head(self.layers(self.embed(x) + self.places).mean(1))
         return y
 
 
 def _chain(
     make: Callable[[int, int], nn.Module],
+    batch_norm: Callable[[int], nn.Module],
     inputs: int,
-    width: int,
     depth: int,
-    norm: "Callable[[int], nn.Module] | bool",
-    activation: str,
-    shortcuts: bool,
-    dropout: float,
+    options: Options,
 ) -> list[nn.Module]:
-    """A first layer and depth - 1 of one width; with shortcuts in blocks of two."""
+    """Return a first layer and depth - 1 layers of one width, in blocks of two with shortcuts."""
+    activation = ACTIVATIONS[options.activation]
 
-    def layer(one: int, *, active: bool = True) -> list[nn.Module]:
-        parts = [make(one, width)]
-        if callable(norm):
-            parts.append(norm(width))
-        return (
-            parts
-            + ([ACTIVATIONS[activation]()] if active else [])
-            + ([nn.Dropout(dropout)] if dropout and active else [])
-        )
+    def layer(size: int, *, active: bool = True) -> list[nn.Module]:
+        parts = [make(size, options.width)]
+        if options.norm:
+            parts.append(batch_norm(options.width))
+        if active:
+            parts.append(activation())
+            if options.dropout:
+                parts.append(nn.Dropout(options.dropout))
+        return parts
 
-    if not shortcuts:
-        return [part for index in range(depth) for part in layer(width if index else inputs)]
+    layers = layer(inputs)
+    if options.shortcuts:
+        for _ in range((depth - 1) // 2):
+            body = nn.Sequential(*layer(options.width), *layer(options.width, active=False))
+            layers.append(Shortcut(body, activation()))
+    else:
+        for _ in range(depth - 1):
+            layers += layer(options.width)
+    return layers
 
-    def block() -> nn.Module:
-        return Shortcut(
-            nn.Sequential(*layer(width), *layer(width, active=False)), ACTIVATIONS[activation]()
-        )
 
-    return [*layer(inputs), *(block() for _ in range((depth - 1) // 2))]
-
-
-def _finished(net: nn.Module, gain: float, bias: float) -> nn.Module:
+def _initialized(net: nn.Module, options: Options) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             fan_in = module.weight[0].numel()
-            nn.init.normal_(module.weight, std=gain * math.sqrt(2 / fan_in))
+            nn.init.normal_(module.weight, std=options.gain * math.sqrt(2 / fan_in))
             if module.bias is not None:
-                nn.init.constant_(module.bias, bias)
+                nn.init.constant_(module.bias, options.bias)
     return net

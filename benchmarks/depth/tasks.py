@@ -1,6 +1,6 @@
 """Tasks for the small networks: real tables and scans from scikit-learn, and synthetic data.
 
-Each task is a function that returns (inputs, targets). Shapes are those of the inputs.
+Each task is a function that returns (inputs, targets). The docstrings give the shape of the inputs.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""benchmarks/ lies beside src/ and is not installed: `reslearn bench` puts the checkout on the path, and so do its tests."""
+"""Put the checkout on the path, as `reslearn bench` does: benchmarks/ is not installed."""
 
 import sys
 from pathlib import Path

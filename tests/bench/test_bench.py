@@ -1,4 +1,4 @@
-"""`reslearn bench`: what is measured and how it is put together. Nothing here asserts a time."""
+"""`reslearn bench`: the measurements and their summary. No test asserts a time."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import loader, study, train
-from benchmarks.contestant import made_up_images, matrix_product_flops
+from benchmarks.contestant import matrix_product_flops, synthetic_images
 from benchmarks.our_loop import Part, environment, our_loop
 from typer.testing import CliRunner
 
@@ -31,19 +31,19 @@ def turn(images: int, seconds: float, gflops: float, others_pct: float = 0.0) ->
     }
 
 
-def test_ratios_are_taken_round_by_round() -> None:
-    mine = [turn(300, 1.0, 100), turn(800, 2.0, 200), turn(900, 3.0, 100)]  # 300, 400, 300 a second
+def test_ratios_are_computed_round_by_round() -> None:
+    ours = [turn(300, 1.0, 100), turn(800, 2.0, 200), turn(900, 3.0, 100)]  # 300, 400, 300 a second
     base = [turn(100, 1.0, 50), turn(100, 2.0, 50), turn(150, 1.0, 50)]  # 100, 50, 150 a second
-    row = train._row(SMALL, "ours", ABOUT, mine, threads=2, ratio_to="plain", base=base)
+    row = train._row(SMALL, "ours", ABOUT, ours, threads=2, ratio_to="plain", base=base)
     assert row.images_per_second == train.Spread(median=300, low=300, high=400)
     assert row.ratio == train.Spread(median=3, low=2, high=8)
-    macs = reslearn_macs("resnet8")
+    macs = macs_of("resnet8")
     assert row.share_pct.high == pytest.approx(100 * 3 * 2 * macs * 300 / 100e9)
     assert row.share_pct.low == pytest.approx(100 * 3 * 2 * macs * 400 / 200e9)
     assert (row.rounds, row.threads, row.compiled, row.warm_up_seconds) == (3, 2, True, 20.0)
 
 
-def reslearn_macs(name: str) -> int:
+def macs_of(name: str) -> int:
     from reslearn.models import build, complexity
 
     return complexity(build(name, num_classes=10), (3, 32, 32)).macs
@@ -66,14 +66,15 @@ def test_table_names_loops_ratio_and_threads() -> None:
     lines = train.table([plain, ours]).splitlines()
     assert re.match(r"resnet8 +plain +fp32 +300 \[300 to 300\] +\d+ % of 100 GFLOP/s$", lines[1])
     assert re.match(
-        r"resnet8 +ours +bf16, compiled +600 \[600 to 600\] +2.00 \[2.00 to 2.00\] of plain +\d+ % of 400 GFLOP/s$",
+        r"resnet8 +ours +bf16, compiled +600 \[600 to 600\] +"
+        r"2.00 \[2.00 to 2.00\] of plain +\d+ % of 400 GFLOP/s$",
         lines[2],
     )
     assert "1 thread, 1 round in turns" in lines[3]
     assert len(lines) == 4
 
 
-def test_table_says_that_the_machine_was_busy_with_other_things() -> None:
+def test_the_table_warns_of_other_load_on_the_machine() -> None:
     turns = [turn(300, 1.0, 100, others_pct=share) for share in (2.0, 30.0, 40.0)]
     row = train._row(SMALL, "plain", ABOUT, turns, threads=1, ratio_to=None, base=turns)
     assert (
@@ -86,7 +87,7 @@ def test_table_says_that_the_machine_was_busy_with_other_things() -> None:
     "ignore:.torch.jit.script_method:DeprecationWarning"
 )  # torch.compile imports it
 def test_each_part_is_left_out() -> None:
-    pixels, labels = made_up_images(size_px=32, num_images=32, num_classes=10)
+    pixels, labels = synthetic_images(size_px=32, num_images=32, num_classes=10)
     chosen = {
         without: our_loop(
             "resnet20", pixels, labels, batch_size=16, device="cpu", threads=1, without=without
@@ -104,8 +105,8 @@ def test_each_part_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("without", [Part.kept_memory, Part.fused_optimizer, Part.loader])
-def test_the_loop_runs_without(without: Part) -> None:
-    pixels, labels = made_up_images(size_px=8, num_images=32, num_classes=10)
+def test_the_loop_runs_without_a_part(without: Part) -> None:
+    pixels, labels = synthetic_images(size_px=8, num_images=32, num_classes=10)
     ours = our_loop(
         "resnet8", pixels, labels, batch_size=8, device="cpu", threads=1, without=without
     )
@@ -113,8 +114,8 @@ def test_the_loop_runs_without(without: Part) -> None:
     assert ours.run(range(1)) == 3
 
 
-def test_made_up_images_have_every_class() -> None:
-    pixels, labels = made_up_images(size_px=4, num_images=8, num_classes=1000)
+def test_synthetic_images_have_every_class() -> None:
+    pixels, labels = synthetic_images(size_px=4, num_images=8, num_classes=1000)
     assert pixels.shape == (8, 4, 4, 3) and pixels.dtype == np.uint8
     assert labels.max() == 999 and labels.dtype == np.int64
 
@@ -174,33 +175,34 @@ def test_command_runs_all_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows[1]["ratio"]["low"] > 0
 
 
-def test_a_loop_that_dies_is_one_line() -> None:
+def test_a_loop_that_dies_is_reported_in_one_line() -> None:
+    no_number: Any = "many"
     with (
-        train.contestant(SMALL, "plain", threads="many", device="cpu", without=None) as one,  # type: ignore[arg-type]
+        train.contestant(SMALL, "plain", threads=no_number, device="cpu", without=None) as process,
         pytest.raises(OSError, match="the loop plain on resnet8 ended with status 2"),
     ):
-        one.warm()
+        process.warm()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "message"),
     [
         (["train", "--models", "resnet20,vgg16"], "--models vgg16"),
         (["train", "--device", "abacus"], "--device abacus"),
         (
             ["train", "--against", "plain,keras", "--device", "cpu"],
-            "--against keras: known are plain, autocast",
+            "--against keras: allowed are plain, autocast",
         ),
         (["load", "--threads", "1,two"], "--threads two"),
     ],
 )
-def test_wrong_values_are_one_line(arguments: list[str], tells: str) -> None:
+def test_a_wrong_value_is_reported_in_one_line(arguments: list[str], message: str) -> None:
     error = CliRunner().invoke(app, ["bench", *arguments]).exception
     assert isinstance(error, ValueError)
-    assert str(error).startswith(tells) and "\n" not in str(error)
+    assert str(error).startswith(message) and "\n" not in str(error)
 
 
-def test_without_a_checkout_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_source_checkout_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         reslearn, "__file__", str(tmp_path / "site-packages" / "reslearn" / "__init__.py")
     )
@@ -209,14 +211,14 @@ def test_without_a_checkout_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "source checkout" in str(error)
 
 
-def test_loaders_are_timed_beside_the_step() -> None:
+def test_loaders_are_compared_with_a_step() -> None:
     rows = loader.measure(threads=1, batch_size=4, size_px=8, rounds=1)
     assert [row.loader for row in rows] == ["in memory", "per image"]
     assert all(0 < row.share_pct < 100 for row in rows)
     assert len(loader.table(rows).splitlines()) == 2
 
 
-def test_a_study_is_timed_against_its_runs() -> None:
+def test_a_study_is_compared_with_its_training_time() -> None:
     small = [
         "schedule.duration=2 steps",
         "schedule.milestones=[]",

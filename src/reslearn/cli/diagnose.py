@@ -166,36 +166,29 @@ def diagnose(
 ) -> None:
     """Find out by experiment whether depth hurts a network, or what else does.
 
-    The command builds variants of your network. Each would be better if one suspected cause were
-    true: shallower, with shortcuts, newly initialized, and so on. It trains all variants with equal
-    budgets and paired seeds, each at its best of a few learning rates. Then it judges them by rules
-    that were written beforehand.
+    The command trains variants of your network. Each would be better if one suspected cause were
+    true: shallower, with shortcuts, newly initialized, and so on. All have equal budgets and paired
+    seeds. Rules that were written beforehand judge the results.
 
-    With --patch, it also writes a change of your code that adds shortcuts. This is a diff of
-    FILE.py if BUILD is a function in it, and otherwise a new file that calls BUILD.
-
+    With --patch, it also writes a patch that adds shortcuts. This is a diff of FILE.py if BUILD is
+    a function in it, and otherwise a new file that calls BUILD.
     Ctrl-C ends the diagnosis with a verdict on the trials so far.
     """
     from reslearn.diagnose import diagnose as run_diagnosis
-    from reslearn.diagnose import load_data, load_function, make_problem, write_patch
-    from reslearn.diagnose.page import diagnosis_page
-    from reslearn.report import write_page
+    from reslearn.diagnose import load_data, load_function, make_problem
 
     build, name = load_function(network)
-    source: Any = load_function(data)[0] if ":" in data else data
     problem = make_problem(
         build,
-        load_data(source, size_px=size_px, data_dir=data_dir),
+        load_data(_function_or_name(data), size_px=size_px, data_dir=data_dir),
         name=name,
         depth=depth,
         loss=None if loss is None else load_function(loss)[0],
-        optimizer=load_function(optimizer)[0] if ":" in optimizer else optimizer,
+        optimizer=_function_or_name(optimizer),
         lr=lr,
         batch_size=batch_size,
     )
-    folder = out or _unused(Path("diagnosis") / name.replace(":", "-"))
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file: give the name of a folder")
+    folder = _page_folder(out, name)
     new_patch = None
     if patch or patch_file:
         new_patch = _make_patch(network, problem, depth, patch_file, folder)
@@ -207,15 +200,24 @@ def diagnose(
         jobs=jobs,
         say=print_progress,
     )
-    command = ["reslearn", *sys.argv[1:]]
-    page = write_page(diagnosis_page(diagnosis, command=command, patch=new_patch), folder)
-    if new_patch is not None:
-        write_patch(new_patch)
-    _print(diagnosis, page, new_patch, as_json=as_json)
+    _report(diagnosis, new_patch, folder, as_json=as_json)
     if diagnosis.interrupted:
         raise typer.Exit(130)
     if check and diagnosis.verdict.name != "healthy":
         raise typer.Exit(1)
+
+
+def _function_or_name(value: str) -> Any:
+    from reslearn.diagnose import load_function
+
+    return load_function(value)[0] if ":" in value else value
+
+
+def _page_folder(out: Path | None, name: str) -> Path:
+    folder = out or _unused(Path("diagnosis") / name.replace(":", "-"))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: give the name of a folder")
+    return folder
 
 
 def _unused(folder: Path) -> Path:
@@ -247,6 +249,19 @@ def _make_patch(
         "It will be tried on a fresh seed within the given minutes."
     )
     return patch
+
+
+def _report(diagnosis: "Diagnosis", patch: "Patch | None", folder: Path, *, as_json: bool) -> None:
+    """Write the page and the patch, then print the result."""
+    from reslearn.diagnose import write_patch
+    from reslearn.diagnose.page import diagnosis_page
+    from reslearn.report import write_page
+
+    command = ["reslearn", *sys.argv[1:]]
+    page = write_page(diagnosis_page(diagnosis, command=command, patch=patch), folder)
+    if patch is not None:
+        write_patch(patch)
+    _print(diagnosis, page, patch, as_json=as_json)
 
 
 def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json: bool) -> None:
@@ -283,7 +298,7 @@ def _print_scores(diagnosis: "Diagnosis", console: Any) -> None:
     table = Table(title=scores.caption, title_justify="left")
     for column in ("variant", "description", "training", "held out", "seeds"):
         table.add_column(column)
-    for name, description, train, deviation, _, held, seeds in scores.rows:
+    for name, description, train, deviation, _, held_out, seeds in scores.rows:
         training = number_text(train, deviation=deviation)  # type: ignore[arg-type]
-        table.add_row(str(name), str(description), training, f"{held:.2f}", str(seeds))
+        table.add_row(str(name), str(description), training, f"{held_out:.2f}", str(seeds))
     console.print(table)

@@ -69,34 +69,27 @@ def diagnose(
     """Find out by experiment whether depth hurts the network, or what else does.
 
     Args:
-        problem: The network and its task, from `make_problem`.
         minutes: Time limit.
-        steps: Steps of a short trial. By default chosen so that the whole diagnosis fits into
-            `minutes`. If given, the result does not depend on the speed of the machine, as long as
-            the time suffices.
-        with_proof: Also train the network before and after shortcuts on a fresh seed, within
-            `minutes`.
-        jobs: Number of trials at once. 1 trains in this process with all threads. More fork
-            this process, with one thread each. None is one per core.
+        steps: Steps of a short trial, by default as many as fit into `minutes`. If given, the
+            result is independent of the machine.
+        with_proof: Also train before and after shortcuts on a fresh seed.
+        jobs: Trials at once. 1 uses all threads, more fork this process, None is one per core.
         say: Called with one line about each step of the diagnosis.
 
     Raises:
-        DiagnosisError: If an argument is out of range, or the time does not suffice.
+        DiagnosisError: If an argument is out of range or the time does not suffice.
     """
-    if not minutes > 0:
-        raise DiagnosisError(f"minutes is {minutes}: give more than 0")
-    if steps is not None and steps < FEWEST_STEPS:
-        raise DiagnosisError(f"steps is {steps}: give at least {FEWEST_STEPS}")
+    _check_budget(minutes, steps)
     jobs = resolve_jobs(jobs)
     deadline = Deadline(seconds=60 * minutes)
     fault = data_fault(problem)
     start = measure_signals(problem.net(CHOICE_SEED), problem)
     variants = make_variants(problem)
     layers: dict[str, tuple[LayerSignal, ...]] = {}
+    ratio = None
     if not fault:
         layers = signals_by_layer(problem, variants.by_name, seed=CHOICE_SEED)
-    ratio = response_ratio(layers.get("deep", ()))
-    if not fault:
+        ratio = response_ratio(layers.get("deep", ()))
         variants.by_name.update(suggested_variants(problem, start, ratio))
     runner = TrialRunner(
         problem=problem,
@@ -107,14 +100,7 @@ def diagnose(
         jobs=jobs,
         with_proof=with_proof and "shortcuts" in variants.by_name,
     )
-    interrupted = False
-    if not fault:
-        try:
-            runner.run(steps)
-        except KeyboardInterrupt:
-            say("Stopped: the verdict rests on the trials so far.")
-            interrupted = True
-            runner.drop_incomplete_trials()
+    interrupted = not fault and not _run_until_interrupt(runner, steps)
     scores = replace(runner.scores(), fault=fault)
     return Diagnosis(
         problem=problem,
@@ -131,3 +117,21 @@ def diagnose(
         proof=runner.proof,
         interrupted=interrupted,
     )
+
+
+def _check_budget(minutes: float, steps: int | None) -> None:
+    if not minutes > 0:
+        raise DiagnosisError(f"minutes is {minutes}: give more than 0")
+    if steps is not None and steps < FEWEST_STEPS:
+        raise DiagnosisError(f"steps is {steps}: give at least {FEWEST_STEPS}")
+
+
+def _run_until_interrupt(runner: TrialRunner, steps: int | None) -> bool:
+    """Run all experiments; return False if Ctrl-C stopped them."""
+    try:
+        runner.run(steps)
+    except KeyboardInterrupt:
+        runner.say("Stopped: the verdict rests on the trials so far.")
+        runner.drop_incomplete_trials()
+        return False
+    return True

@@ -158,12 +158,12 @@ class TrialRunner:
 
         They run at once because they share the bandwidth of the memory.
         """
-        started, lowest_lr = time.monotonic(), self.problem.lr * LR_FACTORS[0]
+        start_time, lowest_lr = time.monotonic(), self.problem.lr * LR_FACTORS[0]
         probe = PlannedTrial(
             self.variants.by_name["deep"], lowest_lr, CHOICE_SEED, steps, name="probe"
         )
         list(run_parallel([probe.run] * self.jobs, self.jobs))
-        return time.monotonic() - started
+        return time.monotonic() - start_time
 
     def train(self, planned: Iterable[PlannedTrial]) -> list[Trial]:
         """Run trials in parallel and record them in order, so that an interrupt leaves no gaps."""
@@ -356,14 +356,14 @@ class TrialRunner:
         names = (*self.variants.by_name, "given", "constructed", "continued")
         by_name = {name: trials for name in names if (trials := self.judged(name))}
         deep = by_name.get("deep", [])
-        train, held, held_at_half = {}, {}, {}
+        train, held_out, held_at_half = {}, {}, {}
         for name, trials in by_name.items():
             train[name] = [trial.train_score for trial in trials]
-            held[name] = [trial.held_score for trial in trials]
+            held_out[name] = [trial.held_score for trial in trials]
             held_at_half[name] = [trial.held_at_half for trial in trials]
         return Scores(
             train=train,
-            held=held,
+            held=held_out,
             held_at_half=held_at_half,
             neighbors=self.neighbors,
             looks=MAX_SEEDS[self.length] - FEWEST_SEEDS + 1,

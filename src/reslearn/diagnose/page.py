@@ -97,7 +97,7 @@ def diagnosis_page(
 
 
 def patch_line(diagnosis: Diagnosis, patch: Patch) -> str:
-    """Say in one line whether the patch is recommended, and by which losses."""
+    """Say in one line whether the patch is recommended, and with which losses."""
     if diagnosis.proof is None:
         reason = diagnosis.scores.fault
         if not reason and diagnosis.interrupted:
@@ -123,10 +123,10 @@ def scores_table(diagnosis: Diagnosis) -> Table:
     for name, scores in diagnosis.scores.train.items():
         variant = diagnosis.variants.by_name.get(name)
         description = variant.description if variant is not None else _FURTHER_NETWORKS[name]
-        train, held = summary(list(scores)), summary(list(diagnosis.scores.held[name]))
+        train, held_out = summary(list(scores)), summary(list(diagnosis.scores.held[name]))
         interval = interval_text(train.interval, digits=3)
         deviation = train.standard_deviation
-        rows.append([name, description, train.mean, deviation, interval, held.mean, train.n])
+        rows.append([name, description, train.mean, deviation, interval, held_out.mean, train.n])
     columns: list[Column | str] = [
         "variant",
         "description",
@@ -161,12 +161,15 @@ def _curves(diagnosis: Diagnosis) -> list[Item]:
 
 
 def _loss_figure(name: str, title: str, caption: str, series: Sequence[Series]) -> Figure:
-    heights = [y for curve in series for y in curve.y if y is not None]
-    if any(y > _MAX_DRAWN for y in heights):
+    if any(_peak(curve) > _MAX_DRAWN for curve in series):
         caption += f" Losses above {_MAX_DRAWN:g} are not drawn."
     y_label = "loss / loss of guessing"
     limits = (0.0, _MAX_DRAWN)
     return Figure(name, title, caption, "step", y_label, series, y_limits=limits)
+
+
+def _peak(curve: Series) -> float:
+    return max((y for y in curve.y if y is not None), default=0.0)
 
 
 def _rates(diagnosis: Diagnosis) -> list[Item]:

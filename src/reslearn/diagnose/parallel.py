@@ -59,11 +59,7 @@ def run_parallel(tasks: Iterable[Callable[[], T]], jobs: int) -> Iterator[T]:
     forks: deque[_Fork[T]] = deque()
     try:
         while True:
-            while sum(not fork.is_done for fork in forks) < jobs:
-                next_task = next(remaining, None)
-                if next_task is None:
-                    break
-                forks.append(_Fork(next_task))
+            _start_tasks(remaining, forks, jobs)
             if not forks:
                 return
             if forks[0].is_done:
@@ -76,6 +72,15 @@ def run_parallel(tasks: Iterable[Callable[[], T]], jobs: int) -> Iterator[T]:
     finally:
         for fork in forks:
             fork.end()
+
+
+def _start_tasks(remaining: Iterator[Callable[[], T]], forks: deque[_Fork[T]], jobs: int) -> None:
+    """Start tasks until `jobs` of them run or none remains."""
+    while sum(not fork.is_done for fork in forks) < jobs:
+        task = next(remaining, None)
+        if task is None:
+            return
+        forks.append(_Fork(task))
 
 
 class _Fork(Generic[T]):

@@ -45,12 +45,12 @@ class _Source:
     """Where a build is defined.
 
     Attributes:
-        place: FILE.py:BUILD or MODULE:BUILD.
+        build: FILE.py:BUILD or MODULE:BUILD.
         file: The file to edit. None if the module is installed.
         root: The folder that Python must search to import the module. None if it is installed.
     """
 
-    place: str
+    build: str
     name: str
     module: str
     file: Path | None
@@ -76,7 +76,7 @@ class Patch:
 
 
 def make_patch(
-    place: str | Callable[..., nn.Module],
+    location: str | Callable[..., nn.Module],
     problem: Problem,
     *,
     depth: int | None = None,
@@ -86,7 +86,7 @@ def make_patch(
     """Make the patch of a build; `write_patch` writes it.
 
     Args:
-        place: FILE.py:BUILD or MODULE:BUILD, as for `load_function`, or a function.
+        location: FILE.py:BUILD or MODULE:BUILD, as for `load_function`, or a function.
         problem: The problem that was made of this build.
         path: Where to write it. A name that ends in .py asks for a new file, any other for a diff.
         folder: Used if `path` is None: a diff if possible, under a standard name.
@@ -97,7 +97,7 @@ def make_patch(
         SurgeryError: If no block can be given a shortcut.
     """
     shortcuts_around = add_shortcuts(problem.net(_SEED), problem.example).done
-    source = _find_source(place if isinstance(place, str) else _place_of(place))
+    source = _find_source(location if isinstance(location, str) else _location_of(location))
     needs_file = path is not None and path.suffix == ".py"
     if path is not None:
         _check_path(path)
@@ -111,7 +111,7 @@ def make_patch(
                 return _diff(source, source.file, edited, target, shortcuts_around)
     if path is not None and not needs_file:
         raise DiagnosisError(
-            f"no diff can be made for {source.place}, because an edit of its return value is not "
+            f"no diff can be made for {source.build}, because an edit of its return value is not "
             "enough: give the name of a new file that ends in .py"
         )
     target = path or folder / f"{source.module.rpartition('.')[2]}_residual.py"
@@ -119,7 +119,7 @@ def make_patch(
     text = _wrapper(source, target, _example(problem))
     if not _builds_the_same(problem, _run(text, source, target, depth)):
         raise DiagnosisError(
-            f"no patch: another file cannot import {source.place}, or gets another network from it"
+            f"no patch: another file cannot import {source.build}, or gets another network from it"
         )
     return Patch(
         kind="file",
@@ -166,7 +166,7 @@ def _unwritable(path: Path, error: OSError) -> DiagnosisError:
     return DiagnosisError(f"{path} cannot be written: {error.strerror or error}")
 
 
-def _place_of(build: Callable[..., nn.Module]) -> str:
+def _location_of(build: Callable[..., nn.Module]) -> str:
     """Return FILE.py:BUILD or MODULE:BUILD of a function or class at the top level of a file."""
     name, module = getattr(build, "__qualname__", ""), getattr(build, "__module__", "")
     try:
@@ -183,23 +183,23 @@ def _place_of(build: Callable[..., nn.Module]) -> str:
     return f"{file}:{name}"
 
 
-def _find_source(place: str) -> _Source:
-    module, _, name = place.rpartition(":")
+def _find_source(location: str) -> _Source:
+    module, _, name = location.rpartition(":")
     if module.endswith(".py"):
         file = Path(module)
         root = file.resolve().parent
-        return _Source(place=place, name=name, module=file.stem, file=file, root=root)
+        return _Source(build=location, name=name, module=file.stem, file=file, root=root)
     try:
         spec = importlib.util.find_spec(module)
     except ImportError:  # a parent package is missing
         spec = None
     origin = spec.origin if spec is not None else None
     if origin is None or not origin.endswith(".py") or _is_installed(Path(origin)):
-        return _Source(place=place, name=name, module=module, file=None, root=None)
+        return _Source(build=location, name=name, module=module, file=None, root=None)
     file = Path(origin)
     levels = module.count(".") + (file.name == "__init__.py")
     root = file.resolve().parents[levels]
-    return _Source(place=place, name=name, module=module, file=file, root=root)
+    return _Source(build=location, name=name, module=module, file=file, root=root)
 
 
 def _is_installed(file: Path) -> bool:
@@ -242,7 +242,7 @@ def _diff(
     lines = difflib.diff_bytes(difflib.unified_diff, old_lines, new_lines, old_name, new_name)
     blocks = f"{len(shortcuts_around)} block{'s' * (len(shortcuts_around) > 1)}"
     text = (
-        f"# {MARK}: {source.place} with shortcuts around {blocks}; parameters keep their names.\n"
+        f"# {MARK}: {source.build} with shortcuts around {blocks}; parameters keep their names.\n"
         f"# Apply: {use}\n"
     ).encode()
     for line in lines:
@@ -257,14 +257,14 @@ def _wrapper(source: _Source, target: Path, example: str) -> str:
     names = [*source.module.split("."), source.name]
     if not all(name.isidentifier() for name in names):
         raise DiagnosisError(
-            f"no patch: no other file can import {source.place} by this name; rename it"
+            f"no patch: no other file can import {source.build} by this name; rename it"
         )
     search = imports = ""
     if source.root is not None:
         path = Path(os.path.relpath(source.root, target.resolve().parent)).as_posix()
         imports = "import sys\nfrom pathlib import Path\n"
         search = f"sys.path.insert(0, str(Path(__file__).resolve().parent / {path!r}))\n"
-    return f'''"""{MARK}: {source.place} with shortcuts around its blocks (Eq. 1 of He et al. 2015).
+    return f'''"""{MARK}: {source.build} with shortcuts around its blocks (Eq. 1 of He et al. 2015).
 
 Parameters keep their names, so weights of the plain network load into this one.
 """

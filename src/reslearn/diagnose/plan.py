@@ -31,11 +31,11 @@ class Deadline:
     """A limit of time, counted from its creation."""
 
     seconds: float
-    started: float = field(default_factory=time.monotonic)
+    start_time: float = field(default_factory=time.monotonic)
 
     def elapsed(self) -> float:
         """Return the seconds since the start."""
-        return time.monotonic() - self.started
+        return time.monotonic() - self.start_time
 
     def remaining(self) -> float:
         """Return the seconds until the limit; negative after it."""

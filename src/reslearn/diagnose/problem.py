@@ -90,7 +90,7 @@ def make_problem(
 ) -> Problem:
     """Put a problem together and check it.
 
-    One step of training is tried, so that errors appear here and not during a diagnosis.
+    One step of training is tried, so that errors appear early.
 
     Args:
         build: Returns a new network. Takes no argument, or `depth`.
@@ -100,21 +100,14 @@ def make_problem(
         loss: A function of (outputs, targets), or a class of losses. By default cross-entropy for
             classes and mean squared error for regression.
         optimizer: "sgd", "adam", "adamw", or a function of (parameters, learning rate).
-        lr: The user's learning rate.
         batch_size: Number of examples per step.
 
     Raises:
         DiagnosisError: If one of them cannot be used; the message is one line.
-        DataError: If a named data set is not there.
     """
     inputs, targets = load_data(data)
     optimizer_name, make_optimizer, usual_lr = _resolve_optimizer(optimizer)
-    if lr is None and usual_lr is None:
-        raise DiagnosisError(
-            f"lr is missing: {optimizer_name} has no usual learning rate; give one"
-        )
-    if lr is not None and not (lr > 0 and math.isfinite(lr)):
-        raise DiagnosisError(f"lr is {lr}: give a finite number above 0")
+    chosen_lr = _resolve_lr(lr, usual_lr, optimizer_name)
     if batch_size < 1:
         raise DiagnosisError(f"batch_size is {batch_size}: give at least 1")
     task: Literal["classification", "regression"] = "classification"
@@ -134,7 +127,7 @@ def make_problem(
         loss=_resolve_loss(loss, task),
         make_optimizer=make_optimizer,
         optimizer_name=optimizer_name,
-        lr=lr or usual_lr or 0.0,
+        lr=chosen_lr,
         lr_is_given=lr is not None,
         batch_size=min(batch_size, len(training)),
         guess_loss=1.0,
@@ -156,6 +149,18 @@ def _resolve_optimizer(optimizer: str | MakeOptimizer) -> tuple[str, MakeOptimiz
             "FILE.py:FUNCTION, a function of parameters and a learning rate"
         )
     return (optimizer, *OPTIMIZERS[optimizer])
+
+
+def _resolve_lr(lr: float | None, usual_lr: float | None, optimizer_name: str) -> float:
+    if lr is None:
+        if usual_lr is None:
+            raise DiagnosisError(
+                f"lr is missing: {optimizer_name} has no usual learning rate; give one"
+            )
+        return usual_lr
+    if not (lr > 0 and math.isfinite(lr)):
+        raise DiagnosisError(f"lr is {lr}: give a finite number above 0")
+    return lr
 
 
 def _resolve_loss(loss: Loss | None, task: str) -> Loss:

@@ -38,11 +38,10 @@ NETWORKS = {
 class Scores:
     """The measurements that a verdict rests on.
 
-    `train`, `held` and `held_at_half` hold scores by variant: one per seed, paired by position. In
-    addition to the variants of the network there are three names: "given" is the deep network at
-    the user's learning rate; "constructed" is the deep network that computes what the trained
-    shallow one does; "continued" is the constructed network after further training. The last two
-    do not decide anything.
+    `train`, `held` and `held_at_half` hold scores by variant: one per seed, paired by position.
+    Three names are no variants. "given" is the deep network at the user's learning rate.
+    "constructed" is the deep network that computes what the trained shallow one does. "continued"
+    is the constructed network after further training. The last two do not decide anything.
 
     Attributes:
         train: Scores on training data at the end.
@@ -53,7 +52,7 @@ class Scores:
         is_short: Scores are from short trials, which are not enough for some verdicts.
         fault: A fault of the data that was found before training, as a sentence.
         num_layers: None if the network cannot be traced.
-        response_ratio: Signal of the last third of layers over that of the first, at the start.
+        response_ratio: Signal of the last third of layers over the first third, at the start.
         narrows: Describes a layer in a removed block that has fewer values than enter the block.
         gradient_ratios: First third of layers over last third, at start and end, one pair per seed.
         dead_shares: Share of dead units, one per seed.

@@ -99,7 +99,9 @@ def signals_by_layer(
 
 
 def response_ratio(layer_signals: Sequence[LayerSignal]) -> float | None:
-    """Return the geometric mean response of the last third of layers over that of the first third.
+    """Return the mean response of the last third of layers over the first third.
+
+    Means are geometric.
 
     Returns:
         0 if a response is zero, infinity if one overflows. None for fewer than three layers or an

@@ -56,7 +56,7 @@ def _defined_names(statement: ast.stmt) -> set[str]:
 
 
 def _returned_values(statement: ast.stmt) -> Iterator[ast.expr]:
-    """Yield the return values of a function, without those of nested functions.
+    """Yield the return values of a function, but not of functions inside it.
 
     For a lambda that is assigned to a name, yield its body.
     """

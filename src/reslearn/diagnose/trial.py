@@ -127,7 +127,7 @@ def run_trial(
         variant: Name to record.
         with_signals: Measure gradients and dead units too, which takes a while.
     """
-    started = time.monotonic()
+    start_time = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         start = measure_signals(net, problem) if with_signals else UNKNOWN
@@ -151,7 +151,7 @@ def run_trial(
         curve=tuple(curve),
         start=start,
         end=end,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - start_time,
     )
 
 
@@ -162,7 +162,7 @@ def evaluate_untrained(
 
     `steps` is recorded: the number of steps of the trials that it is compared with.
     """
-    started = time.monotonic()
+    start_time = time.monotonic()
     scores = _evaluate(net, problem, recompute=False)
     return Trial(
         variant=variant,
@@ -177,7 +177,7 @@ def evaluate_untrained(
         curve=(),
         start=UNKNOWN,
         end=UNKNOWN,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - start_time,
     )
 
 
@@ -250,7 +250,7 @@ class _EndScores(NamedTuple):
 def _evaluate(net: nn.Module, problem: Problem, *, recompute: bool = True) -> _EndScores:
     """Evaluate `net` on clean data.
 
-    If `recompute`, the batch-norm statistics in `net` are replaced by those of training inputs.
+    If `recompute`, the batch-norm statistics in `net` are recomputed on training inputs.
     """
     x, y = problem.inputs[:MAX_EVALUATED], problem.targets[:MAX_EVALUATED]
     if recompute:

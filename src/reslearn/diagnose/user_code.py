@@ -22,23 +22,23 @@ _LIBRARY_PATHS = ("/reslearn/diagnose/", "/reslearn/models/", "/torch/", "<")
 class DiagnosisError(ValueError):
     """A network, its data or an option cannot be diagnosed.
 
-    The message names the value, what is allowed, and the line of the user's code where there is one.
+    The message names the value, what is allowed, and the line of the user's code, if any.
     """
 
 
-def load_function(place: str) -> tuple[Callable[..., Any], str]:
+def load_function(location: str) -> tuple[Callable[..., Any], str]:
     """Load `path/to/file.py:function` or `package.module:function`.
 
     Returns:
         The callable (a build, data, loss or optimizer function), and a short name of it.
 
     Raises:
-        DiagnosisError: If `place` has another form, or the function cannot be imported.
+        DiagnosisError: If `location` has another form, or the function cannot be imported.
     """
-    module_name, _, attribute = place.rpartition(":")
+    module_name, _, attribute = location.rpartition(":")
     if not module_name or not attribute:
         raise DiagnosisError(
-            f"{place} names no function: give FILE.py:FUNCTION or MODULE:FUNCTION, "
+            f"{location} names no function: give FILE.py:FUNCTION or MODULE:FUNCTION, "
             "as in net.py:build"
         )
     is_file = module_name.endswith(".py")
@@ -121,18 +121,14 @@ def bind_depth(build: Callable[..., nn.Module], depth: int | None) -> Build:
 
 
 def describe(error: BaseException) -> str:
-    """Return the error and its place in the user's code, in one line."""
+    """Return the error and its line in the user's code, in one line."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{text} ({error.filename}:{error.lineno})"
     text = f"{type(error).__name__}: {text}"
-    user_frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not any(path in frame.filename for path in _LIBRARY_PATHS)
-    ]
-    if user_frames:
-        text += f" ({user_frames[-1].filename}:{user_frames[-1].lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not any(path in frame.filename for path in _LIBRARY_PATHS):
+            return f"{text} ({frame.filename}:{frame.lineno})"
     return text
 
 
