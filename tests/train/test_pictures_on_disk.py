@@ -133,15 +133,15 @@ def test_changed_images_are_evaluated_only_by_name(
     before = {
         protocol: evaluate_bundle(tmp_path / "run", protocol=protocol)
         for protocol in ("single", "ten-crop")
-    }  # type: ignore[arg-type]
+    }
     for number in range(5):
         shutil.copyfile(folder / "red" / "0.jpg", folder / "red" / f"more{number}.jpg")
     for protocol, metrics in before.items():
         with pytest.raises(
             RunError, match=r"other images than .*, or name the data: reslearn evaluate "
         ):
-            evaluate_bundle(tmp_path / "run", protocol=protocol)  # type: ignore[arg-type]
-        named = evaluate_bundle(tmp_path / "run", str(folder), protocol=protocol)  # type: ignore[arg-type]
+            evaluate_bundle(tmp_path / "run", protocol=protocol)
+        named = evaluate_bundle(tmp_path / "run", str(folder), protocol=protocol)
         assert named.num_images > metrics.num_images
 
 
@@ -160,11 +160,11 @@ def test_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> N
     for protocol in ("single", "ten-crop", "multi-scale"):
         alone, twice, both = (
             evaluate_bundle(which, protocol=protocol) for which in ([one], [one, one], [one, two])
-        )  # type: ignore[arg-type]
+        )
         assert twice.loss == pytest.approx(alone.loss, rel=1e-5)
         assert twice.top1_error_pct == alone.top1_error_pct
         assert both.loss != pytest.approx(alone.loss, rel=1e-3)
-        other = evaluate_bundle(two, protocol=protocol)  # type: ignore[arg-type]
+        other = evaluate_bundle(two, protocol=protocol)
         assert both.loss <= (alone.loss + other.loss) / 2 + 1e-6  # Jensen's inequality
 
 
