@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslearn.analysis import across, along, barrier, between, filter_normalized, grid, moved
+from reslearn.analysis.landscape import (
+    barrier,
+    interpolate,
+    loss_along_direction,
+    loss_along_line,
+    loss_grid,
+    move,
+    random_direction,
+)
 from reslearn.evaluate import evaluate, recompute_batch_norm
 from reslearn.models import Network, build
 
@@ -34,7 +42,7 @@ def by_hand(given: Network, batches: Batches) -> tuple[float, float]:
 
 def test_the_line_has_its_ends_and_the_mean_in_its_middle(batches: Batches) -> None:
     start, end = net(0), net(1)
-    found = along(start, end, batches, num_points=5)
+    found = loss_along_line(start, end, batches, num_points=5)
     assert [point.at for point in found.points] == [0, 0.25, 0.5, 0.75, 1]
     assert (found.points[0].loss, found.points[0].top1_error_pct) == by_hand(start, batches)
     assert (found.points[-1].loss, found.points[-1].top1_error_pct) == by_hand(end, batches)
@@ -45,7 +53,7 @@ def test_the_line_has_its_ends_and_the_mean_in_its_middle(batches: Batches) -> N
     assert found.points[2].loss == pytest.approx(by_hand(middle, batches)[0], rel=1e-5)
     assert found.barrier_loss == barrier([(point.at, point.loss) for point in found.points])
     for at, whole in ((0.0, start), (1.0, end)):
-        moved_to = between(start, end, at)
+        moved_to = interpolate(start, end, at)
         assert all(
             torch.equal(value, whole.get_parameter(name))
             for name, value in moved_to.named_parameters()
@@ -53,7 +61,7 @@ def test_the_line_has_its_ends_and_the_mean_in_its_middle(batches: Batches) -> N
 
 
 def test_a_net_to_itself_has_no_barrier(batches: Batches) -> None:
-    found = along(net(0), net(0), batches, num_points=3)
+    found = loss_along_line(net(0), net(0), batches, num_points=3)
     assert found.barrier_loss == 0 == found.barrier_top1_error_pct
     assert len({point.loss for point in found.points}) == 1
 
@@ -61,7 +69,7 @@ def test_a_net_to_itself_has_no_barrier(batches: Batches) -> None:
 @pytest.mark.parametrize("switches", [{}, {"normalize": False}], ids=str)
 def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[str, object]) -> None:
     trained = net(0, **switches)
-    direction = filter_normalized(trained, seed=3)
+    direction = random_direction(trained, seed=3)
     assert direction.keys() == dict(trained.named_parameters()).keys()
     for name, parameter in trained.named_parameters():
         if parameter.ndim < 2:
@@ -71,7 +79,7 @@ def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[st
                 direction[name].flatten(1).norm(dim=1), parameter.detach().flatten(1).norm(dim=1)
             )
     again, second, other = (
-        filter_normalized(trained, seed=seed, number=number)
+        random_direction(trained, seed=seed, number=number)
         for seed, number in ((3, 0), (3, 1), (4, 0))
     )
     name = "head.fc.weight"
@@ -89,7 +97,7 @@ def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) 
             if parameter.ndim == 4:
                 parameter.mul_(10)
     curves = [
-        across(each, filter_normalized(each, seed=1), batches, num_points=3)
+        loss_along_direction(each, random_direction(each, seed=1), batches, num_points=3)
         for each in (one, other)
     ]
     assert [point.loss for point in curves[0]] == pytest.approx(
@@ -100,11 +108,11 @@ def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) 
 def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
     trained = net(0)
     before = deepcopy(trained.state_dict())
-    first, second = (filter_normalized(trained, seed=0, number=number) for number in range(2))
+    first, second = (random_direction(trained, seed=0, number=number) for number in range(2))
     loss, error = by_hand(trained, batches)
     curve, square = (
-        across(trained, first, batches, num_points=3),
-        grid(trained, first, second, batches, num_points=3),
+        loss_along_direction(trained, first, batches, num_points=3),
+        loss_grid(trained, first, second, batches, num_points=3),
     )
     assert [point.at for point in curve] == [-1, 0, 1]
     assert (curve[1].loss, curve[1].top1_error_pct) == (loss, error)
@@ -113,7 +121,7 @@ def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
     assert square.loss[1] == tuple(
         point.loss for point in curve
     )  # a row: the second direction at 0
-    assert square.loss[2][1] == by_hand(moved(trained, [(second, 1.0)]), batches)[0]
+    assert square.loss[2][1] == by_hand(move(trained, [(second, 1.0)]), batches)[0]
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
 
 
@@ -141,6 +149,6 @@ def test_a_barrier_by_hand() -> None:
 
 def test_what_cannot_be_is_refused(batches: Batches) -> None:
     with pytest.raises(ValueError, match="no line between"):
-        along(net(0), net(0, "resnet14"), batches)
+        loss_along_line(net(0), net(0, "resnet14"), batches)
     with pytest.raises(ValueError, match="2 points"):
-        along(net(0), net(1), batches, num_points=2)
+        loss_along_line(net(0), net(1), batches, num_points=2)

@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from reslearn.analysis import (
-    assembled,
+from reslearn.analysis import lesions
+from reslearn.analysis.blockwise import (
+    assemble,
     block_shapes,
     droppable,
     interchangeable,
-    kendall_tau,
-    lesions,
     without_body,
 )
-from reslearn.analysis.lesions import choose, swap
+from reslearn.analysis.lesions import choose, kendall_tau, swap
 from reslearn.evaluate import evaluate
 from reslearn.models import Network, build, last_batch_norm
 
@@ -66,7 +65,7 @@ def test_a_net_without_its_last_blocks_is_the_shallower_net(name: str, batches: 
     second = [
         index for index, (block_name, _) in enumerate(net.blocks()) if block_name.endswith(".1")
     ]
-    damaged = assembled(
+    damaged = assemble(
         net,
         [
             without_body(block) if index in second else block

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from reslearn.analysis import BlockwiseBackward, paths
-from reslearn.analysis.paths import summarize
+from reslearn.analysis import paths
+from reslearn.analysis.paths import BlockwiseBackward, summarize
 from reslearn.models import Network, Residual, build
 
 

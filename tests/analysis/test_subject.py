@@ -30,7 +30,7 @@ def test_moments_are_the_snapshots_and_the_end(tiny_run: RunFolder) -> None:
         subject.network(moment).get_parameter("stem.conv.weight") for moment in subject.moments()
     ]
     assert not torch.equal(nets[0], nets[1]) and not torch.equal(nets[1], nets[2])
-    with pytest.raises(ValueError, match=r"step 7: .* keeps 0, 10 and the trained"):
+    with pytest.raises(ValueError, match=r"step 7: .* has the steps 0, 10 and the trained"):
         subject.network(7)
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_finished_run_is_refused(tiny_run: RunFolder, tmp_path: Path)
         Subject.open(tmp_path)
     copy = Path(shutil.copytree(tiny_run.path, tmp_path / "copy"))
     (copy / "model.safetensors").unlink()
-    with pytest.raises(RunError, match="weights of this run were not kept"):
+    with pytest.raises(RunError, match="weights of this run were not saved"):
         Subject.open(copy)
     (copy / "result.json").unlink()
     with pytest.raises(RunError, match="not complete"):

@@ -174,9 +174,9 @@ def test_a_plain_net_has_no_paths_and_a_run_without_weights_nothing(
         tmp_path / "plain8",
         Machine(threads=1),
     )
-    with pytest.raises(ValueError, match="plain8 has no shortcuts: its signal has one path only"):
+    with pytest.raises(ValueError, match="plain8 has no shortcuts: there is only one path"):
         invoke(tmp_path / "plain8", "paths")
     assert len(invoke(tmp_path / "plain8", "lesion", "--images", 20)["one_dropped"]) == 1
     (tmp_path / "plain8" / "model.safetensors").unlink()
-    with pytest.raises(RunError, match="weights of this run were not kept"):
+    with pytest.raises(RunError, match="weights of this run were not saved"):
         invoke(tmp_path / "plain8", "lesion")

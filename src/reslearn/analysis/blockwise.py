@@ -1,8 +1,10 @@
-"""A network put together anew from its own blocks: some dropped, others in another order. The network itself is not touched.
+"""Assemble a network from its own blocks, with some dropped or in another order.
 
-A residual block without its body F is its shortcut, activation(shortcut(x)); a plain block has nothing else to carry the signal, so
-that it can only be taken out whole, and only where it keeps the shape. Paper: Eq. 1 with F = 0.
-Shapes: x [B, C, H, W]; each block's input and output [C, H, W] of one image.
+The original network is not changed. A residual block without its body F is its shortcut,
+activation(shortcut(x)): Eq. 1 with F = 0. A plain block has no other path for the signal, so it can
+only be dropped as a whole, and only if it keeps the shape.
+
+Shapes: x [B, C, H, W]; input and output of a block, for one image, [C, H, W].
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,30 +17,30 @@ from reslearn.models import Network, Residual
 Shape = tuple[int, ...]
 
 
-def assembled(net: Network, blocks: Iterable[nn.Module]) -> nn.Sequential:
-    """Stem, `blocks` and head of `net` one after the other, weights shared with it."""
+def assemble(net: Network, blocks: Iterable[nn.Module]) -> nn.Sequential:
+    """Return the stem of `net`, `blocks` and the head of `net` in sequence, with shared weights."""
     return nn.Sequential(net.get_submodule("stem"), *blocks, net.get_submodule("head"))
 
 
 def without_body(block: Residual) -> nn.Module:
-    """The block with F removed: its shortcut and its activation; a plain block is removed whole."""
-    return (
-        nn.Identity() if block.shortcut is None else nn.Sequential(block.shortcut, block.activation)
-    )
+    """Return the shortcut and the activation of a block; a plain block becomes the identity."""
+    if block.shortcut is None:
+        return nn.Identity()
+    return nn.Sequential(block.shortcut, block.activation)
 
 
 @torch.no_grad()
 def block_shapes(net: Network, x: Tensor) -> list[tuple[Shape, Shape]]:
-    """Shape of one image as it enters and as it leaves each block; `net` is left in the mode it was in."""
+    """Return the input and output shape of each block, for one image. Restores all modes."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
         x = net.get_submodule("stem")(x[:1])
         shapes = []
         for _, block in net.blocks():
-            entered = tuple(x.shape[1:])
+            input_shape = tuple(x.shape[1:])
             x = block(x)
-            shapes.append((entered, tuple(x.shape[1:])))
+            shapes.append((input_shape, tuple(x.shape[1:])))
     finally:
         for module, training in modes.items():
             module.training = training
@@ -46,19 +48,23 @@ def block_shapes(net: Network, x: Tensor) -> list[tuple[Shape, Shape]]:
 
 
 def droppable(net: Network, shapes: Sequence[tuple[Shape, Shape]]) -> list[int]:
-    """Numbers, from 0, of the blocks that can be dropped: every residual one, plain ones that keep the shape."""
-    blocks = net.blocks()
-    return [
-        index
-        for index, (entered, left) in enumerate(shapes)
-        if blocks[index][1].shortcut is not None or entered == left
-    ]
+    """Return the indices of blocks that can be dropped.
+
+    These are all residual blocks, and the plain blocks that keep the shape.
+    """
+    indices = []
+    for index, ((_, block), (input_shape, output_shape)) in enumerate(
+        zip(net.blocks(), shapes, strict=True)
+    ):
+        if block.shortcut is not None or input_shape == output_shape:
+            indices.append(index)
+    return indices
 
 
 def interchangeable(shapes: Sequence[tuple[Shape, Shape]]) -> list[list[int]]:
-    """Groups of two blocks and more that keep one and the same shape, so that they can change places."""
+    """Return groups of two or more blocks that can be swapped: all their shapes are equal."""
     groups: dict[Shape, list[int]] = {}
-    for index, (entered, left) in enumerate(shapes):
-        if entered == left:
-            groups.setdefault(entered, []).append(index)
+    for index, (input_shape, output_shape) in enumerate(shapes):
+        if input_shape == output_shape:
+            groups.setdefault(input_shape, []).append(index)
     return [group for group in groups.values() if len(group) > 1]

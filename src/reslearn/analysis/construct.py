@@ -1,7 +1,9 @@
-"""The solution by construction (Sec. 1): a trained shallow net and identity layers are a deeper net that is no worse (claim C10).
+"""The solution by construction: a trained shallow network plus identity layers (Sec. 1, claim C10).
 
-`models.extend_with_identities` builds it; here it is checked that the function did not change and its training loss is measured, in evaluation mode
-and with the batch norm statistics that it brings: recomputed ones would no longer make its added layers identities.
+`models.extend_with_identities` builds the deeper network. This module checks that the function did
+not change, and measures the training loss. It uses evaluation mode and the copied batch-norm
+statistics: with recomputed statistics, the new layers would not be identities.
+
 Shapes: x [B, C, H, W], logits [B, K].
 """
 
@@ -17,7 +19,18 @@ from reslearn.models import Network, extend_with_identities
 
 @dataclass(frozen=True, kw_only=True)
 class Construction:
-    """`max_logit_difference` is the greatest between shallow and constructed net, `max_logit` the greatest logit, for scale."""
+    """Comparison of a shallow network with the deeper network constructed from it.
+
+    Attributes:
+        shallow: Name of the shallow network.
+        constructed: Name of the constructed network.
+        max_logit_difference: Greatest absolute difference of their logits.
+        max_logit: Greatest absolute logit of the shallow network, for scale.
+        shallow_loss: Loss of the shallow network, in nats.
+        constructed_loss: Loss of the constructed network, in nats.
+        constructed_top1_error_pct: Error of the constructed network, in per cent.
+        num_images: Number of images.
+    """
 
     shallow: str
     constructed: str
@@ -30,7 +43,11 @@ class Construction:
 
     @property
     def is_unchanged(self) -> bool:
-        """Same function up to rounding: logits differ by less than 1e-4 of the greatest (of 1, if that is smaller)."""
+        """Whether the functions agree up to rounding.
+
+        The logits may differ by at most 1e-4 times the greatest logit, or times 1 if all logits are
+        smaller.
+        """
         return self.max_logit_difference <= 1e-4 * max(1.0, self.max_logit)
 
 
@@ -38,16 +55,25 @@ class Construction:
 def construct(
     shallow: Network, name: str, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Construction:
-    """Deepen `shallow` to the network called `name` and compare both on `batches`. ValueError where that network is no deeper relative."""
-    kept = list(batches)
+    """Extend `shallow` to the network `name` by identities, and compare both.
+
+    Args:
+        shallow: Set to evaluation mode.
+        name: Name of a deeper network of the same family.
+        batches: Images and labels.
+
+    Raises:
+        ValueError: If the network `name` is not a deeper network of the same family.
+    """
+    batches = list(batches)
     shallow = shallow.eval()
     deep = extend_with_identities(shallow, name)
     difference = largest = 0.0
-    for x, _ in kept:
-        expected, got = shallow(x), deep(x)
-        difference = max(difference, float((got - expected).abs().max()))
+    for x, _ in batches:
+        expected, logits = shallow(x), deep(x)
+        difference = max(difference, float((logits - expected).abs().max()))
         largest = max(largest, float(expected.abs().max()))
-    before, after = evaluate(shallow, kept), evaluate(deep, kept)
+    before, after = evaluate(shallow, batches), evaluate(deep, batches)
     return Construction(
         shallow=shallow.name,
         constructed=deep.name,

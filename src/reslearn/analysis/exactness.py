@@ -1,4 +1,6 @@
-"""Is a block what Eq. 1 and 2 say? y = act(F(x) + shortcut(x)), bit for bit, and the identity where F's last batch norm is zero (C3).
+"""Check that blocks compute Eq. 1 and 2 exactly: y = activation(F(x) + shortcut(x)) (claim C3).
+
+If the last batch norm of F is zero, the block must be the identity. All checks are bit for bit.
 
 Shapes: x [B, C, H, W], the output of the layer before the block.
 """
@@ -14,7 +16,14 @@ from reslearn.models import Network, last_batch_norm
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCheck:
-    """One residual block. `is_identity` is None where the shapes of input and output differ, so that no identity is due."""
+    """Result for one residual block.
+
+    Attributes:
+        block: Name of the block.
+        is_sum: Whether block(x) equals max(F(x) + shortcut(x), 0) in every bit.
+        is_identity: Whether the block with F = 0 returns its input in every bit. None if input and
+            output differ in shape, so that the block cannot be the identity.
+    """
 
     block: str
     is_sum: bool
@@ -23,10 +32,10 @@ class BlockCheck:
 
 @torch.no_grad()
 def check_blocks(net: Network, x: Tensor) -> list[BlockCheck]:
-    """Each block on the activations that reach it, in training and in evaluation mode; `net` is not changed.
+    """Check each residual block on its input activations, in training and in evaluation mode.
 
-    `is_sum`: block(x) equals max(F(x) + shortcut(x), 0) in every bit. `is_identity`: with gamma and beta of F's last batch norm at zero
-    the block returns its input in every bit. Plain blocks are skipped.
+    F = 0 is reached by zero weight and bias in its last batch norm. Plain blocks are skipped, and
+    `net` is not changed.
     """
     twin = deepcopy(net).eval()
     x = twin.get_submodule("stem")(x)

@@ -1,8 +1,11 @@
-"""Gradients by layer: do they vanish or explode on their way back (Sec. 4.1, "neither forward nor backward signals vanish"; claim C9)?
+"""Forward signals and gradients by layer: do they vanish or explode? (Sec. 4.1, claim C9.)
 
-Two views of one backward pass in training mode: the gradient with respect to each convolution's weights, which is what the solver
-sees, and with respect to each block's output, which is the backward propagated signal the paper speaks of. Both are L2 norms of the
-gradient of the mean loss of a batch. A ratio of first to last layers below 1 says vanishing, above 1 exploding.
+The paper states that "neither forward nor backward signals vanish". The gradient of the mean loss
+of a batch, in training mode, is measured in two ways. The gradient of the weights of a convolution
+is what the optimizer sees. The gradient of the output of a block is the backward signal of the
+paper. Both are L2 norms. If the ratio of first to last layers is below 1, the gradient vanishes on
+its way back; above 1 it explodes.
+
 Shapes: x [B, C, H, W], y [B].
 """
 
@@ -21,7 +24,7 @@ from reslearn.models import Network
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGradient:
-    """`name` is a convolution's or a block's; `norm` the L2 norm of its gradient."""
+    """L2 norm of the gradient of one convolution or block, with its name."""
 
     name: str
     norm: float
@@ -29,7 +32,16 @@ class LayerGradient:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """One backward pass. Ratios are `first_to_last` of the norms; 1 is even, below 1 vanishing, above 1 exploding."""
+    """Gradients of one backward pass.
+
+    Attributes:
+        step: Training step of the network.
+        loss: Mean cross entropy of the batch, in nats.
+        weights: Gradients of the weights of each convolution.
+        signal: Gradients of the output of each block.
+        weights_ratio: `first_to_last` of `weights`.
+        signal_ratio: `first_to_last` of `signal`.
+    """
 
     step: int
     loss: float
@@ -40,14 +52,18 @@ class Gradients:
 
 
 def gradients(net: Network, x: Tensor, y: Tensor, *, step: int = 0) -> Gradients:
-    """Norms for the mean cross entropy of one batch, with batch statistics as in training. `net` is not changed.
+    """Measure the gradients of the mean cross entropy of one batch. `net` is not changed.
 
-    `step` only labels the result. The batch should be large: the norm of a mean over few images is mostly noise.
+    Args:
+        net: The network; a copy runs in training mode, with the batch-norm statistics of the batch.
+        x: Images, preprocessed. Use a large batch: the mean over few images is mostly noise.
+        y: Labels.
+        step: Training step, copied to the result.
     """
     twin = deepcopy(net).train().requires_grad_(True)
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> None:
+    def record(name: str) -> None:
         def retain(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             output.retain_grad()
             outputs[name] = output
@@ -55,7 +71,7 @@ def gradients(net: Network, x: Tensor, y: Tensor, *, step: int = 0) -> Gradients
         twin.get_submodule(name).register_forward_hook(retain)
 
     for name, _ in twin.blocks():
-        keep(name)
+        record(name)
     with torch.enable_grad():
         loss = functional.cross_entropy(twin(x), y)
         torch.autograd.backward(loss)
@@ -77,10 +93,32 @@ def gradients(net: Network, x: Tensor, y: Tensor, *, step: int = 0) -> Gradients
     )
 
 
-def first_to_last(norms: Sequence[float]) -> float:
-    """Median of the first third of `norms` over the median of the last third; NaN for 0 / 0, infinite for x / 0.
+@torch.no_grad()
+def forward_signal(net: Network, x: Tensor) -> list[tuple[str, float]]:
+    """Return the root mean square of the output of the stem and of each block, by name.
 
-    Thirds and medians, because single layers (the stem, those that halve maps) stand out for reasons of their own.
+    Batch norm uses the statistics of the batch, as in training. `net` is not changed.
+    """
+    twin = deepcopy(net).train()
+    strength: list[tuple[str, float]] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            strength.append((name, float(output.double().square().mean().sqrt())))
+
+        module.register_forward_hook(add)
+
+    for name, module in [("stem", twin.get_submodule("stem")), *twin.blocks()]:
+        watch(name, module)
+    twin(x)
+    return strength
+
+
+def first_to_last(norms: Sequence[float]) -> float:
+    """Return the median of the first third of `norms` over the median of the last third.
+
+    Thirds and medians are robust to single layers, such as the stem, whose norms differ for other
+    reasons. The result is nan for 0 / 0 and inf for x / 0.
     """
     if not norms:
         raise ValueError("no norms: at least one layer is needed")
@@ -92,5 +130,5 @@ def first_to_last(norms: Sequence[float]) -> float:
 
 
 def _norm(gradient: Tensor | None) -> float:
-    """In float64: a signal that vanishes would underflow when squared in float32."""
+    """Return the L2 norm in float64: the square of a vanishing signal underflows in float32."""
     return 0.0 if gradient is None else float(gradient.double().norm())

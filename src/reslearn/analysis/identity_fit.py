@@ -1,8 +1,12 @@
-"""A net fitted to y = x, with and without shortcuts (Sec. 3.1: pushing F to zero is easier than fitting an identity by layers; C11).
+"""Fit a network to y = x, with and without shortcuts (claim C11).
 
-A chain of `models.Residual` around the paper's body in small: fully connected, batch norm after each layer, ReLU after the first and
-after the addition. Nothing but the shortcuts differs. Inputs are >= 0, as every block's input is in the paper's networks, so that
-the identity can be had exactly by both kinds. Shapes: x [B, D] to [B, D].
+Sec. 3.1 states that it is easier to push F to zero than to fit an identity by a stack of layers.
+The network is a chain of `models.Residual` around a small version of the paper's body. Its layers
+are fully connected. Batch norm follows each layer, and ReLU the first layer and the addition.
+Only the shortcuts differ. Inputs are >= 0, as the inputs of blocks in the paper's networks, so both
+kinds can represent the identity exactly.
+
+Shapes: x [B, D] to [B, D].
 """
 
 from copy import deepcopy
@@ -15,7 +19,10 @@ from reslearn.models import Residual
 
 
 def chain(*, num_blocks: int, width: int, with_shortcuts: bool, seed: int) -> nn.Sequential:
-    """`num_blocks` blocks act(F(x) + x), or act(F(x)) without shortcuts, F two layers; the same weights for both kinds."""
+    """Build a chain of blocks ReLU(F(x) + x), or ReLU(F(x)) without shortcuts.
+
+    F has two layers. For the same seed, both kinds have the same weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -24,15 +31,16 @@ def chain(*, num_blocks: int, width: int, with_shortcuts: bool, seed: int) -> nn
 
 
 def inputs(*, num_inputs: int, width: int, seed: int) -> Float32[Tensor, "b d"]:
-    """Random inputs |N(0, 1)|; the same for the same seed."""
+    """Draw random inputs from |N(0, 1)|, the same for the same seed."""
     return torch.randn(num_inputs, width, generator=torch.Generator().manual_seed(seed)).abs()
 
 
 @torch.no_grad()
 def identity_loss(net: nn.Module, x: Float32[Tensor, "b d"]) -> float:
-    """Mean square of net(x) - x over the variance of x: 0 is the identity, 1 as bad as answering the mean.
+    """Return the mean square of net(x) - x, divided by the variance of x.
 
-    With batch statistics of x, which should be many; `net` is not changed.
+    0 means the identity, and 1 is as bad as a constant answer, the mean. The batch-norm statistics
+    come from `x`, so use many inputs. `net` is not changed.
     """
     variance = (x - x.mean(0)).square().mean()
     return float((deepcopy(net).train()(x) - x).square().mean() / variance)

@@ -1,13 +1,22 @@
-"""Paths through a residual network: which lengths does the gradient come by (Veit, Wilber, Belongie 2016, Sec. 5)?
+"""Paths through a residual network: which path lengths does the gradient come from?
 
-After "Residual Networks Behave Like Ensembles of Relatively Shallow Networks" (NIPS 2016). A signal takes, at each of n blocks, the body F
-or the shortcut: 2^n paths, whose lengths (in blocks whose F is taken) are binomial with mean n / 2. The forward pass is that of the whole
-network; in the backward pass k random blocks hand the gradient through F alone and the others through their shortcut alone. What arrives
-at the input of the first block is the gradient by one path of length k; its L2 norm is measured (of the mean loss of the batch, so nats
-over units of activation). Number of paths times mean norm, in per cent of the sum over lengths, is called the contribution. Norms do
-not add up as gradients do, where these may point apart: the contribution says where gradient can come from, not how it sums.
+After Veit, Wilber, Belongie 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow
+Networks", Sec. 5. At each of n blocks, a signal takes the body F or the shortcut. There are 2^n
+paths. The length of a path is the number of blocks whose F it takes, and is binomial with mean
+n / 2.
+
+The forward pass is the one of the whole network. In the backward pass, k random blocks pass the
+gradient through F alone, and the others through their shortcut alone. The gradient at the input of
+the first block is then the gradient of one path of length k. Its L2 norm is measured, for the mean
+loss of the batch: nats per unit of activation. The contribution of a length is the number of paths
+times their mean norm, in per cent of the sum over all lengths. Gradients of several paths can
+cancel, but norms cannot. The contribution therefore says where gradient can come from, not how it
+adds up.
+
 Shapes: x [B, C, H, W], y [B].
 """
+
+from __future__ import annotations
 
 import math
 import statistics
@@ -30,7 +39,18 @@ Branch = Literal["body", "shortcut", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class PathLength:
-    """Paths through `length` bodies: their share of all paths, the norm of a path's gradient over random draws, their contribution."""
+    """Paths of one length.
+
+    Attributes:
+        length: Number of bodies on the path.
+        paths_pct: Share of all paths, in per cent.
+        mean_gradient_norm: Mean norm of the gradient over random paths.
+        sd_gradient_norm: Standard deviation of the norm. None for a single path.
+        least_gradient_norm: Smallest norm.
+        greatest_gradient_norm: Greatest norm.
+        num_draws: Number of random paths.
+        contribution_pct: Contribution to the gradient, in per cent.
+    """
 
     length: int
     paths_pct: float
@@ -44,10 +64,18 @@ class PathLength:
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:
-    """Lengths in blocks. `effective_length` is the mean length weighted by contribution, `mean_length` that of all paths.
+    """Paths of a network by length. Lengths are in blocks.
 
-    `low` to `high` are the lengths between which 95 % of the contribution lies (2.5 % on either side), `within_pct` the share of all
-    paths that are so long; `short_pct` the contribution of paths through fewer than half of the blocks.
+    Attributes:
+        num_blocks: Number of blocks.
+        lengths: Paths of length 0, 1, ... `num_blocks`.
+        mean_length: Mean length of all paths.
+        effective_length: Mean length, weighted by contribution.
+        low: Below this length lies 2.5 % of the contribution.
+        high: Above this length lies 2.5 % of the contribution.
+        within_pct: Share of all paths with a length from `low` to `high`, in per cent.
+        short_pct: Contribution of paths through fewer than half of the blocks, in per cent.
+        gradient_norm: Norm of the whole gradient.
     """
 
     num_blocks: int
@@ -62,25 +90,29 @@ class Paths:
 
 
 class BlockwiseBackward:
-    """One forward pass of a residual network, kept block by block, and backward passes by chosen branches.
+    """One forward pass of a residual network, with backward passes through selected branches.
 
-    Training mode: batch norm with the statistics of this batch, as the solver sees it. The network itself is not changed.
-    ValueError for a network with a block without shortcut.
+    A copy of the network runs in training mode. It uses the batch-norm statistics of this batch, as
+    the optimizer sees it.
+
+    Raises:
+        ValueError: If a block has no shortcut.
     """
 
     def __init__(self, net: Network, x: Tensor, y: Tensor) -> None:
         missing = [name for name, block in net.blocks() if block.shortcut is None]
         if missing:
             raise ValueError(
-                f"{net.name} has no shortcuts: its signal has one path only, through every block"
+                f"{net.name} has no shortcuts: there is only one path, through every block; "
+                "use a residual network"
             )
         twin = deepcopy(net).train().requires_grad_(False)
-        self._passed: list[_Passed] = []
+        self._passes: list[_BlockPass] = []
         with torch.enable_grad():
             hidden = twin.get_submodule("stem")(x)
             for _, block in twin.blocks():
-                self._passed.append(_Passed(block, hidden))
-                hidden = self._passed[-1].output.detach()
+                self._passes.append(_BlockPass(block, hidden))
+                hidden = self._passes[-1].output.detach()
             end = hidden.requires_grad_()
             (self._at_end,) = torch.autograd.grad(
                 functional.cross_entropy(twin.get_submodule("head")(end), y), end
@@ -88,25 +120,36 @@ class BlockwiseBackward:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks, each of which is a choice of `gradient`."""
-        return len(self._passed)
+        """Number of blocks, which is the number of branches that `gradient` takes."""
+        return len(self._passes)
 
     def gradient(self, branches: Sequence[Branch]) -> Tensor:
-        """The gradient of the mean cross entropy at the input of the first block [B, C, H, W], block i by branches[i]."""
+        """Return the gradient of the mean cross entropy at the input of the first block.
+
+        Args:
+            branches: The branch that passes the gradient in each block.
+
+        Returns:
+            Gradient [B, C, H, W].
+        """
         gradient: Tensor = self._at_end
-        for passed, branch in zip(reversed(self._passed), reversed(branches), strict=True):
-            gradient = passed.backward(gradient, branch)
+        for block_pass, branch in zip(reversed(self._passes), reversed(branches), strict=True):
+            gradient = block_pass.backward(gradient, branch)
         return gradient
 
     def path(self, through: Sequence[int]) -> Tensor:
-        """The gradient by one path: through the bodies of the blocks `through` (numbers from 0), the other blocks' shortcuts."""
+        """Return the gradient of one path: through the bodies of some blocks, else shortcuts.
+
+        Args:
+            through: Indices of the blocks whose body is taken.
+        """
         return self.gradient(
             ["body" if index in through else "shortcut" for index in range(self.num_blocks)]
         )
 
 
-class _Passed:
-    """A block's forward pass, cut off from those before and after it."""
+class _BlockPass:
+    """The forward pass of a block, detached from the blocks before and after it."""
 
     def __init__(self, block: Residual, x: Tensor) -> None:
         assert block.shortcut is not None
@@ -115,67 +158,80 @@ class _Passed:
         self.output: Tensor = block.activation(self.response + self.carried)
 
     def backward(self, gradient: Tensor, branch: Branch) -> Tensor:
-        # Before the activation both branches have the same gradient: theirs is a sum.
+        # The input of the activation is a sum, so both branches have the same gradient there.
         (gradient,) = torch.autograd.grad(self.output, self.response, gradient, retain_graph=True)
         if branch == "both":
             return self._by(self.response, gradient) + self._by(self.carried, gradient)
         return self._by(self.response if branch == "body" else self.carried, gradient)
 
     def _by(self, branch: Tensor, gradient: Tensor) -> Tensor:
-        return (
-            gradient
-            if branch is self.entry
-            else torch.autograd.grad(branch, self.entry, gradient, retain_graph=True)[0]
-        )
+        if branch is self.entry:  # an identity shortcut
+            return gradient
+        return torch.autograd.grad(branch, self.entry, gradient, retain_graph=True)[0]
 
 
 def paths(net: Network, x: Tensor, y: Tensor, *, draws: int = 10, seed: int = 0) -> Paths:
-    """Contribution by path length for one batch; `draws` random paths of each length (fewer where there are no more).
+    """Measure the contribution of each path length for one batch.
 
-    ValueError for a plain network, or `draws` below 1.
+    Args:
+        net: A residual network. It is not changed.
+        x: Images.
+        y: Labels.
+        draws: Random paths of each length, fewer if there are no more.
+        seed: Seed of the paths.
+
+    Raises:
+        ValueError: If the network is plain, or `draws` is below 1.
     """
     if draws < 1:
-        raise ValueError(f"draws = {draws}: allowed are 1 and more")
+        raise ValueError(f"draws = {draws}: it must be at least 1")
     backward = BlockwiseBackward(net, x, y)
     n = backward.num_blocks
-    chosen = [choose(range(n), length, draws=draws, seed=seed) for length in range(n + 1)]
+    paths_by_length = [choose(range(n), length, draws=draws, seed=seed) for length in range(n + 1)]
     norms: list[list[float]] = []
-    with progress_bar("paths", sum(map(len, chosen)), after_seconds=2.0) as advance:
-        for tried in chosen:
-            norms.append([])
-            for through in tried:
-                norms[-1].append(_norm(backward.path(through)))
+    with progress_bar("paths", sum(map(len, paths_by_length)), after_seconds=2.0) as advance:
+        for selections in paths_by_length:
+            length_norms: list[float] = []
+            for through in selections:
+                length_norms.append(_norm(backward.path(through)))
                 advance(1)
+            norms.append(length_norms)
     return summarize(norms, gradient_norm=_norm(backward.gradient(["both"] * n)))
 
 
 def summarize(norms: Sequence[Sequence[float]], *, gradient_norm: float) -> Paths:
-    """Paths of 0, 1, ... n blocks from the norms drawn for each length. Shares are NaN where every norm is zero."""
+    """Summarize the norms of random paths.
+
+    Args:
+        norms: Norms for each length 0, 1, ... n. Contributions are nan if every norm is zero.
+        gradient_norm: Norm of the whole gradient.
+    """
     n = len(norms) - 1
     share = [math.comb(n, length) / 2**n for length in range(n + 1)]
-    means = [statistics.fmean(drawn) for drawn in norms]
+    means = [statistics.fmean(length_norms) for length_norms in norms]
     products = [part * mean for part, mean in zip(share, means, strict=True)]
     total = math.fsum(products)
     weights = [product / total if total else math.nan for product in products]
     cumulative = np.cumsum(weights)
     low, high = (int(np.searchsorted(cumulative, edge)) if total else 0 for edge in (0.025, 0.975))
-    return Paths(
-        num_blocks=n,
-        lengths=tuple(
+    lengths: list[PathLength] = []
+    for length, length_norms in enumerate(norms):
+        deviation = statistics.stdev(length_norms) if len(length_norms) > 1 else None
+        lengths.append(
             PathLength(
                 length=length,
                 paths_pct=100 * share[length],
                 mean_gradient_norm=means[length],
-                sd_gradient_norm=statistics.stdev(norms[length])
-                if len(norms[length]) > 1
-                else None,
-                least_gradient_norm=min(norms[length]),
-                greatest_gradient_norm=max(norms[length]),
-                num_draws=len(norms[length]),
+                sd_gradient_norm=deviation,
+                least_gradient_norm=min(length_norms),
+                greatest_gradient_norm=max(length_norms),
+                num_draws=len(length_norms),
                 contribution_pct=100 * weights[length],
             )
-            for length in range(n + 1)
-        ),
+        )
+    return Paths(
+        num_blocks=n,
+        lengths=tuple(lengths),
         mean_length=n / 2,
         effective_length=math.fsum(length * weight for length, weight in enumerate(weights)),
         low=low,
@@ -187,5 +243,5 @@ def summarize(norms: Sequence[Sequence[float]], *, gradient_norm: float) -> Path
 
 
 def _norm(gradient: Tensor) -> float:
-    """In float64: the gradient by a long path may underflow when squared in float32."""
+    """Return the L2 norm in float64: the square of a small gradient underflows in float32."""
     return float(gradient.double().norm())

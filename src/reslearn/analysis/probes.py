@@ -1,9 +1,12 @@
-"""Linear probes: what a linear reader can tell from each stage (Sec. 1: levels of features "enriched by the number of stacked layers").
+"""Linear probes: what a linear classifier can read from each stage.
 
-Each stage's output is averaged over positions, as the network's own head does, standardized, and brought to one dimension for all
-stages by principal components of the training images: without that a wider stage would win by its width. Logistic regression reads the
-class. Positions are given up on purpose: with a grid of them a reader of the stem would be handed a small image nearly whole.
-Shapes: a stage's output [B, C, H, W]; features [B, D], D equal for all stages.
+Sec. 1 states that levels of features are "enriched by the number of stacked layers". The output of
+each stage is averaged over positions, as in the head of the network, and standardized. Principal
+components of the training images reduce all stages to the same dimension: otherwise a wide stage
+would win by its width. Then logistic regression predicts the class. Positions are averaged on
+purpose: a grid of positions would give the probe of the stem almost the whole image.
+
+Shapes: output of a stage [B, C, H, W]; features [B, D], with the same D for all stages.
 """
 
 import warnings
@@ -23,7 +26,14 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class StageProbe:
-    """The probe of one stage: its error on images that neither it nor the network was fitted on, in per cent."""
+    """Probe of one stage.
+
+    Attributes:
+        stage: Name of the stage.
+        dimension: Number of principal components.
+        train_error_pct: Error on the images that the probe was fitted to, in per cent.
+        test_error_pct: Error on images that neither probe nor network was fitted to, in per cent.
+    """
 
     stage: str
     dimension: int
@@ -39,19 +49,32 @@ def probes(
     dimension: int = 16,
     seed: int = 0,
 ) -> list[StageProbe]:
-    """A probe for each of `net.stages`, in order, fitted on `train` and read on `test`, network in evaluation mode.
+    """Fit a probe to each stage of a network, in order.
 
-    `dimension` is lowered for all stages alike to that of the narrowest. `seed` fixes what the randomized components need.
-    ValueError for a dimension below 1, or fewer than two classes.
+    Args:
+        net: Runs in evaluation mode.
+        train: Images and labels that the probes are fitted to.
+        test: Images and labels of the test error.
+        dimension: Number of components. The narrowest stage limits the dimension of all stages.
+        seed: Seed of randomized components.
+
+    Raises:
+        ValueError: If `dimension` is below 1, or there are fewer than two classes.
     """
     if dimension < 1:
-        raise ValueError(f"dimension = {dimension}: allowed are 1 and more")
-    fitted, labels = _features(net, train)
-    read, answers = _features(net, test)
-    common = min(dimension, *(min(features.shape) for features in fitted.values()))
+        raise ValueError(f"dimension = {dimension}: it must be at least 1")
+    train_features, train_labels = _features(net, train)
+    test_features, test_labels = _features(net, test)
+    common = min(dimension, *(min(features.shape) for features in train_features.values()))
     return [
-        _probe(stage, fitted[stage], labels, read[stage], answers, dimension=common, seed=seed)
-        for stage in fitted
+        _probe(
+            stage,
+            (features, train_labels),
+            (test_features[stage], test_labels),
+            dimension=common,
+            seed=seed,
+        )
+        for stage, features in train_features.items()
     ]
 
 
@@ -59,7 +82,7 @@ def probes(
 def _features(
     net: Network, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[dict[str, Features], npt.NDArray[np.int64]]:
-    """{stage: [N, C]} and labels [N]."""
+    """Return the features of each stage, [N, C], and the labels, [N]."""
     was_training = net.training
     net.eval()
     parts: dict[str, list[Tensor]] = {}
@@ -70,18 +93,15 @@ def _features(
         labels.append(y)
     net.train(was_training)
     if not labels:
-        raise ValueError("no image to probe with")
-    return {stage: torch.cat(part).numpy() for stage, part in parts.items()}, torch.cat(
-        labels
-    ).numpy()
+        raise ValueError("no images: at least one is needed to fit a probe")
+    features = {stage: torch.cat(outputs).numpy() for stage, outputs in parts.items()}
+    return features, torch.cat(labels).numpy()
 
 
 def _probe(
     stage: str,
-    fitted: Features,
-    labels: Any,
-    read: Features,
-    answers: Any,
+    train: tuple[Features, Any],
+    test: tuple[Features, Any],
     *,
     dimension: int,
     seed: int,
@@ -91,22 +111,22 @@ def _probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn, without types
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    reader = make_pipeline(
+    classifier = make_pipeline(
         StandardScaler(),
         PCA(dimension, random_state=seed),
         LogisticRegression(max_iter=300, random_state=seed),
     )
-    # One thread: these are small products, and two threads on a busy machine wait for each other (measured: 60 times as long).
+    # The products are small. On a busy machine, two threads wait for each other, and took
+    # 60 times as long as one.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # near the optimum is as good for a reading
-        reader.fit(fitted, labels)
+        # A probe near the optimum is good enough.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(*train)
     return StageProbe(
         stage=stage,
         dimension=dimension,
-        train_error_pct=100 * (1 - float(reader.score(fitted, labels))),
-        test_error_pct=100 * (1 - float(reader.score(read, answers))),
+        train_error_pct=100 * (1 - float(classifier.score(*train))),
+        test_error_pct=100 * (1 - float(classifier.score(*test))),
     )

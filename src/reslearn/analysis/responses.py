@@ -1,9 +1,11 @@
-"""Responses of layers (Sec. 4.2 "Analysis of layer responses", Fig. 7).
+"""Responses of layers (Sec. 4.2, "Analysis of layer responses", Fig. 7).
 
-The response of a 3x3 layer is its output after batch norm and before ReLU and addition; its strength is the standard deviation over
-images, channels and positions. In evaluation mode batch norm makes each channel's output gamma * z + beta, with z near mean 0 and
-variance 1: the figure reads the learned gamma (and beta). `gamma_rms` stands beside each value so that this can be seen.
-Shapes: a layer's output [B, C, H, W].
+The response of a 3x3 layer is its output after batch norm, before ReLU and addition. Its strength
+is the standard deviation over images, channels and positions. In evaluation mode, batch norm
+outputs gamma * z + beta for each channel, where z has a mean near 0 and a variance near 1. The
+figure therefore mostly shows the learned gamma and beta. `gamma_rms` makes this visible.
+
+Shapes: output of a layer [B, C, H, W].
 """
 
 import math
@@ -20,7 +22,13 @@ from reslearn.models import Network
 
 @dataclass(frozen=True, kw_only=True)
 class LayerResponse:
-    """One 3x3 layer; `gamma_rms` is the root mean square of its batch norm's gamma, None without batch norm."""
+    """Response of one 3x3 layer.
+
+    Attributes:
+        layer: Name of the convolution.
+        standard_deviation: Standard deviation of the response.
+        gamma_rms: Root mean square of the gamma of its batch norm. None without batch norm.
+    """
 
     layer: str
     standard_deviation: float
@@ -29,9 +37,14 @@ class LayerResponse:
 
 @torch.no_grad()
 def responses(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> list[LayerResponse]:
-    """Each 3x3 layer in network order, over all images of `batches`, in evaluation mode. `net` is left as it was.
+    """Measure the response of each 3x3 layer over all images, in network order.
 
-    ValueError where there is no image, or no 3x3 layer.
+    Args:
+        net: Runs in evaluation mode; its mode is restored.
+        batches: Images, preprocessed. Labels are ignored.
+
+    Raises:
+        ValueError: If there are no images, or no 3x3 layers.
     """
     layers = {
         name: module for name, module in net.response_layers() if _is_3x3(net.get_submodule(name))
@@ -42,13 +55,13 @@ def responses(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> list[La
     was_training = net.training
     net.eval()
     try:
-        with _watched(layers, sums):
+        with _summing_hooks(layers, sums):
             for x, _ in batches:
                 net(x)
     finally:
         net.train(was_training)
     if not sums:
-        raise ValueError("no image to respond to")
+        raise ValueError("no images: at least one is needed to measure responses")
     return [
         LayerResponse(
             layer=name,
@@ -60,8 +73,11 @@ def responses(net: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> list[La
 
 
 @contextmanager
-def _watched(layers: dict[str, nn.Module], sums: dict[str, Tensor]) -> Iterator[None]:
-    """Adds [count, sum, sum of squares], float64, of each layer's output; reduced at once, because a ReLU overwrites it afterwards."""
+def _summing_hooks(layers: dict[str, nn.Module], sums: dict[str, Tensor]) -> Iterator[None]:
+    """Add up [count, sum, sum of squares] of the output of each layer, in float64.
+
+    The hook reduces the output at once, because an in-place ReLU overwrites it afterwards.
+    """
 
     def watch(name: str, module: nn.Module) -> Any:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -87,9 +103,9 @@ def _standard_deviation(sums: Tensor) -> float:
 
 
 def _gamma_rms(module: nn.Module) -> float | None:
-    return (
-        float(module.weight.square().mean().sqrt()) if isinstance(module, nn.BatchNorm2d) else None
-    )
+    if not isinstance(module, nn.BatchNorm2d):
+        return None
+    return float(module.weight.square().mean().sqrt())
 
 
 def _is_3x3(module: nn.Module) -> bool:

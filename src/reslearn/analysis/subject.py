@@ -1,8 +1,10 @@
-"""What an analysis looks at: a finished run's network at any step that was kept, and the images that it saw.
+"""A complete run as the subject of an analysis: its networks at all saved steps, and its images.
 
-Everything is read from the run folder and computed in float32 on the CPU, whatever the run was trained on. A random net of the
-same shape (the start of the run) can be had even where the recipe kept no snapshot of step 0: it follows from recipe and seed.
+Everything is read from the run folder, and computed in float32 on the CPU, for any run. The network
+before the first step is available even without a snapshot, because it follows from recipe and seed.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,17 +23,21 @@ from reslearn.runs import RunError, RunFolder, to_json_value
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
 _EVALUATION_BATCH = 500
-_MAY_DIFFER = (
-    "name",
-    "seed",
-    "overrides",
-    "evaluation",
-)  # of two runs between which a line is drawn
+# Keys of the recipe in which two ends of a line may differ.
+_MAY_DIFFER = ("name", "seed", "overrides", "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """A run with its data. `train` are the images that the run was trained on, not those it set aside."""
+    """A complete run with its data.
+
+    Attributes:
+        folder: The run folder.
+        recipe: The recipe of the run.
+        preprocess: Preprocessing of the images.
+        train: The images that the run was trained on, without its validation images.
+        test: The test images.
+    """
 
     folder: RunFolder
     recipe: Mapping[str, Any]
@@ -40,14 +46,26 @@ class Subject:
     test: data.ImageSet
 
     @classmethod
-    def open(cls, folder: RunFolder | Path | str, *, data_dir: Path | None = None) -> "Subject":
-        """RunError where `folder` is no complete run or its weights were left out; DataError where its images are not to be had."""
+    def open(cls, folder: RunFolder | Path | str, *, data_dir: Path | None = None) -> Subject:
+        """Open a run folder and load its images.
+
+        Args:
+            folder: A complete run with its weights.
+            data_dir: Folder of the data sets. Default: RESLEARN_DATA, then the cache.
+
+        Raises:
+            RunError: If the run is not complete, or has no weights.
+            DataError: If its images are not available.
+        """
         run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
         if not run.is_complete:
-            raise RunError(f"{run.path} is not complete: reslearn train --resume --out {run.path}")
+            raise RunError(
+                f"{run.path} is not complete: "
+                f"continue with reslearn train --resume --out {run.path}"
+            )
         if not run.bundle_path.is_file():
             raise RunError(
-                f"{run.path} has no model.safetensors: the weights of this run were not kept"
+                f"{run.path} has no model.safetensors: the weights of this run were not saved"
             )
         recipe = run.recipe
         options = recipe["data"]
@@ -67,73 +85,89 @@ class Subject:
         )
 
     def network(self, step: int | None = None) -> models.Network:
-        """The network after `step`, the trained one where None, in evaluation mode.
+        """Return the network after `step`, in evaluation mode.
 
-        Step 0 is rebuilt where no snapshot holds it. ValueError for a step that was not kept.
+        Args:
+            step: Step of a snapshot, 0, or None for the trained network. Step 0 is built again if
+                there is no snapshot.
+
+        Raises:
+            ValueError: If there is no snapshot of this step.
         """
-        kept = self.folder.snapshots()
+        snapshots = self.folder.snapshots()
         if step is None:
             return read_bundle(self.folder.bundle_path, recipe_hash=self.folder.recipe_hash).network
-        if step in kept:
-            return read_bundle(kept[step], recipe_hash=self.folder.recipe_hash).network
+        if step in snapshots:
+            return read_bundle(snapshots[step], recipe_hash=self.folder.recipe_hash).network
         if step == 0:
             return self.untrained()
+        steps = ", ".join(map(str, sorted({0, *snapshots})))
         raise ValueError(
-            f"step {step}: {self.folder.path} keeps {', '.join(map(str, sorted({0, *kept})))} and the trained network"
+            f"step {step}: {self.folder.path} has the steps {steps} and the trained network"
         )
 
     def untrained(self, **switches: Any) -> models.Network:
-        """The network as it was before the first step, from recipe and seed; `switches` of `build` make it another, as a control.
+        """Build the network as it was before the first step, from recipe and seed.
 
-        The global generator is put back.
+        The state of the global random generator is restored.
+
+        Args:
+            switches: Switches of `build` that replace those of the recipe, for control experiments.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe["seed"])
             return models.build(**{**self.recipe["model"], **switches}).eval()
 
     def moments(self) -> list[int | None]:
-        """Steps at which the network can be had: 0, the snapshots, and None for the trained network."""
+        """Return the available steps: 0, the snapshots, and None for the trained network."""
         last = int(self.folder.result["steps"])
         return [*sorted({0, *self.folder.snapshots()} - {last}), None]
 
     def step_of(self, moment: int | None) -> int:
-        """The number of the step of a moment: that of the last for None."""
+        """Return the step of a moment; None means the last step."""
         return int(self.folder.result["steps"]) if moment is None else moment
 
     def batches(self, images: data.ImageSet) -> Iterator[Batch]:
-        """Every image once, in order, as evaluation sees it."""
+        """Return batches of every image once, in order, preprocessed as for evaluation."""
         return data.eval_batches(images, self.preprocess, batch_size=_EVALUATION_BATCH)
 
     def training_batch(self, num_images: int) -> Batch:
-        """One fixed batch of clean training images, evenly spaced over all (x [B, C, H, W], y [B])."""
+        """Return one fixed batch of evenly spaced clean training images: x [B, C, H, W], y [B]."""
         images = self.train.evenly_spaced(num_images)
         return next(data.eval_batches(images, self.preprocess, batch_size=len(images)))
 
 
-def check_same_recipe(one: Subject, other: Subject) -> None:
-    """RunError unless both runs are of one recipe: their seeds, their names and what was recorded of them may differ."""
-    ours, theirs = (
+def check_same_recipe(first: Subject, second: Subject) -> None:
+    """Check that two runs have the same recipe, except for seeds, names and evaluation.
+
+    Raises:
+        RunError: If the recipes differ.
+    """
+    recipes = [
         {key: value for key, value in subject.recipe.items() if key not in _MAY_DIFFER}
-        for subject in (one, other)
+        for subject in (first, second)
+    ]
+    if recipes[0] == recipes[1]:
+        return
+    key, values = _first_difference(*recipes)
+    if all(isinstance(value, Mapping) for value in values):
+        subkey, values = _first_difference(*values)
+        key = f"{key}.{subkey}"
+    difference = " and ".join(json.dumps(value) for value in values)
+    raise RunError(
+        f"{second.folder.path} has another recipe than {first.folder.path}: "
+        f"{key} = {difference}; only the seed may differ"
     )
-    different = sorted(
-        key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
-    )
-    if different:
-        first = different[0]
-        told = f"{first} = {json.dumps(ours.get(first))} and {json.dumps(theirs.get(first))}"
-        if isinstance(ours.get(first), Mapping) and isinstance(theirs.get(first), Mapping):
-            keys = sorted(
-                key
-                for key in ours[first].keys() | theirs[first].keys()
-                if ours[first].get(key) != theirs[first].get(key)
-            )
-            told = f"{first}.{keys[0]} = {json.dumps(ours[first].get(keys[0]))} and {json.dumps(theirs[first].get(keys[0]))}"
-        raise RunError(
-            f"{other.folder.path} is no other run of the recipe of {one.folder.path}: {told}; only the seed may differ"
-        )
+
+
+def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, tuple[Any, Any]]:
+    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return keys[0], (a.get(keys[0]), b.get(keys[0]))
 
 
 def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:
-    """`RunFolder.write_analysis` of the value as JSON; values that are not finite become null. Returns the path."""
+    """Write an analysis as JSON into a run folder, and return its path.
+
+    Values that are not finite become null.
+    """
     return folder.write_analysis(name, to_json_value(value))

@@ -38,7 +38,12 @@ _OPTIONS = {
     What.landscape: ("images", "seed", "points", "grid", "with"),
 }
 # How an option is called where its value goes.
-_ARGUMENTS = {"images": "num_images", "points": "num_points", "grid": "num_grid", "with": "other"}
+_ARGUMENTS = {
+    "images": "num_images",
+    "points": "num_points",
+    "grid": "num_grid",
+    "with": "second_run",
+}
 
 
 _IMAGES_HELP = "How many images, evenly spaced; default: 10,000 (responses), 512 (gradients), 1,000 (lesion), 128 (paths), 500 (landscape)."
