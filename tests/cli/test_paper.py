@@ -1,4 +1,4 @@
-"""`reslearn paper` and `reslearn demo` as a user calls them; one small study is trained for real."""
+"""`reslearn paper` as a user calls it. The slow tests train small networks."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Stand-ins for trainings: an engine that writes run folders at once, and finished runs that exist only in memory."""
+"""Stand-ins for trainings: an engine that writes run folders at once, and runs in memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class StubEngine:
     """Writes the files of a training, weights aside.
 
     Args:
-        broken: Reasons of runs without a result, by a part of their name or folder. A reason that begins with "the loss is"
-            makes a diverged run, any other reason a failed one.
+        broken: Reasons of runs without a result, by a part of their name or folder. A reason that
+            begins with "the loss is" makes a diverged run, any other reason a failed one.
         stop_after: Number of runs after which a signal stops the study.
         best_rates: A network at another learning rate than its best has 10 points more error.
     """

@@ -1,4 +1,4 @@
-"""C6, C9, C10, C11 and C14 look into trained networks: here into tiny ones, trained for 12 steps each."""
+"""The claims that look into trained networks (C6, C9, C10, C11, C14), on networks of 12 steps."""
 
 import dataclasses
 import json
@@ -148,7 +148,7 @@ def test_c6_trains_four_starts_at_two_rates(budget: Budget, num_seeds: int) -> N
 
 @pytest.fixture
 def starts(trained: Trained, tmp_path: Path) -> Trained:
-    """The runs of C6. The loss with batch norm is 1.0, the loss without it is the loss of guessing."""
+    """The runs of C6: a loss of 1.0 with batch norm, and the loss of guessing without it."""
     losses = {"model.normalize=true": 1.0, "model.normalize=false": math.log(10)}
     return with_losses(trained, tmp_path, losses)
 

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every network that the paper tables, to the unit (Tables 1, 3 and 6; claim C12)."""
+"""Parameters and multiply-adds of the networks in Tables 1, 3 and 6, to the unit (claim C12)."""
 
 from typing import Any
 

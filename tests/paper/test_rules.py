@@ -1,4 +1,4 @@
-"""The decision rules: every outcome, and for every margin a case just inside and one just outside."""
+"""The decision rules: every outcome, and a case on either side of every margin."""
 
 import math
 

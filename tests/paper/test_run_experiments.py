@@ -1,4 +1,4 @@
-"""Running experiments without a training: shared runs, the two stages, resumption, and lost runs."""
+"""Running experiments without a training: shared runs, two stages, resumption, lost runs."""
 
 import json
 from collections import Counter

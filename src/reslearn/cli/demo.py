@@ -22,7 +22,7 @@ def demo(
 
     Both families are trained at several depths, which takes about five minutes on two cores and
     downloads nothing. Each claim is judged by a rule that was written before the data were seen.
-    The verdicts go on a page. If the command was stopped, call it again to resume.
+    The verdicts are written to a page. If the command was stopped, call it again to resume.
     """
     from reslearn import paper
     from reslearn.cli.paper import run_claims

@@ -143,12 +143,9 @@ def run_claims(
 def exhibit_command(name: str) -> Callable[..., None]:
     """Return the command of a table or figure."""
     data_help = "cifar10, cifar100, digits or a folder of images.  [default: cifar10]"
-    medium = ", medium (minutes of a GPU)"
+    medium = "" if name in _IMAGENET else ", medium (minutes of a GPU)"
     if name in _IMAGENET:
-        data_help = (
-            "ILSVRC2012 as class folders. Another folder of images is a stand-in without verdicts."
-        )
-        medium = ""
+        data_help = "ILSVRC2012 as class folders, or other images as a stand-in without verdicts."
     budget_help = (
         f"smoke (does it run), short (hours on two cores){medium} or full (the paper's own).  "
         "[default: short]"
@@ -166,9 +163,7 @@ def exhibit_command(name: str) -> Callable[..., None]:
         ] = None,
         out: Annotated[
             Path | None,
-            typer.Option(
-                help="Folder of all tables and figures and their runs. By default paper/DATA-BUDGET."
-            ),
+            typer.Option(help="Folder of all tables and figures. By default paper/DATA-BUDGET."),
         ] = None,
         jobs: Jobs = None,
         engine: EngineName = "local",
@@ -181,13 +176,12 @@ def exhibit_command(name: str) -> Callable[..., None]:
         from reslearn.report import write_page
 
         module = paper.load_exhibit(name)
-        experiment = module.EXPERIMENT
-        if budget is not None and experiment.data == "none":
+        if budget is not None and module.EXPERIMENT.data == "none":
             raise ValueError(f"--budget has no effect in {name}: leave it out")
         chosen = paper.exhibit_budget(
-            experiment, budget or "short", data, seeds=seeds, depths=_depths(depths)
+            module.EXPERIMENT, budget or "short", data, seeds=seeds, depths=_depths(depths)
         )
-        out = out or _default_folder(experiment, chosen)
+        out = out or _default_folder(module.EXPERIMENT, chosen)
         _check_recipes([module], chosen, out, data_dir)
         report = _run([module], chosen, out, jobs=jobs, engine=engine, data_dir=data_dir)
         page = write_page(paper.exhibit_page(report, command=_command()), out / name)
@@ -309,7 +303,9 @@ def _check_recipes(
     from reslearn import paper
     from reslearn.train import Machine, check_recipes
 
-    specs = [spec for module in modules for spec in paper.first_specs(module.EXPERIMENT, budget)]
+    specs: list[paper.RunSpec] = []
+    for module in modules:
+        specs += paper.first_specs(module.EXPERIMENT, budget)
     jobs = paper.jobs_of(specs, budget, out / "runs")
     to_train = (job.recipe for job in jobs if not job.is_complete)
     check_recipes(to_train, Machine(data_dir=data_dir))

@@ -94,11 +94,7 @@ def claims_budget(name: str, data: str, *, seeds: int | None = None) -> Budget:
         ValueError: For another name, for "full" on digits, and for seeds that are reserved for
             choosing learning rates.
     """
-    if seeds is not None and seeds > _FIRST_CHOICE_SEED:
-        raise ValueError(
-            f"--seeds {seeds}: seeds from {_FIRST_CHOICE_SEED} on are reserved for choosing "
-            f"learning rates, so at most {_FIRST_CHOICE_SEED} are allowed"
-        )
+    _check_seeds(seeds)
     is_digits = data == "digits"
     small_recipe = "digits" if is_digits else "cifar-short"
     if name == "smoke":
@@ -142,6 +138,14 @@ def claims_budget(name: str, data: str, *, seeds: int | None = None) -> Budget:
             extra_residual_depths=(110,),
         )
     raise ValueError(f"--budget {name}: allowed are smoke, short and full")
+
+
+def _check_seeds(seeds: int | None) -> None:
+    if seeds is not None and seeds > _FIRST_CHOICE_SEED:
+        raise ValueError(
+            f"--seeds {seeds}: seeds from {_FIRST_CHOICE_SEED} on are reserved for choosing "
+            f"learning rates, so at most {_FIRST_CHOICE_SEED} are allowed"
+        )
 
 
 def exhibit_budget(

@@ -1,8 +1,8 @@
 """The vocabulary of this room: an experiment of the paper, the runs it needs, and its result.
 
-A claim (paper/claims), a table or a figure (paper/exhibits) is a module with two names:
-`EXPERIMENT`, which says what is tested and by which rule, and `measure(trained) -> Result`, which
-reads finished runs. Each run is trained once, however many experiments need it.
+A claim (paper/claims), a table or a figure (paper/exhibits) is a module with two names.
+`EXPERIMENT` is the question and its decision rule. `measure(trained) -> Result` reads finished runs
+and applies the rule. Each run is trained once, however many experiments need it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ class Budget:
 
     def models(self, kinds: Sequence[Kind] = BOTH) -> list[str]:
         """Return the names of the networks of `kinds`, by kind and depth."""
-        return [model_name(kind, depth) for kind in kinds for depth in self.depths_of(kind)]
+        models: list[str] = []
+        for kind in kinds:
+            models += [model_name(kind, depth) for depth in self.depths_of(kind)]
+        return models
 
 
 def model_name(kind: Kind, depth: int) -> str:

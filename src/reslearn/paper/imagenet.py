@@ -6,6 +6,7 @@ stand-in. Its errors are shown without a verdict.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def specs(budget: Budget, labels: Iterable[str]) -> list[RunSpec]:
     """Return a run for each row and seed; nothing without data."""
     if not budget.data:
         return []
-    return [spec(label, seed) for label in labels for seed in budget.judge_seeds]
+    rows = itertools.product(labels, budget.judge_seeds)
+    return [spec(label, seed) for label, seed in rows]
 
 
 def error_lines(

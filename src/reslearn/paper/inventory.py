@@ -11,7 +11,7 @@ from pathlib import Path
 from reslearn.paper.budgets import claims_budget, exhibit_budget
 from reslearn.paper.claims import load_claims
 from reslearn.paper.exhibits import NAMES, load_exhibit
-from reslearn.paper.experiment import BOTH, Experiment
+from reslearn.paper.experiment import BOTH, Experiment, RunSpec
 from reslearn.paper.run import jobs_of
 from reslearn.paper.trained import first_specs, specs_at_rate
 from reslearn.runs import RunError, RunFolder
@@ -85,7 +85,9 @@ def claims_inventory(results: Path | None) -> ClaimsItem:
     candidates.
     """
     budget = claims_budget("full", "cifar10")
-    specs = [spec for module in load_claims() for spec in first_specs(module.EXPERIMENT, budget)]
+    specs: list[RunSpec] = []
+    for module in load_claims():
+        specs += first_specs(module.EXPERIMENT, budget)
     specs += specs_at_rate(budget, BOTH, budget.learning_rates[0])
     jobs = {job.folder: job for job in jobs_of(specs, budget, Path("runs"))}
     macs = sum(training_macs(job.recipe) for job in jobs.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 from collections import Counter
@@ -77,11 +78,8 @@ def headline(trained: Trained) -> str:
     shallow, deep = min(trained.budget.depths), max(trained.budget.depths)
     data = _DATA_WORDS.get(trained.budget.data, trained.budget.data)
     error = {
-        (kind, depth): mean_of(
-            trained.value(model_name(kind, depth), seed, TRAINING_ERROR) for seed in trained.seeds
-        )
-        for kind in BOTH
-        for depth in (shallow, deep)
+        (kind, depth): _mean_error(trained, model_name(kind, depth))
+        for kind, depth in itertools.product(BOTH, (shallow, deep))
     }
     opening = f"Networks of {shallow} to {deep} layers learned to tell apart {data}."
     if any(math.isnan(value) for value in error.values()):
@@ -97,6 +95,10 @@ def headline(trained: Trained) -> str:
         f"{residual_deep:.1f} % with {deep} layers. The shortcuts add no parameters: the "
         "difference is how easily the network is trained."
     )
+
+
+def _mean_error(trained: Trained, model: str) -> float:
+    return mean_of(trained.value(model, seed, TRAINING_ERROR) for seed in trained.seeds)
 
 
 def exhibit_page(report: Report, *, command: Sequence[str]) -> Page:

@@ -38,7 +38,7 @@ def comparison_text(comparison: Comparison, *, digits: int = 2) -> str:
 
 def means_text(depths: Sequence[int], curves: Sequence[Sequence[float]]) -> str:
     """Format the mean error of each depth: "1.2, 9.4, 81.0 % at 8, 20, 56 layers"."""
-    means = [mean_of([curve[index] for curve in curves]) for index in range(len(depths))]
+    means = [mean_of(values) for values in zip(*curves, strict=True)]
     numbers = ", ".join("diverged" if math.isnan(mean) else f"{mean:.1f}" for mean in means)
     return f"{numbers} % at {', '.join(map(str, depths))} layers"
 

@@ -1,13 +1,14 @@
 """Finished runs by network, seed and depth, each network at its best learning rate.
 
-A learning rate is chosen per network, on other seeds than those of the verdicts: one rate for all
-depths would not separate the effect of depth from the effect of the learning rate. The criterion is
-the training loss at the end with recomputed batch-norm statistics, since moving averages are
-misleading early in training. A diverged run is worse than any other. Paper: Sec. 4.2, Fig. 6.
+A learning rate is chosen per network, on seeds that no verdict uses. One rate for all depths would
+not separate the effect of depth from the effect of the learning rate. The criterion is the training
+loss at the end with recomputed batch-norm statistics, since moving averages are misleading early in
+training. A diverged run is worse than any other. Paper: Sec. 4.2, Fig. 6.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class Trained:
 
     def is_lost(self, *models: str) -> bool:
         """Return whether a judged run of one of `models` diverged."""
-        return any(run is None for model in models for run in self.runs_of(model).values())
+        return any(None in self.runs_of(model).values() for model in models)
 
     def subjects(self, model: str) -> dict[int, Subject]:
         """Open the judged runs of a network for analysis, by seed. Diverged runs are missing."""
@@ -133,8 +134,8 @@ class Trained:
 
     def judged_specs(self, kinds: Sequence[Kind] = BOTH) -> list[RunSpec]:
         """Return the runs of all networks of `kinds` at their chosen learning rates."""
-        models = self.budget.models(kinds)
-        return [self.judged_spec(model, seed) for model in models for seed in self.seeds]
+        cells = itertools.product(self.budget.models(kinds), self.seeds)
+        return [self.judged_spec(model, seed) for model, seed in cells]
 
     def learning_rate(self, model: str) -> float:
         """Return the learning rate with the lowest mean training loss; the smallest of equals."""
@@ -173,12 +174,8 @@ def choice_specs(budget: Budget, kinds: Sequence[Kind] = BOTH) -> list[RunSpec]:
     """Return the runs that choose learning rates; none if there is only one rate."""
     if len(budget.learning_rates) == 1:
         return []
-    return [
-        _choice_spec(budget, model, rate, seed)
-        for model in budget.models(kinds)
-        for rate in budget.learning_rates
-        for seed in budget.choice_seeds
-    ]
+    cells = itertools.product(budget.models(kinds), budget.learning_rates, budget.choice_seeds)
+    return [_choice_spec(budget, model, rate, seed) for model, rate, seed in cells]
 
 
 def first_specs(experiment: Experiment, budget: Budget) -> list[RunSpec]:
@@ -197,11 +194,8 @@ def first_specs(experiment: Experiment, budget: Budget) -> list[RunSpec]:
 
 def specs_at_rate(budget: Budget, kinds: Sequence[Kind], learning_rate: float) -> list[RunSpec]:
     """Return the judged runs of all networks of `kinds` at one learning rate."""
-    return [
-        spec_at_rate(model, seed, learning_rate)
-        for model in budget.models(kinds)
-        for seed in budget.judge_seeds
-    ]
+    cells = itertools.product(budget.models(kinds), budget.judge_seeds)
+    return [spec_at_rate(model, seed, learning_rate) for model, seed in cells]
 
 
 def spec_at_rate(model: str, seed: int, learning_rate: float) -> RunSpec:
@@ -222,12 +216,12 @@ def is_shallow_run_lost(curves: Sequence[Sequence[float]]) -> bool:
 
     Without that run, depth looks more harmful than it is.
     """
-    return any(not math.isfinite(value) for curve in curves for value in curve[:-1])
+    return is_any_run_lost([curve[:-1] for curve in curves])
 
 
 def is_any_run_lost(curves: Sequence[Sequence[float]]) -> bool:
     """Return whether a run of the curves diverged."""
-    return any(not math.isfinite(value) for curve in curves for value in curve)
+    return not all(map(math.isfinite, itertools.chain.from_iterable(curves)))
 
 
 def _choice_spec(budget: Budget, model: str, learning_rate: float, seed: int) -> RunSpec:

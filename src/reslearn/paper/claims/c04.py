@@ -44,24 +44,22 @@ _StepsByDepth = dict[int, list[Steps]]
 def measure(trained: Trained) -> Result:
     """Compare the steps of both families."""
     steps = _steps_by_kind(trained)
-    runs = {kind: [run for runs in steps[kind].values() for run in runs] for kind in BOTH}
-    depths = {kind: [depth for depth, runs in steps[kind].items() for _ in runs] for kind in BOTH}
-    comparison = compare_steps(
-        runs["residual"], runs["plain"], strata=(depths["residual"], depths["plain"])
-    )
+    residual, residual_depths = _flat(steps["residual"])
+    plain, plain_depths = _flat(steps["plain"])
+    comparison = compare_steps(residual, plain, strata=(residual_depths, plain_depths))
     p = _p(comparison)
-    longest = max(run.steps for kind in BOTH for run in runs[kind])
-    mean = {kind: restricted_mean(runs[kind], longest) for kind in BOTH}
+    longest = max(run.steps for run in (*plain, *residual))
+    residual_mean, plain_mean = (restricted_mean(runs, longest) for runs in (residual, plain))
     test = "no run arrived" if p is None else f"log-rank p = {p:.2g}"
     return Result(
         outcome=decide(comparison),
         measured=(
-            f"residual networks reach half the loss of guessing after {mean['residual']:.0f} steps "
-            f"({comparison.num_reached_a} of {comparison.n_a} runs), plain networks after "
-            f"{mean['plain']:.0f} ({comparison.num_reached_b} of {comparison.n_b}; the others "
-            f"count as {longest:.0f}); {test}"
+            "residual networks reach half the loss of guessing after "
+            f"{residual_mean:.0f} steps ({comparison.num_reached_a} of {comparison.n_a} "
+            f"runs), plain networks after {plain_mean:.0f} ({comparison.num_reached_b} of "
+            f"{comparison.n_b}; the others count as {longest:.0f}); {test}"
         ),
-        numbers={"steps_reached": _numbers(steps), "p": p},
+        numbers={"steps_reached": {kind: _numbers(steps[kind]) for kind in BOTH}, "p": p},
         figures=(_figure(steps, longest, trained.seeds),),
     )
 
@@ -89,19 +87,17 @@ def _steps_by_kind(trained: Trained) -> dict[Kind, _StepsByDepth]:
     A diverged run is censored at the last step of any run: it never arrived, and must not leave the
     count before others arrive.
     """
-    steps: dict[Kind, dict[int, list[Steps | None]]] = {
-        kind: {depth: _steps(trained, kind, depth) for depth in trained.budget.depths}
-        for kind in BOTH
-    }
-    finished = [
-        run for kind in BOTH for runs in steps[kind].values() for run in runs if run is not None
-    ]
-    last = max((run.steps for run in finished), default=0.0)
-    censored = Steps(last, False)
-    return {
-        kind: {depth: [run or censored for run in runs] for depth, runs in steps[kind].items()}
-        for kind in BOTH
-    }
+    steps: dict[tuple[Kind, int], list[Steps | None]] = {}
+    last = 0.0
+    for kind in BOTH:
+        for depth in trained.budget.depths:
+            runs = _steps(trained, kind, depth)
+            steps[kind, depth] = runs
+            last = max([last, *(run.steps for run in runs if run is not None)])
+    by_kind: dict[Kind, _StepsByDepth] = {kind: {} for kind in BOTH}
+    for (kind, depth), runs in steps.items():
+        by_kind[kind][depth] = [run or Steps(last, False) for run in runs]
+    return by_kind
 
 
 def _steps(trained: Trained, kind: Kind, depth: int) -> list[Steps | None]:
@@ -116,11 +112,21 @@ def _steps(trained: Trained, kind: Kind, depth: int) -> list[Steps | None]:
     return steps
 
 
-def _numbers(steps: dict[Kind, _StepsByDepth]) -> dict[str, dict[str, list[list[float]]]]:
-    return {
-        kind: {str(depth): [list(run) for run in runs] for depth, runs in by_depth.items()}
-        for kind, by_depth in steps.items()
-    }
+def _flat(by_depth: _StepsByDepth) -> tuple[list[Steps], list[int]]:
+    """Return the runs of all depths, and the depth of each run."""
+    all_runs: list[Steps] = []
+    depths: list[int] = []
+    for depth, runs in by_depth.items():
+        all_runs += runs
+        depths += [depth] * len(runs)
+    return all_runs, depths
+
+
+def _numbers(by_depth: _StepsByDepth) -> dict[str, list[list[float]]]:
+    numbers = {}
+    for depth, runs in by_depth.items():
+        numbers[str(depth)] = [list(run) for run in runs]
+    return numbers
 
 
 def _figure(steps: dict[Kind, _StepsByDepth], horizon: float, seeds: Sequence[int]) -> Figure:

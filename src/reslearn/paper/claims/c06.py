@@ -8,6 +8,7 @@ training starts.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,12 +47,8 @@ _Losses = dict[tuple[float, int], float]  # by learning rate and seed
 
 def specs(budget: Budget) -> list[RunSpec]:
     """Return the runs of the four starts at both learning rates."""
-    return [
-        _spec(budget, start, rate, seed)
-        for start in _STARTS
-        for rate in _LEARNING_RATES
-        for seed in _seeds(budget)
-    ]
+    cells = itertools.product(_STARTS, _LEARNING_RATES, _seeds(budget))
+    return [_spec(budget, start, rate, seed) for start, rate, seed in cells]
 
 
 EXPERIMENT = Experiment(

@@ -6,6 +6,7 @@ The test is two-sided: gradients may vanish or explode.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable
@@ -74,8 +75,8 @@ def measure(trained: Trained) -> Result:
     control = next(iter(controls.values()))
     means = _means(list(by_seed.values()))
     outcome = decide(
-        _ratios(moment for moments in by_seed.values() for moment in moments),
-        [ratio for mean in means.values() for ratio in mean.values()],
+        _ratios(itertools.chain.from_iterable(by_seed.values())),
+        list(itertools.chain.from_iterable(mean.values() for mean in means.values())),
         control_ratio=control.signal_ratio,
     )
     return Result(
@@ -110,18 +111,21 @@ def _is_healthy(ratio: float) -> bool:
 
 
 def _ratios(moments: Iterable[Gradients]) -> list[float]:
-    return [ratio for moment in moments for ratio in (moment.weights_ratio, moment.signal_ratio)]
+    ratios = []
+    for moment in moments:
+        ratios += [moment.weights_ratio, moment.signal_ratio]
+    return ratios
 
 
 def _means(runs: list[list[Gradients]]) -> dict[int, dict[str, float]]:
     """Return the geometric means over seeds: {step: {"weights": ..., "signal": ...}}."""
-    return {
-        moments[0].step: {
+    means = {}
+    for moments in zip(*runs, strict=True):
+        means[moments[0].step] = {
             "weights": _geometric_mean([moment.weights_ratio for moment in moments]),
             "signal": _geometric_mean([moment.signal_ratio for moment in moments]),
         }
-        for moments in zip(*runs, strict=True)
-    }
+    return means
 
 
 def _geometric_mean(ratios: list[float]) -> float:

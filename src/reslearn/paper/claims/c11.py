@@ -64,9 +64,7 @@ def measure(trained: Trained) -> Result:
     depth = max(trained.budget.depths)
     subjects = {kind: trained.subjects(model_name(kind, depth)) for kind in BOTH}
     seeds = sorted(subjects["plain"].keys() & subjects["residual"].keys())
-    means = {
-        kind: [_mean_response(_responses(subjects[kind][seed])) for seed in seeds] for kind in BOTH
-    }
+    means = {kind: _mean_responses([subjects[kind][seed] for seed in seeds]) for kind in BOTH}
     responses = compare(means["plain"], means["residual"], paired=True) if seeds else None
     outcome = decide(fits, responses)
     typical = {kind: math.exp(statistics.mean(logs)) for kind, logs in log_losses.items()}
@@ -145,8 +143,12 @@ def _responses(subject: Subject) -> list[LayerResponse]:
     return responses(subject.network(), subject.batches(subject.train.evenly_spaced(_NUM_IMAGES)))
 
 
-def _mean_response(layers: list[LayerResponse]) -> float:
-    return statistics.mean(layer.standard_deviation for layer in layers)
+def _mean_responses(subjects: list[Subject]) -> list[float]:
+    means = []
+    for subject in subjects:
+        layers = _responses(subject)
+        means.append(statistics.mean(layer.standard_deviation for layer in layers))
+    return means
 
 
 def _response_text(
@@ -164,11 +166,13 @@ def _figures(trained: Trained) -> tuple[Figure, ...]:
     """Draw Fig. 7: both families at the middle and greatest depth, and deeper ResNets."""
     depths = sorted(trained.budget.depths)
     shown_depths = sorted({statistics.median_low(depths), depths[-1]})
-    models = [model_name(kind, depth) for kind in BOTH for depth in shown_depths]
+    models = [model_name("plain", depth) for depth in shown_depths]
+    models += [model_name("residual", depth) for depth in shown_depths]
     models += [model_name("residual", depth) for depth in trained.budget.extra_residual_depths]
     curves: dict[str, list[list[float]]] = {}
     for model in models:
-        runs = [_responses(subject) for subject in trained.subjects(model).values()]
-        if runs:
-            curves[model] = [[layer.standard_deviation for layer in layers] for layers in runs]
+        for subject in trained.subjects(model).values():
+            layers = _responses(subject)
+            run = [layer.standard_deviation for layer in layers]
+            curves.setdefault(model, []).append(run)
     return tuple(response_figures(curves)) if curves else ()

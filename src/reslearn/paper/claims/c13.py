@@ -34,14 +34,19 @@ EXPERIMENT = Experiment(
 def measure(trained: Trained) -> Result:
     """Read the recipes, compare weights before and after training, and judge the errors."""
     budget = trained.budget
-    all_runs = [run for model in budget.models() for run in trained.runs_of(model).values()]
-    runs = [run for run in all_runs if run is not None]
-    changes = [f"{run.path.name}: {line}" for run in runs for line in solver_changes(run.recipe)]
-    untouched = [f"{run.path.name}: {name}" for run in runs for name in _untouched_layers(run)]
+    runs: list[RunFolder] = []
+    for model in budget.models():
+        runs += [run for run in trained.runs_of(model).values() if run is not None]
+    changes: list[str] = []
+    untouched: list[str] = []
+    for run in runs:
+        changes += [f"{run.path.name}: {change}" for change in solver_changes(run.recipe)]
+        untouched += [f"{run.path.name}: {layer}" for layer in _untouched_layers(run)]
     depths = budget.depths_of("residual")
     errors = trained.by_depth("residual", TRAINING_ERROR)
     summaries = {
-        depth: summary([curve[index] for curve in errors]) for index, depth in enumerate(depths)
+        depth: summary(values)
+        for depth, values in zip(depths, zip(*errors, strict=True), strict=True)
     }
     guessing_pct = _guessing_pct(runs)
     outcome = decide(changes + untouched, summaries, guessing_pct=guessing_pct)

@@ -60,18 +60,20 @@ def measure(trained: Trained) -> Result:
         "trained": [_probe_errors(subject, is_trained=True) for subject in subjects.values()],
         "untrained": [_probe_errors(subject, is_trained=False) for subject in subjects.values()],
     }
-    gains = {kind: [_gain(by_stage) for by_stage in errors[kind]] for kind in errors}
+    gains = {kind: list(map(_gain, errors[kind])) for kind in errors}
     gain = compare(gains["trained"], [0.0] * len(subjects), paired=True)
     gain_by_training = compare(gains["trained"], gains["untrained"], paired=True)
     stages = list(errors["trained"][0])
     means = {kind: _means(errors[kind], stages) for kind in errors}
     outcome = decide(gain, gain_by_training, means["trained"])
-    text = {kind: ", ".join(f"{mean:.1f}" for mean in means[kind]) for kind in means}
     return Result(
         outcome="undecided" if trained.is_lost(model) else outcome,
-        measured=f"{model}, probe error % at {', '.join(stages)}: trained {text['trained']}; "
-        f"untrained {text['untrained']}; gain {comparison_text(gain, digits=1)}, "
-        f"more than untrained by {comparison_text(gain_by_training, digits=1)}, n={gain.n_a}",
+        measured=(
+            f"{model}, probe error % at {', '.join(stages)}: "
+            f"trained {_text(means['trained'])}; untrained {_text(means['untrained'])}; "
+            f"gain {comparison_text(gain, digits=1)}, "
+            f"more than untrained by {comparison_text(gain_by_training, digits=1)}, n={gain.n_a}"
+        ),
         numbers={
             "model": model,
             "seeds": list(subjects),
@@ -113,6 +115,10 @@ def _gain(errors: _ErrorsByStage) -> float:
 
 def _means(errors: list[_ErrorsByStage], stages: list[str]) -> list[float]:
     return [statistics.mean(by_stage[stage] for by_stage in errors) for stage in stages]
+
+
+def _text(means: list[float]) -> str:
+    return ", ".join(f"{mean:.1f}" for mean in means)
 
 
 def _figure(

@@ -49,11 +49,10 @@ _ErrorsBySwitch = dict[str, list[float]]
 
 def specs(budget: Budget) -> list[RunSpec]:
     """Return the runs of each switch on all seeds. The runs of the default come from `kinds`."""
-    return [
-        _spec(budget, switch, settings, seed)
-        for switch, settings in _switches(budget).items()
-        for seed in budget.judge_seeds
-    ]
+    specs: list[RunSpec] = []
+    for switch, settings in _switches(budget).items():
+        specs += [_spec(budget, switch, settings, seed) for seed in budget.judge_seeds]
+    return specs
 
 
 EXPERIMENT = Experiment(
@@ -78,10 +77,10 @@ def measure(trained: Trained) -> Result:
     """Judge each switch, and compute the number of seeds that a difference of 0.3 points takes."""
     budget = trained.budget
     default = [errors[0] for errors in trained.by_depth("residual", TEST_ERROR)]
-    errors = {
-        switch: [_error(trained, _spec(budget, switch, settings, seed)) for seed in trained.seeds]
-        for switch, settings in _switches(budget).items()
-    }
+    errors = {}
+    for switch, settings in _switches(budget).items():
+        runs = [_spec(budget, switch, settings, seed) for seed in trained.seeds]
+        errors[switch] = [_error(trained, spec) for spec in runs]
     best_epochs = [_best_epoch(trained, seed) for seed in trained.seeds]
     if not all(math.isnan(error) for error in best_epochs):
         errors[_BEST_EPOCH] = best_epochs

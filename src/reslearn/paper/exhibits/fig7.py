@@ -45,7 +45,7 @@ def measure(trained: Trained) -> Result:
         for kind in BOTH
         for depth in trained.budget.depths_of(kind)
     }
-    means = {network: [_mean(layers) for layers in runs] for network, runs in responses.items()}
+    means = {network: list(map(_mean, runs)) for network, runs in responses.items()}
     pairs: list[tuple[_Network, _Network]] = [
         (("plain", depth), ("residual", depth)) for depth in trained.budget.depths
     ]
