@@ -1,4 +1,4 @@
-"""`reslearn analyze`: what it prints, what it leaves in the run, and one line for what is no run."""
+"""`reslearn analyze` prints tables or JSON, saves its numbers, and has one-line errors."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "resnet8-seed1"
     train_recipe(
         recipes.load("digits", overrides=[*OVERRIDES, "seed=1"]), folder, Machine(threads=1)
@@ -56,29 +56,29 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("landscape --points 3 --grid 3", "line", "barrier"),
     ],
 )
-def test_every_analysis_prints_a_table_and_keeps_its_numbers(
+def test_every_analysis_prints_a_table_and_saves_its_numbers(
     run: Path, what: str, key: str, row: str
 ) -> None:
-    shown = CliRunner().invoke(APP, [str(run), *what.split()], catch_exceptions=False)
-    assert shown.exit_code == 0
-    assert row in shown.output
-    kept = run / "analysis" / f"{what.split()[0]}.json"
-    assert str(kept) in shown.output
+    printed = CliRunner().invoke(APP, [str(run), *what.split()], catch_exceptions=False)
+    assert printed.exit_code == 0
+    assert row in printed.output
+    path = run / "analysis" / f"{what.split()[0]}.json"
+    assert str(path) in printed.output
     as_json = CliRunner().invoke(APP, [str(run), *what.split(), "--json"], catch_exceptions=False)
     assert (
         {**json.loads(as_json.output), "checksum": ANY}
-        == json.loads(kept.read_text())
-        == RunFolder(run).analysis(kept.stem)
+        == json.loads(path.read_text())
+        == RunFolder(run).analysis(path.stem)
     )
     assert json.loads(as_json.output)[key]
 
 
-def test_what_is_no_run_gets_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_run_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run folder"):
         CliRunner().invoke(APP, [str(tmp_path), "probes"], catch_exceptions=False)
 
 
-def test_a_run_whose_record_lacks_something_gets_one_line(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_gets_one_line(run: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)
     (damaged / "recipe.json").write_text("{}")
@@ -91,19 +91,19 @@ def test_a_run_whose_record_lacks_something_gets_one_line(run: Path, tmp_path: P
 
 
 def invoke(*arguments: object) -> dict[str, Any]:
-    done = CliRunner().invoke(APP, [*map(str, arguments), "--json"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return dict(json.loads(done.output))
+    invocation = CliRunner().invoke(APP, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert invocation.exit_code == 0, invocation.output
+    return dict(json.loads(invocation.output))
 
 
-def test_a_report_draws_what_analyses_left(run: Path) -> None:
+def test_a_report_draws_saved_analyses(run: Path) -> None:
     for what in ("responses", "lesion", "paths", "landscape"):
         invoke(run, what)
     titles = [section.title for section in run_page(run).sections]
     assert {"Responses of layers", "Lesions", "Lengths of paths", "Loss landscape"} <= set(titles)
 
 
-def test_options_reach_their_analysis(run: Path, other: Path) -> None:
+def test_options_reach_their_analysis(run: Path, second_run: Path) -> None:
     lesion = invoke(run, "lesion", "--images", 20, "--draws", 2, "--seed", 5)
     assert (lesion["test_images"], lesion["seed"], len(lesion["some_dropped"][0]["draws"])) == (
         20,
@@ -116,23 +116,27 @@ def test_options_reach_their_analysis(run: Path, other: Path) -> None:
         16,
         [1, 3, 3, 1],
     )
-    line = invoke(run, "landscape", "--with", other, "--images", 30, "--points", 3, "--grid", 0)
+    line = invoke(
+        run, "landscape", "--with", second_run, "--images", 30, "--points", 3, "--grid", 0
+    )
     assert (line["start"], line["end"], line["images"], line["grid"]) == (
         str(run),
-        str(other),
+        str(second_run),
         30,
         None,
     )
-    back = invoke(other, "landscape", "--with", run, "--images", 30, "--points", 3, "--grid", 0)
+    back = invoke(
+        second_run, "landscape", "--with", run, "--images", 30, "--points", 3, "--grid", 0
+    )
     ahead = [point["loss"] for point in line["line"]["points"]]
     assert [point["loss"] for point in back["line"]["points"]] == pytest.approx(
         ahead[::-1], rel=1e-5
     )
-    own = invoke(run, "landscape", "--images", 30, "--points", 3, "--grid", 0)
-    assert (own["start"], own["end"]) == ("step 0", "step 5")
+    single = invoke(run, "landscape", "--images", 30, "--points", 3, "--grid", 0)
+    assert (single["start"], single["end"]) == ("step 0", "step 5")
     assert (
-        own["across"][1]["loss"]
-        == own["line"]["points"][-1]["loss"]
+        single["across"][1]["loss"]
+        == single["line"]["points"][-1]["loss"]
         == line["line"]["points"][0]["loss"]
     )
 
@@ -142,18 +146,18 @@ def test_a_line_to_a_run_of_another_recipe_gets_one_line(run: Path, tmp_path: Pa
         "model.name=resnet14": r'model\.name = "resnet8" and "resnet14"',
         "optimizer.lr=0.3": r"optimizer\.lr = 0\.1 and 0\.3",
     }
-    for change, said in changes.items():
+    for change, message in changes.items():
         train_recipe(
             recipes.load("digits", overrides=[*OVERRIDES, change]),
             tmp_path / change,
             Machine(threads=1),
         )
-        with pytest.raises(RunError, match=said):
+        with pytest.raises(RunError, match=message):
             invoke(run, "landscape", "--with", tmp_path / change)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["probes", "--draws", "3"], "--draws has no effect on probes, which has --seed"),
         (["responses", "--draws", "3"], "--draws has no effect on responses, which has --images"),
@@ -161,12 +165,14 @@ def test_a_line_to_a_run_of_another_recipe_gets_one_line(run: Path, tmp_path: Pa
         (["landscape", "--grid", "2"], "--grid 2: allowed are 0"),
     ],
 )
-def test_an_option_without_effect_gets_one_line(run: Path, arguments: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_option_without_effect_gets_one_line(
+    run: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         invoke(run, *arguments)
 
 
-def test_a_plain_net_has_no_paths_and_a_run_without_weights_nothing(
+def test_a_plain_network_has_no_paths_and_a_run_without_weights_no_analysis(
     run: Path, tmp_path: Path
 ) -> None:
     train_recipe(

@@ -1,4 +1,4 @@
-"""`reslearn study`: what can be trained by none of its runs is told once, before anything is trained."""
+"""`reslearn study` reports an impossible training once, before anything is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "message"),
     [
         (["--models", "resnet8,foo"], "unknown model 'foo'"),
         (
@@ -22,17 +22,21 @@ Run = Callable[..., tuple[int, str, str]]
         ),
         (
             ["--models", "resnet8", "--set", "train.batch_size=100000"],
-            "with 1,437 images in batches of 100,000 those are steps 1, 1",
+            "with 1,437 images in batches of 100,000 these are the steps 1, 1",
         ),
         (["--models", "resnet8", "--data", "no-such-folder"], "no-such-folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_trained_is_one_line_status_2_and_no_file(
-    arguments: list[str], tells: str, reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_impossible_training_is_one_line_status_2_and_no_file(
+    arguments: list[str],
+    message: str,
+    reslearn: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, output, errors = reslearn("study", "--seeds", "1", "--recipe", "digits", *arguments)
     assert (status, output, errors.count("\n")) == (2, "", 1)
-    assert tells in errors
+    assert message in errors
     assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,21 @@
-"""`reslearn analyze RUN WHAT`: one trained net looked into (Fig. 7, claims C9 and C14; Veit et al. 2016; Li et al. 2018)."""
+"""`reslearn analyze RUN WHAT`: analyze one trained network.
+
+Sources: Fig. 7, claims C9 and C14, Veit et al. 2016, Li et al. 2018.
+"""
 
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.options import DataDirOption, JsonOption
+
+if TYPE_CHECKING:
+    from reslearn.analysis import Subject
+
+ANALYSIS = "Analysis"
 EXAMPLES = (
     "reslearn analyze runs/digits responses",
     "reslearn analyze runs/digits gradients --json",
@@ -18,7 +27,7 @@ EXAMPLES = (
 
 
 class What(StrEnum):
-    """What is looked at."""
+    """Names of the analyses, and of their files in the run folder."""
 
     responses = "responses"
     gradients = "gradients"
@@ -28,7 +37,7 @@ class What(StrEnum):
     landscape = "landscape"
 
 
-# Options that an analysis has besides those of all; any other is refused, for it would have no effect.
+# Options of each analysis. Other options have no effect, and are refused.
 _OPTIONS = {
     What.responses: ("images",),
     What.gradients: ("images",),
@@ -37,7 +46,7 @@ _OPTIONS = {
     What.paths: ("images", "draws", "seed"),
     What.landscape: ("images", "seed", "points", "grid", "with"),
 }
-# How an option is called where its value goes.
+# Names of options and of the arguments that get their values.
 _ARGUMENTS = {
     "images": "num_images",
     "points": "num_points",
@@ -46,47 +55,87 @@ _ARGUMENTS = {
 }
 
 
-_IMAGES_HELP = "How many images, evenly spaced; default: 10,000 (responses), 512 (gradients), 1,000 (lesion), 128 (paths), 500 (landscape)."
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a complete run.")]
+WhatArgument = Annotated[What, typer.Argument(help="The analysis, as described above.")]
+ImagesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=ANALYSIS,
+        help="Use this many images, evenly spaced. Default: 10,000 (responses), "
+        "512 (gradients), 1,000 (lesion), 128 (paths), 500 (landscape).",
+    ),
+]
+DrawsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=ANALYSIS,
+        help="Make this many random draws of each kind. Default: 5 (lesion), 10 (paths).",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, rich_help_panel=ANALYSIS, help="Use this seed for random draws. Default: 0."
+    ),
+]
+SecondRunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--with",
+        rich_help_panel=ANALYSIS,
+        help="Draw the line to the end of this run, which has the same recipe as RUN. "
+        "Default: the line from the start of RUN to its end.",
+    ),
+]
+PointsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=3,
+        rich_help_panel=ANALYSIS,
+        help="Measure this many points along the line and across the end. Default: 11.",
+    ),
+]
+GridOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=ANALYSIS,
+        help="Measure a grid with this many points per side, 0 for no grid. Default: 7.",
+    ),
+]
 
 
 def analyze(
-    run: Annotated[Path, typer.Argument(help="The folder of a complete run.")],
-    what: Annotated[What, typer.Argument(help="What is looked at; see above.")],
-    images: Annotated[int | None, typer.Option(min=1, help=_IMAGES_HELP)] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(min=1, help="Random draws of each kind; default: 5 (lesion), 10 (paths)."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides the draws; default: 0.")] = None,
-    other: Annotated[
-        Path | None,
-        typer.Option(
-            "--with", help="Another run of the recipe: the line from RUN's end to its end."
-        ),
-    ] = None,
-    points: Annotated[
-        int | None,
-        typer.Option(min=3, help="Points of the line and of the curve across; default: 11."),
-    ] = None,
-    grid: Annotated[
-        int | None,
-        typer.Option(min=0, help="Points a side of the grid across, 0: none; default: 7."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data sets lie; default: RESLEARN_DATA, then the cache."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    run: RunArgument,
+    what: WhatArgument,
+    images: ImagesOption = None,
+    draws: DrawsOption = None,
+    seed: SeedOption = None,
+    second_run: SecondRunOption = None,
+    points: PointsOption = None,
+    grid: GridOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Look into one trained network, print what was found and keep it in the run as analysis/WHAT.json.
+    """Analyze one trained network, and save the result in its run folder.
 
-    responses: standard deviation of each 3x3 layer's output after batch norm (Fig. 7). gradients: norms by layer at the start, at each
-    snapshot (recipe key evaluation.snapshots) and at the end. probes: logistic regression on each stage's output, trained and untrained.
+    responses: standard deviation of the output of each 3x3 layer after batch norm (Fig. 7).
 
-    lesion: test error with blocks dropped, one and several, and swapped. paths: the gradient by lengths of paths through a residual net.
-    landscape: loss along the line from the start of the run to its end, or to another run's, and across its end in random directions.
+    gradients: norms by layer at the start, at each snapshot and at the end. Snapshots are set by
+    the recipe key evaluation.snapshots.
 
-    `reslearn report RUN` draws all that was kept.
+    probes: logistic regression on the output of each stage, trained and untrained.
+
+    lesion: test error with blocks dropped, alone and together, and with blocks swapped.
+
+    paths: gradient by the length of paths through a residual network.
+
+    landscape: loss along the line from the start of the run to its end, or to the end of another
+    run, and across its end in random directions.
+
+    The result is saved as analysis/WHAT.json. `reslearn report RUN` draws all saved analyses.
     """
     from json import dumps
 
@@ -99,24 +148,14 @@ def analyze(
         "seed": seed,
         "points": points,
         "grid": grid,
-        "with": other,
+        "with": second_run,
     }
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    _check_options(what, given)
+    values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    _check_options(what, values)
     subject = analysis.Subject.open(run, data_dir=data_dir)
-    if other is not None:
-        given["with"] = analysis.Subject.open(other, data_dir=data_dir)
-    make: dict[What, Callable[..., dict[str, Any]]] = {
-        What.responses: analysis.responses_record,
-        What.gradients: analysis.gradients_record,
-        What.probes: analysis.probes_record,
-        What.lesion: analysis.lesion_record,
-        What.paths: analysis.paths_record,
-        What.landscape: analysis.landscape_record,
-    }
-    record = to_json_value(
-        make[what](subject, **{_ARGUMENTS.get(name, name): value for name, value in given.items()})
-    )
+    if second_run is not None:
+        values["with"] = analysis.Subject.open(second_run, data_dir=data_dir)
+    record = to_json_value(_record(what, subject, values))
     path = analysis.write_analysis(subject.folder, what.value, record)
     if as_json:
         typer.echo(dumps(record, indent=1))
@@ -124,20 +163,34 @@ def analyze(
     _print(_TABLES[what](record), f"{record['model']}: {record['reads']}\n{path}")
 
 
-def _check_options(what: What, given: dict[str, Any]) -> None:
-    allowed = _OPTIONS[what]
-    for name in given:
-        if name not in allowed:
-            of_its_own = ", ".join(f"--{option}" for option in allowed) or "no option of its own"
-            raise ValueError(f"--{name} has no effect on {what}, which has {of_its_own}")
-    if 0 < given.get("grid", 0) < 3:
+def _record(what: What, subject: "Subject", values: dict[str, Any]) -> dict[str, Any]:
+    from reslearn import analysis
+
+    functions: dict[What, Callable[..., dict[str, Any]]] = {
+        What.responses: analysis.responses_record,
+        What.gradients: analysis.gradients_record,
+        What.probes: analysis.probes_record,
+        What.lesion: analysis.lesion_record,
+        What.paths: analysis.paths_record,
+        What.landscape: analysis.landscape_record,
+    }
+    arguments = {_ARGUMENTS.get(name, name): value for name, value in values.items()}
+    return functions[what](subject, **arguments)
+
+
+def _check_options(what: What, values: dict[str, Any]) -> None:
+    for name in values:
+        if name not in _OPTIONS[what]:
+            options = ", ".join(f"--{option}" for option in _OPTIONS[what])
+            raise ValueError(f"--{name} has no effect on {what}, which has {options}")
+    if 0 < values.get("grid", 0) < 3:
         raise ValueError(
-            f"--grid {given['grid']}: allowed are 0 (no grid) and 3 or more points a side"
+            f"--grid {values['grid']}: allowed are 0 (no grid) and 3 or more points per side"
         )
 
 
-# Headings and rows of one table.
 Rows = tuple[list[str], list[list[Any]]]
+"""Headings and rows of one table."""
 
 
 def _responses(record: dict[str, Any]) -> list[Rows]:
@@ -172,12 +225,12 @@ def _probes(record: dict[str, Any]) -> list[Rows]:
 
 
 def _lesion(record: dict[str, Any]) -> list[Rows]:
-    one = [["none", record["intact"]["top1_error_pct"], record["intact"]["loss"]]]
-    one += [
+    single = [["none", record["intact"]["top1_error_pct"], record["intact"]["loss"]]]
+    single += [
         [block["block"], block["top1_error_pct"], block["loss"]] for block in record["one_dropped"]
     ]
-    one += [[f"{name} (changes the shape)", None, None] for name in record["not_droppable"]]
-    some = [
+    single += [[f"{name} (changes the shape)", None, None] for name in record["not_droppable"]]
+    several = [
         [
             f"{entry['num_blocks']}",
             entry["mean_top1_error_pct"],
@@ -197,8 +250,8 @@ def _lesion(record: dict[str, Any]) -> list[Rows]:
         for entry in record["reordered"]
     ]
     return [
-        (["block dropped", "test error %", "loss"], one),
-        (["random blocks dropped", "test error %, mean", "sd", "draws"], some),
+        (["block dropped", "test error %", "loss"], single),
+        (["random blocks dropped", "test error %, mean", "sd", "draws"], several),
         (["random swaps", "Kendall's tau, mean", "test error %, mean", "sd", "draws"], swapped),
     ]
 
@@ -215,7 +268,7 @@ def _paths(record: dict[str, Any]) -> list[Rows]:
         [f"{entry['length']}", *(entry[column] for column in columns)]
         for entry in record["lengths"]
     ]
-    whole = [
+    totals = [
         ["mean length of all paths, blocks", record["mean_length"]],
         ["effective length, blocks", record["effective_length"]],
         ["95 % of the contribution: from, blocks", record["low"]],
@@ -232,7 +285,7 @@ def _paths(record: dict[str, Any]) -> list[Rows]:
         "contribution %",
         "draws",
     ]
-    return [(headings, lengths), (["", "over all lengths"], whole)]
+    return [(headings, lengths), (["", "over all lengths"], totals)]
 
 
 def _landscape(record: dict[str, Any]) -> list[Rows]:
@@ -244,10 +297,10 @@ def _landscape(record: dict[str, Any]) -> list[Rows]:
     across = [
         [f"{point['at']:.3g}", point["loss"], point["top1_error_pct"]] for point in record["across"]
     ]
-    measured = ["loss", "error %"]
+    columns = ["loss", "error %"]
     tables: list[Rows] = [
-        ([f"t from {record['start']} to {record['end']}", *measured], along),
-        (["distance across", *measured], across),
+        ([f"t from {record['start']} to {record['end']}", *columns], along),
+        (["distance across", *columns], across),
     ]
     if distances:
         rows = [

@@ -1,26 +1,38 @@
-"""`reslearn report`: run folders to one page that opens offline."""
+"""`reslearn report`: run folders become one page that opens offline."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from reslearn.cli.options import OUTPUT
+
 EXAMPLES = ("reslearn report runs/digits", "reslearn report results/degradation --out page")
 
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="A run folder, or folders with runs in them.")
+        list[Path], typer.Argument(help="A run folder, or folders that contain runs.")
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where report.html and its figures go; default: the first folder."),
+        typer.Option(
+            rich_help_panel=OUTPUT,
+            help="Write report.html and its figures to this folder. Default: the first folder.",
+        ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option(help="The page's title; default: the first folder's name.")
+        str | None,
+        typer.Option(
+            rich_help_panel=OUTPUT,
+            help="Use this title for the page. Default: the name of the first folder.",
+        ),
     ] = None,
 ) -> None:
-    """Write one self-contained page: curves, tables, verdicts; each figure also as PNG, its numbers as CSV."""
+    """Write one self-contained page with curves, tables and verdicts.
+
+    Each figure is also written as PNG, and its numbers as CSV.
+    """
     from reslearn.report import run_page, study_page, write_page
     from reslearn.runs import RunFolder
     from reslearn.study import collect
