@@ -279,5 +279,5 @@ def test_a_network_that_has_shortcuts_gets_no_patch(tmp_path: Path) -> None:
     place = f"{write_module(tmp_path, text)}:build"
     data = (torch.randn(40, 3, 8, 8), torch.arange(40) % 4)
     problem = make_problem(load_function(place)[0], data)
-    with pytest.raises(SurgeryError, match="no block could be given a shortcut"):
+    with pytest.raises(SurgeryError, match="no block could get a shortcut"):
         make_patch(place, problem, folder=tmp_path)

@@ -69,7 +69,7 @@ def test_the_page_shows_a_verdict_below_its_example(title: str) -> None:
 def test_shortcuts_keep_every_parameter_under_its_name() -> None:
     variables = run("Add shortcuts without a diagnosis")
     net, operated = variables["net"], variables["operated"]
-    assert len(operated.done) == 2 and not operated.not_done
+    assert len(operated.changed) == 2 and not operated.skipped
     assert list(operated.network.state_dict()) == list(net.state_dict())
     x = torch.randn(4, 1, 100)
     assert operated.network(x).shape == net(x).shape

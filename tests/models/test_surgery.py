@@ -202,7 +202,7 @@ def test_the_residual_counterpart_keeps_every_parameter_under_its_name(
     theirs, ours = net.state_dict(), counterpart.network.state_dict()
     assert list(theirs) == list(ours)
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
-    assert counterpart.done
+    assert counterpart.changed
     output = counterpart.network.train()(example)
     assert output.shape == net(example).shape and not torch.equal(output, net(example))
     output.square().mean().backward()
@@ -272,8 +272,8 @@ def test_an_activation_used_many_times_is_no_shared_layer() -> None:
     activation = nn.ReLU()
     net = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(4, 4), activation)))
     assert (
-        add_shortcuts(net, torch.randn(2, 4)).done == ("2", "4")
-        or add_shortcuts(net, torch.randn(2, 4)).done
+        add_shortcuts(net, torch.randn(2, 4)).changed == ("2", "4")
+        or add_shortcuts(net, torch.randn(2, 4)).changed
     )
 
 
@@ -324,7 +324,7 @@ class OtherInTraining(nn.Module):
 @pytest.mark.parametrize(
     ("net", "words"),
     [
-        (Tuple(), "gives a tuple"),
+        (Tuple(), "returns a tuple"),
         (Twice(), r"layer is used more than once \(.*test_surgery.py:\d+\)"),
         (Branching(), r"cannot be recorded: .*test_surgery.py:\d+"),
         (OtherInTraining(), r"something else in training .*test_surgery.py:\d+\)"),
@@ -409,7 +409,7 @@ def test_attention_written_by_hand_is_one_block() -> None:
         ("2.norm", True, 4),
         ("2.up", True, 2),
     ]
-    assert add_shortcuts(net, example).done == ("1.norm", "1.up", "2.norm", "2.up")
+    assert add_shortcuts(net, example).changed == ("1.norm", "1.up", "2.norm", "2.up")
     shallow = remove_blocks(opened, ["1.norm", "2.up"]).network
     assert shallow(example).shape == (4, 3) and not any(
         name.startswith("1.q") for name, _ in shallow.named_parameters()
@@ -440,11 +440,12 @@ def test_a_part_that_cannot_be_recorded_stays_whole() -> None:
         nn.ReLU(),
         nn.Linear(4, 2),
     )
-    assert add_shortcuts(net, torch.randn(2, 4)).done == ("3",)
+    assert add_shortcuts(net, torch.randn(2, 4)).changed == ("3",)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("99", "no block '99': there are 3"), ("3", "it cannot be left out")]
+    ("name", "words"),
+    [("99", "no block '99': there are 3"), ("3", "only a block that keeps the shape")],
 )
 def test_a_block_that_cannot_be_left_out(name: str, words: str) -> None:
     with pytest.raises(SurgeryError, match=words):

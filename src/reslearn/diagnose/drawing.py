@@ -10,9 +10,9 @@ from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.variant import Variants
 from reslearn.models import (
     Block,
-    Opened,
     Segment,
     SurgeryError,
+    Trace,
     blocks,
     has_shortcut,
     layers,
@@ -73,7 +73,7 @@ def network_diagram(problem: Problem, variants: Variants) -> Diagram | None:
     return Diagram("The network", _CAPTION, groups, mark="removed")
 
 
-def _unweighted(opened: Opened, segment: Segment) -> list[LayerGroup]:
+def _unweighted(opened: Trace, segment: Segment) -> list[LayerGroup]:
     """Return the box of a segment that belongs to no layer, if it does something."""
     text = _description(opened, segment)
     if not text:
@@ -82,7 +82,7 @@ def _unweighted(opened: Opened, segment: Segment) -> list[LayerGroup]:
     return [LayerGroup([Box(text, _size(segment.out_shape) if changes_shape else "")])]
 
 
-def _layer(opened: Opened, layer: Block) -> LayerGroup:
+def _layer(opened: Trace, layer: Block) -> LayerGroup:
     """Return the group of a layer that belongs to no block."""
     if any(has_shortcut(segment) for segment in layer.segments):
         return _layer_with_shortcut(opened, layer, is_removed=False)
@@ -90,7 +90,7 @@ def _layer(opened: Opened, layer: Block) -> LayerGroup:
 
 
 def _block(
-    opened: Opened, block: Block, block_layers: Sequence[Block], variants: Variants
+    opened: Trace, block: Block, block_layers: Sequence[Block], variants: Variants
 ) -> list[LayerGroup]:
     """Return the group of a block.
 
@@ -116,7 +116,7 @@ def _block(
     ]
 
 
-def _layer_with_shortcut(opened: Opened, layer: Block, is_removed: bool) -> LayerGroup:
+def _layer_with_shortcut(opened: Trace, layer: Block, is_removed: bool) -> LayerGroup:
     last = _after_addition(layer)
     boxes = _boxes(opened, [segment for segment in layer.segments if segment not in last])
     arc_label = "" if layer.keeps_shape else "sizes change"
@@ -135,11 +135,11 @@ def _after_addition(block: Block) -> list[Segment]:
     return last
 
 
-def _descriptions(opened: Opened, segments: Sequence[Segment]) -> str:
+def _descriptions(opened: Trace, segments: Sequence[Segment]) -> str:
     return _join([_description(opened, segment) for segment in segments])
 
 
-def _description(opened: Opened, segment: Segment) -> str:
+def _description(opened: Trace, segment: Segment) -> str:
     return _join([_node(opened, node, segment)[0] for node in segment.nodes])
 
 
@@ -147,7 +147,7 @@ def _join(texts: Sequence[str]) -> str:
     return " · ".join(text for text in texts if text)
 
 
-def _boxes(opened: Opened, segments: Sequence[Segment]) -> list[Box]:
+def _boxes(opened: Trace, segments: Sequence[Segment]) -> list[Box]:
     """Return one box for a layer, or one for each weighted map in a layer with branches."""
     texts: list[str] = []
     has_weights = False
@@ -165,7 +165,7 @@ def _boxes(opened: Opened, segments: Sequence[Segment]) -> list[Box]:
     return [*boxes, *(Box(text, _size(segments[-1].out_shape)) for text in texts[-1:])]
 
 
-def _node(opened: Opened, node: fx.Node, segment: Segment) -> tuple[str, bool]:
+def _node(opened: Trace, node: fx.Node, segment: Segment) -> tuple[str, bool]:
     """Return a short description of a node, and whether it is a layer.
 
     Functions inside branches are described only if they are activations.

@@ -96,7 +96,7 @@ def make_patch(
             taken or cannot be written.
         SurgeryError: If no block can be given a shortcut.
     """
-    shortcuts_around = add_shortcuts(problem.net(_SEED), problem.example).done
+    shortcuts_around = add_shortcuts(problem.net(_SEED), problem.example).changed
     source = _find_source(location if isinstance(location, str) else _location_of(location))
     needs_file = path is not None and path.suffix == ".py"
     if path is not None:

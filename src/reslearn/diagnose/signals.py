@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from reslearn.analysis import first_to_last
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.variant import Variant
-from reslearn.models import Block, Opened, SurgeryError, layers, trace
+from reslearn.models import Block, SurgeryError, Trace, layers, trace
 
 NUM_INPUTS = 256
 NUM_INPUTS_BY_LAYER = 128
@@ -177,7 +177,7 @@ def _record_response(
     return hook
 
 
-def _gradient_norms(opened: Opened, net: nn.Module) -> list[float]:
+def _gradient_norms(opened: Trace, net: nn.Module) -> list[float]:
     """Return the norm of the weights' gradients for each segment that has weights, in order."""
     return [
         math.sqrt(sum(_squared_gradients(net, segment.modules)))

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from reslearn.diagnose.problem import Problem
 from reslearn.models import (
-    Opened,
     Residual,
     SurgeryError,
+    Trace,
     add_shortcuts,
     blocks,
     construct_from,
@@ -115,9 +115,9 @@ def make_variants(problem: Problem) -> Variants:
         notes.append(f"no shallower network can be made: {error}")
     try:
         operated = add_shortcuts(problem.net(0), problem.example)
-        shortcuts_around = operated.done
+        shortcuts_around = operated.changed
         by_name["shortcuts"] = _with_shortcuts(problem, shortcuts_around)
-        notes += [f"no shortcut around {reason}" for reason in operated.not_done]
+        notes += [f"no shortcut around {reason}" for reason in operated.skipped]
     except SurgeryError as error:
         notes.append(f"no residual counterpart can be made: {error}")
     return Variants(
@@ -297,7 +297,7 @@ def _seeds_are_equal(problem: Problem) -> bool:
     return all(torch.equal(first, second) for first, second in pairs)
 
 
-def _shape_preserving_blocks(opened: Opened) -> list[str]:
+def _shape_preserving_blocks(opened: Trace) -> list[str]:
     return [block.name for block in blocks(opened) if block.keeps_shape]
 
 
@@ -307,7 +307,7 @@ def _count_blocks(names: tuple[str, ...]) -> str:
     return f"{len(names)} blocks that preserve the shape"
 
 
-def _first_narrow_layer(opened: Opened, names: tuple[str, ...]) -> str:
+def _first_narrow_layer(opened: Trace, names: tuple[str, ...]) -> str:
     """Describe the first layer in one of the blocks that has fewer values than enter the block."""
     for block in blocks(opened):
         if block.name not in names:

@@ -1,4 +1,4 @@
-"""Residual learning itself: `Residual` around any module, and the networks of the paper, plain and residual, made of it.
+"""Residual learning: `Residual` around any module, the networks of the paper, and surgery.
 
 >>> net = build("resnet56", num_classes=10)
 >>> complexity(net).parameters
@@ -12,30 +12,31 @@ from reslearn.models.construction import extend_with_identities
 from reslearn.models.initialization import initialize, last_batch_norm
 from reslearn.models.names import UnknownModel, build, names
 from reslearn.models.network import Network
+from reslearn.models.recording import SurgeryError
 from reslearn.models.residual import Residual
 from reslearn.models.resnet import ZeroPadShortcut
 from reslearn.models.surgery import (
-    Constructed,
-    Operated,
+    Construction,
+    SurgeryResult,
     add_shortcuts,
     construct_from,
     has_shortcut,
     remove_blocks,
 )
-from reslearn.models.tracing import Opened, Segment, SurgeryError, trace
+from reslearn.models.tracing import Segment, Trace, trace
 
 __all__ = [
     "Backbone",
     "Block",
     "Complexity",
-    "Constructed",
+    "Construction",
     "Layer",
     "Network",
-    "Opened",
-    "Operated",
     "Residual",
     "Segment",
     "SurgeryError",
+    "SurgeryResult",
+    "Trace",
     "UnknownModel",
     "ZeroPadShortcut",
     "add_shortcuts",

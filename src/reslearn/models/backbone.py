@@ -1,6 +1,6 @@
-"""A network as the backbone of a detector (Sec. 4.3, Appendix A): maps of its stages by name, batch norm frozen as the paper does.
+"""A network as the backbone of a detector (Sec. 4.3, Appendix A): feature maps, batch norm frozen.
 
-Shapes: x [B, C, H, W] to {"stage1": [B, C1, h1, w1], ...}, finest first; `channels` and `reductions` (of the side) say what comes.
+Shapes: images x [B, C, H, W]; maps {"stage1": [B, C1, h1, w1], ...}, the finest first.
 """
 
 from __future__ import annotations
@@ -16,35 +16,47 @@ from reslearn.models.network import Network
 
 @final
 class Backbone(nn.Module):
-    """What torchvision's detectors and feature pyramids take: an ordered dictionary of maps, and `out_channels` of the last.
+    """Return the maps of the stages by name, as torchvision's detectors and feature pyramids take
+    them.
 
-    stages: names of `Network.stages`, in order; by default all but the stem. frozen_batch_norm: statistics, gamma and beta stay as they
-    are, in training too (Paper: Appendix A, "the BN layers are fixed during fine-tuning"). The head is left out.
+    Args:
+        net: The network. Its head is left out.
+        stages: Names of `Network.stages`, in order. By default all except the stem.
+        frozen_batch_norm: Do not change statistics, gamma and beta, in training either. Paper:
+            Appendix A, "the BN layers are fixed during fine-tuning".
+
+    Attributes:
+        channels: Channels of each map.
+        reductions: Side of the image divided by the side of each map.
+        out_channels: Channels of the last map.
+
+    Raises:
+        ValueError: If the network has no stage of a name.
     """
 
     def __init__(
         self, net: Network, *, stages: Sequence[str] = (), frozen_batch_norm: bool = True
     ) -> None:
         super().__init__()
-        known = [name for name, _ in net.named_children() if name != "head"]
-        chosen = list(stages) or known[1:]
-        if wrong := [name for name in chosen if name not in known]:
-            raise ValueError(f"stages={wrong[0]!r}: {net.name} has {', '.join(known)}")
-        last = max(known.index(name) for name in chosen)
-        self.body = nn.ModuleDict(
-            {name: part for name, part in net.named_children() if name in known[: last + 1]}
-        )
-        self.chosen = tuple(name for name in known if name in chosen)
+        available = [name for name, _ in net.named_children() if name != "head"]
+        requested = list(stages) or available[1:]
+        for name in requested:
+            if name not in available:
+                raise ValueError(f"stages={name!r}: {net.name} has {', '.join(available)}")
+        self.chosen = tuple(name for name in available if name in requested)
         self.frozen_batch_norm = frozen_batch_norm
-        self.channels = {name: _channels(self.body[name]) for name in self.chosen}
-        self.reductions = {
-            name: _reduction(net, known[: known.index(name) + 1]) for name in self.chosen
-        }
+        self.body = nn.ModuleDict()
+        self.channels: dict[str, int] = {}
+        self.reductions: dict[str, int] = {}
+        for index, name in enumerate(available[: available.index(self.chosen[-1]) + 1]):
+            self.body[name] = net.get_submodule(name)
+            if name in self.chosen:
+                self.channels[name] = _channels(self.body[name])
+                self.reductions[name] = _reduction(net, index)
         self.out_channels = self.channels[self.chosen[-1]]
         if frozen_batch_norm:
             for module in self._batch_norms():
-                for parameter in module.parameters():
-                    parameter.requires_grad_(False)
+                module.requires_grad_(False)
         self.train(net.training)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> dict[str, Float[Tensor, "B _ _ _"]]:
@@ -56,7 +68,7 @@ class Backbone(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of any module, but that frozen batch norms go on normalizing by what they have."""
+        """Set the mode. Frozen batch norms remain in evaluation mode."""
         super().train(mode)
         if self.frozen_batch_norm:
             for module in self._batch_norms():
@@ -68,15 +80,17 @@ class Backbone(nn.Module):
 
 
 def _channels(part: nn.Module) -> int:
-    """Of what leaves a stem or stage: those of the last convolution that no shortcut holds."""
-    convolutions = [
-        module
-        for name, module in part.named_modules()
-        if isinstance(module, nn.Conv2d) and "shortcut" not in name
-    ]
-    return int(convolutions[-1].out_channels)
+    """Return the channels of the output of a stem or stage, from its last convolution outside
+    shortcuts."""
+    channels = 0
+    for name, module in part.named_modules():
+        if isinstance(module, nn.Conv2d) and "shortcut" not in name:
+            channels = module.out_channels
+    return channels
 
 
-def _reduction(net: Network, parts: Sequence[str]) -> int:
-    """By how much the side of a map is smaller than the image's: a stage but the first halves it, the stems of ImageNet quarter it."""
-    return (1 if net.spec["stem"] == "cifar" else 4) << max(0, len(parts) - 2)
+def _reduction(net: Network, index: int) -> int:
+    """Return the reduction of part `index`: ImageNet stems quarter the side, stages after the first
+    halve it."""
+    stem = 1 if net.spec["stem"] == "cifar" else 4
+    return stem << max(0, index - 1)

@@ -1,7 +1,8 @@
-"""Segments of a network that was laid open, grouped into blocks, as the paper groups layers (Sec. 3.1: F has two or three).
+"""The segments of a traced network, grouped into blocks as in the paper (Sec. 3.1: F has 2 or 3
+layers).
 
-A layer is a convolution or linear map with the norm and activation that go with it; a block is two of them, three where one is left
-over. The first and the last layer of a network belong to no block, as in the paper.
+A layer is a convolution or linear map with its norm and activation. A block has two layers, or
+three if one would be left over. The first and the last layer of a network belong to no block.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
-from reslearn.models.tracing import Opened, Segment
+from reslearn.models.tracing import Segment, Trace, count_layers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """Consecutive segments: one or more layers. `name` is that of its first module with parameters."""
+    """Consecutive segments that make one or more layers.
+
+    Attributes:
+        name: Name of the first module with parameters.
+    """
 
     name: str
     segments: tuple[Segment, ...]
@@ -24,74 +29,83 @@ class Block:
 
     @property
     def start(self) -> fx.Node:
+        """The value that enters the first segment."""
         return self.segments[0].start
 
     @property
     def end(self) -> fx.Node:
+        """The value that leaves the last segment."""
         return self.segments[-1].end
 
     @property
     def in_shape(self) -> tuple[int, ...]:
+        """Shape of the input, with the batch dimension."""
         return self.segments[0].in_shape
 
     @property
     def out_shape(self) -> tuple[int, ...]:
+        """Shape of the output, with the batch dimension."""
         return self.segments[-1].out_shape
 
     @property
     def keeps_shape(self) -> bool:
+        """Whether input and output have the same shape."""
         return self.in_shape == self.out_shape
 
     @property
     def modules(self) -> tuple[str, ...]:
         """Names of the modules with parameters."""
-        return tuple(name for segment in self.segments for name in segment.modules)
+        names: list[str] = []
+        for segment in self.segments:
+            names += segment.modules
+        return tuple(names)
 
 
-def blocks(opened: Opened, *, layers_per_block: int = 2) -> list[Block]:
-    """The network's blocks in order, without its first and last layer. Pools and views end a block; branches are blocks of their own."""
+def blocks(traced: Trace, *, layers_per_block: int = 2) -> list[Block]:
+    """Return the blocks of a network in order, without its first and last layer.
+
+    Pools and views end a block. A part with branches is a block of its own.
+    """
     if layers_per_block < 1:
         raise ValueError(f"layers_per_block = {layers_per_block}: allowed are 1 and more")
-    runs = _runs(layers(opened))
-    found: list[Block] = []
-    for run in runs:
-        found += _grouped(run, layers_per_block)
-    return found
+    all_blocks: list[Block] = []
+    for run in _runs(layers(traced)):
+        all_blocks += _grouped(run, layers_per_block)
+    return all_blocks
 
 
-def layers(opened: Opened) -> list[Block | None]:
-    """Segments joined to layers, None where a pool or a view lies between.
+def layers(traced: Trace) -> list[Block | None]:
+    """Return the layers of a network in order, and None for a pool or a view between them.
 
-    A norm that a layer follows at once belongs to that layer (pre-norm); all other norms, activations and dropouts to the layer before.
+    A norm directly before a layer belongs to this layer (pre-norm). All other norms, activations
+    and dropouts belong to the layer before them.
     """
-    found: list[Block | None] = []
-    before: list[Segment] = []
-    segments = opened.segments
+    all_layers: list[Block | None] = []
+    pending: list[Segment] = []  # segments that belong to the next layer
+    segments = traced.segments
     for index, segment in enumerate(segments):
         if segment.role in ("layer", "branches"):
-            single = Opened(graph_module=opened.graph_module, segments=(segment,))
-            joined = (*before, segment)
-            found.append(
-                Block(
-                    name=next(name for one in joined for name in one.modules),
-                    segments=joined,
-                    num_layers=single.num_layers,
-                )
-            )
-            before = []
+            all_layers.append(_layer(traced, (*pending, segment)))
+            pending = []
         elif segment.role == "other":
-            found.append(None)
-            before = []
+            all_layers.append(None)
+            pending = []
         elif segment.role == "norm" and _layer_follows(segments[index + 1 :]):
-            before = [segment]
-        elif before:
-            before.append(segment)
-        elif found and found[-1] is not None:
-            last = found[-1]
-            found[-1] = replace(last, segments=(*last.segments, segment))
+            pending = [segment]
+        elif pending:
+            pending.append(segment)
+        elif all_layers and all_layers[-1] is not None:
+            last = all_layers[-1]
+            all_layers[-1] = replace(last, segments=(*last.segments, segment))
         else:
-            found.append(None)  # something before any layer: a norm of the inputs, say
-    return found
+            all_layers.append(None)  # something before any layer, such as a norm of the inputs
+    return all_layers
+
+
+def _layer(traced: Trace, segments: tuple[Segment, ...]) -> Block:
+    num_layers = count_layers(traced.graph_module, segments[-1])
+    layer = Block(name="", segments=segments, num_layers=num_layers)
+    return replace(layer, name=layer.modules[0])
 
 
 def _layer_follows(segments: Sequence[Segment]) -> bool:
@@ -99,12 +113,12 @@ def _layer_follows(segments: Sequence[Segment]) -> bool:
     return following is not None and following.role in ("layer", "branches")
 
 
-def _runs(layers: Sequence[Block | None]) -> list[list[Block]]:
-    """Layers in a row, the first and the last of the network taken away."""
-    weighted = [layer for layer in layers if layer is not None]
+def _runs(all_layers: Sequence[Block | None]) -> list[list[Block]]:
+    """Return sequences of adjacent layers, without the first and the last layer of the network."""
+    weighted = [layer for layer in all_layers if layer is not None]
     ends = weighted[:1] + weighted[-1:]
     runs: list[list[Block]] = [[]]
-    for layer in layers:
+    for layer in all_layers:
         if layer is None:
             runs.append([])
         elif layer not in ends:
@@ -113,27 +127,29 @@ def _runs(layers: Sequence[Block | None]) -> list[list[Block]]:
 
 
 def _grouped(run: Sequence[Block], size: int) -> list[Block]:
-    """Groups of `size`; one with branches of its own stands alone; what is left over joins the group before."""
+    """Group the layers of a run into blocks of `size`, the last one larger if a layer is left over.
+
+    A part with branches that has `size` layers inside is a block of its own.
+    """
     groups: list[list[Block]] = []
     for layer in run:
-        alone = layer.num_layers >= size
-        if (
-            groups
-            and not alone
-            and len(groups[-1]) < size
-            and sum(one.num_layers for one in groups[-1]) < size
-        ):
+        has_room = bool(groups) and len(groups[-1]) < size and _num_layers(groups[-1]) < size
+        if has_room and layer.num_layers < size:
             groups[-1].append(layer)
         else:
             groups.append([layer])
-    last = groups[-1]
-    if len(groups) > 1 and sum(one.num_layers for one in last) < size and len(groups[-2]) == size:
-        groups[-2:] = [groups[-2] + last]
-    return [_joined(group) for group in groups if sum(one.num_layers for one in group) >= size]
+    if len(groups) > 1 and _num_layers(groups[-1]) < size and len(groups[-2]) == size:
+        last = groups.pop()
+        groups[-1] = groups[-1] + last
+    return [_joined(group) for group in groups if _num_layers(group) >= size]
+
+
+def _num_layers(group: Sequence[Block]) -> int:
+    return sum(layer.num_layers for layer in group)
 
 
 def _joined(group: Sequence[Block]) -> Block:
-    segments = tuple(segment for layer in group for segment in layer.segments)
-    return Block(
-        name=group[0].name, segments=segments, num_layers=sum(layer.num_layers for layer in group)
-    )
+    segments: list[Segment] = []
+    for layer in group:
+        segments += layer.segments
+    return Block(name=group[0].name, segments=tuple(segments), num_layers=_num_layers(group))

@@ -1,7 +1,8 @@
-"""Parameters, multiply-adds and activation sizes of a network, layer by layer (Table 1, Table 6; claim C12).
+"""Parameters, multiply-adds and activations of a network by layer (Tables 1 and 6; claim C12).
 
-Derived by running the network's own forward on the meta device: shapes without memory, so that even resnet1202
-takes two seconds. What the paper calls FLOPs are multiply-adds (MACs) of convolutions and fully connected layers.
+The numbers come from the network's own forward on the meta device, which computes shapes without
+memory. Even resnet1202 takes two seconds. The paper's FLOPs are multiply-adds (MACs) of
+convolutions and fully connected layers.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-_BATCH = 2  # batch norm refuses to normalize a single value; all figures are of one image
+_BATCH = 2  # batch norm refuses to normalize a single value; all numbers are for one image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One call of one module without children. output_shape is that of one image; macs are zero but for convolutions and fc."""
+    """One call of one module without children, for one image.
+
+    Attributes:
+        kind: Class of the module, such as "Conv2d".
+        output_shape: Shape without the batch dimension.
+        macs: Multiply-adds; 0 unless the module is a convolution or linear.
+    """
 
     name: str
     kind: str
@@ -33,7 +40,12 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """Of one image. activations: numbers put out by convolutions and fc, the part of the memory of training that depth brings."""
+    """The cost of a network for one image.
+
+    Attributes:
+        activations: Values in the outputs of convolutions and linear layers. This part of the
+            training memory grows with depth.
+    """
 
     parameters: int
     macs: int
@@ -42,24 +54,30 @@ class Complexity:
 
 
 def complexity(net: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Complexity:
-    """Count a network for inputs of this shape (without the batch dimension). The network, its mode and its weights are untouched.
+    """Count parameters, multiply-adds and activations. The network and its mode are not changed.
 
-    Built under `torch.device("meta")` the network itself takes no memory either. A weight that is shared counts once.
-    Raises ValueError where the network cannot take such an input.
+    A network that was built under `torch.device("meta")` takes no memory. A shared weight counts
+    once.
+
+    Args:
+        net: Any network of one tensor.
+        input_shape: Shape of one input, without the batch dimension.
+
+    Raises:
+        ValueError: If the network cannot take such an input.
     """
-    shapes = {
-        name: _on_meta(tensor)
-        for name, tensor in chain(net.named_parameters(), net.named_buffers())
-    }
+    tensors = chain(net.named_parameters(), net.named_buffers())
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     dtype = next((parameter.dtype for parameter in net.parameters()), torch.float32)
     x = torch.empty(_BATCH, *input_shape, device="meta", dtype=dtype)
     layers: list[Layer] = []
-    with torch.no_grad(), _recorded(net, layers):
+    with torch.no_grad(), _recording(net, layers):
         try:
             functional_call(net, shapes, (x,))
         except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
             raise ValueError(
-                f"input_shape={tuple(input_shape)}: the network cannot take it: {str(error).splitlines()[0]}"
+                f"input_shape={tuple(input_shape)}: the network cannot take it: {reason}"
             ) from error
     return Complexity(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
@@ -70,18 +88,18 @@ def complexity(net: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Comp
 
 
 @contextmanager
-def _recorded(net: nn.Module, layers: list[Layer]) -> Iterator[None]:
-    """Forward hooks on all modules without children, for as long as the context lasts."""
-    names = {
-        module: name
-        for name, module in net.named_modules()
-        if next(module.children(), None) is None
-    }
+def _recording(net: nn.Module, layers: list[Layer]) -> Iterator[None]:
+    """Append to `layers` at each call of a module without children."""
+    names = {}
+    for name, module in net.named_modules():
+        if next(module.children(), None) is None:
+            names[module] = name
     called: set[nn.Module] = set()
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if isinstance(output, Tensor):
-            layers.append(_layer(names[module], module, output, first_call=module not in called))
+            is_first_call = module not in called
+            layers.append(_layer(names[module], module, output, is_first_call=is_first_call))
             called.add(module)
 
     handles = [module.register_forward_hook(record) for module in names]
@@ -92,23 +110,20 @@ def _recorded(net: nn.Module, layers: list[Layer]) -> Iterator[None]:
             handle.remove()
 
 
-def _layer(name: str, module: nn.Module, output: Tensor, *, first_call: bool) -> Layer:
+def _layer(name: str, module: nn.Module, output: Tensor, *, is_first_call: bool) -> Layer:
     shape = tuple(output.shape[1:])
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
     return Layer(
         name=name,
         kind=type(module).__name__,
         output_shape=shape,
-        parameters=sum(parameter.numel() for parameter in module.parameters()) if first_call else 0,
+        parameters=num_parameters if is_first_call else 0,
         macs=math.prod(shape) * _macs_per_output(module),
     )
 
 
 def _macs_per_output(module: nn.Module) -> int:
-    """Multiply-adds behind each number that the layer puts out."""
+    """Return the multiply-adds for one value of the output."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return module.in_channels // module.groups * math.prod(module.kernel_size)
     return module.in_features if isinstance(module, nn.Linear) else 0
-
-
-def _on_meta(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="meta")

@@ -22,7 +22,7 @@ def initialize(net: Network, init: Init, *, zero_init: bool) -> None:
     """Draw new weights for all layers from torch's global generator, in the order of the modules.
 
     Args:
-        net: Modified in place. A network on the meta device is left as it is.
+        net: Modified in place. A network on the meta device is not changed.
         init: Distribution of the weights.
         zero_init: Set gamma of the last batch norm of each body to zero, so that each block is its
             shortcut at first.

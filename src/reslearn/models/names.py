@@ -76,7 +76,8 @@ def names(pattern: str = "*") -> list[str]:
     """Return the names that match a shell pattern: the paper's networks by kind and depth, then the
     variants."""
     depths = sorted({*CIFAR_DEPTHS, *IMAGENET_BLOCKS})
-    listed = [f"{kind}{depth}" for kind in KINDS for depth in depths]
+    listed = [f"plain{depth}" for depth in depths]
+    listed += [f"resnet{depth}" for depth in depths]
     listed += [*VARIANTS, *WIDE_CIFAR]
     return [name for name in listed if fnmatchcase(name, pattern)]
 

@@ -51,7 +51,7 @@ class Network(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """The number of logits."""
+        """Number of classes, which is the number of logits."""
         return int(self.spec["num_classes"])
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:

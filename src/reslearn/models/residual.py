@@ -57,22 +57,22 @@ class Residual(nn.Module):
         if self.shortcut is None:
             return self.activation(self.body(x))
         version = _version(x)
-        residual, carried = self.body(x), self.shortcut(x)
-        _check_addition(residual, carried, x, version)
-        return self.activation(residual + carried)
+        residual, shortcut = self.body(x), self.shortcut(x)
+        _check_addition(residual, shortcut, x, version)
+        return self.activation(residual + shortcut)
 
 
-def _check_addition(residual: Tensor, carried: Tensor, x: Tensor, version: int) -> None:
+def _check_addition(residual: Tensor, shortcut: Tensor, x: Tensor, version: int) -> None:
     """Refuse a sum that is not the sum of Eq. 1. Broadcasting would hide the mistake."""
     if _version(x) != version:
         raise ValueError(
             "Residual: body or shortcut changes its input in place, so the sum would not be that "
             "of Eq. 1; pass inplace=False to its first module"
         )
-    if not is_recorded(x) and residual.shape != carried.shape:
+    if not is_recorded(x) and residual.shape != shortcut.shape:
         raise ValueError(
             f"Residual: body returns {tuple(residual.shape)} and shortcut returns "
-            f"{tuple(carried.shape)} for an input {tuple(x.shape)}; the shapes must be equal "
+            f"{tuple(shortcut.shape)} for an input {tuple(x.shape)}; the shapes must be equal "
             "(Eq. 1), so use a shortcut that projects (Eq. 2)"
         )
 

@@ -170,8 +170,8 @@ def make_block(
 
 
 def basic_body(in_channels: int, out_channels: int, stride: int, options: Options) -> nn.Sequential:
-    """Return two 3x3 convolutions (Fig. 5, left). The last activation is that of the block, after
-    the addition."""
+    """Return two 3x3 convolutions (Fig. 5, left). The last activation belongs to the
+    block and follows the addition."""
     normalize = options["normalize"]
     parts = conv_norm(in_channels, out_channels, 3, stride, normalize, "1")
     parts["relu1"] = nn.ReLU(inplace=True)
@@ -268,9 +268,9 @@ class ZeroPadShortcut(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output, at least `in_channels`.
-        stride: Factor by which the maps shrink.
-        zero_pad: "append" puts all zero channels after those of x, "split" half before and half
-            after.
+        stride: Factor between the sides of input and output.
+        zero_pad: "append" puts all zero channels after the channels of x, "split" half before and
+            half after.
         subsample: "slice" takes every stride-th pixel, "average" the mean of stride x stride
             pixels.
     """
@@ -294,7 +294,7 @@ class ZeroPadShortcut(nn.Module):
 
     def forward(self, x: Shaped[Tensor, "B C H W"]) -> Shaped[Tensor, "B D h w"]:
         if self.stride > 1 and self.subsample == "average":
-            # The last window of an odd map is cut short, so the size is that of a strided 3x3
+            # The last window of an odd map is cut short, as in a strided 3x3
             # convolution.
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
         elif self.stride > 1:

@@ -19,8 +19,8 @@ from reslearn.models.residual import Residual
 
 _D: dict[str, Any] = {"stem": "deep", "shortcut_pool": True, "shortcut": "B"}
 _V2: dict[str, Any] = {"preactivation": True, "shortcut": "B"}
-# Depth in Table 1, and the switches that differ. The names are those of torchvision or, if it has
-# none, of timm.
+# Depth in Table 1, and the switches that differ. The names come from torchvision or, if it has
+# none, from timm.
 VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "resnext50_32x4d": (50, {"groups": 32, "base_width": 4, "stride_in": "3x3"}),
     "resnext101_32x4d": (101, {"groups": 32, "base_width": 4, "stride_in": "3x3"}),
@@ -48,7 +48,7 @@ def wide_cifar(name: str) -> tuple[int, dict[str, Any]] | None:
     """Return the number of layers and the switches of a wide CIFAR network such as "wrn28_10"; None
     for another name.
 
-    It has 6n+4 layers, of which three are projections. The second number is the factor of all
+    It has 6n+4 layers, including three projections. The second number is the factor of all
     channels.
     """
     match = re.fullmatch(r"wrn([1-9]\d*)_([1-9]\d?)", name)
@@ -95,7 +95,7 @@ def norm_relu(channels: int, *, normalize: bool, suffix: str = "") -> OrderedDic
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if normalize:
         parts[f"bn{suffix}"] = nn.BatchNorm2d(channels)
-    # Without batch norm the input of the ReLU is also that of the shortcut, so it may not work in
+    # Without batch norm the ReLU and the shortcut have the same input, so the ReLU may not work in
     # place.
     parts[f"relu{suffix}"] = nn.ReLU(inplace=normalize)
     return parts
