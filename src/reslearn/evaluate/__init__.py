@@ -1,4 +1,4 @@
-"""Networks and images to numbers: loss and error, the paper's protocols, and batch-norm statistics recomputed on images of one's choice."""
+"""Evaluation: loss and error, the paper's test protocols, and recomputed batch-norm statistics."""
 
 from reslearn.evaluate.batch_norm import recompute_batch_norm
 from reslearn.evaluate.metrics import Metrics, evaluate

@@ -1,7 +1,8 @@
-"""Batch-norm statistics recomputed on given images, with the weights as they are.
+"""Batch-norm statistics recomputed on given images, without a change of the weights.
 
-Moving averages lag behind the weights while these still move fast, and mislead about a young or badly trained network. The
-authors computed the statistics anew on a large batch after training; we also use it to judge training itself.
+Moving averages lag behind weights that change fast, so they misjudge a network early in training or
+after a bad training. The paper's authors recomputed the statistics on a large batch after training.
+We do the same to evaluate the training error.
 """
 
 from collections.abc import Iterable
@@ -20,10 +21,19 @@ def recompute_batch_norm(
     *,
     autocast: AbstractContextManager[object] | None = None,
 ) -> None:
-    """Set every running mean and variance of `net`, in place, to the plain average over `batches` of the batch statistics.
+    """Replace running means and variances by the average of the batch statistics over `batches`.
 
-    All else in the net is in evaluation mode meanwhile. Batches smaller than the first are left out, since they would count as much
-    as a full one. Without batch norm nothing happens, and no batch is drawn. ValueError where there is no batch.
+    A batch that is smaller than the first is skipped, because it would count as much as a full one.
+    A network without batch norm is not changed, and no batch is read.
+
+    Args:
+        net: Modified in place; returned to its previous mode. All other layers are in evaluation
+            mode while the statistics are computed.
+        batches: Images [B, C, H, W], preprocessed as in training. Labels are ignored.
+        autocast: Context of the forward passes.
+
+    Raises:
+        ValueError: If `batches` is empty.
     """
     norms = [
         module
@@ -38,15 +48,15 @@ def recompute_batch_norm(
         net.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch's word for a plain average over all batches seen
+            norm.momentum = None  # torch then averages over all batches
             norm.train()
-        full = 0
+        full_size = 0
         for x, _ in batches:
-            full = full or len(x)
-            if len(x) >= full:
+            full_size = full_size or len(x)
+            if len(x) >= full_size:
                 with autocast or nullcontext():
                     net(x)
-        if not full:
+        if not full_size:
             raise ValueError("no batch to compute batch-norm statistics on")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

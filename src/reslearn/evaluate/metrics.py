@@ -1,6 +1,6 @@
-"""Loss and error of a network on batches, each image counted once (Sec. 4.2: the single original view).
+"""Loss and error of a network on batches, with each image counted once (Sec. 4.2: the single view).
 
-Shapes: B images a batch, K classes. Errors in per cent, as the paper speaks.
+Shapes: B images in a batch, K classes. Errors are in per cent, as in the paper.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,12 @@ from torch.nn import functional
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Means over `num_images` images; top-5 is None where there are fewer than six classes."""
+    """Means over `num_images` images.
+
+    Attributes:
+        loss: Cross entropy in nats.
+        top5_error_pct: None if there are fewer than six classes.
+    """
 
     loss: float
     top1_error_pct: float
@@ -30,11 +35,19 @@ def evaluate(
     autocast: AbstractContextManager[object] | None = None,
     total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Metrics:
-    """Cross entropy (nats) and errors of `net` in evaluation mode; its mode is put back afterwards.
+    """Compute loss and errors of `net` in evaluation mode.
 
-    `batches` yields (float [B, C, H, W], int64 [B]). Sums are kept on the device in float64, so that neither the size of a
-    batch nor a short last one moves the mean. `total` adds sums up over processes that evaluate other images of the same set.
-    ValueError where there is no image.
+    Sums are float64 and stay on the device, so neither the batch size nor a short last batch
+    changes the means.
+
+    Args:
+        net: The network; returned to its previous mode.
+        batches: Images, float [B, C, H, W], and labels, int64 [B].
+        autocast: Context of the forward passes.
+        total: Adds sums over the processes that evaluate other images of the same set.
+
+    Raises:
+        ValueError: If there are no images.
     """
     modes = {module: module.training for module in net.modules()}
     net.eval()
@@ -47,19 +60,21 @@ def evaluate(
             logits = logits.float()
             num_images, num_classes = num_images + len(y), logits.shape[1]
             misses = logits.topk(min(5, num_classes)).indices != y[:, None]
-            losses = functional.cross_entropy(logits, y, reduction="none")
-            part = torch.stack(
-                [losses.double().sum(), misses[:, 0].double().sum(), misses.all(1).double().sum()]
-            )
-            totals = part if totals is None else totals + part
+            measures = [
+                functional.cross_entropy(logits, y, reduction="none"),
+                misses[:, 0],
+                misses.all(1),
+            ]
+            sums = torch.stack([measure.double().sum() for measure in measures])
+            totals = sums if totals is None else totals + sums
     finally:
         for module, training in modes.items():
             module.training = training
     if totals is None:
-        raise ValueError("no image to evaluate on")
-    *sums, everything = total(torch.cat([totals, totals.new_full((1,), num_images)])).unbind()
-    totals, num_images = torch.stack(sums), int(everything)
-    loss, top1_errors, top5_errors = totals.tolist()
+        raise ValueError("there are no images to evaluate on")
+    sums = total(torch.cat([totals, totals.new_full((1,), num_images)]))
+    num_images = int(sums[-1])
+    loss, top1_errors, top5_errors = sums[:-1].tolist()
     return Metrics(
         loss=loss / num_images,
         top1_error_pct=100 * top1_errors / num_images,
