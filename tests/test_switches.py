@@ -19,7 +19,7 @@ import json
 from reslearn import switches
 
 row = switches.Switch(
-    name="dilated", allowed=bool, default=False, in_weights="hidden", description="For this test."
+    name="dilated", values=bool, default=False, in_weights="hidden", description="For this test."
 )
 switches.SWITCHES["dilated"] = row
 

@@ -22,7 +22,7 @@ class Switch:
 
     Attributes:
         name: Keyword argument of `build`, and key of a recipe's `model` table.
-        allowed: Texts that are allowed; `bool` for True or False; `int` for a whole number from 1.
+        values: Texts that are allowed; `bool` for True or False; `int` for a whole number from 1.
         default: The paper's value. None if the paper's two families differ.
         set_by_name: The name of a network may stand for another value than `default`. In that case
             the argument's own default is None, which means the value that the name stands for.
@@ -35,7 +35,7 @@ class Switch:
     """
 
     name: str
-    allowed: tuple[str, ...] | type[bool] | type[int]
+    values: tuple[str, ...] | type[bool] | type[int]
     default: str | int | None
     set_by_name: bool = False
     scope: Scope = "every network"
@@ -64,11 +64,11 @@ class Switch:
 
     def check(self, value: Any) -> None:
         """Raise ValueError if `value` is not allowed."""
-        if isinstance(self.allowed, tuple):
-            if value not in self.allowed:
-                allowed = ", ".join(map(repr, self.allowed))
-                raise ValueError(f"{self.name}={value!r}: allowed are {allowed}")
-        elif self.allowed is bool:
+        if isinstance(self.values, tuple):
+            if value not in self.values:
+                options = ", ".join(map(repr, self.values))
+                raise ValueError(f"{self.name}={value!r}: allowed are {options}")
+        elif self.values is bool:
             if not isinstance(value, bool):
                 raise ValueError(f"{self.name}={value!r}: allowed are True and False")
         else:
@@ -78,7 +78,7 @@ class Switch:
 _ROWS = (
     Switch(
         name="shortcut",
-        allowed=("A", "B", "C"),
+        values=("A", "B", "C"),
         default=None,
         set_by_name=True,
         in_weights="visible",
@@ -86,7 +86,7 @@ _ROWS = (
     ),
     Switch(
         name="zero_pad",
-        allowed=("append", "split"),
+        values=("append", "split"),
         default="append",
         scope="option A",
         in_weights="hidden",
@@ -94,7 +94,7 @@ _ROWS = (
     ),
     Switch(
         name="subsample",
-        allowed=("slice", "average"),
+        values=("slice", "average"),
         default="slice",
         scope="option A",
         in_weights="hidden",
@@ -102,7 +102,7 @@ _ROWS = (
     ),
     Switch(
         name="stride_in",
-        allowed=("1x1", "3x3"),
+        values=("1x1", "3x3"),
         default="1x1",  # Paper: the multiply-adds of Table 1 identify the first 1x1.
         set_by_name=True,
         scope="bottlenecks",
@@ -111,28 +111,28 @@ _ROWS = (
     ),
     Switch(
         name="init",
-        allowed=("he_fan_out", "he_fan_in", "normal_0.01"),
+        values=("he_fan_out", "he_fan_in", "normal_0.01"),
         default="he_fan_out",
         in_weights="unrelated",
         description="Distribution of the initial weights (Sec. 3.4; N(0, 0.01) is a control).",
     ),
     Switch(
         name="zero_init",
-        allowed=bool,
+        values=bool,
         default=False,
         in_weights="unrelated",
         description="Initialize gamma of the last batch norm of each body to zero.",
     ),
     Switch(
         name="normalize",
-        allowed=bool,
+        values=bool,
         default=True,
         in_weights="visible",
         description="Use batch norm; without it the convolutions have biases.",
     ),
     Switch(
         name="checkpoint_activations",
-        allowed=bool,
+        values=bool,
         default=False,
         in_weights="unrelated",
         description="Recompute each block in the backward pass: less memory, one more forward.",
@@ -141,7 +141,7 @@ _ROWS = (
     # weights of.
     Switch(
         name="stem",
-        allowed=("cifar", "imagenet", "deep"),
+        values=("cifar", "imagenet", "deep"),
         default=None,
         set_by_name=True,
         in_weights="visible",
@@ -149,7 +149,7 @@ _ROWS = (
     ),
     Switch(
         name="groups",
-        allowed=int,
+        values=int,
         default=1,
         set_by_name=True,
         scope="bottlenecks",
@@ -158,7 +158,7 @@ _ROWS = (
     ),
     Switch(
         name="base_width",
-        allowed=int,
+        values=int,
         default=64,
         set_by_name=True,
         scope="bottlenecks",
@@ -167,7 +167,7 @@ _ROWS = (
     ),
     Switch(
         name="width",
-        allowed=int,
+        values=int,
         default=1,
         set_by_name=True,
         in_weights="visible",
@@ -175,7 +175,7 @@ _ROWS = (
     ),
     Switch(
         name="shortcut_pool",
-        allowed=bool,
+        values=bool,
         default=False,
         set_by_name=True,
         scope="projections",
@@ -184,7 +184,7 @@ _ROWS = (
     ),
     Switch(
         name="preactivation",
-        allowed=bool,
+        values=bool,
         default=False,
         set_by_name=True,
         in_weights="visible",
@@ -194,22 +194,22 @@ _ROWS = (
 SWITCHES: Mapping[str, Switch] = {switch.name: switch for switch in _ROWS}
 
 
-def resolve(given: Mapping[str, Any], by_name: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(chosen: Mapping[str, Any], by_name: Mapping[str, Any]) -> dict[str, Any]:
     """Return a value for each switch, in the order of the table.
 
     Args:
-        given: Values that the user chose. None stands for the value of the name.
+        chosen: Values that the user chose. None stands for the value of the name.
         by_name: Values that the name of the network stands for.
 
     Raises:
         ValueError: If a switch is unknown or its value is not allowed.
     """
-    for name in given:
+    for name in chosen:
         if name not in SWITCHES:
             raise ValueError(_unknown(name))
     values: dict[str, Any] = {}
     for name, switch in SWITCHES.items():
-        value = given.get(name, switch.argument_default)
+        value = chosen.get(name, switch.argument_default)
         if value is None and switch.set_by_name:
             value = by_name.get(name, switch.default)
         else:

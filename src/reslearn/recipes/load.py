@@ -167,12 +167,12 @@ def recipe_hash(values: Mapping[str, Any], *, without: Sequence[str] = ()) -> st
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Return the differences of two resolved recipes, such as "optimizer.lr: 0.1 -> 0.2".
 
     Keys that do not change the run are left out.
     """
-    a, b = _hashed(ours), _hashed(theirs)
+    a, b = _hashed(first), _hashed(second)
     lines = []
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key):
@@ -229,11 +229,11 @@ def _use_recipe_spelling(values: dict[str, Any]) -> None:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one value in the nested tables `values`."""
-    written_key, equals, written_value = override.partition("=")
-    if not equals or not written_key.strip():
+    key_text, equals, value_text = override.partition("=")
+    if not equals or not key_text.strip():
         raise RecipeError(f"--set {override}: key=value is needed, as in --set optimizer.lr=0.2")
-    key = _recipe_key(written_key)
-    value = parse_value(written_value)
+    key = _recipe_key(key_text)
+    value = parse_value(value_text)
     if value == "none" and key in _MAY_BE_NONE:
         value = None
     *tables, last = key.split(".")
@@ -249,19 +249,19 @@ def _apply(values: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _recipe_key(written: str) -> str:
-    key = written.strip()
+def _recipe_key(text: str) -> str:
+    key = text.strip()
     return _OTHER_SPELLINGS.get(key, key)
 
 
-def parse_value(written: str) -> Any:
+def parse_value(text: str) -> Any:
     """Return a TOML value. Bare words are texts, so `--set model.name=resnet56` needs no quotes."""
-    written = written.strip()
+    text = text.strip()
     try:
-        return tomllib.loads(f"value = {written}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        written_in_python = {"true": True, "false": False}
-        return written_in_python.get(written.lower(), written)
+        truth_values = {"true": True, "false": False}  # as Python writes them
+        return truth_values.get(text.lower(), text)
 
 
 def _validate(values: Mapping[str, Any], *, source: str, overrides: Sequence[str]) -> Recipe:
@@ -316,15 +316,15 @@ def _key_hint(location: Sequence[str | int]) -> str:
     """Return the keys that are allowed in the place of an unknown one."""
     match location:
         case (_,):
-            allowed = sorted(Recipe.model_fields)
+            keys = sorted(Recipe.model_fields)
         case ("schedule", str(kind), _):
-            allowed = sorted(_SCHEDULES[kind].model_fields)
+            keys = sorted(_SCHEDULES[kind].model_fields)
         case (str(table), _):
-            allowed = sorted(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))
+            keys = sorted(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))
         case _:
-            allowed = []
-    similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-    return f"did you mean {similar[0]}?" if similar else f"allowed here: {', '.join(allowed)}"
+            keys = []
+    similar = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return f"did you mean {similar[0]}?" if similar else f"allowed here: {', '.join(keys)}"
 
 
 _NEEDED = {

@@ -1,8 +1,7 @@
 """The schema of a recipe: every value that decides the outcome of a training.
 
-The defaults are the paper's. A description says `Paper:` where the paper gives the value and
-`Deviates:` where we leave it. Where the paper is silent, the default is the first choice of the
-field (docs/paper-map.md). Recipes are frozen, and unknown keys are refused.
+The defaults are the paper's: `Paper:` gives the source, `Deviates:` the difference. Where the paper
+is silent, the default is the first choice of the field (docs/paper-map.md). Recipes are frozen.
 """
 
 import itertools
@@ -47,8 +46,8 @@ else:
 
     def _field(switch: Switch) -> tuple[Any, Any]:
         """Return the type and default of a recipe key from a row of the table of switches."""
-        limits = {"ge": 1} if switch.allowed is int else {}
-        kind = Literal[switch.allowed] if isinstance(switch.allowed, tuple) else switch.allowed
+        limits = {"ge": 1} if switch.values is int else {}
+        kind = Literal[switch.values] if isinstance(switch.values, tuple) else switch.values
         kind = kind | None if switch.set_by_name else kind
         field = Field(switch.argument_default, description=switch.description, **limits)
         return kind, field
@@ -148,15 +147,11 @@ class Optimizer(_Part):
     )
 
     @model_validator(mode="after")
-    def _check_muon(self) -> "Optimizer":
+    def _check(self) -> "Optimizer":
         if (self.name == "muon") != (self.filter_lr is not None):
             raise ValueError('filter_lr is needed with name = "muon" and refused otherwise')
         if self.name == "muon" and (self.decay == "all" or not self.nesterov):
             raise ValueError('name = "muon" needs nesterov = true and decay = "weights"')
-        return self
-
-    @model_validator(mode="after")
-    def _check_nesterov(self) -> "Optimizer":
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov = true needs a momentum above 0")
         return self
@@ -302,15 +297,11 @@ class Train(_Part):
     )
 
     @model_validator(mode="after")
-    def _check_compile(self) -> "Train":
+    def _check(self) -> "Train":
         if self.sync_batch_norm and self.compile == "on":
             raise ValueError(
                 'sync_batch_norm = true cannot be compiled: use compile = "auto" or "off"'
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_parts(self) -> "Train":
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size = {self.batch_size} cannot be cut into accumulate = "
@@ -391,18 +382,13 @@ class Recipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _check_muon(self) -> "Recipe":
-        if self.optimizer.name != "muon":
-            return self
-        if not self.model.normalize or self.schedule.warm_up_lr is not None:
+    def _check(self) -> "Recipe":
+        is_refused_by_muon = not self.model.normalize or self.schedule.warm_up_lr is not None
+        if self.optimizer.name == "muon" and is_refused_by_muon:
             raise ValueError(
                 'optimizer.name = "muon" needs model.normalize = true, and has no '
                 "schedule.warm_up_lr"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_sync_batch_norm(self) -> "Recipe":
         if self.train.sync_batch_norm and self.model.checkpoint_activations:
             raise ValueError(
                 "train.sync_batch_norm and model.checkpoint_activations cannot be combined"
