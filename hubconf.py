@@ -1,4 +1,7 @@
-"""For torch.hub: `torch.hub.load("path/to/reslearn", "create_model", "resnet50", source="local", num_classes=10)`."""
+"""Entry points for torch.hub.
+
+>>> torch.hub.load("PATH/TO/reslearn", "create_model", "resnet50", source="local", num_classes=10)
+"""
 
 import sys
 from pathlib import Path

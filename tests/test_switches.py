@@ -1,4 +1,4 @@
-"""One table lists the switches of a network; build, recipes, interop and `reslearn inspect` read it."""
+"""One table has the switches of a network; build, recipes, interop and inspect read it."""
 
 import json
 import os

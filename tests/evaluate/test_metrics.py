@@ -1,4 +1,4 @@
-"""Loss and error by hand; nothing depends on the order of the images, the size of a batch or a short last one; modes are put back."""
+"""Loss and errors of a network: values by hand, independence of batches, unchanged modes."""
 
 import math
 
@@ -16,8 +16,8 @@ def in_batches(x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(x.split(size), y.split(size), strict=True))
 
 
-def test_by_hand() -> None:
-    """Logits are handed through: probabilities of the right class 1/2, 1/4 and 1/8, of which the first alone is the largest."""
+def test_loss_and_errors_by_hand() -> None:
+    """The right classes have probabilities 1/2, 1/4 and 1/8; only the first is the largest."""
     logits = torch.tensor([[4, 2, 1, 1], [4, 1, 2, 1], [4, 2, 1, 1]]).double().log().float()
     metrics = evaluate(nn.Identity(), in_batches(logits, torch.tensor([0, 2, 3]), 2))
     assert metrics == Metrics(
@@ -29,7 +29,7 @@ def test_by_hand() -> None:
 
 
 def test_errors_are_exact() -> None:
-    """Ten images of seven classes: the right class is at rank 1 (three times), 3 (five times) and 6 (twice)."""
+    """The right class is at rank 1 (three images), 3 (five images) and 6 (two images)."""
     ranks = [1, 3, 6, 1, 3, 3, 1, 3, 6, 3]
     labels = torch.arange(10) % 7
     logits = torch.stack(
@@ -44,26 +44,26 @@ def test_errors_are_exact() -> None:
 
 
 @given(size=st.integers(1, 12), seed=st.integers(0, 100))
-def test_neither_order_nor_batches_matter(size: int, seed: int) -> None:
+def test_metrics_do_not_depend_on_order_and_batch_size(size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits, labels = (
         torch.randn(11, 6, generator=generator),
         torch.randint(0, 6, (11,), generator=generator),
     )
     order = torch.randperm(11, generator=generator)
-    one, other = (
+    first, second = (
         evaluate(nn.Identity(), in_batches(x, y, batch))
         for x, y, batch in ((logits, labels, 11), (logits[order], labels[order], size))
     )
-    assert other == Metrics(
-        loss=pytest.approx(one.loss, rel=1e-12),
-        top1_error_pct=one.top1_error_pct,
-        top5_error_pct=one.top5_error_pct,
+    assert second == Metrics(
+        loss=pytest.approx(first.loss, rel=1e-12),
+        top1_error_pct=first.top1_error_pct,
+        top5_error_pct=first.top5_error_pct,
         num_images=11,
     )
 
 
-def test_modes_are_put_back_and_nothing_is_changed() -> None:
+def test_modes_are_restored_and_the_state_is_unchanged() -> None:
     net = models.build("resnet8", num_classes=10).train()
     net.blocks()[1][1].eval()  # one block is frozen
     modes = [module.training for module in net.modules()]
@@ -82,7 +82,7 @@ def broken_batches():  # type: ignore[no-untyped-def]
     raise RuntimeError("broken")
 
 
-def test_no_images() -> None:
+def test_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no image"):
         evaluate(nn.Identity(), [])
 

@@ -1,4 +1,4 @@
-"""The paper's protocols against loops by hand: one picture, one view, one network at a time, averaged in plain Python."""
+"""The paper's test protocols against loops by hand over pictures, views and networks."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def preprocess(files: Files) -> Preprocess:
 def network(seed: int = 0, name: str = "resnet8") -> models.Network:
     torch.manual_seed(seed)
     net = models.build(name, num_classes=7)
-    for module in net.modules():  # as if it were trained: statistics that are not 0 and 1
+    for module in net.modules():  # statistics other than 0 and 1, as after training
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2)
@@ -53,7 +53,7 @@ def upright(files: Files) -> Iterator[Image.Image]:
 
 
 def softmax(net: torch.nn.Module, x: np.ndarray) -> np.ndarray:
-    """x [H, W, 3] -> [K]."""
+    """Return the scores [K] of one view x [H, W, 3]."""
     with torch.no_grad():
         logits = net(torch.from_numpy(x).float().permute(2, 0, 1)[None]).double().numpy()[0]
     raised = np.exp(logits - logits.max())
@@ -62,9 +62,9 @@ def softmax(net: torch.nn.Module, x: np.ndarray) -> np.ndarray:
 
 def ten_crops_by_hand(net: torch.nn.Module, files: Files, preprocess: Preprocess) -> np.ndarray:
     mean, scale = preprocess.mean.numpy(), preprocess.scale.numpy()
-    found = []
+    averages = []
     for image in upright(files):
-        step = min(image.size) / TEN_CROP  # pixels of the file to one of the resized
+        step = min(image.size) / TEN_CROP  # pixels of the file per pixel of the resized picture
         height, width = (side / step for side in (image.height, image.width))
         bottom, right = int(height + 1e-9) - SIZE, int(width + 1e-9) - SIZE
         places = [
@@ -86,13 +86,13 @@ def ten_crops_by_hand(net: torch.nn.Module, files: Files, preprocess: Preprocess
                 image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
             ).astype(np.float32)
             each += [softmax(net, (view - mean) / scale) for view in (crop, crop[:, ::-1])]
-        found.append(np.mean(each, axis=0))
-    return np.array(found)
+        averages.append(np.mean(each, axis=0))
+    return np.array(averages)
 
 
 def scales_by_hand(net: torch.nn.Module, files: Files, preprocess: Preprocess) -> np.ndarray:
     mean, scale = preprocess.mean.numpy().mean(axis=(0, 1)), preprocess.scale.numpy()
-    found = []
+    averages = []
     for image in upright(files):
         each = []
         for shorter in SCALES:
@@ -105,15 +105,15 @@ def scales_by_hand(net: torch.nn.Module, files: Files, preprocess: Preprocess) -
                 np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) - mean
             ) / scale
             each += [softmax(net, view) for view in (whole, whole[:, ::-1].copy())]
-        found.append(np.mean(each, axis=0))
-    return np.array(found)
+        averages.append(np.mean(each, axis=0))
+    return np.array(averages)
 
 
 @pytest.mark.parametrize("batch_size", [1, 25, 500])
 @pytest.mark.parametrize(
     ("protocol", "by_hand"), [("ten-crop", ten_crops_by_hand), ("multi-scale", scales_by_hand)]
 )
-def test_scores_are_those_of_a_loop_by_hand(
+def test_scores_equal_a_loop_by_hand(
     files: Files,
     preprocess: Preprocess,
     protocol: str,
@@ -121,13 +121,13 @@ def test_scores_are_those_of_a_loop_by_hand(
     batch_size: int,
 ) -> None:
     net = network()
-    found = scores(
+    averages = scores(
         net, views(protocol, files, preprocess, batch_size=batch_size), num_images=len(files)
     )  # type: ignore[arg-type]
-    np.testing.assert_allclose(found, by_hand(net, files, preprocess), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(averages, by_hand(net, files, preprocess), rtol=1e-4, atol=1e-6)
     assert (
-        np.ptp(found.numpy(), axis=0).max() > 1e-3
-    )  # the net tells pictures apart: else any order of them would do
+        np.ptp(averages.numpy(), axis=0).max() > 1e-3
+    )  # scores differ between pictures, so their order is tested
 
 
 @pytest.mark.parametrize(
@@ -138,44 +138,48 @@ def test_every_family_takes_whole_pictures(
     files: Files, preprocess: Preprocess, name: str, shortcut: str | None
 ) -> None:
     net = models.build(name, num_classes=7, **({"shortcut": shortcut} if shortcut else {}))
-    found = scores(net, views("multi-scale", files.subset(0, 2), preprocess), num_images=2)
-    torch.testing.assert_close(found.sum(1), torch.ones(2, dtype=torch.float64))
-    assert net.training  # put back
+    averages = scores(net, views("multi-scale", files.subset(0, 2), preprocess), num_images=2)
+    torch.testing.assert_close(averages.sum(1), torch.ones(2, dtype=torch.float64))
+    assert net.training  # the mode is restored
 
 
-def test_single_is_what_evaluate_measures(files: Files, preprocess: Preprocess) -> None:
+def test_the_single_view_equals_evaluate(files: Files, preprocess: Preprocess) -> None:
     net = network()
-    measured = evaluate(net, data.eval_batches(files, preprocess, batch_size=5))
-    found = scores(net, views("single", files, preprocess, batch_size=5), num_images=len(files))
-    again = metrics_of_scores(found, files.labels)
-    assert again.loss == pytest.approx(measured.loss, rel=1e-5)
-    assert (again.top1_error_pct, again.top5_error_pct, again.num_images) == (
-        measured.top1_error_pct,
-        measured.top5_error_pct,
+    metrics = evaluate(net, data.eval_batches(files, preprocess, batch_size=5))
+    averages = scores(net, views("single", files, preprocess, batch_size=5), num_images=len(files))
+    metrics_of_views = metrics_of_scores(averages, files.labels)
+    assert metrics_of_views.loss == pytest.approx(metrics.loss, rel=1e-5)
+    assert (
+        metrics_of_views.top1_error_pct,
+        metrics_of_views.top5_error_pct,
+        metrics_of_views.num_images,
+    ) == (
+        metrics.top1_error_pct,
+        metrics.top5_error_pct,
         12,
     )
 
 
 def test_errors_of_scores_by_hand() -> None:
-    found = torch.zeros(3, 7, dtype=torch.float64)
-    found[0, 2], found[0, 3] = 0.75, 0.25  # right
-    found[1] = torch.tensor(
+    averages = torch.zeros(3, 7, dtype=torch.float64)
+    averages[0, 2], averages[0, 3] = 0.75, 0.25  # right
+    averages[1] = torch.tensor(
         [0.3, 0.2, 0.15, 0.12, 0.11, 0.08, 0.04]
-    )  # the sixth of seven: wrong even among five
-    found[2] = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.1, 0.1, 0.0])  # second to fourth
-    measured = metrics_of_scores(found, torch.tensor([2, 5, 2]))
-    assert measured.top1_error_pct == pytest.approx(200 / 3)
-    assert measured.top5_error_pct == pytest.approx(100 / 3)
-    assert measured.loss == pytest.approx(-np.log([0.75, 0.08, 0.2]).mean(), rel=1e-5)
-    assert np.isfinite(metrics_of_scores(found, torch.tensor([0, 0, 6])).loss)  # a score of nothing
+    )  # rank 6 of 7: a top-5 error
+    averages[2] = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.1, 0.1, 0.0])  # rank 2 to 4
+    metrics = metrics_of_scores(averages, torch.tensor([2, 5, 2]))
+    assert metrics.top1_error_pct == pytest.approx(200 / 3)
+    assert metrics.top5_error_pct == pytest.approx(100 / 3)
+    assert metrics.loss == pytest.approx(-np.log([0.75, 0.08, 0.2]).mean(), rel=1e-5)
+    assert np.isfinite(metrics_of_scores(averages, torch.tensor([0, 0, 6])).loss)  # a score of 0
 
 
-def test_images_of_one_size_are_tested_by_their_single_view(preprocess: Preprocess) -> None:
+def test_images_of_one_size_allow_only_the_single_view(preprocess: Preprocess) -> None:
     digits = data.load("digits").test
     for protocol in ("ten-crop", "multi-scale"):
         with pytest.raises(
             ValueError,
-            match=rf"^{protocol} cuts views .*it needs a folder of images; .*single view \(Sec\. 4\.2\)$",
+            match=rf"^{protocol} cuts .* needs a folder of images; .*single view \(Sec\. 4\.2\)$",
         ):
             views(protocol, digits, preprocess)  # type: ignore[arg-type]
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Batch-norm statistics recomputed equal those of the batches themselves, and nothing else is changed."""
+"""Recomputed batch-norm statistics equal the averages of the batches; nothing else changes."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def batches_of(x: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     return [(part, torch.zeros(len(part), dtype=torch.int64)) for part in x.split(size)]
 
 
-def test_equals_the_statistics_of_the_batches() -> None:
+def test_statistics_are_the_averages_of_the_batches() -> None:
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     x = torch.randn(12, 2, 6, 6) * 3 + 1
     recompute_batch_norm(net, batches_of(x, 4))
@@ -29,17 +29,17 @@ def test_equals_the_statistics_of_the_batches() -> None:
     assert norm.momentum == 0.1
 
 
-def test_short_batches_are_left_out() -> None:
-    """One image on maps of 1 x 1 could not even be normalized."""
+def test_short_batches_are_skipped() -> None:
+    """A batch of one image with maps of 1 x 1 could not be normalized."""
     x = torch.randn(9, 3, 1, 1)
     nets = [nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2)]
     recompute_batch_norm(nets[0], batches_of(x, 4))
     recompute_batch_norm(nets[1], batches_of(x[:8], 4))
-    for one, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
-        torch.testing.assert_close(one, other)
+    for first, second in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
+        torch.testing.assert_close(first, second)
 
 
-def test_the_past_is_forgotten_and_weights_and_modes_are_left_alone() -> None:
+def test_old_statistics_weights_and_modes_have_no_effect_and_no_change() -> None:
     net = models.build("resnet8", num_classes=10)
     net.stem.eval()
     x = torch.randn(8, 3, 8, 8)
@@ -55,14 +55,14 @@ def test_the_past_is_forgotten_and_weights_and_modes_are_left_alone() -> None:
     assert all(value.grad is None for value in net.parameters())
 
 
-def test_what_is_random_in_training_is_not_when_statistics_are_recomputed() -> None:
+def test_dropout_is_off_while_statistics_are_recomputed() -> None:
     net = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4))
     x = torch.randn(8, 4)
     recompute_batch_norm(net, batches_of(x, 8))
     torch.testing.assert_close(net[1].running_mean, x.mean(0))
 
 
-def test_without_batch_norm_no_batch_is_drawn() -> None:
+def test_without_batch_norm_no_batch_is_read() -> None:
     recompute_batch_norm(nn.Linear(2, 2), iter(()))
     with pytest.raises(ValueError, match="no batch"):
         recompute_batch_norm(nn.BatchNorm1d(2), [])

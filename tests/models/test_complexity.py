@@ -1,4 +1,4 @@
-"""Counting: against an independent counter, without a trace on the network, and for networks that are not ours."""
+"""Counts agree with an independent counter, and counting does not change the network."""
 
 import math
 
@@ -11,7 +11,7 @@ from reslearn.models import build, complexity
 
 
 @pytest.mark.parametrize("name", ["plain8", "resnet14", "resnet50"])
-def test_macs_agree_with_those_that_pytorch_counts(name: str) -> None:
+def test_macs_equal_the_count_of_pytorch(name: str) -> None:
     net = build(name, num_classes=10)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -21,7 +21,7 @@ def test_macs_agree_with_those_that_pytorch_counts(name: str) -> None:
     )  # a MAC is two operations; two images
 
 
-def test_counting_leaves_no_trace() -> None:
+def test_counting_does_not_change_the_network() -> None:
     net = build("resnet8", num_classes=10).train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     complexity(net)
@@ -30,14 +30,14 @@ def test_counting_leaves_no_trace() -> None:
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
-def test_a_shape_that_does_not_fit_is_refused_and_leaves_no_trace() -> None:
+def test_a_wrong_input_shape_is_refused_and_hooks_are_removed() -> None:
     net = build("resnet8", num_classes=10)
     with pytest.raises(ValueError, match=r"input_shape=\(1, 32, 32\)"):
         complexity(net, (1, 32, 32))
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_layers_add_up() -> None:
+def test_totals_are_the_sums_over_layers() -> None:
     counted = complexity(build("resnet8", num_classes=10, shortcut="B"))
     assert sum(layer.parameters for layer in counted.layers) == counted.parameters
     assert sum(layer.macs for layer in counted.layers) == counted.macs
@@ -52,14 +52,14 @@ def test_layers_add_up() -> None:
     )
 
 
-def test_a_network_on_meta_stays_there() -> None:
+def test_a_network_on_the_meta_device_stays_on_it() -> None:
     with torch.device("meta"):
         net = build("resnet56", num_classes=10)
     assert complexity(net).macs == 125_485_696
     assert all(tensor.is_meta for tensor in net.state_dict().values())
 
 
-def test_a_foreign_network_counts_too() -> None:
+def test_a_network_of_the_user_is_counted() -> None:
     shared = nn.Linear(6, 6, bias=False)
     net = nn.Sequential(
         nn.Conv1d(4, 6, 3, groups=2),
@@ -79,6 +79,6 @@ def test_a_foreign_network_counts_too() -> None:
     )
 
 
-def test_half_precision_counts_alike() -> None:
+def test_half_precision_has_the_same_counts() -> None:
     net = build("resnet8", num_classes=10)
     assert complexity(net) == complexity(net.to(torch.bfloat16))

@@ -1,4 +1,4 @@
-"""Claim C10: deeper networks that compute what the shallow one does."""
+"""Claim C10: deeper networks that compute the function of a shallow network."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from reslearn.models import Network, build, extend_with_identities
 
 
 def trained(name: str, **switches: Any) -> Network:
-    """Weights and statistics as after some training: nothing at its starting value."""
+    """Return a network in which no weight and no statistic has its initial value."""
     torch.manual_seed(0)
     net = build(name, num_classes=10, **switches)
     with torch.no_grad():
@@ -23,7 +23,7 @@ def trained(name: str, **switches: Any) -> Network:
 @pytest.mark.parametrize(
     "switches", [{}, {"shortcut": "B"}, {"normalize": False}, {"zero_init": True}]
 )
-def test_deeper_residual_networks_compute_the_same_bits(switches: dict[str, Any]) -> None:
+def test_deeper_residual_networks_are_bit_identical(switches: dict[str, Any]) -> None:
     net = trained("resnet8", **switches)
     deeper = extend_with_identities(net, "resnet20")
     x = torch.randn(4, 3, 16, 16)
@@ -47,7 +47,7 @@ def test_deeper_networks_of_dirac_kernels_agree_up_to_rounding(
     torch.testing.assert_close(extend_with_identities(net, deep)(x), net(x), rtol=1e-4, atol=1e-4)
 
 
-def test_the_added_layers_are_needed() -> None:
+def test_a_changed_identity_layer_changes_the_output() -> None:
     net = trained("plain8")
     deeper = extend_with_identities(net, 2)
     deeper.stage2[1].body.conv1.weight.data.mul_(2)
@@ -55,7 +55,7 @@ def test_the_added_layers_are_needed() -> None:
     assert not torch.allclose(deeper(x), net(x), atol=1e-2)
 
 
-def test_blocks_per_stage_name_a_cifar_network() -> None:
+def test_blocks_per_stage_select_a_cifar_network() -> None:
     net = trained("plain8")
     assert extend_with_identities(net, 3).name == "plain20"
     assert extend_with_identities(net, 8).name == "plain50-cifar"
@@ -70,7 +70,7 @@ def test_the_deeper_network_can_be_trained_further() -> None:
     assert gamma.grad is not None and gamma.grad.any()
 
 
-def test_imagenet_networks_deepen_by_name() -> None:
+def test_imagenet_networks_are_extended_by_name() -> None:
     net = trained("resnet18")
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(extend_with_identities(net, "resnet34")(x), net(x))
@@ -87,6 +87,6 @@ def test_imagenet_networks_deepen_by_name() -> None:
         ("plain8", 0, "did you mean 'plain8'"),
     ],
 )
-def test_what_cannot_be_deepened_is_refused(name: str, deep: str | int, message: str) -> None:
+def test_an_impossible_extension_is_refused(name: str, deep: str | int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         extend_with_identities(trained(name), deep)

@@ -1,4 +1,4 @@
-"""How networks start (Sec. 3.4): spreads of the weights, zeros where they belong, the signal's size on its way down."""
+"""Initial weights (Sec. 3.4): standard deviations, zeros, and the size of the signal with depth."""
 
 import math
 
@@ -12,7 +12,9 @@ from reslearn.models.initialization import Init
 
 @pytest.mark.parametrize("init", ["he_fan_out", "he_fan_in", "normal_0.01"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_weights_have_the_spread_that_their_layer_asks_for(init: Init, normalize: bool) -> None:
+def test_weights_have_the_standard_deviation_of_their_initialization(
+    init: Init, normalize: bool
+) -> None:
     torch.manual_seed(0)
     net = build("resnet20", num_classes=10, init=init, normalize=normalize)
     for module in net.modules():
@@ -39,7 +41,7 @@ def test_weights_have_the_spread_that_their_layer_asks_for(init: Init, normalize
 
 
 @pytest.mark.parametrize("zero_init", [False, True])
-def test_zero_init_starts_every_block_as_its_shortcut(zero_init: bool) -> None:
+def test_with_zero_init_every_block_is_its_shortcut_at_first(zero_init: bool) -> None:
     net = build("resnet14", num_classes=10, zero_init=zero_init)
     x = torch.randn(2, 3, 8, 8)
     outputs = net.stages(x)
@@ -49,8 +51,8 @@ def test_zero_init_starts_every_block_as_its_shortcut(zero_init: bool) -> None:
     )
 
 
-def test_he_initialisation_keeps_the_signal_and_the_old_one_loses_it() -> None:
-    """Without batch norm, 32 plain layers: the reason why both are in the paper (claim C6)."""
+def test_he_initialization_preserves_the_signal_and_normal_001_does_not() -> None:
+    """Claim C6: in 32 plain layers without batch norm, N(0, 0.01) loses the signal."""
 
     def signal(init: Init) -> float:
         torch.manual_seed(0)
@@ -61,7 +63,7 @@ def test_he_initialisation_keeps_the_signal_and_the_old_one_loses_it() -> None:
     assert signal("normal_0.01") < 1e-10
 
 
-def test_the_seed_decides() -> None:
+def test_weights_depend_on_the_seed() -> None:
     nets = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)

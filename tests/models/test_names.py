@@ -1,4 +1,4 @@
-"""Names to networks: what is known, what is refused and how, and that a spec makes the same network again."""
+"""Names of networks, errors for unknown names and values, and networks from a spec."""
 
 import json
 import warnings
@@ -64,7 +64,7 @@ def on_meta(name: str, **switches: Any) -> Network:
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: str(switches["name"]))
-def test_recorded_by_torch_fx_a_network_computes_the_same(switches: dict[str, Any]) -> None:
+def test_a_network_recorded_by_torch_fx_computes_the_same(switches: dict[str, Any]) -> None:
     net = build(**switches).eval()
     x = torch.randn(2, switches.get("in_channels", 3), 16, 16)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_recorded_by_torch_fx_a_network_computes_the_same(switches: dict[str, An
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: str(switches["name"]))
-def test_a_spec_through_json_makes_the_same_network(switches: dict[str, Any]) -> None:
+def test_a_spec_builds_the_same_network_after_a_json_round_trip(switches: dict[str, Any]) -> None:
     torch.manual_seed(3)
     net = build(**switches)
     with warnings.catch_warnings():
@@ -88,7 +88,7 @@ def test_a_spec_through_json_makes_the_same_network(switches: dict[str, Any]) ->
 
 @settings(max_examples=8)
 @given(kind=st.sampled_from(["plain", "resnet"]), n=st.integers(1, 12).filter(lambda n: n != 8))
-def test_any_6n_plus_2_has_that_many_weighted_layers(kind: str, n: int) -> None:
+def test_any_6n_plus_2_has_6n_plus_2_weighted_layers(kind: str, n: int) -> None:
     net = on_meta(f"{kind}{6 * n + 2}")
     assert sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in net.modules()) == 6 * n + 2
     assert sum(block.shortcut is not None for _, block in net.blocks()) == (
@@ -99,7 +99,7 @@ def test_any_6n_plus_2_has_that_many_weighted_layers(kind: str, n: int) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in names() if name not in {"plain1202", *VARIANTS, *WIDE_CIFAR}]
 )
-def test_a_name_says_the_number_of_weighted_layers(name: str) -> None:
+def test_the_number_in_a_name_is_the_number_of_weighted_layers(name: str) -> None:
     net = on_meta(name)
     weighted = [
         name
@@ -110,7 +110,7 @@ def test_a_name_says_the_number_of_weighted_layers(name: str) -> None:
     assert (net.name, net.num_classes) == (name, 10)
 
 
-def test_where_both_families_have_a_depth_the_suffix_decides() -> None:
+def test_the_suffix_selects_the_family_if_both_have_a_depth() -> None:
     assert len(on_meta("resnet50").blocks()) == 16
     assert len(on_meta("resnet50-cifar").blocks()) == 24
     assert len(on_meta("plain152-cifar").blocks()) == 75
@@ -138,18 +138,18 @@ def test_names_match_a_pattern() -> None:
         ("resnext50", "resnext50_32x4d"),
         ("wide-resnet50-2", "wide_resnet50_2"),
         ("wrn28_100", "wrn28_10"),
-        ("resnet99999998", "resnet1202"),  # 6n+2, and hours to be made
+        ("resnet99999998", "resnet1202"),  # a valid depth that would take hours to build
         ("resnet999999999999999999", "resnet1202"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(wrong: str, meant: str) -> None:
+def test_the_error_for_an_unknown_name_suggests_the_nearest(wrong: str, meant: str) -> None:
     with pytest.raises(UnknownModel, match=f"unknown model '{wrong}': did you mean '{meant}'"):
         on_meta(wrong)
     assert meant in names()
 
 
 @pytest.mark.parametrize("wrong", ["", "vgg16", "20", "resnet", "résnet²"])
-def test_a_foreign_name_is_answered_in_one_line(wrong: str) -> None:
+def test_the_error_for_an_unknown_name_is_one_line(wrong: str) -> None:
     with pytest.raises(UnknownModel) as raised:
         on_meta(wrong)
     assert "\n" not in str(raised.value) and "6n+2" in str(raised.value)
@@ -172,13 +172,13 @@ def test_a_foreign_name_is_answered_in_one_line(wrong: str) -> None:
         ({"zero_init": True, "normalize": False}, "normalize must be True"),
     ],
 )
-def test_an_impossible_value_is_refused(switch: dict[str, Any], allowed: str) -> None:
+def test_a_value_that_is_not_allowed_is_refused(switch: dict[str, Any], allowed: str) -> None:
     with pytest.raises(ValueError, match=allowed) as raised:
         on_meta("resnet8", **switch)
     assert next(iter(switch)) in str(raised.value)
 
 
-def test_a_plain_network_cannot_start_with_its_blocks_at_zero() -> None:
+def test_zero_init_of_a_plain_network_is_refused() -> None:
     with pytest.raises(ValueError, match="plain8 has no shortcuts"):
         on_meta("plain8", zero_init=True)
 
@@ -196,7 +196,7 @@ def test_a_plain_network_cannot_start_with_its_blocks_at_zero() -> None:
         ("plain8", {"shortcut_pool": True}),
     ],
 )
-def test_a_setting_without_effect_warns_and_leaves_the_spec(
+def test_a_switch_without_effect_warns_and_is_not_in_the_spec(
     name: str, switch: dict[str, Any]
 ) -> None:
     key = list(switch)[-1]
@@ -208,7 +208,7 @@ def test_a_setting_without_effect_warns_and_leaves_the_spec(
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
     [
-        # As published with torchvision's weights (2 digits of GMACs) and in Table 1 of "Wide Residual Networks".
+        # From torchvision's weights (GMACs with 2 digits) and Table 1 of "Wide Residual Networks".
         ("resnext50_32x4d", 25_028_904, 4.23),
         ("resnext101_32x8d", 88_791_336, 16.41),
         ("resnext101_64x4d", 83_455_272, 15.46),
@@ -216,9 +216,7 @@ def test_a_setting_without_effect_warns_and_leaves_the_spec(
         ("wide_resnet101_2", 126_886_696, 22.75),
     ],
 )
-def test_variants_have_the_size_that_was_published(
-    name: str, parameters: int, gmacs: float
-) -> None:
+def test_variants_have_the_published_sizes(name: str, parameters: int, gmacs: float) -> None:
     with torch.device("meta"):
         counted = complexity(build(name, num_classes=1000), (3, 224, 224))
     assert counted.parameters == parameters
@@ -226,6 +224,6 @@ def test_variants_have_the_size_that_was_published(
 
 
 @pytest.mark.parametrize("name", ["wrn9_10", "wrn28_0", "wrn28_65", "wrn10000_1", "resnet50x"])
-def test_what_is_near_a_variant_is_none(name: str) -> None:
+def test_names_similar_to_a_variant_are_unknown(name: str) -> None:
     with pytest.raises(UnknownModel):
         on_meta(name)

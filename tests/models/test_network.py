@@ -1,4 +1,4 @@
-"""The parts of a network: names, stage outputs, layers of Fig. 7, and that fast paths (channels_last, compile) stay open."""
+"""Parts of a network, outputs of stages, layers of Fig. 7, channels_last and torch.compile."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def net() -> Network:
     return build("resnet8", num_classes=10, shortcut="B")
 
 
-def test_the_state_is_in_the_order_of_the_computation(net: Network) -> None:
+def test_the_state_dict_is_in_the_order_of_the_computation(net: Network) -> None:
     weights = [name for name, parameter in net.named_parameters() if parameter.dim() > 1]
     assert weights == [
         "stem.conv.weight",
@@ -31,7 +31,7 @@ def test_the_state_is_in_the_order_of_the_computation(net: Network) -> None:
     ]
 
 
-def test_stages_are_those_of_the_forward_pass(net: Network) -> None:
+def test_stages_are_the_values_of_the_forward_pass(net: Network) -> None:
     x = torch.randn(2, 3, 16, 16)
     net.eval()
     outputs = net.stages(x)
@@ -41,10 +41,10 @@ def test_stages_are_those_of_the_forward_pass(net: Network) -> None:
         "stage2": (32, 8, 8),
         "stage3": (64, 4, 4),
     }
-    kept = {name: output.clone() for name, output in outputs.items()}
+    copies = {name: output.clone() for name, output in outputs.items()}
     assert torch.equal(net.head(outputs["stage3"]), net(x))
     assert torch.equal(net.stage2(outputs["stage1"]), outputs["stage2"])
-    assert all(torch.equal(outputs[name], kept[name]) for name in kept), (
+    assert all(torch.equal(outputs[name], copies[name]) for name in copies), (
         "later stages work in place on none of them"
     )
 
@@ -71,7 +71,7 @@ def test_responses_are_taken_before_the_relu(normalize: bool, kind: type[nn.Modu
 
 
 @pytest.mark.parametrize("name", ["plain8", "resnet8", "resnet18", "resnet50"])
-def test_channels_last_goes_all_the_way(name: str) -> None:
+def test_all_stages_preserve_channels_last(name: str) -> None:
     net = build(name, num_classes=10).to(memory_format=torch.channels_last).eval()
     x = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_gradients_reach_every_parameter(net: Network) -> None:
     )
 
 
-def test_the_shapes_in_the_annotations_are_true(net: Network) -> None:
+def test_annotated_shapes_are_correct(net: Network) -> None:
     forward = jaxtyped(Network.forward, typechecker=beartype)
     stages = jaxtyped(Network.stages, typechecker=beartype)
     shortcut = jaxtyped(ZeroPadShortcut.forward, typechecker=beartype)

@@ -1,10 +1,11 @@
-"""Eq. 1: a block is activation(F(x) + shortcut(x)), F at zero leaves the shortcut alone, and checkpointing changes no number."""
+"""Eq. 1: a block is activation(F(x) + shortcut(x)). Checkpointing does not change the numbers."""
 
 import copy
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.fx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -39,13 +40,31 @@ def test_a_block_is_the_activation_of_the_sum() -> None:
     assert torch.equal(Residual(body, shortcut, nn.Tanh())(x), torch.tanh(body(x) + shortcut(x)))
 
 
+def test_a_body_alone_is_the_block_of_the_paper() -> None:
+    x = torch.randn(3, 5)
+    body = nn.Linear(5, 5)
+    block = Residual(body)
+    assert torch.equal(block(x), torch.relu(body(x) + x))
+    assert list(block.state_dict()) == ["body.weight", "body.bias"]
+    assert block.shortcut is not Residual(body).shortcut
+
+
+@pytest.mark.parametrize("shortcut", [nn.Identity, None])
+def test_a_block_with_checkpointing_is_recorded_by_torch_fx(
+    shortcut: type[nn.Module] | None,
+) -> None:
+    block = Residual(nn.Linear(5, 5), shortcut, checkpoint_activations=True)
+    x = torch.randn(3, 5)
+    assert torch.equal(torch.fx.symbolic_trace(block)(x), block(x))
+
+
 def test_without_a_shortcut_a_block_is_plain() -> None:
     x = torch.randn(3, 5)
     body = nn.Linear(5, 7)
     assert torch.equal(Residual(body, None, nn.Tanh())(x), torch.tanh(body(x)))
 
 
-def test_a_block_leaves_its_input_alone() -> None:
+def test_a_block_does_not_change_its_input() -> None:
     x = torch.randn(2, 6, 4, 4)
     before = x.clone()
     small_block(nn.Identity())(x)
@@ -59,15 +78,13 @@ def test_a_block_leaves_its_input_alone() -> None:
         (nn.Linear(5, 5), nn.ReLU(inplace=True)),
     ],
 )
-def test_what_is_changed_from_under_the_sum_is_refused(
-    body: nn.Module, shortcut: nn.Module
-) -> None:
+def test_an_in_place_change_of_the_input_is_refused(body: nn.Module, shortcut: nn.Module) -> None:
     block = Residual(body, shortcut, nn.Identity())
     with pytest.raises(ValueError, match="changes its input in place"):
         block(torch.randn(3, 5))
 
 
-def test_a_body_that_ends_or_goes_on_in_place_is_none_of_that() -> None:
+def test_in_place_modules_after_the_first_are_allowed() -> None:
     body = nn.Sequential(nn.Linear(5, 5), nn.ReLU(inplace=True))
     x = torch.randn(3, 5)
     assert torch.equal(
@@ -79,7 +96,7 @@ def test_a_body_that_ends_or_goes_on_in_place_is_none_of_that() -> None:
         )
 
 
-def test_shapes_that_would_only_broadcast_are_refused() -> None:
+def test_an_addition_that_broadcasts_is_refused() -> None:
     block = Residual(nn.Linear(5, 1), nn.Identity(), nn.ReLU())
     with pytest.raises(ValueError, match=r"body returns \(3, 1\) and shortcut returns \(3, 5\)"):
         block(torch.randn(3, 5))
@@ -119,7 +136,7 @@ def identity_block(name: str) -> Residual:
 
 
 def loss_and_gradients(block: Residual, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    torch.manual_seed(5)  # dropout: the second pass must draw what the first one drew
+    torch.manual_seed(5)  # both passes must draw the same dropout mask
     x = x.clone().requires_grad_()
     loss = block(x).square().sum()
     loss.backward()
@@ -153,7 +170,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(
     assert ours["body.1.num_batches_tracked"] == 3
 
 
-def test_checkpointing_saves_the_input_only() -> None:
+def test_checkpointing_saves_only_the_input() -> None:
     def saved_numbers(block: Residual) -> int:
         count = 0
 
@@ -171,7 +188,7 @@ def test_checkpointing_saves_the_input_only() -> None:
     ) * 4 < saved_numbers(small_block(nn.Identity()))
 
 
-def test_checkpointing_rests_in_evaluation() -> None:
+def test_checkpointing_is_off_in_evaluation() -> None:
     block = small_block(nn.Identity(), checkpoint_activations=True).eval()
     output = block(torch.randn(1, 6, 4, 4))
     assert "Checkpoint" not in type(output.grad_fn).__name__ and torch.equal(

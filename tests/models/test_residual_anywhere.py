@@ -1,4 +1,4 @@
-"""The examples of docs/residual.md, run as they stand: nothing in `Residual` knows about images."""
+"""The examples of docs/residual.md: `Residual` works around modules of any kind."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_an_example_has_at_most_ten_lines(title: str) -> None:
 
 
 @pytest.mark.parametrize("title", INPUTS)
-def test_each_block_of_an_example_adds_what_its_shortcut_carries(title: str) -> None:
+def test_each_block_of_an_example_computes_the_equation(title: str) -> None:
     net = run_example(title)
     blocks = [module for module in net.modules() if isinstance(module, Residual)]
     assert blocks
@@ -75,7 +75,7 @@ def test_an_example_learns(title: str) -> None:
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-def test_the_transformer_block_is_that_of_pytorch() -> None:
+def test_the_transformer_block_equals_the_block_of_pytorch() -> None:
     net = run_example("A pre-norm transformer block")
     theirs = nn.TransformerEncoderLayer(
         64, 4, 256, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

@@ -1,4 +1,4 @@
-"""Options A, B, C of Sec. 3.3: what they compute, their parameters, and that memory formats survive."""
+"""Options A, B and C of Sec. 3.3: values, parameters and memory formats."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_option_a_takes_every_second_pixel_and_adds_zero_channels(
 
 
 @pytest.mark.parametrize("size_px", [1, 6, 7])
-def test_option_a_averages_the_pixels_there_are(size_px: int) -> None:
+def test_option_a_averages_the_pixels_inside_the_map(size_px: int) -> None:
     x = torch.randn(2, 3, size_px, size_px)
     y = ZeroPadShortcut(3, 3, stride=2, zero_pad="append", subsample="average")(x)
     assert y.shape == x[:, :, ::2, ::2].shape
@@ -35,7 +35,7 @@ def test_option_a_averages_the_pixels_there_are(size_px: int) -> None:
 
 @pytest.mark.parametrize("subsample", ["slice", "average"])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_option_a_keeps_the_memory_format(
+def test_option_a_preserves_the_memory_format(
     subsample: str, memory_format: torch.memory_format
 ) -> None:
     x = torch.randn(2, 4, 8, 8).to(memory_format=memory_format)
@@ -44,7 +44,7 @@ def test_option_a_keeps_the_memory_format(
     assert y.stride() == torch.empty(2, 8, 4, 4).to(memory_format=memory_format).stride()
 
 
-def test_where_each_option_projects() -> None:
+def test_blocks_in_which_each_option_projects() -> None:
     def projections(option: str) -> list[str]:
         net = build("resnet14", num_classes=10, shortcut=option)
         return [name for name, block in net.blocks() if isinstance(block.shortcut, nn.Sequential)]

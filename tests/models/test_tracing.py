@@ -42,19 +42,19 @@ class OtherInTraining(nn.Module):
         (nn.Linear(5, 5), r"cannot take inputs of shape \(2, 4\)"),
     ],
 )
-def test_what_cannot_be_operated_on_is_said_in_one_line(net: nn.Module, words: str) -> None:
+def test_a_network_that_cannot_be_traced_is_refused_in_one_line(net: nn.Module, words: str) -> None:
     with pytest.raises(SurgeryError, match=words) as error:
         add_shortcuts(net, torch.randn(2, 4))
     assert "\n" not in str(error.value)
 
 
 class Masked(nn.Module):
-    """As transformers are called: what is left out of the call decides by what way it goes."""
+    """A network with optional arguments that decide the path, as transformers have."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *[one for _ in range(4) for one in (nn.Linear(4, 4), nn.ReLU())], nn.Linear(4, 2)
+            *[layer for _ in range(4) for layer in (nn.Linear(4, 4), nn.ReLU())], nn.Linear(4, 2)
         )
 
     def forward(
@@ -65,7 +65,7 @@ class Masked(nn.Module):
         return x if features else self.layers(x) * scale
 
 
-def test_a_network_is_recorded_as_it_is_called_with_its_input_alone() -> None:
+def test_optional_arguments_are_recorded_with_their_defaults() -> None:
     x = torch.randn(2, 4)
     net = Masked()
     network = add_shortcuts(net, x).network
@@ -76,7 +76,7 @@ def test_a_network_is_recorded_as_it_is_called_with_its_input_alone() -> None:
     assert network.state_dict().keys() == net.state_dict().keys()
 
 
-def test_transformer_layers_of_torch_have_their_shortcuts_already() -> None:
+def test_transformer_layers_of_torch_get_no_second_shortcuts() -> None:
     layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3)]
     net = nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 2))
     with pytest.raises(SurgeryError, match="has a shortcut already"):
@@ -84,7 +84,7 @@ def test_transformer_layers_of_torch_have_their_shortcuts_already() -> None:
 
 
 class Heads(nn.Module):
-    """Attention as most people write it: heads are an axis of their own for a while."""
+    """Attention written by hand: inside it, the heads are an axis of their own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,15 +112,15 @@ def test_attention_written_by_hand_is_one_block() -> None:
         nn.Sequential(nn.Linear(5, 8), Heads(), Heads(), nn.Flatten(), nn.Linear(48, 3)),
         torch.randn(4, 6, 5),
     )
-    opened = trace(net, example)
-    assert [(block.name, block.keeps_shape, block.num_layers) for block in blocks(opened)] == [
+    traced = trace(net, example)
+    assert [(block.name, block.keeps_shape, block.num_layers) for block in blocks(traced)] == [
         ("1.norm", True, 4),
         ("1.up", True, 2),
         ("2.norm", True, 4),
         ("2.up", True, 2),
     ]
     assert add_shortcuts(net, example).changed == ("1.norm", "1.up", "2.norm", "2.up")
-    shallow = remove_blocks(opened, ["1.norm", "2.up"]).network
+    shallow = remove_blocks(traced, ["1.norm", "2.up"]).network
     assert shallow(example).shape == (4, 3) and not any(
         name.startswith("1.q") for name, _ in shallow.named_parameters()
     )
@@ -139,7 +139,7 @@ class Recurrent(nn.Module):
         return self.head(self.recurrent(x)[0][:, -1])
 
 
-def test_a_part_that_cannot_be_recorded_stays_whole() -> None:
+def test_a_module_that_cannot_be_recorded_is_one_node() -> None:
     net = nn.Sequential(
         nn.Linear(4, 4),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""Lengths with their unit: read, written, turned into steps."""
+"""Lengths with a unit: reading, writing, and the number of steps."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ amounts = st.integers(0, 10**6)
         ("3.0 steps", Length(3, "steps")),
     ],
 )
-def test_read(text: str, length: Length) -> None:
+def test_a_length_is_read(text: str, length: Length) -> None:
     assert Length.parse(text) == length
     assert Length.parse(str(length)) == length
 
@@ -38,12 +38,12 @@ def test_read(text: str, length: Length) -> None:
         "2 epochs 3",
     ],
 )
-def test_refused(text: str) -> None:
+def test_an_invalid_length_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r'"64000 steps"'):
         Length.parse(text)
 
 
-def test_the_papers_numbers() -> None:
+def test_the_lengths_of_the_paper() -> None:
     """64k steps of 128 images are 164 epochs of 50,000 (Sec. 4.2), and 182 of 45,000."""
     assert Length(64000, "steps").steps(num_images=50_000, batch_size=128) == 64_000
     assert Length(163.84, "epochs").steps(num_images=50_000, batch_size=128) == 64_000
@@ -57,10 +57,10 @@ def test_epochs_in_steps(amount: float, num_images: int, batch_size: int) -> Non
     steps = Length(amount, "epochs").steps(num_images=num_images, batch_size=batch_size)
     assert (
         abs(steps * batch_size - amount * num_images) <= batch_size
-    )  # within a step; a short one is a whole one
+    )  # rounded to a step, and at least one
     assert (steps == 0) == (amount == 0)
 
 
 @given(amounts, st.sampled_from(["steps", "epochs"]))
-def test_written_and_read_again(amount: int, unit: str) -> None:
+def test_a_length_survives_a_round_trip(amount: int, unit: str) -> None:
     assert Length.parse(str(Length(amount, unit))) == Length(amount, unit)

@@ -1,4 +1,4 @@
-"""Recipes: those that ship load; errors name file, key, value and what is allowed; the hash names what is computed, not its wording."""
+"""Recipes: shipped files, overrides, one-line errors, and hashes that depend on values only."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ def reordered(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_recipe_that_ships_loads_and_comes_back_from_json(name: str) -> None:
+def test_every_shipped_recipe_survives_a_json_round_trip(name: str) -> None:
     recipe = load(name)
     assert recipe.name == name
     values = json.loads(json.dumps(recipe.to_dict()))
@@ -33,15 +33,15 @@ def test_every_recipe_that_ships_loads_and_comes_back_from_json(name: str) -> No
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_recipe_that_ships_opens_with_its_command(name: str) -> None:
+def test_every_shipped_recipe_begins_with_its_command(name: str) -> None:
     lines = recipes.text(name).splitlines()
     assert lines[0].startswith("# reslearn ")
     assert name in lines[0]
     assert lines[1].startswith("# ")
 
 
-def test_cifar_paper_holds_the_values_of_the_paper() -> None:
-    """Sec. 4.2."""
+def test_cifar_paper_has_the_values_of_the_paper() -> None:
+    """The values are those of Sec. 4.2."""
     recipe = load("cifar-paper")
     optimizer, schedule = recipe.optimizer, recipe.schedule
     assert (
@@ -74,7 +74,7 @@ def test_cifar_paper_holds_the_values_of_the_paper() -> None:
     )
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_file_of_the_user(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[schedule]\nkind = "constant"\nduration = "3 steps"\n')
     recipe = load(str(file))
@@ -91,7 +91,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "tells"),
+    ("override", "words"),
     [
         ("seed=-1", ["seed = -1", "greater than or equal to 0"]),
         ("seed=true", ["seed = true", "a whole number is needed"]),
@@ -146,13 +146,13 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("optimizer.nesterov=1", ["optimizer.nesterov = 1", "true or false"]),
     ],
 )
-def test_wrong_values_are_refused_in_a_line(override: str, tells: list[str]) -> None:
+def test_wrong_values_are_refused_in_one_line(override: str, words: list[str]) -> None:
     with pytest.raises(RecipeError) as refused:
         load("digits", overrides=["seed=0", override])
     line = str(refused.value)
     assert line.startswith("recipe digits: ")
     assert "\n" not in line
-    assert [word for word in tells if word not in line] == []
+    assert [word for word in words if word not in line] == []
 
 
 def test_errors_name_the_flag_that_the_value_came_from() -> None:
@@ -166,7 +166,7 @@ def test_errors_name_the_flag_that_the_value_came_from() -> None:
 
 
 @pytest.mark.parametrize("override", ["x", "=3", "optimizer.lr.x=3", " =1"])
-def test_overrides_that_are_none(override: str) -> None:
+def test_malformed_overrides_are_refused(override: str) -> None:
     with pytest.raises(RecipeError, match=r"^--set "):
         load("digits", overrides=[override])
 
@@ -183,12 +183,12 @@ def test_unknown_recipes_get_a_hint() -> None:
 @pytest.mark.parametrize(
     "missing", [{}, {"schedule": {"kind": "constant"}}, {"schedule": {"duration": "3 steps"}}]
 )
-def test_what_is_missing_is_named(missing: dict[str, Any]) -> None:
+def test_the_error_names_a_missing_key(missing: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"^here: schedule(\.\w+)? is missing"):
         from_dict(missing, source="here")
 
 
-def test_overrides_are_applied_in_order_and_kept() -> None:
+def test_overrides_are_applied_in_order_and_recorded() -> None:
     overrides = [
         "optimizer.lr=0.3",
         "optimizer.lr=0.2",
@@ -203,7 +203,7 @@ def test_overrides_are_applied_in_order_and_kept() -> None:
     assert recipe.overrides == tuple(overrides)
 
 
-def test_another_kind_of_schedule_leaves_the_old_ones_keys_behind() -> None:
+def test_another_kind_of_schedule_drops_the_keys_of_the_old_kind() -> None:
     recipe = load("digits", overrides=["schedule.kind=cosine", "schedule.rise=0.1"])
     assert recipe.schedule == recipes.Cosine(
         kind="cosine", duration=recipes.Length(20, "epochs"), rise=0.1
@@ -211,7 +211,7 @@ def test_another_kind_of_schedule_leaves_the_old_ones_keys_behind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("overrides", "other_overrides"),
     [
         (["optimizer.lr=0.2"], ["optimizer.lr=0.5", "optimizer.lr = 2e-1"]),
         (["optimizer.lr=1"], ["optimizer.lr=1.0"]),
@@ -222,10 +222,13 @@ def test_another_kind_of_schedule_leaves_the_old_ones_keys_behind() -> None:
         (["seed=0"], []),
     ],
 )
-def test_the_hash_does_not_depend_on_wording(one: list[str], other: list[str]) -> None:
-    ours, theirs = (load("digits", overrides=overrides).to_dict() for overrides in (one, other))
-    assert recipe_hash(ours) == recipe_hash(theirs)
-    assert difference(ours, theirs) == []
+def test_the_hash_does_not_depend_on_wording(
+    overrides: list[str], other_overrides: list[str]
+) -> None:
+    first = load("digits", overrides=overrides).to_dict()
+    second = load("digits", overrides=other_overrides).to_dict()
+    assert recipe_hash(first) == recipe_hash(second)
+    assert difference(first, second) == []
 
 
 @pytest.mark.parametrize(
@@ -238,15 +241,15 @@ def test_the_hash_does_not_depend_on_wording(one: list[str], other: list[str]) -
         "evaluation.test_curve=true",
     ],
 )
-def test_the_hash_and_the_difference_tell_values_apart(override: str) -> None:
-    ours, theirs = load("digits").to_dict(), load("digits", overrides=[override]).to_dict()
-    assert recipe_hash(ours) != recipe_hash(theirs)
-    assert len(recipe_hash(ours)) == 12
-    (told,) = difference(ours, theirs)
+def test_the_hash_and_the_difference_depend_on_values(override: str) -> None:
+    default, changed = load("digits").to_dict(), load("digits", overrides=[override]).to_dict()
+    assert recipe_hash(default) != recipe_hash(changed)
+    assert len(recipe_hash(default)) == 12
+    (line,) = difference(default, changed)
     key, _, value = override.partition("=")
-    assert told.startswith(f"{key}: ")
-    assert told.endswith(f" -> {value}")
-    assert recipe_hash(ours, without=[key]) == recipe_hash(theirs, without=[key])
+    assert line.startswith(f"{key}: ")
+    assert line.endswith(f" -> {value}")
+    assert recipe_hash(default, without=[key]) == recipe_hash(changed, without=[key])
 
 
 @pytest.mark.parametrize("written", ["color", "colour"])
@@ -293,17 +296,17 @@ def test_recipes_are_frozen() -> None:
         ),
     )
 )
-def test_whatever_is_given_is_a_recipe_or_a_recipe_error(value: Any) -> None:
+def test_any_json_value_is_a_recipe_or_a_recipe_error(value: Any) -> None:
     with contextlib.suppress(RecipeError):
         from_dict(value if isinstance(value, dict) else {"schedule": value}, source="given")
 
 
-def test_the_schema_for_editors_names_every_part() -> None:
+def test_the_json_schema_has_every_part() -> None:
     assert set(recipes.json_schema()["properties"]) == set(load("digits").to_dict())
 
 
-def test_what_came_into_the_schema_later_changes_no_hash_of_before() -> None:
-    """The value is that of the day before; runs and studies of then are found again by it, and can be resumed."""
+def test_keys_that_were_added_later_change_no_old_hash() -> None:
+    """The hash is from before the keys were added: old runs are found by it and can be resumed."""
     now = load("cifar-paper").to_dict()
     assert recipe_hash(now) == "ac14e9f8ce89"
     before = {
@@ -316,13 +319,13 @@ def test_what_came_into_the_schema_later_changes_no_hash_of_before() -> None:
     }
     before["model"]["stride_in"] = "1x1"
     assert difference(before, now) == []
-    other = load("cifar-paper", overrides=["model.width=2"]).to_dict()
-    assert difference(before, other) == ["model.width: null -> 2"]
-    assert recipe_hash(other) != recipe_hash(now)
+    changed = load("cifar-paper", overrides=["model.width=2"]).to_dict()
+    assert difference(before, changed) == ["model.width: null -> 2"]
+    assert recipe_hash(changed) != recipe_hash(now)
 
 
 def parts_of_a_recipe(part: type[BaseModel] = Recipe) -> set[type[BaseModel]]:
-    """Return the classes of which a recipe is made, at any depth."""
+    """Return the classes of all tables of a recipe, at any depth."""
     parts = {part}
     for field in part.model_fields.values():
         for kind in (field.annotation, *get_args(field.annotation)):
