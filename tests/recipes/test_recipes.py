@@ -41,7 +41,7 @@ def test_every_shipped_recipe_begins_with_its_command(name: str) -> None:
 
 
 def test_cifar_paper_has_the_values_of_the_paper() -> None:
-    """The values are those of Sec. 4.2."""
+    """The values come from Sec. 4.2."""
     recipe = load("cifar-paper")
     optimizer, schedule = recipe.optimizer, recipe.schedule
     assert (

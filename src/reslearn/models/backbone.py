@@ -16,8 +16,7 @@ from reslearn.models.network import Network
 
 @final
 class Backbone(nn.Module):
-    """Return the maps of the stages by name, as torchvision's detectors and feature pyramids take
-    them.
+    """Return the maps of the stages by name, as torchvision's detectors take them.
 
     Args:
         net: The network. Its head is left out.
@@ -80,8 +79,7 @@ class Backbone(nn.Module):
 
 
 def _channels(part: nn.Module) -> int:
-    """Return the channels of the output of a stem or stage, from its last convolution outside
-    shortcuts."""
+    """Return the channels of the last convolution outside shortcuts."""
     channels = 0
     for name, module in part.named_modules():
         if isinstance(module, nn.Conv2d) and "shortcut" not in name:
@@ -90,7 +88,6 @@ def _channels(part: nn.Module) -> int:
 
 
 def _reduction(net: Network, index: int) -> int:
-    """Return the reduction of part `index`: ImageNet stems quarter the side, stages after the first
-    halve it."""
+    """Return the reduction after part `index`: 4 for ImageNet stems, times 2 for later stages."""
     stem = 1 if net.spec["stem"] == "cifar" else 4
     return stem << max(0, index - 1)

@@ -1,5 +1,4 @@
-"""The segments of a traced network, grouped into blocks as in the paper (Sec. 3.1: F has 2 or 3
-layers).
+"""Segments of a traced network in blocks, as in the paper (Sec. 3.1: F has 2 or 3 layers).
 
 A layer is a convolution or linear map with its norm and activation. A block has two layers, or
 three if one would be left over. The first and the last layer of a network belong to no block.

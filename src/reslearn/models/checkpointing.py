@@ -1,5 +1,4 @@
-"""Activation checkpointing: keep only the input of a block, and compute the block again in the
-backward pass.
+"""Activation checkpointing: compute a block again in the backward pass.
 
 Results are bit-identical to those without checkpointing, including batch-norm statistics. The cost
 is one more forward pass.
@@ -20,8 +19,7 @@ Forward = Callable[[Any, Tensor], Tensor]
 
 
 def checkpointed(forward: Forward) -> Forward:
-    """Decorate the `forward` of a module whose attribute `checkpoint_activations` switches
-    checkpointing on.
+    """Add checkpointing to a `forward`; the module's `checkpoint_activations` switches it on.
 
     Checkpointing is active only while the module trains and gradients are computed.
     """
@@ -59,8 +57,7 @@ def _first_and_second_pass(
 
 @contextmanager
 def _running_statistics_unchanged(module: nn.Module) -> Iterator[None]:
-    """Let batch norms update copies of their running statistics: the first pass has updated the
-    originals.
+    """Let batch norms update copies, because the first pass has updated the statistics.
 
     Switching the tracking off would be less work, but it changes which tensors autograd saves.
     """

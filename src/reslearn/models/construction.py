@@ -68,8 +68,7 @@ def _cifar_name(net: Network, blocks_per_stage: int) -> str:
 
 
 def _check_family(net: Network, deeper: Network) -> None:
-    """Raise ValueError unless the two differ in the number of blocks only, and no stage is
-    shorter."""
+    """Raise ValueError unless the networks differ only in that `deeper` has more blocks."""
     shallow_architecture, deep_architecture = _architecture(net.name), _architecture(deeper.name)
     if replace(shallow_architecture, blocks=deep_architecture.blocks) != deep_architecture:
         raise ValueError(

@@ -1,5 +1,4 @@
-"""Names to networks: `build("resnet56", num_classes=10)`, the names that are known, and the nearest
-to one that is not."""
+"""Names to networks: `build("resnet56", num_classes=10)`, and errors for unknown names."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ class UnknownModel(ValueError):
 
 
 def build(name: str, *, num_classes: int, in_channels: int = 3, **switches: Any) -> Network:
-    """Build the named network with new weights. The defaults are the paper's (Sec. 3.3, 3.4, 4.1,
-    4.2).
+    """Build the named network with new weights. Defaults are the paper's (Sec. 3.3 to 4.2).
 
     Under `with torch.device("meta")` no weights are allocated.
 
@@ -73,8 +71,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, **switches: Any)
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Return the names that match a shell pattern: the paper's networks by kind and depth, then the
-    variants."""
+    """Return the names that match a shell pattern: the paper's networks, then the variants."""
     depths = sorted({*CIFAR_DEPTHS, *IMAGENET_BLOCKS})
     listed = [f"plain{depth}" for depth in depths]
     listed += [f"resnet{depth}" for depth in depths]
@@ -83,8 +80,7 @@ def names(pattern: str = "*") -> list[str]:
 
 
 def architecture_of(name: str) -> Architecture | None:
-    """Return the architecture of a name such as "plain18", "resnet56" or "wrn28_10"; None for an
-    unknown name."""
+    """Return the architecture of a name such as "plain18" or "wrn28_10", None if unknown."""
     if name in VARIANTS:
         depth, switches = VARIANTS[name]
         return imagenet(depth, is_plain=False, switches=switches)
@@ -106,8 +102,7 @@ def architecture_of(name: str) -> Architecture | None:
 
 
 def _check_sizes(options: Mapping[str, Any]) -> None:
-    """Refuse a network that no machine can hold: a typing error, or a file of a few bytes, may ask
-    for one."""
+    """Refuse a network that no machine can hold; a small file may ask for one."""
     if options["width"] > MAX_WIDTH:
         raise ValueError(
             f"width={options['width']}: at most {MAX_WIDTH} times the width of the paper"
@@ -139,8 +134,7 @@ def _check_zero_init(name: str, architecture: Architecture, options: Mapping[str
 def _without_unused(
     name: str, architecture: Architecture, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options with the paper's value for each switch that has no effect, and warn about
-    it."""
+    """Set each switch without effect to the paper's value, and warn about it."""
     effective = dict(options)
     if architecture.is_plain:
         effective["shortcut"] = None
@@ -168,8 +162,7 @@ def _unknown_model(name: object) -> UnknownModel:
 
 
 def _nearest_name(name: str) -> str | None:
-    """Return resnet20 for resnet21, resnet56 for resnet-56, plain18 for plian18, wrn28_10 for
-    wrn28-10."""
+    """Return the nearest name: resnet20 for resnet21, plain18 for plian18."""
     of_kind = _nearest_depth(re.sub(r"[\s_-]", "", name))
     if re.fullmatch(r"(plain|resnet)\D?\d*(-cifar)?", name):
         return of_kind
@@ -183,8 +176,7 @@ def _nearest_name(name: str) -> str | None:
 
 
 def _nearest_depth(name: str) -> str | None:
-    """Return "plain" or "resnet", whichever `name` resembles, with the depth that is nearest to its
-    number."""
+    """Return the plain or residual network that `name` resembles, with the nearest depth."""
     match = re.fullmatch(r"([a-z]*?)(\d+)[a-z]*", name)
     kinds = difflib.get_close_matches(match[1], KINDS, n=1) if match else []
     if match is None or not kinds:

@@ -1,5 +1,4 @@
-"""A network of the paper, plain or residual: a stem, stages of blocks, and a head (Table 1; Sec.
-4.2 for CIFAR).
+"""A network of the paper, plain or residual: stem, stages of blocks, head (Table 1; Sec. 4.2).
 
 Modules and their names are in the order of the computation: stem, stage1.0.body.conv1, ...,
 head.fc.
@@ -60,8 +59,7 @@ class Network(nn.Module):
         return x
 
     def stages(self, x: Float[Tensor, "B C H W"]) -> dict[str, Float[Tensor, "B _ _ _"]]:
-        """Return the outputs of "stem", "stage1", ... in order, after the activation. The head is
-        not computed."""
+        """Return the outputs of "stem", "stage1", ... in order. The head is not computed."""
         outputs: dict[str, Tensor] = {}
         for name, part in self.named_children():
             if part is not self.head:
@@ -69,8 +67,7 @@ class Network(nn.Module):
         return outputs
 
     def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
-        """Return the maps that the head pools: the output of the last stage, in v2 after its batch
-        norm and ReLU."""
+        """Return the maps that the head pools; in v2 they are after batch norm and ReLU."""
         for name, part in self.named_children():
             x = part(x) if name != "head" else x
         for name, part in self.head.named_children():
@@ -80,8 +77,7 @@ class Network(nn.Module):
         raise AssertionError("the head has no pool")
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the fully connected layer by a new one for `num_classes` classes, in place, and
-        update `spec`.
+        """Replace the fully connected layer by a new one, in place, and update `spec`.
 
         Raises:
             ValueError: If `num_classes` is not a whole number from 1.
@@ -103,8 +99,7 @@ class Network(nn.Module):
         ]
 
     def response_layers(self) -> list[tuple[str, nn.Module]]:
-        """Return the layers of Fig. 7 in order: convolutions of the stem and of the bodies, without
-        projections.
+        """Return the layers of Fig. 7 in order: convolutions of the stem and of the bodies.
 
         Each pair is the name of the convolution, such as "stage1.0.body.conv1", and the module
         whose output is the

@@ -1,5 +1,4 @@
-"""Recording of any network as a graph with torch.fx, in a form that can be cut and still be
-trained.
+"""Recording of any network as a graph of torch.fx that can be cut and still be trained.
 
 Modules keep their names and parameters. A module of the user whose control flow depends on values
 cannot be recorded, so it becomes one node of the graph.
@@ -145,8 +144,7 @@ def _check_called_once(
 
 
 def _make_trainable(graph_module: fx.GraphModule) -> None:
-    """Replace in-place operations, and functional dropout by modules that obey train() and
-    eval()."""
+    """Replace in-place operations, and functional dropout by modules."""
     for node in list(graph_module.graph.nodes):
         if node.op == "call_function" and node.target in _OUT_OF_PLACE:
             node.target = _OUT_OF_PLACE[node.target]

@@ -1,5 +1,4 @@
-"""The networks of the paper, plain and residual: two tables, and the functions that build a network
-from them.
+"""The networks of the paper, plain and residual: tables, and functions that build from them.
 
 ImageNet (Table 1): 7x7 stem and max pool, then four stages on maps of 56, 28, 14 and 7 pixels.
 CIFAR (Sec. 4.2): 3x3 stem, then three stages of n blocks on maps of 32, 16 and 8 pixels; 6n+2
@@ -69,8 +68,7 @@ class Architecture:
 
 
 def imagenet(depth: int, *, is_plain: bool, switches: Mapping[str, Any]) -> Architecture:
-    """Return a column of Table 1. Paper: shortcuts are option A in basic networks, B in bottleneck
-    networks."""
+    """Return a column of Table 1. Paper: option A in basic networks, B in bottleneck ones."""
     body, blocks = IMAGENET_BLOCKS[depth]
     expansion, option = (1, "A") if body == "basic" else (EXPANSION, "B")
     return Architecture(
@@ -118,8 +116,7 @@ def build_network(
 
 
 def make_stem(in_channels: int, channels: int, options: Options) -> nn.Sequential:
-    """Return the convolutions before the first stage. With pre-activation the first block
-    normalizes their output."""
+    """Return the layers before the first stage; in v2 the first block normalizes their output."""
     parts: Parts = OrderedDict()
     convolutions = STEMS[options["stem"]]
     for number, (kernel, stride, divisor) in enumerate(convolutions, start=1):
@@ -170,8 +167,7 @@ def make_block(
 
 
 def basic_body(in_channels: int, out_channels: int, stride: int, options: Options) -> nn.Sequential:
-    """Return two 3x3 convolutions (Fig. 5, left). The last activation belongs to the
-    block and follows the addition."""
+    """Return two 3x3 convolutions (Fig. 5, left). The last activation is after the addition."""
     normalize = options["normalize"]
     parts = conv_norm(in_channels, out_channels, 3, stride, normalize, "1")
     parts["relu1"] = nn.ReLU(inplace=True)
@@ -182,8 +178,7 @@ def basic_body(in_channels: int, out_channels: int, stride: int, options: Option
 def bottleneck_body(
     in_channels: int, out_channels: int, stride: int, options: Options
 ) -> nn.Sequential:
-    """Return convolutions 1x1, 3x3 and 1x1 (Fig. 5, right). Paper: the first 1x1 has the stride, as
-    its MACs show."""
+    """Return 1x1, 3x3, 1x1 (Fig. 5, right). Paper: the first 1x1 strides, as its MACs show."""
     normalize, groups = options["normalize"], options["groups"]
     width = out_channels // EXPANSION * options["base_width"] // 64 * groups
     stride1, stride2 = (stride, 1) if options["stride_in"] == "1x1" else (1, stride)
@@ -205,8 +200,7 @@ def conv_norm(
     *,
     groups: int = 1,
 ) -> Parts:
-    """Return a convolution and the batch norm after it (Sec. 3.4); without batch norm the
-    convolution has biases."""
+    """Return a convolution with biases, or without and with batch norm after it (Sec. 3.4)."""
     parts: Parts = OrderedDict()
     parts[f"conv{suffix}"] = nn.Conv2d(
         in_channels,
@@ -225,8 +219,7 @@ def conv_norm(
 def make_shortcut(
     in_channels: int, out_channels: int, stride: int, options: Options
 ) -> nn.Module | None:
-    """Return the shortcut of one block (Sec. 3.3; Table 3): option A, B or C, or None in a plain
-    network.
+    """Return the shortcut of a block: option A, B or C (Sec. 3.3; Table 3), or None if plain.
 
     A is the identity, zero-padded where the shape changes. B projects (Eq. 2) where the shape
     changes, C everywhere.
@@ -262,8 +255,7 @@ def projection(in_channels: int, out_channels: int, stride: int, options: Option
 
 @final
 class ZeroPadShortcut(nn.Module):
-    """Option A where the shape changes: subsampled in space, padded with zero channels, without
-    parameters.
+    """Option A where the shape changes: subsample in space, pad with zero channels.
 
     Args:
         in_channels: Channels of the input.

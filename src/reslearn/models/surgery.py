@@ -1,5 +1,4 @@
-"""Changes to any network that can be traced: blocks removed, shortcuts added, layers set to the
-identity.
+"""Changes to any traced network: remove blocks, add shortcuts, set layers to the identity.
 
 These are the paper's comparisons for a network of the user: a shallower network, the residual
 counterpart with option A (Sec. 3.3), and the solution by construction, a shallow network with
@@ -270,8 +269,7 @@ def _shortcut(block: Block) -> nn.Module | str:
 
 
 def _has_features_last(block: Block) -> bool:
-    """Return whether shapes are [B, F] or [B, T, F] of linear maps, not [B, C, *space] of
-    convolutions."""
+    """Return whether shapes are [B, F] or [B, T, F], and not [B, C, *space]."""
     if len(block.in_shape) == 2:
         return True
     for segment in block.segments:

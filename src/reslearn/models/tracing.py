@@ -83,8 +83,7 @@ class Trace:
 
     @property
     def num_layers(self) -> int:
-        """Number of layers with weights. Branches count their convolutions, linear and recurrent
-        layers."""
+        """Number of layers with weights, including those inside branches."""
         return sum(count_layers(self.graph_module, segment) for segment in self.segments)
 
 
@@ -147,8 +146,7 @@ class _ShapeRecorder(fx.Interpreter):
 
 
 def _run(graph_module: fx.GraphModule, example: Tensor) -> _ShapeRecorder:
-    """Run a copy of the graph on `example`, and return the shapes by the nodes of
-    `graph_module`."""
+    """Run a copy of the graph on `example`, and return the shapes by node."""
     copy = deepcopy(graph_module).eval()
     inputs = [node for node in copy.graph.nodes if node.op == "placeholder"]
     if not inputs or any(not node.args for node in inputs[1:]):
@@ -188,8 +186,7 @@ def _segments(graph_module: fx.GraphModule, recorder: _ShapeRecorder) -> list[Se
 
 
 def _data_nodes(nodes: list[fx.Node], holds_tensor: set[fx.Node]) -> set[fx.Node]:
-    """Return the values that are computed from the values of the input, not from its shape
-    alone."""
+    """Return the nodes that depend on the values of the input, not only on its shape."""
     data_nodes: set[fx.Node] = set()
     for node in nodes:
         depends_on_input = not data_nodes.isdisjoint(node.all_input_nodes)

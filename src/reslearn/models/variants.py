@@ -1,5 +1,4 @@
-"""Variants of the paper's networks that others published weights of: rows of switches, and the
-blocks of v2.
+"""Variants with published weights: rows of switches, and the blocks of v2.
 
 All of this deviates from the paper. ResNeXt and wide bottlenecks have no code of their own:
 `groups` and `base_width` of a bottleneck make them. ResNet-D has a deep stem, and averages before
@@ -45,8 +44,7 @@ MAX_WIDTH = 64  # of the switch `width`; published networks stop at 20
 
 
 def wide_cifar(name: str) -> tuple[int, dict[str, Any]] | None:
-    """Return the number of layers and the switches of a wide CIFAR network such as "wrn28_10"; None
-    for another name.
+    """Return layers and switches of a wide CIFAR network such as "wrn28_10", or None.
 
     It has 6n+4 layers, including three projections. The second number is the factor of all
     channels.
@@ -65,8 +63,7 @@ def preactivated_block(
     normalize: bool,
     checkpoint_activations: bool,
 ) -> Residual:
-    """Return the block of v2 with the convolutions of `body`: bn1, relu1, conv1, bn2, ... and no
-    activation after.
+    """Return the block of v2 with the convolutions of `body`: bn1, relu1, conv1, bn2, ...
 
     If the shortcut projects, body and shortcut share the first batch norm and ReLU. An identity
     shortcut carries x itself.
