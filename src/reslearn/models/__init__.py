@@ -16,7 +16,7 @@ from reslearn.models.recording import SurgeryError
 from reslearn.models.residual import Residual
 from reslearn.models.resnet import ZeroPadShortcut
 from reslearn.models.surgery import (
-    Construction,
+    ConstructedNetwork,
     SurgeryResult,
     add_shortcuts,
     construct_from,
@@ -29,7 +29,7 @@ __all__ = [
     "Backbone",
     "Block",
     "Complexity",
-    "Construction",
+    "ConstructedNetwork",
     "Layer",
     "Network",
     "Residual",

@@ -40,7 +40,7 @@ class SurgeryResult:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Construction:
+class ConstructedNetwork:
     """A deep network that should compute the function of a shallow one, and how well it does.
 
     Attributes:
@@ -136,12 +136,12 @@ def construct_from(
     example: Tensor,
     *,
     layers_per_block: int = 2,
-) -> Construction:
+) -> ConstructedNetwork:
     """Build the solution by construction: the weights of `shallow`, and identities for the rest.
 
     In evaluation mode, both networks compute the same function up to rounding if the blocks consist
     of layers that keep their width, ReLU, and batch norm or no norm. With other activations and
-    norms they do not, which `Construction.difference` shows.
+    norms they do not, which `ConstructedNetwork.difference` shows.
 
     Args:
         traced: The deep network.
@@ -166,7 +166,7 @@ def construct_from(
             _set_identity(deep, by_name[name])
         expected = deepcopy(shallow).eval()(example)
         output = deepcopy(deep).eval()(example)
-    return Construction(
+    return ConstructedNetwork(
         network=deep,
         difference=float((output - expected).abs().max()),
         scale=float(expected.abs().max()),
