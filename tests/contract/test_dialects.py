@@ -1,4 +1,4 @@
-"""Every dialect goes through: the project's own names and shapes are recognized; written, identified, read and compared bit for bit."""
+"""Every dialect is recognized from recorded names, and written and read bit for bit."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ SUFFIXES = {
     "caffemodel": ".caffemodel",
     "h5": ".h5",
 }
-# As small as the dialect's networks come.
+# The smallest network of each dialect.
 SMALLEST = {
     "torchvision": "resnet18",
     "hf": "resnet18",
@@ -66,7 +66,7 @@ RECORDS = list(recorded())
 
 def checkpoint_of(shapes: Mapping[str, list[int]]) -> Checkpoint:
     def never() -> torch.Tensor:
-        raise AssertionError("identified by names and shapes alone")
+        raise AssertionError("identification must not read values")
 
     tensors = {
         name: StoredTensor(shape=tuple(shape), dtype=torch.float32, read=never)
@@ -87,44 +87,40 @@ def test_names_and_shapes_recorded_from_the_project_are_recognized(
     assert identity.num_classes == (
         None if headless else 10 if identity.spec["stem"] == "cifar" else 1000
     )
-    # And the other way round: what is written has the project's names, each in the project's shape, and no others.
+    # A written file has exactly the project's names.
     with torch.device("meta"):
         network = models.build(**identity.spec, num_classes=identity.num_classes or 1)
-    written = {
-        theirs: name
-        for name in network.state_dict()
-        if (theirs := identity.dialect.foreign_name(name)) is not None
-    }
-    extra = {name for name in shapes if name not in written}
-    assert set(written) <= set(shapes)
-    assert all(identity.dialect.extra for _ in extra), extra
+    names = {identity.dialect.foreign_name(name) for name in network.state_dict()} - {None}
+    assert names <= set(shapes)
+    # Only a dialect with extra tensors may have other names.
+    assert identity.dialect.extra or names == set(shapes)
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("bn_conv1.2", [0]), ("bn_conv1.2", [2]), ("conv1.1", [1]), ("conv1.1", [2, 64])],
 )
-def test_what_is_divided_by_or_taken_off_has_its_shape_too(name: str, shape: list[int]) -> None:
-    """A bias of one number would be taken off every channel without a word, and a factor of none is no factor."""
+def test_factors_and_biases_of_a_wrong_shape_are_refused(name: str, shape: list[int]) -> None:
+    """A bias of one value would silently be subtracted from every channel."""
     caffe = next(shapes for dialect, _, shapes in RECORDS if dialect == "caffe")
     with pytest.raises(WeightsError, match=f"nearest dialect is caffe, but {name} is"):
         identify_checkpoint(checkpoint_of({**caffe, name: shape}))
 
 
-def test_every_dialect_was_recorded_or_is_listed_as_unsupported() -> None:
+def test_every_dialect_is_recorded_or_unsupported() -> None:
     assert {dialect for dialect, _, _ in RECORDS} | {"reslearn"} == set(dialects())
     assert not set(unsupported()) & set(dialects())
     assert all(reason for reason in unsupported().values())
 
 
 def network(dialect: Dialect) -> Network:
-    """The smallest network of a dialect, with weights, statistics and counters of chance."""
+    """Return the smallest network of a dialect, with random weights and statistics."""
     switches = {
         key: value[0] if isinstance(value, list) else value for key, value in dialect.spec.items()
     }
     name = SMALLEST.get(dialect.name, dialect.example)
     if not name.endswith("50"):
-        switches.pop("stride_in", None)  # of bottlenecks only
+        switches.pop("stride_in", None)  # it has an effect on bottlenecks only
     if switches.get("shortcut") != "A":
         switches = {
             key: value for key, value in switches.items() if key not in ("zero_pad", "subsample")
@@ -136,10 +132,9 @@ def network(dialect: Dialect) -> Network:
     return net
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in dialects() if name != "caffe-deep"]
-)  # 170 MB, and caffe's own rules but for block names
-def test_written_identified_read_and_compared(name: str, tmp_path: Path) -> None:
+# caffe-deep would write 170 MB, and differs from caffe only in the names of blocks.
+@pytest.mark.parametrize("name", [name for name in dialects() if name != "caffe-deep"])
+def test_weights_are_written_identified_and_read_back(name: str, tmp_path: Path) -> None:
     dialect = dialects()[name]
     net = network(dialect)
     for container in dialect.containers if net.name == "resnet8" else dialect.containers[:1]:
@@ -153,33 +148,35 @@ def test_written_identified_read_and_compared(name: str, tmp_path: Path) -> None
             identity.unmatched,
             identity.num_classes,
         ) == (name, "", (), num_classes)
-        same: dict[str, Any] = {
+        expected_spec: dict[str, Any] = {
             key: value for key, value in net.spec.items() if key not in ("init", "num_classes")
         }
-        assert {key: value for key, value in identity.spec.items() if key in same} == same
+        assert {
+            key: value for key, value in identity.spec.items() if key in expected_spec
+        } == expected_spec
         with torch.device("meta"):
-            again = models.build(**identity.spec, num_classes=7)
-        again = again.to_empty(device="cpu")
-        loaded = load_weights(again, identity)
+            loaded = models.build(**identity.spec, num_classes=7)
+        loaded = loaded.to_empty(device="cpu")
+        report = load_weights(loaded, identity)
         fresh = () if dialect.has_head else ("head.fc.weight", "head.fc.bias")
-        assert (loaded.fresh, loaded.adapted, loaded.unused) == (fresh, (), ())
-        ours, theirs = net.state_dict(), again.state_dict()
-        assert [
-            key
-            for key, value in ours.items()
-            if key not in fresh and not torch.equal(value, theirs[key])
-        ] == []
-        assert list(tmp_path.iterdir()) == [path], "nothing is left beside it"
+        assert (report.fresh, report.adapted, report.unused) == (fresh, (), ())
+        state = loaded.state_dict()
+        for key, value in net.state_dict().items():
+            assert key in fresh or torch.equal(value, state[key]), key
+        assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
         path.unlink()
 
 
-def test_a_wide_network_computes_what_its_source_says(tmp_path: Path) -> None:
-    """Names and shapes are not all: what the projection and the shortcut see is. wideresnet.py, told again in a few lines of functions."""
+def test_a_wide_network_computes_what_its_source_does(tmp_path: Path) -> None:
+    """Compare with wideresnet.py, written as functions.
+
+    Names and shapes do not show the inputs of projections and shortcuts.
+    """
     net = network(dialects()["wrn"])
     write_weights(net, tmp_path / "wide.pth", dialects()["wrn"])
     state = torch.load(tmp_path / "wide.pth")
 
-    def active(name: str, x: torch.Tensor) -> torch.Tensor:
+    def normalized_relu(name: str, x: torch.Tensor) -> torch.Tensor:
         mean, variance, weight, bias = (
             state[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias")
         )
@@ -187,21 +184,25 @@ def test_a_wide_network_computes_what_its_source_says(tmp_path: Path) -> None:
 
     image = torch.rand(2, 3, 16, 16)
     x = functional.conv2d(image, state["conv1.weight"], padding=1)
-    for stage in (1, 2, 3):  # of one block each, which all project
+    for stage in (1, 2, 3):  # each has one block, with a projection
         begin, stride = f"block{stage}.layer.0.", 1 if stage == 1 else 2
-        x = active(f"{begin}bn1", x)
+        x = normalized_relu(f"{begin}bn1", x)
         shortcut = functional.conv2d(x, state[f"{begin}convShortcut.weight"], stride=stride)
         x = functional.conv2d(x, state[f"{begin}conv1.weight"], stride=stride, padding=1)
         x = (
-            functional.conv2d(active(f"{begin}bn2", x), state[f"{begin}conv2.weight"], padding=1)
+            functional.conv2d(
+                normalized_relu(f"{begin}bn2", x), state[f"{begin}conv2.weight"], padding=1
+            )
             + shortcut
         )
-    logits = functional.linear(active("bn1", x).mean((2, 3)), state["fc.weight"], state["fc.bias"])
+    logits = functional.linear(
+        normalized_relu("bn1", x).mean((2, 3)), state["fc.weight"], state["fc.bias"]
+    )
     torch.testing.assert_close(load_network(tmp_path / "wide.pth")(image), logits)
 
 
-def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
-    """A prefix, a wrapper, an average, an optimizer and settings: the habits of trainers."""
+def test_the_weights_in_a_training_checkpoint_are_found(tmp_path: Path) -> None:
+    """Trainers add a prefix, a wrapper, an average, an optimizer and settings."""
     net = network(dialects()["cifar-linear"])
     write_weights(net, tmp_path / "plain.pth", dialects()["cifar-linear"])
     state = {
@@ -222,7 +223,7 @@ def test_a_checkpoint_of_a_training_is_looked_through(tmp_path: Path) -> None:
     assert (identity.spec["shortcut"], identity.spec["zero_pad"]) == ("A", "split")
 
 
-def test_a_prefix_is_found_where_every_block_calls_a_layer_as_the_stem_does(tmp_path: Path) -> None:
+def test_prefix_is_found_if_blocks_and_stem_share_a_layer_name(tmp_path: Path) -> None:
     net = models.build("resnet110", num_classes=7, zero_pad="split")
     write_weights(net, tmp_path / "plain.pth", dialects()["cifar-linear"])
     state = {
@@ -237,7 +238,7 @@ def test_a_prefix_is_found_where_every_block_calls_a_layer_as_the_stem_does(tmp_
     )
 
 
-def test_a_network_that_the_project_does_not_have_is_not_written(tmp_path: Path) -> None:
+def test_a_network_that_the_project_does_not_have_is_refused(tmp_path: Path) -> None:
     with torch.device("meta"):
         net = models.build("resnet50", num_classes=2)
     with pytest.raises(ValueError, match="stride_in='1x1'"):

@@ -1,4 +1,4 @@
-"""Every recipe that ships trains: two steps of its smallest net through the command line, on images made in the published layouts."""
+"""Every recipe of the package trains a small network for two steps through the command line."""
 
 import json
 import pickle
@@ -13,12 +13,12 @@ from reslearn import cli, recipes
 from reslearn.interop import read_bundle
 from reslearn.runs import RunFolder
 
-IMAGES_A_FILE = 12
+IMAGES_PER_FILE = 12
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, make_pictures: Callable[..., Path]) -> Path:
-    """A folder with a small CIFAR-10 of noise, and small image folders."""
+    """Write a small CIFAR-10 of noise and small image folders, in their published layouts."""
     parent = tmp_path_factory.mktemp("data")
     make_pictures(parent / "ILSVRC2012", classes=("n01440764", "n01443537"), train=8, val=2)
     make_pictures(parent / "clothing", train=4, validation=2, test=2)
@@ -26,8 +26,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, make_pictures: Callable[.
     folder.mkdir()
     random = np.random.default_rng(0)
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
-        planes = random.integers(0, 256, (IMAGES_A_FILE, 3072), dtype=np.uint8)
-        labels = random.integers(0, 10, IMAGES_A_FILE).tolist()
+        planes = random.integers(0, 256, (IMAGES_PER_FILE, 3072), dtype=np.uint8)
+        labels = random.integers(0, 10, IMAGES_PER_FILE).tolist()
         (folder / name).write_bytes(pickle.dumps({b"data": planes, b"labels": labels}, protocol=2))
     names = [f"kind{label}".encode() for label in range(10)]
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=2))
@@ -70,7 +70,7 @@ def test_two_steps_of_every_recipe(
         "--json",
     ]
     monkeypatch.setattr(sys, "argv", ["reslearn", "train", *flags])
-    monkeypatch.setattr("warnings.showwarning", None)  # put back afterwards, though main sets it
+    monkeypatch.setattr("warnings.showwarning", None)  # restored afterwards, since main sets it
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0

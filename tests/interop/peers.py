@@ -1,7 +1,9 @@
-"""The projects whose weights are read here, where `make peers` has put them; beside a CPU-only torch.
+"""Import torchvision and timm from the folder into which `make peers` installs them.
 
-Their folder comes last on the path, so that what both bring is ours. torchvision's binary is tied to a CUDA build of torch: beside a
-CPU-only one its import stops at the first operator it describes, so the two are declared. Networks work, detection operators do not.
+The folder comes last on the path, so packages that both environments have come from ours.
+torchvision's binary needs a CUDA build of torch. With a CPU-only build its import stops at the
+first operator that it describes, so the two operators are declared here. Networks then work,
+detection operators do not.
 """
 
 import sys
@@ -16,7 +18,7 @@ _LIBRARIES: list[object] = []
 
 
 def installed() -> bool:
-    """Whether the peers are there; puts them on the path."""
+    """Return whether the peers are installed, and put them on the path."""
     if not FOLDERS or not (FOLDERS[0] / "timm").is_dir():
         return False
     if str(FOLDERS[0]) not in sys.path:
@@ -25,5 +27,5 @@ def installed() -> bool:
             library = torch.library.Library("torchvision", "DEF")
             for name in ("nms", "qnms"):
                 library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            _LIBRARIES.append(library)  # it lasts as long as the object
+            _LIBRARIES.append(library)  # the declaration lasts as long as this object
     return True

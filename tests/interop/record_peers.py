@@ -1,9 +1,10 @@
-"""Writes tests/interop/recorded/*.json: names and shapes of tensors as other projects have them, from their installed packages.
+"""Record names and shapes of other projects' tensors in tests/interop/recorded/*.json.
 
-    python tests/interop/record_peers.py [DIALECT ...]      (after `make peers`; run again when the versions in it change)
+    python tests/interop/record_peers.py [DIALECT ...]
 
-hf and keras need transformers and Keras besides. What cannot be installed from a registry is listed from the names of layers in the
-source that each dialect file names; that listing knows nothing of the dialect files.
+Run `make peers` first, and run this script again if versions there change. hf and keras also need
+transformers and Keras. Projects that are not in a package registry are listed from the names of
+layers in their source, which each dialect file cites. The listing does not use the dialect files.
 """
 
 import json
@@ -70,7 +71,11 @@ def from_keras() -> dict[str, Shapes]:
 
 
 def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[str, list[int]]]]]:
-    """(stage from 0, block, [(layer "1", "2", "3" or "projection", shape)]) of a ResNet with bottlenecks, as drawn in PlainDict 1."""
+    """Yield the blocks of a bottleneck ResNet of Table 1.
+
+    A block is its stage (from 0), its number, and its layers: "1", "2", "3" or "projection", each
+    with its shape.
+    """
     channels = 64
     for stage, count in enumerate(blocks):
         width = 64 * 2**stage
@@ -88,7 +93,7 @@ def bottlenecks(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, list[tuple[
 def normalized(
     convolution: str, batch_norm: str, shape: list[int], leaves: tuple[str, ...]
 ) -> Shapes:
-    """A convolution's weight, and a batch norm's."""
+    """Return the tensors of a convolution and its batch norm."""
     shapes = {f"{convolution}.weight": shape}
     return shapes | {
         f"{batch_norm}.{leaf}": [] if leaf == "num_batches_tracked" else [shape[0]]
@@ -97,7 +102,10 @@ def normalized(
 
 
 def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
-    """detectron2, maskrcnn-benchmark and MMPretrain, of ResNet-50; of MMPretrain also with the deep stems of V1c and V1d."""
+    """Return ResNet-50 of detectron2, maskrcnn-benchmark or MMPretrain.
+
+    mmpretrain-c and mmpretrain-d have the deep stems of ResNetV1c and ResNetV1d.
+    """
     leaves = BATCH_NORM if dialect == "maskrcnn-benchmark" else COUNTED
     stem = {
         "detectron2": ("stem.conv1", "stem.conv1.norm"),
@@ -131,7 +139,7 @@ def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
                 )
                 pooled = (
                     dialect == "mmpretrain-d" and stage > 0
-                )  # a module of its own before the projection
+                )  # pooling is a module before the projection
                 projection = (
                     ("downsample.1", "downsample.2") if pooled else ("downsample.0", "downsample.1")
                 )
@@ -143,7 +151,10 @@ def torch_bottlenecks(dialect: str) -> dict[str, Shapes]:
 
 
 def caffe(blocks: tuple[int, ...], *, deep: bool) -> Shapes:
-    """Blobs by layer and index: BatchNorm has mean, variance and factor, Scale has gamma and beta."""
+    """Return blobs by layer and index.
+
+    BatchNorm has mean, variance and factor. Scale has gamma and beta.
+    """
 
     def layer(name: str, suffix: str, shape: list[int]) -> Shapes:
         channels = shape[:1]
@@ -168,8 +179,9 @@ def caffe(blocks: tuple[int, ...], *, deep: bool) -> Shapes:
     return shapes | {"fc1000.0": [1000, 2048], "fc1000.1": [1000]}
 
 
-# Convolution and batch norm of the stem, what a block's names begin with (stages and blocks from 1, or blocks from 0), its two pairs, its
-# projection where there is one, the head.
+# Convolution and batch norm of the stem, the beginning of a block's names, its two pairs of
+# convolution and batch norm, its projection if there is one, and the head. {stage} and {block1}
+# count from 1, {block} counts from 0.
 CIFAR: dict[
     str, tuple[tuple[str, str], str, tuple[tuple[str, str], ...], tuple[str, str] | None, str]
 ] = {
@@ -212,7 +224,7 @@ CIFAR: dict[
 
 
 def cifar(dialect: str) -> dict[str, Shapes]:
-    """Their resnet20, with a projection where the shape changes or none (option A has no weights)."""
+    """Return resnet20. It has projections only with option B, since option A has no weights."""
     stem, beginning, pairs, projection, head = CIFAR[dialect]
     shapes = normalized(*stem, [16, 3, 3, 3], COUNTED)
     channels = 16
@@ -232,7 +244,11 @@ def cifar(dialect: str) -> dict[str, Shapes]:
 
 
 def wide(depth: int, widen_factor: int) -> Shapes:
-    """xternalz's WideResNet: batch norms are of what comes in, a projection has none, and the last batch norm stands before the head."""
+    """Return xternalz's WideResNet.
+
+    Batch norms come before convolutions, a projection has none, and the last one is before the
+    head.
+    """
     shapes: Shapes = {"conv1.weight": [16, 3, 3, 3]}
 
     def batch_norm(name: str, channels: int) -> Shapes:

@@ -1,4 +1,4 @@
-"""The bundle comes back bit for bit; what is truncated, foreign, empty or hostile is one line."""
+"""A bundle is read back bit for bit; truncated, foreign, empty or hostile files raise one line."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ CLASSES = tuple(f"kind {number}" for number in range(4))
 def network() -> models.Network:
     torch.manual_seed(1)
     net = models.build("resnet8", num_classes=4, shortcut="B").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    net(torch.randn(4, 3, 8, 8))  # statistics other than those at the start
+    net(torch.randn(4, 3, 8, 8))  # so that the statistics are not the initial ones
     return net.eval()
 
 
@@ -78,7 +78,7 @@ def test_round_trip_is_bitwise(
     assert not any(module.training for module in bundle.network.modules())
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(bundle.network(x), network(x))
-    again = to_bytes(
+    written_again = to_bytes(
         bundle.network,
         spec=network.spec,
         classes=CLASSES,
@@ -86,12 +86,12 @@ def test_round_trip_is_bitwise(
         metrics=bundle.metrics,
         recipe_hash="0123456789ab",
     )
-    path.write_bytes(again)
+    path.write_bytes(written_again)
     assert read_bundle(path).network.state_dict().keys() == state.keys()
-    assert len(again) == len(content)
+    assert len(written_again) == len(content)
 
 
-def test_what_a_bundle_costs_is_told_for_its_own_images(
+def test_inspection_of_a_bundle_counts_for_the_size_of_its_images(
     tmp_path: Path, content: bytes, network: models.Network
 ) -> None:
     path = tmp_path / "model.safetensors"
@@ -103,7 +103,8 @@ def test_what_a_bundle_costs_is_told_for_its_own_images(
     assert inspect_file(path, size_px=16).macs > inspect_file(path).macs
 
 
-def refused(path: Path) -> str:
+def error_of(path: Path) -> str:
+    """Return the one-line error for a file that is no valid bundle."""
     with pytest.raises(BundleError) as error:
         read_bundle(path)
     assert str(error.value).startswith(f"{path}: ")
@@ -119,22 +120,22 @@ def refused(path: Path) -> str:
 def test_foreign_files(tmp_path: Path, bytes_: bytes) -> None:
     path = tmp_path / "foreign"
     path.write_bytes(bytes_)
-    refused(path)
+    error_of(path)
 
 
-def test_no_file_and_no_bundle(tmp_path: Path) -> None:
-    refused(tmp_path / "absent")
-    refused(tmp_path)
+def test_missing_file_folder_and_other_safetensors(tmp_path: Path) -> None:
+    error_of(tmp_path / "absent")
+    error_of(tmp_path)
     safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "other")
-    assert "no bundle of reslearn" in refused(tmp_path / "other")
+    assert "no bundle of reslearn" in error_of(tmp_path / "other")
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
-def test_truncated_anywhere(tmp_path: Path, content: bytes, share: float) -> None:
+def test_truncated_bundle(tmp_path: Path, content: bytes, share: float) -> None:
     path = tmp_path / "cut"
     path.write_bytes(content[: int(share * len(content))])
-    refused(path)
+    error_of(path)
 
 
 Change = Callable[[dict[str, str], dict[str, torch.Tensor]], object]
@@ -171,8 +172,8 @@ CHANGES: dict[str, Change] = {
     "preprocessing for gray images": lambda metadata, tensors: metadata.update(
         preprocess='{"size_px": 8, "channels": 1, "mean": [0], "scale": [1], "padding": "black"}'
     ),
-    "a tensor less": lambda metadata, tensors: tensors.pop("stem.conv.weight"),
-    "a tensor more": lambda metadata, tensors: tensors.update(more=torch.zeros(1)),
+    "a missing tensor": lambda metadata, tensors: tensors.pop("stem.conv.weight"),
+    "an additional tensor": lambda metadata, tensors: tensors.update(more=torch.zeros(1)),
     "another shape": lambda metadata, tensors: tensors.update(
         {"head.fc.weight": torch.zeros(4, 3)}
     ),
@@ -192,10 +193,9 @@ def test_hostile_or_damaged_content(tmp_path: Path, content: bytes, change: Chan
     assert "head.fc.weight" in tensors
     change(metadata, tensors)
     safetensors.torch.save_file(tensors, path, metadata)
-    assert "damaged" in refused(path)
-    with contextlib.suppress(
-        WeightsError
-    ):  # as a file of weights, of which less is asked: read, or refused as politely
+    assert "damaged" in error_of(path)
+    # As a weight file it has fewer requirements: it is identified or raises WeightsError.
+    with contextlib.suppress(WeightsError):
         preprocess_with(identify(path), size_px=8, channels=3)
 
 
@@ -205,5 +205,5 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "was run"),)
 
     torch.save({"model": Hostile()}, tmp_path / "model.safetensors")
-    refused(tmp_path / "model.safetensors")
+    error_of(tmp_path / "model.safetensors")
     assert not (tmp_path / "was run").exists()

@@ -1,4 +1,7 @@
-"""Weights from an address, by the real commands and a real local server: fetched once, resumed, verified, refused in one line."""
+"""Weights from a URL are downloaded once, resumed, verified, or refused in one line.
+
+The tests use the real commands and a local server.
+"""
 
 import hashlib
 import sys
@@ -21,9 +24,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
-    """Serves resnet8 in the names of cifar-fc under any name; what is fetched is kept below tmp_path/kept."""
+    """Serve resnet8 in dialect cifar-fc under any path. Downloads go below tmp_path/cache."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "kept"))
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "cache"))
     monkeypatch.setattr("reslearn.data.fetch.time.sleep", lambda seconds: None)
     write_weights(
         models.build("resnet8", num_classes=5, shortcut="B"),
@@ -39,14 +42,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def kept(tmp_path: Path) -> list[str]:
+def downloaded(tmp_path: Path) -> list[str]:
     return sorted(
-        path.name for path in (tmp_path / "kept" / "weights").iterdir() if path.name != ".lock"
+        path.name for path in (tmp_path / "cache" / "weights").iterdir() if path.name != ".lock"
     )
 
 
-@pytest.mark.filterwarnings("default")  # what comes along with the weights is told
-def test_a_training_starts_from_an_address_that_was_cut_three_times(
+@pytest.mark.filterwarnings("default")  # warnings about the switches of the weights
+def test_training_from_a_url_whose_download_breaks_three_times(
     site: Site, reslearn: Run, tmp_path: Path
 ) -> None:
     site.cuts, site.cut_after = 3, len(site.body) // 5
@@ -69,36 +72,39 @@ def test_a_training_starts_from_an_address_that_was_cut_three_times(
     assert site.requested == [None, *(f"bytes={part * site.cut_after}-" for part in (1, 2, 3))]
     started = RunFolder.open(tmp_path / "run").environment["init"]
     assert (started["source"], started["sha256"]) == (address, sha256(site.body))
-    assert kept(tmp_path) == [f"model-{sha256(site.body)[:8]}.pth"]
-    site.close()  # and now without network
+    assert downloaded(tmp_path) == [f"model-{sha256(site.body)[:8]}.pth"]
+    site.close()  # from here on there is no network
     status, output, errors = reslearn("inspect", address)
     assert status == 0 and "dialect cifar-fc" in output, errors
     assert len(site.requested) == 4
 
 
-def test_a_download_that_was_given_up_goes_on_at_the_next_command(
+def test_a_failed_download_is_resumed_by_the_next_command(
     site: Site, reslearn: Run, tmp_path: Path
 ) -> None:
     site.cuts, site.cut_after = 100, 0
-    address = f"{site.address}resnet8-{sha256(site.body)[:8]}.pth"  # the digest in the name, as torchvision and timm publish it
-    (tmp_path / "kept" / "weights").mkdir(parents=True)
-    part = tmp_path / "kept" / "weights" / f"{address.rsplit('/', 1)[1]}.part"
+    # The digest is in the name, as torchvision and timm publish it.
+    address = f"{site.address}resnet8-{sha256(site.body)[:8]}.pth"
+    (tmp_path / "cache" / "weights").mkdir(parents=True)
+    part = tmp_path / "cache" / "weights" / f"{address.rsplit('/', 1)[1]}.part"
     part.write_bytes(site.body[:1000])
     assert reslearn("inspect", address)[0] == 2
-    assert part.read_bytes() == site.body[:1000], "what came stays"
+    assert part.read_bytes() == site.body[:1000], "a failed attempt keeps the part"
     site.cuts = 0
     assert reslearn("inspect", address)[0] == 0
-    assert site.requested[-1] == "bytes=1000-" and kept(tmp_path) == [part.stem]
+    assert site.requested[-1] == "bytes=1000-" and downloaded(tmp_path) == [part.stem]
 
 
-def test_a_wrong_digest_is_one_line_and_no_file(site: Site, reslearn: Run, tmp_path: Path) -> None:
+def test_a_wrong_digest_raises_one_line_and_leaves_no_file(
+    site: Site, reslearn: Run, tmp_path: Path
+) -> None:
     status, output, errors = reslearn("inspect", f"{site.address}model.pth#sha256={'0' * 64}")
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert f"sha256 {sha256(site.body)}, published {'0' * 64}" in errors
-    assert kept(tmp_path) == []
+    assert downloaded(tmp_path) == []
 
 
-def test_offline_is_one_line_with_address_and_place(
+def test_offline_error_names_the_url_and_the_local_file(
     site: Site, reslearn: Run, tmp_path: Path
 ) -> None:
     site.close()
@@ -109,12 +115,14 @@ def test_offline_is_one_line_with_address_and_place(
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert (
         f"cannot download {address} " in errors
-        and f"save it as {tmp_path}/kept/weights/model-abababab.pth" in errors
+        and f"save it as {tmp_path}/cache/weights/model-abababab.pth" in errors
     )
-    assert not (tmp_path / "run").exists() and kept(tmp_path) == []
+    assert not (tmp_path / "run").exists() and downloaded(tmp_path) == []
 
 
-def test_files_of_one_name_from_two_addresses_are_kept_apart(site: Site, tmp_path: Path) -> None:
+def test_files_of_the_same_name_from_two_urls_have_different_local_names(
+    site: Site, tmp_path: Path
+) -> None:
     first = load_network(f"{site.address}one/model.pth#sha256={sha256(site.body).upper()}")
     write_weights(
         models.build("resnet8", num_classes=7, shortcut="B"),
@@ -123,19 +131,17 @@ def test_files_of_one_name_from_two_addresses_are_kept_apart(site: Site, tmp_pat
     )
     site.body = (tmp_path / "other.pth").read_bytes()
     second = load_network(f"{site.address}two/model.pth?download=true#sha256={sha256(site.body)}")
-    assert (first.num_classes, second.num_classes, len(kept(tmp_path))) == (5, 7, 2)
+    assert (first.num_classes, second.num_classes, len(downloaded(tmp_path))) == (5, 7, 2)
     assert torch.equal(
         load_network(tmp_path / "other.pth").state_dict()["head.fc.weight"],
         second.state_dict()["head.fc.weight"],
     )
 
 
-def test_a_file_that_was_changed_where_it_is_kept_is_refused_and_stays(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_modified_download_is_refused_and_stays(site: Site, tmp_path: Path) -> None:
     address = f"{site.address}model.pth#sha256={sha256(site.body)}"
     identify(address)
-    path = tmp_path / "kept" / "weights" / kept(tmp_path)[0]
+    path = tmp_path / "cache" / "weights" / downloaded(tmp_path)[0]
     path.write_bytes(b"changed")
     with pytest.raises(DataError, match="is not the published archive"):
         identify(address)
@@ -152,7 +158,7 @@ def test_a_file_that_was_changed_where_it_is_kept_is_refused_and_stays(
         "",
     ],
 )
-def test_an_address_without_a_whole_digest_is_refused_before_anything_is_sent(
+def test_a_url_without_a_complete_digest_is_refused_before_any_request(
     end: str, site: Site
 ) -> None:
     with pytest.raises(WeightsError, match="add the digest that the file must have") as raised:

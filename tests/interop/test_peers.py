@@ -1,7 +1,10 @@
-"""The same numbers as torchvision's and timm's own networks: logits and gradients, in evaluation and training mode, under weights and
-statistics of chance. Needs `make peers`, and is skipped where there are none.
+"""Networks compute the same logits and gradients as torchvision's and timm's own networks.
 
-Bounds, relative to the largest number: 1e-5 in float32; in float64 1e-11, which is rounding of some hundred layers.
+Weights and statistics are random. Both modes are compared, evaluation and training. The tests need
+`make peers` and are skipped without it.
+
+Bounds are relative to the largest value: 1e-5 in float32, and 1e-11 in float64, which is the
+rounding error of about a hundred layers.
 """
 
 import sys
@@ -54,10 +57,10 @@ LARGE = [
 
 
 def peer(name: str) -> nn.Module:
-    """A network of theirs, with 10 classes, in float64."""
+    """Return a network of another project with 10 classes, in float64."""
     project, _, network = name.partition(":")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # theirs are not ours to mend
+        warnings.simplefilter("ignore")  # warnings of other projects are not ours to fix
         if project == "timm":
             import timm
 
@@ -75,8 +78,8 @@ def peer(name: str) -> nn.Module:
     return net.double()
 
 
-def ours(net: nn.Module) -> tuple[models.Network, Identity]:
-    """The network that our identification makes of their state, and what that found."""
+def load_into_ours(net: nn.Module) -> tuple[models.Network, Identity]:
+    """Identify the state dict of a foreign network and load it into the network of the catalog."""
     state = net.state_dict()
     stored = {
         key: StoredTensor(shape=tuple(value.shape), dtype=value.dtype, read=value.clone)
@@ -85,32 +88,35 @@ def ours(net: nn.Module) -> tuple[models.Network, Identity]:
     identity = identify_checkpoint(
         Checkpoint(path=peers.ROOT, container="state", entries={"": stored})
     )
-    again = models.build(**identity.spec, num_classes=10).double()
-    loaded = load_weights(again, identity)
-    assert (loaded.fresh, loaded.unused) == ((), ())
-    return again, identity
+    ours = models.build(**identity.spec, num_classes=10).double()
+    report = load_weights(ours, identity)
+    assert (report.fresh, report.unused) == ((), ())
+    return ours, identity
 
 
 def check(name: str) -> None:
-    theirs = peer(name)
-    net, identity = ours(theirs)
+    foreign = peer(name)
+    net, identity = load_into_ours(foreign)
     names = [(key, identity.names[key]) for key, _ in net.named_parameters()]
     for dtype, bound in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
         x = torch.randn(2, 3, 64, 64, dtype=dtype)
         for training in (False, True):
-            expected = run(theirs.to(dtype).train(training), x, [key for _, key in names])
-            found = run(net.to(dtype).train(training), x, [key for key, _ in names])
-            for key, one, other in zip(
-                ["logits", "image", *(key for key, _ in names)], expected, found, strict=True
-            ):
-                difference = float((one - other.reshape(one.shape)).abs().max() / one.abs().max())
+            expected = run(foreign.to(dtype).train(training), x, [key for _, key in names])
+            actual = run(net.to(dtype).train(training), x, [key for key, _ in names])
+            keys = ["logits", "image", *(key for key, _ in names)]
+            for key, wanted, value in zip(keys, expected, actual, strict=True):
+                error = (wanted - value.reshape(wanted.shape)).abs().max()
+                difference = float(error / wanted.abs().max())
                 assert difference <= bound, (
                     f"{name}, {key}, {dtype}, training {training}: {difference}"
                 )
 
 
 def run(net: nn.Module, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]:
-    """Logits, and the gradients of a sum of squares with respect to the image and the parameters of these names."""
+    """Return logits, and the gradients of the sum of their squares.
+
+    The gradients are by the image and by the parameters of these names.
+    """
     x = x.clone().requires_grad_()
     logits = net(x)
     parameters = dict(net.named_parameters())
@@ -121,17 +127,17 @@ def run(net: nn.Module, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_logits_and_gradients_are_theirs(name: str) -> None:
+def test_logits_and_gradients_agree(name: str) -> None:
     check(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
-def test_logits_and_gradients_are_theirs_in_large(name: str) -> None:
+def test_logits_and_gradients_of_large_networks_agree(name: str) -> None:
     check(name)
 
 
-def test_a_feature_pyramid_of_torchvision_takes_our_backbone() -> None:
+def test_torchvisions_feature_pyramid_accepts_our_backbone() -> None:
     from torchvision.ops import FeaturePyramidNetwork
 
     backbone = Backbone(models.build("resnet18", num_classes=1))

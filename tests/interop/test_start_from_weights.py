@@ -1,4 +1,4 @@
-"""Weights into networks and trainings: heads, channels, switches that come along, files that do not match, commands."""
+"""Weights are loaded into networks and trainings, through Python and the command line."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def reslearn(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """In a folder of its own."""
+    """Run commands in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
     return reslearn
@@ -53,30 +53,39 @@ def reslearn(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """resnet8 with option B and 5 classes, in torchvision's names."""
+    """Write resnet8 with option B and 5 classes in dialect cifar-fc."""
     net = models.build("resnet8", num_classes=5, shortcut="B")
     net.train()(torch.randn(4, 3, 8, 8))
     write_weights(net, tmp_path / "foreign.pth", dialect_named("cifar-fc"))
     return tmp_path / "foreign.pth"
 
 
-def test_inspect_says_whose_weights_these_are(weights: Path, reslearn: Run) -> None:
+def test_inspect_identifies_project_and_network(weights: Path, reslearn: Run) -> None:
     status, output, errors = reslearn("inspect", str(weights), "--json")
     assert (status, errors) == (0, "")
-    found = json.loads(output)
-    assert (found["dialect"], found["model"]["name"], found["model"]["shortcut"]) == (
+    inspection = json.loads(output)
+    assert (
+        inspection["dialect"],
+        inspection["model"]["name"],
+        inspection["model"]["shortcut"],
+    ) == (
         "cifar-fc",
         "resnet8",
         "B",
     )
-    assert (found["num_classes"], found["not_finite"], found["all_zero"], found["unmatched"]) == (
+    assert (
+        inspection["num_classes"],
+        inspection["not_finite"],
+        inspection["all_zero"],
+        inspection["unmatched"],
+    ) == (
         5,
         [],
         [],
         [],
     )
     counted = models.complexity(models.build("resnet8", num_classes=5, shortcut="B"))
-    assert (found["parameters"], found["macs"], found["has_optimizer"]) == (
+    assert (inspection["parameters"], inspection["macs"], inspection["has_optimizer"]) == (
         counted.parameters,
         counted.macs,
         False,
@@ -91,21 +100,24 @@ def test_inspect_says_whose_weights_these_are(weights: Path, reslearn: Run) -> N
         assert part in text
 
 
-def test_inspect_of_a_file_that_is_not_there_says_so(reslearn: Run) -> None:
+def test_inspect_of_a_missing_file(reslearn: Run) -> None:
     for name in ("absent.caffemodel", "absent.pkl", "absent.pth", "absent.th"):
         assert "No such file" in reslearn("inspect", name)[2]
 
 
-def test_inspect_finds_numbers_that_are_none(weights: Path, reslearn: Run) -> None:
+def test_inspect_lists_nan_and_zero_tensors(weights: Path, reslearn: Run) -> None:
     state = torch.load(weights)
     state["layer1.0.conv1.weight"].zero_()
     state["fc.weight"][0, 0] = float("nan")
     torch.save(state, weights)
-    found = json.loads(reslearn("inspect", str(weights), "--json")[1])
-    assert (found["not_finite"], found["all_zero"]) == (["fc.weight"], ["layer1.0.conv1.weight"])
+    inspection = json.loads(reslearn("inspect", str(weights), "--json")[1])
+    assert (inspection["not_finite"], inspection["all_zero"]) == (
+        ["fc.weight"],
+        ["layer1.0.conv1.weight"],
+    )
 
 
-def test_export_writes_what_the_project_loads_and_not_over_a_file(
+def test_export_writes_a_file_and_does_not_replace_one(
     weights: Path, reslearn: Run, tmp_path: Path
 ) -> None:
     status, output, _ = reslearn(
@@ -128,7 +140,7 @@ def test_export_writes_what_the_project_loads_and_not_over_a_file(
 
 @pytest.fixture
 def detector(tmp_path: Path) -> tuple[Path, Network]:
-    """A detector's file: a backbone that strides in the 1x1, behind a prefix, and a head of its own."""
+    """Write a detector: a backbone behind a prefix, which strides in the 1x1, and another head."""
     net = models.build("resnet50", num_classes=1, stride_in="1x1").eval()
     write_weights(net, tmp_path / "backbone.pth", dialect_named("maskrcnn-benchmark"))
     state = {
@@ -141,7 +153,7 @@ def detector(tmp_path: Path) -> tuple[Path, Network]:
     return tmp_path / "detector.pth", net
 
 
-def test_a_backbone_goes_from_one_detector_to_another(
+def test_export_of_a_detectors_backbone(
     detector: tuple[Path, Network], reslearn: Run, tmp_path: Path
 ) -> None:
     path, net = detector
@@ -169,11 +181,11 @@ def test_a_backbone_goes_from_one_detector_to_another(
     assert torch.equal(again.features(image), net.features(image))
 
 
-@pytest.mark.filterwarnings("default")  # the head is fresh
-def test_who_knows_what_weights_cannot_tell_may_say_so(
+@pytest.mark.filterwarnings("default")  # a warning about the new head
+def test_undetermined_switches_can_be_supplied(
     detector: tuple[Path, Network], reslearn: Run, tmp_path: Path
 ) -> None:
-    """A file of mmpretrain whose style is caffe: its names are those of the other style, which is the usual one."""
+    """MMPretrain's style caffe has the names of style pytorch, which is assumed by default."""
     net, path = detector[1], tmp_path / "caffe-style.pth"
     write_weights(net, path, dialect_named("mmpretrain"))
     image = torch.randn(1, 3, 64, 64)
@@ -192,20 +204,20 @@ def test_who_knows_what_weights_cannot_tell_may_say_so(
         == 0
     )
     dry = ["train", "digits", *SMALL, "--init", str(path), "--out", "run", "--dry-run"]
-    usual, said = (
-        reslearn(*dry, "--json", *more) for more in ((), ("--set", "model.stride_in=1x1"))
-    )
-    assert (
-        json.loads(said[1])["macs"] < json.loads(usual[1])["macs"]
-        and "overrides the recipe" not in said[2]
-    )
-    for wrong, why in {"zero_pad": "may be set: stride_in", "stride_in": "allowed are"}.items():
-        with pytest.raises(ValueError, match=why):
-            load_network(path, **{wrong: "split"})
+    _, usual, _ = reslearn(*dry, "--json")
+    _, supplied, errors = reslearn(*dry, "--json", "--set", "model.stride_in=1x1")
+    assert json.loads(supplied)["macs"] < json.loads(usual)["macs"]
+    assert "overrides the recipe" not in errors
+    for switch, message in {
+        "zero_pad": "may be set: stride_in",
+        "stride_in": "allowed are",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            load_network(path, **{switch: "split"})
 
 
-@pytest.mark.filterwarnings("default")  # what comes along is told on standard error
-def test_a_training_starts_from_weights_and_their_switches_come_along(
+@pytest.mark.filterwarnings("default")  # warnings go to standard error
+def test_training_from_weights_adopts_their_switches(
     weights: Path, reslearn: Run, tmp_path: Path
 ) -> None:
     flags = ["train", "digits", *SMALL, "--set", "optimizer.lr=1e-12", "--out", "run", "--json"]
@@ -221,7 +233,7 @@ def test_a_training_starts_from_weights_and_their_switches_come_along(
     }
     usual = recipes.load("digits").model.model_dump()
     assert switches == {key: usual[key] for key in OUTPUT_SWITCHES} | {"shortcut": "B"}, (
-        "what the name stands for anyhow is not said"
+        "switches that the name implies are not recorded"
     )
     assert folder.recipe["model"]["name"] == "resnet8"
     assert (folder.recipe["init"]["source"], folder.environment["init"]["dialect"]) == (
@@ -241,7 +253,7 @@ def test_a_training_starts_from_weights_and_their_switches_come_along(
     assert reslearn(*flags, "--init", str(weights), "--resume")[0] == 0
 
 
-def test_nothing_is_trained_from_numbers_that_are_none(
+def test_training_from_weights_with_nan_is_refused(
     weights: Path, reslearn: Run, tmp_path: Path
 ) -> None:
     stored = torch.load(weights, weights_only=True)
@@ -261,7 +273,7 @@ def test_nothing_is_trained_from_numbers_that_are_none(
     assert not (tmp_path / "run" / "diverged.json").exists()
 
 
-def test_what_does_not_match_is_an_error_that_lists_it(
+def test_mismatching_tensors_are_listed_in_the_error(
     weights: Path, reslearn: Run, tmp_path: Path
 ) -> None:
     net = models.build("resnet14", num_classes=5, shortcut="B")
@@ -272,7 +284,7 @@ def test_what_does_not_match_is_an_error_that_lists_it(
         load_weights(net, weights)
     assert "\n" not in str(raised.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items()), (
-        "nothing was changed"
+        "the network is unchanged"
     )
     loaded = load_weights(net, weights, partial=True)
     assert "stage1.1.body.conv1.weight" in loaded.fresh
@@ -283,7 +295,7 @@ def test_what_does_not_match_is_an_error_that_lists_it(
     assert not (tmp_path / "run").exists()
 
 
-def test_quantised_weights_are_not_taken_for_numbers(weights: Path) -> None:
+def test_quantized_weights_are_refused(weights: Path) -> None:
     state = torch.load(weights)
     state["fc.weight"] = (state["fc.weight"] * 100).to(torch.int8)
     torch.save(state, weights)
@@ -295,7 +307,7 @@ def test_quantised_weights_are_not_taken_for_numbers(weights: Path) -> None:
     assert load_weights(net, weights, partial=True).fresh == ("head.fc.weight",)
 
 
-def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path) -> None:
+def test_a_different_switch_is_an_error_even_if_shapes_agree(tmp_path: Path) -> None:
     net = models.build("resnet8", num_classes=5, zero_pad="split")
     write_weights(net, tmp_path / "a.pth", dialect_named("cifar-linear"))
     with pytest.raises(
@@ -304,7 +316,7 @@ def test_a_switch_that_leaves_no_trace_in_shapes_is_an_error_too(tmp_path: Path)
         load_weights(models.build("resnet8", num_classes=5), tmp_path / "a.pth")
 
 
-def test_offline_is_one_line_with_address_and_place(
+def test_offline_error_names_the_url_and_the_local_file(
     reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(WeightsError, match="similar names"):
@@ -327,7 +339,7 @@ def test_offline_is_one_line_with_address_and_place(
         identify("https://example.org/model.pth")
 
 
-def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
+def test_create_list_save_and_load_models(tmp_path: Path, weights: Path) -> None:
     assert "wrn28_10" in list_models("wrn*") and "timm:resnet50.a1_in1k" in list_models(
         "timm:*", pretrained=True
     )
@@ -353,7 +365,7 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
         tmp_path / "split" / "model.safetensors",
     ):
         assert torch.equal(load_network(source)(x), split(x)), (
-            "what leaves no trace in the weights is said beside them"
+            "the file records switches that weights do not show"
         )
         assert torch.equal(
             create_model("resnet8", pretrained=str(source), in_channels=1)(x), split(x)
@@ -362,7 +374,7 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
     for text, why in {
         "[]": "not a folder that save_pretrained wrote",
         "[" * 100_000: "not a folder that save_pretrained wrote",
-        '{"model": {"name": "wrn9994_64", "num_classes": 7}}': "tensors are not enough for wrn9994_64",
+        '{"model": {"name": "wrn9994_64", "num_classes": 7}}': "not enough for wrn9994_64",
         '{"model": {"name": "wrn10_64", "num_classes": 7}}': "does not hold the wrn10_64",
     }.items():
         config.write_text(text)
@@ -371,7 +383,7 @@ def test_the_habits_of_the_field(tmp_path: Path, weights: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
-def test_a_backbone_gives_maps_by_name_and_keeps_its_batch_norms() -> None:
+def test_backbone_returns_maps_by_stage_and_freezes_batch_norm() -> None:
     net = create_model("resnet18", num_classes=2, features_only=True)
     assert isinstance(net, Backbone)
     frozen = Backbone(models.build("resnet8", num_classes=2), stages=("stage2", "stage3")).train()

@@ -48,14 +48,15 @@ def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
 
     Raises:
         BundleError: If the file is absent, truncated, no bundle, or from another recipe, or if its
-            tensors are not those of its spec. The message is one line.
+            tensors do not fit its spec. The message is one line.
     """
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != BUNDLE_FORMAT:
                 raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open cannot be iterated)
+            names = file.keys()  # `file` itself cannot be iterated
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: not a bundle: {first_line(error)}") from None
     if recipe_hash is not None and metadata.get("recipe_hash") != recipe_hash:

@@ -2,7 +2,7 @@
 
 `create_model("resnet50", pretrained=True, num_classes=10)` and `list_models("resnet*")` work as
 in timm. `save_pretrained` and `from_pretrained` use the folder layout of a Hugging Face hub:
-config.json and model.safetensors, neither of which can run code.
+config.json and model.safetensors. Neither file can run code.
 """
 
 import json

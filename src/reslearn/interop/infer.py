@@ -75,16 +75,16 @@ def _visible_switches(shapes: Shapes, block_counts: tuple[int, ...]) -> dict[str
 def _apply_dialect(spec: dict[str, Any], dialect: Dialect, *, is_bottleneck: bool) -> None:
     """Set the switches that the dialect decides; raise NotAResNet if it contradicts the shapes."""
     for key, value in dialect.spec.items():
-        allowed = _as_list(value)
-        if key in ("stem", "shortcut") and spec[key] not in allowed:
+        allowed_values = _as_list(value)
+        if key in ("stem", "shortcut") and spec[key] not in allowed_values:
             raise NotAResNet(
                 f"it has {key} {spec[key]!r}, and networks of this dialect have "
-                f"{' or '.join(map(repr, allowed))}"
+                f"{' or '.join(map(repr, allowed_values))}"
             )
         if key in ("shortcut_pool", "preactivation"):
             spec[key] = value
         if key == "stride_in" and is_bottleneck:
-            spec[key] = allowed[0]
+            spec[key] = allowed_values[0]
         if key in ("zero_pad", "subsample") and spec["shortcut"] == "A":
             spec[key] = value
 

@@ -66,13 +66,13 @@ _NUMPY_DTYPES = {
 
 def read_pickle(
     content: bytes,
-    allowed: Mapping[tuple[str, str], Any] | None = None,
+    more_stand_ins: Mapping[tuple[str, str], Any] | None = None,
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Return the object in a pickle.
 
     Args:
-        allowed: Stand-ins for further functions and types, by module and name.
+        more_stand_ins: Stand-ins for further functions and types, by module and name.
         persistent_load: Resolves references to objects outside the pickle, such as torch's
             storages.
 
@@ -84,7 +84,7 @@ def read_pickle(
     stand_ins = dict(_ALLOWED)
     for name, function in _ALLOWED_WITH_LIMIT.items():
         stand_ins[name] = AllowedFunction(partial(function, limit))
-    stand_ins |= allowed or {}
+    stand_ins |= more_stand_ins or {}
     unpickler = _RestrictedUnpickler(io.BytesIO(content), stand_ins, persistent_load)
     try:
         return unpickler.load()
@@ -240,7 +240,7 @@ class AllowedFunction:
 
 
 class PlainDict(OrderedDict[Any, Any]):
-    """Stands in for `collections.OrderedDict`."""
+    """Stands in for `collections.OrderedDict`, without attributes."""
 
     def __setstate__(self, state: Any) -> None:
         """Ignore attributes that a pickle would set."""
@@ -257,7 +257,7 @@ class IgnoredObject:
 
 
 class NumpyType:
-    """Stands in for `numpy.dtype`."""
+    """Stands in for `numpy.dtype`, and records its type code."""
 
     def __init__(self, code: Any, align: Any = 0, copy: Any = 1) -> None:
         is_code = isinstance(code, str | bytes) and len(code) < 16
@@ -277,7 +277,7 @@ class NumpyType:
 
 
 class NumpyArray:
-    """Stands in for `numpy.ndarray`."""
+    """Stands in for `numpy.ndarray`, and describes its content."""
 
     stored: StoredTensor | None = None
 

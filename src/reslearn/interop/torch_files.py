@@ -149,8 +149,8 @@ def _entry_region(
 def read_legacy(path: Path) -> Any:
     """Return the object in a legacy file of `torch.save`. Raises the errors of `read_zip`.
 
-    The file holds five pickles (a magic number, the protocol, facts about the machine, the
-    object, and the keys of the storages), and then the storages in the order of the keys.
+    The file begins with five pickles: a magic number, the protocol, facts about the machine, the
+    object, and the keys of the storages. The storages follow in the order of the keys.
     """
     size = check_file_size(path)
     with path.open("rb") as file:
@@ -303,7 +303,7 @@ def _storage_reference(persistent_id: Any) -> _Storage:
 def _rebuild_tensor(
     storage: Any, first: Any, shape: Any, stride: Any, *ignored: Any
 ) -> _TensorReference:
-    """Stand in for `torch._utils._rebuild_tensor_v2`."""
+    """Stand in for `torch._utils._rebuild_tensor_v2`; return a reference."""
     if not isinstance(storage, _Storage) or not isinstance(first, int):
         raise pickle.UnpicklingError("it holds a tensor without a storage")
     if not isinstance(shape, tuple) or not isinstance(stride, tuple):
@@ -338,7 +338,7 @@ def _rebuild_typed_tensor(
 
 
 def _rebuild_size(shape: Any = ()) -> tuple[Any, ...]:
-    """Stand in for `torch.Size`."""
+    """Stand in for `torch.Size`; return a plain tuple."""
     if not isinstance(shape, tuple):
         raise pickle.UnpicklingError("it holds a torch.Size that is not a tuple")
     return shape

@@ -89,14 +89,14 @@ def _check_switches(net: Network, dialect: Dialect) -> None:
     """Raise ValueError if a switch of `net` is not among the switches of the dialect's networks."""
     has_bottlenecks = any("body.conv3" in name for name, _ in net.named_modules())
     for key, value in dialect.spec.items():
-        allowed = value if isinstance(value, list) else [value]
+        allowed_values = value if isinstance(value, list) else [value]
         has_effect = SWITCHES[key].applies(
             has_bottlenecks=has_bottlenecks, shortcut=net.spec["shortcut"]
         )
-        if has_effect and net.spec[key] not in allowed:
+        if has_effect and net.spec[key] not in allowed_values:
             raise ValueError(
                 f"dialect {dialect.name} has no {net.name} with {key}={net.spec[key]!r}, "
-                f"only {' or '.join(map(repr, allowed))}; "
+                f"only {' or '.join(map(repr, allowed_values))}; "
                 "the project would compute another function with these weights"
             )
 
