@@ -151,6 +151,8 @@ def test_the_page_has_the_table_the_figures_and_the_numbers(tmp_path: Path) -> N
     page = write_page(paper.claims_page(report, command=["reslearn", "demo"]), tmp_path)
     html = page.read_text()
     assert "60.1 %" in html and "Deeper plain networks are harder to train" in html
+    lead, first_section = 'id="figure-error-against-depth"', 'id="section-1"'
+    assert html.index(lead) < html.index(first_section)
     figures = {path.name for path in (tmp_path / "figures").glob("*.png")}
     assert figures >= {
         "figure-1-training.png",

@@ -50,6 +50,8 @@ def claims_page(report: Report, *, command: Sequence[str]) -> Page:
     """
     trained = report.trained
     claims = list(zip(report.experiments, report.results, strict=True))
+    figures = paper_figures(trained)
+    lead = figures.pop() if figures else None  # error against depth, which shows the result
     own_figures = [_panels(result) for result in report.results if result.figures]
     sections = [
         Section("What was found", headline(trained)),
@@ -58,7 +60,7 @@ def claims_page(report: Report, *, command: Sequence[str]) -> Page:
             "Each claim is an experiment with a rule that was fixed before anyone saw the data.",
             [_claims_table(claims)],
         ),
-        Section("Figures of the paper", "", paper_figures(trained)),
+        Section("Figures of the paper", "", figures),
         Section("Figures of single claims", "", own_figures),
         Section("Rules", "The rules behind the verdicts.", [_rules_table(report.experiments)]),
         Section("Learning rates", _learning_rates_text(trained), _learning_rates(trained)),
@@ -70,6 +72,7 @@ def claims_page(report: Report, *, command: Sequence[str]) -> Page:
         "measured.",
         [section for section in sections if section.items or section.title == "What was found"],
         _claims_facts(report),
+        lead,
     )
 
 
