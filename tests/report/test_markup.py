@@ -198,7 +198,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_page(tmp_path):
     with pytest.raises(ValueError, match="two figures named f"):
         write_page(Page("new", "", [Section("s", "", [figure, figure])]), tmp_path)
     (tmp_path / "figures").write_text("a file instead of a folder")
-    with pytest.raises(ValueError, match="figures cannot be made"):
+    with pytest.raises(ValueError, match="figures cannot be created"):
         write_page(Page("new", "", [Section("s", "", [figure])]), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "report.html"]
