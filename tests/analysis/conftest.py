@@ -1,4 +1,4 @@
-"""A tiny run that all tests of the room share: plain8 on digits, 20 steps, the network kept at steps 0 and 10."""
+"""A tiny run for all tests of analysis: plain8 on digits, 20 steps, snapshots at steps 0 and 10."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Blocks against Eq. 1, bit for bit, and a block that is something else (claim C3)."""
+"""Blocks compute Eq. 1 bit for bit, and a different block is detected (claim C3)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from reslearn.analysis import check_blocks
 from reslearn.models import build
 
 
-def test_blocks_are_the_sum_and_zeroed_ones_the_identity() -> None:
+def test_blocks_are_sums_and_with_zero_bodies_identities() -> None:
     checks = check_blocks(build("resnet14", num_classes=10, in_channels=1), torch.randn(8, 1, 8, 8))
     assert len(checks) == 6
     assert all(check.is_sum for check in checks)
@@ -17,7 +17,7 @@ def test_blocks_are_the_sum_and_zeroed_ones_the_identity() -> None:
     )
 
 
-def test_a_block_that_is_something_else_is_found_out() -> None:
+def test_a_block_that_is_not_a_sum_is_detected() -> None:
     class Halved(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.relu() / 2

@@ -1,4 +1,4 @@
-"""Chains that are fitted to y = x (claim C11)."""
+"""Chains of blocks can be fitted to y = x (claim C11)."""
 
 import pytest
 import torch

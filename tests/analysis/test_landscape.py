@@ -1,4 +1,4 @@
-"""The line has its ends, directions are as long as the weights, barriers by hand (Li et al. 2018)."""
+"""Lines, random directions and barriers agree with direct computation (Li et al. 2018)."""
 
 import math
 from copy import deepcopy
@@ -40,7 +40,7 @@ def by_hand(given: Network, batches: Batches) -> tuple[float, float]:
     return found.loss, found.top1_error_pct
 
 
-def test_the_line_has_its_ends_and_the_mean_in_its_middle(batches: Batches) -> None:
+def test_the_ends_of_the_line_are_the_networks_and_its_middle_the_mean(batches: Batches) -> None:
     start, end = net(0), net(1)
     found = loss_along_line(start, end, batches, num_points=5)
     assert [point.at for point in found.points] == [0, 0.25, 0.5, 0.75, 1]
@@ -60,14 +60,16 @@ def test_the_line_has_its_ends_and_the_mean_in_its_middle(batches: Batches) -> N
         )
 
 
-def test_a_net_to_itself_has_no_barrier(batches: Batches) -> None:
+def test_a_line_from_a_network_to_itself_has_no_barrier(batches: Batches) -> None:
     found = loss_along_line(net(0), net(0), batches, num_points=3)
     assert found.barrier_loss == 0 == found.barrier_top1_error_pct
     assert len({point.loss for point in found.points}) == 1
 
 
 @pytest.mark.parametrize("switches", [{}, {"normalize": False}], ids=str)
-def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[str, object]) -> None:
+def test_each_filter_of_a_direction_is_as_long_as_the_filter_of_the_network(
+    switches: dict[str, object],
+) -> None:
     trained = net(0, **switches)
     direction = random_direction(trained, seed=3)
     assert direction.keys() == dict(trained.named_parameters()).keys()
@@ -89,8 +91,11 @@ def test_each_filter_of_a_direction_is_as_long_as_the_nets_own(switches: dict[st
     )
 
 
-def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) -> None:
-    """What filter normalization is for: before batch norm weights ten times as long are the same function, and look the same."""
+def test_scaled_filters_do_not_change_the_landscape(batches: Batches) -> None:
+    """Before batch norm, weights that are ten times as long compute the same function.
+
+    Filter normalization therefore gives them the same landscape.
+    """
     one, other = net(0), net(0)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -105,7 +110,7 @@ def test_a_net_scaled_filter_by_filter_has_the_same_landscape(batches: Batches) 
     )
 
 
-def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
+def test_the_middle_of_curve_and_grid_is_the_network(batches: Batches) -> None:
     trained = net(0)
     before = deepcopy(trained.state_dict())
     first, second = (random_direction(trained, seed=0, number=number) for number in range(2))
@@ -129,7 +134,7 @@ def test_the_middle_of_curve_and_grid_is_the_net(batches: Batches) -> None:
 @given(
     st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=12), st.floats(-10, 10), st.floats(-10, 10)
 )
-def test_a_straight_line_under_it_does_not_change_a_barrier(
+def test_adding_a_straight_line_does_not_change_a_barrier(
     values: list[float], height: float, slope: float
 ) -> None:
     places = [index / (len(values) - 1) for index in range(len(values))]
@@ -147,7 +152,7 @@ def test_a_barrier_by_hand() -> None:
     assert barrier([(0, 1.0), (0.5, math.nan), (1, 3.0)]) == math.inf
 
 
-def test_what_cannot_be_is_refused(batches: Batches) -> None:
+def test_impossible_arguments_are_refused(batches: Batches) -> None:
     with pytest.raises(ValueError, match="no line between"):
         loss_along_line(net(0), net(0, "resnet14"), batches)
     with pytest.raises(ValueError, match="2 points"):

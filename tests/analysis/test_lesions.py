@@ -1,4 +1,4 @@
-"""Lesions by hand: what changes nothing, what is the same as a smaller net, draws that depend on the seed alone (Veit et al. 2016)."""
+"""Lesions have the known effects of special cases (Veit et al. 2016)."""
 
 import math
 from copy import deepcopy
@@ -31,7 +31,7 @@ def batches() -> Batches:
 
 
 def made(name: str, batches: Batches) -> Network:
-    """With running statistics of its own, so that evaluation mode is no trivial case."""
+    """Return a network whose running statistics differ from their initial values."""
     net = build(name, num_classes=10, in_channels=1).train()
     for x, _ in batches:
         net(x)
@@ -56,8 +56,10 @@ def test_dropping_a_block_whose_body_is_zero_changes_nothing(batches: Batches) -
 
 
 @pytest.mark.parametrize("name", ["plain14", "resnet14"])
-def test_a_net_without_its_last_blocks_is_the_shallower_net(name: str, batches: Batches) -> None:
-    """plain14 without the second block of each stage is plain8 with the weights of the first ones."""
+def test_a_network_without_its_last_blocks_is_the_shallower_network(
+    name: str, batches: Batches
+) -> None:
+    """plain14 without the second block of each stage is plain8 with the weights of the others."""
     net, shallow = made(name, batches), build(f"{name[:-2]}8", num_classes=10, in_channels=1)
     shallow.load_state_dict(
         {key: value for key, value in net.state_dict().items() if key in shallow.state_dict()}
@@ -75,7 +77,7 @@ def test_a_net_without_its_last_blocks_is_the_shallower_net(name: str, batches: 
     assert evaluate(damaged, batches) == evaluate(shallow, batches)
 
 
-def test_a_plain_net_keeps_the_blocks_that_change_the_shape(batches: Batches) -> None:
+def test_plain_blocks_that_change_the_shape_cannot_be_dropped(batches: Batches) -> None:
     net = made("plain14", batches)
     found = lesions(net, batches, draws=2)
     assert found.not_droppable == ("stage2.0", "stage3.0")
@@ -106,13 +108,13 @@ def test_a_swap_of_two_equal_blocks_changes_nothing(batches: Batches) -> None:
     assert all(draw.loss != other.intact.loss for draw in other.reordered[0].draws)
     assert all(
         tau == pytest.approx(1 - 2 / 15) for tau in other.reordered[0].kendall_tau
-    )  # one of 15 pairs stands the other way round
+    )  # one of 15 pairs is reversed
     assert other.reordered[1].kendall_tau == pytest.approx(
         (1, 1, 1)
-    )  # only one pair can change places: twice is back
+    )  # only one pair can be swapped: two swaps restore the order
 
 
-def test_means_and_deviations_are_those_of_the_draws(batches: Batches) -> None:
+def test_means_and_deviations_summarize_the_draws(batches: Batches) -> None:
     entry = lesions(made("resnet14", batches), batches, draws=4).some_dropped[1]
     errors = torch.tensor([draw.top1_error_pct for draw in entry.draws], dtype=torch.float64)
     assert len(errors) == 4
@@ -120,7 +122,7 @@ def test_means_and_deviations_are_those_of_the_draws(batches: Batches) -> None:
     assert entry.sd_top1_error_pct == pytest.approx(float(errors.std()))
 
 
-def test_draws_depend_on_the_seed_alone_and_the_net_is_left_as_it_was(batches: Batches) -> None:
+def test_draws_depend_on_the_seed_only_and_the_network_is_not_changed(batches: Batches) -> None:
     net = made("resnet14", batches).train()
     before = deepcopy(net.state_dict())
     first = lesions(net, batches, draws=3, seed=1)
@@ -153,13 +155,13 @@ def test_swaps_stay_within_their_group(num_swaps: int, seed: int, draw: int) -> 
     assert all({order[place] for place in group} == set(group) for group in [*groups, [3], [6]])
 
 
-def test_kendalls_tau_has_its_ends() -> None:
+def test_kendalls_tau_is_1_unchanged_and_minus_1_reversed() -> None:
     assert kendall_tau([0, 1, 2, 3]) == pytest.approx(1)
     assert kendall_tau([3, 2, 1, 0]) == pytest.approx(-1)
     assert kendall_tau([0]) == 1
 
 
-def test_what_cannot_be_is_refused(batches: Batches) -> None:
+def test_impossible_arguments_are_refused(batches: Batches) -> None:
     net = build("resnet8", num_classes=10, in_channels=1)
     with pytest.raises(ValueError, match="draws = 0"):
         lesions(net, batches, draws=0)

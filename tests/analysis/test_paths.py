@@ -1,4 +1,4 @@
-"""All paths together are the gradient; a linear chain by hand; lengths, shares and means (Veit et al. 2016)."""
+"""The gradients of all paths sum up to the gradient, by path length (Veit et al. 2016)."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def gradient_at_the_first_block(net: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """By autograd alone, in training mode."""
+    """Return the gradient by plain autograd, in training mode."""
     twin = deepcopy(net).train()
     hidden = entry = twin.get_submodule("stem")(x).detach().requires_grad_()
     for _, block in twin.blocks():
@@ -36,7 +36,7 @@ def gradient_at_the_first_block(net: Network, x: torch.Tensor, y: torch.Tensor) 
     [{"shortcut": "A"}, {"shortcut": "B"}, {"shortcut": "C"}, {"normalize": False}],
     ids=str,
 )
-def test_all_paths_together_are_the_gradient(
+def test_the_gradients_of_all_paths_add_up_to_the_gradient(
     switches: dict[str, object], batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     net = build("resnet8", num_classes=10, in_channels=1, **switches)
@@ -50,8 +50,8 @@ def test_all_paths_together_are_the_gradient(
     assert paths(net, *batch).gradient_norm == pytest.approx(float(expected.norm()), rel=1e-4)
 
 
-def test_a_linear_chain_by_hand() -> None:
-    """Blocks x + W x: the path through a set of blocks has the gradient of the product of their transposed W."""
+def test_paths_of_a_linear_chain_equal_products_of_matrices() -> None:
+    """In blocks x + W x, the gradient of a path is a product of transposed matrices W."""
     torch.manual_seed(3)
     bodies = [nn.Conv2d(2, 2, 1, bias=False) for _ in range(4)]
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
@@ -81,8 +81,8 @@ def test_a_linear_chain_by_hand() -> None:
     torch.testing.assert_close(backward.gradient(["both"] * 4)[:, :, 0, 0].T, total)
 
 
-def test_a_body_that_is_zero_lets_nothing_through(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """With every F at zero only the path of length 0 carries a gradient."""
+def test_bodies_of_zero_pass_no_gradient(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """If every F is zero, only the path of length 0 has a gradient."""
     found = paths(build("resnet14", num_classes=10, in_channels=1, zero_init=True), *batch)
     assert found.effective_length == 0
     assert (found.low, found.high) == (0, 0)
@@ -119,7 +119,7 @@ def test_lengths_are_binomial_and_draws_follow_the_seed(
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=30))
-def test_contributions_are_shares_with_their_mean(norms: list[float]) -> None:
+def test_contributions_sum_to_100_and_weight_the_mean_length(norms: list[float]) -> None:
     found = summarize([[norm] for norm in norms], gradient_norm=1.0)
     n = len(norms) - 1
     assert found.num_blocks == n
@@ -138,12 +138,12 @@ def test_contributions_are_shares_with_their_mean(norms: list[float]) -> None:
 def test_a_gradient_that_shrinks_by_a_factor_has_a_known_effective_length(
     factor: float, n: int
 ) -> None:
-    """C(n, k) q^k is again binomial, with mean n q / (1 + q)."""
+    """C(n, k) q^k is proportional to a binomial distribution with mean n q / (1 + q)."""
     found = summarize([[factor**length] for length in range(n + 1)], gradient_norm=1.0)
     assert found.effective_length == pytest.approx(n * factor / (1 + factor))
 
 
-def test_what_cannot_be_is_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_impossible_arguments_are_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="plain8 has no shortcuts"):
         paths(build("plain8", num_classes=10, in_channels=1), *batch)
     with pytest.raises(ValueError, match="draws = 0"):

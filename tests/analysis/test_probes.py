@@ -1,4 +1,4 @@
-"""Probes read what is there, at one dimension for all stages (claim C14)."""
+"""Probes read present information, with the same dimension for all stages (claim C14)."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from reslearn.models import build
 def _images(
     num_images: int, *, readable: bool, seed: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Two classes; where readable, the second has a bright upper left quarter."""
+    """Return images of two classes. If readable, class 1 has a bright upper left quarter."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(num_images) % 2
     x = torch.randn(num_images, 1, 8, 8, generator=generator)
@@ -19,7 +19,7 @@ def _images(
     return [(x[:50], labels[:50]), (x[50:], labels[50:])]
 
 
-def test_a_probe_reads_what_is_there_and_no_more() -> None:
+def test_a_probe_reads_present_information_only() -> None:
     net = build("resnet8", num_classes=2, in_channels=1)
     there = probes(
         net, _images(200, readable=True, seed=1), _images(200, readable=True, seed=2), dimension=8
@@ -32,7 +32,7 @@ def test_a_probe_reads_what_is_there_and_no_more() -> None:
     assert all(30 < probe.test_error_pct < 70 for probe in absent)
 
 
-def test_all_stages_have_one_dimension_that_all_can_have() -> None:
+def test_all_stages_have_the_dimension_of_the_narrowest() -> None:
     net = build("plain8", num_classes=2, in_channels=1)
     train, test = _images(120, readable=True, seed=1), _images(60, readable=True, seed=2)
     assert {probe.dimension for probe in probes(net, train, test, dimension=1000)} == {16}
@@ -41,7 +41,7 @@ def test_all_stages_have_one_dimension_that_all_can_have() -> None:
     assert probes(net, train, test, dimension=8) == first
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_arguments_are_refused() -> None:
     net = build("plain8", num_classes=2, in_channels=1)
     with pytest.raises(ValueError, match="dimension = 0"):
         probes(net, [], [], dimension=0)

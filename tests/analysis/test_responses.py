@@ -1,4 +1,4 @@
-"""With exact statistics a layer's response is its gamma (Fig. 7)."""
+"""With exact batch-norm statistics, the response of a layer is its gamma (Fig. 7)."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_with_exact_statistics_a_response_is_gamma(
     batches: list[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    """Normalized to variance 1 and scaled by one gamma for all channels, with beta 0, a layer's deviation is |gamma|."""
+    """With variance 1, the same gamma for all channels and beta 0, the deviation is |gamma|."""
     net = build("resnet8", num_classes=10, in_channels=1)
     gammas = {}
     for index, (name, module) in enumerate(net.response_layers()):
@@ -27,12 +27,13 @@ def test_with_exact_statistics_a_response_is_gamma(
     found = {layer.layer: layer for layer in responses(net.eval(), batches)}
     assert list(found) == list(gammas)
     for name, gamma in gammas.items():
-        # The running variance is the unbiased one and eps is added to it, so that z has a variance slightly below 1.
+        # The running variance is unbiased, and eps is added to it, so the variance of z is slightly
+        # below 1.
         assert found[name].standard_deviation == pytest.approx(abs(gamma), rel=2e-3)
         assert found[name].gamma_rms == pytest.approx(abs(gamma))
 
 
-def test_without_batch_norm_it_is_the_deviation_of_the_convolution(
+def test_without_batch_norm_the_response_is_the_deviation_of_the_convolution(
     batches: list[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
     net = build("plain8", num_classes=10, in_channels=1, normalize=False).train()
@@ -52,6 +53,6 @@ def test_only_3x3_layers_count() -> None:
     assert all(layer.layer.endswith("body.conv2") for layer in found)
 
 
-def test_no_image_is_refused() -> None:
+def test_empty_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="no image"):
         responses(build("plain8", num_classes=10), [])

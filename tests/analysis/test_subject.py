@@ -1,4 +1,4 @@
-"""A run opened for analysis: networks by step, images, and what is refused."""
+"""A run as subject of an analysis: networks by step, images, and refused runs."""
 
 import math
 import shutil
@@ -13,7 +13,7 @@ from reslearn.interop.bundle import BundleError
 from reslearn.runs import RunError, RunFolder, to_json_value
 
 
-def test_step_0_is_rebuilt_bit_for_bit_where_no_snapshot_holds_it(tiny_run: RunFolder) -> None:
+def test_step_0_is_rebuilt_bit_for_bit_without_a_snapshot(tiny_run: RunFolder) -> None:
     subject = Subject.open(tiny_run)
     before = torch.random.get_rng_state()
     rebuilt, kept = subject.untrained().state_dict(), subject.network(0).state_dict()
@@ -34,7 +34,7 @@ def test_moments_are_the_snapshots_and_the_end(tiny_run: RunFolder) -> None:
         subject.network(7)
 
 
-def test_training_images_are_those_of_the_run(tiny_run: RunFolder) -> None:
+def test_training_images_follow_the_recipe_of_the_run(tiny_run: RunFolder) -> None:
     subject = Subject.open(tiny_run)
     assert len(subject.train) == 300
     x, y = subject.training_batch(30)
@@ -43,7 +43,7 @@ def test_training_images_are_those_of_the_run(tiny_run: RunFolder) -> None:
     assert sum(len(labels) for _, labels in subject.batches(subject.test)) == len(subject.test)
 
 
-def test_what_is_no_finished_run_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
+def test_incomplete_runs_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         Subject.open(tmp_path)
     copy = Path(shutil.copytree(tiny_run.path, tmp_path / "copy"))
@@ -75,13 +75,11 @@ def test_weights_of_another_run_are_refused(tiny_run: RunFolder, tmp_path: Path)
     subject = Subject.open(copy)
     shutil.copyfile(
         tiny_run.path / "model.safetensors", copy.snapshot_path(10)
-    )  # of the same recipe: taken
+    )  # weights of the same recipe are accepted
     assert subject.network(10) is not None
 
 
-def test_a_record_is_json_even_with_values_that_are_not(
-    tiny_run: RunFolder, tmp_path: Path
-) -> None:
+def test_values_that_are_not_finite_become_null(tiny_run: RunFolder, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, tiny_run.recipe, {})
     folder.finish({})
     path = write_analysis(
