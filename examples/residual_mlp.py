@@ -24,6 +24,5 @@ for name, network in {"plain": plain, "residual": residual}.items():
     network.eval()
     with torch.no_grad():
         error = (network(inputs).argmax(dim=1) != targets).float().mean()
-    print(
-        f"{name:8s} {sum(p.numel() for p in network.parameters()):6d} parameters, error {100 * error:.1f} %"
-    )
+    size = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{name:8s} {size:6d} parameters, error {100 * error:.1f} %")

@@ -73,3 +73,10 @@ def test_examples_of_a_page_run(name: str, tmp_path: Path, monkeypatch: pytest.M
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         exec(compile(block, f"{name}.md", "exec"), namespace)
+
+
+def test_the_python_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    assert float(capsys.readouterr().out) < 20
