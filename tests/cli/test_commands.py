@@ -116,24 +116,17 @@ def test_every_command_has_help_and_examples_that_parse(command: tuple[str, ...]
         group.commands[command[-1]].make_context(command[-1], words[len(command) :])
 
 
-# Help texts that are still to be written as sentences.
-PENDING = {"report", "demo", "study", "analyze", "inspect", "export", "paper", "bench", "diagnose"}
-
-
 @pytest.mark.parametrize("words", COMMANDS_AND_GROUPS, ids=" ".join)
 def test_a_summary_is_one_short_sentence_and_never_cut(words: tuple[str, ...], run: Run) -> None:
     text = summary(COMMANDS_AND_GROUPS[words])
     _, listing, _ = run(*words[:-1], "--help")
     assert text in " ".join(listing.split())
-    if words[0] not in PENDING:
-        assert len(text) <= 75
-        assert re.fullmatch(r"[A-Z][^.]*(\.\w[^.]*)*[^.]\.", text), text
+    assert len(text) <= 75
+    assert re.fullmatch(r"[A-Z][^.]*(\.\w[^.]*)*[^.]\.", text), text
 
 
 @pytest.mark.parametrize("words", COMMANDS_AND_GROUPS, ids=" ".join)
 def test_the_help_of_an_option_is_sentences(words: tuple[str, ...]) -> None:
-    if words[0] in PENDING:
-        return
     for parameter in COMMANDS_AND_GROUPS[words].params:
         # A bracket would be markup for rich.
         assert re.fullmatch(r"[A-Z][^\[]*[^.]\.", parameter.help), (

@@ -5,20 +5,19 @@ from typing import Annotated
 
 import typer
 
+from reslearn.cli.options import JobsOption, JsonOption
+
 EXAMPLES = ("reslearn demo", "reslearn demo --out /tmp/demo --json")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the page, its figures and the runs.")] = Path(
-        "demo"
-    ),
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of simultaneous runs. By default one per core."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    out: Annotated[
+        Path, typer.Option(help="Write the page, its figures and the runs here.")
+    ] = Path("demo"),
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Test on digits whether depth makes plain networks harder to train, but not residual ones.
+    """Show on digits that depth hurts plain networks, but not residual ones.
 
     Both families are trained at several depths, which takes about five minutes on two cores and
     downloads nothing. Each claim is judged by a rule that was written before the data were seen.

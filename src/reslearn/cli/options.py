@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-DATA, RUN, MACHINE, OUTPUT = "Data", "Run folder", "Machine", "Output"
+DATA, RECIPE, RUN, MACHINE, OUTPUT = "Data", "Recipe", "Run folder", "Machine", "Output"
 """Titles of the panels in --help."""
 
 DataDirOption = Annotated[
@@ -26,6 +26,21 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1, rich_help_panel=MACHINE, help="Use this many CPU threads. Default: all cores."
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=MACHINE,
+        help="Train this many runs at the same time. Default: one per core.",
+    ),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="Run on this machine (local), or on a Ray cluster that shares the folder (ray).",
     ),
 ]
 JsonOption = Annotated[

@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.options import (
+    OUTPUT,
+    DataDirOption,
+    EngineOption,
+    JobsOption,
+    JsonOption,
+)
 from reslearn.cli.output import process_pool, write_json
 
 if TYPE_CHECKING:
@@ -30,64 +37,71 @@ EXHIBITS = {
     "table5": "Table 5: an ensemble of six networks on ImageNet.",
     "table6": "Table 6: test error of residual networks on CIFAR-10.",
     "fig1": "Figure 1: plain networks of 20 and 56 layers, training and test error.",
-    "fig4": "Figure 4: training on ImageNet, plain and residual networks of 18 and 34 layers.",
+    "fig4": "Figure 4: training of plain and residual networks on ImageNet.",
     "fig6": "Figure 6: plain and residual networks of all depths over iterations.",
     "fig7": "Figure 7: standard deviations of layer responses.",
-    "ambiguities": "How much each choice that the paper leaves open moves the error of resnet20.",
+    "ambiguities": "How much each choice that the paper leaves open changes the error.",
 }
 _IMAGENET = ("table2", "table3", "table4", "table5", "fig4")
 
+_EXPERIMENT = "Experiment"
 Seeds = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of seeds per network. By default 2, 3 or 5, by budget."),
-]
-Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Number of simultaneous runs. By default one per core.")
-]
-EngineName = Annotated[
-    str,
-    typer.Option(help="local: this machine; ray: a Ray cluster that shares the folder of --out."),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder of data sets. By default RESLEARN_DATA, then the cache."),
+    typer.Option(
+        min=1,
+        rich_help_panel=_EXPERIMENT,
+        help="Train this many seeds per network. Default: 2, 3 or 5, by budget.",
+    ),
 ]
 Check = Annotated[
     bool,
     typer.Option(
         "--check",
+        rich_help_panel=OUTPUT,
         help="Exit with 1 if a verdict is 'not shown' or 'not reproduced'. "
         "Questions that the paper leaves open do not count.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 def claims(
     data: Annotated[
-        str, typer.Option(help="cifar10, cifar100, digits or a folder of images.")
+        str,
+        typer.Option(
+            rich_help_panel=_EXPERIMENT,
+            help="Train on cifar10, cifar100, digits or a folder of images.",
+        ),
     ] = "cifar10",
     budget: Annotated[
         str,
         typer.Option(
-            help="smoke (does it run), short (hours on two cores) or full (the paper's 64k steps)."
+            rich_help_panel=_EXPERIMENT,
+            help="Use a smoke (does it run), short (hours on two cores) or full budget "
+            "(the paper's 64k steps).",
         ),
     ] = "short",
     seeds: Seeds = None,
     only: Annotated[
-        str | None, typer.Option(help="Names of claims, such as C1,C8. By default all.")
+        str | None,
+        typer.Option(
+            rich_help_panel=_EXPERIMENT,
+            help="Judge only these claims, such as C1,C8. Default: all.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the page and the runs. By default claims/DATA-BUDGET."),
+        typer.Option(
+            rich_help_panel=OUTPUT,
+            help="Write the page and the runs here. Default: claims/DATA-BUDGET.",
+        ),
     ] = None,
-    jobs: Jobs = None,
-    engine: EngineName = "local",
-    data_dir: DataDir = None,
+    jobs: JobsOption = None,
+    engine: EngineOption = "local",
+    data_dir: DataDirOption = None,
     check: Check = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train the networks behind the paper's claims, and judge each claim by its rule.
+    """Train the networks behind the claims, and judge each by its rule.
 
     The verdicts are shown, not shown, undecided, and not testable here. If the command was stopped,
     call it again with the same --out to resume.
@@ -142,34 +156,43 @@ def run_claims(
 
 def exhibit_command(name: str) -> Callable[..., None]:
     """Return the command of a table or figure."""
-    data_help = "cifar10, cifar100, digits or a folder of images.  [default: cifar10]"
+    data_help = "Train on cifar10, cifar100, digits or a folder of images. Default: cifar10."
     medium = "" if name in _IMAGENET else ", medium (minutes of a GPU)"
     if name in _IMAGENET:
-        data_help = "ILSVRC2012 as class folders, or other images as a stand-in without verdicts."
+        data_help = "Train on ILSVRC2012 as class folders, or on a stand-in without verdicts."
     budget_help = (
-        f"smoke (does it run), short (hours on two cores){medium} or full (the paper's own).  "
-        "[default: short]"
+        f"Use a smoke (does it run), short (hours on two cores){medium} or full budget "
+        "(the paper's own). Default: short."
     )
 
     def command(
-        data: Annotated[str | None, typer.Option(help=data_help)] = None,
-        budget: Annotated[str | None, typer.Option(help=budget_help)] = None,
+        data: Annotated[
+            str | None, typer.Option(rich_help_panel=_EXPERIMENT, help=data_help)
+        ] = None,
+        budget: Annotated[
+            str | None, typer.Option(rich_help_panel=_EXPERIMENT, help=budget_help)
+        ] = None,
         seeds: Seeds = None,
         depths: Annotated[
             str | None,
             typer.Option(
-                help="Numbers of layers, such as 20,56. By default the paper's, fewer by budget."
+                rich_help_panel=_EXPERIMENT,
+                help="Compare these numbers of layers, such as 20,56. "
+                "Default: the paper's, fewer by budget.",
             ),
         ] = None,
         out: Annotated[
             Path | None,
-            typer.Option(help="Folder of all tables and figures. By default paper/DATA-BUDGET."),
+            typer.Option(
+                rich_help_panel=OUTPUT,
+                help="Write all tables, figures and runs here. Default: paper/DATA-BUDGET.",
+            ),
         ] = None,
-        jobs: Jobs = None,
-        engine: EngineName = "local",
-        data_dir: DataDir = None,
+        jobs: JobsOption = None,
+        engine: EngineOption = "local",
+        data_dir: DataDirOption = None,
         check: Check = False,
-        as_json: AsJson = False,
+        as_json: JsonOption = False,
     ) -> None:
         from reslearn import paper
         from reslearn.cli import paper_output
@@ -219,12 +242,12 @@ def list_paper(
     results: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of committed runs. By default results/ of the source tree, or here."
+            help="Read committed runs from here. Default: results/ of the source tree, or here."
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """List tables, figures and claims, what each needs, and which of its runs are committed.
+    """List tables, figures and claims, and the runs that each needs.
 
     Hours are the training time of the paper's own budget: 64k steps and five seeds for CIFAR, 60 x
     10^4 steps and one seed for ImageNet. One column is for two CPU cores with bf16; cores without

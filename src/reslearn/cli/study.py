@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.options import MACHINE, OUTPUT, DataDirOption, JsonOption
+from reslearn.cli.options import (
+    OUTPUT,
+    DataDirOption,
+    EngineOption,
+    JobsOption,
+    JsonOption,
+)
 
 if TYPE_CHECKING:
     from reslearn.study import (
@@ -72,22 +78,6 @@ SetOption = Annotated[
         "--set",
         rich_help_panel=GRID,
         help="Override a value of the recipe for all runs. Can be repeated.",
-    ),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        rich_help_panel=MACHINE,
-        help="Run at most this many trainings at once. Default: one per core.",
-    ),
-]
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="Run on this machine (local), or on a Ray cluster whose machines share the "
-        "folder of the study (ray).",
     ),
 ]
 OutOption = Annotated[

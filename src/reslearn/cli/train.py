@@ -13,6 +13,7 @@ from reslearn.cli.options import (
     DATA,
     MACHINE,
     OUTPUT,
+    RECIPE,
     RUN,
     DataDirOption,
     DeviceOption,
@@ -33,7 +34,6 @@ EXAMPLES = (
 # glibc's malloc reads these settings only when a process starts (LOG.md has the gain).
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
-_RECIPE = "Recipe"
 DataArgument = Annotated[
     str | None,
     typer.Argument(
@@ -43,14 +43,14 @@ DataArgument = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=_RECIPE, help="Train this network, a name of `reslearn list models`."
+        rich_help_panel=RECIPE, help="Train this network, a name of `reslearn list models`."
     ),
 ]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="Start from this recipe: a name of `reslearn list recipes` or a .toml file. "
         "Default: digits for the digits, cifar-paper for other data.",
     ),
@@ -59,14 +59,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="Set a value of the recipe, as in optimizer.lr=0.2. May be repeated.",
     ),
 ]
 EpochsOption = Annotated[
     float | None,
     typer.Option(
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="Train for this many epochs, and move the milestones in proportion. "
         "Short for --set schedule.duration='N epochs'.",
     ),
@@ -76,25 +76,25 @@ BatchSizeOption = Annotated[
     typer.Option(
         "--batch-size",
         "-b",
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="Use batches of this many images. Short for --set train.batch_size=N.",
     ),
 ]
 LearningRateOption = Annotated[
     float | None,
     typer.Option(
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="Use this learning rate. Short for --set optimizer.lr=X.",
     ),
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(rich_help_panel=_RECIPE, help="Use this seed. Short for --set seed=N."),
+    typer.Option(rich_help_panel=RECIPE, help="Use this seed. Short for --set seed=N."),
 ]
 InitOption = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="Start from these weights: a file, torchvision:NAME, timm:NAME or an address.",
     ),
 ]
@@ -102,7 +102,7 @@ PartialOption = Annotated[
     bool,
     typer.Option(
         "--partial",
-        rich_help_panel=_RECIPE,
+        rich_help_panel=RECIPE,
         help="With --init, skip tensors that do not match, and list them.",
     ),
 ]
