@@ -119,7 +119,7 @@ def test_dry_run_prints_the_cost_and_writes_nothing(train: Run, tmp_path: Path) 
         (["digits", "--model", "resnet9"], ["resnet9", "resnet8"]),
         (["digits", "--recipe", "digit"], ["no recipe 'digit'", "did you mean 'digits'?"]),
         (["2015"], ["no data called '2015'"]),
-        (["digits", "--epochs", "0"], ["schedule.duration", "more than nothing"]),
+        (["digits", "--epochs", "0"], ["schedule.duration", "more than 0"]),
         (["digits", "--epochs", "nan"], ['schedule.duration = "nan epochs"', '"20 epochs"']),
         (["digits", "--lr", "inf"], ["optimizer.lr = Infinity", "finite"]),
         (["digits", "--batch-size", "0"], ["train.batch_size = 0", "greater than or equal to 1"]),
