@@ -1,4 +1,4 @@
-"""`reslearn inspect`: the paper's figures to the unit, through the command line."""
+"""`reslearn inspect` counts parameters and multiply-adds exactly, as in the paper."""
 
 import json
 from typing import Any
@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from reslearn.cli import app
 
 
-def inspected(*arguments: str) -> dict[str, Any]:
-    shown = CliRunner().invoke(app, ["inspect", *arguments, "--json"])
-    assert shown.exit_code == 0, shown.output
-    return dict(json.loads(shown.output))
+def inspect_json(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["inspect", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.output))
 
 
 @pytest.mark.parametrize(
@@ -25,29 +25,25 @@ def inspected(*arguments: str) -> dict[str, Any]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_counts_are_the_papers(
+def test_counts_agree_with_the_paper(
     arguments: tuple[str, ...], parameters: int, macs: int | None
 ) -> None:
-    counted = inspected(*arguments)
-    assert (
-        counted["parameters"]
-        == parameters
-        == sum(layer["parameters"] for layer in counted["layers"])
-    )
-    assert counted["macs"] == sum(layer["macs"] for layer in counted["layers"])
-    assert macs is None or counted["macs"] == macs
+    cost = inspect_json(*arguments)
+    assert cost["parameters"] == parameters == sum(layer["parameters"] for layer in cost["layers"])
+    assert cost["macs"] == sum(layer["macs"] for layer in cost["layers"])
+    assert macs is None or cost["macs"] == macs
 
 
-def test_sizes_follow_the_family_unless_given() -> None:
-    assert inspected("resnet18")["layers"][0]["output_shape"] == [64, 112, 112]
-    assert inspected("resnet20")["layers"][0]["output_shape"] == [16, 32, 32]
-    assert inspected("resnet20", "--size-px", "8", "--in-channels", "1")["layers"][0][
+def test_default_sizes_follow_the_family() -> None:
+    assert inspect_json("resnet18")["layers"][0]["output_shape"] == [64, 112, 112]
+    assert inspect_json("resnet20")["layers"][0]["output_shape"] == [16, 32, 32]
+    assert inspect_json("resnet20", "--size-px", "8", "--in-channels", "1")["layers"][0][
         "output_shape"
     ] == [16, 8, 8]
 
 
 def test_switches_reach_the_network() -> None:
-    model = inspected(
+    model = inspect_json(
         "resnet50", "--stride-in", "3x3", "--num-classes", "7", "--no-normalize", "--shortcut", "C"
     )["model"]
     assert (model["stride_in"], model["num_classes"], model["normalize"], model["shortcut"]) == (
@@ -56,12 +52,12 @@ def test_switches_reach_the_network() -> None:
         False,
         "C",
     )
-    zeros = inspected("resnet20", "--zero-pad", "split", "--subsample", "average")["model"]
+    zeros = inspect_json("resnet20", "--zero-pad", "split", "--subsample", "average")["model"]
     assert (zeros["zero_pad"], zeros["subsample"]) == ("split", "average")
 
 
-def test_table_has_a_row_a_layer() -> None:
-    shown = CliRunner().invoke(app, ["inspect", "resnet20"]).output
-    rows = [line.split()[0] for line in shown.splitlines() if "." in line.split(" ")[0]]
-    assert rows == [layer["name"] for layer in inspected("resnet20")["layers"]]
-    assert "269,722 parameters, 40,551,040 MACs" in shown
+def test_table_has_one_row_per_layer() -> None:
+    output = CliRunner().invoke(app, ["inspect", "resnet20"]).output
+    rows = [line.split()[0] for line in output.splitlines() if "." in line.split(" ")[0]]
+    assert rows == [layer["name"] for layer in inspect_json("resnet20")["layers"]]
+    assert "269,722 parameters, 40,551,040 MACs" in output

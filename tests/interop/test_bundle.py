@@ -32,7 +32,8 @@ CLASSES = tuple(f"kind {number}" for number in range(4))
 @pytest.fixture(scope="module")
 def network() -> models.Network:
     torch.manual_seed(1)
-    net = models.build("resnet8", num_classes=4, shortcut="B").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = models.build("resnet8", num_classes=4, shortcut="B")
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     net(torch.randn(4, 3, 8, 8))  # so that the statistics are not the initial ones
     return net.eval()
 

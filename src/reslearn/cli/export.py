@@ -15,47 +15,51 @@ _OUTPUT = "Output"
 _NUM_LISTED = 6
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A run folder, a bundle (model.safetensors), or any file that `reslearn inspect` "
+        "identifies."
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option(
+        help="The dialect to write: names and layout of a project. docs/weights.md lists them.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(help="The file to write. Its suffix selects the format.", rich_help_panel=_OUTPUT),
+]
+StrideIn = Annotated[
+    str | None,
+    typer.Option(
+        help="Which convolution of a bottleneck strides, if the file does not show it: 1x1 or 3x3.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        help="Leave out tensors that are no part of the network, such as a detector's heads.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace an existing file.", rich_help_panel=_OUTPUT)
+]
+
+
 def export(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A run folder, a bundle (model.safetensors), or any file that `reslearn inspect` "
-            "identifies."
-        ),
-    ],
-    to: Annotated[
-        str,
-        typer.Option(
-            help="The dialect to write: names and layout of a project. docs/weights.md lists them.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="The file to write. Its suffix selects the format.", rich_help_panel=_OUTPUT
-        ),
-    ],
-    stride_in: Annotated[
-        str | None,
-        typer.Option(
-            help="Which convolution of a bottleneck strides, if the file does not show it: "
-            "1x1 or 3x3.",
-            rich_help_panel=_SOURCE,
-        ),
-    ] = None,
-    partial: Annotated[
-        bool,
-        typer.Option(
-            "--partial",
-            help="Leave out tensors that are no part of the network, such as a detector's heads.",
-            rich_help_panel=_SOURCE,
-        ),
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace an existing file.", rich_help_panel=_OUTPUT),
-    ] = False,
+    source: Source,
+    to: To,
+    out: Out,
+    stride_in: StrideIn = None,
+    partial: Partial = False,
+    force: Force = False,
 ) -> None:
     """Write the weights of a network for another project.
 

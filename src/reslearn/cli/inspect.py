@@ -16,89 +16,82 @@ EXAMPLES = (
     "reslearn inspect resnet50 --stride-in 3x3 --json",
     "reslearn inspect resnet50-11ad3fa6.pth",
 )
-_SWITCHES = "Switches of the network"
-_SIZES = "Sizes"
+_NETWORK = "Network"
 _FILES = "Weight files"
 _OUTPUT = "Output"
 
 
+def _network_option(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=_NETWORK)
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="The name of a network (see `reslearn list models`), a weight file, a published "
+        "name such as torchvision:resnet50, or a URL."
+    ),
+]
+Shortcut = Annotated[
+    str | None,
+    _network_option("Shortcut option A, B or C. The default is B for bottleneck networks, else A."),
+]
+ZeroPad = Annotated[str, _network_option("Where option A adds zero channels: append or split.")]
+Subsample = Annotated[str, _network_option("How option A halves feature maps: slice or average.")]
+StrideIn = Annotated[
+    str | None,
+    _network_option("Which convolution of a bottleneck strides: 1x1 (as in the paper) or 3x3."),
+]
+Normalize = Annotated[
+    bool,
+    _network_option(
+        "Use batch normalization. Without it, convolutions have biases.",
+        "--normalize/--no-normalize",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    _network_option("Set any switch, as in model.groups=32. The option may be repeated.", "--set"),
+]
+NumClasses = Annotated[
+    int | None,
+    _network_option(
+        "Number of classes. The default is 10 for CIFAR networks and 1000 for ImageNet networks."
+    ),
+]
+InChannels = Annotated[int, _network_option("Number of channels of an image.")]
+SizePx = Annotated[
+    int | None,
+    _network_option(
+        "Side of an image in pixels. The default is the image size of a bundle, else 32 for CIFAR "
+        "networks and 224 for ImageNet networks."
+    ),
+]
+Entry = Annotated[
+    str | None,
+    typer.Option(
+        help="Which state dict to inspect if the file holds several, such as state_dict_ema.",
+        rich_help_panel=_FILES,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_OUTPUT)
+]
+
+
 def inspect(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="The name of a network (see `reslearn list models`), a weight file, a published "
-            "name such as torchvision:resnet50, or a URL."
-        ),
-    ],
-    shortcut: Annotated[
-        str | None,
-        typer.Option(
-            help="Shortcut option A, B or C. The default is B for bottleneck networks, else A.",
-            rich_help_panel=_SWITCHES,
-        ),
-    ] = None,
-    zero_pad: Annotated[
-        str,
-        typer.Option(
-            help="Where option A adds zero channels: append or split.", rich_help_panel=_SWITCHES
-        ),
-    ] = "append",
-    subsample: Annotated[
-        str,
-        typer.Option(
-            help="How option A halves feature maps: slice or average.", rich_help_panel=_SWITCHES
-        ),
-    ] = "slice",
-    stride_in: Annotated[
-        str | None,
-        typer.Option(
-            help="Which convolution of a bottleneck strides: 1x1 (as in the paper) or 3x3.",
-            rich_help_panel=_SWITCHES,
-        ),
-    ] = None,
-    normalize: Annotated[
-        bool,
-        typer.Option(
-            "--normalize/--no-normalize",
-            help="Use batch normalization. Without it, convolutions have biases.",
-            rich_help_panel=_SWITCHES,
-        ),
-    ] = True,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Any switch of the network, as in model.groups=32; may be repeated."
-        ),
-    ] = None,
-    num_classes: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of classes. The default is 10 for CIFAR networks and 1000 for ImageNet "
-            "networks.",
-            rich_help_panel=_SIZES,
-        ),
-    ] = None,
-    in_channels: Annotated[
-        int, typer.Option(help="Number of channels of an image.", rich_help_panel=_SIZES)
-    ] = 3,
-    size_px: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of an image in pixels. The default is the image size of a bundle, else 32 "
-            "for CIFAR networks and 224 for ImageNet networks.",
-            rich_help_panel=_SIZES,
-        ),
-    ] = None,
-    entry: Annotated[
-        str | None,
-        typer.Option(
-            help="Which state dict to inspect if the file holds several, such as state_dict_ema.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_OUTPUT)
-    ] = False,
+    model: Model,
+    shortcut: Shortcut = None,
+    zero_pad: ZeroPad = "append",
+    subsample: Subsample = "slice",
+    stride_in: StrideIn = None,
+    normalize: Normalize = True,
+    overrides: Overrides = None,
+    num_classes: NumClasses = None,
+    in_channels: InChannels = 3,
+    size_px: SizePx = None,
+    entry: Entry = None,
+    json: Json = False,
 ) -> None:
     """Show the layers of a network, or the origin of weights.
 
