@@ -112,7 +112,7 @@ class Subject:
         The state of the global random generator is restored.
 
         Args:
-            switches: Switches of `build` that replace switches of the recipe, for control experiments.
+            switches: Switches of `build`, as controls: they replace switches of the recipe.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe["seed"])
