@@ -1,4 +1,4 @@
-"""A local HTTP server of one file for tests of downloads. It can drop connections and refuse ranges."""
+"""A local HTTP server of one file. It can drop connections and refuse ranges."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

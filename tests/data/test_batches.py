@@ -141,7 +141,9 @@ def test_another_seed_or_epoch_gives_another_order() -> None:
 
 def test_all_offsets_and_mirror_images_are_equally_frequent() -> None:
     views = epoch_views(0, 0, 16_200, Augment(pad_px=4))
-    cells = Counter(zip(views.top.tolist(), views.left.tolist(), views.flip.tolist(), strict=True))
+    cells = Counter(
+        zip(views.top_px.tolist(), views.left_px.tolist(), views.flip.tolist(), strict=True)
+    )
     assert len(cells) == 9 * 9 * 2
     assert 60 <= min(cells.values()) <= max(cells.values()) <= 145  # 100 expected
 
@@ -193,7 +195,7 @@ def test_padding_is_exactly_zero_only_after_the_mean(padding: Padding, is_zero: 
         0, 40
     )
     outside = torch.stack(
-        [(torch.arange(4) + top < 4) | (torch.arange(4) + top >= 8) for top in views.top]
+        [(torch.arange(4) + top < 4) | (torch.arange(4) + top >= 8) for top in views.top_px]
     )  # [B, H]: padded rows
     assert outside.any()
     padded_rows = x.permute(0, 2, 1, 3)[outside]

@@ -167,7 +167,7 @@ def test_map_in_order_keeps_order_and_limits_reading_ahead(make_pictures: Make) 
             consumed.append(number)
             yield number
 
-    squares = map_in_order(lambda number: number * number, numbers(), num_ahead=4)  # type: ignore[arg-type]
+    squares = map_in_order(lambda number: number * number, numbers(), num_ahead=4)
     assert [next(squares) for _ in range(10)] == [number * number for number in range(10)]
     assert len(consumed) <= 15
     assert list(squares) == [number * number for number in range(10, 100)]

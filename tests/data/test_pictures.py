@@ -64,7 +64,7 @@ def test_a_crop_equals_resizing_everything_and_cutting(
     assert (bottom + size_px) * step <= image.height < (bottom + size_px + 1) * step
     assert (right + size_px) * step <= image.width < (right + size_px + 1) * step
     for top, left in ((0, 0), (bottom, right), (bottom // 2, right // 3)):
-        actual = crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
+        actual = crop(image, shorter_px=shorter_px, size_px=size_px, top_px=top, left_px=left)
         assert_near(actual, reference_crop(image, step, top * step, left * step, size_px, size_px))
 
 
@@ -83,7 +83,7 @@ def test_at_whole_pixels_a_crop_is_exactly_a_part_of_the_resized_picture() -> No
     resized = np.asarray(image.resize((40, 30), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(resize_shorter_side(image, shorter_px=30), resized)
     np.testing.assert_array_equal(
-        crop(image, shorter_px=30, size_px=20, top=7, left=11), resized[7:27, 11:31]
+        crop(image, shorter_px=30, size_px=20, top_px=7, left_px=11), resized[7:27, 11:31]
     )
     np.testing.assert_array_equal(
         center_crop(image, shorter_px=30, size_px=20), resized[5:25, 10:30]

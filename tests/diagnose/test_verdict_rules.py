@@ -19,19 +19,19 @@ def seeds(mean: float, num_seeds: int = 4) -> list[float]:
 def make_scores(
     neighbors: float = 0.3,
     num_seeds: int = 4,
-    held: dict[str, float] | None = None,
+    held_out: dict[str, float] | None = None,
     **means: Any,
 ) -> Scores:
     """Return scores with the given training means, as `deep=0.9`.
 
-    Held-out scores are 0.02 higher than training scores, unless `held` gives them.
+    Held-out scores are 0.02 higher than training scores, unless `held_out` gives them.
     """
     fields = {name: means.pop(name) for name in FIELDS if name in means}
-    held_means = {name: mean + 0.02 for name, mean in means.items()} | (held or {})
+    held_means = {name: mean + 0.02 for name, mean in means.items()} | (held_out or {})
     held_scores = {name: seeds(held_means[name], num_seeds) for name in means}
     return Scores(
         train={name: seeds(mean, num_seeds) for name, mean in means.items()},
-        held=held_scores,
+        held_out=held_scores,
         held_at_half=fields.pop("held_at_half", held_scores),
         neighbors=neighbors,
         looks=4,
@@ -59,11 +59,11 @@ CASES: dict[str, tuple[str, Scores]] = {
     "slower than the shallower one, by less than half": ("healthy", SLOW),
     "slower, and not surely by less than half": (
         "undecided",
-        replace(SLOW, held={**SLOW.held, "deep": [0.55, 0.75, 0.62, 0.64]}),
+        replace(SLOW, held_out={**SLOW.held_out, "deep": [0.55, 0.75, 0.62, 0.64]}),
     ),
     "stuck where the shallower one was after half of the steps": (
         "degradation",
-        replace(SLOW, held={**SLOW.held, "deep": seeds(0.7)}),
+        replace(SLOW, held_out={**SLOW.held_out, "deep": seeds(0.7)}),
     ),
     "so deep that the shallower one learns nothing either": (
         "degradation",
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[str, Scores]] = {
     ),
     "not too small, since it fits with shortcuts": (
         "undecided",
-        make_scores(deep=1.0, shallow=1.0, shortcuts=0.1, wide=0.05, held={"wide": 0.2}),
+        make_scores(deep=1.0, shallow=1.0, shortcuts=0.1, wide=0.05, held_out={"wide": 0.2}),
     ),
     "degradation at guessing with healthy gradients": (
         "degradation",
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[str, Scores]] = {
     ),
     "a rate that only overfits less": (
         "overfitting",
-        make_scores(deep=0.1, num_layers=4, given=0.4, held={"deep": 1.3, "given": 0.9}),
+        make_scores(deep=0.1, num_layers=4, given=0.4, held_out={"deep": 1.3, "given": 0.9}),
     ),
     "depth before learning rate": (
         "degradation",
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[str, Scores]] = {
     "unscaled": ("data fault", make_scores(deep=0.7, shallow=0.7, standardized=0.1)),
     "nothing to be learned": (
         "data fault",
-        make_scores(neighbors=1.02, deep=0.2, shallow=0.3, held={"deep": 1.4, "shallow": 1.3}),
+        make_scores(neighbors=1.02, deep=0.2, shallow=0.3, held_out={"deep": 1.4, "shallow": 1.3}),
     ),
     "constant inputs": ("data fault", make_scores(fault="inputs do not vary", deep=0.1)),
     "a bottleneck inside a removed block": (
@@ -129,35 +129,37 @@ CASES: dict[str, tuple[str, Scores]] = {
     ),
     "few layers, and too small": (
         "capacity too small",
-        make_scores(deep=0.6, num_layers=3, wide=0.05, held={"wide": 0.3}),
+        make_scores(deep=0.6, num_layers=3, wide=0.05, held_out={"wide": 0.3}),
     ),
     "nothing separates depth from width": (
         "undecided",
-        make_scores(deep=0.6, num_layers=22, wide=0.05, held={"wide": 0.3}),
+        make_scores(deep=0.6, num_layers=22, wide=0.05, held_out={"wide": 0.3}),
     ),
     "too small": (
         "capacity too small",
-        make_scores(deep=0.6, shallow=0.6, wide=0.05, held={"wide": 0.3}),
+        make_scores(deep=0.6, shallow=0.6, wide=0.05, held_out={"wide": 0.3}),
     ),
     "overfitted": (
         "overfitting",
-        make_scores(deep=0.01, shallow=0.01, held={"deep": 0.6}, held_at_half={"deep": seeds(0.4)}),
+        make_scores(
+            deep=0.01, shallow=0.01, held_out={"deep": 0.6}, held_at_half={"deep": seeds(0.4)}
+        ),
     ),
     "overfitted before half of the steps, and worse than guessing": (
         "overfitting",
-        make_scores(deep=0.0, num_layers=4, held={"deep": 3.0}),
+        make_scores(deep=0.0, num_layers=4, held_out={"deep": 3.0}),
     ),
     "held-out loss high, but neither rising nor worse than guessing": (
         "healthy",
-        make_scores(deep=0.0, num_layers=4, held={"deep": 0.8}),
+        make_scores(deep=0.0, num_layers=4, held_out={"deep": 0.8}),
     ),
     "one seed": ("undecided", make_scores(num_seeds=1, deep=0.7, shallow=0.2)),
-    "nothing yet": ("undecided", Scores(train={}, held={}, held_at_half={}, neighbors=1.0)),
+    "nothing yet": ("undecided", Scores(train={}, held_out={}, held_at_half={}, neighbors=1.0)),
     "noise": (
         "undecided",
         Scores(
             train={"deep": [0.1, 0.9, 0.3], "shallow": [0.5, 0.2, 0.1]},
-            held={"deep": [0.5] * 3, "shallow": [0.5] * 3},
+            held_out={"deep": [0.5] * 3, "shallow": [0.5] * 3},
             held_at_half={"deep": [0.5] * 3},
             neighbors=0.3,
         ),
@@ -202,7 +204,7 @@ def test_only_longer_trials_show_that_a_network_is_slow() -> None:
 
 def test_capacity_is_too_small_only_if_depth_surely_does_not_hurt() -> None:
     train = {"deep": [1.0, 0.7, 1.0], "shallow": [0.2, 0.2, 0.25], "wide": [0.03] * 3}
-    scores = Scores(train=train, held=train, held_at_half=train, neighbors=0.3, looks=4)
+    scores = Scores(train=train, held_out=train, held_at_half=train, neighbors=0.3, looks=4)
     assert decide(scores).name == "undecided"
 
 
@@ -212,10 +214,12 @@ def test_every_verdict_has_a_rule_and_a_case() -> None:
 
 def test_more_looks_need_more_certainty() -> None:
     train = {"deep": [0.30, 0.34, 0.38], "shallow": [0.2, 0.21, 0.22]}
-    held = {"deep": [0.3] * 3, "shallow": [0.3] * 3}
+    held_out = {"deep": [0.3] * 3, "shallow": [0.3] * 3}
     verdicts = []
     for looks in (1, 50):
-        scores = Scores(train=train, held=held, held_at_half=held, neighbors=0.2, looks=looks)
+        scores = Scores(
+            train=train, held_out=held_out, held_at_half=held_out, neighbors=0.2, looks=looks
+        )
         verdicts.append(decide(scores).name)
     assert verdicts == ["degradation", "undecided"]
 
@@ -228,13 +232,13 @@ INSIDE, OUTSIDE = 0.049, 0.051
 def slow(lead: float) -> Scores:
     """A network that is worse, and better by `lead` than the shallow one at half of the steps."""
     half = {"deep": seeds(0.8), "shallow": seeds(0.6 + lead)}
-    return make_scores(deep=0.6, shallow=0.5, held={"deep": 0.6}, held_at_half=half)
+    return make_scores(deep=0.6, shallow=0.5, held_out={"deep": 0.6}, held_at_half=half)
 
 
 def overfitting(gap: float, rise: float, deep: float = 0.0) -> Scores:
-    held = deep + gap
-    half = {"deep": seeds(held - rise)}
-    return make_scores(deep=deep, num_layers=4, held={"deep": held}, held_at_half=half)
+    held_out = deep + gap
+    half = {"deep": seeds(held_out - rise)}
+    return make_scores(deep=deep, num_layers=4, held_out={"deep": held_out}, held_at_half=half)
 
 
 def degraded_at_guessing(ratio: float, deep: float = 0.99) -> Scores:
@@ -243,9 +247,9 @@ def degraded_at_guessing(ratio: float, deep: float = 0.99) -> Scores:
 
 def too_small(lead: float, deep_minus_shallow: float = 0.0, **fields: Any) -> Scores:
     """A network that a wide one beats by `lead`, the wide one on held-out data."""
-    held = {"wide": 0.6 - lead}
+    held_out = {"wide": 0.6 - lead}
     shallow = 0.6 - deep_minus_shallow
-    return make_scores(deep=0.6, shallow=shallow, wide=0.05, held=held, **fields)
+    return make_scores(deep=0.6, shallow=shallow, wide=0.05, held_out=held_out, **fields)
 
 
 MARGINS: dict[str, tuple[str, Scores, str, Scores]] = {
@@ -281,18 +285,18 @@ MARGINS: dict[str, tuple[str, Scores, str, Scores]] = {
     ),
     "no variant beats guessing": (
         "healthy",
-        make_scores(neighbors=1.0, deep=0.3, shallow=0.3, held={"deep": 1 - OUTSIDE}),
+        make_scores(neighbors=1.0, deep=0.3, shallow=0.3, held_out={"deep": 1 - OUTSIDE}),
         "data fault",
         make_scores(
-            neighbors=1.0, deep=0.3, shallow=0.3, held={"deep": 1 - INSIDE, "shallow": 1.0}
+            neighbors=1.0, deep=0.3, shallow=0.3, held_out={"deep": 1 - INSIDE, "shallow": 1.0}
         ),
     ),
     "no nearest neighbors beat guessing": (
         "healthy",
-        make_scores(neighbors=1 - OUTSIDE, deep=0.3, shallow=0.3, held={"deep": 1.0}),
+        make_scores(neighbors=1 - OUTSIDE, deep=0.3, shallow=0.3, held_out={"deep": 1.0}),
         "data fault",
         make_scores(
-            neighbors=1 - INSIDE, deep=0.3, shallow=0.3, held={"deep": 1.0, "shallow": 1.0}
+            neighbors=1 - INSIDE, deep=0.3, shallow=0.3, held_out={"deep": 1.0, "shallow": 1.0}
         ),
     ),
     "dead units": (
@@ -358,9 +362,9 @@ MARGINS: dict[str, tuple[str, Scores, str, Scores]] = {
     ),
     "few layers, too small": (
         "capacity too small",
-        make_scores(deep=0.6, num_layers=5, wide=0.05, held={"wide": 0.3}),
+        make_scores(deep=0.6, num_layers=5, wide=0.05, held_out={"wide": 0.3}),
         "undecided",
-        make_scores(deep=0.6, num_layers=6, wide=0.05, held={"wide": 0.3}),
+        make_scores(deep=0.6, num_layers=6, wide=0.05, held_out={"wide": 0.3}),
     ),
     "fewest seeds for a data fault": (
         "healthy",
@@ -384,12 +388,14 @@ def test_a_margin_separates_two_verdicts(name: str) -> None:
 def test_the_interval_of_a_healthy_network_must_beat_guessing_by_the_margin() -> None:
     for score, verdict in ((1 - OUTSIDE, "healthy"), (1 - INSIDE, "undecided")):
         train = {"deep": [score] * 3, "shallow": [score] * 3}
-        scores = Scores(train=train, held=train, held_at_half=train, neighbors=0.3)
+        scores = Scores(train=train, held_out=train, held_at_half=train, neighbors=0.3)
         assert decide(scores).name == verdict
 
 
 def test_overfitting_below_the_rise_needs_a_loss_above_guessing() -> None:
     for held_score, verdict in ((0.999, "healthy"), (1.001, "overfitting")):
-        train, held = {"deep": [0.2] * 3}, {"deep": [held_score] * 3}
-        scores = Scores(train=train, held=held, held_at_half=held, neighbors=0.3, num_layers=4)
+        train, held_out = {"deep": [0.2] * 3}, {"deep": [held_score] * 3}
+        scores = Scores(
+            train=train, held_out=held_out, held_at_half=held_out, neighbors=0.3, num_layers=4
+        )
         assert decide(scores).name == verdict

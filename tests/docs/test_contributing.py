@@ -1,4 +1,4 @@
-"""The worked changes of CONTRIBUTING.md are made to a copy of the source and tried there, so that none of them goes stale."""
+"""Apply the worked changes of CONTRIBUTING.md to a copy of the source and run their examples."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MAX_CHANGED_LINES = 10
 
 
 class Change(NamedTuple):
-    """A worked change: its heading, the diff, and the lines that show that it works."""
+    """A worked change: its heading, its diff, and the lines that show that it works."""
 
     title: str
     diff: str
@@ -31,10 +31,10 @@ CHANGES = [Change(*match) for match in WORKED.findall(TEXT)]
 
 
 def apply(diff: str, folder: Path) -> None:
-    """Make the change. A hunk is found by its text, which must be there exactly once, and not by line numbers."""
+    """Apply a diff. Its hunks have no line numbers: their text must occur exactly once."""
     for part in re.split(r"^--- ", diff, flags=re.MULTILINE)[1:]:
         head, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
-        old_name, new_name = re.fullmatch(r"(\S+)\n\+\+\+ b/(\S+)\n", head).groups()  # type: ignore[union-attr]
+        old_name, new_name = re.findall(r"^(\S+)\n\+\+\+ b/(\S+)\n$", head)[0]
         path = folder / new_name
         assert path.exists() == (old_name != "/dev/null"), new_name
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -51,7 +51,7 @@ def apply(diff: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source with all changes made: they do not get in each other's way."""
+    """Return a copy of the source with all changes applied."""
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -62,7 +62,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_kind_of_change_is_worked() -> None:
     assert [change.title for change in CHANGES] == [
-        "A net",
+        "A network",
         "A data set",
         "A metric",
         "A recipe",
@@ -80,7 +80,7 @@ def test_a_change_is_short(change: Change) -> None:
 
 @pytest.fixture(scope="module")
 def faults(copy: Path) -> dict[str, str]:
-    """What went wrong where a change was tried, by title; one process for all, for importing torch takes longest."""
+    """Return the error of each change, by title. One process runs all: torch imports slowly."""
     code = """
 import json, sys, traceback
 import reslearn

@@ -25,9 +25,6 @@ class CommandWithPanels(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_parameters(self, ctx, formatter)
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _with_help_option_last(super().get_params(ctx))
-
 
 class GroupWithPanels(TyperGroup):
     """A group whose commands and options are grouped by their `rich_help_panel`."""
@@ -50,9 +47,6 @@ class GroupWithPanels(TyperGroup):
             panels.setdefault(title, []).append((f"{name:{width}}", summary(command)))
         _write_panels(panels, formatter)
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _with_help_option_last(super().get_params(ctx))
-
 
 def summary(command: Any) -> str:
     """Return the first paragraph of the help of a command, on one line."""
@@ -69,20 +63,21 @@ def unwrap(docstring: str) -> str:
 def _draw_boxes(command: TyperCommand | TyperGroup, ctx: Any) -> None:
     from typer.rich_utils import rich_format_help
 
+    _place_help_option(command.get_params(ctx))
     rich_format_help(obj=command, ctx=ctx, markup_mode="rich")
 
 
-def _with_help_option_last(parameters: list[Any]) -> list[Any]:
+def _place_help_option(parameters: list[Any]) -> None:
     """Move --help, which typer adds, into the panel of the option before it."""
     *own_parameters, last = parameters
     if own_parameters and last.rich_help_panel is None and "--help" in last.opts:
         last.rich_help_panel = own_parameters[-1].rich_help_panel
-    return parameters
 
 
 def _write_parameters(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
     panels: dict[str, list[tuple[str, str]]] = {}
     parameters: list[Any] = command.get_params(ctx)
+    _place_help_option(parameters)
     for parameter in parameters:
         record = parameter.get_help_record(ctx)
         if record is not None:

@@ -53,6 +53,21 @@ Seeds = Annotated[
         help="Train this many seeds per network. Default: 2, 3 or 5, by budget.",
     ),
 ]
+Depths = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_EXPERIMENT,
+        help="Compare these numbers of layers, such as 20,56. "
+        "Default: the paper's, fewer by budget.",
+    ),
+]
+ExhibitFolder = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=OUTPUT,
+        help="Write all tables, figures and runs here. Default: paper/DATA-BUDGET.",
+    ),
+]
 Check = Annotated[
     bool,
     typer.Option(
@@ -173,21 +188,8 @@ def exhibit_command(name: str) -> Callable[..., None]:
             str | None, typer.Option(rich_help_panel=_EXPERIMENT, help=budget_help)
         ] = None,
         seeds: Seeds = None,
-        depths: Annotated[
-            str | None,
-            typer.Option(
-                rich_help_panel=_EXPERIMENT,
-                help="Compare these numbers of layers, such as 20,56. "
-                "Default: the paper's, fewer by budget.",
-            ),
-        ] = None,
-        out: Annotated[
-            Path | None,
-            typer.Option(
-                rich_help_panel=OUTPUT,
-                help="Write all tables, figures and runs here. Default: paper/DATA-BUDGET.",
-            ),
-        ] = None,
+        depths: Depths = None,
+        out: ExhibitFolder = None,
         jobs: JobsOption = None,
         engine: EngineOption = "local",
         data_dir: DataDirOption = None,

@@ -158,8 +158,8 @@ def crop_and_flip(
     padded_height, padded_width = padded.shape[1:3]
     column = torch.arange(width, device=batch.device)
     mirrored = torch.where(views.flip[:, None], width - 1 - column, column)
-    columns = mirrored + views.left[:, None]  # [B, W]
-    first_row = torch.arange(num, device=batch.device) * padded_height + views.top
+    columns = mirrored + views.left_px[:, None]  # [B, W]
+    first_row = torch.arange(num, device=batch.device) * padded_height + views.top_px
     rows = first_row[:, None] + torch.arange(height, device=batch.device)  # [B, H]
     index = rows[:, :, None] * padded_width + columns[:, None, :]  # [B, H, W]
     pixels = padded.view(-1, channels).index_select(0, index.view(-1))
@@ -194,17 +194,17 @@ class ViewTable:
 
     Attributes:
         index: Index of the image.
-        top, left: Corner of the crop in the padded image, 0 to 2 * max_shift_px.
+        top_px, left_px: Corner of the crop in the padded image, 0 to 2 * max_shift_px.
         flip: Whether the crop is mirrored.
     """
 
     index: Int64[Tensor, n]
-    top: Int64[Tensor, n]
-    left: Int64[Tensor, n]
+    top_px: Int64[Tensor, n]
+    left_px: Int64[Tensor, n]
     flip: Bool[Tensor, n]
 
     def rows(self, start: int, stop: int) -> ViewTable:
-        columns = (self.index, self.top, self.left, self.flip)
+        columns = (self.index, self.top_px, self.left_px, self.flip)
         return ViewTable(*(column[start:stop] for column in columns))
 
 

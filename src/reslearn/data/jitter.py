@@ -84,8 +84,8 @@ class JitteredImages(Dataset[tuple[Tensor, Tensor, int]]):
         shorter_px = jitter.shortest_px + draw_below(num_sizes, Stream.SHORTER_SIDE)
         image = open_picture(self.files.path(int(index)), shorter_px)
         bottom, right = largest_offsets(image, shorter_px=shorter_px, size_px=size_px)
-        top, left = draw_below(bottom + 1, Stream.ROW), draw_below(right + 1, Stream.COLUMN)
-        pixels = crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left)
+        top_px, left_px = draw_below(bottom + 1, Stream.ROW), draw_below(right + 1, Stream.COLUMN)
+        pixels = crop(image, shorter_px=shorter_px, size_px=size_px, top_px=top_px, left_px=left_px)
         if jitter.flip and draw_below(2, Stream.FLIP):
             pixels = pixels[:, ::-1]
         shift = self._color_shift(epoch, index)

@@ -127,11 +127,11 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, position: int) -> tuple[Float32[Tensor, "h w c"], int]:
         view = self._views.between(position, position + 1)
         pixels, label = self.source[int(view.index)]
-        top, left, flip = int(view.top), int(view.left), bool(view.flip)
+        top_px, left_px, flip = int(view.top_px), int(view.left_px), bool(view.flip)
         if self.preprocess.padding == "after-mean":
             normalized = self.preprocess.normalize(torch.tensor(pixels)).numpy()
-            return torch.from_numpy(self._crop_and_flip(normalized, top, left, flip)), label
-        cropped = torch.from_numpy(self._crop_and_flip(pixels, top, left, flip))
+            return torch.from_numpy(self._crop_and_flip(normalized, top_px, left_px, flip)), label
+        cropped = torch.from_numpy(self._crop_and_flip(pixels, top_px, left_px, flip))
         return self.preprocess.normalize(cropped), label
 
     def finish(self, batch: Float32[Tensor, "b h w c"]) -> Float32[Tensor, "b h w c"]:
@@ -139,11 +139,11 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         return batch
 
     def _crop_and_flip(
-        self, image: npt.NDArray[Pixel], top: int, left: int, flip: bool
+        self, image: npt.NDArray[Pixel], top_px: int, left_px: int, flip: bool
     ) -> npt.NDArray[Pixel]:
         padding = (self.max_shift_px, self.max_shift_px)
         padded = np.pad(image, (padding, padding, (0, 0)))
-        window = padded[top : top + image.shape[0], left : left + image.shape[1]]
+        window = padded[top_px : top_px + image.shape[0], left_px : left_px + image.shape[1]]
         # `ascontiguousarray` would leave the negative stride of a single column.
         return (window[:, ::-1] if flip else window).copy()
 

@@ -55,17 +55,19 @@ def open_picture(path: Path, shorter_px: int | None = None) -> Image.Image:
         raise DataError(f"{path} cannot be read ({reason}): remove or replace it") from None
 
 
-def crop(image: Image.Image, *, shorter_px: int, size_px: int, top: float, left: float) -> Pixels:
-    """Return the square [S, S, 3] at (top, left) of the picture resized to `shorter_px`.
+def crop(
+    image: Image.Image, *, shorter_px: int, size_px: int, top_px: float, left_px: float
+) -> Pixels:
+    """Return the square [S, S, 3] at (top_px, left_px) of the picture resized to `shorter_px`.
 
-    `top` and `left` count pixels of the resized picture.
+    `top_px` and `left_px` count pixels of the resized picture.
     """
     scale = min(image.size) / shorter_px  # pixels of the file per pixel of the resized picture
     box = (
-        left * scale,
-        top * scale,
-        min((left + size_px) * scale, image.width),
-        min((top + size_px) * scale, image.height),
+        left_px * scale,
+        top_px * scale,
+        min((left_px + size_px) * scale, image.width),
+        min((top_px + size_px) * scale, image.height),
     )
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
 
@@ -77,8 +79,8 @@ def center_crop(image: Image.Image, *, shorter_px: int, size_px: int) -> Pixels:
         image,
         shorter_px=shorter_px,
         size_px=size_px,
-        top=(height - size_px) / 2,
-        left=(width - size_px) / 2,
+        top_px=(height - size_px) / 2,
+        left_px=(width - size_px) / 2,
     )
 
 
@@ -89,13 +91,15 @@ def five_crop(image: Image.Image, *, shorter_px: int, size_px: int) -> list[Pixe
     """
     bottom, right = largest_offsets(image, shorter_px=shorter_px, size_px=size_px)
     crops = []
-    for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right)):
-        crops.append(crop(image, shorter_px=shorter_px, size_px=size_px, top=top, left=left))
+    for top_px, left_px in ((0, 0), (0, right), (bottom, 0), (bottom, right)):
+        crops.append(
+            crop(image, shorter_px=shorter_px, size_px=size_px, top_px=top_px, left_px=left_px)
+        )
     return [*crops, center_crop(image, shorter_px=shorter_px, size_px=size_px)]
 
 
 def largest_offsets(image: Image.Image, *, shorter_px: int, size_px: int) -> tuple[int, int]:
-    """Return the largest whole (top, left) at which a crop lies within the resized picture."""
+    """Return the largest whole (top_px, left_px) of a crop within the resized picture."""
     shorter = min(image.size)
     return (
         image.height * shorter_px // shorter - size_px,

@@ -178,8 +178,8 @@ class Preprocess:
     def to(self, device: torch.device | str) -> Preprocess:
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Preprocess) and self.to_json() == other.to_json()
+    def __eq__(self, value: object) -> bool:
+        return isinstance(value, Preprocess) and self.to_json() == value.to_json()
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_json()))

@@ -33,7 +33,7 @@ def diagnosis_json(diagnosis: Diagnosis, *, patch: Patch | None = None) -> dict[
         "shortcuts_around": list(variants.shortcuts_around),
         "learning_rates": {name: choice.lr for name, choice in diagnosis.rates.items()},
         "train_scores": _lists(scores.train),
-        "held_scores": _lists(scores.held),
+        "held_scores": _lists(scores.held_out),
         "held_scores_at_half": _lists(scores.held_at_half),
         "neighbors_held_score": scores.neighbors,
         "gradient_ratio_at_start": finite_or_none(diagnosis.start.gradient_ratio),

@@ -363,7 +363,7 @@ class TrialRunner:
             held_at_half[name] = [trial.held_at_half for trial in trials]
         return Scores(
             train=train,
-            held=held_out,
+            held_out=held_out,
             held_at_half=held_at_half,
             neighbors=self.neighbors,
             looks=MAX_SEEDS[self.length] - FEWEST_SEEDS + 1,

@@ -123,7 +123,7 @@ def scores_table(diagnosis: Diagnosis) -> Table:
     for name, scores in diagnosis.scores.train.items():
         variant = diagnosis.variants.by_name.get(name)
         description = variant.description if variant is not None else _FURTHER_NETWORKS[name]
-        train, held_out = summary(list(scores)), summary(list(diagnosis.scores.held[name]))
+        train, held_out = summary(list(scores)), summary(list(diagnosis.scores.held_out[name]))
         interval = interval_text(train.interval, digits=3)
         deviation = train.standard_deviation
         rows.append([name, description, train.mean, deviation, interval, held_out.mean, train.n])

@@ -115,14 +115,14 @@ def make_problem(
         task = "regression"
     order = permutation(0, 0, len(inputs))
     num_held = max(1, round(HELD_OUT_SHARE * len(inputs)))
-    held, training = order[:num_held], order[num_held:]
+    held_out, training = order[:num_held], order[num_held:]
     problem = Problem(
         build=bind_depth(build, depth),
         name=name,
         inputs=inputs[training],
         targets=targets[training],
-        held_inputs=inputs[held],
-        held_targets=targets[held],
+        held_inputs=inputs[held_out],
+        held_targets=targets[held_out],
         task=task,
         loss=_resolve_loss(loss, task),
         make_optimizer=make_optimizer,

@@ -38,14 +38,14 @@ NETWORKS = {
 class Scores:
     """The measurements that a verdict rests on.
 
-    `train`, `held` and `held_at_half` hold scores by variant: one per seed, paired by position.
+    `train`, `held_out` and `held_at_half` hold scores by variant: one per seed, paired by position.
     Three names are no variants. "given" is the deep network at the user's learning rate.
     "constructed" is the deep network that computes what the trained shallow one does. "continued"
     is the constructed network after further training. The last two do not decide anything.
 
     Attributes:
         train: Scores on training data at the end.
-        held: Scores on held-out data at the end.
+        held_out: Scores on held-out data at the end.
         held_at_half: Scores on held-out data after half of the steps.
         neighbors: Held-out score of nearest neighbors.
         looks: How often the rules may be applied to growing numbers of seeds.
@@ -59,7 +59,7 @@ class Scores:
     """
 
     train: Mapping[str, Sequence[float]]
-    held: Mapping[str, Sequence[float]]
+    held_out: Mapping[str, Sequence[float]]
     held_at_half: Mapping[str, Sequence[float]]
     neighbors: float
     looks: int = 1

@@ -144,7 +144,7 @@ def run_trial(
         seed=seed,
         steps=steps,
         train_score=scores.train,
-        held_score=scores.held,
+        held_score=scores.held_out,
         held_at_half=held_at_half,
         train_error_pct=scores.train_error_pct,
         diverged=diverged,
@@ -170,8 +170,8 @@ def evaluate_untrained(
         seed=seed,
         steps=steps,
         train_score=scores.train,
-        held_score=scores.held,
-        held_at_half=scores.held,
+        held_score=scores.held_out,
+        held_at_half=scores.held_out,
         train_error_pct=scores.train_error_pct,
         diverged=False,
         curve=(),
@@ -226,7 +226,7 @@ def _train(
     try:
         optimizer = problem.make_optimizer(net.parameters(), lr)
         train_part(0, half)
-        held_at_half = _evaluate(deepcopy(net), problem).held
+        held_at_half = _evaluate(deepcopy(net), problem).held_out
         train_part(half, steps - half)
     except NonFiniteLossError:
         return curve, held_at_half, True
@@ -243,7 +243,7 @@ class _EndScores(NamedTuple):
 
     train: float
     train_error_pct: float | None
-    held: float
+    held_out: float
 
 
 @torch.no_grad()
@@ -268,7 +268,7 @@ def _evaluate(net: nn.Module, problem: Problem, *, recompute: bool = True) -> _E
     return _EndScores(
         train=_score(float(problem.loss(outputs, y)), problem),
         train_error_pct=error_pct,
-        held=_score(held_loss, problem, worst=WORST_HELD_SCORE),
+        held_out=_score(held_loss, problem, worst=WORST_HELD_SCORE),
     )
 
 

@@ -196,7 +196,7 @@ def _undecided(reason: str) -> NetworkVerdict:
 
 def _no_information(scores: Scores) -> NetworkVerdict | None:
     best = _best_held_score(scores)
-    if min(scores.neighbors, best) < 1 - MARGIN or len(scores.held["deep"]) < FEWEST_SEEDS:
+    if min(scores.neighbors, best) < 1 - MARGIN or len(scores.held_out["deep"]) < FEWEST_SEEDS:
         return None
     return _certain(
         "data fault",
@@ -208,7 +208,7 @@ def _no_information(scores: Scores) -> NetworkVerdict | None:
 
 
 def _best_held_score(scores: Scores) -> float:
-    means = [statistics.fmean(values) for values in scores.held.values() if values]
+    means = [statistics.fmean(values) for values in scores.held_out.values() if values]
     return min(means, default=1.0)
 
 
@@ -261,7 +261,7 @@ def _lead_over_half_time(scores: Scores, shallower: str) -> Comparison | None:
     A deep network that is better by more than MARGIN learns at more than half of the speed. So its
     training loss is no sign that it ends at a worse one. Short trials cannot show this: None.
     """
-    deep, half = scores.held.get("deep"), scores.held_at_half.get(shallower)
+    deep, half = scores.held_out.get("deep"), scores.held_at_half.get(shallower)
     if scores.is_short or not deep or not half:
         return None
     return scores.compare(deep, half)
@@ -270,13 +270,13 @@ def _lead_over_half_time(scores: Scores, shallower: str) -> Comparison | None:
 def _learning_rate(scores: Scores) -> NetworkVerdict | None:
     if is_worse(scores, "given", "deep") != "yes" or not _deep_learns(scores):
         return None
-    if statistics.fmean(scores.held["given"]) < statistics.fmean(scores.held["deep"]):
+    if statistics.fmean(scores.held_out["given"]) < statistics.fmean(scores.held_out["deep"]):
         return None  # the best rate only fits faster what does not carry over
     return _certain("bad learning rate", comparison_text(scores, "given", "deep"))
 
 
 def _capacity(scores: Scores) -> NetworkVerdict | None:
-    deep, wide = scores.train["deep"], scores.held.get("wide", ())
+    deep, wide = scores.train["deep"], scores.held_out.get("wide", ())
     counterparts = [name for name in (*_SHALLOWER, "shortcuts") if scores.train.get(name)]
     if min(len(deep), len(wide)) < 2 or not (counterparts or _has_few_layers(scores)):
         return None
@@ -292,23 +292,23 @@ def _capacity(scores: Scores) -> NetworkVerdict | None:
 
 
 def _overfitting(scores: Scores) -> NetworkVerdict | None:
-    train, held = scores.train["deep"], scores.held["deep"]
+    train, held_out = scores.train["deep"], scores.held_out["deep"]
     half = scores.held_at_half["deep"]
-    n = min(len(train), len(held), len(half))
+    n = min(len(train), len(held_out), len(half))
     if n < 2:
         return None
-    gap = scores.compare(held[:n], train[:n]).interval
-    rise = scores.compare(held[:n], half[:n]).interval
+    gap = scores.compare(held_out[:n], train[:n]).interval
+    rise = scores.compare(held_out[:n], half[:n]).interval
     if margin_test(gap, OVERFITTING_GAP) != "yes":
         return None
     is_rising = margin_test(rise, MARGIN) == "yes"
-    is_worse_than_guessing = margin_test(scores.interval(held[:n]), 1) == "yes"
+    is_worse_than_guessing = margin_test(scores.interval(held_out[:n]), 1) == "yes"
     if not (is_rising or is_worse_than_guessing):
         return None
     return _certain(
         "overfitting",
-        f"The held-out loss is {mean_text(held)} at the end and {mean_text(half)} after half of "
-        f"the steps. The training loss is {mean_text(train)}.",
+        f"The held-out loss is {mean_text(held_out)} at the end and {mean_text(half)} after half "
+        f"of the steps. The training loss is {mean_text(train)}.",
     )
 
 
@@ -349,9 +349,9 @@ def _slow_text(scores: Scores, shallower: str) -> str:
         lead.difference, signed=True, interval=lead.interval, confidence=scores.confidence
     )
     return (
-        f"It is slow, not degraded: on held-out data it has {mean_text(scores.held['deep'])}, and "
-        f"{NETWORKS[shallower]} had {mean_text(scores.held_at_half[shallower])} after half of the "
-        f"steps, a difference of {difference}."
+        f"It is slow, not degraded: on held-out data it has {mean_text(scores.held_out['deep'])}, "
+        f"and {NETWORKS[shallower]} had {mean_text(scores.held_at_half[shallower])} after half of "
+        f"the steps, a difference of {difference}."
     )
 
 

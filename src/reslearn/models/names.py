@@ -84,7 +84,7 @@ def architecture_of(name: str) -> Architecture | None:
     if name in VARIANTS:
         depth, switches = VARIANTS[name]
         return imagenet(depth, is_plain=False, switches=switches)
-    if wide := wide_cifar(name):
+    if name.startswith("wrn") and (wide := wide_cifar(name)):
         depth, switches = wide
         in_range = 10 <= depth <= MAX_DEPTH
         return cifar((depth - 4) // 6, is_plain=False, switches=switches) if in_range else None
@@ -185,4 +185,4 @@ def _nearest_depth(name: str) -> str | None:
     depth = min(int(match[2]), CIFAR_DEPTHS[-1])
     nearest_cifar_depth = 6 * max(1, round((depth - 2) / 6)) + 2
     depths = (nearest_cifar_depth, *IMAGENET_BLOCKS)
-    return f"{kinds[0]}{min(depths, key=lambda known: abs(known - depth))}"
+    return f"{kinds[0]}{min(depths, key=lambda candidate: abs(candidate - depth))}"

@@ -69,7 +69,7 @@ class Data(_Part):
         None,
         ge=2,
         le=1024,
-        description="Side of the images that the network sees. None takes that of the data set.",
+        description="Side of the images for the network. None takes the size of the data set.",
     )
     validation_images: int = Field(
         0,
@@ -111,7 +111,7 @@ class Data(_Part):
         le=10,
         validation_alias=AliasChoices("colour", "color"),
         description="Strength of the color augmentation along the main directions of RGB; needs "
-        "jitter. Paper: that of AlexNet, 0.1.",
+        "jitter. Paper: 0.1, as in AlexNet.",
     )
 
     @model_validator(mode="after")
