@@ -16,6 +16,6 @@ generator = torch.Generator().manual_seed(0)
 inputs = torch.rand(1024, 2, generator=generator) * 2 - 1
 targets = (inputs.prod(dim=1) > 0).long()
 
-diagnosis = diagnose(make_problem(build, (inputs, targets)), minutes=2, steps=60)
+diagnosis = diagnose(make_problem(build, (inputs, targets)), minutes=2, steps=40)
 print(f"cause: {diagnosis.verdict.name}")
 print(f"why:   {diagnosis.verdict.reason}")

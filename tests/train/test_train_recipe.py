@@ -148,7 +148,7 @@ def test_run_of_another_recipe_is_refused_with_the_differences(
 
 def test_other_folders_are_refused_before_data_are_loaded(small: Small, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    assert "is no run" in refused(RunError, small, tmp_path, "data.name=no-such-data")
+    assert "is not a run" in refused(RunError, small, tmp_path, "data.name=no-such-data")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
