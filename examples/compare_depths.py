@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import reslearn
-from reslearn.study import degradation_verdict, summary
+from reslearn.study import degradation_verdict, number_text, summary
 
 DEPTHS, SEEDS = (4, 24), (0, 1, 2)
 
@@ -39,6 +39,8 @@ for build in (plain, residual):
     rows = [(d, seed, training_error_pct(build, d, seed)) for d in DEPTHS for seed in SEEDS]
     for depth in DEPTHS:
         errors = [error for row_depth, _, error in rows if row_depth == depth]
-        print(f"{build.__name__:8s} {depth:3d} hidden layers: training error {summary(errors)} %")
+        mean = summary(errors)
+        text = number_text(mean.mean, digits=1, unit="%", interval=mean.interval)
+        print(f"{build.__name__:8s} {depth:3d} hidden layers: training error {text}")
     verdict = degradation_verdict(rows, margin_pct=1.0)
     print(f"Does {build.__name__} degrade with depth? {verdict.answer}: {verdict.reason}")

@@ -1,4 +1,7 @@
-"""Diagnose a network that does not train: is depth the cause? About half a minute."""
+"""Diagnose a network that does not train. About 20 seconds.
+
+Expected answer: the signal vanishes, because the default initialization is too small for 24 layers.
+"""
 
 import torch
 from torch import nn

@@ -80,3 +80,13 @@ def test_the_python_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str
     (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert float(capsys.readouterr().out) < 20
+
+
+def test_the_glossary_names_files_that_exist() -> None:
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|[^|]+\| `([^`]+)` \|$", text, flags=re.MULTILINE)
+    assert len(rows) > 40
+    missing = [path for _, path in rows if not (ROOT / "src" / "reslearn" / path).exists()]
+    assert not missing
+    names = [name for name, _ in rows]
+    assert len(names) == len(set(names)), "one name means one concept"
