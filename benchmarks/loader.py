@@ -22,7 +22,7 @@ from reslearn.data import Augment, Images, Preprocess, image_batches, train_batc
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LoaderRow:
     """One loader on a number of threads.
 
     Attributes:
@@ -43,7 +43,7 @@ class Row:
 
 def measure(
     *, threads: int, batch_size: int = 128, size_px: int = 32, rounds: int = 15, device: str = "cpu"
-) -> list[Row]:
+) -> list[LoaderRow]:
     """Time both loaders and a step of resnet20 (float32, channels_last, eager) in turns."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +69,7 @@ def measure(
         seconds["step"].append(_seconds(step, device))
     median = {name: statistics.median(values[3:]) for name, values in seconds.items()}
     return [
-        Row(
+        LoaderRow(
             loader=name,
             threads=threads,
             batch_size=batch_size,
@@ -104,7 +104,7 @@ def _seconds(action: Callable[[], object], device: str) -> float:
     return time.perf_counter() - started
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[LoaderRow]) -> str:
     """Return the rows as text, one line each."""
     lines = []
     for row in rows:

@@ -26,7 +26,7 @@ from reslearn.study import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StudyBenchmarkRow:
     """One way of starting runs.
 
     Attributes:
@@ -59,7 +59,7 @@ def measure(
     overrides: Sequence[str] = (),
     jobs: int | None = None,
     ways: Sequence[str] = ("forked", "fresh"),
-) -> list[Row]:
+) -> list[StudyBenchmarkRow]:
     """Run the same study in each way.
 
     Raises:
@@ -71,7 +71,7 @@ def measure(
 
 def _row(
     way: str, engine: Engine, models: Sequence[str], seeds: int, overrides: Sequence[str], jobs: int
-) -> Row:
+) -> StudyBenchmarkRow:
     plan = study_from(
         {"models": tuple(models), "seeds": seeds, "recipe": "digits", "set": tuple(overrides)},
         source="reslearn bench study",
@@ -85,12 +85,12 @@ def _row(
         return make_row(way, report, seconds=seconds, jobs=jobs)
 
 
-def make_row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row:
+def make_row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> StudyBenchmarkRow:
     """Compute a row from the report of a study and its run folders."""
     trained = [
         float(RunFolder(outcome.job.folder).result["seconds"]) for outcome in report.outcomes
     ]
-    return Row(
+    return StudyBenchmarkRow(
         runs_start=way,
         runs=len(trained),
         jobs=jobs,
@@ -103,7 +103,7 @@ def make_row(way: str, report: StudyReport, *, seconds: float, jobs: int) -> Row
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[StudyBenchmarkRow]) -> str:
     """Return the rows as text, one line each."""
     lines = []
     for row in rows:

@@ -45,7 +45,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class MedianAndRange:
     """Median, minimum and maximum over the rounds."""
 
     median: float
@@ -53,13 +53,13 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Return the spread of `values`."""
+    def of(cls, values: Sequence[float]) -> "MedianAndRange":
+        """Return median, minimum and maximum of `values`."""
         return cls(median=statistics.median(values), low=min(values), high=max(values))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TrainRow:
     """One loop on one task.
 
     Attributes:
@@ -80,13 +80,13 @@ class Row:
     batch_size: int
     size_px: int
     rounds: int
-    images_per_second: Spread
-    share_pct: Spread
-    matrix_product_gflops: Spread
+    images_per_second: MedianAndRange
+    share_pct: MedianAndRange
+    matrix_product_gflops: MedianAndRange
     ratio_to: str | None
-    ratio: Spread | None
+    ratio: MedianAndRange | None
     warm_up_seconds: float
-    others_pct: Spread
+    others_pct: MedianAndRange
 
 
 def task_of(model: str, batch_size: int | None = None) -> Task:
@@ -114,7 +114,7 @@ def measure(
     parts: Sequence[Part] = (),
     against: Sequence[str] = ("plain",),
     say: Callable[[str], object] = lambda line: None,
-) -> list[Row]:
+) -> list[TrainRow]:
     """Measure our loop, its rivals, and our loop without each of `parts`.
 
     Each round has one turn of three seconds per loop. The ratio of our loop is to the first rival,
@@ -167,7 +167,7 @@ def _row(
     threads: int,
     ratio_to: str | None,
     base: list[dict[str, float]],
-) -> Row:
+) -> TrainRow:
     net = models.build(task.model, num_classes=task.num_classes)
     macs = models.complexity(net, (3, task.size_px, task.size_px)).macs
     speeds = [turn["images"] / turn["seconds"] for turn in turns]
@@ -176,7 +176,7 @@ def _row(
         speed * base_turn["seconds"] / base_turn["images"]
         for speed, base_turn in zip(speeds, base, strict=True)
     ]
-    return Row(
+    return TrainRow(
         model=task.model,
         loop=loop,
         precision=about["precision"],
@@ -185,15 +185,15 @@ def _row(
         batch_size=task.batch_size,
         size_px=task.size_px,
         rounds=len(turns),
-        images_per_second=Spread.of(speeds),
-        share_pct=Spread.of(
+        images_per_second=MedianAndRange.of(speeds),
+        share_pct=MedianAndRange.of(
             [100 * 6 * macs * speed / rate for speed, rate in zip(speeds, rates, strict=True)]
         ),
-        matrix_product_gflops=Spread.of([rate / 1e9 for rate in rates]),
+        matrix_product_gflops=MedianAndRange.of([rate / 1e9 for rate in rates]),
         ratio_to=ratio_to,
-        ratio=Spread.of(ratios) if ratio_to else None,
+        ratio=MedianAndRange.of(ratios) if ratio_to else None,
         warm_up_seconds=about["warm_up_seconds"],
-        others_pct=Spread.of([turn["others_pct"] for turn in turns]),
+        others_pct=MedianAndRange.of([turn["others_pct"] for turn in turns]),
     )
 
 
@@ -253,7 +253,7 @@ def _answer(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     return dict(json.loads(line))
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[TrainRow]) -> str:
     """Return the rows as text: medians, and in brackets the minimum and maximum of the rounds."""
     heading = ("model", "loop", "numerics", "images/s", "ratio", "share of matrix products")
     lines = [heading, *(_cells(row) for row in rows)]
@@ -274,8 +274,8 @@ def table(rows: Sequence[Row]) -> str:
     return text
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    def spread(value: Spread, digits: int) -> str:
+def _cells(row: TrainRow) -> tuple[str, ...]:
+    def spread(value: MedianAndRange, digits: int) -> str:
         return f"{value.median:,.{digits}f} [{value.low:,.{digits}f} to {value.high:,.{digits}f}]"
 
     numerics = f"{row.precision}{', compiled' if row.compiled else ''}"

@@ -35,8 +35,8 @@ def test_ratios_are_computed_round_by_round() -> None:
     ours = [turn(300, 1.0, 100), turn(800, 2.0, 200), turn(900, 3.0, 100)]  # 300, 400, 300 a second
     base = [turn(100, 1.0, 50), turn(100, 2.0, 50), turn(150, 1.0, 50)]  # 100, 50, 150 a second
     row = train._row(SMALL, "ours", ABOUT, ours, threads=2, ratio_to="plain", base=base)
-    assert row.images_per_second == train.Spread(median=300, low=300, high=400)
-    assert row.ratio == train.Spread(median=3, low=2, high=8)
+    assert row.images_per_second == train.MedianAndRange(median=300, low=300, high=400)
+    assert row.ratio == train.MedianAndRange(median=3, low=2, high=8)
     macs = macs_of("resnet8")
     assert row.share_pct.high == pytest.approx(100 * 3 * 2 * macs * 300 / 100e9)
     assert row.share_pct.low == pytest.approx(100 * 3 * 2 * macs * 400 / 200e9)

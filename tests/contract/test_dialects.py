@@ -159,7 +159,7 @@ def test_weights_are_written_identified_and_read_back(name: str, tmp_path: Path)
         loaded = loaded.to_empty(device="cpu")
         report = load_weights(loaded, identity)
         fresh = () if dialect.has_head else ("head.fc.weight", "head.fc.bias")
-        assert (report.fresh, report.adapted, report.unused) == (fresh, (), ())
+        assert (report.left_initialized, report.adapted, report.unused) == (fresh, (), ())
         state = loaded.state_dict()
         for key, value in net.state_dict().items():
             assert key in fresh or torch.equal(value, state[key]), key

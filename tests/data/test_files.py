@@ -155,7 +155,7 @@ def test_a_bare_name_is_searched_for_in_the_data_folders(
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "folder"))
     assert len(data.load("photos", size_px=8).train) == 6
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
-    with pytest.raises(data.UnknownData, match="no data called 'photos'"):
+    with pytest.raises(data.UnknownDataError, match="no data called 'photos'"):
         data.load("photos")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.data import DataError, ImageData, UnknownData, load, names, split
+from reslearn.data import DataError, ImageData, UnknownDataError, load, names, split
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +63,17 @@ def test_names_have_a_line_each() -> None:
     [("CIFAR-10", "'cifar10'"), ("digit", "'digits'"), ("cifar1000", "'cifar100'")],
 )
 def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
-    with pytest.raises(UnknownData, match=f"no data called '{name}', did you mean {hint}"):
+    with pytest.raises(UnknownDataError, match=f"no data called '{name}', did you mean {hint}"):
         load(name)
 
 
 def test_names_that_are_neither_source_nor_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        UnknownData,
+        UnknownDataError,
         match="no data called 'imagenet': there are digits, cifar10, cifar100, or any folder",
     ):
         load("imagenet")
-    with pytest.raises(UnknownData, match=f"no folder {tmp_path}/absent; allowed are"):
+    with pytest.raises(UnknownDataError, match=f"no folder {tmp_path}/absent; allowed are"):
         load(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file; allowed are"):

@@ -90,7 +90,7 @@ def load_into_ours(net: nn.Module) -> tuple[models.Network, Identity]:
     )
     ours = models.build(**identity.spec, num_classes=10).double()
     report = load_weights(ours, identity)
-    assert (report.fresh, report.unused) == ((), ())
+    assert (report.left_initialized, report.unused) == ((), ())
     return ours, identity
 
 

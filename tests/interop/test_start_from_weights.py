@@ -162,7 +162,7 @@ def test_export_of_a_detectors_backbone(
     assert (status, errors.count("\n")) == (
         2,
         1,
-    ) and "rpn.head.conv.weight (in the file only); --partial" in errors
+    ) and "rpn.head.conv.weight (in the file only); pass partial=True (--partial)" in errors
     status, output, errors = reslearn(
         "export", str(path), "--partial", "--to", "caffe", "--out", "x.caffemodel"
     )
@@ -284,7 +284,7 @@ def test_mismatching_tensors_are_listed_in_the_error(
         "the network is unchanged"
     )
     loaded = load_weights(net, weights, partial=True)
-    assert "stage1.1.body.conv1.weight" in loaded.fresh
+    assert "stage1.1.body.conv1.weight" in loaded.left_initialized
     status, _, errors = reslearn(
         "train", "digits", "--model", "resnet14", "--init", str(weights), "--out", "run"
     )
@@ -301,7 +301,7 @@ def test_quantized_weights_are_refused(weights: Path) -> None:
         WeightsError, match=r"1 tensor does not match: head\.fc\.weight \(torch\.int8 in the file\)"
     ):
         load_weights(net, weights)
-    assert load_weights(net, weights, partial=True).fresh == ("head.fc.weight",)
+    assert load_weights(net, weights, partial=True).left_initialized == ("head.fc.weight",)
 
 
 def test_a_different_switch_is_an_error_even_if_shapes_agree(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from reslearn.models import Network, UnknownModel, build, complexity, names
+from reslearn.models import Network, UnknownModelError, build, complexity, names
 from reslearn.models.variants import VARIANTS, WIDE_CIFAR
 
 SWITCHES: list[dict[str, Any]] = [
@@ -143,14 +143,14 @@ def test_names_match_a_pattern() -> None:
     ],
 )
 def test_the_error_for_an_unknown_name_suggests_the_nearest(wrong: str, meant: str) -> None:
-    with pytest.raises(UnknownModel, match=f"unknown model '{wrong}': did you mean '{meant}'"):
+    with pytest.raises(UnknownModelError, match=f"unknown model '{wrong}': did you mean '{meant}'"):
         on_meta(wrong)
     assert meant in names()
 
 
 @pytest.mark.parametrize("wrong", ["", "vgg16", "20", "resnet", "résnet²"])
 def test_the_error_for_an_unknown_name_is_one_line(wrong: str) -> None:
-    with pytest.raises(UnknownModel) as raised:
+    with pytest.raises(UnknownModelError) as raised:
         on_meta(wrong)
     assert "\n" not in str(raised.value) and "6n+2" in str(raised.value)
 
@@ -225,5 +225,5 @@ def test_variants_have_the_published_sizes(name: str, parameters: int, gmacs: fl
 
 @pytest.mark.parametrize("name", ["wrn9_10", "wrn28_0", "wrn28_65", "wrn10000_1", "resnet50x"])
 def test_names_similar_to_a_variant_are_unknown(name: str) -> None:
-    with pytest.raises(UnknownModel):
+    with pytest.raises(UnknownModelError):
         on_meta(name)

@@ -13,7 +13,7 @@ from reslearn.runs import RunFolder
 from reslearn.study import Job
 from reslearn.study.engine import JobStatus
 
-# Training error in per cent at the best learning rate.
+# Training error in percent at the best learning rate.
 ERRORS = {
     "plain8": 2.0,
     "plain20": 9.0,
@@ -109,7 +109,7 @@ def trained_in_memory(
     """Return finished runs that exist in memory only.
 
     Args:
-        plain: Errors [seeds][depths] in per cent, of training and of test; nan for a diverged run.
+        plain: Errors [seeds][depths] in percent, of training and of test; nan for a diverged run.
         residual: The same for the residual networks.
         plain_test: Test errors of the plain networks, if they differ from their training errors.
     """

@@ -52,7 +52,9 @@ def test_a_run_is_created_and_opened(tmp_path: Path) -> None:
         [],
         False,
     )
-    with pytest.raises(RunError, match="is not complete: reslearn train --resume --out"):
+    with pytest.raises(
+        RunError, match="is not complete: continue with reslearn train --resume --out"
+    ):
         _ = opened.result
     result = opened.finish({"steps": 3})
     assert opened.is_complete

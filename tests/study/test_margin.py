@@ -95,7 +95,7 @@ def test_a_mean_that_is_not_a_number_never_gives_a_yes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "yes", "no", "expected"),
+    ("answer", "rules_out_yes", "rules_out_no", "expected"),
     [
         ("yes", True, False, "undecided"),
         ("yes", False, True, "yes"),
@@ -107,9 +107,9 @@ def test_a_mean_that_is_not_a_number_never_gives_a_yes() -> None:
     ],
 )
 def test_missing_runs_withhold_only_the_answer_that_they_rule_out(
-    answer: Answer, yes: bool, no: bool, expected: Answer
+    answer: Answer, rules_out_yes: bool, rules_out_no: bool, expected: Answer
 ) -> None:
-    assert withhold(answer, yes=yes, no=no) == expected
+    assert withhold(answer, rules_out_yes=rules_out_yes, rules_out_no=rules_out_no) == expected
 
 
 @given(intervals, numbers)

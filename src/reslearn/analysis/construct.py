@@ -28,7 +28,7 @@ class Construction:
         max_logit: Greatest absolute logit of the shallow network, for scale.
         shallow_loss: Loss of the shallow network, in nats.
         constructed_loss: Loss of the constructed network, in nats.
-        constructed_top1_error_pct: Error of the constructed network, in per cent.
+        constructed_top1_error_pct: Error of the constructed network, in percent.
         num_images: Number of images.
     """
 

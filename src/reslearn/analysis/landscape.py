@@ -10,7 +10,7 @@ to be scaled freely.
 Along: all parameters move, theta(t) = (1 - t) start + t end.
 
 At each point, batch-norm statistics are recomputed on the images of the measurement: statistics of
-another point would belong to another network. Losses are in nats, errors in per cent.
+another point would belong to another network. Losses are in nats, errors in percent.
 
 Shapes: x [B, C, H, W], y [B]; a direction is one tensor for each parameter.
 """

@@ -5,7 +5,7 @@ Networks", Sec. 4. The lesions are: each block dropped alone, k random blocks dr
 k random swaps of two blocks of equal shape. Kendall's tau measures how much of the order remains
 (1: all, 0: none, -1: reversed). As in that paper, nothing is trained again, and the batch-norm
 statistics remain. A dropped residual block is its shortcut. A plain block is dropped as a whole,
-if it keeps the shape. Errors are in per cent, losses in nats.
+if it keeps the shape. Errors are in percent, losses in nats.
 
 Shapes: x [B, C, H, W], y [B].
 """
@@ -37,7 +37,7 @@ _MAX_NUMBERS = 10  # at most so many different numbers of dropped blocks are mea
 
 @dataclass(frozen=True, kw_only=True)
 class LossAndError:
-    """Loss (nats) and error (per cent) of one network over all images."""
+    """Loss (nats) and error (percent) of one network over all images."""
 
     loss: float
     top1_error_pct: float

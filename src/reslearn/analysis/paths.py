@@ -9,7 +9,7 @@ The forward pass is the one of the whole network. In the backward pass, k random
 gradient through F alone, and the others through their shortcut alone. The gradient at the input of
 the first block is then the gradient of one path of length k. Its L2 norm is measured, for the mean
 loss of the batch: nats per unit of activation. The contribution of a length is the number of paths
-times their mean norm, in per cent of the sum over all lengths. Gradients of several paths can
+times their mean norm, in percent of the sum over all lengths. Gradients of several paths can
 cancel, but norms cannot. The contribution therefore says where gradient can come from, not how it
 adds up.
 
@@ -43,13 +43,13 @@ class PathLength:
 
     Attributes:
         length: Number of bodies on the path.
-        paths_pct: Share of all paths, in per cent.
+        paths_pct: Share of all paths, in percent.
         mean_gradient_norm: Mean norm of the gradient over random paths.
         sd_gradient_norm: Standard deviation of the norm. None for a single path.
         least_gradient_norm: Smallest norm.
         greatest_gradient_norm: Greatest norm.
         num_draws: Number of random paths.
-        contribution_pct: Contribution to the gradient, in per cent.
+        contribution_pct: Contribution to the gradient, in percent.
     """
 
     length: int
@@ -73,8 +73,8 @@ class Paths:
         effective_length: Mean length, weighted by contribution.
         low: Below this length lies 2.5 % of the contribution.
         high: Above this length lies 2.5 % of the contribution.
-        within_pct: Share of all paths with a length from `low` to `high`, in per cent.
-        short_pct: Contribution of paths through fewer than half of the blocks, in per cent.
+        within_pct: Share of all paths with a length from `low` to `high`, in percent.
+        short_pct: Contribution of paths through fewer than half of the blocks, in percent.
         gradient_norm: Norm of the whole gradient.
     """
 

@@ -31,8 +31,8 @@ class StageProbe:
     Attributes:
         stage: Name of the stage.
         dimension: Number of principal components.
-        train_error_pct: Error on the images that the probe was fitted to, in per cent.
-        test_error_pct: Error on images that neither probe nor network was fitted to, in per cent.
+        train_error_pct: Error on the images that the probe was fitted to, in percent.
+        test_error_pct: Error on images that neither probe nor network was fitted to, in percent.
     """
 
     stage: str

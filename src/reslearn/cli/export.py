@@ -83,7 +83,7 @@ def export(
         identity = identity.with_switches(stride_in=stride_in)
     net = build(**identity.spec, num_classes=identity.num_classes or 1)
     report = load_weights(net, identity, partial=partial)
-    missing = [name for name in report.fresh if not name.startswith("head.fc.")]
+    missing = [name for name in report.left_initialized if not name.startswith("head.fc.")]
     if missing:
         raise ValueError(
             f"{path} does not hold {missing[0]}, so random numbers would be written for it"

@@ -2,7 +2,7 @@
 
 from reslearn.data.batches import Augment, Batch, eval_batches, permutation, train_batches
 from reslearn.data.files import Files
-from reslearn.data.images import DataError, ImageData, Images, ImageSet, UnknownData, split
+from reslearn.data.images import DataError, ImageData, Images, ImageSet, UnknownDataError, split
 from reslearn.data.jitter import Jitter
 from reslearn.data.per_image import image_batches
 from reslearn.data.pictures import TEST_SHORTER_PX, read_picture, scale_length
@@ -20,7 +20,7 @@ __all__ = [
     "Images",
     "Jitter",
     "Preprocess",
-    "UnknownData",
+    "UnknownDataError",
     "eval_batches",
     "image_batches",
     "load",

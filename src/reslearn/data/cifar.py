@@ -75,7 +75,7 @@ def load_cifar(
 
     Raises:
         DataError: If no folder holds the set and it cannot be downloaded, or if files are missing,
-            truncated or foreign.
+            truncated or not files of the set.
     """
     layout, folder = find_layout(cifar, folders) or _obtain(cifar, folders, download=download)
     missing = [name for name in layout.files if not (folder / name).is_file()]

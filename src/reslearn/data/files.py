@@ -29,7 +29,9 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Files:
-    """Labeled picture files of any size. Subsets share the names.
+    """Labeled images that stay on disk, as picture files of any size; see `Images` for memory.
+
+    Subsets share the names.
 
     Attributes:
         names: All names, relative to `folder`, without separators.

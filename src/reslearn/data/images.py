@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from reslearn.data.files import Files
 
 ImageSet: TypeAlias = "Images | Files"
-"""Images in memory or picture files on disk. Loaders accept both."""
+"""One set of images, such as the training images: in memory (`Images`) or on disk (`Files`)."""
 
 
 class DataError(ValueError):
-    """Data are missing, truncated or foreign, or do not support the requested use."""
+    """Data are missing, truncated or in an unknown format, or do not support the requested use."""
 
 
-class UnknownData(DataError):
+class UnknownDataError(DataError):
     """A name is neither a registered source nor a folder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """A loaded data set.
+    """A loaded data set: an `ImageSet` each for training and test, and the names of the classes.
 
     Attributes:
         validation: None unless a folder brings its own validation images or `split` set them aside.
@@ -88,7 +88,10 @@ def split(dataset: ImageData, validation_images: int) -> ImageData:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labeled images in memory. Subsets share memory with the original."""
+    """Labeled images whose pixels are all in memory, as one tensor; see `Files` for images on disk.
+
+    Subsets share memory with the original.
+    """
 
     pixels: UInt8[Tensor, "n h w c"]
     labels: Int64[Tensor, n]

@@ -16,7 +16,7 @@ import torch
 from reslearn.data.batches import held_out_mask
 from reslearn.data.cifar import CIFAR10, CIFAR100, find_layout, load_cifar
 from reslearn.data.folder import load_folder
-from reslearn.data.images import DataError, ImageData, Images, UnknownData, fingerprint, shrink
+from reslearn.data.images import DataError, ImageData, Images, UnknownDataError, fingerprint, shrink
 
 
 def load(
@@ -38,9 +38,10 @@ def load(
         stream: Leave a folder of images on disk (`Files`). Registered sources stay in memory.
 
     Raises:
-        UnknownData: If the name is neither a source nor a folder.
-        DataError: If `data_dir` or the data are missing, truncated or foreign, or if `size_px` is
-            not available. For missing data the message has the download address.
+        UnknownDataError: If the name is neither a source nor a folder.
+        DataError: If `data_dir` or the data are missing, if files are truncated or have another
+            format, or if `size_px` is not available. For missing data the message has the
+            download address.
     """
     name = str(name_or_folder)
     if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
@@ -151,7 +152,11 @@ def _raise_unknown(name: str) -> NoReturn:
     if Path(name).expanduser().exists():
         raise DataError(f"{name} is a file; allowed are a folder of images or one of {sources}")
     if os.sep in name:
-        raise UnknownData(f"no folder {name}; allowed are a folder of images or one of {sources}")
+        raise UnknownDataError(
+            f"no folder {name}; allowed are a folder of images or one of {sources}"
+        )
     close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ":"
-    raise UnknownData(f"no data called {name!r}{hint} there are {sources}, or any folder of images")
+    raise UnknownDataError(
+        f"no data called {name!r}{hint} there are {sources}, or any folder of images"
+    )

@@ -77,7 +77,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Keys become text, since Python 2 wrote bytes. Arrays are uint8 and read-only.
 
     Raises:
-        DataError: If the file is truncated or foreign, or holds anything but arrays of bytes,
+        DataError: If the file is truncated or not a pickle, or holds anything but arrays of bytes,
             lists, numbers and strings.
     """
     if path.stat().st_size > _MAX_BYTES:

@@ -46,7 +46,11 @@ VerdictName = Literal[
 
 GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.6
-"""When a signal has vanished, biases alone switch off half of the units."""
+"""Share of ReLU units that are zero for every input, from which the verdict is "dead units".
+
+If the signal has vanished, the sign of its bias alone decides whether a unit is zero. So about half
+of the units are zero then, without being the cause. The limit lies above this half.
+"""
 FEW_LAYERS = 5
 FEWEST_SEEDS = 3
 OVERFITTING_GAP = 3 * MARGIN
@@ -223,7 +227,7 @@ def _initialization(scores: Scores) -> NetworkVerdict | None:
     if is_worse(scores, "deep", "initialized") != "yes":
         return None
     if is_worse(scores, "initialized", "shallow") == "yes":
-        return None
+        return None  # new weights do not cure the network, so the rule of depth decides
     comparison = comparison_text(scores, "deep", "initialized")
     dead_shares = [share for share in scores.dead_shares if share is not None]
     if dead_shares and statistics.median(dead_shares) >= DEAD_SHARE:
@@ -236,9 +240,9 @@ def _depth(scores: Scores) -> NetworkVerdict | None:
     shallower = next((name for name in _SHALLOWER if is_worse(scores, "deep", name) == "yes"), None)
     if shallower is None:
         return None
-    lead = _lead_over_half_time(scores, shallower)
-    if lead is not None and lead.difference < -MARGIN:
-        return None
+    comparison = _compare_with_half_time(scores, shallower)
+    if comparison is not None and comparison.difference < -MARGIN:
+        return None  # the network is only slow
     sentences = [comparison_text(scores, "deep", shallower)]
     for name in ("constructed", "continued", "shortcuts"):
         if scores.train.get(name):
@@ -255,11 +259,12 @@ def _depth(scores: Scores) -> NetworkVerdict | None:
     return _certain("degradation", reason)
 
 
-def _lead_over_half_time(scores: Scores, shallower: str) -> Comparison | None:
-    """Compare the deep network with a shallower one after half of the steps, on held-out data.
+def _compare_with_half_time(scores: Scores, shallower: str) -> Comparison | None:
+    """Compare the deep network at the end with a shallower one after half of the steps.
 
-    A deep network that is better by more than MARGIN learns at more than half of the speed. So its
-    training loss is no sign that it ends at a worse one. Short trials cannot show this: None.
+    Both losses are on held-out data. The difference is negative if the deep network is better. If
+    it is better by more than MARGIN, it learns at more than half of the speed. So its higher
+    training loss does not show that it would stay worse. Short trials cannot show this: None.
     """
     deep, half = scores.held_out.get("deep"), scores.held_at_half.get(shallower)
     if scores.is_short or not deep or not half:
@@ -340,13 +345,17 @@ def _healthy(scores: Scores) -> NetworkVerdict | None:
 
 def _slow_text(scores: Scores, shallower: str) -> str:
     """Describe a deep network that is surely slow and nothing else; empty if that is not sure."""
-    lead = _lead_over_half_time(scores, shallower)
-    if lead is None or lead.interval is None:
+    comparison = _compare_with_half_time(scores, shallower)
+    if comparison is None or comparison.interval is None:
         return ""
-    if margin_test(lead.interval.scaled_by(-1), MARGIN, mean=-lead.difference) != "yes":
+    improvement = comparison.interval.scaled_by(-1)
+    if margin_test(improvement, MARGIN, mean=-comparison.difference) != "yes":
         return ""
     difference = number_text(
-        lead.difference, signed=True, interval=lead.interval, confidence=scores.confidence
+        comparison.difference,
+        signed=True,
+        interval=comparison.interval,
+        confidence=scores.confidence,
     )
     return (
         f"It is slow, not degraded: on held-out data it has {mean_text(scores.held_out['deep'])}, "
@@ -366,15 +375,13 @@ def _has_few_layers(scores: Scores) -> bool:
 
 def _gradients_are_extreme(scores: Scores) -> bool:
     """Return whether the median ratio over seeds is extreme at the start and, if known, the end."""
-    for moment in (0, 1):
-        ratios = []
-        for pair in scores.gradient_ratios:
-            ratio = pair[moment]
-            if ratio is not None and not math.isnan(ratio):
-                ratios.append(ratio)
+    ratios_at_start = [start for start, _ in scores.gradient_ratios]
+    ratios_at_end = [end for _, end in scores.gradient_ratios]
+    for ratios_by_seed in (ratios_at_start, ratios_at_end):
+        ratios = [ratio for ratio in ratios_by_seed if ratio is not None and not math.isnan(ratio)]
         if ratios and 1 / GRADIENT_RATIO < statistics.median(ratios) < GRADIENT_RATIO:
             return False
-    return any(start is not None for start, _ in scores.gradient_ratios)
+    return any(ratio is not None for ratio in ratios_at_start)
 
 
 def _signal_text(scores: Scores) -> str:

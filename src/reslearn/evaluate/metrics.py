@@ -1,6 +1,6 @@
 """Loss and error of a network on batches, with each image counted once (Sec. 4.2: the single view).
 
-Shapes: B images in a batch, K classes. Errors are in per cent, as in the paper.
+Shapes: B images in a batch, K classes. Errors are in percent, as in the paper.
 """
 
 from collections.abc import Callable, Iterable

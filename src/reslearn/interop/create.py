@@ -58,7 +58,7 @@ def create_model(
         switches: Further arguments of `models.build`.
 
     Raises:
-        UnknownModel: If there is no network of this name.
+        UnknownModelError: If there is no network of this name.
         WeightsError: If the weights cannot be used.
         DataError: If the weights cannot be downloaded.
     """

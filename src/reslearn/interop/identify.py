@@ -22,7 +22,7 @@ from reslearn.models import Network
 from reslearn.switches import SWITCHES
 
 # torch has had this counter since 0.4.1; other frameworks do not have it. It may be missing.
-COUNTER = "num_batches_tracked"
+NUM_BATCHES_TRACKED = "num_batches_tracked"
 _MAX_PREFIXES = 16
 
 
@@ -264,7 +264,7 @@ def _match_names(state: _ForeignState, net: Network, *, has_head: bool) -> dict[
     """
     names: dict[str, str] = {}
     for name, expected in net.state_dict().items():
-        is_counter = name.endswith(COUNTER)
+        is_counter = name.endswith(NUM_BATCHES_TRACKED)
         foreign_name = state.dialect.foreign_name(name)
         full_name = state.prefix + (foreign_name or "")
         stored = state.tensors.get(full_name) if foreign_name is not None else None

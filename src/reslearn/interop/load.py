@@ -22,7 +22,7 @@ from reslearn import models
 from reslearn.data import Preprocess
 from reslearn.interop.bundle import recorded_preprocess, recorded_spec
 from reslearn.interop.dialect import FIRST_CONVOLUTIONS
-from reslearn.interop.identify import COUNTER, Identity, identify_checkpoint
+from reslearn.interop.identify import NUM_BATCHES_TRACKED, Identity, identify_checkpoint
 from reslearn.interop.pretrained import local_path, published_statistics
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import WeightsError, abbreviate
@@ -41,13 +41,13 @@ class LoadReport:
     """The result of `load_weights`.
 
     Attributes:
-        fresh: Tensors of the network that keep their initial values.
+        left_initialized: Tensors of the network that keep their initial values.
         adapted: Tensors of the network whose input channels were adapted.
         unused: Names in the file that were not loaded.
     """
 
     identity: Identity
-    fresh: tuple[str, ...]
+    left_initialized: tuple[str, ...]
     adapted: tuple[str, ...]
     unused: tuple[str, ...]
 
@@ -57,7 +57,7 @@ class LoadReport:
         name, dialect = identity.spec["name"], identity.dialect.name
         parts = [f"{identity.checkpoint.path}: {name} in dialect {dialect}"]
         for heading, names in (
-            ("left as initialized", self.fresh),
+            ("left as initialized", self.left_initialized),
             ("adapted to the number of input channels", self.adapted),
             ("unused", self.unused),
         ):
@@ -135,12 +135,13 @@ def load_weights(
         count = len(match.problems)
         raise WeightsError(
             f"{identity.checkpoint.path}: {count} {'tensor does' if count == 1 else 'tensors do'} "
-            f"not match: {abbreviate(match.problems, _NUM_LISTED)}; --partial leaves them out"
+            f"not match: {abbreviate(match.problems, _NUM_LISTED)}; "
+            "pass partial=True (--partial) to leave them out"
         )
     net.load_state_dict(match.tensors, strict=False)
     return LoadReport(
         identity=identity,
-        fresh=tuple(match.fresh),
+        left_initialized=tuple(match.left_initialized),
         adapted=tuple(match.adapted),
         unused=tuple(dict.fromkeys(match.unused)),
     )
@@ -151,7 +152,7 @@ class _Match:
     """Tensors to load, the lists of `LoadReport`, and a line for each mismatch."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    fresh: list[str] = field(default_factory=list)
+    left_initialized: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -166,10 +167,10 @@ def _match(expected: Mapping[str, Tensor], identity: Identity) -> _Match:
     for name, tensor in expected.items():
         if name in identity.names:
             _match_tensor(match, name, tensor, identity)
-        elif name.endswith(COUNTER):
+        elif name.endswith(NUM_BATCHES_TRACKED):
             match.tensors[name] = torch.zeros_like(tensor)
         else:
-            match.fresh.append(name)
+            match.left_initialized.append(name)
             if not name.startswith(_HEAD):
                 match.problems.append(f"{name} (not in the file)")
     match.problems += [f"{name} (in the file only)" for name in identity.unmatched]
@@ -185,7 +186,7 @@ def _match_tensor(match: _Match, name: str, expected: Tensor, identity: Identity
         problem = f"{name} ({value.dtype} in the file)"
     else:
         value = value.to(expected.dtype)
-        if name.endswith(COUNTER):
+        if name.endswith(NUM_BATCHES_TRACKED):
             value = value.reshape(())
         if _differ_in_input_channels(name, value, expected):
             value = adapt_input_channels(value, expected.shape[1])
@@ -196,7 +197,7 @@ def _match_tensor(match: _Match, name: str, expected: Tensor, identity: Identity
         if not name.startswith(_HEAD):
             shapes = f"{tuple(value.shape)} in the file, {tuple(expected.shape)} in the network"
             problem = f"{name} ({shapes})"
-    match.fresh.append(name)
+    match.left_initialized.append(name)
     match.unused.append(identity.names[name])
     if problem:
         match.problems.append(problem)
@@ -237,17 +238,21 @@ def _check_same_function(net: Network, identity: Identity) -> None:
 
 def _is_compatible(key: str, value: Any, identity: Identity) -> bool:
     """Return whether a network with this value of a switch may compute what the weights do."""
-    of_weights, of_dialect = identity.spec[key], identity.dialect.spec.get(key)
-    if value == of_weights:
+    weights_value, dialect_value = identity.spec[key], identity.dialect.spec.get(key)
+    if value == weights_value:
         return True
-    if isinstance(of_dialect, list) and value in of_dialect and key != "shortcut":
+    # Networks of the project differ in this switch, and their files do not show its value.
+    # (Shortcut options follow below: some leave different files.)
+    if isinstance(dialect_value, list) and value in dialect_value and key != "shortcut":
         return True
+    # A bundle records all switches of its network, so another value is surely wrong.
     if recorded_spec(identity.checkpoint.metadata) is not None:
         return False
     if key == "shortcut":
-        # Shortcuts without weights (option A) and no shortcuts leave the same file.
-        return {of_weights, value} == {"A", None}
-    return of_dialect is None and SWITCHES[key].in_weights != "visible"
+        # Option A has no weights. So its file equals the file of a network without shortcuts.
+        return {weights_value, value} == {"A", None}
+    # The project says nothing about the switch, and the tensors do not show its value.
+    return dialect_value is None and SWITCHES[key].in_weights != "visible"
 
 
 def preprocess_with(

@@ -10,7 +10,7 @@ from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.construction import extend_with_identities
 from reslearn.models.initialization import initialize, last_batch_norm
-from reslearn.models.names import UnknownModel, build, names
+from reslearn.models.names import UnknownModelError, build, names
 from reslearn.models.network import Network
 from reslearn.models.recording import SurgeryError
 from reslearn.models.residual import Residual
@@ -37,7 +37,7 @@ __all__ = [
     "SurgeryError",
     "SurgeryResult",
     "Trace",
-    "UnknownModel",
+    "UnknownModelError",
     "ZeroPadShortcut",
     "add_shortcuts",
     "blocks",

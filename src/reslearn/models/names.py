@@ -14,8 +14,8 @@ from reslearn.models.resnet import (
     IMAGENET_BLOCKS,
     Architecture,
     build_network,
-    cifar,
-    imagenet,
+    cifar_architecture,
+    imagenet_architecture,
 )
 from reslearn.models.variants import MAX_WIDTH, VARIANTS, WIDE_CIFAR, wide_cifar
 from reslearn.switches import SWITCHES, check_count, resolve
@@ -25,7 +25,7 @@ CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)  # those that `names` lists; a
 MAX_DEPTH = 9_998  # the paper stops at 1202; a typing error must not build a network for hours
 
 
-class UnknownModel(ValueError):
+class UnknownModelError(ValueError):
     """A name that stands for no network. The message says which one was probably meant."""
 
 
@@ -46,7 +46,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, **switches: Any)
             paper's.
 
     Raises:
-        UnknownModel: If `name` is no network. The message suggests one.
+        UnknownModelError: If `name` is no network. The message suggests one.
         ValueError: If a switch is unknown, or if a value is not allowed.
 
     Warns:
@@ -83,22 +83,23 @@ def architecture_of(name: str) -> Architecture | None:
     """Return the architecture of a name such as "plain18" or "wrn28_10", None if unknown."""
     if name in VARIANTS:
         depth, switches = VARIANTS[name]
-        return imagenet(depth, is_plain=False, switches=switches)
+        return imagenet_architecture(depth, is_plain=False, switches=switches)
     if name.startswith("wrn") and (wide := wide_cifar(name)):
         depth, switches = wide
-        in_range = 10 <= depth <= MAX_DEPTH
-        return cifar((depth - 4) // 6, is_plain=False, switches=switches) if in_range else None
+        if not 10 <= depth <= MAX_DEPTH:
+            return None
+        return cifar_architecture((depth - 4) // 6, is_plain=False, switches=switches)
     match = re.fullmatch(r"(plain|resnet)([1-9]\d*)(-cifar)?", name)
     if match is None:
         return None
     is_plain, depth, has_suffix = match[1] == "plain", int(match[2]), match[3] is not None
     if depth in IMAGENET_BLOCKS and not has_suffix:
-        return imagenet(depth, is_plain=is_plain, switches={})
+        return imagenet_architecture(depth, is_plain=is_plain, switches={})
     if has_suffix and depth not in IMAGENET_BLOCKS:
         return None
     if not 8 <= depth <= MAX_DEPTH or depth % 6 != 2:
         return None
-    return cifar((depth - 2) // 6, is_plain=is_plain, switches={})
+    return cifar_architecture((depth - 2) // 6, is_plain=is_plain, switches={})
 
 
 def _check_sizes(options: Mapping[str, Any]) -> None:
@@ -150,11 +151,11 @@ def _without_unused(
     return effective
 
 
-def _unknown_model(name: object) -> UnknownModel:
+def _unknown_model(name: object) -> UnknownModelError:
     nearest = _nearest_name(str(name).lower())
     hint = f"did you mean {nearest!r}? " if nearest else ""
     imagenet_depths = ", ".join(map(str, IMAGENET_BLOCKS))
-    return UnknownModel(
+    return UnknownModelError(
         f"unknown model {name!r}: {hint}allowed are plain and resnet with {imagenet_depths} "
         f"(ImageNet) or any 6n+2 = 8, 14, 20, ... {MAX_DEPTH} (CIFAR) layers, and the variants "
         "of `reslearn list models`"

@@ -56,18 +56,21 @@ class Residual(nn.Module):
             x = self.before(x)
         if self.shortcut is None:
             return self.activation(self.body(x))
-        version = _version(x)
+        num_writes = _num_writes(x)
         residual, shortcut = self.body(x), self.shortcut(x)
-        _check_addition(residual, shortcut, x, version)
+        _check_addition(residual, shortcut, x, num_writes)
         return self.activation(residual + shortcut)
 
 
-def _check_addition(residual: Tensor, shortcut: Tensor, x: Tensor, version: int) -> None:
-    """Refuse a sum that is not the sum of Eq. 1. Broadcasting would hide the mistake."""
-    if _version(x) != version:
+def _check_addition(residual: Tensor, shortcut: Tensor, x: Tensor, num_writes: int) -> None:
+    """Raise ValueError if x was changed in place, or if the shapes of the two terms differ.
+
+    Without the check, broadcasting would hide different shapes.
+    """
+    if _num_writes(x) != num_writes:
         raise ValueError(
-            "Residual: body or shortcut changes its input in place, so the sum would not be that "
-            "of Eq. 1; pass inplace=False to its first module"
+            "Residual: body or shortcut changes its input in place, so the sum would not be "
+            "body(x) + shortcut(x); pass inplace=False to its first module"
         )
     if not is_recorded(x) and residual.shape != shortcut.shape:
         raise ValueError(
@@ -77,8 +80,11 @@ def _check_addition(residual: Tensor, shortcut: Tensor, x: Tensor, version: int)
         )
 
 
-def _version(x: Tensor) -> int:
-    """Return how often `x` was written to; 0 in a compiler, a recording or inference mode."""
+def _num_writes(x: Tensor) -> int:
+    """Return how often `x` was changed in place.
+
+    The number is unknown, and 0 here, in a compiler, in a recording and in inference mode.
+    """
     if torch.compiler.is_compiling() or is_recorded(x) or x.is_inference():
         return 0
     return x._version

@@ -38,9 +38,8 @@ IMAGENET_BLOCKS: dict[int, tuple[Body, tuple[int, ...]]] = {
 }
 CIFAR_CHANNELS = (16, 32, 64)
 IMAGENET_CHANNELS = (64, 128, 256, 512)
-EXPANSION = (
-    4  # Table 1: the output of a bottleneck has four times the channels of its 3x3 convolution
-)
+# Table 1: the output of a bottleneck has four times the channels of its 3x3 convolution.
+EXPANSION = 4
 # Convolutions of a stem: kernel size, stride, and d if it has 1/d of the stem's channels.
 STEMS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "cifar": ((3, 1, 1),),
@@ -67,7 +66,9 @@ class Architecture:
     switches: Mapping[str, Any]
 
 
-def imagenet(depth: int, *, is_plain: bool, switches: Mapping[str, Any]) -> Architecture:
+def imagenet_architecture(
+    depth: int, *, is_plain: bool, switches: Mapping[str, Any]
+) -> Architecture:
     """Return a column of Table 1. Paper: option A in basic networks, B in bottleneck ones."""
     body, blocks = IMAGENET_BLOCKS[depth]
     expansion, option = (1, "A") if body == "basic" else (EXPANSION, "B")
@@ -81,7 +82,9 @@ def imagenet(depth: int, *, is_plain: bool, switches: Mapping[str, Any]) -> Arch
     )
 
 
-def cifar(num_blocks: int, *, is_plain: bool, switches: Mapping[str, Any]) -> Architecture:
+def cifar_architecture(
+    num_blocks: int, *, is_plain: bool, switches: Mapping[str, Any]
+) -> Architecture:
     """Return the CIFAR network with n = `num_blocks` blocks in each stage."""
     return Architecture(
         is_plain=is_plain,
@@ -116,7 +119,11 @@ def build_network(
 
 
 def make_stem(in_channels: int, channels: int, options: Options) -> nn.Sequential:
-    """Return the layers before the first stage; in v2 the first block normalizes their output."""
+    """Return the layers before the first stage.
+
+    With pre-activation ("v2", He et al. 2016) the last convolution has no batch norm and no ReLU,
+    because the first block normalizes and activates its input itself.
+    """
     parts: Parts = OrderedDict()
     convolutions = STEMS[options["stem"]]
     for number, (kernel, stride, divisor) in enumerate(convolutions, start=1):
@@ -150,7 +157,10 @@ def make_head(channels: int, num_classes: int, options: Options) -> nn.Sequentia
 def make_block(
     body_kind: Body, in_channels: int, out_channels: int, stride: int, options: Options
 ) -> Residual:
-    """Return body, shortcut and the activation after the addition."""
+    """Return a `Residual`: body, shortcut, and the activation after the addition.
+
+    With pre-activation, nothing follows the addition.
+    """
     make_body = basic_body if body_kind == "basic" else bottleneck_body
     body = make_body(in_channels, out_channels, stride, options)
     shortcut = make_shortcut(in_channels, out_channels, stride, options)
@@ -200,7 +210,10 @@ def conv_norm(
     *,
     groups: int = 1,
 ) -> Parts:
-    """Return a convolution with biases, or without and with batch norm after it (Sec. 3.4)."""
+    """Return a convolution followed by batch norm (Sec. 3.4).
+
+    Without batch norm, the convolution has biases.
+    """
     parts: Parts = OrderedDict()
     parts[f"conv{suffix}"] = nn.Conv2d(
         in_channels,

@@ -88,7 +88,7 @@ def preactivated_block(
 
 
 def norm_relu(channels: int, *, normalize: bool, suffix: str = "") -> OrderedDict[str, nn.Module]:
-    """Return the batch norm and ReLU that stand before a convolution, or before the head, of v2."""
+    """Return batch norm and ReLU before a convolution or the head of a pre-activation network."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if normalize:
         parts[f"bn{suffix}"] = nn.BatchNorm2d(channels)

@@ -230,12 +230,12 @@ def _depths(
     """Return the depths of both families, and the further depths of residual networks."""
     common = tuple(sorted(set(depths))) if depths else experiment.depths.get(name, ())
     extra = () if depths else experiment.extra_residual_depths.get(name, ())
-    if common and len({*common, *extra}) < experiment.fewest_depths:
+    if common and len({*common, *extra}) < experiment.min_depths:
         raise ValueError(
-            f"--depths {common[0]}: {experiment.name} compares at least {experiment.fewest_depths} "
+            f"--depths {common[0]}: {experiment.name} compares at least {experiment.min_depths} "
             "depths, for example --depths 20,56"
         )
-    if experiment.most_depths is not None and len(common) > experiment.most_depths:
+    if experiment.max_depths is not None and len(common) > experiment.max_depths:
         raise ValueError(
             f"--depths {','.join(map(str, common))}: {experiment.name} is about one network, "
             f"for example --depths {common[0]}"

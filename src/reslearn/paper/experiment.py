@@ -36,7 +36,7 @@ class Experiment:
         depths: Depths by the name of the budget. Empty if the user cannot choose depths.
         extra_residual_depths: Depths by the name of the budget at which only residual networks are
             trained.
-        fewest_depths, most_depths: How many depths the user may choose.
+        min_depths, max_depths: How many depths the user may choose.
         is_open: The paper leaves the question open, so that no verdict contradicts it.
         has_fixed_seeds: The experiment itself names the seeds of its runs.
     """
@@ -50,8 +50,8 @@ class Experiment:
     data: Literal["none", "CIFAR-10", "ImageNet"] = "CIFAR-10"
     depths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     extra_residual_depths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    fewest_depths: int = 1
-    most_depths: int | None = None
+    min_depths: int = 1
+    max_depths: int | None = None
     is_open: bool = False
     has_fixed_seeds: bool = False
 

@@ -98,7 +98,7 @@ def _errors(trained: Trained, label: str, seed: int, protocol: str) -> tuple[flo
 def measured_errors(
     trained: Trained, runs: Sequence[RunFolder], protocol: str
 ) -> tuple[float, float]:
-    """Return top-1 and top-5 error of a run or of an ensemble, in per cent.
+    """Return top-1 and top-5 error of a run or of an ensemble, in percent.
 
     The evaluation is saved in the first run as analysis/evaluation-PROTOCOL.json. The top-5 error
     is nan if there are fewer than six classes.

@@ -1,4 +1,4 @@
-"""The paper's numbers: errors in per cent, multiply-adds in 10^9, parameters in 10^6."""
+"""The paper's numbers: errors in percent, multiply-adds in 10^9, parameters in 10^6."""
 
 import functools
 import tomllib

@@ -40,6 +40,10 @@ _LEARNING_RATES = (
     "loss, on other seeds than those of the verdicts. One rate for all networks would not "
     "separate the effect of depth from the effect of the learning rate."
 )
+_RULES_TEXT = (
+    "The rules behind the verdicts. A judged seed is a seed that was not used to choose learning "
+    "rates."
+)
 
 
 def claims_page(report: Report, *, command: Sequence[str]) -> Page:
@@ -62,7 +66,7 @@ def claims_page(report: Report, *, command: Sequence[str]) -> Page:
         ),
         Section("Figures of the paper", "", figures),
         Section("Figures of single claims", "", own_figures),
-        Section("Rules", "The rules behind the verdicts.", [_rules_table(report.experiments)]),
+        Section("Rules", _RULES_TEXT, [_rules_table(report.experiments)]),
         Section("Learning rates", _learning_rates_text(trained), _learning_rates(trained)),
         Section("How to repeat it", "", _repeat_items(trained, command)),
     ]

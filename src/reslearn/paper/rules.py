@@ -124,7 +124,7 @@ def against_paper(
       without a verdict.
 
     Args:
-        values: Our errors in per cent, one per seed.
+        values: Our errors in percent, one per seed.
         spread: Spread of the paper's number, if that is a mean of several runs.
     """
     if not values:

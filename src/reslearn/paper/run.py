@@ -215,7 +215,7 @@ def _measure_by_name(name: str, trained: Trained) -> Result:
 
 
 def _measure_one(module: ExperimentModule, trained: Trained) -> Result:
-    depths, fewest = trained.budget.depths, module.EXPERIMENT.fewest_depths
+    depths, fewest = trained.budget.depths, module.EXPERIMENT.min_depths
     if module.EXPERIMENT.kinds and len(depths) < fewest:
         measured = f"the budget has {len(depths)} depths, and at least {fewest} are needed"
         return Result(outcome="not testable here", measured=measured)

@@ -169,7 +169,7 @@ class _Schedule(_Part):
         "layers, until the training error is below 80 %.",
     )
     warm_up_error_pct: float = Field(
-        80.0, gt=0, le=100, description="Training error in per cent at which the warm-up ends."
+        80.0, gt=0, le=100, description="Training error in percent at which the warm-up ends."
     )
     warm_up_duration: Duration | None = Field(
         None,
@@ -248,7 +248,7 @@ class Plateau(_Schedule):
         0.1,
         ge=0,
         le=100,
-        description="Smallest fall of the validation error, in per cent, that is an improvement.",
+        description="Smallest fall of the validation error, in percent, that is an improvement.",
     )
     max_drops: int = Field(
         3,

@@ -265,7 +265,10 @@ class RunFolder:
     # The end of the run
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete the run: write result.json with a checksum over all of its sources.
+        """Complete the run: seal the result and write result.json.
+
+        To seal means to add a checksum over the result and all files that it rests on. A later
+        change of one of them is then noticed.
 
         Returns:
             The written result, including the checksum.
@@ -284,7 +287,7 @@ class RunFolder:
         if not self.is_complete:
             raise RunError(
                 f"{self.path} is not complete: "
-                f"reslearn train --resume --out {shlex.quote(str(self.path))}"
+                f"continue with reslearn train --resume --out {shlex.quote(str(self.path))}"
             )
         result = self._read_json("result.json")
         if result.get("checksum") != self._checksum(result):

@@ -77,7 +77,7 @@ def equivalence_test(interval: Interval | None, margin: float) -> Answer:
     return "no" if interval.low > margin or interval.high < -margin else "undecided"
 
 
-def withhold(answer: Answer, *, yes: bool = False, no: bool = False) -> Answer:
+def withhold(answer: Answer, *, rules_out_yes: bool = False, rules_out_no: bool = False) -> Answer:
     """Replace `answer` by "undecided" if runs without a result could have changed it.
 
     Statistics leave out diverged runs, and no verdict may gain from that. For example, leaving out
@@ -85,8 +85,8 @@ def withhold(answer: Answer, *, yes: bool = False, no: bool = False) -> Answer:
 
     Args:
         answer: The answer over the remaining runs.
-        yes: Whether the missing runs rule out a "yes".
-        no: Whether the missing runs rule out a "no".
+        rules_out_yes: Whether the missing runs rule out a "yes".
+        rules_out_no: Whether the missing runs rule out a "no".
     """
-    is_withheld = (answer == "yes" and yes) or (answer == "no" and no)
+    is_withheld = (answer == "yes" and rules_out_yes) or (answer == "no" and rules_out_no)
     return "undecided" if is_withheld else answer

@@ -27,7 +27,7 @@ Pairs = tuple[list[float], list[float]]
 
 
 class DepthRow(NamedTuple):
-    """One run: layers, seed, training error in per cent (nan for a diverged run)."""
+    """One run: layers, seed, training error in percent (nan for a diverged run)."""
 
     depth: int
     seed: int
@@ -121,7 +121,7 @@ def degradation_verdict(
     A study makes one such test per series. Correct for several series in the calling code.
 
     Args:
-        rows: (depth, seed, training error in per cent) of each run; nan or inf if it diverged.
+        rows: (depth, seed, training error in percent) of each run; nan or inf if it diverged.
         margin_pct: Margin in points of training error, at least 0.
 
     Raises:
@@ -266,7 +266,12 @@ def _decide(
             f"nor below {margin_pct:g} for certain"
         )
     suspect = reference if answer == "yes" else deepest
-    if withhold(answer, yes=diverged[reference] > 0, no=diverged[deepest] > 0) == "undecided":
+    answer_with_lost_runs = withhold(
+        answer,
+        rules_out_yes=diverged[reference] > 0,
+        rules_out_no=diverged[deepest] > 0,
+    )
+    if answer_with_lost_runs == "undecided":
         return "undecided", (
             f"{evidence}; but {diverged[suspect]} run(s) of depth {suspect} diverged "
             "and could have been the worst"
@@ -310,14 +315,12 @@ def _checked(rows: Iterable[tuple[int, int, float]], margin_pct: float) -> list[
         )
     series = [DepthRow(*row) for row in rows]
     if not series:
-        raise ValueError(
-            "no rows: at least one (depth, seed, training error in per cent) is needed"
-        )
+        raise ValueError("no rows: at least one (depth, seed, training error in percent) is needed")
     keys: set[tuple[int, int]] = set()
     for depth, seed, error_pct in series:
         if math.isfinite(error_pct) and not 0 <= error_pct <= 100:
             raise ValueError(
-                f"error {error_pct} at depth {depth}, seed {seed}: 0 to 100 per cent is allowed"
+                f"error {error_pct} at depth {depth}, seed {seed}: 0 to 100 percent is allowed"
             )
         if (depth, seed) in keys:
             raise ValueError(

@@ -132,7 +132,7 @@ def load_initial_weights(
             f"{source}: its preprocessing overrides data.mean, data.std and data.padding",
             stacklevel=2,
         )
-    if environment is None and loaded.fresh:
+    if environment is None and loaded.left_initialized:
         warnings.warn(loaded.summary(), stacklevel=2)
     record = {
         "source": source,
@@ -146,7 +146,7 @@ def load_initial_weights(
 def _loading_record(identity: Identity, loaded: LoadReport) -> dict[str, Any]:
     return {
         "dialect": identity.dialect.name,
-        "fresh": list(loaded.fresh),
+        "fresh": list(loaded.left_initialized),
         "adapted": list(loaded.adapted),
         "unused": list(loaded.unused),
         "notes": list(identity.notes),
@@ -206,7 +206,7 @@ def _set_by_user(recipe: recipes.Recipe) -> set[str]:
 
 
 def _switches_of(name: str) -> dict[str, Any]:
-    """Return the default switches of a network of the catalogue."""
+    """Return the default switches of a network of the catalog."""
     with torch.device("meta"):
         return models.build(name, num_classes=2).spec
 

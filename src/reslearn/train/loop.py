@@ -37,7 +37,8 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
         log: Records readings, evaluations, snapshots and checkpoints.
 
     Raises:
-        NonFiniteLossError: If the loss or a weight is NaN or infinite.
+        NonFiniteLossError: If the loss of a reading is NaN or infinite. `log` may also raise it:
+            RunLog checks the loss of each evaluation, and the weights when it saves a checkpoint.
         Interrupted: After the checkpoint that follows a stop signal.
     """
     if state.step == 0 and 0 in setup.snapshot_steps:
@@ -60,6 +61,8 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
 
         if state.step % setup.evaluate_every_steps == 0 and not is_last:
             for name, evaluate in setup.evaluations.items():
+                # state.model is the network that trains. state.network is the average of its
+                # weights, or state.model itself if the recipe asks for no average.
                 metrics = evaluate(state.network)
                 log.evaluation(name, state.step, metrics)
                 if name == "validation":
@@ -67,10 +70,12 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
         if state.step in setup.snapshot_steps:
             log.snapshot(state)
 
-        is_late = reading is not None and log.is_checkpoint_due(setup.checkpoint_every_seconds)
+        is_due_here = reading is not None and log.is_checkpoint_due(setup.checkpoint_every_seconds)
         # Signals and clocks differ between processes, so the processes agree on them at every step.
-        signal_number, is_due = setup.processes.maximum([setup.stop.signal_number, int(is_late)])
-        if signal_number or is_due or is_last:
+        signal_number, is_checkpoint_due = setup.processes.maximum(
+            [setup.stop.signal_number, int(is_due_here)]
+        )
+        if signal_number or is_checkpoint_due or is_last:
             log.checkpoint(state)
         if signal_number:
             raise Interrupted("stopped by a signal", signal_number=signal_number)
@@ -205,7 +210,7 @@ class Log:
 
 
 class Interrupted(Exception):
-    """The run stopped because of a signal. The text says how to resume it.
+    """Training stopped because of a signal. `train_recipe` adds how to resume the run.
 
     `exit_status` is the status that a shell reports for the signal: 128 plus its number.
     """

@@ -22,7 +22,7 @@ from reslearn.train.distributed import Processes, join_processes
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.logging import RunLog, check_finite, require_tensorboard
 from reslearn.train.loop import Interrupted, stop_on_signal, train
-from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, check_alike, set_up
+from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, check_processes_agree, set_up
 from reslearn.train.state import State, restore_checkpoint
 from reslearn.train.step import NonFiniteLossError
 
@@ -57,7 +57,7 @@ def train_recipe(
         NonFiniteLossError: If the loss or a weight became NaN or infinite. diverged.json records
             it.
         Interrupted: After Ctrl-C or SIGTERM and a checkpoint.
-        OSError: If the disk is full. The checkpoint before stays whole.
+        OSError: If the disk is full. The previous checkpoint stays intact.
     """
     folder = RunFolder(Path(out))
     if tensorboard:
@@ -69,15 +69,18 @@ def train_recipe(
         )
         if setup is None:
             return folder.result
-        check_alike(setup)
-        open_folder = _open_folder(folder, setup, is_new=is_new, command=command)
-        processes.run_together(lambda: stack.enter_context(open_folder))
+        check_processes_agree(setup)
+        processes.run_together(
+            lambda: stack.enter_context(
+                _locked_folder(folder, setup, is_new=is_new, command=command)
+            )
+        )
         state = setup.initial_state()
         seconds = _resume(setup, folder, state)
         log = RunLog(
             setup, folder, seconds=seconds, resumed_at_step=state.step, tensorboard=tensorboard
         )
-        with log, stop_on_signal() as stop, _explained_errors(setup, state, folder):
+        with log, stop_on_signal() as stop, _add_resume_hints(setup, state, folder):
             log.say(_summary(setup))
             train(setup.loop_setup(state, stop), state, log)
             log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
@@ -135,10 +138,10 @@ def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> 
 
 
 @contextmanager
-def _open_folder(
+def _locked_folder(
     folder: RunFolder, setup: RunSetup, *, is_new: bool, command: Sequence[str]
 ) -> Iterator[None]:
-    """Lock the folder by process 0, and create it if it is new."""
+    """Lock the folder in process 0 while the context is open, and create it if it is new."""
     if not setup.processes.is_first:
         yield
         return
@@ -165,14 +168,16 @@ def _resume(setup: RunSetup, folder: RunFolder, state: State) -> float:
             lambda: restore_checkpoint(paths[-1], state, device=device)
         )
 
-    def cut_metrics() -> None:
+    def restore_folder() -> None:
+        if not processes.is_first:
+            return
         folder.truncate_metrics(metrics_bytes)
         folder.metrics()  # raises RunError for edited lines now, not at the end of the run
         if paths:
             resumed_at = [*folder.environment.get("resumed_at", []), state.step]
             folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
 
-    processes.run_together(cut_metrics if processes.is_first else lambda: None)
+    processes.run_together(restore_folder)
     return seconds
 
 
@@ -187,7 +192,7 @@ def _summary(setup: RunSetup) -> str:
 
 
 @contextmanager
-def _explained_errors(setup: RunSetup, state: State, folder: RunFolder) -> Iterator[None]:
+def _add_resume_hints(setup: RunSetup, state: State, folder: RunFolder) -> Iterator[None]:
     """Add to errors during the run what is saved and how to resume."""
     exit_unless_first = setup.processes.exit_unless_first
     try:
@@ -271,9 +276,9 @@ def _evaluate_recomputed(setup: RunSetup, network: nn.Module, step: int) -> Metr
     num_images = setup.recipe.evaluation.recompute_images
     if not num_images:
         return None
-    twin = deepcopy(network)
-    _recompute_batch_norm(setup, twin)
-    metrics = setup.evaluate(twin, setup.dataset.train.evenly_spaced(num_images))
+    network_copy = deepcopy(network)
+    _recompute_batch_norm(setup, network_copy)
+    metrics = setup.evaluate(network_copy, setup.dataset.train.evenly_spaced(num_images))
     check_finite("training", step, metrics)
     return metrics
 

@@ -202,7 +202,7 @@ def set_up(
 
     Raises:
         DataError: If the data are missing or damaged.
-        UnknownModel: If there is no network of that name.
+        UnknownModelError: If there is no network of that name.
         WeightsError: If the initial weights cannot be used.
         RunError: If the run began with other images or with numerics that are not available here.
         ValueError: If values of the recipe exclude each other.
@@ -269,7 +269,7 @@ def check_recipes(chosen: Iterable[recipes.Recipe], machine: Machine = THIS_MACH
             check_milestones(recipe, len(dataset.train))
 
 
-def check_alike(setup: RunSetup) -> None:
+def check_processes_agree(setup: RunSetup) -> None:
     """Raise RunError on all processes if one has other images or numerics than process 0."""
     processes = setup.processes
     facts = {**setup.numerics.to_dict(), "data": setup.dataset.fingerprint}

@@ -22,7 +22,7 @@ EXPERIMENT = Experiment(
         "interval ends below a rise of 1 point. Undecided: everything else."
     ),
     kinds=("plain",),
-    fewest_depths=2,
+    min_depths=2,
 )
 
 
@@ -33,13 +33,13 @@ def measure(trained: Trained) -> Result:
     slopes = slope(depths, errors)
     answer = withhold(
         effect_test(slopes.summary, MARGIN_POINTS, scale=max(depths) - min(depths)),
-        yes=is_shallow_run_lost(errors),
-        no=is_any_run_lost(errors),
+        rules_out_yes=is_shallow_run_lost(errors),
+        rules_out_no=is_any_run_lost(errors),
     )
     return Result(
         outcome=verdict_on_claim(answer),
         measured=f"plain training error {means_text(depths, errors)}; "
-        f"{effect_text(slopes.summary, 'points a layer')}",
+        f"{effect_text(slopes.summary, 'points per layer')}",
         numbers={
             "depths": list(depths),
             "training_error_pct": errors,

@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
         "whole range. Undecided: everything else."
     ),
     kinds=BOTH,
-    fewest_depths=2,
+    min_depths=2,
 )
 
 
@@ -37,13 +37,13 @@ def measure(trained: Trained) -> Result:
     # Lost runs are left out of means, and must not help the family that lost them.
     answer = withhold(
         effect_test(difference, MARGIN_POINTS, scale=max(depths) - min(depths)),
-        yes=is_any_run_lost(residual),
-        no=is_any_run_lost(plain),
+        rules_out_yes=is_any_run_lost(residual),
+        rules_out_no=is_any_run_lost(plain),
     )
     return Result(
         outcome=verdict_on_claim(answer),
         measured=f"residual training error {means_text(depths, residual)}; "
-        f"plain minus residual {effect_text(difference, 'points a layer')}",
+        f"plain minus residual {effect_text(difference, 'points per layer')}",
         numbers={
             "depths": list(depths),
             "plain_training_error_pct": plain,

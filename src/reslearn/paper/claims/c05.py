@@ -24,7 +24,7 @@ EXPERIMENT = Experiment(
         "ends at a gain below half a point. Undecided: everything else."
     ),
     kinds=("residual",),
-    fewest_depths=2,
+    min_depths=2,
 )
 
 
@@ -36,8 +36,8 @@ def measure(trained: Trained) -> Result:
     is_lost = is_any_run_lost(errors)
     answer = withhold(
         effect_test(slopes, MARGIN_POINTS, scale=-math.log2(max(depths) / min(depths))),
-        yes=is_lost,
-        no=is_lost,
+        rules_out_yes=is_lost,
+        rules_out_no=is_lost,
     )
     return Result(
         outcome=verdict_on_claim(answer),

@@ -24,7 +24,7 @@ EXPERIMENT = Experiment(
         "Undecided: everything else."
     ),
     kinds=("plain",),
-    fewest_depths=3,
+    min_depths=3,
 )
 
 
@@ -44,13 +44,13 @@ def measure(trained: Trained) -> Result:
     rise_answer = effect_test(late_rise, MARGIN_POINTS)
     bend_answer = margin_test(bend.interval, 0.0)
     answer = all_of(
-        withhold(rise_answer, yes=is_lost, no=late_rise.num_diverged > 0),
-        withhold(bend_answer, yes=is_lost, no=bend.num_diverged > 0),
+        withhold(rise_answer, rules_out_yes=is_lost, rules_out_no=late_rise.num_diverged > 0),
+        withhold(bend_answer, rules_out_yes=is_lost, rules_out_no=bend.num_diverged > 0),
     )
     return Result(
         outcome=verdict_on_claim(answer),
         measured=f"plain test error {means_text(depths, errors)}; "
         f"{depths[1]} to {depths[-1]} layers {effect_text(late_rise, 'points', digits=1)}; "
-        f"late minus early slope {effect_text(bend, 'points a layer')}",
+        f"late minus early slope {effect_text(bend, 'points per layer')}",
         numbers={"depths": list(depths), "test_error_pct": errors},
     )

@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
         "where the test error does not rise, since there is then no degradation to explain."
     ),
     kinds=("plain",),
-    fewest_depths=2,
+    min_depths=2,
 )
 
 
@@ -37,8 +37,8 @@ def measure(trained: Trained) -> Result:
     test_rise = summary([deep - shallow for shallow, deep in test])
     training_answer = withhold(
         effect_test(training_rise, MARGIN_POINTS),
-        yes=is_shallow_run_lost(training),
-        no=training_rise.num_diverged > 0,
+        rules_out_yes=is_shallow_run_lost(training),
+        rules_out_no=training_rise.num_diverged > 0,
     )
     is_degradation = effect_test(test_rise, MARGIN_POINTS) == "yes"
     return Result(

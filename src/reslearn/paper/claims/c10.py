@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
         "recomputed, which is in its favor."
     ),
     kinds=("plain",),
-    fewest_depths=2,
+    min_depths=2,
 )
 
 

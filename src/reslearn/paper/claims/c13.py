@@ -75,15 +75,15 @@ def decide(
 
     Args:
         violations: Changes to the solver and untouched layers.
-        errors_by_depth: Training error of the residual networks in per cent.
-        guessing_pct: Error of guessing in per cent.
+        errors_by_depth: Training error of the residual networks in percent.
+        guessing_pct: Error of guessing in percent.
     """
     if violations:
         return "not shown"
     half = guessing_pct / 2
     answers = [_is_below(error, half) for error in errors_by_depth.values()]
     is_lost = any(error.num_diverged for error in errors_by_depth.values())
-    return verdict_on_claim(withhold(all_of(*answers), yes=is_lost))
+    return verdict_on_claim(withhold(all_of(*answers), rules_out_yes=is_lost))
 
 
 def _is_below(error: Summary, bound: float) -> Answer:

@@ -94,11 +94,11 @@ def decide(
     )
     pairs = itertools.pairwise(trained_means)
     is_steady = all(after <= before + _MARGIN_PCT for before, after in pairs)
-    return verdict_on_claim(withhold(answer, yes=not is_steady))
+    return verdict_on_claim(withhold(answer, rules_out_yes=not is_steady))
 
 
 def _probe_errors(subject: Subject, *, is_trained: bool) -> _ErrorsByStage:
-    """Return the error of each stage's probe on test images, in per cent."""
+    """Return the error of each stage's probe on test images, in percent."""
     from reslearn.analysis import probes
 
     network = subject.network() if is_trained else subject.network(0)

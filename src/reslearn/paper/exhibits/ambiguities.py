@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
     name="ambiguities",
     text="The worth of each choice that the paper leaves open",
     section="Sec. 3.3, 3.4, 4.2",
-    most_depths=1,
+    max_depths=1,
     is_open=True,
     rule=(
         "Test error with the switch minus test error without it, paired by seed. Shown (the "

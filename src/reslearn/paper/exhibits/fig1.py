@@ -19,7 +19,7 @@ EXPERIMENT = Experiment(
     ),
     kinds=("plain",),
     depths={"smoke": (8, 20), "short": (20, 56), "medium": (20, 56), "full": (20, 56)},
-    fewest_depths=2,
+    min_depths=2,
 )
 
 

@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
         "medium": (20, 32, 56, 110),
         "full": (20, 32, 44, 56, 110),
     },
-    fewest_depths=2,
+    min_depths=2,
 )
 
 
