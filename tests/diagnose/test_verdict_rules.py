@@ -379,10 +379,8 @@ MARGINS: dict[str, tuple[str, Scores, str, Scores]] = {
 def test_a_margin_separates_two_verdicts(name: str) -> None:
     first_verdict, first_scores, second_verdict, second_scores = MARGINS[name]
     first, second = decide(first_scores), decide(second_scores)
-    assert (first.name, second.name) == (first_verdict, second_verdict), (
-        first.reason,
-        second.reason,
-    )
+    verdicts = (first.name, second.name)
+    assert verdicts == (first_verdict, second_verdict), (first.reason, second.reason)
 
 
 def test_the_interval_of_a_healthy_network_must_beat_guessing_by_the_margin() -> None:

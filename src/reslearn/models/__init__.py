@@ -9,9 +9,8 @@ from reslearn.models.backbone import Backbone
 from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.construction import extend_with_identities
-from reslearn.models.initialization import initialize, last_batch_norm
 from reslearn.models.names import UnknownModelError, build, names
-from reslearn.models.network import Network
+from reslearn.models.network import Network, initialize, last_batch_norm
 from reslearn.models.recording import SurgeryError
 from reslearn.models.residual import Residual
 from reslearn.models.resnet import ZeroPadShortcut

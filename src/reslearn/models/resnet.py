@@ -19,8 +19,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reslearn.models.initialization import initialize
-from reslearn.models.network import Network
+from reslearn.models.network import Network, initialize
 from reslearn.models.residual import Residual
 from reslearn.models.variants import norm_relu, preactivated_block
 

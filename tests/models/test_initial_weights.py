@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from reslearn.models import build, last_batch_norm
-from reslearn.models.initialization import Init
+from reslearn.models.network import Init
 
 
 @pytest.mark.parametrize("init", ["he_fan_out", "he_fan_in", "normal_0.01"])
