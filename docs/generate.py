@@ -62,7 +62,7 @@ def _command_section(path: str, command: Any) -> str:
     lines = [f"## `reslearn {path}`", "", inspect.cleandoc(command.help or ""), ""]
     lines += ["| argument or option | default | meaning |", "|---|---|---|"]
     for parameter in command.params:
-        if parameter.name == "help":
+        if parameter.name == "help" or getattr(parameter, "hidden", False):
             continue
         names = ", ".join(f"`{name}`" for name in parameter.opts)
         if parameter.param_type_name == "argument":

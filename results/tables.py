@@ -74,8 +74,8 @@ def results_table(results: Path = RESULTS) -> str:
         "seeds",
         "training error %",
         "test error %",
-        "paper, 164 epochs %",
-        "a run",
+        "paper's test error %",
+        "time per run",
     )
     lines = []
     for group in table(rows, fields=(TRAINING, TEST)).groups:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reslearn.cli import app
+from reslearn.cli.paper import EXHIBITS
 from reslearn.paper import (
     claims_inventory,
     exhibit_budget,
@@ -134,3 +135,16 @@ set = ['schedule.duration="2 steps"', "schedule.kind=constant", "data.train_imag
     record = json.loads(process.stdout)
     assert len(record["table"]["groups"]) == 4
     assert record["verdicts"]["residual"].startswith("runs of resnet")
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_help_hides_options_without_effect(name: str) -> None:
+    experiment = load_exhibit(name).EXPERIMENT
+    is_trained = experiment.data != "none"
+    output = CliRunner().invoke(app, ["paper", name, "--help"]).output
+    assert ("--seeds <" in output) == (is_trained and not experiment.has_fixed_seeds)
+    # The study of the ambiguities has one network.
+    has_depths = bool(experiment.depths) and name != "ambiguities"
+    assert ("--depths <" in output) == has_depths
+    for option in ("--data <", "--budget <", "--jobs <"):
+        assert (option in output) == is_trained, option

@@ -195,7 +195,7 @@ def test_run_resumes_only_with_its_number_of_processes(small: Small, tmp_path: P
     on_processes(2, torchrun_processes.train, recipe, tmp_path, killed_after=3)
     message = (
         "the run began on 2 processes, but this is 1 process: "
-        "resume with torchrun --nproc-per-node 2 -m reslearn train --resume"
+        "continue with: torchrun --nproc-per-node 2 -m reslearn train --resume"
     )
     with pytest.raises(RunError, match=message):
         train_recipe(recipe, tmp_path, Machine(threads=1), resume=True)

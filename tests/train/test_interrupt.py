@@ -68,7 +68,7 @@ def test_printed_command_resumes_a_stopped_run(
     (checkpoint,) = RunFolder(tmp_path / "my run").checkpoints()
     assert f"stopped after step {int(checkpoint.stem[5:])};" in line
 
-    printed = shlex.split(line.partition("resume with: ")[2])
+    printed = shlex.split(line.partition("continue with: ")[2])
     assert printed == ["reslearn", "train", "--resume", "--out", "my run", "--data-dir", "my data"]
     process = start(printed[1:], tmp_path)
     status, line = stop(process, signal.SIGINT)
@@ -90,7 +90,8 @@ def test_stop_during_the_final_evaluation_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(run, "recompute_batch_norm", send_signal)
         with pytest.raises(
-            Interrupted, match=r"stopped after step 11; resume with: reslearn train --resume --out "
+            Interrupted,
+            match=r"stopped after step 11; continue with: reslearn train --resume --out ",
         ) as interrupted:
             train_recipe(small(), tmp_path, Machine(threads=1))
     assert interrupted.value.exit_status == 143

@@ -179,7 +179,7 @@ def test_damaged_image_stops_the_run_and_leaves_its_checkpoint(
     broken.write_bytes(bytes(len(content)))  # a failing disk may return zeros
     message = (
         rf"^{broken} cannot be read \(.+\): remove or replace it; "
-        r"the last good checkpoint is .*step-0+9\.pt; resume with: "
+        r"the last good checkpoint is .*step-0+9\.pt; continue with: "
     )
     with pytest.raises(DataError, match=message):
         train_recipe(recipe, tmp_path / "run", Machine(threads=1))

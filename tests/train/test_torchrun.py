@@ -92,8 +92,8 @@ def test_stopped_processes_write_one_checkpoint_and_one_message(
     _, errors = process.communicate(timeout=600)
     (line,) = [line for line in errors.splitlines() if line.startswith("reslearn: ")]
     newest = RunFolder(out).checkpoints()[-1]
-    assert line.startswith(f"reslearn: stopped after step {int(newest.stem[5:])}; resume with: ")
-    printed = shlex.split(line.partition("resume with: ")[2])
+    assert line.startswith(f"reslearn: stopped after step {int(newest.stem[5:])}; continue with: ")
+    printed = shlex.split(line.partition("continue with: ")[2])
     assert printed == [
         "torchrun",
         "--nproc-per-node",

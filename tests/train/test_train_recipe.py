@@ -246,7 +246,7 @@ def test_full_disk_keeps_the_earlier_checkpoint(
     assert [path.stem for path in folder.checkpoints()] == ["step-00000004", "step-00000007"]
     assert "No space left on device while writing to" in line
     assert (
-        f"the last good checkpoint is {folder.checkpoints()[-1]}; resume with: reslearn train "
+        f"the last good checkpoint is {folder.checkpoints()[-1]}; continue with: reslearn train "
         "--resume --out " in line
     )
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)

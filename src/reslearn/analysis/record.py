@@ -78,7 +78,7 @@ def probes_record(subject: Subject, *, dimension: int = 16, seed: int = 0) -> di
         "train_images": len(subject.train),
         "test_images": len(subject.test),
         "reads": "logistic regression on each stage's output at equal dimension; errors on test "
-        "images, which nothing was chosen by",
+        "images, which were not used for any choice",
     }
     for name, stages in stages_by_network.items():
         record[name] = [asdict(probe) for probe in stages]
@@ -95,7 +95,7 @@ def lesion_record(
         "test_images": len(images),
         "seed": seed,
         "reads": "nothing trained again, batch norm statistics as trained; errors on test images, "
-        "which nothing was chosen by",
+        "which were not used for any choice",
         **asdict(lesions(subject.network(), subject.batches(images), draws=draws, seed=seed)),
     }
 

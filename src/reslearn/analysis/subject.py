@@ -61,7 +61,7 @@ class Subject:
         if not run.is_complete:
             raise RunError(
                 f"{run.path} is not complete: "
-                f"continue with reslearn train --resume --out {run.path}"
+                f"continue with: reslearn train --resume --out {run.path}"
             )
         if not run.bundle_path.is_file():
             raise RunError(

@@ -148,7 +148,7 @@ def root(
         ),
     ] = False,
 ) -> None:
-    """Residual learning: build, train, compare and report networks as deep as the task deserves."""
+    """Residual learning: build very deep networks, train them, and check the ResNet paper."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

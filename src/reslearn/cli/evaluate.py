@@ -12,6 +12,7 @@ from reslearn.cli.options import MACHINE, DataDirOption, DeviceOption, JsonOptio
 
 if TYPE_CHECKING:
     from reslearn.evaluate import Metrics
+    from reslearn.study import Interval
 
 EXAMPLES = (
     "reslearn evaluate runs/digits",
@@ -63,7 +64,7 @@ def evaluate(
 
     Lengths are the paper's for crops of 224 pixels and scale in proportion. Ten-crop cuts the four
     corners and the center at a shorter side of 256, and mirrors them. Multi-scale shows whole
-    pictures and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a
+    images and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a
     folder of images.
 
     The 95 % intervals are over images: they describe other samples of images, not other seeds.
@@ -121,13 +122,13 @@ def _print_json(metrics: Metrics, protocol: EvaluationProtocol, num_networks: in
     typer.echo(json.dumps({**record, "protocol": protocol.value, "networks": num_networks}))
 
 
-def _interval_pct(error_pct: float, num_images: int) -> tuple[float, float]:
+def _interval_pct(error_pct: float, num_images: int) -> Interval:
     from reslearn.study import proportion
 
-    interval = proportion(round(error_pct * num_images / 100), num_images)
-    return 100 * interval.low, 100 * interval.high
+    return proportion(round(error_pct * num_images / 100), num_images).scaled_by(100)
 
 
 def _with_interval(error_pct: float, num_images: int) -> str:
-    low, high = _interval_pct(error_pct, num_images)
-    return f"{error_pct:.2f} % [{low:.2f}, {high:.2f}]"
+    from reslearn.study import number_text
+
+    return number_text(error_pct, unit="%", interval=_interval_pct(error_pct, num_images))

@@ -154,7 +154,13 @@ def _is_file(model: str) -> bool:
 
     if is_remote(model):
         return True
-    return local_path(model).is_file() or "/" in model or "." in model
+    path = local_path(model)
+    if not path.exists() and ("/" in model or "." in model):
+        raise ValueError(
+            f"{model}: there is no such file; pass a weight file, a bundle, torchvision:NAME, "
+            "timm:NAME, an address, or a name of `reslearn list models`"
+        )
+    return path.is_file() or "/" in model or "." in model
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:

@@ -1,7 +1,8 @@
 """Options that several commands share, with one help text each."""
 
+import copy
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -46,3 +47,11 @@ EngineOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON.")
 ]
+
+
+def hidden(option: Any) -> Any:
+    """Return the annotation of an option that --help does not list."""
+    value_type, information = get_args(option)
+    information = copy.copy(information)
+    information.hidden = True
+    return Annotated[value_type, information]

@@ -13,6 +13,7 @@ from reslearn.cli.options import (
     EngineOption,
     JobsOption,
     JsonOption,
+    hidden,
 )
 from reslearn.cli.output import process_pool, write_json
 
@@ -30,10 +31,10 @@ CLAIMS_EXAMPLES = (
 # Names and help of the tables and figures. The modules in paper/exhibits are not imported for
 # --help.
 EXHIBITS = {
-    "table1": "Table 1: architectures for ImageNet, counted to the unit.",
+    "table1": "Table 1: architectures for ImageNet, with exact parameter counts.",
     "table2": "Table 2: plain and residual networks on ImageNet, ten crops.",
     "table3": "Table 3: shortcut options and depth on ImageNet, ten crops.",
-    "table4": "Table 4: single models on ImageNet, complete pictures at five scales.",
+    "table4": "Table 4: single models on ImageNet, whole images at five scales.",
     "table5": "Table 5: an ensemble of six networks on ImageNet.",
     "table6": "Table 6: test error of residual networks on CIFAR-10.",
     "fig1": "Figure 1: plain networks of 20 and 56 layers, training and test error.",
@@ -43,6 +44,12 @@ EXHIBITS = {
     "ambiguities": "How much each choice that the paper leaves open changes the error.",
 }
 _IMAGENET = ("table2", "table3", "table4", "table5", "fig4")
+# Parameters that have no effect in an experiment. Its --help does not list them.
+_WITHOUT_EFFECT = {
+    "table1": ("data", "budget", "seeds", "depths", "jobs", "engine", "data_dir"),
+    "table5": ("seeds", "depths"),
+    **dict.fromkeys(("table2", "table3", "table4", "fig4", "ambiguities"), ("depths",)),
+}
 
 _EXPERIMENT = "Experiment"
 Seeds = Annotated[
@@ -92,7 +99,7 @@ def claims(
         typer.Option(
             rich_help_panel=_EXPERIMENT,
             help="Use a smoke (does it run), short (hours on two cores) or full budget "
-            "(the paper's 64k steps).",
+            "(the paper's 64k steps). Only the tables and figures of CIFAR have a medium budget.",
         ),
     ] = "short",
     seeds: Seeds = None,
@@ -218,6 +225,8 @@ def exhibit_command(name: str) -> Callable[..., None]:
             paper_output.print_exhibit(report, page)
         _finish(report, check=check)
 
+    for parameter in _WITHOUT_EFFECT.get(name, ()):
+        command.__annotations__[parameter] = hidden(command.__annotations__[parameter])
     command.__doc__ = (
         f"{EXHIBITS[name]}\n\nPrints the paper's numbers beside ours, with verdicts. "
         "If the command was stopped, call it again to resume."

@@ -213,7 +213,7 @@ def _report(collection: Collection, verdicts: Verdicts, out: Path, *, as_json: b
     _print_table(study_table, fields)
     all_changes = [difference for column in changes.values() for difference in column]
     if any(difference.p is not None for difference in all_changes):
-        console.print("p is corrected for all lines of a kind (Holm), intervals are not")
+        console.print("p values are Holm-corrected within each table; intervals are not corrected.")
     for heading, column in changes.items():
         for difference in column:
             line = f"{heading}, {difference.what}: {_difference_text(difference)}"
@@ -223,7 +223,7 @@ def _report(collection: Collection, verdicts: Verdicts, out: Path, *, as_json: b
             text = f"no verdict, {verdict}"
         else:
             text = f"{verdict.answer}. {verdict.reason}"
-        console.print(f"degradation of {kind} nets: {text}")
+        console.print(f"degradation of {kind} networks: {text}")
     for line in (*study_table.notes, f"page: {page}"):
         console.print(line)
 

@@ -23,6 +23,7 @@ from reslearn.cli.options import (
 
 if TYPE_CHECKING:
     from reslearn.recipes import Recipe
+    from reslearn.runs import RunFolder
     from reslearn.train import Machine, Plan
 
 EXAMPLES = (
@@ -140,7 +141,7 @@ WorkersOption = Annotated[
         "--workers",
         min=0,
         rich_help_panel=MACHINE,
-        help="Read pictures in this many processes. Default: all cores.",
+        help="Read images in this many processes. Default: all cores.",
     ),
 ]
 DryRunOption = Annotated[
@@ -183,10 +184,13 @@ def train(
     from reslearn.train import Machine, plan
     from reslearn.train.distributed import is_distributed
 
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise ValueError(f"--epochs {epochs:g}: a number above 0 is needed")
+    origin = recipe or _recorded_recipe(out, resume=resume) or _default_recipe(data)
     values = {
         "data.name": _quoted(data),
         "model.name": _quoted(model),
-        **_epoch_values(epochs, recipe=recipe or _default_recipe(data), overrides=set_ or []),
+        **_epoch_values(epochs, origin=origin, overrides=set_ or []),
         "train.batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
@@ -195,7 +199,9 @@ def train(
     }
     overrides = [f"{key}={value}" for key, value in values.items() if value is not None]
     overrides += set_ or []
-    chosen = _choose_recipe(out, data=data, recipe=recipe, overrides=overrides, resume=resume)
+    if resume and recipe is None and not overrides:
+        _check_resumable(out)
+    chosen = _load_recipe(origin, overrides)
     folder = out or _default_folder(chosen, init=init if model is None else None)
     machine = Machine(
         device=device, threads=threads, data_dir=data_dir, download=download, workers=workers
@@ -216,26 +222,39 @@ def _restart_with_huge_pages() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _choose_recipe(
-    out: Path | None, *, data: str | None, recipe: str | None, overrides: list[str], resume: bool
-) -> Recipe:
-    """Return the folder's own recipe if only the folder is given, else the recipe of the flags."""
-    from reslearn import recipes
+def _recorded_recipe(out: Path | None, *, resume: bool) -> RunFolder | None:
+    """Return the run folder whose recipe is the start with --resume, if there is one."""
     from reslearn.runs import RunFolder
 
-    if not resume or recipe is not None or overrides:
-        return recipes.load(recipe or _default_recipe(data), overrides=overrides)
+    if not resume or out is None:
+        return None
+    folder = RunFolder(out)
+    return folder if folder.exists() else None
+
+
+def _load_recipe(origin: str | RunFolder, overrides: list[str]) -> Recipe:
+    """Return the recipe of a name, a file or a run folder, with `overrides` applied."""
+    from reslearn import recipes
+
+    if isinstance(origin, str):
+        return recipes.load(origin, overrides=overrides)
+    source = str(origin.path / "recipe.json")
+    return recipes.from_dict(origin.recipe, source=source, overrides=overrides)
+
+
+def _check_resumable(out: Path | None) -> None:
+    """Raise ValueError unless a run folder is given, as --resume without a recipe needs it."""
+    from reslearn.runs import RunFolder
+
     if out is None:
         raise ValueError(
             "--resume needs a run folder, as in: reslearn train --resume --out runs/digits"
         )
-    folder = RunFolder(out)
-    if not folder.exists():
+    if not RunFolder(out).exists():
         raise ValueError(
             f"{out} holds nothing to resume: name the data to start with, as in: "
             f"reslearn train digits --resume --out {out}"
         )
-    return recipes.from_dict(folder.recipe, source=str(folder.path / "recipe.json"))
 
 
 def _default_recipe(data: str | None) -> str:
@@ -256,22 +275,21 @@ def _default_folder(recipe: Recipe, *, init: str | None) -> Path:
 
 
 def _epoch_values(
-    epochs: float | None, *, recipe: str, overrides: list[str]
+    epochs: float | None, *, origin: str | RunFolder, overrides: list[str]
 ) -> dict[str, str | None]:
     """Return the recipe values that `--epochs` sets.
 
     Milestones keep their fraction of the duration if both have the same unit.
     """
     import json
-    import math
 
     from reslearn import recipes
 
     if epochs is None:
         return {}
     values: dict[str, str | None] = {"schedule.duration": json.dumps(f"{epochs:.10g} epochs")}
-    schedule = recipes.load(recipe, overrides=overrides).schedule
-    if not (math.isfinite(epochs) and epochs > 0 and isinstance(schedule, recipes.Stepwise)):
+    schedule = _load_recipe(origin, overrides).schedule
+    if not isinstance(schedule, recipes.Stepwise):
         return values
     duration = schedule.duration
     if all(milestone.unit == duration.unit for milestone in schedule.milestones):
@@ -298,9 +316,11 @@ def _train(
     tensorboard: bool,
     as_json: bool,
 ) -> None:
+    from reslearn.runs import RunFolder
     from reslearn.train import Interrupted, train_recipe
     from reslearn.train.distributed import is_first_process
 
+    was_complete = RunFolder(folder).is_complete
     try:
         result = train_recipe(
             recipe,
@@ -315,6 +335,8 @@ def _train(
         raise typer.Exit(stop.exit_status) from None
     # Of many processes only the first prints.
     if is_first_process():
+        if was_complete and not as_json:
+            print("the run is already complete: nothing was trained")
         _print_result(result, folder, as_json=as_json)
 
 

@@ -121,7 +121,8 @@ def _obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[C
         # `train` is named because other commands have no --download.
         raise DataError(
             f"{cifar.name} is not in {searched}: put {layout.address} (packed or unpacked) into "
-            f"{folder}, or fetch it: reslearn train {cifar.name} --download"
+            f"{folder}, or fetch it without training: "
+            f"reslearn train {cifar.name} --download --dry-run"
         )
     return _unpack(layout, folder, download=True)
 

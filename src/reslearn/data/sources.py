@@ -147,16 +147,22 @@ def _find_folder(name: str, data_dir: Path | None) -> Path | None:
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
+_LAYOUT = (
+    "A folder of images has a folder per class, or train/, validation/ and test/ with such folders"
+)
+
+
 def _raise_unknown(name: str) -> NoReturn:
     sources = ", ".join(SOURCES)
     if Path(name).expanduser().exists():
         raise DataError(f"{name} is a file; allowed are a folder of images or one of {sources}")
     if os.sep in name:
         raise UnknownDataError(
-            f"no folder {name}; allowed are a folder of images or one of {sources}"
+            f"no folder {name}; allowed are a folder of images or one of {sources}. {_LAYOUT}"
         )
     close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ":"
     raise UnknownDataError(
-        f"no data called {name!r}{hint} there are {sources}, or any folder of images"
+        f"no data called {name!r}{hint} there are {sources}, or any folder of images. "
+        f"The folder {Path(name).expanduser().resolve()} does not exist. {_LAYOUT}"
     )

@@ -111,6 +111,7 @@ def _mean_error(trained: Trained, model: str) -> float:
 def exhibit_page(report: Report, *, command: Sequence[str]) -> Page:
     """Return the page of a table or figure: lines, figures, tables, rule and command."""
     (experiment,), (result,) = report.experiments, report.results
+    lead = result.figures[0] if result.figures else None
     reasons: list[Item] = [f"{reason}." for reason in reasons_of(result.lines)]
     sections = [
         Section(
@@ -118,7 +119,7 @@ def exhibit_page(report: Report, *, command: Sequence[str]) -> Page:
             "\n\n".join((*result.notes, *report.notes)),
             [lines_table(result.lines), *reasons] if result.lines else [],
         ),
-        Section("Figures", "", result.figures),
+        Section("Figures", "", result.figures[1:]),
         Section("Tables", "", result.tables),
         Section("Rule", experiment.rule),
         Section("How to repeat it", "", _repeat_items(report.trained, command)),
@@ -128,6 +129,7 @@ def exhibit_page(report: Report, *, command: Sequence[str]) -> Page:
         "He, Zhang, Ren and Sun (2015), and what this machine measured.",
         [section for section in sections if section.items or section.text],
         _exhibit_facts(report),
+        lead,
     )
 
 

@@ -3,6 +3,7 @@
 Errors are one line that names the file or flag, the key, the value and what is allowed.
 """
 
+import copy
 import difflib
 import hashlib
 import json
@@ -132,13 +133,19 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
     return _validate(values, source=source, overrides=overrides)
 
 
-def from_dict(values: Mapping[str, Any], *, source: str) -> Recipe:
+def from_dict(values: Mapping[str, Any], *, source: str, overrides: Sequence[str] = ()) -> Recipe:
     """Validate plain JSON values. `source` is the beginning of the message of a RecipeError.
 
     Types are strict: a text is not a number, and a number is not a truth value. A list may stand
-    for a tuple.
+    for a tuple. `overrides` are applied in order, as in `load`.
     """
-    return _validate(values, source=source, overrides=())
+    if overrides:
+        changed = copy.deepcopy(dict(values))
+        for override in overrides:
+            _apply(changed, override)
+        changed["overrides"] = [*changed.get("overrides", ()), *overrides]
+        values = changed
+    return _validate(values, source=source, overrides=overrides)
 
 
 def wrong_in(text: bytes) -> list[str]:
@@ -239,7 +246,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *tables, last = key.split(".")
     table = values
     for name in tables:
-        table = table.setdefault(name, {})
+        if table.get(name) is None:  # missing, or null in a recipe.json
+            table[name] = {}
+        table = table[name]
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {name} is no table")
     if key == "schedule.kind" and table.get("kind") != value:

@@ -104,7 +104,7 @@ def interval_note(*num_seeds: int, log: bool = False) -> str:
         return ""
     note = (
         f" Shading: 95 % confidence interval of the mean ({range_text(num_seeds)} seeds), computed"
-        " at each point and cut off at the axis. Dashed curves have a dotted outline instead."
+        " at each point and cut off at the axis. For dashed curves, dotted lines mark the interval."
     )
     return note + " Means are geometric, to match the logarithmic axis." * log
 

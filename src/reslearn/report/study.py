@@ -83,8 +83,8 @@ def study_page(
             first = collection.incomplete[0]
             reason = f" ({first.folder}: {first.reason})"
         raise ValueError(
-            f"{title}: no complete run was found, but the page of a study needs at least one"
-            + reason
+            f"{title}: no complete run was found{reason}: pass a run folder or the --out of "
+            "`reslearn study`; to finish a stopped run: reslearn train --resume --out RUN"
         )
     training = training_field(rows)
     configurations = table(

@@ -117,7 +117,10 @@ def _open(path: Path) -> _EnsembleMember:
         bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
         return _EnsembleMember(path=path, bundle=bundle, run=run)
     if not path.exists():
-        raise RunError(f"{path}: there is no such run folder or bundle")
+        raise RunError(
+            f"{path}: there is no such run folder or bundle; "
+            "pass a run folder or its model.safetensors"
+        )
     return _EnsembleMember(path=path, bundle=read_bundle(path), run=None)
 
 

@@ -73,8 +73,9 @@ def choose_device(name: str | None) -> str:
         raise ValueError(f"--device {name} is unknown: use cpu, cuda or cuda:N")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        allowed = ", ".join(["cpu", *(f"cuda:{index}" for index in range(num_gpus))])
         raise ValueError(
-            f"--device {name}: torch can use {num_gpus} CUDA devices here: use another device"
+            f"--device {name}: torch can use {num_gpus} CUDA devices here; allowed here: {allowed}"
         )
     return name
 
@@ -166,7 +167,7 @@ def _other_processes(recorded: int, processes: int) -> str:
     launcher = f"torchrun --nproc-per-node {recorded} -m " if recorded > 1 else ""
     return (
         f"the run began on {before}, but this is {now}: "
-        f"resume with {launcher}reslearn train --resume ..."
+        f"continue with: {launcher}reslearn train --resume ..."
     )
 
 

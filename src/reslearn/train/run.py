@@ -225,7 +225,7 @@ def _resume_hint(setup: RunSetup, folder: RunFolder) -> str:
     command += shlex.quote(str(folder.path))
     if setup.machine.data_dir is not None:
         command += f" --data-dir {shlex.quote(str(setup.machine.data_dir))}"
-    return f"resume with: {command}"
+    return f"continue with: {command}"
 
 
 def _last_checkpoint(folder: RunFolder) -> str:

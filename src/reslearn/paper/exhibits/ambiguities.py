@@ -57,7 +57,7 @@ def specs(budget: Budget) -> list[RunSpec]:
 
 EXPERIMENT = Experiment(
     name="ambiguities",
-    text="The worth of each choice that the paper leaves open",
+    text="The effect on the error of each choice that the paper leaves open",
     section="Sec. 3.3, 3.4, 4.2",
     max_depths=1,
     is_open=True,

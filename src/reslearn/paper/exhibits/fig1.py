@@ -8,7 +8,7 @@ from reslearn.report import Panels
 
 EXPERIMENT = Experiment(
     name="fig1",
-    text="Training and test error of a plain net and a deeper one",
+    text="Training and test error of a plain network and a deeper one",
     section="Fig. 1",
     rule=(
         "Differences between the deepest and the shallowest plain network, paired by seed. "

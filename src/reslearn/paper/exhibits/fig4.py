@@ -23,7 +23,7 @@ def specs(budget: Budget) -> list[RunSpec]:
 
 EXPERIMENT = Experiment(
     name="fig4",
-    text="Training on ImageNet: plain and residual nets of 18 and 34 layers",
+    text="Training on ImageNet: plain and residual networks of 18 and 34 layers",
     section="Fig. 4",
     data="ImageNet",
     rule=(

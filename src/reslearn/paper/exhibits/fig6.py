@@ -18,7 +18,7 @@ from reslearn.study.collect import Kind
 
 EXPERIMENT = Experiment(
     name="fig6",
-    text="Training and test error of plain and residual nets over iterations",
+    text="Training and test error of plain and residual networks over iterations",
     section="Fig. 6",
     rule=(
         "The degradation rule of `reslearn study` is applied to training error, with a margin of "

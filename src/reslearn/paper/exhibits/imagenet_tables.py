@@ -2,7 +2,7 @@
 
 Table 2: plain and residual networks of 18 and 34 layers, ten crops; plain networks get worse with
 depth, residual ones better. Table 3: options A, B and C, and bottleneck networks of 50 to 152
-layers, ten crops. Table 4: single models on complete pictures at five scales, scores averaged.
+layers, ten crops. Table 4: single models on whole images at five scales, scores averaged.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _DEEP = ("resnet50", "resnet101", "resnet152")
 TABLES = {
     "table2": _table(
         2,
-        "Plain and residual nets on ImageNet, ten crops",
+        "Plain and residual networks on ImageNet, ten crops",
         "ten-crop",
         smoke=_PLAIN_AND_RESIDUAL,
         short=_PLAIN_AND_RESIDUAL,
@@ -73,7 +73,7 @@ TABLES = {
     ),
     "table4": _table(
         4,
-        "Single models on ImageNet, whole pictures at five scales",
+        "Single models on ImageNet, whole images at five scales",
         "multi-scale",
         smoke=("resnet34 B",),
         short=("resnet34 B", "resnet34 C", "resnet50"),
