@@ -4,6 +4,7 @@ Standard library only. Ruff checks the rest (complexity, number of arguments, la
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def public_definitions(tree: ast.Module) -> Iterator[Definition]:
     """Yield the public functions and classes of a module, and the public methods of the classes."""
     for node in tree.body:
@@ -106,7 +112,7 @@ def test_lines_fit_and_functions_fit_on_a_screen(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     long = [i for i, line in enumerate(text.splitlines(), 1) if len(line) > MAX_COLUMNS]
     assert not long, f"lines over {MAX_COLUMNS} columns: {long}"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
@@ -114,7 +120,7 @@ def test_lines_fit_and_functions_fit_on_a_screen(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_names_say_what_they_hold(path: Path) -> None:
-    names = assigned_names(ast.parse(path.read_text(encoding="utf-8")))
+    names = assigned_names(tree_of(path))
     empty = [f"line {line}: {word}" for word, line in names if word in EMPTY_NAMES]
     assert not empty, "; ".join(empty)
 
@@ -122,7 +128,7 @@ def test_names_say_what_they_hold(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_public_docstrings_begin_with_a_sentence(path: Path) -> None:
     """Functions and classes at module level have a docstring; methods may go without."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     for node in public_definitions(tree):
         docstring = ast.get_docstring(node)
         if docstring is None:
@@ -136,7 +142,7 @@ def test_public_docstrings_begin_with_a_sentence(path: Path) -> None:
 def test_no_two_classes_share_a_name() -> None:
     places: dict[str, list[str]] = {}
     for path in SOURCES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(name(path))
     shared = {word: files for word, files in places.items() if len(files) > 1}

@@ -134,6 +134,7 @@ def test_tasks_have_the_shapes_of_cifar_and_imagenet() -> None:
     ) == (256, 512)
 
 
+@pytest.mark.slow
 def test_command_runs_all_loops_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds: list[str] = []
     turn_of = train.Contestant.turn

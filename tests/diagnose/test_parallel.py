@@ -93,7 +93,7 @@ def test_tasks_end_with_their_parent_process() -> None:
 import os, time
 from reslearn.diagnose.parallel import run_parallel
 def task():
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # one write: print may interleave two processes
     time.sleep(60)
 list(run_parallel([task, task], 2))
 """

@@ -22,7 +22,14 @@ def test_every_example_has_an_expected_result() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(RESULTS)
 
 
-@pytest.mark.parametrize("name", sorted(RESULTS))
+# docs/diagnose.md has faster examples of the same kind, so this one runs in `make test-slow`.
+SLOW = {"diagnose_network"}
+CASES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(RESULTS)
+]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_example_runs(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,7 @@ def test_inspect_identifies_project_and_network(weights: Path, reslearn: Run) ->
 
 def test_inspect_of_a_missing_file(reslearn: Run) -> None:
     for name in ("absent.caffemodel", "absent.pkl", "absent.pth", "absent.th"):
-        assert "No such file" in reslearn("inspect", name)[2]
+        assert "there is no such file" in reslearn("inspect", name)[2]
 
 
 def test_inspect_lists_nan_and_zero_tensors(weights: Path, reslearn: Run) -> None:

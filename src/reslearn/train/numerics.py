@@ -73,9 +73,10 @@ def choose_device(name: str | None) -> str:
         raise ValueError(f"--device {name} is unknown: use cpu, cuda or cuda:N")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        allowed = ", ".join(["cpu", *(f"cuda:{index}" for index in range(num_gpus))])
+        usable_devices = ", ".join(["cpu", *(f"cuda:{index}" for index in range(num_gpus))])
         raise ValueError(
-            f"--device {name}: torch can use {num_gpus} CUDA devices here; allowed here: {allowed}"
+            f"--device {name}: torch can use {num_gpus} CUDA devices here; "
+            f"allowed here: {usable_devices}"
         )
     return name
 
