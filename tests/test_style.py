@@ -8,8 +8,6 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "reslearn").rglob("*.py"))
 CODE = [
@@ -107,36 +105,47 @@ def assigned_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_lines_fit_and_functions_fit_on_a_screen(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    long = [i for i, line in enumerate(text.splitlines(), 1) if len(line) > MAX_COLUMNS]
-    assert not long, f"lines over {MAX_COLUMNS} columns: {long}"
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+def test_lines_fit_and_functions_fit_on_a_screen() -> None:
+    faults = []
+    for path in CODE:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if len(line) > MAX_COLUMNS:
+                faults.append(f"{name(path)}:{number} has {len(line)} columns")
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION_LINES:
+                    faults.append(f"{name(path)}:{node.lineno} {node.name} has {length} lines")
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_names_say_what_they_hold(path: Path) -> None:
-    names = assigned_names(tree_of(path))
-    empty = [f"line {line}: {word}" for word, line in names if word in EMPTY_NAMES]
-    assert not empty, "; ".join(empty)
+def test_names_say_what_they_hold() -> None:
+    faults = [
+        f"{name(path)}:{line} {word}"
+        for path in SOURCES
+        for word, line in assigned_names(tree_of(path))
+        if word in EMPTY_NAMES
+    ]
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_public_docstrings_begin_with_a_sentence(path: Path) -> None:
+def test_public_docstrings_begin_with_a_sentence() -> None:
     """Functions and classes at module level have a docstring; methods may go without."""
-    tree = tree_of(path)
-    for node in public_definitions(tree):
-        docstring = ast.get_docstring(node)
-        if docstring is None:
-            assert node not in tree.body, f"{node.name} has no docstring"
-            continue
-        summary = docstring.split("\n\n")[0]
-        assert summary.endswith((".", ":", "?")), f"{node.name}: the summary is not a sentence"
-        assert len(docstring.split()) >= MIN_DOCSTRING_WORDS, f"{node.name}: {docstring}"
+    faults = []
+    for path in SOURCES:
+        tree = tree_of(path)
+        for node in public_definitions(tree):
+            docstring = ast.get_docstring(node)
+            place = f"{name(path)}:{node.lineno} {node.name}"
+            if docstring is None:
+                if node in tree.body:
+                    faults.append(f"{place} has no docstring")
+                continue
+            if not docstring.split("\n\n")[0].endswith((".", ":", "?")):
+                faults.append(f"{place}: the summary is not a sentence")
+            if len(docstring.split()) < MIN_DOCSTRING_WORDS:
+                faults.append(f"{place}: {docstring}")
+    assert not faults, "\n".join(faults)
 
 
 def test_no_two_classes_share_a_name() -> None:
