@@ -52,10 +52,10 @@ def commands_page() -> str:
 def _leaves(path: str, command: Any) -> list[tuple[str, Any]]:
     if not hasattr(command, "commands"):
         return [(path, command)]
-    found = []
+    leaves = []
     for name, child in sorted(command.commands.items()):
-        found += _leaves(f"{path} {name}", child)
-    return found
+        leaves += _leaves(f"{path} {name}", child)
+    return leaves
 
 
 def _command_section(path: str, command: Any) -> str:

@@ -90,7 +90,7 @@ _ROWS = (
         default="append",
         scope="option A",
         in_weights="hidden",
-        description="Option A puts zero channels after those of x, or half before and half after.",
+        description="Option A puts zero channels after x, or half before and half after.",
     ),
     Switch(
         name="subsample",

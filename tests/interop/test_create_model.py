@@ -9,23 +9,12 @@ from reslearn import models
 from reslearn.interop import (
     WeightsError,
     create_model,
-    dialect_named,
     from_pretrained,
     list_models,
     load_network,
     save_pretrained,
-    write_weights,
 )
 from reslearn.models import Backbone, Network
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Write resnet8 with option B and 5 classes in dialect cifar-fc."""
-    net = models.build("resnet8", num_classes=5, shortcut="B")
-    net.train()(torch.randn(4, 3, 8, 8))
-    write_weights(net, tmp_path / "foreign.pth", dialect_named("cifar-fc"))
-    return tmp_path / "foreign.pth"
 
 
 def test_create_list_save_and_load_models(tmp_path: Path, weights: Path) -> None:

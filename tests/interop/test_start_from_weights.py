@@ -48,15 +48,6 @@ def reslearn(reslearn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     return reslearn
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Write resnet8 with option B and 5 classes in dialect cifar-fc."""
-    net = models.build("resnet8", num_classes=5, shortcut="B")
-    net.train()(torch.randn(4, 3, 8, 8))
-    write_weights(net, tmp_path / "foreign.pth", dialect_named("cifar-fc"))
-    return tmp_path / "foreign.pth"
-
-
 def test_inspect_identifies_project_and_network(weights: Path, reslearn: Run) -> None:
     status, output, errors = reslearn("inspect", str(weights), "--json")
     assert (status, errors) == (0, "")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reslearn.progress import ProgressDisplay
 from reslearn.train.logging import TrainingDisplay
 
 # A folder of images may be called anything.
@@ -11,12 +12,13 @@ ODD = "resnet20 on [my] {data}"
 def show(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with TrainingDisplay(
-        title=ODD, num_steps=20, images_per_step=32, steps_per_epoch=10
-    ) as display:
+    with ProgressDisplay() as progress:
+        display = TrainingDisplay(
+            progress, title=ODD, num_steps=20, images_per_step=32, steps_per_epoch=10
+        )
         for step in (5, 10, 20):
             display.show(step=step, loss=1.25, top1_error_pct=40.0)
-        display.say("evaluating [now]")
+        progress.print("evaluating [now]")
 
 
 def test_lines_without_a_terminal(

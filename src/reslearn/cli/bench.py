@@ -12,6 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
+from reslearn.cli.options import (
+    MACHINE,
+    DeviceOption,
+    JobsOption,
+    JsonOption,
+    ThreadsOption,
+)
 from reslearn.progress import print_progress
 
 TRAIN_EXAMPLES = (
@@ -31,11 +38,8 @@ DIAGNOSE_EXAMPLES = (
     "reslearn bench diagnose --truth",
 )
 
-WHAT, MACHINE, OUTPUT = "What to measure", "Machine", "Output"
+WHAT = "What to measure"
 
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)
-]
 Models = Annotated[
     str,
     typer.Option(help="Measure these networks, separated by commas.", rich_help_panel=WHAT),
@@ -84,26 +88,11 @@ LoadBatchSize = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Use this number of CPU threads. The default is all cores.",
-        rich_help_panel=MACHINE,
-    ),
-]
 ThreadCounts = Annotated[
     str | None,
     typer.Option(
         help="Measure with these numbers of CPU threads, separated by commas. The default is all "
         "cores.",
-        rich_help_panel=MACHINE,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="Use cpu, cuda or cuda:N. The default is CUDA if it is available.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -113,14 +102,6 @@ Seeds = Annotated[
 Epochs = Annotated[
     float,
     typer.Option(min=0.01, help="Train each run for these epochs of digits.", rich_help_panel=WHAT),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Run this number of trainings at once. The default is one per core.",
-        rich_help_panel=MACHINE,
-    ),
 ]
 Half = Annotated[
     str,
@@ -158,9 +139,9 @@ def train(
     parts: Parts = False,
     against: Against = "plain",
     batch_size: TrainBatchSize = None,
-    threads: Threads = None,
-    device: Device = None,
-    as_json: AsJson = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare the speed of our training step with the plainest PyTorch loop.
 
@@ -198,7 +179,7 @@ def train(
 def load(
     threads: ThreadCounts = None,
     batch_size: LoadBatchSize = 128,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the time of the loaders, and their share of a step of resnet20."""
     bench = _benchmark("loader")
@@ -217,8 +198,8 @@ def study(
     models: Models = "plain8,resnet8,plain20,resnet20",
     seeds: Seeds = 4,
     epochs: Epochs = 20.0,
-    jobs: Jobs = None,
-    as_json: AsJson = False,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare the time of a study on digits with its pure training time.
 
@@ -239,9 +220,9 @@ def diagnose(
     half: Half = "held-out",
     only: Only = "*",
     truth: MeasureTruth = False,
-    jobs: Jobs = None,
+    jobs: JobsOption = None,
     list_only: ListOnly = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Diagnose networks with known truth; count false alarms and misses.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.options import OUTPUT, DataDirOption, JsonOption
 from reslearn.progress import print_progress
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ EXAMPLES = (
     "reslearn diagnose net.py:build --data digits --patch-file net_with_shortcuts.py",
 )
 
-TASK, BUDGET, PATCH, OUTPUT = "The network and its task", "Budget", "The patch", "Output"
+TASK, BUDGET, PATCH = "The network and its task", "Budget", "The patch"
 
 Network = Annotated[
     str,
@@ -80,13 +81,6 @@ SizePx = Annotated[
         rich_help_panel=TASK,
     ),
 ]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Read named data sets from this folder. The default is RESLEARN_DATA, then the cache.",
-        rich_help_panel=TASK,
-    ),
-]
 Minutes = Annotated[
     float, typer.Option(help="Stop training after this time.", rich_help_panel=BUDGET)
 ]
@@ -140,9 +134,6 @@ Check = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)
-]
 
 
 def diagnose(
@@ -154,7 +145,7 @@ def diagnose(
     lr: LearningRate = None,
     batch_size: BatchSize = 64,
     size_px: SizePx = None,
-    data_dir: DataDir = None,
+    data_dir: DataDirOption = None,
     minutes: Minutes = 10.0,
     steps: Steps = None,
     jobs: Jobs = None,
@@ -162,7 +153,7 @@ def diagnose(
     patch_file: PatchFile = None,
     out: Out = None,
     check: Check = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find out by experiment whether depth hurts a network, or what else does.
 

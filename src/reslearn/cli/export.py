@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from reslearn.cli.options import OUTPUT
+
 EXAMPLES = (
     "reslearn export runs/pets --to torchvision --out resnet50.pth",
     "reslearn export resnet50-0676ba61.pth --to hf --out model.safetensors",
     "reslearn export detector.pth --partial --stride-in 1x1 --to caffe --out backbone.caffemodel",
 )
 _SOURCE = "Source"
-_OUTPUT = "Output"
 _NUM_LISTED = 6
 
 
@@ -26,12 +27,12 @@ To = Annotated[
     str,
     typer.Option(
         help="The dialect to write: names and layout of a project. docs/weights.md lists them.",
-        rich_help_panel=_OUTPUT,
+        rich_help_panel=OUTPUT,
     ),
 ]
 Out = Annotated[
     Path,
-    typer.Option(help="The file to write. Its suffix selects the format.", rich_help_panel=_OUTPUT),
+    typer.Option(help="The file to write. Its suffix selects the format.", rich_help_panel=OUTPUT),
 ]
 StrideIn = Annotated[
     str | None,
@@ -49,7 +50,7 @@ Partial = Annotated[
     ),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace an existing file.", rich_help_panel=_OUTPUT)
+    bool, typer.Option("--force", help="Replace an existing file.", rich_help_panel=OUTPUT)
 ]
 
 

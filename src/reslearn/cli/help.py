@@ -17,9 +17,7 @@ class CommandWithPanels(TyperCommand):
     """A command whose options are grouped by their `rich_help_panel`."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        if sys.stdout.isatty():
-            _draw_boxes(self, ctx)
-        else:
+        if not _draw_boxes(self, ctx):
             super().format_help(ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -30,9 +28,7 @@ class GroupWithPanels(TyperGroup):
     """A group whose commands and options are grouped by their `rich_help_panel`."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        if sys.stdout.isatty():
-            _draw_boxes(self, ctx)
-        else:
+        if not _draw_boxes(self, ctx):
             super().format_help(ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -60,11 +56,15 @@ def unwrap(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _draw_boxes(command: TyperCommand | TyperGroup, ctx: Any) -> None:
+def _draw_boxes(command: TyperCommand | TyperGroup, ctx: Any) -> bool:
+    """Draw the help with rich on a terminal; return whether it was drawn."""
+    if not sys.stdout.isatty():
+        return False
     from typer.rich_utils import rich_format_help
 
     _place_help_option(command.get_params(ctx))
     rich_format_help(obj=command, ctx=ctx, markup_mode="rich")
+    return True
 
 
 def _place_help_option(parameters: list[Any]) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.options import JsonOption
+
 if TYPE_CHECKING:
     from reslearn.models import Complexity
 
@@ -18,7 +20,6 @@ EXAMPLES = (
 )
 _NETWORK = "Network"
 _FILES = "Weight files"
-_OUTPUT = "Output"
 
 
 def _network_option(text: str, *names: str) -> Any:
@@ -74,9 +75,6 @@ Entry = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_OUTPUT)
-]
 
 
 def inspect(
@@ -91,7 +89,7 @@ def inspect(
     in_channels: InChannels = 3,
     size_px: SizePx = None,
     entry: Entry = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Show the layers of a network, or the origin of weights.
 

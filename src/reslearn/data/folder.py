@@ -9,7 +9,7 @@ class by class, so the last ones, which `split` takes, are a fair sample.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from reslearn.data.batches import held_out_mask, permutation
 from reslearn.data.files import Files, map_in_order
-from reslearn.data.images import DataError, ImageData, Images, fingerprint
+from reslearn.data.images import DataError, ImageData, Images, ImageSet, fingerprint
 from reslearn.data.pictures import CROP_PX, Pixels, read_picture
 from reslearn.progress import progress_bar
 
@@ -48,25 +48,21 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
     if size < 1:
         raise DataError(f"size_px = {size_px}: allowed are 1 and more")
     classes, parts, digests = _list_parts(folder, size)
-    name = folder.resolve().name
+    sets: Mapping[str, ImageSet]
     if stream:
+        sets = parts
         listing = hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]
-        return ImageData(
-            name=name,
-            classes=tuple(classes),
-            train=parts["train"],
-            test=parts["test"],
-            validation=parts.get("validation"),
-            fingerprint=f"names+sizes:{listing}",
-        )
-    images = _decode(folder, parts, size)
+        identity = f"names+sizes:{listing}"
+    else:
+        sets = images = _decode(folder, parts, size)
+        identity = fingerprint(images.get(part) for part in ("train", "validation", "test"))
     return ImageData(
-        name=name,
+        name=folder.resolve().name,
         classes=tuple(classes),
-        train=images["train"],
-        test=images["test"],
-        validation=images.get("validation"),
-        fingerprint=fingerprint(images.get(part) for part in ("train", "validation", "test")),
+        train=sets["train"],
+        test=sets["test"],
+        validation=sets.get("validation"),
+        fingerprint=identity,
     )
 
 

@@ -111,16 +111,20 @@ def comparison_text(scores: Scores, first: str, second: str) -> str:
     """Describe the training scores of two variants and their difference in a sentence."""
     comparison = scores.training(first, second)
     assert comparison is not None, "a rule describes what it compared"
-    difference = number_text(
+    return (
+        f"{NETWORKS[first].capitalize()} has training loss {mean_text(scores.train[first])}, and "
+        f"{NETWORKS[second]} has {mean_text(scores.train[second])}: "
+        f"a difference of {difference_text(scores, comparison)}, {count_text(comparison.n_a)}."
+    )
+
+
+def difference_text(scores: Scores, comparison: Comparison) -> str:
+    """Format the difference of a comparison with its interval at the confidence of `scores`."""
+    return number_text(
         comparison.difference,
         signed=True,
         interval=comparison.interval,
         confidence=scores.confidence,
-    )
-    return (
-        f"{NETWORKS[first].capitalize()} has training loss {mean_text(scores.train[first])}, and "
-        f"{NETWORKS[second]} has {mean_text(scores.train[second])}: "
-        f"a difference of {difference}, {count_text(comparison.n_a)}."
     )
 
 

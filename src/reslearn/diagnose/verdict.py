@@ -26,11 +26,12 @@ from reslearn.diagnose.scores import (
     NETWORKS,
     Scores,
     comparison_text,
+    difference_text,
     exceeds_margin,
     is_worse,
     mean_text,
 )
-from reslearn.study import Comparison, margin_test, number_text
+from reslearn.study import Comparison, margin_test
 
 VerdictName = Literal[
     "degradation",
@@ -351,16 +352,10 @@ def _slow_text(scores: Scores, shallower: str) -> str:
     improvement = comparison.interval.scaled_by(-1)
     if margin_test(improvement, MARGIN, mean=-comparison.difference) != "yes":
         return ""
-    difference = number_text(
-        comparison.difference,
-        signed=True,
-        interval=comparison.interval,
-        confidence=scores.confidence,
-    )
     return (
         f"It is slow, not degraded: on held-out data it has {mean_text(scores.held_out['deep'])}, "
         f"and {NETWORKS[shallower]} had {mean_text(scores.held_at_half[shallower])} after half of "
-        f"the steps, a difference of {difference}."
+        f"the steps, a difference of {difference_text(scores, comparison)}."
     )
 
 

@@ -50,19 +50,20 @@ class RunLog(Log):
         self._is_writer = setup.processes.is_first
         self._started_at = time.monotonic() - seconds
         self._checkpoint_at = time.monotonic()
+        self._progress = ProgressDisplay(quiet=not self._is_writer)
         self._display = TrainingDisplay(
+            self._progress,
             title=f"{setup.recipe.model.name} on {setup.dataset.name}",
             num_steps=setup.num_steps,
             images_per_step=setup.recipe.train.batch_size,
             steps_per_epoch=setup.steps_per_epoch,
-            quiet=not self._is_writer,
         )
         self._events: Any = None
         if tensorboard and self._is_writer:
             self._events = _open_events(folder.path, resumed_at_step=resumed_at_step)
 
     def __enter__(self) -> "RunLog":
-        self._display.__enter__()
+        self._progress.__enter__()
         return self
 
     def __exit__(
@@ -73,7 +74,7 @@ class RunLog(Log):
     ) -> None:
         if self._events is not None:
             self._events.close()
-        self._display.__exit__(kind, error, trace)
+        self._progress.__exit__(kind, error, trace)
 
     @property
     def seconds(self) -> float:
@@ -82,7 +83,7 @@ class RunLog(Log):
 
     def say(self, text: str) -> None:
         """Print one line about this run on the error stream."""
-        self._display.say(f"{self._setup.recipe.model.name}: {text}")
+        self._progress.print(f"{self._setup.recipe.model.name}: {text}")
 
     def reading(self, reading: Reading) -> None:
         """Write a line of kind "train": means over the steps since the line before."""
@@ -181,40 +182,28 @@ def _open_events(folder: Path, *, resumed_at_step: int) -> Any:
 
 
 class TrainingDisplay:
-    """Shows epoch, loss, error, speed and remaining time; a context manager.
+    """Shows epoch, loss, error, speed and remaining time of a training on `progress`.
 
-    On a terminal it is a bar, elsewhere one line per ten seconds. `quiet` shows nothing.
+    On a terminal it is a bar, elsewhere one line per ten seconds.
     """
 
     def __init__(
         self,
+        progress: ProgressDisplay,
         *,
         title: str,
         num_steps: int,
         images_per_step: int,
         steps_per_epoch: float,
-        quiet: bool = False,
     ) -> None:
         self._title, self._num_steps = title, num_steps
         self._images_per_step, self._steps_per_epoch = images_per_step, steps_per_epoch
-        self._progress = ProgressDisplay(quiet=quiet)
-        self._bar = self._progress.add_bar(title, total=num_steps)
+        self._progress = progress
+        self._bar = progress.add_bar(title, total=num_steps)
         self._line_at = time.monotonic()
         # (step, time) of readings. Compilation happens before the first, so speeds start there.
         self._first: tuple[int, float] | None = None
         self._last = (0, self._line_at)
-
-    def __enter__(self) -> "TrainingDisplay":
-        self._progress.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
 
     def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
         """Show a reading: the loss and the error in percent after `step` steps."""
@@ -239,7 +228,3 @@ class TrainingDisplay:
             self._progress.print(
                 f"{self._title}  step {step}/{self._num_steps}  {state}{time_left}"
             )
-
-    def say(self, text: str) -> None:
-        """Print a line that stays above the bar."""
-        self._progress.print(text)
