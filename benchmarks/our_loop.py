@@ -20,8 +20,7 @@ from reslearn import data, models, recipes
 from reslearn.train import numerics
 from reslearn.train.loop import Batch, Log, LoopSetup, train
 from reslearn.train.optimizer import LearningRate, build_optimizer
-from reslearn.train.state import State, WeightAverage
-from reslearn.train.step import Meter, make_step
+from reslearn.train.step import Meter, State, WeightAverage, make_step
 
 NUM_STEPS = 64_000
 """Length of the paper's training (Sec. 4.2), for which `auto` decides whether to compile."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reslearn.train import loop
 from reslearn.train.loop import Log, LoopSetup
-from reslearn.train.state import State
+from reslearn.train.step import State
 
 
 class Killed(BaseException):

@@ -17,7 +17,7 @@ from reslearn.recipes import Recipe
 from reslearn.runs import RunFolder
 from reslearn.train import Machine, Reading, evaluate_bundle, loop, numerics, run, train_recipe
 from reslearn.train.loop import Batch, Log, LoopSetup
-from reslearn.train.state import State
+from reslearn.train.step import State
 
 pytestmark = [
     pytest.mark.gpu,

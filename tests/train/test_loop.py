@@ -14,8 +14,7 @@ from reslearn import models, recipes
 from reslearn.models import Residual
 from reslearn.train import LearningRate, NonFiniteLossError, WarmUp, fit
 from reslearn.train.optimizer import build_optimizer
-from reslearn.train.state import WeightAverage
-from reslearn.train.step import Meter, batch_totals, make_step
+from reslearn.train.step import Meter, WeightAverage, batch_totals, make_step
 
 Batches = list[tuple[Tensor, Tensor]]
 

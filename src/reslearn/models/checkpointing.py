@@ -9,44 +9,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Forward = Callable[[Any, Tensor], Tensor]
 
+def compute_again_in_backward(
+    forward: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor
+) -> Tensor:
+    """Return `forward(x)`, of which only `x` is kept. The backward pass computes the rest again.
 
-def checkpointed(forward: Forward) -> Forward:
-    """Add checkpointing to a `forward`; the module's `checkpoint_activations` switches it on.
-
-    Checkpointing is active only while the module trains and gradients are computed.
+    Args:
+        forward: Computes the output of `module`.
+        module: The second computation leaves its batch-norm statistics unchanged.
+        x: The input of `module`.
     """
-
-    @functools.wraps(forward)
-    def forward_checkpointed(module: Any, x: Tensor) -> Tensor:
-        is_active = module.checkpoint_activations and module.training and torch.is_grad_enabled()
-        if not is_active or is_recorded(x):
-            return forward(module, x)
-
-        def compute(x: Tensor) -> Tensor:
-            return forward(module, x)
-
-        if torch.compiler.is_compiling():
-            # The compiler updates each statistic once, at the end of its forward graph.
-            output: Tensor = checkpoint(compute, x, use_reentrant=False)
-            return output
-        contexts = functools.partial(_first_and_second_pass, module)
-        output = checkpoint(compute, x, use_reentrant=False, context_fn=contexts)
+    if torch.compiler.is_compiling():
+        # The compiler updates each statistic once, at the end of its forward graph.
+        output: Tensor = checkpoint(forward, x, use_reentrant=False)
         return output
-
-    return forward_checkpointed
-
-
-def is_recorded(x: object) -> bool:
-    """Return whether `x` is a placeholder of torch.fx, which has neither a shape nor a version."""
-    return isinstance(x, fx.Proxy)
+    contexts = functools.partial(_first_and_second_pass, module)
+    output = checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
+    return output
 
 
 def _first_and_second_pass(

@@ -6,12 +6,27 @@ of the paper, plain and residual, are made of this class.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from reslearn.models.checkpointing import checkpointed, is_recorded
+from reslearn.models.checkpointing import compute_again_in_backward
+
+
+def _checkpointed(forward: Callable[[Residual, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Add activation checkpointing to `forward`, for blocks that train with it."""
+
+    @functools.wraps(forward)
+    def forward_or_checkpoint(block: Residual, x: Tensor) -> Tensor:
+        is_checkpointed = block.checkpoint_activations and block.training
+        if is_checkpointed and torch.is_grad_enabled() and not _is_recorded(x):
+            return compute_again_in_backward(functools.partial(forward, block), block, x)
+        return forward(block, x)
+
+    return forward_or_checkpoint
 
 
 @final
@@ -50,7 +65,7 @@ class Residual(nn.Module):
         self.activation = activation() if isinstance(activation, type) else activation
         self.checkpoint_activations = checkpoint_activations
 
-    @checkpointed
+    @_checkpointed
     def forward(self, x: Tensor) -> Tensor:
         if self.before is not None:
             x = self.before(x)
@@ -72,7 +87,7 @@ def _check_addition(residual: Tensor, shortcut: Tensor, x: Tensor, num_writes: i
             "Residual: body or shortcut changes its input in place, so the sum would not be "
             "body(x) + shortcut(x); pass inplace=False to its first module"
         )
-    if not is_recorded(x) and residual.shape != shortcut.shape:
+    if not _is_recorded(x) and residual.shape != shortcut.shape:
         raise ValueError(
             f"Residual: body returns {tuple(residual.shape)} and shortcut returns "
             f"{tuple(shortcut.shape)} for an input {tuple(x.shape)}; the shapes must be equal "
@@ -85,6 +100,11 @@ def _num_writes(x: Tensor) -> int:
 
     The number is unknown, and 0 here, in a compiler, in a recording and in inference mode.
     """
-    if torch.compiler.is_compiling() or is_recorded(x) or x.is_inference():
+    if torch.compiler.is_compiling() or _is_recorded(x) or x.is_inference():
         return 0
     return x._version
+
+
+def _is_recorded(x: object) -> bool:
+    """Return whether `x` is a placeholder of torch.fx, which has neither a shape nor a version."""
+    return isinstance(x, fx.Proxy)

@@ -1,6 +1,5 @@
 """Recipes: a typed schema, the shipped TOML files, overrides, and lengths with units. No torch."""
 
-from reslearn.recipes.duration import Duration, Length
 from reslearn.recipes.load import (
     RecipeError,
     difference,
@@ -17,17 +16,18 @@ from reslearn.recipes.schema import (
     Constant,
     Cosine,
     Data,
+    Duration,
     Evaluation,
-    Model,
+    Length,
     Optimizer,
     Plateau,
     Recipe,
-    Resources,
     Schedule,
     Stepwise,
     Train,
     Triangular,
 )
+from reslearn.recipes.tables import Model, Resources
 
 __all__ = [
     "Constant",

@@ -5,63 +5,91 @@ is silent, the default is the first choice of the field (docs/paper-map.md). Rec
 """
 
 import itertools
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
-    create_model,
+    PlainSerializer,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from reslearn.recipes.duration import Duration, Length, Moment
-from reslearn.switches import SWITCHES, Switch
+from reslearn.recipes.tables import Init, Model, Part, Resources
+
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?)")
+_MAX_AMOUNT = 10**9  # exact as a float, and longer than any training
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+@dataclass(frozen=True)
+class Length:
+    """An amount of training, in steps or epochs.
+
+    A step is one update on one full batch. A batch may contain images of two epochs, so an epoch of
+    50,000 images at batch size 128 is 390.625 steps.
+    """
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Length":
+        """Return the length that "64000 steps", "20 epochs", "0.5 epochs" or "0 steps" stands for.
+
+        Raises:
+            ValueError: If `text` is anything else.
+        """
+        match = _PATTERN.fullmatch(text.strip())
+        if match is None:
+            raise ValueError('a number with its unit is needed, as in "64000 steps" or "20 epochs"')
+        length = cls(float(match[1]), match[2].rstrip("s") + "s")
+        if length.amount > _MAX_AMOUNT:
+            raise ValueError(f"at most {_MAX_AMOUNT:,} are allowed")
+        if length.unit == "steps" and length.amount != int(length.amount):
+            raise ValueError(
+                'whole steps are needed, as in "64000 steps"; epochs may be fractions, as in '
+                '"0.5 epochs"'
+            )
+        return length
+
+    def steps(self, *, num_images: int, batch_size: int) -> int:
+        """Return the number of steps, rounded to the nearest; at least 1 unless the amount is 0."""
+        if self.unit == "steps":
+            return int(self.amount)
+        return max(1 if self.amount else 0, round(self.amount * num_images / batch_size))
+
+    def __str__(self) -> str:
+        amount = int(self.amount) if self.amount == int(self.amount) else self.amount
+        return f"{amount} {self.unit}"
 
 
-class _NamedModel(_Part):
-    name: str = Field("resnet20", description="Name of the network; see `reslearn list models`.")
-    num_classes: int | None = Field(
-        None, ge=2, description="Number of classes. None takes it from the data."
-    )
-    in_channels: int | None = Field(
-        None, ge=1, description="Channels of the images. None takes them from the data."
-    )
+def _read(value: Any) -> Length:
+    if not isinstance(value, str | Length):
+        raise ValueError('a text with its unit is needed, as in "64000 steps" or "20 epochs"')
+    return Length.parse(value) if isinstance(value, str) else value
 
 
-if TYPE_CHECKING:
-
-    class Model(_NamedModel):
-        """The network: arguments of `reslearn.models.build`, one field for each switch."""
-
-        def __getattr__(self, switch: str) -> Any: ...
-
-else:
-
-    def _field(switch: Switch) -> tuple[Any, Any]:
-        """Return the type and default of a recipe key from a row of the table of switches."""
-        limits = {"ge": 1} if switch.values is int else {}
-        kind = Literal[switch.values] if isinstance(switch.values, tuple) else switch.values
-        kind = kind | None if switch.set_by_name else kind
-        field = Field(switch.argument_default, description=switch.description, **limits)
-        return kind, field
-
-    Model = create_model(
-        "Model",
-        __base__=_NamedModel,
-        __module__=__name__,
-        __doc__="The network: arguments of `reslearn.models.build`, one field for each switch.",
-        **{name: _field(switch) for name, switch in SWITCHES.items()},
-    )
+def _check_positive(length: Length) -> Length:
+    if length.amount == 0:
+        raise ValueError("the length must be more than 0")
+    return length
 
 
-class Data(_Part):
+_LENGTH_SCHEMA = {"type": "string", "pattern": _PATTERN.pattern}
+Moment = Annotated[
+    Length, BeforeValidator(_read), PlainSerializer(str), WithJsonSchema(_LENGTH_SCHEMA)
+]
+"""A moment of a training, which may be its beginning."""
+Duration = Annotated[Moment, AfterValidator(_check_positive)]
+"""A length of training above zero."""
+
+
+class Data(Part):
     """The images, and their preparation for the network (Sec. 4.2; with `jitter` Sec. 3.4)."""
 
     name: str = Field("cifar10", description="Name of a data set, or a folder of images.")
@@ -128,7 +156,7 @@ class Data(_Part):
         return self
 
 
-class Optimizer(_Part):
+class Optimizer(Part):
     """Stochastic gradient descent with momentum (Sec. 3.4), or Muon."""
 
     name: Literal["sgd", "muon"] = Field("sgd", description="The optimizer. Paper: SGD.")
@@ -157,10 +185,9 @@ class Optimizer(_Part):
         return self
 
 
-class _Schedule(_Part):
+class _Schedule(Part):
     duration: Duration = Field(
-        description='Length of the training, as in "64000 steps" or "20 epochs". '
-        "Paper: 64,000 steps."
+        description='Length, as in "64000 steps" or "20 epochs". Paper: 64,000 steps.'
     )
     warm_up_lr: float | None = Field(
         None,
@@ -221,9 +248,7 @@ class Triangular(_Schedule):
 
     kind: Literal["triangular"]
     rise: float = Field(0.2, ge=0, lt=1, description=_RISE)
-    floor: float = Field(
-        0.0, ge=0, le=1, description="Last learning rate, as a fraction of the highest."
-    )
+    floor: float = Field(0.0, ge=0, le=1, description="Last learning rate over the highest.")
 
 
 class Cosine(_Schedule):
@@ -263,7 +288,7 @@ Schedule = Annotated[
 ]
 
 
-class Train(_Part):
+class Train(Part):
     """One step of the training, its numerics, and how often it is recorded."""
 
     batch_size: int = Field(128, ge=1, description="Images in a batch. Paper: 128 on CIFAR.")
@@ -310,7 +335,7 @@ class Train(_Part):
         return self
 
 
-class Evaluation(_Part):
+class Evaluation(Part):
     """What is measured, and when. No decision ever reads the test set."""
 
     every: Duration = Field(
@@ -339,32 +364,7 @@ class Evaluation(_Part):
     )
 
 
-class Resources(_Part):
-    """What one run of a study occupies. The outcome and the hash do not depend on it."""
-
-    cores: int = Field(1, ge=1, description="CPU cores of a run.")
-    gpus: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Fraction of a GPU: 0.25 lets four runs share one. 0: no GPU is set aside.",
-    )
-
-
-class Init(_Part):
-    """The weights to start from."""
-
-    source: str = Field(
-        description='A file, "torchvision:resnet50", "timm:resnet50.a1_in1k" or an address.'
-    )
-    entry: str | None = Field(
-        None,
-        description="Table of weights in a file that has several, such as state_dict_ema.",
-    )
-    partial: bool = Field(False, description="Leave out tensors that do not match.")
-
-
-class Recipe(_Part):
+class Recipe(Part):
     """A complete run. `to_dict()` is the content of recipe.json."""
 
     name: str = Field("unnamed", description="Name of the recipe.")

@@ -17,10 +17,10 @@ from reslearn.evaluate import Metrics
 from reslearn.interop import to_bytes
 from reslearn.progress import ProgressDisplay
 from reslearn.runs import RunFolder, write_atomically
+from reslearn.train.checkpoints import save_checkpoint
 from reslearn.train.loop import Log
 from reslearn.train.setup import RunSetup
-from reslearn.train.state import State, save_checkpoint
-from reslearn.train.step import NonFiniteLossError, Reading
+from reslearn.train.step import NonFiniteLossError, Reading, State
 
 _SECONDS_PER_LINE = 10.0
 

@@ -19,8 +19,7 @@ from reslearn.evaluate import Metrics
 from reslearn.train.cuda_graph import Step
 from reslearn.train.distributed import ALONE, Processes
 from reslearn.train.optimizer import LearningRate
-from reslearn.train.state import State, WeightAverage
-from reslearn.train.step import Loss, Meter, Reading, make_step
+from reslearn.train.step import Loss, Meter, Reading, State, WeightAverage, make_step
 
 Batch = tuple[Tensor, Tensor]
 

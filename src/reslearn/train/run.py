@@ -18,13 +18,13 @@ from reslearn.data import DataError
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
+from reslearn.train.checkpoints import restore_checkpoint
 from reslearn.train.distributed import Processes, join_processes
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.logging import RunLog, check_finite, require_tensorboard
 from reslearn.train.loop import Interrupted, stop_on_signal, train
 from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, check_processes_agree, set_up
-from reslearn.train.state import State, restore_checkpoint
-from reslearn.train.step import NonFiniteLossError
+from reslearn.train.step import NonFiniteLossError, State
 
 
 def train_recipe(

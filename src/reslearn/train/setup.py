@@ -23,8 +23,7 @@ from reslearn.train.initial_weights import InitialWeights, load_initial_weights
 from reslearn.train.loop import Batch, LoopSetup, StopRequest
 from reslearn.train.numerics import Numerics
 from reslearn.train.optimizer import build_learning_rate, build_optimizer, check_milestones
-from reslearn.train.state import State, WeightAverage
-from reslearn.train.step import Meter, make_step
+from reslearn.train.step import Meter, State, WeightAverage, make_step
 
 _EVALUATION_BATCH = 500
 _EVALUATION_BATCH_OF_FILES = 100  # image files are large

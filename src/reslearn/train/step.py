@@ -1,4 +1,4 @@
-"""One training step: forward, accumulate, reduce, update.
+"""One training step (forward, accumulate, reduce, update), and the state that it changes.
 
 The step returns totals, which the meter adds up. The meter keeps sums on the device and reads them
 once per window of steps, one step late. The copy to the host therefore travels while the next step
@@ -6,6 +6,7 @@ runs. The CPU keeps the same order, so decisions that rest on readings fall on t
 everywhere.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,7 @@ from reslearn.train.batch_norm import BatchNormInFloat32, SynchronizedBatchNorm
 from reslearn.train.cuda_graph import Replay, Step
 from reslearn.train.distributed import ALONE, Forward, Processes
 from reslearn.train.numerics import Numerics
+from reslearn.train.optimizer import LearningRate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -130,6 +132,79 @@ def batch_totals(loss: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.stack(
         [loss.detach().double() * num_images, errors, errors.new_full((), float(num_images))]
     )
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that changes during training.
+
+    Order, crops and flips of the images are pure functions of (seed, epoch, index), so no random
+    state is among it.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    average: "WeightAverage"
+    meter: "Meter"
+    step: int = 0  # steps done
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to evaluate and save: the average of the weights if there is one."""
+        return self.average.network
+
+
+class WeightAverage:
+    """An exponential moving average of the weights and of the batch-norm statistics.
+
+    After each step: average = decay x average + (1 - decay) x weight. At update t the decay is
+    min(decay, (1 + t) / (10 + t)), so that the random initial weights are forgotten quickly.
+
+    Args:
+        model: The network that trains.
+        decay: None: no average. Then `network` is `model` itself.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float | None) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self.network = model
+        if decay is None:
+            return
+        self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        averages, weights = self.network.state_dict(), model.state_dict()
+        floats = [name for name, value in averages.items() if value.is_floating_point()]
+        counters = [name for name in averages if name not in floats]
+        self._averages = [averages[name] for name in floats]
+        self._weights = [weights[name] for name in floats]
+        self._counters = [(averages[name], weights[name]) for name in counters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Include the weights after a step."""
+        if self.decay is None:
+            return
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+        for average_counter, counter in self._counters:
+            average_counter.copy_(counter)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the averaged weights and the number of updates; None without an average."""
+        if self.decay is None:
+            return None
+        return {"network": self.network.state_dict(), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Restore the values that `state_dict` returned."""
+        if self.decay is None:
+            return
+        if state is None:
+            raise ValueError("there is no average of the weights")
+        self.network.load_state_dict(state["network"])
+        self.num_updates = int(state["num_updates"])
 
 
 class NonFiniteLossError(ValueError):

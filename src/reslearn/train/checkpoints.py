@@ -1,94 +1,17 @@
-"""Everything that changes during training and must survive, and the checkpoint that holds it.
+"""Save and restore the state of a training.
 
 A run that is resumed from a checkpoint repeats the bits of an unbroken one.
 """
 
-import copy
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from reslearn.runs import RunError, RunFolder
 from reslearn.train.distributed import ALONE, Processes
-from reslearn.train.optimizer import LearningRate
-from reslearn.train.step import Meter, NonFiniteLossError
-
-
-@dataclass(kw_only=True)
-class State:
-    """Everything that changes during training.
-
-    Order, crops and flips of the images are pure functions of (seed, epoch, index), so no random
-    state is among it.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    learning_rate: LearningRate
-    average: "WeightAverage"
-    meter: Meter
-    step: int = 0  # steps done
-
-    @property
-    def network(self) -> nn.Module:
-        """The network to evaluate and save: the average of the weights if there is one."""
-        return self.average.network
-
-
-class WeightAverage:
-    """An exponential moving average of the weights and of the batch-norm statistics.
-
-    After each step: average = decay x average + (1 - decay) x weight. At update t the decay is
-    min(decay, (1 + t) / (10 + t)), so that the random initial weights are forgotten quickly.
-
-    Args:
-        model: The network that trains.
-        decay: None: no average. Then `network` is `model` itself.
-    """
-
-    def __init__(self, model: nn.Module, *, decay: float | None) -> None:
-        self.decay = decay
-        self.num_updates = 0
-        self.network = model
-        if decay is None:
-            return
-        self.network = copy.deepcopy(model).eval().requires_grad_(False)
-        averages, weights = self.network.state_dict(), model.state_dict()
-        floats = [name for name, value in averages.items() if value.is_floating_point()]
-        counters = [name for name in averages if name not in floats]
-        self._averages = [averages[name] for name in floats]
-        self._weights = [weights[name] for name in floats]
-        self._counters = [(averages[name], weights[name]) for name in counters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Include the weights after a step."""
-        if self.decay is None:
-            return
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        self.num_updates += 1
-        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
-        for average_counter, counter in self._counters:
-            average_counter.copy_(counter)
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """Return the averaged weights and the number of updates; None without an average."""
-        if self.decay is None:
-            return None
-        return {"network": self.network.state_dict(), "num_updates": self.num_updates}
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Restore the values that `state_dict` returned."""
-        if self.decay is None:
-            return
-        if state is None:
-            raise ValueError("there is no average of the weights")
-        self.network.load_state_dict(state["network"])
-        self.num_updates = int(state["num_updates"])
+from reslearn.train.step import NonFiniteLossError, State
 
 
 def save_checkpoint(
