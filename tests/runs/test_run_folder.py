@@ -53,7 +53,7 @@ def test_a_run_is_created_and_opened(tmp_path: Path) -> None:
         False,
     )
     with pytest.raises(
-        RunError, match="is not complete: continue with reslearn train --resume --out"
+        RunError, match="is not complete: continue with: reslearn train --resume --out"
     ):
         _ = opened.result
     result = opened.finish({"steps": 3})

@@ -58,11 +58,7 @@ class Subject:
             DataError: If its images are not available.
         """
         run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
-        if not run.is_complete:
-            raise RunError(
-                f"{run.path} is not complete: "
-                f"continue with: reslearn train --resume --out {run.path}"
-            )
+        run.check_complete()
         if not run.bundle_path.is_file():
             raise RunError(
                 f"{run.path} has no model.safetensors: the weights of this run were not saved"

@@ -78,7 +78,11 @@ def export(
     if out.exists() and not force:
         raise ValueError(f"{out} already exists: choose another --out, or pass --force")
     folder = Path(source)
-    path: str | Path = RunFolder.open(folder).bundle_path if folder.is_dir() else source
+    path: str | Path = source
+    if folder.is_dir():
+        run = RunFolder.open(folder)
+        run.check_complete()
+        path = run.bundle_path
     identity = identify(path)
     if stride_in is not None:
         identity = identity.with_switches(stride_in=stride_in)

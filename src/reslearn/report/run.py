@@ -48,12 +48,13 @@ def run_page(folder: RunFolder | Path | str) -> Page:
     run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
     recipe, environment, records = run.recipe, run.environment, run.metrics()
     result = run.result if run.is_complete else {}
+    divergence = None if result else run.divergence
     model = recipe.get("model", {}).get("name", "network")
     data = environment.get("data", {}).get("name") or recipe.get("data", {}).get("name", "data")
     if result:
         result_section = Section("Result", "", [_results(result)])
     else:
-        result_section = Section("Result", _progress(records))
+        result_section = Section("Result", _why_no_result(records, divergence))
     sections = [
         result_section,
         Section("Learning rate", "", _learning_rate_figure(records)),
@@ -64,7 +65,7 @@ def run_page(folder: RunFolder | Path | str) -> Page:
     sections = [section for section in sections if section.text or section.items]
     facts = _facts(result, environment, records)
     title, lead = f"{model} on {data}", _error_and_loss(records)
-    return Page(title, _subtitle(recipe, result), sections, facts, lead)
+    return Page(title, _subtitle(recipe, result, divergence), sections, facts, lead)
 
 
 def environment_facts(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -104,10 +105,11 @@ def format_duration(seconds: float) -> str:
     return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
-def _subtitle(recipe: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def _subtitle(recipe: Mapping[str, Any], result: Mapping[str, Any], divergence: str | None) -> str:
     origin = f"Recipe {recipe.get('name', '')}, seed {recipe.get('seed', '')}"
     if not result:
-        return f"{origin}. This run is not complete."
+        state = "is not complete" if divergence is None else "diverged"
+        return f"{origin}. This run {state}."
     errors = []
     if result.get("test_top1_error_pct") is not None:
         errors.append(f"test error {result['test_top1_error_pct']:.2f} %")
@@ -157,7 +159,9 @@ def _results(result: Mapping[str, Any]) -> Table:
     return Table(caption, columns, rows)
 
 
-def _progress(records: list[dict[str, Any]]) -> str:
+def _why_no_result(records: list[dict[str, Any]], divergence: str | None) -> str:
+    if divergence is not None:
+        return f"The run diverged, so it has no result: {divergence}."
     if not records:
         return "The run is not complete and has not recorded any step."
     return f"The run is not complete: its last recorded step is {records[-1]['step']:,}."

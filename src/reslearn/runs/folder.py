@@ -256,10 +256,7 @@ class RunFolder:
 
     @property
     def bundle_path(self) -> Path:
-        """Return the path of model.safetensors.
-
-        It exists once the run is complete, but committed runs may lack it.
-        """
+        """Return the path of model.safetensors. Committed runs may lack the file."""
         return self.path / "model.safetensors"
 
     # The end of the run
@@ -284,11 +281,7 @@ class RunFolder:
         Raises:
             RunError: If the run is not complete, or its numbers were changed after its end.
         """
-        if not self.is_complete:
-            raise RunError(
-                f"{self.path} is not complete: "
-                f"continue with reslearn train --resume --out {shlex.quote(str(self.path))}"
-            )
+        self.check_complete()
         result = self._read_json("result.json")
         if result.get("checksum") != self._checksum(result):
             raise RunError(
@@ -297,12 +290,22 @@ class RunFolder:
             )
         return result
 
+    def check_complete(self) -> None:
+        """Raise RunError, which says why and what to do, unless the run has its result."""
+        if self.is_complete:
+            return
+        if (reason := self.divergence) is not None:
+            raise RunError(
+                f"{self.path} diverged and has no result: {reason}; train again in another --out"
+            )
+        raise RunError(
+            f"{self.path} is not complete: "
+            f"continue with: reslearn train --resume --out {shlex.quote(str(self.path))}"
+        )
+
     @property
     def divergence(self) -> str | None:
-        """Return why the run diverged, or None.
-
-        A diverged run never gets a result: its loss or a weight was not finite.
-        """
+        """Return why the run diverged (its loss or a weight was not finite), or None."""
         if not (self.path / "diverged.json").is_file():
             return None
         return str(self._read_json("diverged.json")["reason"])

@@ -112,8 +112,8 @@ def _open(path: Path) -> _EnsembleMember:
     if path.is_dir():
         run = RunFolder.open(path)
         if not run.bundle_path.exists():
-            default = "it was committed without weights" if run.is_complete else "it is incomplete"
-            raise RunError(f"{path} has no model.safetensors: {run.divergence or default}")
+            run.check_complete()
+            raise RunError(f"{path} has no model.safetensors: it was committed without weights")
         bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
         return _EnsembleMember(path=path, bundle=bundle, run=run)
     if not path.exists():

@@ -108,8 +108,6 @@ def _set_up_run(
     check_folder(folder, recipe, resume=resume)
     if folder.is_complete:
         return None
-    if (reason := folder.divergence) is not None:
-        raise NonFiniteLossError(reason)
     return set_up(
         recipe,
         machine,
@@ -124,6 +122,8 @@ def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> 
     if not folder.exists():
         folder.check_available()
         return
+    if folder.divergence is not None:
+        folder.check_complete()
     changes = recipes.difference(folder.recipe, recipe.to_dict())
     if changes:
         raise RunError(
