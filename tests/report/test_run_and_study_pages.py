@@ -11,7 +11,7 @@ import pytest
 
 from reslearn import recipes
 from reslearn.report import Figure, Table, render_html, run_page, study_page, write_page
-from reslearn.report.curves import curve, interval_note, seeds_series
+from reslearn.report.curves import curve, interval_note, learning_rate_curve, seeds_series
 from reslearn.report.run import format_duration
 from reslearn.report.svg import is_single_run
 from reslearn.runs import RunError, RunFolder
@@ -193,6 +193,24 @@ def test_validation_error_is_drawn_if_no_test_curve_was_recorded(tmp_path):
         make_run(tmp_path / f"{seed}", seed=seed, curve_of=("validation",))
     (figure,) = items_of(study_page(collect(tmp_path)), Figure)
     assert figure.styles["line"] == "validation, mean"
+
+
+def test_the_learning_rate_is_drawn_as_recorded_and_not_averaged():
+    readings = [
+        {"kind": "train", "step": step, "epoch": step / 500, "lr": 0.1 if step < 3000 else 0.01}
+        for step in range(50, 5001, 50)
+    ]
+    # A run of an earlier version: the change lies between two readings.
+    corners = [(50, 0.1), (2950, 0.1), (3000, 0.01), (5000, 0.01)]
+    assert learning_rate_curve(readings) == corners
+    changes = [
+        {"kind": "lr", "step": 1, "epoch": 0.0, "lr": 0.1},
+        {"kind": "lr", "step": 2960, "epoch": 5.9, "lr": 0.01, "previous_lr": 0.1},
+    ]
+    corners = [(1, 0.1), (2959, 0.1), (2960, 0.01), (5000, 0.01)]
+    assert learning_rate_curve([*readings[:58], *changes, *readings[59:]]) == corners
+    assert learning_rate_curve(changes[:1]) == [(1, 0.1)]
+    assert learning_rate_curve([{"kind": "train", "step": 50, "lr": None}]) == []
 
 
 def test_the_mean_is_computed_at_steps_that_all_seeds_have():

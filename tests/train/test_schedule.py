@@ -1,10 +1,12 @@
 """Learning rates of each schedule, at its corners and in general."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from pydantic import TypeAdapter
 
 from reslearn.recipes import Length, Recipe, Schedule
 from reslearn.train import Machine, train_recipe
-from reslearn.train.optimizer import build_learning_rate
+from reslearn.train.optimizer import LearningRate, build_learning_rate
 
 Small = Callable[..., Recipe]
 
@@ -21,6 +23,10 @@ rises = st.floats(0, 0.99)
 
 
 def factor_of(kind: str, total: int, **values: Any) -> Callable[[int], float]:
+    return rate_of(kind, total, **values).factor
+
+
+def rate_of(kind: str, total: int, **values: Any) -> LearningRate:
     schedule = TypeAdapter(Schedule).validate_python(
         {"kind": kind, "duration": f"{total} steps", **values}
     )
@@ -28,7 +34,40 @@ def factor_of(kind: str, total: int, **values: Any) -> Callable[[int], float]:
     def steps_of(length: Length) -> int:
         return length.steps(num_images=1000, batch_size=10)
 
-    return build_learning_rate(schedule, steps_of).factor
+    return build_learning_rate(schedule, steps_of)
+
+
+def points_of(kind: str, total: int, **values: Any) -> tuple[list[int], list[float], list[float]]:
+    """Return recorded steps, counted from 1, and their factors, and the factors of all steps."""
+    rate = rate_of(kind, total, **values)
+    factors = [rate.factor(step) for step in range(total)]
+    recorded = {0: factors[0], total - 1: factors[-1]}  # the last step always has a reading
+    for step in range(1, total):
+        is_changed = factors[step] != factors[step - 1]
+        if rate.is_recorded(step, is_changed=is_changed, every=math.ceil(total / 40)):
+            recorded |= {step - 1: factors[step - 1], step: factors[step]}
+    steps = sorted(recorded)
+    return steps, [recorded[step] for step in steps], factors
+
+
+@given(total=totals, rise=st.floats(0, 0.5), floor=st.floats(0, 1))
+def test_lines_between_the_recorded_rates_are_the_schedule(
+    total: int, rise: float, floor: float
+) -> None:
+    for kind, values in (
+        ("cosine", {"rise": rise}),
+        ("triangular", {"rise": rise, "floor": floor}),
+    ):
+        steps, recorded, factors = points_of(kind, total, **values)
+        assert numpy.interp(range(total), steps, recorded) == pytest.approx(factors, abs=2e-3)
+        assert len(steps) <= 2 * 80
+
+
+def test_adjacent_milestones_are_both_recorded() -> None:
+    milestones = ["10 steps", "11 steps", "300 steps"]
+    steps, recorded, factors = points_of("step", 400, milestones=milestones)
+    assert steps == [0, 9, 10, 11, 299, 300, 399]
+    assert numpy.interp(range(400), steps, recorded) == pytest.approx(factors, abs=0)
 
 
 def test_steps_of_the_paper() -> None:

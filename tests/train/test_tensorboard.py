@@ -17,23 +17,18 @@ def test_event_files_of_a_resumed_run_hold_all_metrics(small: Small, tmp_path: P
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train_recipe(
-        small("evaluation.test_curve=true"), tmp_path, Machine(threads=1), tensorboard=True
+    recipe = small(
+        "evaluation.test_curve=true", "schedule.kind=step", 'schedule.milestones=["5 steps"]'
     )
+    train_recipe(recipe, tmp_path, Machine(threads=1), tensorboard=True)
     folder = RunFolder.open(tmp_path)
     (tmp_path / "result.json").unlink()
     folder.checkpoints()[-1].unlink()  # as if the run was killed after step 10
-    train_recipe(
-        small("evaluation.test_curve=true"),
-        tmp_path,
-        Machine(threads=1),
-        resume=True,
-        tensorboard=True,
-    )
+    train_recipe(recipe, tmp_path, Machine(threads=1), resume=True, tensorboard=True)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     for kind, names in (
-        ("train", ("loss", "top1_error_pct", "lr")),
+        ("train", ("loss", "top1_error_pct")),
         ("test", ("loss", "top1_error_pct")),
     ):
         for name in names:
@@ -41,6 +36,10 @@ def test_event_files_of_a_resumed_run_hold_all_metrics(small: Small, tmp_path: P
             assert scalars == [
                 (line["step"], pytest.approx(line[name], rel=1e-6)) for line in folder.metrics(kind)
             ]
+    rates = {(event.step, event.value) for event in events.Scalars("train/lr")}
+    assert sorted(rates) == [
+        (step, pytest.approx(0.05 if step <= 5 else 0.005)) for step in (1, 3, 5, 6, 9, 11)
+    ]
 
 
 def test_missing_extra_is_reported_before_training(

@@ -77,6 +77,9 @@ def test_files_of_a_run(finished: RunFolder, small: Small) -> None:
         "lr",
     }
     assert (lines[1]["epoch"], lines[1]["images"], lines[1]["lr"]) == (0.8, 120, 0.05)
+    (line,) = finished.metrics("lr")
+    assert line == {**line, "step": 1, "epoch": 0.1333, "images": 20, "lr": 0.05}
+    assert set(line) == {"kind", "step", "epoch", "images", "seconds", "lr"}
     result = finished.result
     assert (result["steps"], result["images"], result["epochs"], result["test_touched"]) == (
         11,

@@ -46,6 +46,30 @@ def curve(records: Iterable[Record], kind: str, key: str) -> Curve:
     return averaged if len(averaged) >= MIN_EPOCHS else points
 
 
+def learning_rate_curve(records: Iterable[Record]) -> Curve:
+    """Return the learning rate at the steps between which it is constant or changes evenly.
+
+    Lines of kind "lr" tell the rate at a change and in the step before. Runs of earlier versions
+    have only the rates of their readings, so a change is drawn between two of them.
+    """
+    rates: dict[int, float] = {}
+    for record in records:
+        if record.get("kind") not in ("train", "lr") or record.get("lr") is None:
+            continue
+        step = int(record["step"])
+        rates[step] = float(record["lr"])
+        if record.get("previous_lr") is not None:
+            rates[step - 1] = float(record["previous_lr"])
+    points = sorted(rates.items())
+    corners = []
+    for index, (step, rate) in enumerate(points):
+        # The first point and the last one have one neighbor.
+        neighbors = points[max(0, index - 1) : index + 2]
+        if len(neighbors) < 3 or {neighbor for _, neighbor in neighbors} != {rate}:
+            corners.append((step, rate))
+    return corners
+
+
 def seeds_series(
     name: str,
     curves: Mapping[int, Curve | None],

@@ -27,7 +27,7 @@ from reslearn.report.content import (
     Style,
     Table,
 )
-from reslearn.report.curves import curve
+from reslearn.report.curves import curve, learning_rate_curve
 from reslearn.runs import RunFolder
 
 IMAGE_SETS = (
@@ -192,16 +192,17 @@ def _error_and_loss(records: list[dict[str, Any]]) -> Panels | None:
 
 
 def _learning_rate_figure(records: list[dict[str, Any]]) -> list[Item]:
-    learning_rate = _series("learning rate", records, "train", "lr")
-    if learning_rate is None or len(set(learning_rate.y)) < 2:
+    points = learning_rate_curve(records)
+    steps, rates = [step for step, _ in points], [rate for _, rate in points]
+    if len(set(rates)) < 2:
         return []
     figure = Figure(
         name="learning-rate",
         title="Learning rate",
-        caption="Learning rate of each recorded step.",
+        caption="Learning rate at each recorded change and each recorded step.",
         x_label="iteration",
         y_label="learning rate",
-        series=[learning_rate],
+        series=[Series("learning rate", steps, rates)],
     )
     return [figure]
 

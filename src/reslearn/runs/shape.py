@@ -99,6 +99,7 @@ class _Record(_Shape):
     loss: Single | None = None
     top1_error_pct: Percent | None = None
     lr: Single | None = None
+    previous_lr: Single | None = None
 
 
 _SHAPES: dict[str, type[_Shape]] = {

@@ -45,18 +45,19 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
     state.model.train()
     while state.step < setup.num_steps:
         x, y = next(setup.batches)
+        previous_lr = state.lr
         state.learning_rate.apply(state.optimizer, state.step)
         totals = setup.step(x, y)
         state.average.update()
         state.step += 1
         is_last = state.step == setup.num_steps
 
-        lr = state.optimizer.param_groups[0]["lr"]
-        reading = state.meter.add(totals, step=state.step, lr=lr, is_last=is_last)
+        reading = state.meter.add(totals, step=state.step, lr=state.lr, is_last=is_last)
         if reading is not None:
             reading.check_finite()
             state.learning_rate.observe_training(reading.top1_error_pct, step=state.step)
             log.reading(reading)
+        log.step(state, previous_lr=previous_lr)
 
         if state.step % setup.evaluate_every_steps == 0 and not is_last:
             for name, evaluate in setup.evaluations.items():
@@ -193,6 +194,12 @@ class Log:
     def reading(self, reading: Reading) -> None:
         """Record the means over a window of training steps."""
         self.readings.append(reading)
+
+    def step(self, state: State, *, previous_lr: float) -> None:
+        """Record the learning rate of step `state.step`; `previous_lr` is that of the step before.
+
+        Called after every step, so it must be cheap.
+        """
 
     def evaluation(self, name: str, step: int, metrics: Metrics) -> None:
         """Record the metrics on the set called `name` after `step` steps."""

@@ -19,6 +19,8 @@ from reslearn import recipes
 # Jordan et al. 2024: steepest at zero, and singular values end within [0.7, 1.2].
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 3
+# Differences of the slope, in factors per step, from which on a gradual schedule has a corner.
+_CORNER = 1e-3
 
 
 def build_optimizer(model: nn.Module, config: recipes.Optimizer) -> torch.optim.Optimizer:
@@ -91,6 +93,7 @@ class LearningRate:
         schedule: Maps the index of a step, from 0, to a factor of the base learning rate.
         warm_up: The warm-up; None: no warm-up.
         plateau: Lowers the rate when the validation error stops falling. Replaces `schedule`.
+        is_gradual: `schedule` changes the rate at every step.
     """
 
     def __init__(
@@ -99,8 +102,10 @@ class LearningRate:
         *,
         warm_up: WarmUp | None = None,
         plateau: recipes.Plateau | None = None,
+        is_gradual: bool = False,
     ) -> None:
         self._schedule, self._warm_up, self._plateau = schedule, warm_up, plateau
+        self._is_gradual = is_gradual
         self.warmed_up_at_step: int | None = None
         self.best_error_pct = math.inf
         self.num_waited = 0  # evaluations since the best one or the last drop
@@ -127,6 +132,28 @@ class LearningRate:
                 group["lr"] = warm_up.lr
             else:
                 group["lr"] = group["base_lr"] * self.factor(step)
+
+    def is_recorded(self, step: int, *, is_changed: bool, every: int) -> bool:
+        """Return whether a log should record the rate of the step with index `step`.
+
+        Every change is recorded, unless the schedule changes the rate at every step. Then every
+        `every`th step is recorded, and each step after a corner of the schedule.
+
+        Args:
+            step: The step whose rate was set last.
+            is_changed: Whether its rate differs from the rate of the step before.
+            every: Steps between two records of a gradual change.
+        """
+        if not self._is_gradual or self.is_warming_up or step == self.warmed_up_at_step:
+            return is_changed
+        return step % every == 0 or (step > 1 and self._has_corner(step - 1))
+
+    def _has_corner(self, step: int) -> bool:
+        """Return whether the schedule turns at `step` or changes its slope at once."""
+        before, here, after = (self.factor(step + offset) for offset in (-1, 0, 1))
+        rise, next_rise = here - before, after - here
+        is_turn = rise != next_rise and rise * next_rise <= 0
+        return is_turn or abs(next_rise - rise) > _CORNER
 
     def observe_training(self, error_pct: float, *, step: int) -> None:
         """End the warm-up if the training error of a reading is low enough after `step` steps."""
@@ -200,8 +227,9 @@ def build_learning_rate(
     total = steps_of(schedule.duration)
     rise = schedule.rise * total
     if isinstance(schedule, recipes.Cosine):
-        return LearningRate(_cosine(total, rise), warm_up=warm_up)
-    return LearningRate(_triangular(total, rise, schedule.floor), warm_up=warm_up)
+        return LearningRate(_cosine(total, rise), warm_up=warm_up, is_gradual=True)
+    triangular = _triangular(total, rise, schedule.floor)
+    return LearningRate(triangular, warm_up=warm_up, is_gradual=True)
 
 
 def check_milestones(recipe: recipes.Recipe, num_images: int) -> None:

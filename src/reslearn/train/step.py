@@ -154,6 +154,12 @@ class State:
         """The network to evaluate and save: the average of the weights if there is one."""
         return self.average.network
 
+    @property
+    def lr(self) -> float:
+        """The learning rate that was set last, of the first group of parameters."""
+        lr: float = self.optimizer.param_groups[0]["lr"]
+        return lr
+
 
 class WeightAverage:
     """An exponential moving average of the weights and of the batch-norm statistics.
