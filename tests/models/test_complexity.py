@@ -37,6 +37,14 @@ def test_a_wrong_input_shape_is_refused_and_hooks_are_removed() -> None:
     assert not any(module._forward_hooks for module in net.modules())
 
 
+def test_batch_norm_of_other_channels_is_refused() -> None:
+    for norm in (nn.BatchNorm1d(7), nn.BatchNorm1d(7, track_running_stats=False)):
+        with pytest.raises(ValueError, match="cannot take it: batch norm of 7 channels got 6"):
+            complexity(nn.Sequential(nn.Conv1d(4, 6, 3), norm), (4, 10))
+    without_parameters = nn.BatchNorm1d(7, affine=False, track_running_stats=False)
+    assert complexity(nn.Sequential(nn.Conv1d(4, 6, 3), without_parameters), (4, 10)).macs == 576
+
+
 def test_totals_are_the_sums_over_layers() -> None:
     counted = complexity(build("resnet8", num_classes=10, shortcut="B"))
     assert sum(layer.parameters for layer in counted.layers) == counted.parameters
