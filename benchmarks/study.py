@@ -80,8 +80,10 @@ def _row(
         started = time.monotonic()
         report = run_study(plan.jobs(folder, cost=training_macs), folder, engine=engine)
         seconds = time.monotonic() - started
+        if report.is_interrupted:
+            raise SystemExit(report.exit_status)
         if not report.is_complete:
-            raise ValueError("; ".join(report.lines()[:-1]))
+            raise ValueError("; ".join(report.result_lines()))
         return make_row(way, report, seconds=seconds, jobs=jobs)
 
 

@@ -1,6 +1,7 @@
 """Stand-ins for trainings: an engine that writes run folders at once, and runs in memory."""
 
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,13 @@ class StubEngine:
 
     def _run(self, job: Job) -> JobStatus:
         if self.stop_after is not None and len(self.names) >= self.stop_after:
-            return JobStatus(job=job, status="interrupted")
+            return JobStatus(job=job, status="interrupted", signal_number=signal.SIGTERM)
         for part, reason in self.broken.items():
             if part in job.name or part in job.folder.name:
                 if reason.startswith("the loss is"):
                     run = RunFolder.create(job.folder, job.recipe.to_dict(), {})
                     run.write_json("diverged.json", {"step": 20, "reason": reason})
+                    return JobStatus(job=job, status="diverged", reason=reason)
                 return JobStatus(job=job, status="failed", reason=reason)
         self.names.append(job.name)
         self._write(job)

@@ -81,8 +81,9 @@ def test_only_the_runs_of_the_given_claims_are_trained(tmp_path: Path) -> None:
 
 
 def test_a_stopped_study_resumes(tmp_path: Path) -> None:
-    with pytest.raises(paper.StudyStopped, match="4 of 6 runs complete"):
+    with pytest.raises(paper.StudyStopped, match="4 of 6 runs complete") as stopped:
         run(tmp_path, engine(stop_after=4), "C1")
+    assert stopped.value.exit_status == 143
     stub = engine()
     report = run(tmp_path, stub, "C1")
     assert len(stub.names) == 3 * 2 + 3 * 3 - 4

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import shutil
 
 import pytest
 
@@ -186,6 +187,26 @@ def test_one_run_is_a_study_without_intervals(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no complete run"):
         study_page(collect(tmp_path / "empty"))
+
+
+def test_diverged_runs_stand_in_the_table_of_errors(tmp_path):
+    make_run(tmp_path / "0", "plain8", 0)
+    for model, seed in (("plain8", 1), ("resnet8", 0), ("resnet8", 1)):
+        run = make_run(tmp_path / f"{model}-{seed}", model, seed, complete=False)
+        run.write_json("diverged.json", {"step": 200, "reason": "the loss is nan"})
+    page = study_page(collect(tmp_path))
+    (errors,) = items_of(page, Table)
+    texts = [" ".join(map(str, row)) for row in errors.rows]
+    assert "(1 diverged)" in texts[0]
+    assert texts[1].startswith("resnet8 None 0 2 diverged")
+    assert page.facts["runs"] == "1 complete, 3 diverged"
+    (tmp_path / "0" / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"to finish a stopped run: reslearn train --resume"):
+        study_page(collect(tmp_path))
+    shutil.rmtree(tmp_path / "0")
+    with pytest.raises(ValueError, match=r"every run diverged: change the recipe") as error:
+        study_page(collect(tmp_path))
+    assert "--resume" not in str(error.value)
 
 
 def test_validation_error_is_drawn_if_no_test_curve_was_recorded(tmp_path):

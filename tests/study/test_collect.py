@@ -144,6 +144,30 @@ def test_incomplete_runs_are_listed_and_never_averaged(tmp_path: Path) -> None:
     assert sum("is not averaged" in note for note in study_table.notes) == 3
 
 
+def diverge(folder: Path, model: str, seed: int) -> None:
+    write(folder, model, seed, None)
+    run = RunFolder(next(folder.glob(f"{model}-{seed}-*")))
+    run.write_json("diverged.json", {"step": 60, "reason": "the loss is nan"})
+
+
+def test_diverged_runs_are_counted_in_their_group(tmp_path: Path) -> None:
+    write(tmp_path, "plain20", 0, 10.0)
+    write(tmp_path, "plain20", 1, 12.0)
+    diverge(tmp_path, "plain20", 2)
+    diverge(tmp_path, "plain56", 0)
+    diverge(tmp_path, "plain56", 1)
+    collection = collect(tmp_path)
+    study_table = table(collection.rows, incomplete=collection.incomplete)
+    (group,) = study_table.groups
+    assert (group.seeds, group.num_diverged) == ((0, 1), 1)
+    mean = group.summaries["train_recomputed_top1_error_pct"]
+    assert (mean.mean, mean.n, mean.num_diverged) == (11.0, 2, 1)
+    assert study_table.all_diverged == (("plain56", 2),)
+    assert all(
+        note.endswith("not averaged: diverged: the loss is nan") for note in study_table.notes
+    )
+
+
 def test_a_copied_run_counts_once(tmp_path: Path) -> None:
     write(tmp_path / "a", "plain20", 0, 10.0)
     write(tmp_path / "b", "plain20", 0, 10.0)

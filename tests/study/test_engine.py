@@ -38,6 +38,9 @@ if model == "silent":
     sys.exit(3)
 if model == "without":
     sys.exit(0)
+if model == "diverging":
+    (folder / "diverged.json").write_text('{"step": 4, "reason": "the loss is nan"}')
+    sys.exit(2)
 if model == "crashing":
     os.kill(os.getpid(), signal.SIGKILL)
 total = {"long": 300, "stubborn": 1000}.get(model, 30 if model.startswith("wait") else 3)
@@ -77,7 +80,7 @@ jobs = jobs_for(folder, *sys.argv[2:])
 command = "reslearn study my-study.toml"
 report = run_study(jobs, folder, engine=engine(folder), continue_command=command)
 print("\n".join(report.lines()))
-sys.exit(130 if report.is_interrupted else 0)
+sys.exit(report.exit_status)
 """
 
 
@@ -208,6 +211,35 @@ def test_a_failed_run_has_a_reason_and_the_others_continue(tmp_path: Path) -> No
     assert report.lines()[0] == "1 of 5 runs complete, 4 failed"
     assert report.lines()[-1] == "continue with: reslearn study x.toml"
     assert not report.is_interrupted
+    assert report.exit_status == 1
+
+
+def test_a_diverged_run_is_called_diverged_and_is_not_run_again(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path, "diverging", "broken", "a")
+    report = run_study(jobs, tmp_path, engine=engine(tmp_path), continue_command="again")
+    assert [outcome.status for outcome in report.outcomes] == ["diverged", "failed", "complete"]
+    expected = [
+        "1 of 3 runs complete, 1 diverged, 1 failed",
+        "diverging-seed0: diverged: the loss is nan",
+        "broken-seed0: failed: ValueError: no images",
+        "diverged runs are not trained again: change the recipe and choose another --out",
+        "continue with: again",
+    ]
+    assert report.lines() == expected
+    repeated = run_study(jobs, tmp_path, engine=engine(tmp_path), continue_command="again")
+    assert repeated.lines() == [
+        f"{expected[0].replace(', 1 d', ', 1 of them before, 1 d')}",
+        *expected[1:],
+    ]
+    assert (tmp_path / "events").read_text().count("begin diverging") == 1
+
+
+def test_a_study_whose_runs_all_diverged_offers_no_continuation(tmp_path: Path) -> None:
+    (job,) = jobs_for(tmp_path, "diverging")
+    report = run_study([job], tmp_path, engine=engine(tmp_path), continue_command="again")
+    assert report.lines()[0] == "0 of 1 runs complete, 1 diverged"
+    assert not any("continue with" in line for line in report.lines())
+    assert (report.failed, report.exit_status) == ((), 1)
 
 
 def test_a_folder_that_cannot_be_created_fails_one_run_only(tmp_path: Path) -> None:
@@ -250,7 +282,7 @@ def test_a_stopped_study_waits_for_checkpoints_and_prints_how_to_continue(
         wait_for((first.folder / "checkpoint").exists)
         process.send_signal(number)  # the run "stubborn" ignores the first signal
         out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert out.splitlines() == [
         "0 of 2 runs complete, 2 interrupted",
         "continue with: reslearn study my-study.toml",

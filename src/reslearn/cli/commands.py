@@ -4,7 +4,8 @@ A command is a function in `reslearn/cli/<command>.py`, with `EXAMPLES` beside i
 this file. Command files import other rooms inside functions only, so `reslearn --help` needs
 neither torch nor numpy (tests/cli/test_commands.py).
 
-Exit status: 0 success, 1 a negative result, 2 wrong use or bad input, 130 interrupted.
+Exit status: 0 success, 1 a negative result, 2 wrong use or bad input, 130 and 143 if Ctrl-C or
+SIGTERM stopped the command.
 """
 
 import os

@@ -341,7 +341,7 @@ def _check_recipes(
     for module in modules:
         specs += paper.first_specs(module.EXPERIMENT, budget)
     jobs = paper.jobs_of(specs, budget, out / "runs")
-    to_train = (job.recipe for job in jobs if not job.is_complete)
+    to_train = (job.recipe for job in jobs if not job.has_ended)
     check_recipes(to_train, Machine(data_dir=data_dir))
 
 
@@ -355,7 +355,7 @@ def _run(
     data_dir: Path | None,
     judges: "Executor | None" = None,
 ) -> "Report":
-    """Run experiments; exit with 130 if a signal stopped them."""
+    """Run experiments; exit with 130 or 143 if a signal stopped them."""
     from reslearn import paper
     from reslearn.cli.study import engine_named
 
@@ -372,7 +372,7 @@ def _run(
         )
     except paper.StudyStopped as stopped:
         print(stopped, file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(stopped.exit_status) from None
 
 
 def _command() -> list[str]:

@@ -115,7 +115,8 @@ def study(
 
     The comparison shows mean, standard deviation and 95 % interval of the errors. A verdict says
     whether training error increases with depth. To continue a study that was stopped, repeat the
-    command: complete runs are kept, and unfinished runs are resumed.
+    command: complete runs are kept, and unfinished runs are resumed. Runs that diverged are counted
+    and not trained again. The exit status is 1 if a run diverged or failed.
     """
     from reslearn.study import collect, degradation_verdicts, run_study, training_macs
     from reslearn.train import Machine, check_recipes
@@ -131,7 +132,7 @@ def study(
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
     planned = plan.jobs(out, cost=training_macs, arguments=arguments)
     # An impossible recipe is reported once, before any training, and not by every run.
-    to_train = (job.recipe for job in planned if not job.is_complete)
+    to_train = (job.recipe for job in planned if not job.has_ended)
     check_recipes(to_train, Machine(data_dir=data_dir))
     report = run_study(planned, out, engine=runner)
     if not as_json or not report.is_complete:
@@ -141,13 +142,13 @@ def study(
     if collection.rows:
         _report(collection, verdicts, out, as_json=as_json)
     if report.is_interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(report.exit_status)
     complete = {job.folder for job in planned if job.is_complete}
     for run in collection.incomplete:
         if run.folder in complete:  # its result cannot be read
             raise ValueError(run.reason)
     if not report.is_complete or (check and _degrades(verdicts)):
-        raise typer.Exit(1)
+        raise typer.Exit(report.exit_status or 1)
 
 
 def engine_named(name: str, *, jobs: int | None) -> Engine:
@@ -267,7 +268,12 @@ def _print_table(study_table: StudyTable, fields: Mapping[str, str]) -> None:
         )
     for group in study_table.groups:
         cells = [_summary_text(group.summaries.get(field)) for field in fields]
-        rich_table.add_row(names[group.model, group.protocol], str(len(group.seeds)), *cells)
+        runs = str(len(group.seeds))
+        if group.num_diverged:
+            runs += f", {group.num_diverged} diverged"
+        rich_table.add_row(names[group.model, group.protocol], runs, *cells)
+    for model, number in study_table.all_diverged:
+        rich_table.add_row(model, f"0, {number} diverged", *["-"] * len(fields))
     Console().print(rich_table)
 
 

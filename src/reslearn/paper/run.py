@@ -40,7 +40,14 @@ from reslearn.study import (
 
 
 class StudyStopped(Exception):
-    """A signal stopped the training. The message says how to resume."""
+    """A signal stopped the training. The message says how to resume.
+
+    `exit_status` is the status that a shell reports for the signal: 128 plus its number.
+    """
+
+    def __init__(self, text: str, *, exit_status: int) -> None:
+        super().__init__(text)
+        self.exit_status = exit_status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +158,7 @@ def _train(
     by_folder = {job.folder: job for job in jobs.values()}
     study = run_study(list(by_folder.values()), folder, engine=engine)
     if study.is_interrupted:
-        raise StudyStopped("\n".join(study.lines()))
+        raise StudyStopped("\n".join(study.lines()), exit_status=study.exit_status)
     _remember(trained, jobs, study)
 
 

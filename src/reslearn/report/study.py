@@ -47,7 +47,14 @@ from reslearn.study import (
     table,
     training_field,
 )
-from reslearn.study.collect import Collection, Row, RunGroup, StudyTable, names_of
+from reslearn.study.collect import (
+    Collection,
+    Incomplete,
+    Row,
+    RunGroup,
+    StudyTable,
+    names_of,
+)
 from reslearn.study.verdicts import MARGIN_PCT
 
 TEST = "test_top1_error_pct"
@@ -78,14 +85,7 @@ def study_page(
     """
     rows = collection.rows
     if not rows:
-        reason = ""
-        if collection.incomplete:
-            first = collection.incomplete[0]
-            reason = f" ({first.folder}: {first.reason})"
-        raise ValueError(
-            f"{title}: no complete run was found{reason}: pass a run folder or the --out of "
-            "`reslearn study`; to finish a stopped run: reslearn train --resume --out RUN"
-        )
+        raise ValueError(f"{title}: {_why_no_page(collection.incomplete)}")
     training = training_field(rows)
     configurations = table(
         rows, fields=(training, VALIDATION, TEST), incomplete=collection.incomplete
@@ -111,6 +111,21 @@ def study_page(
     )
 
 
+def _why_no_page(incomplete: Sequence[Incomplete]) -> str:
+    """Return why a study without a complete run has no page, and what to do."""
+    if not incomplete:
+        return (
+            "no complete run was found: pass a run folder or the --out of `reslearn study`, as in: "
+            "reslearn report runs/digits"
+        )
+    first, num_runs = incomplete[0], len(incomplete)
+    runs = f"the only run is {first.folder}" if num_runs == 1 else f"the first is {first.folder}"
+    text = f"no complete run was found among {num_runs}: {runs}: {first.reason}"
+    if all(run.diverged_group is not None for run in incomplete):
+        return f"{text}; every run diverged: change the recipe and choose another --out"
+    return f"{text}; to finish a stopped run: reslearn train --resume --out RUN"
+
+
 def _subtitle(configurations: StudyTable) -> str:
     num_seeds = [len(group.seeds) for group in configurations.groups]
     seeds = f"{range_text(num_seeds)} seed{'' if max(num_seeds) == 1 else 's'} each"
@@ -123,8 +138,11 @@ def _facts(collection: Collection) -> dict[str, str]:
     rows = collection.rows
     seconds = sum(row.result.get("seconds") or 0.0 for row in rows)
     runs = f"{len(rows)} complete"
-    if collection.incomplete:
-        runs += f", {len(collection.incomplete)} incomplete"
+    num_diverged = sum(run.diverged_group is not None for run in collection.incomplete)
+    if num_diverged:
+        runs += f", {num_diverged} diverged"
+    if num_incomplete := len(collection.incomplete) - num_diverged:
+        runs += f", {num_incomplete} incomplete"
     data = {str(row.recipe.get("data", {}).get("name", "")) for row in rows}
     recipes = {str(row.recipe.get("name", "")) for row in rows}
     devices = {device_name(RunFolder.open(row.folder).environment) for row in rows}
@@ -160,6 +178,8 @@ def _error_table(
             if has_intervals:
                 cells.append(_interval_cell(summary.interval if summary else None))
         body.append(cells)
+    for model, number in configurations.all_diverged:
+        body.append([model, None, 0, f"{number} diverged", *[None] * (len(columns) - 4)])
     spread = "one seed, so there is no interval"
     if has_intervals:
         spread = "mean ± standard deviation over n seeds, and t interval of the mean"

@@ -6,6 +6,7 @@ which runs were left out or kept in separate groups.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,12 +69,14 @@ class Incomplete:
         name: Name of the folder.
         last_step: Step of the last line of metrics.jsonl. None if there is no line.
         reason: The known cause.
+        diverged_group: Model and protocol of a diverged run, see `Row`. None for other runs.
     """
 
     folder: Path
     name: str
     last_step: int | None
     reason: str
+    diverged_group: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +96,9 @@ class RunGroup:
         depth: Number of layers, see `Row`.
         kind: "plain" or "residual", see `Row`.
         protocol: Hash of the recipe, see `Row`.
-        seeds: Seeds of the runs.
+        seeds: Seeds of the complete runs.
         summaries: Means by field of result.json, for the fields that the runs have.
+        num_diverged: Number of further runs, which diverged.
     """
 
     model: str
@@ -103,6 +107,7 @@ class RunGroup:
     protocol: str
     seeds: tuple[int, ...]
     summaries: dict[str, Summary]
+    num_diverged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +117,12 @@ class StudyTable:
     Attributes:
         groups: Plain networks first, then residual networks, each by depth.
         notes: Runs that were left out, and how groups differ; one line each.
+        all_diverged: Models without a complete run, and how many runs of each diverged.
     """
 
     groups: tuple[RunGroup, ...]
     notes: tuple[str, ...]
+    all_diverged: tuple[tuple[str, int], ...] = ()
 
 
 def collect(*folders: Path | str) -> Collection:
@@ -156,8 +163,10 @@ def table(
     Args:
         rows: Complete runs.
         fields: Fields of result.json to average.
-        incomplete: Runs to mention in the notes.
+        incomplete: Runs to mention in the notes. Diverged ones are also counted in their group.
     """
+    incomplete = list(incomplete)
+    num_diverged = Counter(run.diverged_group for run in incomplete if run.diverged_group)
     by_group: dict[tuple[str, str], dict[int, Row]] = {}
     notes: list[str] = []
     for row in rows:
@@ -172,11 +181,19 @@ def table(
         if mixed := mixed_numerics(row.numerics for row in group_runs):
             notes.append(f"{group_runs[0].model}: averaged over {mixed}")
     notes += [f"{run.folder} is not averaged: {run.reason}" for run in incomplete]
-    groups = [_group(group_runs, fields) for group_runs in runs]
+    groups = [
+        _group(group_runs, fields, num_diverged[key])
+        for key, group_runs in zip(by_group, runs, strict=True)
+    ]
     groups.sort(
         key=lambda group: (group.kind or "~", group.depth or 0, group.model, group.protocol)
     )
-    return StudyTable(groups=tuple(groups), notes=tuple(notes))
+    all_diverged = [
+        (model, number)
+        for (model, protocol), number in sorted(num_diverged.items())
+        if (model, protocol) not in by_group
+    ]
+    return StudyTable(groups=tuple(groups), notes=tuple(notes), all_diverged=tuple(all_diverged))
 
 
 def names_of(groups: Iterable[RunGroup]) -> dict[tuple[str, str], str]:
@@ -244,10 +261,8 @@ def _run_paths(folders: Iterable[Path]) -> set[Path]:
 
 
 def _row(run: RunFolder) -> Row:
-    recipe, result, environment = run.recipe, run.result, run.environment
+    recipe, result = _recipe_with_fingerprint(run), run.result
     run.metrics()  # raises RunError now, so that a run with damaged metrics is no row
-    fingerprint = environment.get("data", {}).get("fingerprint", "")
-    recipe = {**recipe, "data": {**recipe.get("data", {}), "fingerprint": fingerprint}}
     model = str(recipe["model"]["name"])
     depth, kind = _family(model)
     return Row(
@@ -257,16 +272,33 @@ def _row(run: RunFolder) -> Row:
         kind=kind,
         seed=int(recipe["seed"]),
         protocol=recipes.recipe_hash(recipe, without=APART),
-        numerics=numerics_of(environment),
+        numerics=numerics_of(run.environment),
         recipe=recipe,
         result=result,
     )
 
 
+def _recipe_with_fingerprint(run: RunFolder) -> dict[str, Any]:
+    """Return the recipe of a run with the fingerprint of its images as data.fingerprint."""
+    recipe = run.recipe
+    fingerprint = run.environment.get("data", {}).get("fingerprint", "")
+    return {**recipe, "data": {**recipe.get("data", {}), "fingerprint": fingerprint}}
+
+
 def _unfinished(run: RunFolder) -> Incomplete:
-    records = run.metrics()
-    cause = run.divergence or last_line(run.path / "train.log")
+    records, divergence = run.metrics(), run.divergence
     last_step = int(records[-1]["step"]) if records else None
+    if divergence is not None:
+        recipe = _recipe_with_fingerprint(run)
+        protocol = recipes.recipe_hash(recipe, without=APART)
+        return Incomplete(
+            folder=run.path,
+            name=run.path.name,
+            last_step=last_step,
+            reason=f"diverged: {divergence}",
+            diverged_group=(str(recipe["model"]["name"]), protocol),
+        )
+    cause = last_line(run.path / "train.log")
     reason = "no step recorded" if last_step is None else f"stopped after step {last_step}"
     return Incomplete(
         folder=run.path,
@@ -284,13 +316,13 @@ def _family(model: str) -> tuple[int | None, Kind | None]:
     return int(match[2]), "plain" if match[1] == "plain" else "residual"
 
 
-def _group(rows: list[Row], fields: Sequence[str]) -> RunGroup:
+def _group(rows: list[Row], fields: Sequence[str], num_diverged: int) -> RunGroup:
     rows.sort(key=lambda row: row.seed)
     summaries: dict[str, Summary] = {}
     for field in fields:
         values = [float(row.result[field]) for row in rows if row.result.get(field) is not None]
         if values:
-            summaries[field] = summary(values)
+            summaries[field] = summary([*values, *[math.nan] * num_diverged])
     return RunGroup(
         model=rows[0].model,
         depth=rows[0].depth,
@@ -298,6 +330,7 @@ def _group(rows: list[Row], fields: Sequence[str]) -> RunGroup:
         protocol=rows[0].protocol,
         seeds=tuple(row.seed for row in rows),
         summaries=summaries,
+        num_diverged=num_diverged,
     )
 
 

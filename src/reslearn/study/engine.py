@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
+from reslearn.runs import RunError
 from reslearn.study.collect import last_line
 from reslearn.study.grid import Job
 from reslearn.study.progress import StudyDisplay, study_display
@@ -36,16 +37,19 @@ class JobStatus:
 
     Attributes:
         job: The job.
-        status: "skipped" if it was complete before. "interrupted" if it was stopped on request, or
-            not started because of a request to stop.
+        status: "skipped" if it was complete before. "diverged" if its loss or a weight was not
+            finite, now or before. "interrupted" if it was stopped on request, or not started
+            because of a request to stop.
         seconds: Time of this attempt.
         reason: Why the job is not complete.
+        signal_number: The signal that asked an interrupted job to stop; 0 if it is unknown.
     """
 
     job: Job
-    status: Literal["complete", "skipped", "failed", "interrupted"]
+    status: Literal["complete", "skipped", "diverged", "failed", "interrupted"]
     seconds: float = 0.0
     reason: str = ""
+    signal_number: int = 0
 
 
 class Engine(Protocol):
@@ -113,7 +117,7 @@ class LocalEngine:
                         _stop_all(running, kill=kill)
                         display.stop(num_running=len(running), kill=kill)
                         num_handled = len(signals)
-                    for child in _reap(running, outcomes, display, is_stopping=bool(signals)):
+                    for child in _reap(running, outcomes, display, signals):
                         self._gpus.give_back(child.gpu, child.job.gpus)
                     while not signals and (job := self._next(waiting, running)) is not None:
                         waiting.remove(job)
@@ -126,10 +130,7 @@ class LocalEngine:
                 _stop_all(running, kill=False)
                 for child in running:
                     child.process.wait()
-        not_begun = [
-            JobStatus(job=job, status="interrupted", reason="not begun") for job in waiting
-        ]
-        return outcomes + not_begun
+        return outcomes + not_begun(waiting, signals)
 
     def _next(self, waiting: Sequence[Job], running: Sequence[_Child]) -> Job | None:
         """Return the longest job that fits beside the running ones. An oversized job runs alone."""
@@ -156,7 +157,7 @@ class LocalEngine:
         except OSError as error:
             # No folder, no disk space or no process for this run: others may still succeed.
             outcomes.append(JobStatus(job=job, status="failed", reason=str(error)))
-            display.fail(job, str(error))
+            display.end(outcomes[-1])
 
     def _start(self, job: Job) -> _Child:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -288,6 +289,45 @@ def run_environment(base: Mapping[str, str], cores: int) -> dict[str, str]:
     }
 
 
+def status_of_ended(
+    job: Job, seconds: float, failure: Callable[[], str], signals: Sequence[int]
+) -> JobStatus:
+    """Return the status of a job whose process has ended.
+
+    Args:
+        job: The job.
+        seconds: Time of this attempt.
+        failure: Returns why the job failed, if it did.
+        signals: The signals that have asked the study to stop.
+    """
+    if job.is_complete:
+        return JobStatus(job=job, status="complete", seconds=seconds)
+    try:
+        divergence = job.divergence
+    except RunError:  # diverged.json cannot be read
+        divergence = None
+    if divergence is not None:
+        return JobStatus(job=job, status="diverged", seconds=seconds, reason=divergence)
+    if signals:
+        return JobStatus(
+            job=job,
+            status="interrupted",
+            seconds=seconds,
+            reason="stopped on request",
+            signal_number=signals[0],
+        )
+    return JobStatus(job=job, status="failed", seconds=seconds, reason=failure())
+
+
+def not_begun(jobs: Sequence[Job], signals: Sequence[int]) -> list[JobStatus]:
+    """Return the statuses of jobs that were not started because of a request to stop."""
+    number = signals[0] if signals else 0
+    return [
+        JobStatus(job=job, status="interrupted", reason="not begun", signal_number=number)
+        for job in jobs
+    ]
+
+
 def why_ended(job: Job, status: int) -> str:
     """Return why a run has no result: the last line of its log, or how its process ended.
 
@@ -336,26 +376,15 @@ def _reap(
     running: list[_Child],
     outcomes: list[JobStatus],
     display: StudyDisplay,
-    *,
-    is_stopping: bool,
+    signals: Sequence[int],
 ) -> list[_Child]:
     """Move the ended runs from `running` to `outcomes`, and return them."""
     children = [child for child in running if child.process.poll() is not None]
     for child in children:
         running.remove(child)
-        job, seconds = child.job, child.seconds
-        if job.is_complete:
-            outcomes.append(JobStatus(job=job, status="complete", seconds=seconds))
-            display.complete(job, seconds)
-        elif is_stopping:
-            reason = "stopped on request"
-            outcomes.append(
-                JobStatus(job=job, status="interrupted", seconds=seconds, reason=reason)
-            )
-        else:
-            reason = why_ended(job, child.process.returncode or 0)
-            outcomes.append(JobStatus(job=job, status="failed", seconds=seconds, reason=reason))
-            display.fail(job, reason)
+        failure = partial(why_ended, child.job, child.process.returncode or 0)
+        outcomes.append(status_of_ended(child.job, child.seconds, failure, signals))
+        display.end(outcomes[-1])
     return children
 
 

@@ -48,6 +48,16 @@ class Job:
         """Whether the run has its result. Reads the folder at every access."""
         return RunFolder(self.folder).is_complete
 
+    @property
+    def divergence(self) -> str | None:
+        """Why the run diverged, or None. Reads the folder at every access."""
+        return RunFolder(self.folder).divergence
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is not trained further: it has its result, or it diverged."""
+        return self.is_complete or self.divergence is not None
+
     def check(self) -> None:
         """Check that the folder is empty or holds this run.
 

@@ -19,6 +19,8 @@ from reslearn.study.grid import Job
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from reslearn.study.engine import JobStatus
+
 _REFRESH_BARS_SECONDS = 0.5
 _REFRESH_LINES_SECONDS = 60.0
 _ESTIMATE_AFTER_SECONDS = 5.0
@@ -60,14 +62,15 @@ class StudyDisplay:
             fraction = _fraction(job)
             self._print(f"{job.name}: {f'resumed at {fraction:.0%}' if fraction > 0 else 'begun'}")
 
-    def complete(self, job: Job, seconds: float) -> None:
-        """Show that a job has its result."""
-        if not self._progress.is_silent:
-            self._end(job, f"{job.name}: complete after {_duration(seconds)}, {_state(job)}")
-
-    def fail(self, job: Job, reason: str) -> None:
-        """Show that a job ended without a result."""
-        self._end(job, f"{job.name}: failed: {reason}")
+    def end(self, outcome: JobStatus) -> None:
+        """Show how a job ended. An interrupted job is not over, so it stays in the display."""
+        job = outcome.job
+        if outcome.status == "complete":
+            if not self._progress.is_silent:
+                state = f"complete after {_duration(outcome.seconds)}, {_state(job)}"
+                self._end(job, f"{job.name}: {state}")
+        elif outcome.status != "interrupted":
+            self._end(job, f"{job.name}: {outcome.status}: {outcome.reason}")
 
     def stop(self, *, num_running: int, kill: bool) -> None:
         """Show that the study ends early, because the user stopped or killed it."""

@@ -25,7 +25,9 @@ from reslearn.study.engine import (
     Launch,
     caught_signals,
     launch_command,
+    not_begun,
     run_environment,
+    status_of_ended,
     why_ended,
 )
 from reslearn.study.grid import Job
@@ -128,14 +130,11 @@ class _Tasks:
                     while waiting and not signals and len(self._submitted) < self._max_tasks:
                         self._submit(waiting.pop(0))
                     for task in self._wait():
-                        self._end(task, is_stopping=bool(signals))
+                        self._end(task, signals)
                     self._display.refresh(self._running())
             finally:
                 self._cancel(force=False)
-        not_begun = [
-            JobStatus(job=job, status="interrupted", reason="not begun") for job in waiting
-        ]
-        return self._outcomes + not_begun
+        return self._outcomes + not_begun(waiting, signals)
 
     def _submit(self, job: Job) -> None:
         try:
@@ -143,7 +142,7 @@ class _Tasks:
             log = job.folder / "train.log"
             self._log_bytes[job.folder] = log.stat().st_size if log.exists() else 0
         except OSError as error:
-            self._fail(job, str(error), 0.0)
+            self._show(JobStatus(job=job, status="failed", reason=str(error)))
             return
         resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         max_cores = max((node.get("CPU", 0) for node in resources), default=job.cores)
@@ -180,7 +179,7 @@ class _Tasks:
                     self._log_bytes[job.folder] = -1
         return running
 
-    def _end(self, task: Any, *, is_stopping: bool) -> None:
+    def _end(self, task: Any, signals: Sequence[int]) -> None:
         job = self._submitted[task]
         self._running()
         del self._submitted[task]
@@ -194,20 +193,11 @@ class _Tasks:
         else:
             reason = "" if run_exit is None else _why(job, run_exit)
             seconds = 0.0 if run_exit is None else run_exit.seconds
-        if job.is_complete:
-            self._outcomes.append(JobStatus(job=job, status="complete", seconds=seconds))
-            self._display.complete(job, seconds)
-        elif is_stopping:
-            reason = "stopped on request"
-            self._outcomes.append(
-                JobStatus(job=job, status="interrupted", seconds=seconds, reason=reason)
-            )
-        else:
-            self._fail(job, reason, seconds)
+        self._show(status_of_ended(job, seconds, lambda: reason, signals))
 
-    def _fail(self, job: Job, reason: str, seconds: float) -> None:
-        self._outcomes.append(JobStatus(job=job, status="failed", seconds=seconds, reason=reason))
-        self._display.fail(job, reason)
+    def _show(self, outcome: JobStatus) -> None:
+        self._outcomes.append(outcome)
+        self._display.end(outcome)
 
     def _cancel(self, *, force: bool) -> None:
         for task in self._submitted:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shlex
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,13 @@ class StudyReport:
 
     @property
     def failed(self) -> tuple[JobStatus, ...]:
-        """Runs that ended without a result."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
+        """Runs that ended without a result. Diverged runs are not among them."""
+        return self._with_status("failed")
+
+    @property
+    def diverged(self) -> tuple[JobStatus, ...]:
+        """Runs whose loss or a weight was not finite. They are not trained again."""
+        return self._with_status("diverged")
 
     @property
     def is_interrupted(self) -> bool:
@@ -44,26 +50,50 @@ class StudyReport:
         return any(outcome.status == "interrupted" for outcome in self.outcomes)
 
     @property
+    def exit_status(self) -> int:
+        """The status of a process that ran the study.
+
+        0 if every run is complete, 1 if a run diverged or failed, and the status that a shell
+        reports for the signal if one stopped the study: 130 for Ctrl-C, 143 for SIGTERM.
+        """
+        if self.is_interrupted:
+            numbers = [outcome.signal_number for outcome in self.outcomes]
+            return 128 + (max(numbers) or signal.SIGINT)
+        return 0 if self.is_complete else 1
+
+    @property
     def is_complete(self) -> bool:
         """Whether every run has its result."""
         return all(outcome.status in ("complete", "skipped") for outcome in self.outcomes)
 
     def lines(self) -> list[str]:
-        """Describe the end of the study: counts, failures, and how to continue."""
+        """Describe the end of the study: counts, reasons, and how to continue if that helps."""
+        lines = self.result_lines()
+        if self.diverged:
+            lines.append(
+                "diverged runs are not trained again: change the recipe and choose another --out"
+            )
+        if self.failed or self.is_interrupted:
+            lines.append(f"continue with: {self.continue_command}")
+        return lines
+
+    def result_lines(self) -> list[str]:
+        """Return the counts of runs, and why runs diverged or failed."""
         counts = Counter(outcome.status for outcome in self.outcomes)
         num_complete = counts["complete"] + counts["skipped"]
         parts = [f"{num_complete} of {len(self.outcomes)} runs complete"]
         if counts["skipped"]:
             parts.append(f"{counts['skipped']} of them before")
-        if counts["failed"]:
-            parts.append(f"{counts['failed']} failed")
-        if counts["interrupted"]:
-            parts.append(f"{counts['interrupted']} interrupted")
+        for status in ("diverged", "failed", "interrupted"):
+            if counts[status]:
+                parts.append(f"{counts[status]} {status}")
         lines = [", ".join(parts)]
-        lines += [f"{outcome.job.name}: failed: {outcome.reason}" for outcome in self.failed]
-        if not self.is_complete:
-            lines.append(f"continue with: {self.continue_command}")
+        for outcome in (*self.diverged, *self.failed):
+            lines.append(f"{outcome.job.name}: {outcome.status}: {outcome.reason}")
         return lines
+
+    def _with_status(self, status: str) -> tuple[JobStatus, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.status == status)
 
 
 def run_study(
@@ -75,7 +105,7 @@ def run_study(
 ) -> StudyReport:
     """Run every job that is not complete. Another call continues an interrupted study.
 
-    A failed run does not raise: see `StudyReport.failed`.
+    A diverged run is not run again. A failed run does not raise: see `StudyReport.failed`.
 
     Args:
         jobs: Jobs with different folders.
@@ -85,7 +115,7 @@ def run_study(
 
     Raises:
         StudyInUseError: If another process uses the folder.
-        RunError: If the folder of a job holds a run of another recipe.
+        RunError: If the folder of a job holds a run of another recipe, or cannot be read.
     """
     folder = Path(folder)
     for job_folder, number in Counter(job.folder for job in jobs).items():
@@ -94,9 +124,9 @@ def run_study(
     with _lock(folder):
         for job in jobs:
             job.check()
-        outcomes = [JobStatus(job=job, status="skipped") for job in jobs if job.is_complete]
-        skipped = {outcome.job.folder for outcome in outcomes}
-        remaining = [job for job in jobs if job.folder not in skipped]
+        outcomes = [outcome for job in jobs if (outcome := _earlier_outcome(job)) is not None]
+        ended = {outcome.job.folder for outcome in outcomes}
+        remaining = [job for job in jobs if job.folder not in ended]
         if remaining:
             outcomes += (engine or LocalEngine()).run(remaining)
     by_folder = {outcome.job.folder: outcome for outcome in outcomes}
@@ -104,6 +134,15 @@ def run_study(
         outcomes=tuple(by_folder[job.folder] for job in jobs),
         continue_command=continue_command or _current_command(),
     )
+
+
+def _earlier_outcome(job: Job) -> JobStatus | None:
+    """Return the status of a job that ended in an earlier study, or None if it is to be run."""
+    if job.is_complete:
+        return JobStatus(job=job, status="skipped")
+    if (reason := job.divergence) is not None:
+        return JobStatus(job=job, status="diverged", reason=reason)
+    return None
 
 
 def _current_command() -> str:
