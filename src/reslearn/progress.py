@@ -9,14 +9,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
+
+Batch = TypeVar("Batch", bound=Sequence[Any])
+
+SECONDS_PER_LINE = 10.0
+"""Where there are no bars, work that goes on prints a line this often."""
+
+_displays: list[ProgressDisplay] = []  # that are drawn now, the innermost last
 
 
 def is_quiet() -> bool:
@@ -37,19 +45,24 @@ def print_progress(text: str) -> None:
 def progress_bar(
     description: str, total: int | None, *, in_bytes: bool = False, after_seconds: float = 0.0
 ) -> Iterator[Callable[[int], None]]:
-    """Show one bar on a terminal while the context lasts; show nothing elsewhere.
+    """Show one bar on a terminal while the context lasts, and lines elsewhere.
+
+    Within a ProgressDisplay it is one more bar of that display.
 
     Args:
         description: Text in front of the bar.
         total: Amount of work, or None if it is unknown.
         in_bytes: Show sizes and speed instead of counts.
         after_seconds: The bar appears at the first step after this time, so short work shows none.
+            The first line appears after ten seconds.
 
     Yields:
         `advance(amount)`, which moves the bar.
     """
-    if is_quiet() or not _is_terminal(sys.stderr):
-        yield lambda amount: None
+    display = _displays[-1] if _displays else ProgressDisplay()
+    if _displays or not display.has_bars:
+        with display.nested_bar(description, total, in_bytes, after_seconds) as advance:
+            yield advance
         return
     from rich.console import Console
     from rich.progress import (
@@ -83,13 +96,20 @@ def progress_bar(
         yield advance
 
 
+def track(batches: Iterable[Batch], description: str, total: int) -> Iterator[Batch]:
+    """Yield the batches and show, after two seconds, how many of `total` images they had."""
+    with progress_bar(description, total, after_seconds=2.0) as advance:
+        for batch in batches:
+            yield batch
+            advance(len(batch[0]))
+
+
 class ProgressDisplay:
     """Bars with a state text, and lines that stay above them; a context manager.
 
     Args:
         stream: Where to draw; default: the error stream.
         quiet: Show nothing, as with RESLEARN_PROGRESS=off.
-        with_time_left: End each bar with an estimate of its remaining time.
         bar_width: Width of each bar in columns.
         transient: Remove the bars at the end.
         draws_in_thread: Redraw from a thread of its own. Pass False in a process that forks, and
@@ -105,7 +125,6 @@ class ProgressDisplay:
         *,
         stream: TextIO | None = None,
         quiet: bool = False,
-        with_time_left: bool = True,
         bar_width: int = 40,
         transient: bool = False,
         draws_in_thread: bool = True,
@@ -115,13 +134,12 @@ class ProgressDisplay:
         self.has_bars = not self.is_silent and _is_terminal(self._stream)
         self._bars: Progress | None = None
         if self.has_bars:
-            self._bars = _state_bars(
-                self._stream, with_time_left, bar_width, transient, draws_in_thread
-            )
+            self._bars = _state_bars(self._stream, bar_width, transient, draws_in_thread)
 
     def __enter__(self) -> ProgressDisplay:
         if self._bars is not None:
             self._bars.start()
+        _displays.append(self)
         return self
 
     def __exit__(
@@ -130,19 +148,46 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        _displays.remove(self)
         if self._bars is not None:
             self._bars.stop()
 
-    def add_bar(self, description: str, total: float) -> TaskID:
+    @contextmanager
+    def nested_bar(
+        self, description: str, total: int | None, in_bytes: bool, after_seconds: float
+    ) -> Iterator[Callable[[int], None]]:
+        """Show work that is part of the displayed work, as `progress_bar` does."""
+        start_time = line_at = time.monotonic()
+        completed, bar = 0, None
+
+        def advance(amount: int) -> None:
+            nonlocal completed, bar, line_at
+            completed += amount
+            state = _count(completed, total, in_bytes)
+            now = time.monotonic()
+            if self.has_bars and now - start_time >= after_seconds:
+                bar = self.add_bar(description, total) if bar is None else bar
+                self.update(bar, completed, state)
+            elif not self.has_bars and now - line_at >= SECONDS_PER_LINE:
+                line_at = now
+                self.print(f"{description}: {state}")
+
+        try:
+            yield advance
+        finally:
+            if bar is not None:
+                self.remove(bar)
+
+    def add_bar(self, description: str, total: float | None) -> TaskID:
         """Add a bar that is full at `total`."""
         if self._bars is None:
             return cast("TaskID", 0)
-        return self._bars.add_task(description, total=total, state="")
+        return self._bars.add_task(description, total=total, state="", below="")
 
-    def update(self, bar: TaskID, completed: float, state: str) -> None:
-        """Move `bar` to `completed` and replace the text behind it."""
+    def update(self, bar: TaskID, completed: float, state: str, below: str = "") -> None:
+        """Move `bar` to `completed` and replace the text behind it and the line below all bars."""
         if self._bars is not None:
-            self._bars.update(bar, completed=completed, state=state)
+            self._bars.update(bar, completed=completed, state=state, below=below)
 
     def remove(self, bar: TaskID) -> None:
         """Remove `bar` from the display."""
@@ -162,38 +207,44 @@ class ProgressDisplay:
             print(text, file=self._stream, flush=True)
 
 
-def _state_bars(
-    stream: TextIO,
-    with_time_left: bool,
-    bar_width: int,
-    transient: bool,
-    draws_in_thread: bool,
-) -> Progress:
+def _state_bars(stream: TextIO, bar_width: int, transient: bool, draws_in_thread: bool) -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
-        ProgressColumn,
         TaskProgressColumn,
         TextColumn,
-        TimeRemainingColumn,
+        TimeElapsedColumn,
     )
+    from rich.text import Text
 
-    columns: list[ProgressColumn] = [
+    class StateBars(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            for task in self.tasks:
+                if task.fields["below"]:
+                    yield Text(task.fields["below"], no_wrap=True, overflow="ellipsis")
+
+    return StateBars(
         # A folder of images may be called anything, "[red]" included.
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=bar_width),
         TaskProgressColumn(),
+        # It moves while a slow step is computed.
+        TimeElapsedColumn(),
         TextColumn("{task.fields[state]}"),
-    ]
-    if with_time_left:
-        columns.append(TimeRemainingColumn())
-    return Progress(
-        *columns,
         console=Console(file=stream),
         auto_refresh=draws_in_thread,
         transient=transient,
     )
+
+
+def _count(completed: int, total: int | None, in_bytes: bool) -> str:
+    """Return, for example, "3,000 of 10,000" or "12 MB"."""
+    amounts = [completed] if total is None else [completed, total]
+    if in_bytes:
+        return " of ".join(f"{amount / 1e6:,.0f} MB" for amount in amounts)
+    return " of ".join(f"{amount:,}" for amount in amounts)
 
 
 def _is_terminal(stream: TextIO) -> bool:

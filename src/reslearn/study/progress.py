@@ -33,7 +33,7 @@ def study_display(jobs: Sequence[Job], *, stream: TextIO | None = None) -> Itera
     # The engine draws whenever it polls. A drawing thread would be unsafe beside the code that
     # starts processes.
     with ProgressDisplay(
-        stream=stream, with_time_left=False, bar_width=20, transient=True, draws_in_thread=False
+        stream=stream, bar_width=20, transient=True, draws_in_thread=False
     ) as progress:
         yield StudyDisplay(jobs, progress)
 
@@ -165,9 +165,11 @@ def _fraction(job: Job) -> float:
 
 def _state(job: Job) -> str:
     """Return, for example, "step 1200 of 64000, loss 0.53, error 18.2 %"."""
-    record, duration = RunFolder(job.folder).newest_metrics("train"), job.recipe.schedule.duration
+    run, duration = RunFolder(job.folder), job.recipe.schedule.duration
+    record = run.newest_metrics("train")
     if record is None:
-        return "starting"
+        # The first step writes the learning rate.
+        return "starting" if run.newest_metrics("lr") is None else "training, no reading yet"
     if duration.unit == "steps":
         parts = [f"step {record['step']} of {duration.amount:g}"]
     else:

@@ -3,10 +3,9 @@
 By default each network is evaluated with the precision it was trained with.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,13 +13,11 @@ from torch import Tensor
 from reslearn import data
 from reslearn.evaluate import Metrics, Protocol, evaluate, metrics_of_scores, scores, views
 from reslearn.interop import Bundle, read_bundle
-from reslearn.progress import progress_bar
+from reslearn.progress import track
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
 from reslearn.train.numerics import Numerics
 from reslearn.train.setup import THIS_MACHINE, Machine
-
-BatchOrViews = TypeVar("BatchOrViews", bound=tuple[Tensor, Any])
 
 _SETS = ("train", "validation", "test")
 # As many pixels as 64 crops of 224 px: batches of smaller images hold more of them.
@@ -200,7 +197,7 @@ def _evaluate_single(member: _EnsembleMember, images: data.ImageSet, chosen: Num
     batches = data.eval_batches(
         images, preprocess, batch_size=_batch_size(preprocess), device=chosen.device
     )
-    batches_with_bar = _with_bar(batches, str(member.path), len(images))
+    batches_with_bar = track(batches, str(member.path), len(images))
     return evaluate(network, batches_with_bar, autocast=chosen.autocast())
 
 
@@ -212,19 +209,9 @@ def _scores(
     batches = views(
         protocol, images, preprocess, batch_size=_batch_size(preprocess), device=chosen.device
     )
-    batches_with_bar = _with_bar(batches, f"{member.path}: {protocol}", len(images))
+    batches_with_bar = track(batches, f"{member.path}: {protocol}", len(images))
     return scores(network, batches_with_bar, num_images=len(images), autocast=chosen.autocast)
 
 
 def _batch_size(preprocess: data.Preprocess) -> int:
     return max(1, min(_MAX_BATCH, _PIXELS_PER_BATCH // preprocess.size_px**2))
-
-
-def _with_bar(
-    batches: Iterable[BatchOrViews], description: str, num_images: int
-) -> Iterator[BatchOrViews]:
-    """Yield the batches and show a progress bar on a terminal."""
-    with progress_bar(description, num_images, after_seconds=2.0) as advance:
-        for batch in batches:
-            yield batch
-            advance(len(batch[0]))  # images, or the indices of images whose views the batch holds

@@ -5,7 +5,6 @@ With many processes, only process 0 writes and prints.
 
 import math
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,11 +17,11 @@ from reslearn.interop import to_bytes
 from reslearn.progress import ProgressDisplay
 from reslearn.runs import RunFolder, write_atomically
 from reslearn.train.checkpoints import save_checkpoint
+from reslearn.train.display import TrainingDisplay
 from reslearn.train.loop import Log
 from reslearn.train.setup import RunSetup
 from reslearn.train.step import NonFiniteLossError, Reading, State
 
-_SECONDS_PER_LINE = 10.0
 # Of a cosine or triangular schedule. Straight lines between so many points are exact to 0.1 %.
 _NUM_GRADUAL_LR_LINES = 40
 
@@ -60,6 +59,8 @@ class RunLog(Log):
             num_steps=setup.num_steps,
             images_per_step=setup.recipe.train.batch_size,
             steps_per_epoch=setup.steps_per_epoch,
+            first_step=resumed_at_step,
+            is_compiled=setup.numerics.compiled,
         )
         self._events: Any = None
         if tensorboard and self._is_writer:
@@ -96,12 +97,11 @@ class RunLog(Log):
             "lr": reading.lr,
         }
         self._write("train", reading.step, values)
-        self._display.show(
-            step=reading.step, loss=reading.loss, top1_error_pct=reading.top1_error_pct
-        )
+        self._display.read(loss=reading.loss, top1_error_pct=reading.top1_error_pct)
 
     def step(self, state: State, *, previous_lr: float) -> None:
-        """Write a line of kind "lr" if the learning rate has changed, and at step 1."""
+        """Move the display. Write a line of kind "lr" at step 1 and if the rate has changed."""
+        self._display.step(state.step)
         if state.step == 1:
             self._write("lr", 1, {"lr": state.lr})
             return
@@ -120,6 +120,7 @@ class RunLog(Log):
         check_finite(name, step, metrics)
         values = {"loss": metrics.loss, "top1_error_pct": metrics.top1_error_pct}
         self._write(name, step, values)
+        self._display.evaluated()
 
     def snapshot(self, state: State) -> None:
         """Write the network of this step as a bundle below snapshots/."""
@@ -202,52 +203,3 @@ def _open_events(folder: Path, *, resumed_at_step: int) -> Any:
 
     purge_step = resumed_at_step + 1 if resumed_at_step else None
     return SummaryWriter(str(folder), purge_step=purge_step)
-
-
-class TrainingDisplay:
-    """Shows epoch, loss, error, speed and remaining time of a training on `progress`.
-
-    On a terminal it is a bar, elsewhere one line per ten seconds.
-    """
-
-    def __init__(
-        self,
-        progress: ProgressDisplay,
-        *,
-        title: str,
-        num_steps: int,
-        images_per_step: int,
-        steps_per_epoch: float,
-    ) -> None:
-        self._title, self._num_steps = title, num_steps
-        self._images_per_step, self._steps_per_epoch = images_per_step, steps_per_epoch
-        self._progress = progress
-        self._bar = progress.add_bar(title, total=num_steps)
-        self._line_at = time.monotonic()
-        # (step, time) of readings. Compilation happens before the first, so speeds start there.
-        self._first: tuple[int, float] | None = None
-        self._last = (0, self._line_at)
-
-    def show(self, *, step: int, loss: float, top1_error_pct: float) -> None:
-        """Show a reading: the loss and the error in percent after `step` steps."""
-        now, speed, time_left = time.monotonic(), "", ""
-        if self._first is None:
-            self._first = step, now
-        else:
-            last_step, last_at = self._last
-            images = (step - last_step) * self._images_per_step
-            speed = f"  {images / (now - last_at):,.0f} images/s"
-            first_step, first_at = self._first
-            seconds_left = (self._num_steps - step) * (now - first_at) / (step - first_step)
-            if step < self._num_steps:
-                time_left = f"  {timedelta(seconds=round(seconds_left))} left"
-        self._last = step, now
-        epoch = step / self._steps_per_epoch
-        state = f"epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error_pct:.2f} %{speed}"
-        if self._progress.has_bars:
-            self._progress.update(self._bar, step, state)
-        elif now - self._line_at >= _SECONDS_PER_LINE or step == self._num_steps:
-            self._line_at = now
-            self._progress.print(
-                f"{self._title}  step {step}/{self._num_steps}  {state}{time_left}"
-            )

@@ -196,9 +196,9 @@ class Log:
         self.readings.append(reading)
 
     def step(self, state: State, *, previous_lr: float) -> None:
-        """Record the learning rate of step `state.step`; `previous_lr` is that of the step before.
+        """Show that a step is done, and record its learning rate if it is not `previous_lr`.
 
-        Called after every step, so it must be cheap.
+        Called after every step, so it must be cheap and may not wait for the device.
         """
 
     def evaluation(self, name: str, step: int, metrics: Metrics) -> None:

@@ -291,5 +291,5 @@ def _recompute_batch_norm(setup: RunSetup, network: nn.Module) -> None:
     images, num_images = setup.dataset.train, setup.recipe.evaluation.recompute_images
     if num_images:
         images = images.evenly_spaced(num_images)
-    batches = setup.evaluation_batches(images)
+    batches = setup.evaluation_batches(images, "recomputing batch-norm statistics")
     recompute_batch_norm(network, batches, autocast=setup.numerics.autocast())

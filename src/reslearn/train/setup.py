@@ -16,6 +16,7 @@ from torch import nn
 
 from reslearn import data, models, recipes
 from reslearn.evaluate import Metrics, evaluate
+from reslearn.progress import track
 from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.distributed import ALONE, Processes
@@ -149,24 +150,24 @@ class RunSetup:
             **options,
         )
 
-    def evaluation_batches(self, images: data.ImageSet) -> Iterator[Batch]:
-        """Yield every image once, in order, without augmentation."""
+    def evaluation_batches(self, images: data.ImageSet, purpose: str) -> Iterator[Batch]:
+        """Yield every image once, in order, without augmentation. `purpose` is shown with them."""
         in_memory = isinstance(images, data.Images)
-        return data.eval_batches(
-            images,
-            self.preprocess,
-            batch_size=_EVALUATION_BATCH if in_memory else _EVALUATION_BATCH_OF_FILES,
-            device=self.numerics.device,
-        )
+        size = _EVALUATION_BATCH if in_memory else _EVALUATION_BATCH_OF_FILES
+        device = self.numerics.device
+        batches = data.eval_batches(images, self.preprocess, batch_size=size, device=device)
+        return track(batches, purpose, len(images))
 
     def evaluate(self, network: nn.Module, images: data.ImageSet) -> Metrics:
         """Evaluate `network` on `images`. Each process evaluates its share of them."""
+        names = {id(self.dataset.test): "test", id(self.dataset.validation): "validation"}
+        purpose = f"evaluating on {names.get(id(images), 'training')} images"
         rank, count = self.processes.rank, self.processes.count
         self.processes.broadcast_buffers(network)
         share = images.subset(len(images) * rank // count, len(images) * (rank + 1) // count)
         return evaluate(
             network,
-            self.evaluation_batches(share),
+            self.evaluation_batches(share, purpose),
             autocast=self.numerics.autocast(),
             total=self.processes.sum,
         )
