@@ -101,13 +101,13 @@ def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     It returns the exit status, the standard output and the standard error.
     """
-    from reslearn import cli
+    from reslearn.cli import commands
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reslearn", *map(str, arguments)])
         monkeypatch.setattr("warnings.showwarning", None)  # main sets it; this restores it
         with pytest.raises(SystemExit) as exit_info:
-            cli.main()
+            commands.main()
         output = capsys.readouterr()
         return int(exit_info.value.code or 0), output.out, output.err
 

@@ -9,10 +9,10 @@ not import torch. Everything else is imported from its subpackage, for example
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in `typing`, whose import would delay the handler of Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from reslearn.interop import create_model, list_models, load_network
     from reslearn.models import Residual, add_shortcuts
     from reslearn.train import fit
@@ -41,6 +41,8 @@ _SUBPACKAGES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its subpackage on first use."""
+    from importlib import import_module
+
     if name == "diagnose":
         return import_module("reslearn.diagnose")  # a subpackage that can be called
     if name not in _SUBPACKAGES:

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 import reslearn
-from reslearn.cli import app, commands, main
+from reslearn.cli import app, commands
 from reslearn.cli.help import summary
 
 HEAVY = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "rich", "jinja2", "PIL"}
@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         # `main` sets this too; set through monkeypatch, it is restored after the test.
         monkeypatch.setattr("warnings.showwarning", commands._show_warning)
         with pytest.raises(SystemExit) as stopped:
-            main()
+            commands.main()
         output = capsys.readouterr()
         return int(stopped.value.code or 0), output.out, output.err
 

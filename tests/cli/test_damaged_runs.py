@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reslearn import cli
+from reslearn.cli import commands
 from reslearn.runs import RunFolder
 from reslearn.study import study_from
 from reslearn.train import Machine, train_recipe
@@ -101,7 +101,7 @@ def run(
         # `main` sets this; set through monkeypatch, it is restored after the test.
         monkeypatch.setattr("warnings.showwarning", None)
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            commands.main()
         return int(caught.value.code or 0), capsys.readouterr().err
 
     return run_in_process

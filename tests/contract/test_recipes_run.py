@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reslearn import cli, recipes
+from reslearn import recipes
+from reslearn.cli import commands
 from reslearn.interop import read_bundle
 from reslearn.runs import RunFolder
 
@@ -72,7 +73,7 @@ def test_two_steps_of_every_recipe(
     monkeypatch.setattr(sys, "argv", ["reslearn", "train", *flags])
     monkeypatch.setattr("warnings.showwarning", None)  # restored afterwards, since main sets it
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        commands.main()
     assert ended.value.code == 0
     result = json.loads(capsys.readouterr().out)
     folder = RunFolder.open(tmp_path / "run")

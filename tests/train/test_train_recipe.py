@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from reslearn import cli, data, recipes
+from reslearn import data, recipes
+from reslearn.cli import commands
 from reslearn.evaluate import evaluate
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
@@ -217,7 +218,7 @@ def test_nonfinite_loss_on_the_command_line_is_one_line_and_status_2(
     )
     monkeypatch.setattr("warnings.showwarning", None)
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        commands.main()
     assert stopped.value.code == 2
     errors = capsys.readouterr().err
     assert errors.startswith(

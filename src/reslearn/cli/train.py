@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli import interrupt
 from reslearn.cli.options import (
     DATA,
     MACHINE,
@@ -218,8 +219,8 @@ def _restart_with_huge_pages() -> None:
     """Start this process over with huge pages for malloc, unless the user has own settings."""
     is_possible = sys.platform == "linux" and "torch" not in sys.modules
     if is_possible and not HUGE_PAGES.keys() & os.environ.keys():
-        os.environ.update(HUGE_PAGES)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        interrupt.execve(sys.executable, arguments, {**os.environ, **HUGE_PAGES})
 
 
 def _recorded_recipe(out: Path | None, *, resume: bool) -> RunFolder | None:
