@@ -5,7 +5,8 @@ this file. Command files import other rooms inside functions only, so `reslearn 
 neither torch nor numpy (tests/cli/test_commands.py).
 
 Exit status: 0 success, 1 a negative result, 2 wrong use or bad input, 130 and 143 if Ctrl-C or
-SIGTERM stopped the command.
+SIGTERM stopped the command. `reslearn/cli/interrupt.py` handles Ctrl-C before and after a
+command.
 """
 
 import os
@@ -36,6 +37,7 @@ from reslearn.cli import (
 from reslearn.cli import list as list_
 from reslearn.cli.help import CommandWithPanels, GroupWithPanels, unwrap
 
+_LONGEST_MESSAGE = 2000
 # Plain markup: `reslearn.cli.help` decides when rich draws the help.
 app = typer.Typer(
     name="reslearn",
@@ -205,6 +207,8 @@ def _usage_error(error: TyperException) -> str:
 
 
 def _stop(message: str, *, status: int) -> NoReturn:
+    if len(message) > _LONGEST_MESSAGE:  # it quotes a value of the user
+        message = f"{message[: _LONGEST_MESSAGE - 500]} ... {message[-500:]}"
     print(f"reslearn: {message}", file=sys.stderr)
     sys.exit(status)
 

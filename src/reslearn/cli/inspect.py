@@ -135,14 +135,16 @@ def inspect(
 
 def _switches(overrides: list[str]) -> dict[str, Any]:
     """Return the switches that `--set` names, as in a recipe: model.groups=32."""
-    from reslearn.recipes.load import parse_value
+    from reslearn.recipes.load import flag_text, parse_value
 
     switches = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.startswith("model."):
-            raise ValueError(f"--set {override}: model.NAME=VALUE is needed, as in model.groups=32")
-        switches[key.removeprefix("model.")] = parse_value(value)
+            raise ValueError(
+                f"{flag_text(override)}: model.NAME=VALUE is needed, as in model.groups=32"
+            )
+        switches[key.removeprefix("model.")] = parse_value(value, override=override)
     return switches
 
 

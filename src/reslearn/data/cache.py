@@ -54,7 +54,14 @@ def _read(path: Path, stamp: str) -> ImageData | None:
         if fingerprint(parts) != metadata["fingerprint"]:
             return None
         name, classes = metadata["name"], tuple(json.loads(metadata["classes"]))
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, AssertionError):
+    except (
+        OSError,
+        safetensors.SafetensorError,
+        KeyError,
+        ValueError,
+        AssertionError,
+        RecursionError,
+    ):
         return None
     return ImageData(
         name=name,

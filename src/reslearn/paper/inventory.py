@@ -105,7 +105,7 @@ def _judged(path: Path) -> tuple[str, int, int]:
         record = json.loads(path.read_bytes())
         outcomes = [claim["outcome"] for claim in record["claims"]]
         return str(record["data"]), outcomes.count("shown"), len(outcomes)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path} was not written by `reslearn paper claims` ({error}): remove it from the "
             "folder of results"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reslearn.recipes.schema import Constant, Cosine, Plateau, Recipe, Stepwise, Triangular
+from reslearn.recipes.toml import MAX_DEPTH, TomlLimitError, parse_toml
 from reslearn.switches import SWITCHES
 
 if TYPE_CHECKING:
@@ -122,9 +123,11 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
             f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, or any .toml file"
         )
     try:
-        values = tomllib.loads(content)
+        values = parse_toml(content)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not TOML: {error}") from None
+    except TomlLimitError as error:
+        raise RecipeError(f"{source}: {error}") from None
     values.setdefault("name", Path(name_or_path).stem)
     _use_recipe_spelling(values)
     for override in overrides:
@@ -238,19 +241,23 @@ def _apply(values: dict[str, Any], override: str) -> None:
     """Set one value in the nested tables `values`."""
     key_text, equals, value_text = override.partition("=")
     if not equals or not key_text.strip():
-        raise RecipeError(f"--set {override}: key=value is needed, as in --set optimizer.lr=0.2")
+        raise RecipeError(
+            f"{flag_text(override)}: key=value is needed, as in --set optimizer.lr=0.2"
+        )
     key = _recipe_key(key_text)
-    value = parse_value(value_text)
+    value = parse_value(value_text, override=override)
     if value == "none" and key in _MAY_BE_NONE:
         value = None
     *tables, last = key.split(".")
+    if len(tables) > MAX_DEPTH:
+        raise RecipeError(f"{flag_text(override)}: a key has at most {MAX_DEPTH} dots")
     table = values
     for name in tables:
         if table.get(name) is None:  # missing, or null in a recipe.json
             table[name] = {}
         table = table[name]
         if not isinstance(table, dict):
-            raise RecipeError(f"--set {override}: {name} is no table")
+            raise RecipeError(f"{flag_text(override)}: {name} is no table")
     if key == "schedule.kind" and table.get("kind") != value:
         # The other keys of the old kind have no meaning in the new kind.
         for name in set(table) - _KEYS_OF_ALL_SCHEDULES:
@@ -263,14 +270,27 @@ def _recipe_key(text: str) -> str:
     return _OTHER_SPELLINGS.get(key, key)
 
 
-def parse_value(text: str) -> Any:
-    """Return a TOML value. Bare words are texts, so `--set model.name=resnet56` needs no quotes."""
+def parse_value(text: str, *, override: str) -> Any:
+    """Return the TOML value of an override, `key=text`.
+
+    Bare words are texts, so `--set model.name=resnet56` needs no quotes.
+
+    Raises:
+        RecipeError: If the value is nested too deeply, or a number is too long.
+    """
     text = text.strip()
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         truth_values = {"true": True, "false": False}  # as Python writes them
         return truth_values.get(text.lower(), text)
+    except TomlLimitError as error:
+        raise RecipeError(f"{flag_text(override)}: {error}") from None
+
+
+def flag_text(override: str) -> str:
+    """Return the flag of an override for a message, cut if it is long."""
+    return f"--set {_cut(override)}"
 
 
 def _validate(values: Mapping[str, Any], *, source: str, overrides: Sequence[str]) -> Recipe:
@@ -318,7 +338,7 @@ def _origin(key: str, overrides: Sequence[str]) -> str:
         for text in overrides
         if f"{key}.".startswith(f"{_recipe_key(text.partition('=')[0])}.")
     ]
-    return f" (from --set {flags[-1]})" if flags else ""
+    return f" (from {flag_text(flags[-1])})" if flags else ""
 
 
 def _key_hint(location: Sequence[str | int]) -> str:
@@ -357,7 +377,10 @@ def requirement(problem: "ErrorDetails") -> str:
     return _NEEDED.get(problem["type"]) or problem["msg"][0].lower() + problem["msg"][1:]
 
 
-def as_json(value: Any, max_characters: int = 200) -> str:
-    """Return a value as JSON writes it, cut after `max_characters`."""
-    text = json.dumps(value, default=str)
+def as_json(value: Any) -> str:
+    """Return a value as JSON writes it, cut if it is long."""
+    return _cut(json.dumps(value, default=str))
+
+
+def _cut(text: str, max_characters: int = 200) -> str:
     return text if len(text) <= max_characters else f"{text[:max_characters]}..."

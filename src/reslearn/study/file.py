@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from reslearn.recipes import Recipe
 from reslearn.recipes.load import as_json, requirement
+from reslearn.recipes.toml import TomlLimitError, parse_toml
 from reslearn.study.grid import Job, grid, vary
 
 
@@ -92,11 +93,13 @@ def load_study(path: Path | str) -> StudyFile:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not TOML: {error}") from None
+    except TomlLimitError as error:
+        raise StudyError(f"{path}: {error}") from None
     recipe = values.get("recipe")
     if isinstance(recipe, str) and recipe.endswith(".toml"):
         values["recipe"] = str(path.parent / recipe)
