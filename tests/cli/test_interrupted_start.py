@@ -1,6 +1,6 @@
 """Ctrl-C at any moment of a start, of an import or of the exit: no traceback, status 130.
 
-Run this file to count how often a traceback is printed: `python tests/cli/test_interrupt.py 60`.
+Count the tracebacks of 60 tries per command: `python tests/cli/test_interrupted_start.py 60`.
 """
 
 import random
@@ -164,6 +164,8 @@ def _kind_of_end(status: int, errors: str, number: signal.Signals) -> str:
 
 
 if __name__ == "__main__":
+    # A shell starts background jobs with Ctrl-C ignored, and child processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for command in COMMANDS:
         for number in TERMINAL_STATUS:
             ends = interrupt_at_random(command, number, num_tries=int(sys.argv[1]))
