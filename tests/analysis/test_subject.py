@@ -2,15 +2,17 @@
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
 import torch
 
-from reslearn.analysis import Subject, write_analysis
+from reslearn.analysis import Subject
 from reslearn.interop.bundle import BundleError
-from reslearn.runs import RunError, RunFolder, to_json_value
+from reslearn.runs import RunError, RunFolder, read_analysis, to_json_value, write_analysis
 
 
 def test_step_0_is_rebuilt_bit_for_bit_without_a_snapshot(tiny_run: RunFolder) -> None:
@@ -59,19 +61,25 @@ def test_other_images_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder.open(shutil.copytree(tiny_run.path, tmp_path / "copy"))
     environment = copy.environment
     environment["data"]["fingerprint"] = "0" * 16
-    copy.write_json("environment.json", environment)
+    copy._write_environment(copy.recipe, environment)
+    copy.finish(tiny_run.result)
     with pytest.raises(RunError, match="other images"):
         Subject.open(copy)
 
 
+def seal(run: RunFolder, recipe: Mapping[str, Any]) -> None:
+    """Complete the run anew, as a run of `recipe`."""
+    run._write_environment(recipe, run.environment)
+    run.write_json("recipe.json", recipe)
+    run.finish({"steps": 20})
+
+
 def test_weights_of_another_run_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder.open(shutil.copytree(tiny_run.path, tmp_path / "copy"))
-    copy.write_json("recipe.json", {**copy.recipe, "seed": 4})
-    copy.finish({"steps": 20})
+    seal(copy, {**copy.recipe, "seed": 4})
     with pytest.raises(BundleError, match="weights of another run"):
         Subject.open(copy)
-    copy.write_json("recipe.json", tiny_run.recipe)
-    copy.finish({"steps": 20})
+    seal(copy, tiny_run.recipe)
     subject = Subject.open(copy)
     shutil.copyfile(
         tiny_run.path / "model.safetensors", copy.snapshot_path(10)
@@ -86,7 +94,7 @@ def test_values_that_are_not_finite_become_null(tiny_run: RunFolder, tmp_path: P
         folder, "gradients", {"ratio": math.inf, "layers": ({"norm": math.nan}, 1.5)}
     )
     assert path == tmp_path / "analysis" / "gradients.json"
-    assert folder.analysis("gradients") == {
+    assert read_analysis(folder, "gradients") == {
         "ratio": None,
         "layers": [{"norm": None}, 1.5],
         "checksum": ANY,

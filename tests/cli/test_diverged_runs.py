@@ -17,7 +17,7 @@ TRAIN = ("train", "digits", "--model", "resnet8", "--device", "cpu")
 def diverged(tmp_path: Path) -> RunFolder:
     recipe = recipes.load("digits", overrides=["model.name=resnet8"])
     run = RunFolder.create(tmp_path / "run", recipe.to_dict(), {})
-    run.write_json("diverged.json", {"step": 5, "reason": REASON})
+    run.finish_diverged(5, REASON)
     return run
 
 

@@ -52,7 +52,7 @@ def test_a_study_of_diverged_runs_says_so_and_does_not_train_them_again(
     jobs = study_from(values, source="here").jobs(tmp_path)
     for job in jobs:
         run = RunFolder.create(job.folder, job.recipe.to_dict(), {})
-        run.write_json("diverged.json", {"step": 20, "reason": "the loss is nan"})
+        run.finish_diverged(20, "the loss is nan")
     command = ("study", "--models", "plain8,resnet8", "--seeds", "1", "--recipe", "digits")
     assert reslearn(*command, "--out", tmp_path) == (
         1,

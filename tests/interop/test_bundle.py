@@ -5,6 +5,7 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from reslearn.interop import (
     WeightsError,
     identify,
     inspect_file,
+    load_network,
     preprocess_with,
     read_bundle,
     to_bytes,
 )
+from reslearn.interop.file_digest import DIGEST_KEY, PLACEHOLDER, fill_digest
 
 CLASSES = tuple(f"kind {number}" for number in range(4))
 
@@ -139,6 +142,43 @@ def test_truncated_bundle(tmp_path: Path, content: bytes, share: float) -> None:
     error_of(path)
 
 
+def test_one_flipped_bit_is_refused(tmp_path: Path, content: bytes) -> None:
+    """By every reader, wherever the bit is: in the header, in a weight, or in the digest."""
+    path = tmp_path / "model.safetensors"
+    header_length = 8 + int.from_bytes(content[:8], "little")
+    digest_position = content.index(DIGEST_KEY.encode())
+    positions = [
+        *range(8, header_length, 97),
+        *range(digest_position - 20, digest_position + 90, 3),
+    ]
+    positions += range(header_length, len(content), len(content) // 50)
+    for position in positions:
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        error_of(path)
+        with pytest.raises(WeightsError):
+            load_network(path)
+    path.write_bytes(content)
+    read_bundle(path)
+
+
+def test_values_that_are_not_finite_are_refused(
+    tmp_path: Path, network: models.Network, preprocess: Preprocess
+) -> None:
+    bad = deepcopy(network)
+    bad.get_buffer("stage1.0.body.bn1.running_var")[1] = float("nan")
+    content = to_bytes(
+        bad, spec=bad.spec, classes=CLASSES, preprocess=preprocess, metrics={}, recipe_hash=""
+    )
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert "stage1.0.body.bn1.running_var holds NaN or infinity" in error_of(path)
+    with pytest.raises(WeightsError, match="running_var holds NaN or infinity"):
+        load_network(path)
+    assert inspect_file(path).not_finite == ("stage1.0.body.bn1.running_var",)
+
+
 Change = Callable[[dict[str, str], dict[str, torch.Tensor]], object]
 
 
@@ -193,8 +233,10 @@ def test_hostile_or_damaged_content(tmp_path: Path, content: bytes, change: Chan
     tensors = safetensors.torch.load(content)
     assert "head.fc.weight" in tensors
     change(metadata, tensors)
-    safetensors.torch.save_file(tensors, path, metadata)
-    assert "damaged" in error_of(path)
+    # A hostile writer fills in a digest that fits.
+    changed = safetensors.torch.save(tensors, {**metadata, DIGEST_KEY: PLACEHOLDER})
+    path.write_bytes(fill_digest(changed))
+    assert "a damaged bundle: " in error_of(path)
     # As a weight file it has fewer requirements: it is identified or raises WeightsError.
     with contextlib.suppress(WeightsError):
         preprocess_with(identify(path), size_px=8, channels=3)

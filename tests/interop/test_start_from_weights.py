@@ -257,7 +257,7 @@ def test_training_from_weights_with_nan_is_refused(
         "--out",
         str(tmp_path / "run"),
     )
-    assert status == 2 and "stem.conv.weight would be NaN or infinite" in errors
+    assert status == 2 and "stem.conv.weight holds NaN or infinity" in errors
     assert not (tmp_path / "run" / "diverged.json").exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from reslearn import paper
 from reslearn.paper.experiment import model_name
 from reslearn.paper.trained import TEST_ERROR, TRAINING_ERROR, TRAINING_LOSS, Trained
-from reslearn.runs import RunFolder
+from reslearn.runs import RunFolder, write_analysis
 from reslearn.study import Job
 from reslearn.study.engine import JobStatus
 
@@ -62,7 +62,7 @@ class StubEngine:
             if part in job.name or part in job.folder.name:
                 if reason.startswith("the loss is"):
                     run = RunFolder.create(job.folder, job.recipe.to_dict(), {})
-                    run.write_json("diverged.json", {"step": 20, "reason": reason})
+                    run.finish_diverged(20, reason)
                     return JobStatus(job=job, status="diverged", reason=reason)
                 return JobStatus(job=job, status="failed", reason=reason)
         self.names.append(job.name)
@@ -90,7 +90,7 @@ class StubEngine:
         depth = int("".join(filter(str.isdigit, model)))
         response = (0.5 if is_residual else 1.0) - 0.001 * depth + 0.01 * seed
         layers = [{"standard_deviation": response}, {"standard_deviation": response / 2}]
-        run.write_analysis("responses", {"images": 50, "layers": layers})
+        write_analysis(run, "responses", {"images": 50, "layers": layers})
 
 
 def no_fit(*arguments: Any, **options: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from reslearn.paper.page import lines_table
 from reslearn.paper.rules import is_papers_own
 from reslearn.paper.trained import Trained
 from reslearn.report import write_page
-from reslearn.runs import RunFolder
+from reslearn.runs import RunFolder, write_analysis
 
 IMAGENET = ("table2", "table3", "table4", "table5", "fig4")
 
@@ -196,6 +196,15 @@ def test_a_diverged_run_leaves_its_network_without_a_mean(tmp_path: Path) -> Non
     assert not any(math.isnan(y) for y in means["plain-8, test, mean of 3 seeds"])
 
 
+def change_environment(run: RunFolder, **values: Any) -> None:
+    """Change environment.json, as if the run had been trained there, and seal the run again."""
+    environment = {**run.environment, **values}
+    result = run.result if run.is_complete else None
+    run._write_environment(run.recipe, environment)
+    if result is not None:
+        run.finish(result)
+
+
 def test_only_the_images_of_cifar_10_reproduce_its_numbers(tmp_path: Path) -> None:
     environment = {"data": {"name": "cifar10", "fingerprint": "804876dd0acf5ac2"}}
     run = RunFolder.create(tmp_path / "run", {}, environment)
@@ -206,14 +215,14 @@ def test_only_the_images_of_cifar_10_reproduce_its_numbers(tmp_path: Path) -> No
     assert is_papers_own(trained)
     assert not is_papers_own(replace(trained, runs={}))
     assert not is_papers_own(replace(trained, budget=replace(budget, name="medium")))
-    run.write_json("environment.json", {"data": {"name": "cifar10", "fingerprint": "f00"}})
+    change_environment(run, data={"name": "cifar10", "fingerprint": "f00"})
     assert not is_papers_own(trained)
 
 
 def test_runs_on_different_images_of_one_name_are_refused(tmp_path: Path) -> None:
     run_exhibit("fig1", tmp_path)
     run = first_run(tmp_path, "plain8-*")
-    run.write_json("environment.json", {**run.environment, "data": {"fingerprint": "f00"}})
+    change_environment(run, data={"fingerprint": "f00"})
     with pytest.raises(
         ValueError, match=r"different images, all called digits \((f00 and | and f00)\)"
     ):
@@ -223,7 +232,7 @@ def test_runs_on_different_images_of_one_name_are_refused(tmp_path: Path) -> Non
 def test_a_comparison_over_different_precisions_says_so(tmp_path: Path) -> None:
     assert run_exhibit("fig1", tmp_path).notes == ()
     run = first_run(tmp_path, "plain8-*")
-    run.write_json("environment.json", {**run.environment, "numerics": {"precision": "bf16"}})
+    change_environment(run, numerics={"precision": "bf16"})
     (note,) = run_exhibit("fig1", tmp_path).notes
     assert note.startswith("Means and differences are over runs of different precision: ")
     assert "1 bf16" in note
@@ -256,7 +265,7 @@ def test_the_texts_of_a_line(reports: dict[str, paper.Report]) -> None:
 def test_responses_of_other_images_are_measured_anew(tmp_path: Path) -> None:
     run_exhibit("fig7", tmp_path)
     run = first_run(tmp_path, "plain8-*")
-    run.write_analysis("responses", {"images": 1, "layers": [{"standard_deviation": 9.0}]})
+    write_analysis(run, "responses", {"images": 1, "layers": [{"standard_deviation": 9.0}]})
     # The run of the stub has no weights for it.
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         run_exhibit("fig7", tmp_path)

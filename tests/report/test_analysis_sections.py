@@ -21,7 +21,7 @@ from reslearn.report.heat import draw_heat, shades
 from reslearn.report.png import figure_png
 from reslearn.report.responses import response_figures
 from reslearn.report.write import figure_csv
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import RunError, RunFolder, write_analysis
 from reslearn.study import collect
 
 HOSTILE = "<script>alert(1)</script>"
@@ -145,7 +145,7 @@ def make_run(path, model="resnet8", seed=0, analyses=()):
     run = RunFolder.create(path, recipe, {})
     run.finish({"train_top1_error_pct": 1.0, "test_top1_error_pct": 2.0, "seconds": 3.0})
     for name, record in dict(analyses).items():
-        run.write_analysis(name, record)
+        write_analysis(run, name, record)
     return run
 
 

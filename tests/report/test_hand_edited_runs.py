@@ -38,7 +38,8 @@ def constant_checksum() -> Iterator[None]:
     checksum would not be tested.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reslearn.runs.folder._digest", lambda *parts: "0" * 16)
+        for room in ("folder", "analyses"):
+            patch.setattr(f"reslearn.runs.{room}.digest", lambda *parts: "0" * 16)
         yield
 
 

@@ -193,7 +193,7 @@ def test_diverged_runs_stand_in_the_table_of_errors(tmp_path):
     make_run(tmp_path / "0", "plain8", 0)
     for model, seed in (("plain8", 1), ("resnet8", 0), ("resnet8", 1)):
         run = make_run(tmp_path / f"{model}-{seed}", model, seed, complete=False)
-        run.write_json("diverged.json", {"step": 200, "reason": "the loss is nan"})
+        run.finish_diverged(200, "the loss is nan")
     page = study_page(collect(tmp_path))
     (errors,) = items_of(page, Table)
     texts = [" ".join(map(str, row)) for row in errors.rows]

@@ -1,16 +1,26 @@
 """The run folder: atomic writes, truncated metrics, locks, and foreign files that stay."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
-from reslearn.runs import RunError, RunFolder, make_folder, write_atomically
+from reslearn.runs import (
+    RunError,
+    RunFolder,
+    make_folder,
+    read_analyses,
+    read_analysis,
+    write_analysis,
+    write_atomically,
+)
 
 # Writes files of one repeated letter, a and b in turn, until it is killed.
 WRITER = """
@@ -48,7 +58,7 @@ def test_a_run_is_created_and_opened(tmp_path: Path) -> None:
     opened = RunFolder.open(str(folder.path))
     assert (opened.recipe, opened.environment, opened.metrics(), opened.is_complete) == (
         {"name": "example", "seed": 0},
-        {"format": 1},
+        {"format": 1, "checksum": ANY},
         [],
         False,
     )
@@ -95,9 +105,10 @@ def test_an_analysis_that_was_changed_or_is_of_another_run_is_refused(tmp_path: 
     run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
     run.finish({"test_top1_error_pct": 38.06})
     other.finish({"test_top1_error_pct": 38.07})
-    path = run.write_analysis("responses", {"images": 50})
-    assert run.analysis("probes") is None
-    assert run.analysis("responses") == run.analyses()["responses"] == json.loads(path.read_text())
+    path = write_analysis(run, "responses", {"images": 50})
+    assert read_analysis(run, "probes") is None
+    assert read_analysis(run, "responses") == json.loads(path.read_text())
+    assert read_analyses(run) == {"responses": json.loads(path.read_text())}
     original = path.read_text()
     for target, text in (
         (path, original.replace("50", "51")),
@@ -110,7 +121,7 @@ def test_an_analysis_that_was_changed_or_is_of_another_run_is_refused(tmp_path: 
         with pytest.raises(
             RunError, match=f"{target} was changed after it was written, or is of another run"
         ):
-            RunFolder.open(target.parent.parent).analyses()
+            read_analyses(RunFolder.open(target.parent.parent))
         target.unlink()
 
 
@@ -173,20 +184,24 @@ def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
 
 def test_metrics_are_truncated(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    assert folder.metrics_size() == 0
+    assert folder.sync_metrics()[0] == 0
     lines = [{"kind": "train", "step": step, "epoch": step / 2} for step in (1, 2)]
     for line in lines:
         folder.append_metrics(line)
-    size = folder.metrics_size()
+    size, sha256 = folder.sync_metrics()
     folder.append_metrics({"kind": "test", "step": 2, "epoch": 1.0})
     with folder.metrics_path.open("a") as file:
         file.write('{"kind": "tra')  # the process was killed here
     assert [record["step"] for record in folder.metrics("train")] == [1, 2]
     assert len(folder.metrics()) == 3
-    folder.truncate_metrics(size)
+    folder.truncate_metrics(size, sha256)
     assert folder.metrics() == lines
     with pytest.raises(RunError, match="shorter than at the last checkpoint"):
-        folder.truncate_metrics(size + 1)
+        folder.truncate_metrics(size + 1, sha256)
+    folder.metrics_path.write_text(folder.metrics_path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(RunError, match="or was changed since"):
+        folder.truncate_metrics(size, sha256)
+    assert len(folder.metrics()) == 2
 
 
 def test_newest_metrics_ignores_the_line_being_written(tmp_path: Path) -> None:
@@ -229,7 +244,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
 def test_only_the_newest_two_checkpoints_stay(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     for step in (9, 10, 123_456):
-        folder.write_checkpoint(step, lambda file: file.write(b"weights"))
+        folder.write_checkpoint(step, b"weights")
     assert [path.name for path in folder.checkpoints()] == ["step-00000010.pt", "step-00123456.pt"]
 
 
@@ -248,11 +263,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_full_disk_leaves_the_old_file(small_disk: Path) -> None:
     folder = make_run(small_disk / "run")
-    first = folder.write_checkpoint(1, lambda file: file.write(b"1" * 30_000))
+    first = folder.write_checkpoint(1, b"1" * 25_000)
     with pytest.raises(OSError, match="No space left on device"):
-        folder.write_checkpoint(2, lambda file: file.write(b"2" * 30_000))
+        folder.write_checkpoint(2, b"2" * 30_000)
     assert folder.checkpoints() == [first]
-    assert first.read_bytes() == b"1" * 30_000
+    assert folder.read_checkpoint(first) == b"1" * 25_000
     with pytest.raises(OSError, match="No space left on device"):
         folder.write_json("recipe.json", {"long": "x" * 60_000})
     assert folder.recipe == {"name": "example", "seed": 0}
@@ -293,10 +308,30 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -
         pass
 
 
-def test_other_errors_of_the_lock_are_not_hidden(tmp_path: Path) -> None:
-    (tmp_path / "run" / ".lock").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError), RunFolder(tmp_path / "run").lock():
+def test_the_lock_is_a_regular_file(tmp_path: Path) -> None:
+    """It neither follows a link nor empties a file, and a pipe does not block it."""
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("done")
+    for name, obstruct in (
+        ("link", lambda lock: lock.symlink_to(thesis)),
+        ("dangling", lambda lock: lock.symlink_to(tmp_path / "absent")),
+        ("folder", lambda lock: lock.mkdir()),
+        ("pipe", os.mkfifo),
+    ):
+        (tmp_path / name).mkdir()
+        obstruct(tmp_path / name / ".lock")
+        with (
+            pytest.raises(RunError, match=r"\.lock is no regular file: remove it"),
+            RunFolder(tmp_path / name).lock(),
+        ):
+            pass
+    assert thesis.read_text() == "done"
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / ".lock").write_text("a note")
+    with RunFolder(tmp_path / "kept").lock():
         pass
+    assert (tmp_path / "kept" / ".lock").read_text() == "a note"
 
 
 def test_snapshots_are_ordered_by_step(tmp_path: Path) -> None:

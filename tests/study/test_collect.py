@@ -147,7 +147,7 @@ def test_incomplete_runs_are_listed_and_never_averaged(tmp_path: Path) -> None:
 def diverge(folder: Path, model: str, seed: int) -> None:
     write(folder, model, seed, None)
     run = RunFolder(next(folder.glob(f"{model}-{seed}-*")))
-    run.write_json("diverged.json", {"step": 60, "reason": "the loss is nan"})
+    run.finish_diverged(60, "the loss is nan")
 
 
 def test_diverged_runs_are_counted_in_their_group(tmp_path: Path) -> None:

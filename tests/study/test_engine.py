@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from reslearn.runs import RunError, RunFolder
+from reslearn.runs.digests import digest
 from reslearn.study import Job, JobStatus, LocalEngine, StudyInUseError, grid, run_study
 
 # The name of the model selects what the stand-in does. Like a training, it counts steps, writes a
@@ -39,7 +40,9 @@ if model == "silent":
 if model == "without":
     sys.exit(0)
 if model == "diverging":
-    (folder / "diverged.json").write_text('{"step": 4, "reason": "the loss is nan"}')
+    files = json.loads((folder.parent / "diverged-files.json").read_text())
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
     sys.exit(2)
 if model == "crashing":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -93,13 +96,25 @@ def engine(folder: Path | str, jobs: int = 2) -> LocalEngine:
 
 def jobs_for(folder: Path | str, *models: str, costs: Sequence[float] = ()) -> list[Job]:
     cost = dict(zip(models, costs, strict=False))
-    return grid(
+    jobs = grid(
         models=models,
         seeds=[0],
         recipe="digits",
         folder=folder,
         cost=lambda recipe: cost.get(recipe.model.name, 1.0),
     )
+    write_diverged_files(Path(folder), jobs)
+    return jobs
+
+
+def write_diverged_files(folder: Path, jobs: list[Job]) -> None:
+    """Write the files of the run that diverges: the stand-in cannot import what computes them."""
+    for job in jobs:
+        if job.recipe.model.name == "diverging":
+            recipe, record = job.recipe.to_dict(), {"step": 4, "reason": "the loss is nan"}
+            sealed = {**record, "checksum": digest(recipe, {}, [], record)}
+            files = {"recipe.json": recipe, "environment.json": {}, "diverged.json": sealed}
+            (folder / "diverged-files.json").write_text(json.dumps(files))
 
 
 def result(job: Job) -> dict[str, object]:

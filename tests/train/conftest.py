@@ -54,7 +54,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
     def read(path: Path) -> dict[str, Any]:
         folder = RunFolder.open(path)
         last = torch.load(folder.checkpoints()[-1], map_location="cpu", weights_only=True)
-        times = {"seconds", "metrics_bytes"}
+        times = {"seconds", "metrics_bytes", "metrics_sha256", "run"}
         return {
             "lines": [
                 {key: value for key, value in line.items() if key != "seconds"}

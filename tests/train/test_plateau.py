@@ -123,19 +123,3 @@ def test_plateau_without_validation_images_is_refused(small: Small, tmp_path: Pa
     with pytest.raises(ValueError, match=message):
         train_recipe(recipe, tmp_path / "run", Machine(threads=1))
     assert not (tmp_path / "run").exists()
-
-
-def test_old_checkpoint_without_plateau_state_is_resumed(
-    small: Small, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_recipe(small(), tmp_path / "run", Machine(threads=1))
-    folder = RunFolder.open(tmp_path / "run")
-    expected = outcome(folder.path)
-    *_, before, _ = folder.checkpoints()
-    content = torch.load(before, weights_only=True)
-    del content["waiting"]
-    torch.save(content, before)
-    folder.checkpoints()[-1].unlink()
-    (folder.path / "result.json").unlink()
-    train_recipe(small(), tmp_path / "run", Machine(threads=1), resume=True)
-    assert outcome(folder.path) == expected

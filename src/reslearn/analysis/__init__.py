@@ -27,7 +27,7 @@ from reslearn.analysis.record import (
     responses_record,
 )
 from reslearn.analysis.responses import LayerResponse, responses
-from reslearn.analysis.subject import Subject, write_analysis
+from reslearn.analysis.subject import Subject
 
 __all__ = [
     "Gradients",
@@ -56,5 +56,4 @@ __all__ = [
     "random_direction",
     "responses",
     "responses_record",
-    "write_analysis",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reslearn import data, models
 from reslearn.interop import read_bundle
-from reslearn.runs import RunError, RunFolder, to_json_value
+from reslearn.runs import RunError, RunFolder
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
@@ -58,7 +58,7 @@ class Subject:
             DataError: If its images are not available.
         """
         run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
-        run.check_complete()
+        _ = run.result  # raises RunError if the run is not complete, or was changed
         if not run.bundle_path.is_file():
             raise RunError(
                 f"{run.path} has no model.safetensors: the weights of this run were not saved"
@@ -159,11 +159,3 @@ def check_same_recipe(first: Subject, second: Subject) -> None:
 def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, tuple[Any, Any]]:
     keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     return keys[0], (a.get(keys[0]), b.get(keys[0]))
-
-
-def write_analysis(folder: RunFolder, name: str, value: Mapping[str, Any]) -> Path:
-    """Write an analysis as JSON into a run folder, and return its path.
-
-    Values that are not finite become null.
-    """
-    return folder.write_analysis(name, to_json_value(value))

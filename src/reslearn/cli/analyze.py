@@ -140,7 +140,7 @@ def analyze(
     from json import dumps
 
     from reslearn import analysis
-    from reslearn.runs import to_json_value
+    from reslearn.runs import to_json_value, write_analysis
 
     options = {
         "images": images,
@@ -156,7 +156,7 @@ def analyze(
     if second_run is not None:
         values["with"] = analysis.Subject.open(second_run, data_dir=data_dir)
     record = to_json_value(_record(what, subject, values))
-    path = analysis.write_analysis(subject.folder, what.value, record)
+    path = write_analysis(subject.folder, what.value, record)
     if as_json:
         typer.echo(dumps(record, indent=1))
         return

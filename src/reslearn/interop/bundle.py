@@ -1,7 +1,8 @@
 """Bundles: one safetensors file with a network and everything needed to use it.
 
 The metadata hold JSON texts: the network's spec (arguments of `models.build`), the class names, the
-preprocessing, metrics, and the hash of the recipe. Loading a bundle never runs code.
+preprocessing, metrics, the hash of the recipe, and a digest of the file. Loading a bundle never
+runs code.
 """
 
 import json
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from reslearn import models
 from reslearn.data import Preprocess
-from reslearn.interop.stored import first_line
+from reslearn.interop.file_digest import DIGEST_KEY, PLACEHOLDER, fill_digest, is_intact
+from reslearn.interop.stored import first_line, first_not_finite
 
-BUNDLE_FORMAT = "reslearn-bundle-1"
+BUNDLE_FORMAT = "reslearn-bundle-2"
 # The metadata key of a spec in a file that `save_pretrained` writes.
 SPEC_KEY = "reslearn.model"
 
@@ -47,14 +49,18 @@ def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
         recipe_hash: The hash that the bundle must have. The hash includes the seed.
 
     Raises:
-        BundleError: If the file is absent, truncated, no bundle, or from another recipe, or if its
-            tensors do not fit its spec. The message is one line.
+        BundleError: If the file is absent, damaged, no bundle, or from another recipe, if its
+            tensors do not fit its spec, or if a value is NaN or infinite. The message is one line.
     """
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != BUNDLE_FORMAT:
+            if not is_written_by_reslearn(metadata):
                 raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
+            if not is_intact(Path(path)):
+                raise BundleError(f"{path}: damaged: its digest does not fit its content")
+            if metadata.get("format") != BUNDLE_FORMAT:
+                raise BundleError(f"{path}: weights of reslearn, but no bundle")
             names = file.keys()  # `file` itself cannot be iterated
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
@@ -90,7 +96,13 @@ def to_bytes(
         "metrics": json.dumps(dict(metrics)),
         "recipe_hash": recipe_hash,
     }
-    return safetensors.torch.save(contiguous_state(network), metadata)
+    return weights_file(network, metadata)
+
+
+def weights_file(network: nn.Module, metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file with the weights of `network`, `metadata`, and its digest."""
+    tensors = contiguous_state(network)
+    return fill_digest(safetensors.torch.save(tensors, {**metadata, DIGEST_KEY: PLACEHOLDER}))
 
 
 def contiguous_state(network: nn.Module) -> dict[str, Tensor]:
@@ -118,6 +130,8 @@ def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle
     for name, tensor in tensors.items():
         if name in expected and tensor.dtype != expected[name].dtype:
             raise ValueError(f"{name} is {tensor.dtype}, not {expected[name].dtype}")
+    if (bad_name := first_not_finite(tensors)) is not None:
+        raise ValueError(f"{bad_name} holds NaN or infinity")
     network.load_state_dict(tensors, assign=True)
     preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
     if len(classes) != network.num_classes:
@@ -134,6 +148,12 @@ def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle
         metrics=metrics,
         recipe_hash=metadata["recipe_hash"],
     )
+
+
+def is_written_by_reslearn(metadata: Mapping[str, str]) -> bool:
+    """Return whether a file is of reslearn, and therefore must have a digest."""
+    is_bundle = metadata.get("format", "").startswith("reslearn-bundle-")
+    return is_bundle or bool({DIGEST_KEY, SPEC_KEY} & metadata.keys())
 
 
 def recorded_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:

@@ -11,11 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from reslearn import models
-from reslearn.interop.bundle import SPEC_KEY, contiguous_state, parse_spec
+from reslearn.interop.bundle import SPEC_KEY, parse_spec, weights_file
 from reslearn.interop.load import OUTPUT_SWITCHES, identify, load_weights
 from reslearn.interop.pretrained import published_weights
 from reslearn.interop.stored import WeightsError, first_line
@@ -107,11 +106,8 @@ def save_pretrained(net: Network, folder: Path | str) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = contiguous_state(net)
-    metadata = {"format": "pt", SPEC_KEY: json.dumps(net.spec)}
-    write_atomically(
-        folder / _WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path, metadata)
-    )
+    weights = weights_file(net, {"format": "pt", SPEC_KEY: json.dumps(net.spec)})
+    write_atomically(folder / _WEIGHTS, lambda path: path.write_bytes(weights))
     config = {"library_name": "reslearn", "architectures": [net.name], "model": net.spec}
     text = json.dumps(config, indent=2) + "\n"
     write_atomically(folder / _CONFIG, lambda path: path.write_text(text, encoding="utf-8"))

@@ -25,7 +25,7 @@ from reslearn.interop.dialect import FIRST_CONVOLUTIONS
 from reslearn.interop.identify import NUM_BATCHES_TRACKED, Identity, identify_checkpoint
 from reslearn.interop.pretrained import local_path, published_statistics
 from reslearn.interop.read import read_checkpoint
-from reslearn.interop.stored import WeightsError, abbreviate
+from reslearn.interop.stored import WeightsError, abbreviate, first_not_finite
 from reslearn.models import Network
 from reslearn.switches import SWITCHES
 
@@ -137,6 +137,11 @@ def load_weights(
             f"{identity.checkpoint.path}: {count} {'tensor does' if count == 1 else 'tensors do'} "
             f"not match: {abbreviate(match.problems, _NUM_LISTED)}; "
             "pass partial=True (--partial) to leave them out"
+        )
+    if (name := first_not_finite(match.tensors)) is not None:
+        raise WeightsError(
+            f"{identity.checkpoint.path}: {name} holds NaN or infinity, so the network cannot be "
+            "used: choose a checkpoint from before the training diverged"
         )
     net.load_state_dict(match.tensors, strict=False)
     return LoadReport(

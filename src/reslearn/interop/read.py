@@ -13,6 +13,8 @@ from typing import Any
 
 import safetensors
 
+from reslearn.interop.bundle import is_written_by_reslearn
+from reslearn.interop.file_digest import is_intact
 from reslearn.interop.hdf5_files import read_hdf5
 from reslearn.interop.pickles import DTYPES, NumpyArray, PlainDict, decode_key, read_pickle
 from reslearn.interop.protobuf_files import read_caffe, read_onnx
@@ -149,6 +151,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata = checked.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(first_line(error)) from None
+    if is_written_by_reslearn(metadata) and not is_intact(path):
+        raise WeightsError(f"{path}: damaged: its digest does not fit its content")
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

@@ -15,7 +15,7 @@ from reslearn.paper.experiment import Budget, Line, RunSpec
 from reslearn.paper.numbers import numbers, top5
 from reslearn.paper.rules import MARGIN_PCT, against_paper, not_run
 from reslearn.paper.trained import Trained
-from reslearn.runs import RunFolder
+from reslearn.runs import RunFolder, read_analysis, write_analysis
 
 # A row of the paper's tables: model and settings.
 NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -105,7 +105,7 @@ def measured_errors(
     """
     ensemble = f"-{len(runs)}" if len(runs) > 1 else ""
     name = f"evaluation-{protocol}{ensemble}"
-    record = runs[0].analysis(name)
+    record = read_analysis(runs[0], name)
     run_names = [run.path.name for run in runs]
     # The record itself is bound to the first run alone.
     seals = [run.result["checksum"] for run in runs]
@@ -127,7 +127,7 @@ def measured_errors(
             "top1_error_pct": metrics.top1_error_pct,
             "top5_error_pct": metrics.top5_error_pct,
         }
-        runs[0].write_analysis(name, record)
+        write_analysis(runs[0], name, record)
     top5_error = record["top5_error_pct"]
     return float(record["top1_error_pct"]), math.nan if top5_error is None else float(top5_error)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from reslearn.report.content import Figure, HeatMap, Item, Panels, Section, Series
 from reslearn.report.responses import response_figures
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import RunError, RunFolder, read_analyses
 
 Record = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def analysis_sections(run: RunFolder) -> list[Section]:
     Raises:
         RunError: If an analysis cannot be read, or is not the output of `reslearn analyze`.
     """
-    records = run.analyses()
+    records = read_analyses(run)
     sections = []
     for name, (title, draw) in _SECTIONS.items():
         if name not in records:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from reslearn.report.content import Figure, Series
 from reslearn.report.curves import interval_note, range_text, seeds_series
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import RunError, RunFolder, read_analysis
 
 LayerResponses = Sequence[float | None]
 
@@ -53,7 +53,7 @@ def read_responses(folder: RunFolder) -> LayerResponses | None:
     Raises:
         RunError: If the file is not the output of `reslearn analyze`.
     """
-    record = folder.analysis("responses")
+    record = read_analysis(folder, "responses")
     if record is None:
         return None
     try:

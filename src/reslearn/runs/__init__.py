@@ -1,7 +1,21 @@
 """The run folder, written by training and read by everything else. It needs no torch."""
 
-from reslearn.runs.folder import RunFolder
+from reslearn.runs.analyses import read_analyses, read_analysis, write_analysis
+from reslearn.runs.folder import DamagedCheckpointError, RunFolder
 from reslearn.runs.json_files import RunError, make_folder, to_json_value, write_atomically
+from reslearn.runs.lock import FolderLostError
 from reslearn.runs.shape import FORMAT
 
-__all__ = ["FORMAT", "RunError", "RunFolder", "make_folder", "to_json_value", "write_atomically"]
+__all__ = [
+    "FORMAT",
+    "DamagedCheckpointError",
+    "FolderLostError",
+    "RunError",
+    "RunFolder",
+    "make_folder",
+    "read_analyses",
+    "read_analysis",
+    "to_json_value",
+    "write_analysis",
+    "write_atomically",
+]

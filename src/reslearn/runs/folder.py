@@ -1,43 +1,51 @@
 """The run folder, format 1. Training writes it, and everything else reads it.
 
     recipe.json         the recipe with all defaults; its presence makes the folder a run
-    environment.json    versions, device, commit, command, numerics, data fingerprint
+    environment.json    versions, device, commit, command, numerics, data fingerprint, and a
+                        checksum over the recipe and itself
     metrics.jsonl       one JSON object per line, appended during training
-    checkpoints/        step-STEP.pt, the newest two
+    checkpoints/        step-STEP.pt with a digest, the newest two
     snapshots/          step-STEP.safetensors, weights at the steps that the recipe names
-    model.safetensors   the trained network (the bundle)
+    model.safetensors   the trained network (the bundle), with a digest
     result.json         written last; its presence makes the run complete
     diverged.json       instead of a result, if the loss or a weight was not finite
     analysis/           NAME.json, results of `reslearn analyze`
 
 Every file except metrics.jsonl is written to a temporary file, synced and renamed. After a crash or
-on a full disk the old file is therefore still complete. ARCHITECTURE.md describes the fields.
+on a full disk the old file is therefore still complete. Checksums bind the files to each other, so
+a file that was damaged or edited is refused. ARCHITECTURE.md describes the fields.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from reslearn.runs import metrics
+from reslearn.runs.digests import CHECKPOINT_END_BYTES, as_read, checkpoint_end, digest
 from reslearn.runs.json_files import RunError, make_folder, parse_object, write_atomically
+from reslearn.runs.lock import FolderLock, lock_folder
+
+
+class DamagedCheckpointError(RunError):
+    """A checkpoint cannot be read, or its content is not what was written."""
 
 
 class RunFolder:
     """One run on disk. Only this class knows the paths and the JSON of the format.
 
-    `create` starts a run, `open` opens an existing one. `RunFolder(path)` checks nothing.
+    `create` starts a run, `open` opens an existing one. `RunFolder(path)` checks nothing. While
+    `lock` is held, each write first checks that the folder is still the locked one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FolderLock | None = None
 
     @classmethod
     def create(
@@ -49,12 +57,16 @@ class RunFolder:
             RunError: If the folder holds anything else.
         """
         folder = cls(Path(path))
-        folder.check_available()
-        make_folder(folder.path)
-        folder.write_json("environment.json", environment)
-        # Last, since its presence makes the folder a run.
-        folder.write_json("recipe.json", recipe)
+        folder.start(recipe, environment)
         return folder
+
+    def start(self, recipe: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Start a run here, as `create` does."""
+        self.check_available()
+        make_folder(self.path)
+        self._write_environment(recipe, environment)
+        # Last, since its presence makes the folder a run.
+        self.write_json("recipe.json", recipe)
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
@@ -66,7 +78,7 @@ class RunFolder:
         folder = cls(Path(path))
         if not folder.exists():
             raise RunError(f"{path} is not a run folder: it has no recipe.json")
-        folder._read_json("recipe.json")
+        folder.read_json("recipe.json")
         return folder
 
     def exists(self) -> bool:
@@ -102,25 +114,21 @@ class RunFolder:
         Raises:
             RunError: If another process holds the folder.
         """
-        make_folder(self.path)
-        with (self.path / ".lock").open("w") as file:
+        with lock_folder(self.path) as self._lock:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"{self.path} is in use by another process: two runs cannot share a folder"
-                ) from None
-            # A process that was killed while writing leaves its temporary files.
-            for temporary in self.path.glob("**/.*.part"):
-                temporary.unlink(missing_ok=True)
-            yield
+                # A process that was killed while writing leaves its temporary files.
+                for temporary in self.path.glob("**/.*.part"):
+                    temporary.unlink(missing_ok=True)
+                yield
+            finally:
+                self._lock = None
 
     # The recipe and the environment
 
     @property
     def recipe(self) -> dict[str, Any]:
         """Return all values of the recipe, including defaults."""
-        return self._read_json("recipe.json")
+        return self.read_json("recipe.json")
 
     @property
     def recipe_hash(self) -> str:
@@ -136,7 +144,33 @@ class RunFolder:
     @property
     def environment(self) -> dict[str, Any]:
         """Return versions, device, commit, command, chosen numerics and data fingerprint."""
-        return self._read_json("environment.json")
+        return self.read_json("environment.json")
+
+    def identity(self) -> str:
+        """Return a digest of recipe and environment, which does not change while the run trains.
+
+        A checkpoint holds it, so a checkpoint of another run, or an edited recipe, is refused.
+
+        Raises:
+            RunError: If recipe.json or environment.json was changed after the run began.
+        """
+        recipe, environment = self.recipe, self.environment
+        if environment.get("checksum") != digest(recipe, environment):
+            raise RunError(
+                f"{self.path}: recipe.json or environment.json was changed after the run began: "
+                "put its old content back, or train again in another folder"
+            )
+        return digest(recipe, {**environment, "resumed_at": []})
+
+    def record_resumption(self, step: int) -> None:
+        """Add `step` to the steps in environment.json at which the run was resumed."""
+        environment = self.environment
+        resumed_at = [*environment.get("resumed_at", []), step]
+        self._write_environment(self.recipe, {**environment, "resumed_at": resumed_at})
+
+    def _write_environment(self, recipe: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        checksum = digest(as_read(recipe), as_read(environment))
+        self.write_json("environment.json", {**environment, "checksum": checksum})
 
     def check_images(self, fingerprint: str) -> None:
         """Raise RunError unless the run was trained on the images with this fingerprint."""
@@ -159,8 +193,8 @@ class RunFolder:
         Raises:
             ValueError: If a number is not finite, since JSON has no such numbers.
         """
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._check_owner()
+        metrics.append_record(self.metrics_path, record)
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl, except a last line that is incomplete.
@@ -168,75 +202,63 @@ class RunFolder:
         Args:
             kind: Return only lines of this kind: "train", "validation" or "test".
         """
-        if not self.metrics_path.exists():
-            return []
-        records = []
-        with self.metrics_path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    break
-                record = parse_object(self.metrics_path, line, location=f", line {number}")
-                if kind is None or record["kind"] == kind:
-                    records.append(record)
-        return records
+        return metrics.read_records(self.metrics_path, kind)
 
     def newest_metrics(self, kind: str) -> dict[str, Any] | None:
         """Return the newest complete line of a kind, for displays that watch a run.
 
         Only the end of the file is read. Returns None if it has no such line yet.
         """
-        try:
-            with self.metrics_path.open("rb") as file:
-                file.seek(max(0, self.metrics_path.stat().st_size - 8192))
-                lines = file.read().split(b"\n")
-        except OSError:
-            return None
-        complete_lines = lines[:-1]
-        for line in reversed(complete_lines):
-            # The first line may be the end of a longer one.
-            with contextlib.suppress(RunError):
-                record = parse_object(self.metrics_path, line)
-                if record["kind"] == kind:
-                    return record
-        return None
+        return metrics.newest_record(self.metrics_path, kind)
 
-    def metrics_size(self) -> int:
-        """Sync metrics.jsonl and return its size in bytes.
+    def sync_metrics(self) -> tuple[int, str]:
+        """Sync metrics.jsonl. Return its size in bytes and the digest of its content.
 
-        A checkpoint stores the size, so that a resumed run can drop the lines written after it.
+        A checkpoint stores both, so that a resumed run can drop the lines written after it.
         """
-        if not self.metrics_path.exists():
-            return 0
-        with self.metrics_path.open("rb") as file:
-            os.fsync(file.fileno())
-            return os.fstat(file.fileno()).st_size
+        return metrics.sync_and_measure(self.metrics_path)
 
-    def truncate_metrics(self, num_bytes: int) -> None:
-        """Cut metrics.jsonl to the size at a checkpoint; the run will write the rest again.
+    def truncate_metrics(self, num_bytes: int, sha256: str) -> None:
+        """Cut metrics.jsonl to what `sync_metrics` measured; the run will write the rest again.
 
         Raises:
-            RunError: If the file is shorter than that.
+            RunError: If the file is shorter than that, or was changed.
         """
-        if num_bytes > self.metrics_size():
-            raise RunError(
-                f"{self.metrics_path} is shorter than at the last checkpoint: "
-                "it was changed by hand; train again in another folder"
-            )
-        if self.metrics_path.exists():
-            os.truncate(self.metrics_path, num_bytes)
+        self._check_owner()
+        metrics.truncate(self.metrics_path, num_bytes, sha256)
 
     # Checkpoints, snapshots and the trained network
 
-    def write_checkpoint(
-        self, step: int, write: Callable[[IO[bytes]], object], *, keep: int = 2
-    ) -> Path:
-        """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`."""
+    def write_checkpoint(self, step: int, content: bytes | memoryview, *, keep: int = 2) -> Path:
+        """Write checkpoints/step-STEP.pt atomically, then remove all but the newest `keep`.
+
+        A digest follows the content. `read_checkpoint` verifies it.
+        """
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, write)
+        self.write_file(path, content, checkpoint_end(content))
         for old_path in self.checkpoints()[:-keep]:
             old_path.unlink()
         return path
+
+    def read_checkpoint(self, path: Path) -> bytes:
+        """Return the content of a checkpoint.
+
+        Raises:
+            DamagedCheckpointError: If the file cannot be read, or does not have its digest.
+        """
+        try:
+            stored = path.read_bytes()
+        except OSError as error:
+            raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
+        content = memoryview(stored)[:-CHECKPOINT_END_BYTES]
+        if stored[len(content) :] != checkpoint_end(content):
+            raise DamagedCheckpointError(f"{path} is damaged: its digest does not fit its content")
+        return stored[: len(content)]
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Rename a damaged checkpoint, so that the one before it is the newest."""
+        self._check_owner()
+        return checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.damaged"))
 
     def checkpoints(self) -> list[Path]:
         """Return the paths of all checkpoints, oldest first."""
@@ -270,9 +292,15 @@ class RunFolder:
         Returns:
             The written result, including the checksum.
         """
-        sealed = {**result, "checksum": self._checksum(result)}
+        self.identity()  # raises RunError if the recipe or the environment was changed
+        sealed = {**result, "checksum": self._checksum(as_read(result))}
         self.write_json("result.json", sealed)
         return sealed
+
+    def finish_diverged(self, step: int, reason: str) -> None:
+        """Write diverged.json, so that the run is not trained again."""
+        record = {"step": step, "reason": reason}
+        self.write_json("diverged.json", {**record, "checksum": self._checksum(record)})
 
     @property
     def result(self) -> dict[str, Any]:
@@ -282,11 +310,11 @@ class RunFolder:
             RunError: If the run is not complete, or its numbers were changed after its end.
         """
         self.check_complete()
-        result = self._read_json("result.json")
+        result = self.read_json("result.json")
         if result.get("checksum") != self._checksum(result):
             raise RunError(
-                f"{self.path}: recipe.json, metrics.jsonl or result.json was changed after the "
-                "run ended; train it again"
+                f"{self.path}: recipe.json, environment.json, metrics.jsonl or result.json was "
+                "changed after the run ended; train it again"
             )
         return result
 
@@ -308,83 +336,51 @@ class RunFolder:
         """Return why the run diverged (its loss or a weight was not finite), or None."""
         if not (self.path / "diverged.json").is_file():
             return None
-        return str(self._read_json("diverged.json")["reason"])
+        record = self.read_json("diverged.json")
+        if record.get("checksum") != self._checksum(record):
+            raise RunError(
+                f"{self.path}: recipe.json, environment.json, metrics.jsonl or diverged.json was "
+                "changed after the run diverged; train it again in another folder"
+            )
+        return str(record["reason"])
 
     def _checksum(self, result: Mapping[str, Any]) -> str:
-        return _digest(self.recipe, self.metrics(), result)
+        return digest(self.recipe, self.environment, self.metrics(), result)
 
-    # Analyses
-
-    def write_analysis(self, name: str, record: Mapping[str, Any]) -> Path:
-        """Write analysis/NAME.json with a checksum that binds it to the result of this run.
-
-        Returns:
-            The path of the file.
-        """
-        path = self._analysis_path(name)
-        path.parent.mkdir(exist_ok=True)
-        checksum = _digest(self.result["checksum"], name, record)
-        self.write_json(f"analysis/{name}.json", {**record, "checksum": checksum})
-        return path
-
-    def analysis(self, name: str) -> dict[str, Any] | None:
-        """Return the content of analysis/NAME.json, or None if it does not exist.
-
-        Raises:
-            RunError: If the file cannot be read, was changed, or belongs to another run.
-        """
-        if not self._analysis_path(name).is_file():
-            return None
-        return self._read_analysis(name, self.result["checksum"])
-
-    def analyses(self) -> dict[str, dict[str, Any]]:
-        """Return the content of all analyses by name.
-
-        Raises:
-            RunError: As for `analysis`.
-        """
-        names = sorted(path.stem for path in (self.path / "analysis").glob("*.json"))
-        # The result reads the whole run, so it is read only once.
-        checksum = self.result["checksum"] if names else ""
-        return {name: self._read_analysis(name, checksum) for name in names}
-
-    def _analysis_path(self, name: str) -> Path:
-        return self.path / "analysis" / f"{name}.json"
-
-    def _read_analysis(self, name: str, run_checksum: str) -> dict[str, Any]:
-        record = self._read_json(f"analysis/{name}.json")
-        if record.get("checksum") != _digest(run_checksum, name, record):
-            raise RunError(
-                f"{self._analysis_path(name)} was changed after it was written, or is of another "
-                "run: remove it, and analyze the run again"
-            )
-        return record
-
-    # JSON files
+    # Reading and writing
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one of the JSON files of the format atomically."""
         text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+        self.write_file(self.path / name, text.encode())
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def write_file(self, path: Path, *parts: bytes | memoryview) -> None:
+        """Write `parts` to a file of this folder atomically.
+
+        Raises:
+            FolderLostError: If this process locked the folder, and it was replaced since.
+            OSError: For example if the disk is full. The file is unchanged then.
+        """
+        self._check_owner()
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda file: file.writelines(parts))
+
+    def _check_owner(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read and validate one of the JSON files of the format.
+
+        Raises:
+            RunError: If the file cannot be read, or has wrong content.
+        """
         path = self.path / name
         try:
             text = path.read_bytes()
         except OSError as error:
             raise RunError(f"{path}: {error.strerror}") from None
         return parse_object(path, text)
-
-
-def _digest(*parts: Any) -> str:
-    """Return 16 hex digits over JSON values, independent of their spacing.
-
-    The last part is an object whose "checksum" is ignored.
-    """
-    *first_parts, last_part = parts
-    fields = {key: value for key, value in last_part.items() if key != "checksum"}
-    text = json.dumps([*first_parts, fields], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _files_by_step(folder: Path, suffix: str) -> dict[int, Path]:

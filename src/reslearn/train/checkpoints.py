@@ -3,15 +3,35 @@
 A run that is resumed from a checkpoint repeats the bits of an unbroken one.
 """
 
+import hashlib
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import DamagedCheckpointError, RunError, RunFolder
 from reslearn.train.distributed import ALONE, Processes
-from reslearn.train.step import NonFiniteLossError, State
+from reslearn.train.step import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredRun:
+    """What a checkpoint holds beside the state.
+
+    Attributes:
+        seconds: Training time up to the checkpoint.
+        metrics_bytes: Size of metrics.jsonl at the checkpoint.
+        metrics_sha256: Digest of these bytes.
+    """
+
+    seconds: float
+    metrics_bytes: int
+    metrics_sha256: str
+
+
+NEW_RUN = RestoredRun(seconds=0.0, metrics_bytes=0, metrics_sha256=hashlib.sha256(b"").hexdigest())
 
 
 def save_checkpoint(
@@ -29,13 +49,14 @@ def save_checkpoint(
         processes: The processes that train together.
 
     Raises:
-        NonFiniteLossError: If a weight is NaN or infinite. The earlier checkpoint stays the newest.
+        NonFiniteLossError: If a value of the state is NaN or infinite. The earlier checkpoint stays
+            the newest.
     """
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in state.model.parameters()):
-        raise NonFiniteLossError(f"a weight is NaN or infinite after step {state.step}")
+    state.check_finite(processes)
     meter = state.meter.state_dict()
     if not processes.is_first:
         return
+    metrics_bytes, metrics_sha256 = folder.sync_metrics()
     content = {
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -44,38 +65,67 @@ def save_checkpoint(
         "step": state.step,
         **state.learning_rate.state_dict(),
         "seconds": seconds,
-        "metrics_bytes": folder.metrics_size(),
+        "metrics_bytes": metrics_bytes,
+        "metrics_sha256": metrics_sha256,
+        "run": folder.identity(),
     }
     # torch.save to a file reports a full disk by an error of its own, so it saves to memory here.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    folder.write_checkpoint(state.step, lambda file: file.write(buffer.getbuffer()))
+    folder.write_checkpoint(state.step, buffer.getbuffer())
 
 
-def restore_checkpoint(path: Path, state: State, *, device: str) -> tuple[float, int]:
-    """Set `state` to what the checkpoint at `path` holds.
+def find_checkpoint(folder: RunFolder) -> tuple[Path | None, list[Path]]:
+    """Return the newest checkpoint that is not damaged; None if the run has no checkpoint.
 
-    Returns:
-        The training time in seconds, and the size of metrics.jsonl in bytes, at the checkpoint.
+    Damaged checkpoints that are newer are renamed, so that they are not the newest any more. They
+    are returned too.
 
     Raises:
-        RunError: If the file is damaged, not a checkpoint, or the checkpoint of another network.
+        RunError: If all checkpoints of the run are damaged.
     """
-    advice = "remove it to resume from an older one, or start again in another folder"
+    damaged: list[Path] = []
+    message = ""
+    for path in reversed(folder.checkpoints()):
+        try:
+            folder.read_checkpoint(path)
+            return path, damaged
+        except DamagedCheckpointError as error:
+            message = f"{error}, and there is no other checkpoint: train again in another folder"
+            damaged.append(folder.set_aside(path))
+    if damaged:
+        raise RunError(message)
+    return None, []
+
+
+def restore_checkpoint(folder: RunFolder, path: Path, state: State, *, device: str) -> RestoredRun:
+    """Set `state` to what the checkpoint at `path` holds.
+
+    Raises:
+        RunError: If the file is damaged, not a checkpoint, or the checkpoint of another run.
+    """
+    content = io.BytesIO(folder.read_checkpoint(path))
     try:
-        content: Any = torch.load(path, map_location=device, weights_only=True)
+        saved: Any = torch.load(content, map_location=device, weights_only=True)
+        identity = saved["run"]
     except Exception as error:  # torch's readers raise many types of errors
         raise RunError(
-            f"{path}: not a checkpoint, or a damaged one ({type(error).__name__}); {advice}"
+            f"{path} is a checkpoint of another program or version ({type(error).__name__}): "
+            "train again in another folder"
         ) from None
-    try:
-        state.model.load_state_dict(content["model"])
-        state.optimizer.load_state_dict(content["optimizer"])
-        state.average.load_state_dict(content["average"])
-        state.meter.load_state_dict(content["meter"])
-        state.step = int(content["step"])
-        state.learning_rate.load_state_dict(content)
-        return float(content["seconds"]), int(content["metrics_bytes"])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RunError(f"{path}: a checkpoint of another network ({reason}); {advice}") from None
+    if identity != folder.identity():
+        raise RunError(
+            f"{path} is a checkpoint of another run, or recipe.json or environment.json was "
+            "changed since: put the old file back, or train again in another folder"
+        )
+    state.model.load_state_dict(saved["model"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.average.load_state_dict(saved["average"])
+    state.meter.load_state_dict(saved["meter"])
+    state.step = int(saved["step"])
+    state.learning_rate.load_state_dict(saved)
+    return RestoredRun(
+        seconds=float(saved["seconds"]),
+        metrics_bytes=int(saved["metrics_bytes"]),
+        metrics_sha256=str(saved["metrics_sha256"]),
+    )

@@ -108,8 +108,8 @@ class _EnsembleMember:
 def _open(path: Path) -> _EnsembleMember:
     if path.is_dir():
         run = RunFolder.open(path)
+        _ = run.result  # raises RunError if the run is not complete, or was changed
         if not run.bundle_path.exists():
-            run.check_complete()
             raise RunError(f"{path} has no model.safetensors: it was committed without weights")
         bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
         return _EnsembleMember(path=path, bundle=bundle, run=run)

@@ -122,7 +122,6 @@ def load_initial_weights(
             "restore the file, or start again in another folder"
         ) from None
     loaded = load_weights(model, identity, partial=recipe.init.partial)
-    _check_weights_finite(model, source)
     sha256 = _sha256(identity, source, environment)
     preprocess = preprocess_with(
         identity, size_px=dataset.size_px, channels=dataset.channels, source=source
@@ -165,14 +164,6 @@ def _recorded(environment: dict[str, Any]) -> InitialWeights:
         record=environment["init"],
         preprocess=None if preprocess is None else data.Preprocess.from_json(preprocess),
     )
-
-
-def _check_weights_finite(model: Network, source: str) -> None:
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise WeightsError(
-                f"{source}: {name} would be NaN or infinite: start from other weights"
-            )
 
 
 def _sha256(identity: Identity, source: str, environment: dict[str, Any] | None) -> str:

@@ -15,7 +15,7 @@ from reslearn import recipes
 from reslearn.evaluate import Metrics
 from reslearn.interop import to_bytes
 from reslearn.progress import ProgressDisplay
-from reslearn.runs import RunFolder, write_atomically
+from reslearn.runs import RunFolder
 from reslearn.train.checkpoints import save_checkpoint
 from reslearn.train.display import TrainingDisplay
 from reslearn.train.loop import Log
@@ -139,8 +139,7 @@ class RunLog(Log):
             metrics=metrics,
             recipe_hash=recipes.recipe_hash(recipe.to_dict()),
         )
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, lambda file: file.write(content))
+        self.folder.write_file(path, content)
 
     def is_checkpoint_due(self, every_seconds: float) -> bool:
         """Return whether the last checkpoint is at least `every_seconds` old."""

@@ -36,8 +36,8 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
         log: Records readings, evaluations, snapshots and checkpoints.
 
     Raises:
-        NonFiniteLossError: If the loss of a reading is NaN or infinite. `log` may also raise it:
-            RunLog checks the loss of each evaluation, and the weights when it saves a checkpoint.
+        NonFiniteLossError: If the loss of a reading is NaN or infinite, or a value of `state` at a
+            reading or a checkpoint. RunLog also checks the loss of each evaluation.
         Interrupted: After the checkpoint that follows a stop signal.
     """
     if state.step == 0 and 0 in setup.snapshot_steps:
@@ -55,6 +55,7 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
         reading = state.meter.add(totals, step=state.step, lr=state.lr, is_last=is_last)
         if reading is not None:
             reading.check_finite()
+            state.check_finite(setup.processes)
             state.learning_rate.observe_training(reading.top1_error_pct, step=state.step)
             log.reading(reading)
         log.step(state, previous_lr=previous_lr)
@@ -110,7 +111,8 @@ def fit(
         targets are integers [B].
 
     Raises:
-        NonFiniteLossError: If the loss of a reading is NaN or infinite.
+        NonFiniteLossError: If the loss of a reading, a weight, or a statistic of batch norm is NaN
+            or infinite.
         ValueError: If there is no batch, or a batch cannot be cut into `accumulate` equal parts.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

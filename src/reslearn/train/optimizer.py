@@ -194,15 +194,11 @@ class LearningRate:
         return {"warmed_up_at_step": self.warmed_up_at_step, "waiting": waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the values that `state_dict` returned.
-
-        Checkpoints from before plateau schedules lack "waiting".
-        """
+        """Restore the values that `state_dict` returned."""
         self.warmed_up_at_step = state["warmed_up_at_step"]
-        waiting = state.get("waiting", {})
-        self.best_error_pct = waiting.get("best_error_pct", math.inf)
-        self.num_waited = waiting.get("num_waited", 0)
-        self.num_drops = waiting.get("num_drops", 0)
+        waiting = state["waiting"]
+        self.best_error_pct = waiting["best_error_pct"]
+        self.num_waited, self.num_drops = waiting["num_waited"], waiting["num_drops"]
 
 
 def build_learning_rate(

@@ -5,6 +5,7 @@ during training, but no decision reads the curve.
 """
 
 import shlex
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -18,7 +19,7 @@ from reslearn.data import DataError
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import numerics
-from reslearn.train.checkpoints import restore_checkpoint
+from reslearn.train.checkpoints import NEW_RUN, RestoredRun, find_checkpoint, restore_checkpoint
 from reslearn.train.distributed import Processes, join_processes
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.logging import RunLog, check_finite, require_tensorboard
@@ -36,7 +37,7 @@ def train_recipe(
     tensorboard: bool = False,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train `recipe` in a run folder and return its result.
+    """Train `recipe` in a run folder and return its result, the content of result.json.
 
     Under torchrun all processes train the one network together, and only process 0 writes.
 
@@ -47,9 +48,6 @@ def train_recipe(
         resume: Continue the run that the folder holds. A complete run is not changed.
         tensorboard: Also write TensorBoard event files into the folder.
         command: The command line, which environment.json records.
-
-    Returns:
-        The content of result.json.
 
     Raises:
         RunError: If the folder is in use, holds another run, or cannot be resumed here.
@@ -64,21 +62,25 @@ def train_recipe(
         require_tensorboard()
     with join_processes(machine.device) as processes, ExitStack() as stack:
         is_new = not processes.broadcast(folder.exists())
+        if not is_new:
+            # Another process may finish this run meanwhile, so everything is decided with the lock.
+            processes.run_together(lambda: _lock(folder, processes, stack))
         setup = processes.run_together(
             lambda: _set_up_run(recipe, folder, machine, processes, is_new=is_new, resume=resume)
         )
         if setup is None:
             return folder.result
         check_processes_agree(setup)
-        processes.run_together(
-            lambda: stack.enter_context(
-                _locked_folder(folder, setup, is_new=is_new, command=command)
-            )
-        )
+        if is_new:
+            processes.run_together(lambda: _create(folder, setup, stack, command=command))
         state = setup.initial_state()
-        seconds = _resume(setup, folder, state)
+        start = _resume(setup, folder, state)
         log = RunLog(
-            setup, folder, seconds=seconds, resumed_at_step=state.step, tensorboard=tensorboard
+            setup,
+            folder,
+            seconds=start.seconds,
+            resumed_at_step=state.step,
+            tensorboard=tensorboard,
         )
         with log, stop_on_signal() as stop, _add_resume_hints(setup, state, folder):
             log.say(_summary(setup))
@@ -86,6 +88,29 @@ def train_recipe(
             log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
             stop.at_once = True  # the last checkpoint holds everything that could be lost
             return _finish(setup, state, log)
+
+
+def _lock(folder: RunFolder, processes: Processes, stack: ExitStack) -> None:
+    """Lock the folder in process 0 until `stack` is closed. A complete run is only read."""
+    if processes.is_first and not folder.is_complete:
+        stack.enter_context(folder.lock())
+
+
+def _create(
+    folder: RunFolder, setup: RunSetup, stack: ExitStack, *, command: Sequence[str]
+) -> None:
+    """Create the run in process 0, and lock its folder until `stack` is closed."""
+    if not setup.processes.is_first:
+        return
+    stack.enter_context(folder.lock())
+    if folder.exists():
+        raise RunError(
+            f"{folder.path}: another process began a run here meanwhile: choose another --out"
+        )
+    environment = numerics.describe_environment(setup.numerics, setup.dataset, command)
+    if setup.initial_weights is not None:
+        environment["init"] = setup.initial_weights.record
+    folder.start(setup.recipe.to_dict(), environment)
 
 
 def _set_up_run(
@@ -108,6 +133,8 @@ def _set_up_run(
     check_folder(folder, recipe, resume=resume)
     if folder.is_complete:
         return None
+    if not is_new:
+        folder.identity()  # raises RunError if recipe.json or environment.json was changed
     return set_up(
         recipe,
         machine,
@@ -137,48 +164,33 @@ def check_folder(folder: RunFolder, recipe: recipes.Recipe, *, resume: bool) -> 
         )
 
 
-@contextmanager
-def _locked_folder(
-    folder: RunFolder, setup: RunSetup, *, is_new: bool, command: Sequence[str]
-) -> Iterator[None]:
-    """Lock the folder in process 0 while the context is open, and create it if it is new."""
-    if not setup.processes.is_first:
-        yield
-        return
-    with folder.lock():
-        if is_new and folder.exists():
-            raise RunError(
-                f"{folder.path}: another process began a run here meanwhile: choose another --out"
-            )
-        if is_new:
-            environment = numerics.describe_environment(setup.numerics, setup.dataset, command)
-            if setup.initial_weights is not None:
-                environment["init"] = setup.initial_weights.record
-            RunFolder.create(folder.path, setup.recipe.to_dict(), environment)
-        yield
-
-
-def _resume(setup: RunSetup, folder: RunFolder, state: State) -> float:
-    """Restore the newest checkpoint, if there is one. Return the training time up to it."""
+def _resume(setup: RunSetup, folder: RunFolder, state: State) -> RestoredRun:
+    """Restore the newest checkpoint that is not damaged, if there is one."""
     processes, device = setup.processes, setup.numerics.device
-    paths = processes.broadcast(folder.checkpoints())
-    seconds, metrics_bytes = 0.0, 0
-    if paths:
-        seconds, metrics_bytes = processes.run_together(
-            lambda: restore_checkpoint(paths[-1], state, device=device)
+    path, damaged = processes.run_together(
+        lambda: find_checkpoint(folder) if processes.is_first else (None, [])
+    )
+    path = processes.broadcast(path)
+    restored = NEW_RUN
+    if path is not None:
+        restored = processes.run_together(
+            lambda: restore_checkpoint(folder, path, state, device=device)
         )
 
     def restore_folder() -> None:
         if not processes.is_first:
             return
-        folder.truncate_metrics(metrics_bytes)
+        folder.truncate_metrics(restored.metrics_bytes, restored.metrics_sha256)
         folder.metrics()  # raises RunError for edited lines now, not at the end of the run
-        if paths:
-            resumed_at = [*folder.environment.get("resumed_at", []), state.step]
-            folder.write_json("environment.json", {**folder.environment, "resumed_at": resumed_at})
+        if path is not None:
+            folder.record_resumption(state.step)
+        for damaged_path in damaged:
+            warnings.warn(
+                f"{damaged_path} is damaged: the run resumes from step {state.step}", stacklevel=2
+            )
 
     processes.run_together(restore_folder)
-    return seconds
+    return restored
 
 
 def _summary(setup: RunSetup) -> str:
@@ -206,7 +218,7 @@ def _add_resume_hints(setup: RunSetup, state: State, folder: RunFolder) -> Itera
         hint = "a lower optimizer.lr or a warm-up (schedule.warm_up_lr) may help"
         reason = f"{error}; {_last_checkpoint(folder)}; {hint}"
         # A study counts the divergence and does not train this run again.
-        folder.write_json("diverged.json", {"step": state.step, "reason": reason})
+        folder.finish_diverged(state.step, reason)
         raise NonFiniteLossError(reason) from None
     except DataError as error:  # an image file that cannot be read
         raise DataError(

@@ -160,6 +160,40 @@ class State:
         lr: float = self.optimizer.param_groups[0]["lr"]
         return lr
 
+    def check_finite(self, processes: Processes = ALONE) -> None:
+        """Raise NonFiniteLossError if a value of the state is NaN or infinite, and name its tensor.
+
+        Batch norm does not use its running statistics while it trains, so they may become NaN
+        although the loss stays finite. Other buffers may hold infinite constants by design.
+        """
+        tensors = self._values()
+        norms = torch._foreach_norm(list(tensors.values()), float("inf"))
+        is_finite = torch.stack([norm.float().to(norms[0].device) for norm in norms]).isfinite()
+        # Weights are equal on all processes, but statistics are not.
+        (has_failed,) = processes.maximum([int(not bool(is_finite.all()))])
+        if has_failed:
+            name = list(tensors)[int(is_finite.int().argmin())]
+            raise NonFiniteLossError(f"{name} holds NaN or infinity after step {self.step}")
+
+    def _values(self) -> dict[str, Tensor]:
+        """Return the weights, their momentum, and the statistics of batch norm by name."""
+        values: dict[str, Tensor] = {}
+        networks = {"": self.model}
+        if self.network is not self.model:
+            networks["the average of "] = self.network
+        for prefix, network in networks.items():
+            for name, parameter in network.named_parameters():
+                values[prefix + name] = parameter.detach()
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        values[f"{key} of {name}"] = value
+            for module_name, module in network.named_modules():
+                if isinstance(module, _BatchNorm):
+                    for name, buffer in module.named_buffers(recurse=False):
+                        if buffer.is_floating_point():
+                            values[f"{prefix}{module_name}.{name}"] = buffer
+        return values
+
 
 class WeightAverage:
     """An exponential moving average of the weights and of the batch-norm statistics.
@@ -285,8 +319,7 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the values that `state_dict` returned."""
-        # Old checkpoints hold the three numbers of one process, new ones [processes, 3].
-        windows = torch.tensor(state["window"], dtype=torch.float64).view(-1, 3)
+        windows = torch.tensor(state["window"], dtype=torch.float64)  # [processes, 3]
         self._window.copy_(windows[self._processes.rank])
         self._first_step = state["first_step"]
         sent = state["sent"]

@@ -13,7 +13,7 @@ from reslearn.paper.rules import OTHER_RUNS_RULE, is_papers_own, rises
 from reslearn.paper.trained import Trained
 from reslearn.report import Panels
 from reslearn.report.responses import response_figures
-from reslearn.runs import RunFolder
+from reslearn.runs import RunFolder, read_analysis, write_analysis
 from reslearn.study.collect import Kind
 
 EXPERIMENT = Experiment(
@@ -93,7 +93,7 @@ def _responses(trained: Trained, model: str, seed: int) -> list[float]:
         return []
     result = trained.result(trained.judged_spec(model, seed))
     num_train_images = round(result["images"] / result["epochs"])
-    record = run.analysis("responses")
+    record = read_analysis(run, "responses")
     if record is None or record["images"] != min(_NUM_IMAGES, num_train_images):
         record = _measure_responses(run, trained)
     return [float(layer["standard_deviation"]) for layer in record["layers"]]
@@ -104,5 +104,5 @@ def _measure_responses(run: RunFolder, trained: Trained) -> dict[str, Any]:
 
     subject = analysis.Subject.open(run, data_dir=trained.data_dir)
     record: dict[str, Any] = analysis.responses_record(subject, num_images=_NUM_IMAGES)
-    analysis.write_analysis(run, "responses", record)
+    write_analysis(run, "responses", record)
     return record
