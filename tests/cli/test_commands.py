@@ -59,7 +59,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     """Make `reslearn list` raise an error."""
 
     def fail_with(error: BaseException) -> None:
-        def fail(kind: object) -> None:
+        def fail(*arguments: object) -> None:
             raise error
 
         monkeypatch.setattr("reslearn.cli.list._described", fail)
@@ -267,7 +267,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_a_warning_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def warn(kind: object) -> dict[str, str]:
+    def warn(*arguments: object) -> dict[str, str]:
         warnings.warn("without\n  effect", stacklevel=2)
         return {"resnet20": ""}
 

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
+from reslearn import models
 from reslearn.runs import RunFolder
 
 SMALL = (
@@ -59,6 +61,19 @@ def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path
     resumed = train("--resume", "--out", "my run", "--json")
     assert resumed[0] == 0
     assert json.loads(resumed[1])["out"] == "my run"
+
+
+def test_epochs_go_with_an_entry_of_the_initial_weights(train: Run, tmp_path: Path) -> None:
+    network = models.build("resnet8", num_classes=10, in_channels=1)
+    weights = {"state_dict": network.state_dict(), "state_dict_ema": network.state_dict()}
+    torch.save(weights, tmp_path / "weights.pth")
+    init = ("--init", "weights.pth", "--set", "init.entry=state_dict_ema")
+    arguments = ("digits", *init, "--epochs", "0.1", "--threads", "1", "--out", "run", "--json")
+    status, _, errors = train(*arguments)
+    assert status == 0, errors
+    recipe = RunFolder.open(tmp_path / "run").recipe
+    assert recipe["init"]["entry"] == "state_dict_ema"
+    assert recipe["schedule"]["duration"] == "0.1 epochs"
 
 
 def test_fewer_epochs_keep_the_schedule_in_proportion(train: Run, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from reslearn.cli import (
     bench,
     demo,
     diagnose,
+    download,
     evaluate,
     export,
     inspect,
@@ -94,6 +95,7 @@ TRAIN = "Train and evaluate"
 add("train", train.train, train.EXAMPLES, panel=TRAIN)
 add("evaluate", evaluate.evaluate, evaluate.EXAMPLES, panel=TRAIN)
 add("report", report.report, report.EXAMPLES, panel=TRAIN)
+add("download", download.download, download.EXAMPLES, panel=TRAIN)
 
 COMPARE = "Compare and reproduce"
 add("demo", demo.demo, demo.EXAMPLES, panel=COMPARE)

@@ -4,11 +4,22 @@ import re
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import takewhile
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-EXAMPLES = ("reslearn list models", "reslearn list models 'resnet*'", "reslearn list recipes")
+from reslearn.cli.options import DataDirOption
+
+if TYPE_CHECKING:
+    from reslearn.data import DataStatus
+
+EXAMPLES = (
+    "reslearn list models",
+    "reslearn list models 'resnet*'",
+    "reslearn list recipes",
+    "reslearn list data",
+)
 
 
 class Kind(StrEnum):
@@ -22,14 +33,17 @@ class Kind(StrEnum):
 def list_names(
     kind: Annotated[Kind, typer.Argument(help="List models, recipes or data.")],
     pattern: Annotated[str, typer.Argument(help="List names that match this shell pattern.")] = "*",
+    data_dir: DataDirOption = None,
 ) -> None:
     """List the names of models, recipes or data sets.
+
+    For data sets, the list shows which are present, where, and how large they are.
 
     Other commands also accept plain and residual CIFAR networks of any 6n+2 layers, any recipe
     file, and any folder of images.
     """
     descriptions = {}
-    for name, description in _described(kind).items():
+    for name, description in _described(kind, data_dir).items():
         if fnmatchcase(name, pattern):
             descriptions[name] = description
     width = max(map(len, descriptions), default=0)
@@ -37,7 +51,7 @@ def list_names(
         typer.echo(f"{name:{width}}  {description}".rstrip())
 
 
-def _described(kind: Kind) -> dict[str, str]:
+def _described(kind: Kind, data_dir: Path | None) -> dict[str, str]:
     """Return the names and a description of each, empty if the name says everything."""
     match kind:
         case Kind.models:
@@ -51,7 +65,28 @@ def _described(kind: Kind) -> dict[str, str]:
         case Kind.data:
             from reslearn import data
 
-            return data.names()
+            return {
+                name: f"{description}; {_presence(data.status(name, data_dir=data_dir))}"
+                for name, description in data.names().items()
+            }
+
+
+def _presence(status: "DataStatus") -> str:
+    from reslearn.cli.download import size_text
+
+    place = f"{status.folder} ({size_text(status.num_bytes)})"
+    match status.state:
+        case "embedded":
+            return "embedded"
+        case "present":
+            return f"in {place}"
+        case "incomplete":
+            return f"incomplete in {place}"
+        case "packed":
+            return f"packed in {place}"
+        case _:
+            size = size_text(status.num_bytes)
+            return f"not present, {size} to download with: reslearn download {status.name}"
 
 
 def _purpose(toml: str) -> str:

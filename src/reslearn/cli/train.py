@@ -191,15 +191,16 @@ def train(
     values = {
         "data.name": _quoted(data),
         "model.name": _quoted(model),
-        **_epoch_values(epochs, origin=origin, overrides=set_ or []),
         "train.batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
         "init.source": _quoted(init),
         "init.partial": "true" if partial else None,
     }
-    overrides = [f"{key}={value}" for key, value in values.items() if value is not None]
-    overrides += set_ or []
+    overrides = _overrides(values)
+    # The schedule is that of the whole command line, and --set has the last word.
+    epoch_values = _epoch_values(epochs, origin=origin, overrides=[*overrides, *(set_ or [])])
+    overrides += [*_overrides(epoch_values), *(set_ or [])]
     if resume and recipe is None and not overrides:
         _check_resumable(out)
     chosen = _load_recipe(origin, overrides)
@@ -213,6 +214,11 @@ def train(
     if is_distributed():
         raise ValueError("--dry-run plans for one process: run it without torchrun")
     _print_plan(plan(chosen, folder, machine, resume=resume), as_json=as_json)
+
+
+def _overrides(values: dict[str, Any]) -> list[str]:
+    """Return the values that are set as overrides of a recipe."""
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 def _restart_with_huge_pages() -> None:

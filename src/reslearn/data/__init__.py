@@ -1,6 +1,7 @@
 """Images to batches: sources, augmentation as a pure function of (seed, step), and loaders."""
 
 from reslearn.data.batches import Augment, Batch, eval_batches, permutation, train_batches
+from reslearn.data.download import DataStatus, download, status
 from reslearn.data.files import Files
 from reslearn.data.images import DataError, ImageData, Images, ImageSet, UnknownDataError, split
 from reslearn.data.jitter import Jitter
@@ -14,6 +15,7 @@ __all__ = [
     "Augment",
     "Batch",
     "DataError",
+    "DataStatus",
     "Files",
     "ImageData",
     "ImageSet",
@@ -21,6 +23,7 @@ __all__ = [
     "Jitter",
     "Preprocess",
     "UnknownDataError",
+    "download",
     "eval_batches",
     "image_batches",
     "load",
@@ -29,5 +32,6 @@ __all__ = [
     "read_picture",
     "scale_length",
     "split",
+    "status",
     "train_batches",
 ]

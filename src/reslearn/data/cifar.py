@@ -4,6 +4,7 @@ A folder that the user points to is judged by its structure, an archive by its p
 layouts give equal arrays, so they have equal fingerprints.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,16 @@ import numpy.typing as npt
 import torch
 
 from reslearn.data.cache import load_cached
-from reslearn.data.fetch import fetch, locked_folder, unpack, verify
+from reslearn.data.fetch import fetch, locked_folder, search_folders, unpack, verify
 from reslearn.data.images import DataError, ImageData, Images, check_size, fingerprint, shrink
 from reslearn.data.unpickle import read_pickle
+from reslearn.progress import print_progress
 
 SIZE_PX, CHANNELS = 32, 3
 _PIXELS = CHANNELS * SIZE_PX * SIZE_PX
+_WITHOUT_DOWNLOAD = (
+    "the embedded digits need no download: reslearn train digits, and --data digits elsewhere"
+)
 _PUBLISHED = "https://www.cs.toronto.edu/~kriz/"
 
 # Pixels [N, 3072] as published (channel, row, column), and labels [N].
@@ -77,10 +82,8 @@ def load_cifar(
         DataError: If no folder holds the set and it cannot be downloaded, or if files are missing,
             truncated or not files of the set.
     """
-    layout, folder = find_layout(cifar, folders) or _obtain(cifar, folders, download=download)
-    missing = [name for name in layout.files if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder} lacks {', '.join(missing)}: they are in {layout.address}")
+    layout, folder = find_layout(cifar, folders) or obtain(cifar, folders, download=download)
+    check_complete(cifar, layout, folder)
     check_size(SIZE_PX, size_px, name=cifar.name)
     label = f"{cifar.name}-{SIZE_PX if size_px is None else size_px}px"
     try:
@@ -109,8 +112,34 @@ def find_layout(cifar: Cifar, folders: Sequence[Path]) -> tuple[CifarLayout, Pat
     return None
 
 
-def _obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[CifarLayout, Path]:
-    """Unpack an archive from one of the folders, or download it into the first."""
+def check_complete(cifar: Cifar, layout: CifarLayout, folder: Path) -> None:
+    """Raise DataError unless `folder` holds all files of the layout."""
+    missing = [name for name in layout.files if not (folder / name).is_file()]
+    if missing:
+        command = download_command(cifar.name, folder.parent)
+        raise DataError(
+            f"{folder} lacks {', '.join(missing)}: they are in {layout.address}; to download "
+            f"everything again, remove the folder and run: {command}"
+        )
+
+
+def download_command(name: str, folder: Path) -> str:
+    """Return the command that downloads a set into `folder`."""
+    is_default = folder == search_folders()[0]
+    option = "" if is_default else f" --data-dir {shlex.quote(str(folder))}"
+    return f"reslearn download {name}{option}"
+
+
+def obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[CifarLayout, Path]:
+    """Unpack an archive from one of the folders, or download it into the first.
+
+    Returns:
+        The layout and the folder of its files.
+
+    Raises:
+        DataError: If there is no archive and it is not or cannot be downloaded, or if it is
+            damaged.
+    """
     for folder in folders:
         for layout in cifar.layouts:
             if (folder / layout.archive).is_file():
@@ -118,11 +147,10 @@ def _obtain(cifar: Cifar, folders: Sequence[Path], *, download: bool) -> tuple[C
     layout, folder = cifar.layouts[0], folders[0]
     if not download:
         searched = " or ".join(str(path) for path in dict.fromkeys(folders))
-        # `train` is named because other commands have no --download.
         raise DataError(
-            f"{cifar.name} is not in {searched}: put {layout.address} (packed or unpacked) into "
-            f"{folder}, or fetch it without training: "
-            f"reslearn train {cifar.name} --download --dry-run"
+            f"{cifar.name} is not in {searched}: download it with: "
+            f"{download_command(cifar.name, folder)}, or put {layout.address} (packed or "
+            f"unpacked) into {folder}; {_WITHOUT_DOWNLOAD}"
         )
     return _unpack(layout, folder, download=True)
 
@@ -133,7 +161,11 @@ def _unpack(layout: CifarLayout, folder: Path, *, download: bool) -> tuple[Cifar
         if not (folder / layout.folder).is_dir():
             archive = folder / layout.archive
             if download and not archive.is_file():
-                fetch(layout.address, archive, md5=layout.md5)
+                print_progress(f"downloading {layout.address} to {folder}")
+                try:
+                    fetch(layout.address, archive, md5=layout.md5)
+                except DataError as error:
+                    raise DataError(f"{error}; {_WITHOUT_DOWNLOAD}") from None
             verify(archive, layout.md5)
             unpack(archive, layout.folder)
     return layout, folder / layout.folder

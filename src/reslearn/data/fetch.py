@@ -15,12 +15,13 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reslearn.data.images import DataError
 from reslearn.progress import progress_bar
 
+_LOCK = ".lock"
 _CHUNK_BYTES = 1 << 18
 _MAX_FRUITLESS_ATTEMPTS = 4  # consecutive attempts without a new byte
 _TIMEOUT_SECONDS = 30.0
@@ -169,16 +170,49 @@ def unpack(archive: Path, folder: str) -> None:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a data folder, creating it if needed, so that concurrent runs download only once.
 
+    A folder that was created for nothing, because nothing could be downloaded, is removed again.
+
     Raises:
         DataError: If the folder cannot be created or written, or the disk is full.
     """
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        descriptor = _lock(folder)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            if new_folders and [path.name for path in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()
+                with suppress(OSError):  # another process may use them meanwhile
+                    for path in new_folders:
+                        path.rmdir()
             os.close(descriptor)
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror or error}") from None
+
+
+def _lock(folder: Path) -> int:
+    """Return the descriptor of the locked file. The lock ends when the descriptor is closed."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        except FileNotFoundError:  # another process has just removed its empty folder
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # The owner before may have removed the file while this process waited for it.
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
+
+
+def search_folders(data_dir: Path | None = None) -> list[Path]:
+    """Return the folders that may hold data sets, in the order of the search.
+
+    These are `data_dir`, RESLEARN_DATA and ~/.cache/reslearn/data. A download goes to the first.
+    """
+    folders = [Path.home() / ".cache" / "reslearn" / "data"]
+    for folder in (os.environ.get("RESLEARN_DATA"), data_dir):
+        if folder:
+            folders.insert(0, Path(folder).expanduser())
+    return folders

@@ -14,7 +14,15 @@ from typing import NoReturn, Protocol, runtime_checkable
 import torch
 
 from reslearn.data.batches import held_out_mask
-from reslearn.data.cifar import CIFAR10, CIFAR100, find_layout, load_cifar
+from reslearn.data.cifar import (
+    CIFAR10,
+    CIFAR100,
+    Cifar,
+    download_command,
+    find_layout,
+    load_cifar,
+)
+from reslearn.data.fetch import search_folders
 from reslearn.data.folder import load_folder
 from reslearn.data.images import DataError, ImageData, Images, UnknownDataError, fingerprint, shrink
 
@@ -45,9 +53,12 @@ def load(
     """
     name = str(name_or_folder)
     if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
-        raise DataError(f"--data-dir {data_dir}: no such folder")
+        hint = ""
+        if name in SOURCES and SOURCES[name].archives is not None:
+            hint = f": download into it with: {download_command(name, Path(data_dir))}"
+        raise DataError(f"--data-dir {data_dir}: no such folder{hint}")
     if name in SOURCES:
-        return SOURCES[name].load(_search_folders(data_dir), download=download, size_px=size_px)
+        return SOURCES[name].load(search_folders(data_dir), download=download, size_px=size_px)
     folder = _find_folder(name, data_dir)
     if folder is None:
         _raise_unknown(name)
@@ -104,10 +115,19 @@ class Load(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A registered source: the function that loads it, and a line for `reslearn list data`."""
+    """A registered source.
+
+    Attributes:
+        description: A line for `reslearn list data`.
+        load: Loads the source.
+        archives: The archives that `reslearn download` can fetch. None if the source is embedded.
+        download_megabytes: Size of the archive that is downloaded.
+    """
 
     description: str
     load: Load
+    archives: Cifar | None = None
+    download_megabytes: int = 0
 
 
 def _embedded(load: Callable[..., ImageData]) -> Load:
@@ -117,33 +137,29 @@ def _embedded(load: Callable[..., ImageData]) -> Load:
 
 SOURCES: dict[str, Source] = {
     "digits": Source(
-        description="1,797 scans of handwritten digits, 8 x 8 pixels, 10 classes; embedded",
+        description="1,797 scans of handwritten digits, 8 x 8 pixels, 10 classes",
         load=_embedded(load_digits),
     ),
     "cifar10": Source(
-        description="60,000 photos, 32 x 32 pixels, 10 classes; 170 MB to download",
+        description="60,000 photos, 32 x 32 pixels, 10 classes",
         load=partial(load_cifar, CIFAR10),
+        archives=CIFAR10,
+        download_megabytes=170,
     ),
     "cifar100": Source(
-        description="60,000 photos, 32 x 32 pixels, 100 classes; 170 MB to download",
+        description="60,000 photos, 32 x 32 pixels, 100 classes",
         load=partial(load_cifar, CIFAR100),
+        archives=CIFAR100,
+        download_megabytes=169,
     ),
 }
-
-
-def _search_folders(data_dir: Path | None) -> list[Path]:
-    folders = [Path.home() / ".cache" / "reslearn" / "data"]
-    for folder in (os.environ.get("RESLEARN_DATA"), data_dir):
-        if folder:
-            folders.insert(0, Path(folder).expanduser())
-    return folders
 
 
 def _find_folder(name: str, data_dir: Path | None) -> Path | None:
     """Return the folder `name`, or the folder of this bare name where sources lie."""
     candidates = [Path(name).expanduser()]
     if name and os.sep not in name and not candidates[0].exists():
-        candidates += [folder / name for folder in _search_folders(data_dir)]
+        candidates += [folder / name for folder in search_folders(data_dir)]
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
@@ -164,5 +180,6 @@ def _raise_unknown(name: str) -> NoReturn:
     hint = f", did you mean {close[0]!r}?" if close else ":"
     raise UnknownDataError(
         f"no data called {name!r}{hint} there are {sources}, or any folder of images. "
-        f"The folder {Path(name).expanduser().resolve()} does not exist. {_LAYOUT}"
+        f"The folder {Path(name).expanduser().resolve()} does not exist. {_LAYOUT}. "
+        "See what is present with: reslearn list data"
     )
