@@ -74,16 +74,16 @@ def _described(kind: Kind, data_dir: Path | None) -> dict[str, str]:
 def _presence(status: "DataStatus") -> str:
     from reslearn.cli.download import size_text
 
-    place = f"{status.folder} ({size_text(status.num_bytes)})"
+    location = f"{status.folder} ({size_text(status.num_bytes)})"
     match status.state:
         case "embedded":
             return "embedded"
         case "present":
-            return f"in {place}"
+            return f"in {location}"
         case "incomplete":
-            return f"incomplete in {place}"
+            return f"incomplete in {location}"
         case "packed":
-            return f"packed in {place}"
+            return f"packed in {location}"
         case _:
             size = size_text(status.num_bytes)
             return f"not present, {size} to download with: reslearn download {status.name}"

@@ -53,13 +53,13 @@ def download(name: str, *, data_dir: Path | None = None) -> DataStatus:
     if archives is None:
         return DataStatus(name=name, state="embedded")
     folders = search_folders() if data_dir is None else [data_dir.expanduser()]
-    before = _status(archives, folders)
-    if before.state in ("present", "incomplete"):
+    earlier = _status(archives, folders)
+    if earlier.state in ("present", "incomplete"):
         layout, folder = find_layout(archives, folders) or obtain(archives, folders, download=False)
         check_complete(archives, layout, folder)
-        return before
+        return earlier
     obtain(archives, folders, download=True)
-    return replace(_status(archives, folders), was_downloaded=before.state == "missing")
+    return replace(_status(archives, folders), was_downloaded=earlier.state == "missing")
 
 
 def status(name: str, *, data_dir: Path | None = None) -> DataStatus:

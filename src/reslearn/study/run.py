@@ -125,8 +125,8 @@ def run_study(
         for job in jobs:
             job.check()
         outcomes = [outcome for job in jobs if (outcome := _earlier_outcome(job)) is not None]
-        ended = {outcome.job.folder for outcome in outcomes}
-        remaining = [job for job in jobs if job.folder not in ended]
+        ended_folders = {outcome.job.folder for outcome in outcomes}
+        remaining = [job for job in jobs if job.folder not in ended_folders]
         if remaining:
             outcomes += (engine or LocalEngine()).run(remaining)
     by_folder = {outcome.job.folder: outcome for outcome in outcomes}
