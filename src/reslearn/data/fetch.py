@@ -64,6 +64,7 @@ def fetch(
                 break
             reason = "the connection was cut"
         except urllib.error.HTTPError as error:
+            error.close()  # the answer holds the connection open
             reason = f"{error.code} {error.reason}"
             if error.code in _PERMANENT_REFUSALS:
                 raise _failure(address, archive, reason) from None
@@ -100,6 +101,7 @@ def _append(address: str, part: Path) -> bool:
     except urllib.error.HTTPError as error:
         if error.code == 416 and num_bytes:
             # The server has no more bytes: `part` is complete, or foreign, which the digest shows.
+            error.close()
             return True
         raise
     with response:
