@@ -1,7 +1,6 @@
 """`make_problem`: what it accepts, the loss of guessing, and errors in one line."""
 
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from reslearn.diagnose import DiagnosisError, make_problem, run_trial
+from reslearn.diagnose import DiagnosisError, load_function, make_problem, run_trial
 
 torch.manual_seed(0)
 X = torch.randn(300, 6)
@@ -196,19 +195,20 @@ def test_an_error_of_build_or_data_is_one_line(build: object, data: object, mess
     assert "\n" not in str(error.value)
 
 
-def test_a_file_may_import_its_neighbors(tmp_path: Path) -> None:
+def test_a_file_may_import_its_neighbors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "layers_beside.py").write_text("from torch import nn\nnet = nn.Linear(6, 4)\n")
     (tmp_path / "net_that_imports.py").write_text(
         "from layers_beside import net\ndef build():\n    return net\n"
-    )
-    code = (
-        "import sys; from reslearn.diagnose import load_function; "
-        "print(load_function(sys.argv[1])[0]())"
     )
     for place, folder in (
         (f"{tmp_path}/net_that_imports.py:build", Path("/")),
         ("net_that_imports:build", tmp_path),
     ):
-        command = [sys.executable, "-P", "-c", code, place]
-        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert process.stdout.startswith("Linear(in_features=6"), process.stderr
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])
+            assert str(load_function(place)[0]()).startswith("Linear(in_features=6")
+        for name in ("layers_beside", "net_that_imports"):
+            del sys.modules[name]

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,29 +21,15 @@ from reslearn.train import Interrupted, Machine, run, train_recipe
 from reslearn.train.loop import stop_on_signal
 
 Small = Callable[..., Recipe]
-
-
-def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start `reslearn ...` in a process of its own and wait until it writes metrics."""
-    out = RunFolder(folder / "my run")
-    before = len(out.metrics())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reslearn", *command], cwd=folder, stderr=subprocess.PIPE, text=True
-    )
-    while len(out.metrics()) <= before:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    return process
-
-
-def stop(process: subprocess.Popen[str], signal_number: int) -> tuple[int, str]:
-    process.send_signal(signal_number)
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors.strip()
+Run = Callable[..., tuple[int, str, str]]
 
 
 def test_printed_command_resumes_a_stopped_run(
-    small: Small, small_flags: list[str], tmp_path: Path
+    small: Small,
+    small_flags: list[str],
+    reslearn: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = [
         *small_flags,
@@ -52,28 +39,45 @@ def test_printed_command_resumes_a_stopped_run(
         "train.checkpoint_every_seconds=1000",
     ]
     (tmp_path / "my data").mkdir()
-    process = start(
-        ["train", *flags, "--out", "my run", "--data-dir", "my data", "--threads", "1"], tmp_path
+    options = ["--out", "my run", "--data-dir", "my data", "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reslearn", "train", *flags, *options],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    folder = RunFolder(tmp_path / "my run")
+    while not folder.metrics():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)  # it keeps its lock, and leaves this process its time
     with pytest.raises(RunError, match="in use by another process"):
         train_recipe(
             small("schedule.duration=100000 steps", "train.checkpoint_every_seconds=1000"),
-            tmp_path / "my run",
+            folder.path,
             resume=True,
         )
-    status, line = stop(process, signal.SIGTERM)
-    assert status == 128 + signal.SIGTERM
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    line = process.communicate(timeout=60)[1].strip()
+    assert process.returncode == 128 + signal.SIGTERM
     assert line.startswith("reslearn: stopped after step ")
     assert "\n" not in line
-    (checkpoint,) = RunFolder(tmp_path / "my run").checkpoints()
+    (checkpoint,) = folder.checkpoints()
     assert f"stopped after step {int(checkpoint.stem[5:])};" in line
 
     printed = shlex.split(line.partition("continue with: ")[2])
     assert printed == ["reslearn", "train", "--resume", "--out", "my run", "--data-dir", "my data"]
-    process = start(printed[1:], tmp_path)
-    status, line = stop(process, signal.SIGINT)
-    assert status == 128 + signal.SIGINT
-    folder = RunFolder.open(tmp_path / "my run")
+    monkeypatch.chdir(tmp_path)
+    num_lines = len(folder.metrics())
+
+    def interrupt() -> None:
+        while len(folder.metrics()) <= num_lines:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert reslearn(*printed[1:])[0] == 128 + signal.SIGINT
     assert folder.environment["resumed_at"] == [int(checkpoint.stem[5:])]
     steps = [record["step"] for record in folder.metrics("train")]
     assert steps == list(range(3, steps[-1] + 1, 3))
