@@ -20,7 +20,7 @@ residual = reslearn.add_shortcuts(copy.deepcopy(plain), inputs[:8]).network
 
 for name, network in {"plain": plain, "residual": residual}.items():
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-    reslearn.fit(network, batches, cross_entropy, optimizer, steps=300)
+    reslearn.fit(network, batches, cross_entropy, optimizer, steps=200)
     network.eval()
     with torch.no_grad():
         error = (network(inputs).argmax(dim=1) != targets).float().mean()

@@ -8,7 +8,7 @@ from reslearn.data import Augment, Preprocess, eval_batches, load, train_batches
 from reslearn.evaluate import evaluate
 from reslearn.train import LearningRate
 
-STEPS = 200
+STEPS = 100
 
 digits = load("digits")  # 8 x 8 pixels, embedded in scikit-learn: nothing is downloaded
 preprocess = Preprocess.fit(digits.train)

@@ -1,5 +1,6 @@
 """Every command: fast help in panels and whole sentences, one-line errors, examples that parse."""
 
+import json
 import os
 import re
 import shlex
@@ -67,32 +68,52 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     return fail_with
 
 
-def in_new_process(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(["-c", code] if code else ["-m", "reslearn"]), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+LIGHT_COMMANDS = [(), ("--help",), ("--version",), *((*command, "--help") for command in COMMANDS)]
+# One process imports the command line, and a fork of it runs each command.
+IMPORTS_OF_COMMANDS = """
+import contextlib, io, json, os, sys
+from reslearn.cli import main
+for arguments in json.load(sys.stdin):
+    sys.stdout.flush()
+    if not os.fork():
+        sys.argv = ["reslearn", *arguments]
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            try:
+                main()
+            except SystemExit as stopped:
+                status = stopped.code
+        print(json.dumps([status, output.getvalue() != "", sorted(sys.modules)]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [(), ("--help",), ("--version",), *((*command, "--help") for command in COMMANDS)],
-    ids=" ".join,
-)
-def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
+@pytest.fixture(scope="module")
+def imports_of_commands() -> dict[tuple[str, ...], tuple[int, bool, list[str]]]:
+    """Return by command: its status, whether it printed anything, and the imported modules."""
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORTS_OF_COMMANDS],
+        input=json.dumps(LIGHT_COMMANDS),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.stderr == ""
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    return dict(zip(LIGHT_COMMANDS, lines, strict=True))
+
+
+@pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=" ".join)
+def test_help_and_version_import_nothing_heavy(
+    arguments: tuple[str, ...],
+    imports_of_commands: dict[tuple[str, ...], tuple[int, bool, list[str]]],
+) -> None:
     # typer reads the values of arguments with pydantic; `reslearn --help` has no values to read.
     heavy = HEAVY | {"pydantic"} if arguments in {("--help",), ("--version",)} else HEAVY
-    code = f"""
-import sys
-from reslearn.cli import main
-try:
-    main()
-except SystemExit as stopped:
-    status = stopped.code
-print(sorted(set(sys.modules) & {heavy!r}), file=sys.stderr)
-sys.exit(status)
-"""
-    process = in_new_process(*arguments, code=code)
-    assert (process.returncode, process.stderr) == (0, "[]\n")
-    assert process.stdout
+    status, has_output, modules = imports_of_commands[arguments]
+    assert (status, sorted(heavy & set(modules))) == (0, [])
+    assert has_output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -167,7 +188,8 @@ def test_a_terminal_gets_boxes(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_python_m_and_version() -> None:
-    process = in_new_process("--version")
+    command = [sys.executable, "-m", "reslearn", "--version"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (process.returncode, process.stdout, process.stderr) == (
         0,
         f"reslearn {reslearn.__version__}\n",

@@ -195,9 +195,7 @@ def test_an_error_of_build_or_data_is_one_line(build: object, data: object, mess
     assert "\n" not in str(error.value)
 
 
-def test_a_file_may_import_its_neighbors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_may_import_its_neighbors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "layers_beside.py").write_text("from torch import nn\nnet = nn.Linear(6, 4)\n")
     (tmp_path / "net_that_imports.py").write_text(
         "from layers_beside import net\ndef build():\n    return net\n"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from reslearn.interop import read_checkpoint
+from reslearn.interop import pickles, read_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 from weight_files import STATE, error_of, write_hdf5
@@ -156,7 +156,6 @@ FILES: dict[str, tuple[str, bytes | Callable[[Path], None]]] = {
     "an array of objects": ("x.pkl", pickle.dumps({"a": np.array([{}], dtype=object), "b": 1})),
     "a big-endian array": ("x.pkl", pickle.dumps({"a": np.zeros(3, ">f4"), "b": 1}, protocol=2)),
     "a huge list of entries": ("x.pth", write_long_directory),
-    "two million lists": ("x.pkl", b"\x80\x02" + b"]" * 2_000_001 + b"."),
     "deeply nested tuples, whose hash crashes the process": (
         "x.pkl",
         b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.",
@@ -212,6 +211,19 @@ def test_foreign_and_hostile_files_raise_one_line(name: str, tmp_path: Path) -> 
     else:
         content(path)
     error_of(path)
+
+
+def test_a_pickle_of_too_many_instructions_raises_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pickles._MAX_INSTRUCTIONS == 2_000_000
+    monkeypatch.setattr(pickles, "_MAX_INSTRUCTIONS", 2_000)
+    for num_lists, message in (
+        (1_998, "not a dict of named tensors"),
+        (1_999, "more than 2,000 instructions"),
+    ):
+        (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + b"]" * num_lists + b".")
+        assert message in error_of(tmp_path / "x.pkl")
 
 
 def test_an_hdf5_name_that_is_not_utf8_raises_one_line(tmp_path: Path) -> None:

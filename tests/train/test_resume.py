@@ -4,7 +4,6 @@ This holds for weights, optimizer state and logged losses.
 """
 
 import itertools
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_server import fork_server
 from killing import Killed, until_killed
 
 from reslearn.interop import read_bundle
@@ -92,11 +92,10 @@ def test_process_killed_at_random_moments(
     train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     out, moments = tmp_path / "killed", random.Random(variant)
     # One process imports everything that is slow and is forked for each run.
-    forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload(["reslearn.train", "sklearn.datasets", "torch._dynamo"])
+    context = fork_server()
     for _ in range(2):
         steps = saved_steps(out)
-        process = forkserver.Process(
+        process = context.Process(
             target=train_recipe,
             args=(recipe, out),
             kwargs={"machine": Machine(threads=1), "resume": True},

@@ -4,7 +4,6 @@ The processes are forked from one that has imported torch.
 """
 
 import copy
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fork_server import fork_server
 from killing import until_killed
 from torch import Tensor, nn
 
@@ -33,8 +33,7 @@ def on_processes(
 
     An outcome is ("value", result), or the name of an exception and its text.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torchrun_processes", "sklearn.datasets", "torch._dynamo"])
+    context = fork_server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -112,24 +111,28 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
         }
 
 
-def normalize(x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
+def normalize(cases: list[tuple[Tensor, Tensor, nn.Module]]) -> list[dict[str, Any]]:
     """Return what synchronized batch norm computes on the share of this process.
 
-    These are outputs, gradients and running statistics.
+    These are outputs, gradients and running statistics, for each case of inputs, targets and norm.
     """
     with join_processes("cpu") as processes:
-        share = x.chunk(processes.count)[processes.rank].clone()
-        share_targets = targets.chunk(processes.count)[processes.rank].clone()
-        share.requires_grad_()
-        norm = copy.deepcopy(norm)  # processes share the memory of tensors that they receive
-        with SynchronizedBatchNorm(processes):
-            y = norm(share)
-        (y * share_targets).sum().backward()
-        assert share.grad is not None
-        gradients = {
-            name: processes.sum(value.grad).numpy()
-            for name, value in norm.named_parameters()
-            if value.grad is not None
-        }
-        buffers = {name: value.numpy().copy() for name, value in norm.named_buffers()}
-        return {"y": y.detach().numpy(), "x": share.grad.numpy(), **gradients, **buffers}
+        return [_normalize(processes, *case) for case in cases]
+
+
+def _normalize(processes: Any, x: Tensor, targets: Tensor, norm: nn.Module) -> dict[str, Any]:
+    share = x.chunk(processes.count)[processes.rank].clone()
+    share_targets = targets.chunk(processes.count)[processes.rank].clone()
+    share.requires_grad_()
+    norm = copy.deepcopy(norm)  # processes share the memory of tensors that they receive
+    with SynchronizedBatchNorm(processes):
+        y = norm(share)
+    (y * share_targets).sum().backward()
+    assert share.grad is not None
+    gradients = {
+        name: processes.sum(value.grad).numpy()
+        for name, value in norm.named_parameters()
+        if value.grad is not None
+    }
+    buffers = {name: value.numpy().copy() for name, value in norm.named_buffers()}
+    return {"y": y.detach().numpy(), "x": share.grad.numpy(), **gradients, **buffers}
