@@ -112,7 +112,11 @@ def test_nan_is_detected_in_training_and_in_held_out_inputs() -> None:
         inputs[3, 2] = 0.0
 
 
-def test_an_interrupted_diagnosis_has_a_verdict_and_a_page(tmp_path: Path) -> None:
+def test_an_interrupted_diagnosis_has_a_verdict_and_a_page(
+    tmp_path: Path, few_trials: Callable[..., None]
+) -> None:
+    few_trials(FEWEST_SEEDS=3, MAX_SEEDS={1: 3})
+
     def stop(text: str) -> None:
         if text.startswith("Seed 1, 10 steps: shallow"):
             raise KeyboardInterrupt

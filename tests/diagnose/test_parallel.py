@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -89,19 +88,18 @@ def test_closing_the_results_ends_the_tasks() -> None:
 
 
 def test_tasks_end_with_their_parent_process() -> None:
-    code = """
-import os, time
-from reslearn.diagnose.parallel import run_parallel
-def task():
-    os.write(1, f"{os.getpid()}\\n".encode())  # one write: print may interleave two processes
-    time.sleep(60)
-list(run_parallel([task, task], 2))
-"""
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        pids = [int(process.stdout.readline()) for _ in range(2)]
-        process.kill()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def task() -> None:
+        sender.send(os.getpid())
+        time.sleep(60)
+
+    parent = context.Process(target=lambda: list(run_parallel([task, task], 2)))
+    parent.start()
+    pids = [receiver.recv() for _ in range(2)]
+    parent.kill()
+    parent.join()
 
     def is_any_alive() -> bool:
         return any(os.path.exists(f"/proc/{pid}") for pid in pids)
@@ -138,7 +136,7 @@ def test_two_jobs_give_the_diagnosis_of_one(few_trials: Callable[..., None]) -> 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        first, second = (diagnose(problem, minutes=5, steps=10, jobs=jobs) for jobs in (1, 2))
+        first, second = (diagnose(problem, minutes=5, steps=4, jobs=jobs) for jobs in (1, 2))
     finally:
         torch.set_num_threads(num_threads)
     assert first.verdict == second.verdict and first.rates == second.rates

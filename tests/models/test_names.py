@@ -63,18 +63,32 @@ def on_meta(name: str, **switches: Any) -> Network:
         return build(name, num_classes=10, **switches)
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: str(switches["name"]))
-def test_a_network_recorded_by_torch_fx_computes_the_same(switches: dict[str, Any]) -> None:
-    net = build(**switches).eval()
+@pytest.fixture(
+    scope="module", params=SWITCHES, ids=[str(switches["name"]) for switches in SWITCHES]
+)
+def switches(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Run a test for each network. Tests of one network run one after another."""
+    return dict(request.param)
+
+
+@pytest.fixture(scope="module")
+def net(switches: dict[str, Any]) -> Network:
+    torch.manual_seed(3)
+    return build(**switches)
+
+
+def test_a_network_recorded_by_torch_fx_computes_the_same(
+    switches: dict[str, Any], net: Network
+) -> None:
+    net = net.eval()
     x = torch.randn(2, switches.get("in_channels", 3), 16, 16)
     with torch.no_grad():
         assert torch.equal(torch.fx.symbolic_trace(net)(x), net(x))
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: str(switches["name"]))
-def test_a_spec_builds_the_same_network_after_a_json_round_trip(switches: dict[str, Any]) -> None:
-    torch.manual_seed(3)
-    net = build(**switches)
+def test_a_spec_builds_the_same_network_after_a_json_round_trip(
+    switches: dict[str, Any], net: Network
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torch.manual_seed(3)

@@ -1,5 +1,6 @@
 """Parameters and multiply-adds of the networks in Tables 1, 3 and 6, to the unit (claim C12)."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ IMAGENET = [
 GMACS_IN_THE_PAPER = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
 
 
+@functools.cache
 def count(name: str, *, num_classes: int, size_px: int, **switches: Any) -> Complexity:
     with torch.device("meta"):
         net = build(name, num_classes=num_classes, **switches)
