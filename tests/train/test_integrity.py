@@ -170,6 +170,8 @@ def test_a_run_whose_folder_is_replaced_stops_and_writes_nothing(
     with pytest.raises(FolderLostError, match="was removed or replaced") as caught:
         train_recipe(small("seed=1"), path, ONE_THREAD)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; train again in another --out")
+    assert "--resume" not in str(caught.value)
     if is_replaced:
         other = RunFolder.open(path)
         assert other.recipe["seed"] == 2 and other.result["steps"] == 11

@@ -5,6 +5,7 @@ Also: the exit status, and only one process per run folder.
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from reslearn.data import DataError
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import Interrupted, Machine, run, train_recipe
@@ -109,3 +111,19 @@ def test_second_signal_has_its_usual_effect() -> None:
         assert request.signal_number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_error_after_the_folder_was_removed_does_not_advise_to_resume(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*arguments: object) -> None:
+        shutil.rmtree(tmp_path / "run")
+        raise DataError("photo.jpg cannot be read")
+
+    monkeypatch.setattr(run, "train", unreadable)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        train_recipe(small(), tmp_path / "run", Machine(threads=1))
+    assert "--resume" not in str(caught.value)
+    assert str(caught.value).endswith(
+        f"{tmp_path / 'run'} was removed meanwhile, so begin again in another --out"
+    )

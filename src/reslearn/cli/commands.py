@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -188,8 +189,11 @@ def main() -> NoReturn:
 def _one_line(error: Exception) -> str:
     """Return the message of an error. An OSError loses its number and keeps its file."""
     if isinstance(error, OSError) and error.strerror:
-        parts = [error.strerror, error.filename]
-        text = ": ".join(str(part) for part in parts if part is not None)
+        text = error.strerror
+        if error.filename is not None:
+            from reslearn.runs import disk_state
+
+            text += f": {error.filename}{disk_state(error, Path(str(error.filename)))}"
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -185,12 +185,19 @@ def locked_folder(folder: Path) -> Iterator[None]:
         finally:
             if new_folders and [path.name for path in folder.iterdir()] == [_LOCK]:
                 (folder / _LOCK).unlink()
-                with suppress(OSError):  # another process may use them meanwhile
-                    for path in new_folders:
-                        path.rmdir()
+                _remove_empty(new_folders)
             os.close(descriptor)
     except OSError as error:
+        _remove_empty(new_folders)
         raise DataError(f"cannot write into {folder}: {error.strerror or error}") from None
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove the folders, the innermost first, until one is missing or holds something."""
+    with suppress(OSError):
+        for path in folders:
+            if path.exists():
+                path.rmdir()
 
 
 def _lock(folder: Path) -> int:

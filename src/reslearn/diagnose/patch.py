@@ -138,6 +138,7 @@ def write_patch(patch: Patch) -> Path:
     """
     _check_path(patch.path)
     try:
+        patch.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(patch.path, lambda file: file.write(patch.text.encode()))
     except OSError as error:
         raise _unwritable(patch.path, error) from None
@@ -155,11 +156,14 @@ def _check_path(path: Path) -> None:
                     raise DiagnosisError(
                         f"{path} exists already and is not a patch: give another name"
                     )
-        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
-    if not os.access(path.parent, os.W_OK):
-        raise DiagnosisError(f"{path} cannot be written: no permission to write in {path.parent}")
+    # The folder is created with the patch, so that a refused diagnosis leaves none.
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise DiagnosisError(f"{path} cannot be written: {folder} is a file")
+    if not os.access(folder, os.W_OK):
+        raise DiagnosisError(f"{path} cannot be written: no permission to write in {folder}")
 
 
 def _unwritable(path: Path, error: OSError) -> DiagnosisError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,8 +31,51 @@ def make_folder(path: Path) -> None:
             f"{path} cannot be created (a file is in the way): choose another --out"
         ) from None
     except OSError as error:
-        reason = str(error.strerror).lower()
+        reason = f"{str(error.strerror).lower()}{disk_state(error, path)}"
         raise RunError(f"{path} cannot be created ({reason}): choose another --out") from None
+
+
+@contextlib.contextmanager
+def removed_on_error(folder: Path) -> Iterator[list[str]]:
+    """Remove what the body created, if it raises: a refused command leaves no empty folder.
+
+    A folder that existed before, or that holds other files, stays.
+
+    Args:
+        folder: The folder that the body creates, with its parents.
+
+    Yields:
+        Names of files in the folder that may be removed. The body adds them once it owns them.
+    """
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
+    own_files: list[str] = []
+    try:
+        yield own_files
+    except BaseException:
+        with contextlib.suppress(OSError):
+            content = {path.name for path in folder.iterdir()} if new_folders else set()
+            if content <= set(own_files):
+                for name in content:
+                    (folder / name).unlink()
+                for path in new_folders:
+                    path.rmdir()
+        raise
+
+
+def disk_state(error: OSError, path: Path) -> str:
+    """Return the free space and inodes of the file system of `path`, if the error is about them."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    existing_path = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    try:
+        disk = os.statvfs(existing_path)
+    except OSError:
+        return ""
+    free, size = disk.f_bavail * disk.f_frsize / 1e6, disk.f_blocks * disk.f_frsize / 1e6
+    state = f"{free:,.1f} of {size:,.1f} MB free"
+    if disk.f_files:
+        state += f" and {disk.f_favail:,} of {disk.f_files:,} inodes"
+    return f" ({state} in {existing_path})"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -40,7 +85,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write: Writes the content to a temporary file beside `path`, which is synced and renamed.
 
     Raises:
-        OSError: For example if the disk is full. `path` is unchanged then.
+        OSError: For example if the disk is full. It names `path`, which is unchanged then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -49,6 +94,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -33,7 +33,7 @@ class FolderLock:
         if not self.is_in_place():
             raise FolderLostError(
                 f"{self._folder} was removed or replaced while this process used it: "
-                "it stops and writes nothing more"
+                "it stops and writes nothing more; train again in another --out"
             )
 
     def is_in_place(self) -> bool:
@@ -76,10 +76,10 @@ def _open(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
-    except OSError as error:
+    except OSError:
         if path.is_symlink() or path.is_dir():
             raise _no_lock_file(path) from None
-        raise OSError(error.errno, f"{path} cannot be opened: {error.strerror}") from None
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise _no_lock_file(path)

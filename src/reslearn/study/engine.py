@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from reslearn.runs import RunError
+from reslearn.runs import RunError, disk_state, removed_on_error
 from reslearn.study.collect import last_line
 from reslearn.study.grid import Job
 from reslearn.study.progress import StudyDisplay, study_display
@@ -155,14 +155,17 @@ class LocalEngine:
             running.append(self._start(job))
             display.begin(job)
         except OSError as error:
-            # No folder, no disk space or no process for this run: others may still succeed.
-            outcomes.append(JobStatus(job=job, status="failed", reason=str(error)))
+            path = Path(error.filename or job.folder)
+            reason = f"{error.strerror or error}: {path}{disk_state(error, path)}"
+            outcomes.append(JobStatus(job=job, status="failed", reason=reason))
             display.end(outcomes[-1])
 
     def _start(self, job: Job) -> _Child:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with (job.folder / "train.log").open("ab") as log:
-            log.write(f"$ {job.command}\n".encode())
+        with removed_on_error(job.folder) as own_files:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            own_files.append("train.log")
+            with (job.folder / "train.log").open("ab") as log:
+                log.write(f"$ {job.command}\n".encode())
         gpu = self._gpus.take(job.gpus)
         environment = run_environment(os.environ, job.cores)
         if gpu is not None:
@@ -321,9 +324,8 @@ def status_of_ended(
 
 def not_begun(jobs: Sequence[Job], signals: Sequence[int]) -> list[JobStatus]:
     """Return the statuses of jobs that were not started because of a request to stop."""
-    number = signals[0] if signals else 0
     return [
-        JobStatus(job=job, status="interrupted", reason="not begun", signal_number=number)
+        JobStatus(job=job, status="interrupted", reason="not begun", signal_number=signals[0])
         for job in jobs
     ]
 

@@ -105,6 +105,8 @@ def wait_for_lock(folder: RunFolder) -> None:
         try:
             with folder.lock():
                 return
+        except OSError:
+            return  # the run itself reports that the disk is full, for example
         except RunError:
             if time.monotonic() > deadline:
                 return  # the run itself reports who locks its folder

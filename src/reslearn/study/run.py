@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reslearn.runs import make_folder
+from reslearn.runs import make_folder, removed_on_error
 from reslearn.study.engine import Engine, JobStatus, LocalEngine
 from reslearn.study.grid import Job
+
+_LOCK = ".study.lock"
 
 
 class StudyInUseError(ValueError):
@@ -121,7 +123,9 @@ def run_study(
     for job_folder, number in Counter(job.folder for job in jobs).items():
         if number > 1:
             raise ValueError(f"{job_folder} is the folder of {number} jobs: each needs its own")
-    with _lock(folder):
+    # A study that is refused before its first run, by its engine for example, leaves no folder.
+    with removed_on_error(folder) as own_files, _lock(folder):
+        own_files += [_LOCK, "ray.log"]
         for job in jobs:
             job.check()
         outcomes = [outcome for job in jobs if (outcome := _earlier_outcome(job)) is not None]
@@ -155,7 +159,7 @@ def _current_command() -> str:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     make_folder(folder)
-    with (folder / ".study.lock").open("a+") as file:
+    with (folder / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

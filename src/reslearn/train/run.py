@@ -17,7 +17,7 @@ from torch import nn
 from reslearn import recipes
 from reslearn.data import DataError
 from reslearn.evaluate import Metrics, recompute_batch_norm
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import RunError, RunFolder, disk_state, removed_on_error
 from reslearn.train import numerics
 from reslearn.train.checkpoints import NEW_RUN, RestoredRun, find_checkpoint, restore_checkpoint
 from reslearn.train.distributed import Processes, join_processes
@@ -102,15 +102,17 @@ def _create(
     """Create the run in process 0, and lock its folder until `stack` is closed."""
     if not setup.processes.is_first:
         return
-    stack.enter_context(folder.lock())
-    if folder.exists():
-        raise RunError(
-            f"{folder.path}: another process began a run here meanwhile: choose another --out"
-        )
     environment = numerics.describe_environment(setup.numerics, setup.dataset, command)
     if setup.initial_weights is not None:
         environment["init"] = setup.initial_weights.record
-    folder.start(setup.recipe.to_dict(), environment)
+    with removed_on_error(folder.path) as own_files:
+        stack.enter_context(folder.lock())
+        if folder.exists():
+            raise RunError(
+                f"{folder.path}: another process began a run here meanwhile: choose another --out"
+            )
+        own_files += [".lock", "environment.json"]
+        folder.start(setup.recipe.to_dict(), environment)
 
 
 def _set_up_run(
@@ -226,13 +228,15 @@ def _add_resume_hints(setup: RunSetup, state: State, folder: RunFolder) -> Itera
         ) from None
     except OSError as error:
         reason = (
-            f"{error.strerror} while writing to {folder.path}; {_last_checkpoint(folder)}; "
-            f"{_resume_hint(setup, folder)}"
+            f"{error.strerror} while writing to {folder.path}{disk_state(error, folder.path)}; "
+            f"{_last_checkpoint(folder)}; {_resume_hint(setup, folder)}"
         )
         raise OSError(error.errno, reason) from None
 
 
 def _resume_hint(setup: RunSetup, folder: RunFolder) -> str:
+    if not folder.exists():
+        return f"{folder.path} was removed meanwhile, so begin again in another --out"
     command = f"{setup.processes.launcher}reslearn train --resume --out "
     command += shlex.quote(str(folder.path))
     if setup.machine.data_dir is not None:
