@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reslearn.runs import RunError, RunFolder
-from reslearn.runs.digests import digest
+from reslearn.runs.json_files import digest
 from reslearn.study import Job, JobStatus, LocalEngine, StudyInUseError, grid, run_study
 
 # The name of the model selects what the stand-in does. Like a training, it counts steps, writes a

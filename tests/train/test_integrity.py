@@ -14,10 +14,17 @@ import torch
 from killing import Killed, until_killed
 
 from reslearn import recipes
-from reslearn.interop import read_bundle
+from reslearn.interop import read_bundle, to_bytes
 from reslearn.recipes import Recipe
 from reslearn.runs import FolderLostError, RunError, RunFolder
-from reslearn.train import Machine, NonFiniteLossError, loop, run, train_recipe
+from reslearn.train import (
+    Machine,
+    NonFiniteLossError,
+    evaluate_bundle,
+    loop,
+    run,
+    train_recipe,
+)
 from reslearn.train.setup import RunSetup
 
 Small = Callable[..., Recipe]
@@ -259,23 +266,29 @@ def test_momentum_that_is_not_finite_is_found(small: Small) -> None:
         state.check_finite()
 
 
-def test_evaluate_refuses_weights_with_nan(small: Small, tmp_path: Path) -> None:
-    from reslearn.data import Preprocess
-    from reslearn.interop import to_bytes
-
-    train_recipe(small(), tmp_path / "run", ONE_THREAD)
-    bundle = read_bundle(tmp_path / "run" / "model.safetensors")
-    bundle.network.get_parameter("head.fc.weight").data[0, 0] = float("nan")
-    preprocess: Preprocess = bundle.preprocess
+def replace_weights(path: Path, value: float) -> None:
+    """Write a bundle, with a fitting digest, whose head has the weight `value`."""
+    bundle = read_bundle(path)
+    bundle.network.get_parameter("head.fc.weight").data[0] = value
     content = to_bytes(
         bundle.network,
         spec=bundle.network.spec,
         classes=bundle.classes,
-        preprocess=preprocess,
+        preprocess=bundle.preprocess,
         metrics={},
         recipe_hash=bundle.recipe_hash,
     )
-    (tmp_path / "run" / "model.safetensors").write_bytes(content)
+    path.write_bytes(content)
+
+
+def test_evaluate_refuses_networks_that_are_not_finite(small: Small, tmp_path: Path) -> None:
+    train_recipe(small(), tmp_path / "run", ONE_THREAD)
+    weights = tmp_path / "run" / "model.safetensors"
+    replace_weights(weights, 3e38)
+    for source in (tmp_path / "run", [tmp_path / "run", tmp_path / "run"]):
+        with pytest.raises(ValueError, match="outputs that are not finite have no error rate"):
+            evaluate_bundle(source, machine=ONE_THREAD)
+    replace_weights(weights, float("nan"))
     command = [sys.executable, "-m", "reslearn", "evaluate", str(tmp_path / "run"), "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stdout == ""

@@ -58,7 +58,9 @@ def load(
             hint = f": download into it with: {download_command(name, Path(data_dir))}"
         raise DataError(f"--data-dir {data_dir}: no such folder{hint}")
     if name in SOURCES:
-        return SOURCES[name].load(search_folders(data_dir), download=download, size_px=size_px)
+        source = SOURCES[name]
+        folders = [] if source.archives is None else search_folders(data_dir)
+        return source.load(folders, download=download, size_px=size_px)
     folder = _find_folder(name, data_dir)
     if folder is None:
         _raise_unknown(name)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reslearn.runs.digests import digest
 from reslearn.runs.folder import RunFolder
-from reslearn.runs.json_files import RunError, to_json_value
+from reslearn.runs.json_files import RunError, digest, to_json_value
 
 
 def write_analysis(run: RunFolder, name: str, record: Mapping[str, Any]) -> Path:

@@ -19,6 +19,7 @@ a file that was damaged or edited is refused. ARCHITECTURE.md describes the fiel
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import shlex
@@ -27,9 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from reslearn.runs import metrics
-from reslearn.runs.digests import CHECKPOINT_END_BYTES, as_read, checkpoint_end, digest
-from reslearn.runs.json_files import RunError, make_folder, parse_object, write_atomically
+from reslearn.runs.json_files import (
+    RunError,
+    as_read,
+    digest,
+    make_folder,
+    parse_object,
+    write_atomically,
+)
 from reslearn.runs.lock import FolderLock, lock_folder
+
+# The line that ends a checkpoint: "sha256", 64 hex digits, newline.
+_CHECKPOINT_END_BYTES = 72
 
 
 class DamagedCheckpointError(RunError):
@@ -188,11 +198,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl.
-
-        Raises:
-            ValueError: If a number is not finite, since JSON has no such numbers.
-        """
+        """Append one line. Raise ValueError if a number is not finite, which JSON cannot hold."""
         self._check_owner()
         metrics.append_record(self.metrics_path, record)
 
@@ -205,10 +211,7 @@ class RunFolder:
         return metrics.read_records(self.metrics_path, kind)
 
     def newest_metrics(self, kind: str) -> dict[str, Any] | None:
-        """Return the newest complete line of a kind, for displays that watch a run.
-
-        Only the end of the file is read. Returns None if it has no such line yet.
-        """
+        """Return the newest complete line of a kind, or None, for displays that watch a run."""
         return metrics.newest_record(self.metrics_path, kind)
 
     def sync_metrics(self) -> tuple[int, str]:
@@ -221,8 +224,7 @@ class RunFolder:
     def truncate_metrics(self, num_bytes: int, sha256: str) -> None:
         """Cut metrics.jsonl to what `sync_metrics` measured; the run will write the rest again.
 
-        Raises:
-            RunError: If the file is shorter than that, or was changed.
+        Raises RunError if the file is shorter than that, or was changed.
         """
         self._check_owner()
         metrics.truncate(self.metrics_path, num_bytes, sha256)
@@ -235,7 +237,7 @@ class RunFolder:
         A digest follows the content. `read_checkpoint` verifies it.
         """
         path = self.path / "checkpoints" / f"step-{step:08d}.pt"
-        self.write_file(path, content, checkpoint_end(content))
+        self.write_file(path, content, _checkpoint_end(content))
         for old_path in self.checkpoints()[:-keep]:
             old_path.unlink()
         return path
@@ -250,8 +252,8 @@ class RunFolder:
             stored = path.read_bytes()
         except OSError as error:
             raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
-        content = memoryview(stored)[:-CHECKPOINT_END_BYTES]
-        if stored[len(content) :] != checkpoint_end(content):
+        content = memoryview(stored)[:-_CHECKPOINT_END_BYTES]
+        if stored[len(content) :] != _checkpoint_end(content):
             raise DamagedCheckpointError(f"{path} is damaged: its digest does not fit its content")
         return stored[: len(content)]
 
@@ -391,3 +393,7 @@ def _files_by_step(folder: Path, suffix: str) -> dict[int, Path]:
         if match:
             paths[int(match[1])] = path
     return dict(sorted(paths.items()))
+
+
+def _checkpoint_end(content: bytes | memoryview) -> bytes:
+    return f"sha256 {hashlib.sha256(content).hexdigest()}\n".encode()

@@ -1,9 +1,10 @@
-"""Atomic writes, and JSON files whose errors name the file, the key and the value."""
+"""Atomic writes, digests, and JSON files whose errors name the file, the key and the value."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -115,6 +116,23 @@ def to_json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_json_value(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def digest(*parts: Any) -> str:
+    """Return 16 hex digits over JSON values, independent of their spacing.
+
+    The last part is an object whose "checksum" is ignored.
+    """
+    *first_parts, last_part = parts
+    fields = {key: value for key, value in last_part.items() if key != "checksum"}
+    text = json.dumps([*first_parts, fields], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def as_read(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `value` as it will be read from JSON: tuples become lists, keys become texts."""
+    copy: dict[str, Any] = json.loads(json.dumps(value))
+    return copy
 
 
 class _JsonObject(dict[str, Any]):

@@ -3,6 +3,7 @@
 By default each network is evaluated with the precision it was trained with.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ def evaluate_bundle(
         RunError: If a run does not exist, is incomplete, or its data have changed.
         BundleError: If a bundle is damaged.
         DataError: If the data are missing.
-        ValueError: If an option has a wrong value, or the data have other classes.
+        ValueError: If an option has a wrong value, the data have other classes, or the loss is NaN
+            or infinite.
     """
     if images not in _SETS:
         raise ValueError(f"--images {images} is unknown: use train, validation or test")
@@ -74,12 +76,23 @@ def evaluate_bundle(
         )
         sets.append(_select(dataset, images))
     if protocol == "single" and len(members) == 1:
-        return _evaluate_single(members[0], sets[0], _numerics(members[0], precision, device))
-    member_scores = [
-        _scores(member, image_set, protocol, _numerics(member, precision, device))
-        for member, image_set in zip(members, sets, strict=True)
-    ]
-    return metrics_of_scores(torch.stack(member_scores).mean(0), sets[0].labels)
+        metrics = _evaluate_single(members[0], sets[0], _numerics(members[0], precision, device))
+    else:
+        member_scores = [
+            _scores(member, image_set, protocol, _numerics(member, precision, device))
+            for member, image_set in zip(members, sets, strict=True)
+        ]
+        metrics = metrics_of_scores(torch.stack(member_scores).mean(0), sets[0].labels)
+    _check_finite(metrics, members)
+    return metrics
+
+
+def _check_finite(metrics: Metrics, members: "Sequence[_EnsembleMember]") -> None:
+    if not math.isfinite(metrics.loss):
+        paths = " and ".join(str(member.path) for member in members)
+        raise ValueError(
+            f"the loss of {paths} is {metrics.loss}: outputs that are not finite have no error rate"
+        )
 
 
 def is_source(text: str) -> bool:

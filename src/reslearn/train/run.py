@@ -74,7 +74,7 @@ def train_recipe(
         if is_new:
             processes.run_together(lambda: _create(folder, setup, stack, command=command))
         state = setup.initial_state()
-        start = _resume(setup, folder, state)
+        start = NEW_RUN if is_new else _resume(setup, folder, state)
         log = RunLog(
             setup,
             folder,
