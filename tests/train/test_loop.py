@@ -105,6 +105,20 @@ def test_fit_follows_the_schedule_and_restores_learning_rates() -> None:
     assert not any("base_lr" in group for group in optimizer.param_groups)
 
 
+def test_fit_trains_modules_with_empty_huge_and_infinite_values() -> None:
+    """Only values that training computes must be finite."""
+    net = small_net().double()
+    net.register_parameter("empty", nn.Parameter(torch.empty(0)))
+    net.register_parameter("huge", nn.Parameter(torch.tensor(1e300, dtype=torch.float64)))
+    net.register_buffer("mask", torch.full((2, 2), -math.inf))
+    batches = [(x.double(), y) for x, y in two_moons()]
+    optimizer = torch.optim.Adam(net.parameters())
+    assert fit(net, batches, nn.CrossEntropyLoss(), optimizer, steps=4)[0].step == 4
+    net.get_parameter("huge").data.fill_(math.inf)
+    with pytest.raises(NonFiniteLossError, match="huge holds NaN or infinity after step 4"):
+        fit(net, batches, nn.CrossEntropyLoss(), optimizer, steps=4)
+
+
 def test_fit_reports_errors() -> None:
     net = small_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

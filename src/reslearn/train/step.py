@@ -166,13 +166,18 @@ class State:
         Batch norm does not use its running statistics while it trains, so they may become NaN
         although the loss stays finite. Other buffers may hold infinite constants by design.
         """
-        tensors = self._values()
-        norms = torch._foreach_norm(list(tensors.values()), float("inf"))
-        is_finite = torch.stack([norm.float().to(norms[0].device) for norm in norms]).isfinite()
+        tensors = {name: value for name, value in self._values().items() if value.numel()}
+        largest = torch._foreach_norm(list(tensors.values()), float("inf"))
+        device = largest[0].device
+        dtype = torch.float64 if any(x.dtype == torch.float64 for x in largest) else torch.float32
+        is_finite = torch.stack([value.to(device, dtype) for value in largest]).isfinite()
         # Weights are equal on all processes, but statistics are not.
         (has_failed,) = processes.maximum([int(not bool(is_finite.all()))])
         if has_failed:
-            name = list(tensors)[int(is_finite.int().argmin())]
+            names = [
+                name for name, fine in zip(tensors, is_finite.tolist(), strict=True) if not fine
+            ]
+            name = names[0] if names else "a statistic of batch norm on another process"
             raise NonFiniteLossError(f"{name} holds NaN or infinity after step {self.step}")
 
     def _values(self) -> dict[str, Tensor]:
