@@ -23,7 +23,7 @@ MAX_LINES = 400
 # The rooms study and paper receive an engine that runs recipes; they do not import train.
 MAY_TRAIN = {"cli", "diagnose"}
 # Every room may import these, at the top of a command file too: they import nothing heavy.
-FOR_EVERY_ROOM = {"progress"}
+FOR_EVERY_ROOM = {"progress", "terminal"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """`python -m reslearn` is `reslearn`."""
 
-from reslearn.cli import main
+import sys
 
 if __name__ == "__main__":
+    try:
+        from reslearn.cli import main
+    except KeyboardInterrupt:  # before `main` can handle it
+        sys.exit(130)
     main()

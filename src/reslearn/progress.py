@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
+from reslearn.terminal import print_lines, printable_line, safe_console
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -36,9 +38,7 @@ def print_progress(text: str) -> None:
     """Print one line about the current work, in bold on a terminal."""
     if is_quiet():
         return
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False).print(text, style="bold", markup=False, soft_wrap=True)
+    safe_console(sys.stderr).print(printable_line(text), style="bold", soft_wrap=True)
 
 
 @contextmanager
@@ -64,7 +64,6 @@ def progress_bar(
         with display.nested_bar(description, total, in_bytes, after_seconds) as advance:
             yield advance
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -77,14 +76,14 @@ def progress_bar(
 
     counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         *counts,
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=safe_console(sys.stderr),
         transient=True,
     )
-    bar = bars.add_task(description, total=total)
+    bar = bars.add_task(printable_line(description), total=total)
     start_time = time.monotonic()
     with ExitStack() as stack:
 
@@ -182,11 +181,13 @@ class ProgressDisplay:
         """Add a bar that is full at `total`."""
         if self._bars is None:
             return cast("TaskID", 0)
-        return self._bars.add_task(description, total=total, state="", below="")
+        title = printable_line(description)
+        return self._bars.add_task(title, total=total, state="", below="")
 
     def update(self, bar: TaskID, completed: float, state: str, below: str = "") -> None:
         """Move `bar` to `completed` and replace the text behind it and the line below all bars."""
         if self._bars is not None:
+            state, below = printable_line(state), printable_line(below)
             self._bars.update(bar, completed=completed, state=state, below=below)
 
     def remove(self, bar: TaskID) -> None:
@@ -202,13 +203,12 @@ class ProgressDisplay:
     def print(self, text: str) -> None:
         """Print a line that stays."""
         if self._bars is not None:
-            self._bars.console.print(text, highlight=False, markup=False)
+            self._bars.console.print(printable_line(text))
         elif not self.is_silent:
-            print(text, file=self._stream, flush=True)
+            print_lines(text, file=self._stream)
 
 
 def _state_bars(stream: TextIO, bar_width: int, transient: bool, draws_in_thread: bool) -> Progress:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -232,8 +232,8 @@ def _state_bars(stream: TextIO, bar_width: int, transient: bool, draws_in_thread
         TaskProgressColumn(),
         # It moves while a slow step is computed.
         TimeElapsedColumn(),
-        TextColumn("{task.fields[state]}"),
-        console=Console(file=stream),
+        TextColumn("{task.fields[state]}", markup=False),
+        console=safe_console(stream),
         auto_refresh=draws_in_thread,
         transient=transient,
     )
@@ -249,6 +249,4 @@ def _count(completed: int, total: int | None, in_bytes: bool) -> str:
 
 def _is_terminal(stream: TextIO) -> bool:
     """Follow rich, which also obeys FORCE_COLOR and TTY_COMPATIBLE."""
-    from rich.console import Console
-
-    return Console(file=stream).is_terminal
+    return safe_console(stream).is_terminal

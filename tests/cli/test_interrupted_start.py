@@ -159,7 +159,7 @@ def _kind_of_end(status: int, errors: str, number: signal.Signals) -> str:
     if not errors:
         stopped = {-number, TERMINAL_STATUS[number]}
         return {0: "done"}.get(status, "stopped" if status in stopped else f"status {status}")
-    in_our_code = re.search(r"reslearn/cli/|typer|torch", errors)
+    in_our_code = re.search(r"/reslearn/cli/|site-packages/\w+/", errors)
     return f"traceback, status {status}" if in_our_code else "before our first line"
 
 

@@ -41,6 +41,7 @@ FLAGS = (
 )
 STYLES = {"dashed": "training error", "line": "test error", "thin": "one seed"}
 DESKTOP, PHONE = (1280, 800), (390, 844)
+PICTURES = {"train": 9, "test": 3}
 
 
 def network_series(name, end):
@@ -305,3 +306,32 @@ def test_the_legend_shows_and_hides_groups_and_styles(browser, address):
     click("group", "0")
     click("style", "thin")
     assert num_visible_curves() == 6
+
+
+def test_hostile_names_of_folders_and_classes_run_no_script(
+    browser, tmp_path, make_pictures, reslearn
+):
+    """The pages of a run and of a study whose names hold scripts, quotes and escape sequences."""
+    attack = "document.title=`broken`"
+    image = f"<img src=x onerror='{attack}'>\x1b[31m\u202e"
+    classes = (f"\"'><script>{attack}<", image, "green")
+    pictures = make_pictures(tmp_path / f"<script>{attack}<" / f"script>{image}", **PICTURES)
+    for class_folder in [*pictures.glob("*/blue"), *pictures.glob("*/red")]:
+        class_folder.rename(class_folder.with_name(classes[class_folder.name == "red"]))
+    study = tmp_path / f"study \"'><script>{attack}<" / f"script>{image}"
+    run = study / f"run{image}"
+    options = ["--recipe", "digits", "--model", "resnet8", "--epochs", "4", "-b", "9"]
+    command = ["train", pictures, *options, "--set", "data.size_px=16", "--out", run]
+    status, _, errors = reslearn(*command)
+    assert status == 0, errors
+    for folder in (run, study):
+        status, output, errors = reslearn("report", folder)
+        assert (status, errors) == (0, "")
+        assert "\x1b" not in output and "\u202e" not in output
+        browser.get_log("browser")
+        open_page(browser, (folder / "report.html").as_uri(), DESKTOP)
+        assert browser.title != "broken"
+        assert "<img src=x onerror" in browser.title  # the name is shown as text
+        assert "<img src=x onerror" in browser.execute_script("return document.body.innerText")
+        assert boxes(browser, "img[src=x], [onerror]") == []
+        assert browser.get_log("browser") == []

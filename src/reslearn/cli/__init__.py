@@ -15,15 +15,15 @@ def main() -> NoReturn:
     """Run the command line of this process. Ctrl-C ends it with status 130 from here on."""
     import sys
 
-    from reslearn.cli import interrupt
-
-    interrupt.handle_interrupts()
     try:
+        from reslearn.cli import interrupt
+
+        interrupt.handle_interrupts()
         from reslearn.cli import commands
 
         commands.main()
     except KeyboardInterrupt:
-        sys.exit(interrupt.STATUS)
+        sys.exit(130)
     except Exception:
         if not interrupt.was_interrupted():
             raise

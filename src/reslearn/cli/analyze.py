@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslearn.cli.options import DataDirOption, JsonOption
+from reslearn.terminal import safe_console
 
 if TYPE_CHECKING:
     from reslearn.analysis import Subject
@@ -158,7 +159,7 @@ def analyze(
     record = to_json_value(_record(what, subject, values))
     path = write_analysis(subject.folder, what.value, record)
     if as_json:
-        typer.echo(dumps(record, indent=1))
+        print(dumps(record, indent=1))
         return
     _print(_TABLES[what](record), f"{record['model']}: {record['reads']}\n{path}")
 
@@ -324,10 +325,9 @@ _TABLES = {
 
 
 def _print(tables: list[Rows], note: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = safe_console(soft_wrap=True)
     for headings, rows in tables:
         if not rows:
             continue

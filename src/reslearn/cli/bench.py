@@ -258,14 +258,14 @@ def diagnose(
         result = score.score(
             bench.judged(chosen_half), num_unsettled=bench.num_unsettled(chosen_half)
         )
-        typer.echo(dumps(score.to_json(result), indent=2) if as_json else score.table(result))
+        print(dumps(score.to_json(result), indent=2) if as_json else score.table(result))
 
 
 def _print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    typer.echo(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+    print(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
 
 
 def _benchmark(name: str) -> Any:

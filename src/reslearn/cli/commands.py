@@ -38,6 +38,7 @@ from reslearn.cli import (
 )
 from reslearn.cli import list as list_
 from reslearn.cli.help import CommandWithPanels, GroupWithPanels, unwrap
+from reslearn.terminal import joined_lines, make_streams_safe, print_lines
 
 _LONGEST_MESSAGE = 2000
 # Plain markup: `reslearn.cli.help` decides when rich draws the help.
@@ -137,7 +138,7 @@ add("diagnose", bench.diagnose, bench.DIAGNOSE_EXAMPLES, to=bench_group)
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"reslearn {reslearn.__version__}")
+        print(f"reslearn {reslearn.__version__}")
         raise typer.Exit
 
 
@@ -156,7 +157,7 @@ def root(
 ) -> None:
     """Residual learning: build very deep networks, train them, and check the ResNet paper."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        print(context.get_help())
 
 
 def main() -> NoReturn:
@@ -166,6 +167,7 @@ def main() -> NoReturn:
     line on stderr and status 2. RESLEARN_DEBUG=1 shows the traceback instead. Any other error is a
     bug and shows its traceback.
     """
+    make_streams_safe()
     warnings.showwarning = _show_warning
     try:
         status = app(prog_name="reslearn", standalone_mode=False)
@@ -196,14 +198,14 @@ def _one_line(error: Exception) -> str:
             text += f": {error.filename}{disk_state(error, Path(str(error.filename)))}"
     else:
         text = str(error) or type(error).__name__
-    return " ".join(text.split())
+    return joined_lines(text)
 
 
 def _usage_error(error: TyperException) -> str:
     """Describe a wrong option or argument: the message, its value, and where to find the help."""
     # typer reads values with pydantic, which begins its messages with these words.
     message = error.format_message().replace("Value error, ", "")
-    line = " ".join(message.split())
+    line = joined_lines(message)
     details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     values = ", ".join(repr(detail["input"]) for detail in details)
     if values and values not in line:
@@ -215,7 +217,7 @@ def _usage_error(error: TyperException) -> str:
 def _stop(message: str, *, status: int) -> NoReturn:
     if len(message) > _LONGEST_MESSAGE:  # it quotes a value of the user
         message = f"{message[: _LONGEST_MESSAGE - 500]} ... {message[-500:]}"
-    print(f"reslearn: {message}", file=sys.stderr)
+    print_lines(f"reslearn: {message}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -228,4 +230,4 @@ def _show_warning(
     line: object = None,
 ) -> None:
     """Print a warning for the user without the source line that Python adds."""
-    print(f"reslearn: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print_lines(f"reslearn: warning: {joined_lines(str(message))}", file=sys.stderr)

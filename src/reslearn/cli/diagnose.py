@@ -10,6 +10,7 @@ import typer
 
 from reslearn.cli.options import OUTPUT, DataDirOption, JsonOption
 from reslearn.progress import print_progress
+from reslearn.terminal import safe_console
 
 if TYPE_CHECKING:
     from reslearn.diagnose import Diagnosis, Patch, Problem
@@ -256,27 +257,25 @@ def _report(diagnosis: "Diagnosis", patch: "Patch | None", folder: Path, *, as_j
 
 
 def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json: bool) -> None:
-    from rich.console import Console
-
     from reslearn.diagnose.diagnosis_json import diagnosis_json
     from reslearn.diagnose.page import patch_line
 
     if as_json:
         values = {**diagnosis_json(diagnosis, patch=patch), "page": str(page)}
-        typer.echo(json.dumps(values, allow_nan=False))
+        print(json.dumps(values, allow_nan=False))
         return
-    console = Console(highlight=False)
+    console = safe_console()
     if diagnosis.trials:
         _print_scores(diagnosis, console)
     for note in diagnosis.variants.notes:
-        console.print(f"Note: {note}.", markup=False)
+        console.print(f"Note: {note}.")
     verdict = diagnosis.verdict
-    console.print(f"{verdict.name}: {verdict.reason}", style="bold", markup=False)
+    console.print(f"{verdict.name}: {verdict.reason}", style="bold")
     if patch is not None:
         action = "apply it with" if patch.kind == "diff" else "use it as"
-        console.print(patch_line(diagnosis, patch), markup=False, soft_wrap=True)
-        console.print(f"patch: {patch.path} ({action} {patch.use})", markup=False, soft_wrap=True)
-    console.print(f"page: {page}", markup=False)
+        console.print(patch_line(diagnosis, patch), soft_wrap=True)
+        console.print(f"patch: {patch.path} ({action} {patch.use})", soft_wrap=True)
+    console.print(f"page: {page}")
 
 
 def _print_scores(diagnosis: "Diagnosis", console: Any) -> None:

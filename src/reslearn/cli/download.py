@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslearn.cli.options import DATA, JsonOption
+from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
     from reslearn.data import DataStatus
@@ -52,7 +53,7 @@ def download(
             print("\nreslearn: stopped; repeat the command to resume the download", file=sys.stderr)
             raise typer.Exit(130) from None
         if not as_json:
-            typer.echo(_line(statuses[-1]))
+            print_lines(_line(statuses[-1]))
     if as_json:
         _print_json(statuses)
 
@@ -73,4 +74,4 @@ def _print_json(statuses: list[DataStatus]) -> None:
     import json
     from dataclasses import asdict
 
-    typer.echo(json.dumps([asdict(status) for status in statuses], default=str))
+    print(json.dumps([asdict(status) for status in statuses], default=str))

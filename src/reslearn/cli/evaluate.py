@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslearn.cli.options import MACHINE, DataDirOption, DeviceOption, JsonOption
+from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
     from reslearn.evaluate import Metrics
@@ -90,7 +91,7 @@ def evaluate(
     if protocol != EvaluationProtocol.single or len(networks) > 1:
         plural = "s" if len(networks) > 1 else ""
         line += f" ({protocol.value}, {len(networks)} network{plural})"
-    typer.echo(line)
+    print_lines(line)
 
 
 def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
@@ -119,7 +120,7 @@ def _print_json(metrics: Metrics, protocol: EvaluationProtocol, num_networks: in
     for name, error_pct in (("top1", metrics.top1_error_pct), ("top5", metrics.top5_error_pct)):
         interval = None if error_pct is None else _interval_pct(error_pct, metrics.num_images)
         record[f"{name}_error_interval_pct"] = interval
-    typer.echo(json.dumps({**record, "protocol": protocol.value, "networks": num_networks}))
+    print(json.dumps({**record, "protocol": protocol.value, "networks": num_networks}))
 
 
 def _interval_pct(error_pct: float, num_images: int) -> Interval:

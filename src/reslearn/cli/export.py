@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reslearn.cli.options import OUTPUT
+from reslearn.terminal import print_lines
 
 EXAMPLES = (
     "reslearn export runs/pets --to torchvision --out resnet50.pth",
@@ -96,8 +97,8 @@ def export(
     with_head = identity.num_classes is not None and dialect.has_head
     write_weights(net, out, dialect, with_head=with_head)
     head = "with its head" if with_head else "without a head"
-    typer.echo(f"{out}: {net.name} in dialect {dialect.name}, {head}")
+    print_lines(f"{out}: {net.name} in dialect {dialect.name}, {head}")
     if report.unused:
-        typer.echo(f"left out: {abbreviate(report.unused, _NUM_LISTED)}")
+        print_lines(f"left out: {abbreviate(report.unused, _NUM_LISTED)}")
     for note in dialect.notes:
-        typer.echo(note)
+        print_lines(note)

@@ -6,11 +6,14 @@ in half the time, since importing rich takes as long as everything else.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
+
+from reslearn.terminal import raw_stream
 
 
 class CommandWithPanels(TyperCommand):
@@ -63,7 +66,8 @@ def _draw_boxes(command: TyperCommand | TyperGroup, ctx: Any) -> bool:
     from typer.rich_utils import rich_format_help
 
     _place_help_option(command.get_params(ctx))
-    rich_format_help(obj=command, ctx=ctx, markup_mode="rich")
+    with contextlib.redirect_stdout(raw_stream(sys.stdout)):
+        rich_format_help(obj=command, ctx=ctx, markup_mode="rich")
     return True
 
 

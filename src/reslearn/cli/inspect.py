@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslearn.cli.options import JsonOption
+from reslearn.terminal import print_lines, safe_console
 
 if TYPE_CHECKING:
     from reslearn.models import Complexity
@@ -170,9 +171,9 @@ def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_jso
 
     inspection = inspect_file(source, entry=entry, size_px=size_px)
     if as_json:
-        typer.echo(dumps(inspection.as_json(), indent=2))
+        print(dumps(inspection.as_json(), indent=2))
     else:
-        typer.echo("\n".join(inspection.lines()))
+        print_lines(*inspection.lines())
 
 
 def _build_without_weights(model: str, switches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -190,11 +191,10 @@ def _print_json(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    typer.echo(dumps({"model": spec, "size_px": size_px, **asdict(cost)}, indent=2))
+    print(dumps({"model": spec, "size_px": size_px, **asdict(cost)}, indent=2))
 
 
 def _print_table(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -206,7 +206,7 @@ def _print_table(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None
         shape = " x ".join(map(str, layer.output_shape))
         counts = [f"{count:,}" if count else "" for count in (layer.parameters, layer.macs)]
         table.add_row(layer.name, layer.kind, shape, *counts)
-    console = Console(soft_wrap=True, highlight=False)
+    console = safe_console(soft_wrap=True)
     console.print(table)
     shortcut = f", shortcut {spec['shortcut']}" if spec["shortcut"] else ""
     image = f"images of {spec['in_channels']} x {size_px} x {size_px}"

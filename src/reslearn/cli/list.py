@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslearn.cli.options import DataDirOption
+from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
     from reslearn.data import DataStatus
@@ -48,7 +49,7 @@ def list_names(
             descriptions[name] = description
     width = max(map(len, descriptions), default=0)
     for name, description in descriptions.items():
-        typer.echo(f"{name:{width}}  {description}".rstrip())
+        print_lines(f"{name:{width}}  {description}".rstrip())
 
 
 def _described(kind: Kind, data_dir: Path | None) -> dict[str, str]:

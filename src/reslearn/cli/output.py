@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reslearn.terminal import make_streams_safe
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
@@ -42,6 +44,7 @@ def _initialize_worker() -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # The fork server ignores Ctrl-C, and its children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    make_streams_safe()
     torch.set_num_threads(1)
 
 

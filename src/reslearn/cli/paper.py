@@ -16,6 +16,7 @@ from reslearn.cli.options import (
     hidden,
 )
 from reslearn.cli.output import process_pool, write_json
+from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -287,7 +288,7 @@ def list_paper(
             ],
             "claims_need": asdict(claims_item),
         }
-        typer.echo(json.dumps(record))
+        print(json.dumps(record))
         return
     paper_output.print_inventory(items, claims_item, experiments)
 
@@ -371,7 +372,7 @@ def _run(
             judges=judges,
         )
     except paper.StudyStopped as stopped:
-        print(stopped, file=sys.stderr)
+        print_lines(stopped, file=sys.stderr)
         raise typer.Exit(stopped.exit_status) from None
 
 
@@ -382,7 +383,7 @@ def _command() -> list[str]:
 def _finish(report: "Report", *, check: bool) -> None:
     """Print failed runs. Exit with 1 if there are any, or if --check finds a contradiction."""
     for failure in report.failures:
-        print(f"reslearn: failed: {failure}", file=sys.stderr)
+        print_lines(f"reslearn: failed: {failure}", file=sys.stderr)
     if report.failures or (check and report.contradicts_paper):
         raise typer.Exit(1)
 
@@ -390,4 +391,4 @@ def _finish(report: "Report", *, check: bool) -> None:
 def _print_json(record: dict[str, Any], page: Path) -> None:
     import json
 
-    typer.echo(json.dumps({**record, "page": str(page)}, allow_nan=False))
+    print(json.dumps({**record, "page": str(page)}, allow_nan=False))

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reslearn.terminal import safe_console
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -27,7 +29,6 @@ _STYLES = {
 
 def print_claims(report: Report, page: Path) -> None:
     """Print the table of claims."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -36,23 +37,22 @@ def print_claims(report: Report, page: Path) -> None:
         outcome = str(result.outcome)
         verdict = Text(outcome, style=_STYLES[outcome])
         table.add_row(experiment.name, Text(experiment.text), Text(result.measured), verdict)
-    console = Console(highlight=False)
+    console = safe_console()
     console.print(table)
     num_runs = len(report.trained.runs)
-    console.print(f"{num_runs} runs, {report.seconds:.0f} s. Page: {page}", markup=False)
+    console.print(f"{num_runs} runs, {report.seconds:.0f} s. Page: {page}")
 
 
 def print_exhibit(report: Report, page: Path) -> None:
     """Print the lines of a table or figure, the reasons of their verdicts, and its other tables."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from reslearn import paper
 
     (experiment,), (result,) = report.experiments, report.results
-    console = Console(highlight=False)
+    console = safe_console()
     table = Table(
         "",
         *paper.HEADS,
@@ -67,26 +67,24 @@ def print_exhibit(report: Report, page: Path) -> None:
         table.add_row(line.what, *paper.line_texts(line), verdict)
     console.print(table)
     for reason in paper.reasons_of(result.lines):
-        console.print(f"  {reason}", markup=False)
+        console.print(f"  {reason}")
     for extra_table in result.tables:
         _print_table(console, extra_table)
     for note in (*result.notes, *report.notes):
-        console.print(note, markup=False)
+        console.print(note)
     num_runs = len(report.trained.runs)
     runs = f"{num_runs} runs, {report.seconds:.0f} s. " if num_runs else ""
-    console.print(f"{runs}Page: {page}", markup=False)
+    console.print(f"{runs}Page: {page}")
 
 
 def print_inventory(
     items: Iterable[ExhibitItem], claims_item: ClaimsItem, experiments: Iterable[Experiment]
 ) -> None:
     """Print the table of tables and figures, and the lines of the claims."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = safe_console()
     console.print(_exhibits_table(items))
     for line in _claims_lines(claims_item, experiments):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _print_table(console: Console, content: ReportTable) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reslearn.cli.options import OUTPUT
+from reslearn.terminal import print_lines
 
 EXAMPLES = ("reslearn report runs/digits", "reslearn report results/degradation --out page")
 
@@ -42,4 +43,4 @@ def report(
         page = run_page(RunFolder.open(folders[0]))
     else:
         page = study_page(collect(*folders), title=title or folders[0].resolve().name)
-    typer.echo(write_page(page, out))
+    print_lines(write_page(page, out))

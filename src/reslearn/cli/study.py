@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from reslearn.cli.options import (
     JobsOption,
     JsonOption,
 )
+from reslearn.terminal import print_lines, safe_console
 
 if TYPE_CHECKING:
     from reslearn.study import (
@@ -136,7 +138,7 @@ def study(
     check_recipes(to_train, Machine(data_dir=data_dir))
     report = run_study(planned, out, engine=runner)
     if not as_json or not report.is_complete:
-        typer.echo("\n".join(report.lines()), err=as_json)
+        print_lines(*report.lines(), file=sys.stderr if as_json else sys.stdout)
     collection = collect(out)
     verdicts = degradation_verdicts(collection.rows)
     if collection.rows:
@@ -208,9 +210,7 @@ def _report(collection: Collection, verdicts: Verdicts, out: Path, *, as_json: b
     if as_json:
         _print_json(study_table, changes, verdicts, page)
         return
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
+    console = safe_console()
     _print_table(study_table, fields)
     all_changes = [difference for column in changes.values() for difference in column]
     if any(difference.p is not None for difference in all_changes):
@@ -250,11 +250,10 @@ def _print_json(
         },
         "page": str(page),
     }
-    typer.echo(json.dumps(content))
+    print(json.dumps(content))
 
 
 def _print_table(study_table: StudyTable, fields: Mapping[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from reslearn.study import names_of
@@ -274,7 +273,7 @@ def _print_table(study_table: StudyTable, fields: Mapping[str, str]) -> None:
         rich_table.add_row(names[group.model, group.protocol], runs, *cells)
     for model, number in study_table.all_diverged:
         rich_table.add_row(model, f"0, {number} diverged", *["-"] * len(fields))
-    Console().print(rich_table)
+    safe_console().print(rich_table)
 
 
 def _difference_text(difference: Difference) -> str:

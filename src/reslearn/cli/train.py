@@ -21,6 +21,7 @@ from reslearn.cli.options import (
     JsonOption,
     ThreadsOption,
 )
+from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
     from reslearn.recipes import Recipe
@@ -311,7 +312,10 @@ def _quoted(text: str | None) -> str | None:
     """Write a text as in TOML, so that a folder called 2015 is not a number."""
     import json
 
-    return None if text is None else json.dumps(text, ensure_ascii=False)
+    if text is None:
+        return None
+    # TOML wants the escape of DEL, which JSON does not write, and refuses surrogate pairs.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def _train(
@@ -338,7 +342,7 @@ def _train(
             command=["reslearn", *sys.argv[1:]],
         )
     except Interrupted as stop:
-        print(f"\nreslearn: {stop}", file=sys.stderr)
+        print_lines("", f"reslearn: {stop}", file=sys.stderr)
         raise typer.Exit(stop.exit_status) from None
     # Of many processes only the first prints.
     if is_first_process():
@@ -359,8 +363,7 @@ def _print_result(result: dict[str, Any], folder: Path, *, as_json: bool) -> Non
         f"training error {result['train_top1_error_pct']:.2f} % (clean images) "
         f"after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s"
     )
-    print(folder)
-    print(f"write its page: reslearn report {shlex.quote(str(folder))}")
+    print_lines(folder, f"write its page: reslearn report {shlex.quote(str(folder))}")
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -376,15 +379,15 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         time = _duration_text(plan.minutes)
     numerics = plan.numerics
     compiled = ", measured without the compilation of the real run" if numerics.compiled else ""
-    print(
-        f"would {begin} in {plan.out}: {plan.steps:,} steps, {plan.epochs:.4g} epochs\n"
-        f"{plan.parameters:,} parameters, {plan.macs:,} multiply-adds per image\n"
+    print_lines(
+        f"would {begin} in {plan.out}: {plan.steps:,} steps, {plan.epochs:.4g} epochs",
+        f"{plan.parameters:,} parameters, {plan.macs:,} multiply-adds per image",
         f"memory in addition to torch: {plan.memory_mib:,.0f} MiB "
         f"(weights, gradients, momentum {plan.weights_mib:,.0f}; "
-        f"activations {plan.activations_mib:,.0f}; images {plan.images_mib:,.0f})\n"
+        f"activations {plan.activations_mib:,.0f}; images {plan.images_mib:,.0f})",
         f"time: {time} "
-        f"({numerics.device}, {numerics.precision}, {numerics.threads} threads{compiled})\n"
-        "nothing was written"
+        f"({numerics.device}, {numerics.precision}, {numerics.threads} threads{compiled})",
+        "nothing was written",
     )
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reslearn.terminal import printable_line
+
 # The largest networks of the catalog (resnet1202, wide_resnet101_2) have 0.5 GB of weights. With
 # momentum, second moments and an average of the weights, a checkpoint has 2 GB.
 LARGEST_FILE_BYTES = 8 * 2**30
@@ -28,11 +30,7 @@ class WeightsError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        escaped = [
-            letter if letter.isprintable() else repr(letter)[1:-1]  # without the quotes
-            for letter in message
-        ]
-        super().__init__("".join(escaped))
+        super().__init__(printable_line(message))
 
 
 @dataclass(frozen=True, kw_only=True)
