@@ -68,29 +68,28 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     return fail_with
 
 
-LIGHT_COMMANDS = [(), ("--help",), ("--version",), *((*command, "--help") for command in COMMANDS)]
-# One process imports the command line, and a fork of it runs each command.
+LIGHT_COMMANDS = [("--help",), ("--version",), (), *((*command, "--help") for command in COMMANDS)]
+# One process runs all commands, so a module is imported by the first command that has it.
 IMPORTS_OF_COMMANDS = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, sys
 from reslearn.cli import main
+before = set()
 for arguments in json.load(sys.stdin):
-    sys.stdout.flush()
-    if not os.fork():
-        sys.argv = ["reslearn", *arguments]
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            try:
-                main()
-            except SystemExit as stopped:
-                status = stopped.code
-        print(json.dumps([status, output.getvalue() != "", sorted(sys.modules)]), flush=True)
-        os._exit(0)
-    os.wait()
+    sys.argv = ["reslearn", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        try:
+            main()
+        except SystemExit as stopped:
+            status = stopped.code
+    modules = set(sys.modules)
+    print(json.dumps([status, output.getvalue() != "", sorted(modules - before)]))
+    before = modules
 """
 
 
 @pytest.fixture(scope="module")
 def imports_of_commands() -> dict[tuple[str, ...], tuple[int, bool, list[str]]]:
-    """Return by command: its status, whether it printed anything, and the imported modules."""
+    """Return by command: its status, whether it printed anything, and the modules it imported."""
     process = subprocess.run(
         [sys.executable, "-c", IMPORTS_OF_COMMANDS],
         input=json.dumps(LIGHT_COMMANDS),

@@ -107,7 +107,7 @@ def test_c10_constructs_the_deep_network_from_the_shallow_one(trained: Trained) 
 def test_c11_fits_the_identity_and_reads_responses(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c11, "_STEPS", 120)
+    monkeypatch.setattr(c11, "_STEPS", 60)
     result = c11.measure(trained)
     check(result)
     losses = result.numbers["fit_loss"]
