@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslearn.cli.options import DataDirOption, JsonOption
+from reslearn.cli.output import print_json
 from reslearn.terminal import safe_console
 
 if TYPE_CHECKING:
@@ -138,7 +139,6 @@ def analyze(
 
     The result is saved as analysis/WHAT.json. `reslearn report RUN` draws all saved analyses.
     """
-    from json import dumps
 
     from reslearn import analysis
     from reslearn.runs import to_json_value, write_analysis
@@ -159,7 +159,7 @@ def analyze(
     record = to_json_value(_record(what, subject, values))
     path = write_analysis(subject.folder, what.value, record)
     if as_json:
-        print(dumps(record, indent=1))
+        print_json(record, indent=1)
         return
     _print(_TABLES[what](record), f"{record['model']}: {record['reads']}\n{path}")
 

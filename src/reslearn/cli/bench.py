@@ -19,6 +19,7 @@ from reslearn.cli.options import (
     JsonOption,
     ThreadsOption,
 )
+from reslearn.cli.output import print_json
 from reslearn.progress import print_progress
 
 TRAIN_EXAMPLES = (
@@ -235,7 +236,6 @@ def diagnose(
     """
     bench, score = _benchmark("depth.run"), _benchmark("depth.score")
     from fnmatch import fnmatch
-    from json import dumps
 
     halves = _benchmark("depth.members").HALVES
     if half not in (*halves, "both"):
@@ -258,14 +258,19 @@ def diagnose(
         result = score.score(
             bench.judged(chosen_half), num_unsettled=bench.num_unsettled(chosen_half)
         )
-        print(dumps(score.to_json(result), indent=2) if as_json else score.table(result))
+        if as_json:
+            print_json(score.to_json(result), indent=2)
+        else:
+            print(score.table(result))
 
 
 def _print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
     from dataclasses import asdict
-    from json import dumps
 
-    print(dumps([asdict(row) for row in rows], indent=2) if as_json else bench.table(rows))
+    if as_json:
+        print_json([asdict(row) for row in rows], indent=2)
+    else:
+        print(bench.table(rows))
 
 
 def _benchmark(name: str) -> Any:

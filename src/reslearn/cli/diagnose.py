@@ -1,7 +1,6 @@
 """`reslearn diagnose FILE.py:BUILD --data DATA`: does depth hurt this network, and what helps?"""
 
 import itertools
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslearn.cli.options import OUTPUT, DataDirOption, JsonOption
+from reslearn.cli.output import print_json
 from reslearn.progress import print_progress
 from reslearn.terminal import safe_console
 
@@ -262,7 +262,7 @@ def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json
 
     if as_json:
         values = {**diagnosis_json(diagnosis, patch=patch), "page": str(page)}
-        print(json.dumps(values, allow_nan=False))
+        print_json(values)
         return
     console = safe_console()
     if diagnosis.trials:

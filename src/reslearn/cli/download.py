@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslearn.cli.options import DATA, JsonOption
+from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def _line(status: DataStatus) -> str:
 
 
 def _print_json(statuses: list[DataStatus]) -> None:
-    import json
     from dataclasses import asdict
 
-    print(json.dumps([asdict(status) for status in statuses], default=str))
+    print_json([asdict(status) for status in statuses])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslearn.cli.options import MACHINE, DataDirOption, DeviceOption, JsonOption
+from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
@@ -113,14 +114,13 @@ def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
 
 
 def _print_json(metrics: Metrics, protocol: EvaluationProtocol, num_networks: int) -> None:
-    import json
     from dataclasses import asdict
 
     record = asdict(metrics)
     for name, error_pct in (("top1", metrics.top1_error_pct), ("top5", metrics.top5_error_pct)):
         interval = None if error_pct is None else _interval_pct(error_pct, metrics.num_images)
         record[f"{name}_error_interval_pct"] = interval
-    print(json.dumps({**record, "protocol": protocol.value, "networks": num_networks}))
+    print_json({**record, "protocol": protocol.value, "networks": num_networks})
 
 
 def _interval_pct(error_pct: float, num_images: int) -> Interval:

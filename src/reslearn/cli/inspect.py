@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslearn.cli.options import JsonOption
+from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines, safe_console
 
 if TYPE_CHECKING:
@@ -165,13 +166,12 @@ def _is_file(model: str) -> bool:
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:
-    from json import dumps
 
     from reslearn.interop import inspect_file
 
     inspection = inspect_file(source, entry=entry, size_px=size_px)
     if as_json:
-        print(dumps(inspection.as_json(), indent=2))
+        print_json(inspection.as_json(), indent=2)
     else:
         print_lines(*inspection.lines())
 
@@ -189,9 +189,8 @@ def _build_without_weights(model: str, switches: dict[str, Any]) -> tuple[Any, d
 
 def _print_json(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None:
     from dataclasses import asdict
-    from json import dumps
 
-    print(dumps({"model": spec, "size_px": size_px, **asdict(cost)}, indent=2))
+    print_json({"model": spec, "size_px": size_px, **asdict(cost)}, indent=2)
 
 
 def _print_table(spec: dict[str, Any], cost: "Complexity", size_px: int) -> None:

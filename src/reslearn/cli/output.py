@@ -20,6 +20,13 @@ def write_json(record: dict[str, Any], path: Path) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Print `value` as JSON. Numbers that are not finite become null, because JSON has none."""
+    from reslearn.runs import to_json_value
+
+    print(json.dumps(to_json_value(value), indent=indent, allow_nan=False, default=str))
+
+
 def process_pool(num_workers: int) -> Executor:
     """Return a pool of single-threaded processes, forked from a server that has imported torch.
 

@@ -15,7 +15,7 @@ from reslearn.cli.options import (
     JsonOption,
     hidden,
 )
-from reslearn.cli.output import process_pool, write_json
+from reslearn.cli.output import print_json, process_pool, write_json
 from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
@@ -267,7 +267,6 @@ def list_paper(
     Hours with ~ are estimates for ImageNet from the rate of networks for CIFAR. Wider layers use a
     GPU better, so the true hours are fewer.
     """
-    import json
     from dataclasses import asdict
 
     from reslearn import paper
@@ -288,7 +287,7 @@ def list_paper(
             ],
             "claims_need": asdict(claims_item),
         }
-        print(json.dumps(record))
+        print_json(record)
         return
     paper_output.print_inventory(items, claims_item, experiments)
 
@@ -389,6 +388,5 @@ def _finish(report: "Report", *, check: bool) -> None:
 
 
 def _print_json(record: dict[str, Any], page: Path) -> None:
-    import json
 
-    print(json.dumps({**record, "page": str(page)}, allow_nan=False))
+    print_json({**record, "page": str(page)})

@@ -16,6 +16,7 @@ from reslearn.cli.options import (
     JobsOption,
     JsonOption,
 )
+from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines, safe_console
 
 if TYPE_CHECKING:
@@ -235,7 +236,6 @@ def _print_json(
     verdicts: Verdicts,
     page: Path,
 ) -> None:
-    import json
     from dataclasses import asdict
 
     change_values: dict[str, list[dict[str, Any]]] = {}
@@ -250,7 +250,7 @@ def _print_json(
         },
         "page": str(page),
     }
-    print(json.dumps(content))
+    print_json(content)
 
 
 def _print_table(study_table: StudyTable, fields: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from reslearn.cli.options import (
     JsonOption,
     ThreadsOption,
 )
+from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
@@ -352,11 +353,10 @@ def _train(
 
 
 def _print_result(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    import json
     import shlex
 
     if as_json:
-        print(json.dumps({"out": str(folder), **result}))
+        print_json({"out": str(folder), **result})
         return
     print(
         f"test error {result['test_top1_error_pct']:.2f} %, "
@@ -367,11 +367,10 @@ def _print_result(result: dict[str, Any], folder: Path, *, as_json: bool) -> Non
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
-    import json
     from dataclasses import asdict
 
     if as_json:
-        print(json.dumps(asdict(plan)))
+        print_json(asdict(plan))
         return
     begin = f"resume at step {plan.begins_at_step:,}" if plan.begins_at_step else "begin"
     time = "unknown, since a step needs more memory than is free"
