@@ -43,8 +43,9 @@ def sha256(content: bytes) -> str:
 
 
 def downloaded(tmp_path: Path) -> list[str]:
+    """Return the names of the files in the cache, whose folder exists only if it holds some."""
     return sorted(
-        path.name for path in (tmp_path / "cache" / "weights").iterdir() if path.name != ".lock"
+        path.name for path in (tmp_path / "cache" / "weights").glob("*") if path.name != ".lock"
     )
 
 
