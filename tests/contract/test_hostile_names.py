@@ -46,9 +46,8 @@ def write_safetensors(path: Path, name: str) -> Path:
     return path
 
 
-def bad_input(folder: Path, name: str) -> dict[str, list[object]]:
-    """Return command lines that are refused, and make the files that they name."""
-    out = ["--out", folder / "out"]
+def write_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """Write a recipe, a JSON file, a file in the way, weights, a folder of pictures, and a run."""
     toml = folder / f"{name}.toml"
     toml.write_text(f"{json.dumps(name)} = {json.dumps(name)}\n", errors="replace")
     broken = folder / f"{name}.json"
@@ -62,6 +61,13 @@ def bad_input(folder: Path, name: str) -> dict[str, list[object]]:
     run = folder / f"run {name}"
     run.mkdir()
     (run / "recipe.json").write_text(json.dumps({name: name}))
+    return toml, broken, blocked, weights, pictures, run
+
+
+def bad_input(folder: Path, name: str) -> dict[str, list[object]]:
+    """Return command lines that are refused, and make the files that they name."""
+    toml, broken, blocked, weights, pictures, run = write_files(folder, name)
+    out = ["--out", folder / "out"]
     return {
         "unknown command": [name],
         "unknown option": ["train", f"--{name}"],
