@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 import reslearn
 from reslearn.study import degradation_verdict, number_text, summary
 
-DEPTHS, SEEDS = (4, 24), (0, 1, 2)
+DEPTHS, SEEDS = (4, 16), (0, 1, 2)
 
 torch.manual_seed(100)
 inputs = torch.rand(1024, 2) * 2 - 1
