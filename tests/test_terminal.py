@@ -93,7 +93,7 @@ def test_a_traceback_is_safe_too() -> None:
 
 
 def test_only_this_module_opens_consoles() -> None:
-    """A console of rich, or typer.echo, would print text from outside as it is."""
+    """A console of rich, or typer.echo, would print text from outside raw."""
     pattern = re.compile(r"\bConsole\(|typer\.echo|click\.echo|sys\.std(out|err)\.write")
     files = [path for path in SOURCES.rglob("*.py") if path.name != "terminal.py"]
     found = [str(path) for path in files if pattern.search(path.read_text(encoding="utf-8"))]

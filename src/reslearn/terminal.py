@@ -1,9 +1,9 @@
 """Text from outside never reaches a terminal raw; every room may import this module.
 
-A name of a file, a folder, a class or a tensor, and a value of a recipe may hold escape sequences,
-which move the cursor, change colors, or disguise a line. `printable` shows them instead. The
-command line sends everything through it: `make_streams_safe` cleans what is printed, and
-`safe_console` what rich draws.
+Names of files, folders, classes and tensors may hold escape sequences, and so may values of a
+recipe. They move the cursor, change colors, or disguise a line. `printable` shows them instead. The
+command line sends everything through it: `make_streams_safe` cleans printed text, and
+`safe_console` cleans the drawings of rich.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def raw_stream(stream: TextIO) -> TextIO:
 
 
 def safe_console(stream: TextIO | None = None, **options: Any) -> Console:
-    """Return a rich console that prints text as it is: no markup, no emoji names, nothing raw.
+    """Return a rich console that prints text unchanged: no markup, no emoji names, nothing raw.
 
     Args:
         stream: Where to print; default: the standard output.

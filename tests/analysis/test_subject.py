@@ -68,7 +68,7 @@ def test_other_images_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
 
 
 def seal(run: RunFolder, recipe: Mapping[str, Any]) -> None:
-    """Complete the run anew, as a run of `recipe`."""
+    """Complete the run again, as a run of `recipe`."""
     run._write_environment(recipe, run.environment)
     run.write_json("recipe.json", recipe)
     run.finish({"steps": 20})

@@ -36,7 +36,7 @@ class DataStatus:
 
 
 def download(name: str, *, data_dir: Path | None = None) -> DataStatus:
-    """Download a data set, verify its digest and unpack it. A set that is present stays as it is.
+    """Download a data set, verify its digest and unpack it. A set that is present is not changed.
 
     An archive that lies in the folder is unpacked. An interrupted download is resumed.
 

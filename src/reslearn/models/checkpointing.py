@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 def compute_again_in_backward(
     forward: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor
 ) -> Tensor:
-    """Return `forward(x)`, of which only `x` is kept. The backward pass computes the rest again.
+    """Return `forward(x)` and keep only `x`. The backward pass computes the rest again.
 
     Args:
         forward: Computes the output of `module`.

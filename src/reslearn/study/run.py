@@ -55,8 +55,8 @@ class StudyReport:
     def exit_status(self) -> int:
         """The status of a process that ran the study.
 
-        0 if every run is complete, 1 if a run diverged or failed, and the status that a shell
-        reports for the signal if one stopped the study: 130 for Ctrl-C, 143 for SIGTERM.
+        0 if every run is complete, 1 if a run diverged or failed. After a signal it is the status
+        that a shell reports: 130 for Ctrl-C, 143 for SIGTERM.
         """
         if self.is_interrupted:
             numbers = [outcome.signal_number for outcome in self.outcomes]

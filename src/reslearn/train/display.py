@@ -17,7 +17,7 @@ _NUM_TICKS = 30
 class TrainingDisplay:
     """Shows step, epoch, loss, error, speed and remaining time of a training on `progress`.
 
-    Loss and error are those of the last reading.
+    Loss and error are from the last reading.
 
     Args:
         progress: Where to show it.
