@@ -8,6 +8,7 @@ from torch import nn
 
 from reslearn.diagnose import DiagnosisError, diagnose, experiment, make_problem, make_variants
 from reslearn.diagnose.plan import (
+    MIN_STEPS,
     Candidate,
     Deadline,
     RateChoice,
@@ -143,6 +144,26 @@ def test_steps_are_chosen_so_that_all_trials_and_the_proof_fit_into_the_time(job
     assert seconds(True, steps[True] + 1) > 0.9 * 119
 
 
+def test_the_advised_minutes_are_those_of_the_shortest_diagnosis() -> None:
+    """A trial of 30 steps takes about 7 s, so 22 required trials take 160 s."""
+    groups = [
+        TrialGroup(10, 0.5, required=True),
+        TrialGroup(12, 1, required=True),
+        TrialGroup(20, 4),  # 20 trials of 120 steps take 500 s
+    ]
+
+    def steps_in(minutes: float) -> int:
+        return fitting_steps(groups, Deadline(seconds=60 * minutes), lambda num: 0.9 + 0.2 * num)
+
+    with pytest.raises(DiagnosisError, match=r"give 3 or more, and 13 for all trials .*0.2 s per"):
+        steps_in(0.1)
+    with pytest.raises(DiagnosisError, match="give 3 or more"):
+        steps_in(2.5)
+    assert steps_in(3) == MIN_STEPS  # the other trials are made while time is left
+    assert steps_in(12) == MIN_STEPS
+    assert steps_in(13) > MIN_STEPS
+
+
 def test_too_little_time_is_refused_with_the_time_that_is_needed() -> None:
-    with pytest.raises(DiagnosisError, match=r"minutes is 0.01: too few .*; give \d+ or more"):
+    with pytest.raises(DiagnosisError, match=r"minutes is 0.01: too few .*; give 1 or more"):
         diagnose(make_problem(plain, (X, Y)), minutes=0.01)

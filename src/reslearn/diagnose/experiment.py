@@ -140,13 +140,13 @@ class TrialRunner:
             self.prove()
 
     def trial_groups(self) -> list[TrialGroup]:
-        """Return all trials that may be needed."""
+        """Return all trials that may be needed. A verdict needs the rates and the fewest seeds."""
         # Also the network at the given rate, and one variant that comes up during the diagnosis.
         num = len(self.variants.by_name) + 2
         further_seeds = MAX_SEEDS[1] - FEWEST_SEEDS
         return [
-            TrialGroup(num * len(LR_FACTORS), _CHOICE_LENGTH),
-            TrialGroup(num * FEWEST_SEEDS, 1),
+            TrialGroup(num * len(LR_FACTORS), _CHOICE_LENGTH, required=True),
+            TrialGroup(num * FEWEST_SEEDS, 1, required=True),
             *[TrialGroup(num, 1)] * further_seeds,
             TrialGroup(2 * _RETUNED_RATES, LONGER),
             TrialGroup(num * FEWEST_SEEDS, LONGER),

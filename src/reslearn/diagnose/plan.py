@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ LR_STEP = 4.0
 """Factor between two learning rates that are tried."""
 _SPARE_SHARE = 0.1
 """Share of the time that stays unplanned."""
+_MEASUREMENT_SECONDS = 20.0
+"""The estimate may take this long even if no time is left, since a refusal rests on it."""
 
 
 @dataclass(kw_only=True)
@@ -45,11 +47,13 @@ class Deadline:
 class TrialGroup(NamedTuple):
     """Trials that can run at the same time.
 
-    `length` is the number of steps of each, in units of a short trial.
+    `length` is the number of steps of each, in units of a short trial. Without the trials that are
+    `required`, there is no verdict. The others are made while time is left.
     """
 
     num_trials: int
     length: float
+    required: bool = False
 
 
 def speedup(num_trials: int, jobs: int) -> float:
@@ -66,39 +70,65 @@ def fitting_steps(
 ) -> int:
     """Return the steps of a short trial so that all groups fit into the remaining time.
 
+    If they do not fit even with MIN_STEPS, but the required groups do, the result is MIN_STEPS.
+
     Args:
         groups: All trials that may be needed.
         measure_seconds: Runs trials of a number of steps, `jobs` of them at once, and returns the
             seconds.
 
     Raises:
-        DiagnosisError: If the time does not suffice for MIN_STEPS.
+        DiagnosisError: If the time does not suffice for the required groups with MIN_STEPS.
     """
-    num_rounds, length_of_rounds = 0, 0.0
-    for group in groups:
-        rounds = math.ceil(group.num_trials / jobs)
-        num_rounds += rounds
-        length_of_rounds += rounds * group.length
-
-    def steps_that_fit(seconds_per_trial: float, seconds_per_step: float) -> int:
-        planned = (1 - _SPARE_SHARE) * deadline.remaining()
-        fixed = num_rounds * seconds_per_trial
-        steps = int((planned - fixed) / (length_of_rounds * seconds_per_step))
-        if steps < MIN_STEPS:
-            training = length_of_rounds * seconds_per_step * 2 * MIN_STEPS
-            needed = (fixed + training + deadline.elapsed()) / (1 - _SPARE_SHARE)
-            raise DiagnosisError(
-                f"minutes is {deadline.seconds / 60:g}: too few for this network on this machine; "
-                f"give {math.ceil(needed / 60)} or more"
-            )
-        return min(MAX_STEPS, steps)
-
     measure_seconds(1)  # not counted: the first step waits for imports of torch, for seconds
     seconds_per_trial = measure_seconds(2)
-    if 12 * seconds_per_trial > deadline.remaining():
-        steps_that_fit(seconds_per_trial, seconds_per_trial / 4)  # no time for another measurement
-    seconds_per_step = max(1e-5, (measure_seconds(22) - seconds_per_trial) / 20)
-    return steps_that_fit(seconds_per_trial, seconds_per_step)
+    if 12 * seconds_per_trial <= max(deadline.remaining(), _MEASUREMENT_SECONDS):
+        seconds_per_step = max(1e-5, (measure_seconds(22) - seconds_per_trial) / 20)
+    else:
+        seconds_per_step = seconds_per_trial / 4  # a step, and half of the time is evaluation
+    cost = _Cost(seconds_per_trial, seconds_per_step, jobs)
+    planned = (1 - _SPARE_SHARE) * deadline.remaining()
+    start_up, per_step = cost.of(groups)
+    steps = int((planned - start_up) / per_step)
+    if steps >= MIN_STEPS:
+        return min(MAX_STEPS, steps)
+    required = cost.seconds_of_shortest(group for group in groups if group.required)
+    if required <= planned:
+        return MIN_STEPS
+    elapsed, everything = deadline.elapsed(), cost.seconds_of_shortest(groups)
+    raise DiagnosisError(
+        f"minutes is {deadline.seconds / 60:g}: too few for this network on this machine; "
+        f"give {_minutes(required + elapsed)} or more, and {_minutes(everything + elapsed)} for "
+        f"all trials that may be needed (estimated from trials of the network: "
+        f"{seconds_per_trial:.2g} s each, and {seconds_per_step:.2g} s per step)"
+    )
+
+
+class _Cost(NamedTuple):
+    """The measured cost of trials, of which `jobs` run at the same time."""
+
+    seconds_per_trial: float
+    seconds_per_step: float
+    jobs: int
+
+    def of(self, groups: Iterable[TrialGroup]) -> tuple[float, float]:
+        """Return the seconds without steps, and the seconds per step of a short trial."""
+        start_up, per_step = 0.0, 0.0
+        for group in groups:
+            rounds = math.ceil(group.num_trials / self.jobs)
+            start_up += rounds * self.seconds_per_trial
+            per_step += rounds * group.length * self.seconds_per_step
+        return start_up, per_step
+
+    def seconds_of_shortest(self, groups: Iterable[TrialGroup]) -> float:
+        """Return the seconds of all groups if a short trial has MIN_STEPS, the fewest of any."""
+        lengthened = [group._replace(length=max(1.0, group.length)) for group in groups]
+        start_up, per_step = self.of(lengthened)
+        return start_up + MIN_STEPS * per_step
+
+
+def _minutes(seconds: float) -> int:
+    return math.ceil(seconds / (1 - _SPARE_SHARE) / 60)
 
 
 class RateChoice(NamedTuple):
