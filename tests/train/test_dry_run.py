@@ -56,7 +56,7 @@ def test_step_that_needs_too_much_memory_is_not_timed(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dry_run, "_free_bytes", lambda device: 1e6)
-    monkeypatch.setattr(dry_run, "_step_seconds", lambda setup: pytest.fail("a step was timed"))
+    monkeypatch.setattr(dry_run, "_time_step", lambda setup: pytest.fail("a step was timed"))
     assert plan(small(), tmp_path).minutes is None
 
 
@@ -82,7 +82,46 @@ def test_long_step_is_timed_once(small: Small, monkeypatch: pytest.MonkeyPatch) 
     setup = set_up(small(), Machine(device="cpu", threads=1))
     ticks = iter(range(0, 1000, 20))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    assert (dry_run._step_seconds(setup), next(ticks)) == (20.0, 40)
+    assert (dry_run._step_seconds(setup, setup.initial_state()), next(ticks)) == (20.0, 40)
+
+
+def test_a_step_that_would_take_long_is_estimated_from_smaller_ones(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 1 s and 2 s per image, so 8 images take 17 s: too long for the whole batch."""
+    setup = set_up(small("train.batch_size=128"), Machine(device="cpu", threads=1))
+    timed = []
+
+    def seconds_of(step: object, x: Tensor, y: Tensor) -> float:
+        timed.append(len(x))
+        return 1 + 2 * len(x)
+
+    monkeypatch.setattr(dry_run, "_seconds_of", seconds_of)
+    monkeypatch.setattr(dry_run, "_FIRST_PART_OPERATIONS", 0)
+    monkeypatch.setattr(dry_run, "_PART_SECONDS", 8.0)
+    assert dry_run._time_step(setup) == (257.0, 8)
+    assert timed == [2, 2, 8]
+
+
+def test_a_quick_step_is_timed_with_the_whole_batch(small: Small) -> None:
+    setup = set_up(small(), Machine(device="cpu", threads=1))
+    assert dry_run._time_step(setup).num_images == setup.recipe.train.batch_size
+
+
+def test_the_steps_are_announced(
+    small: Small,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RESLEARN_PROGRESS", "on")
+    estimate = plan(small(), tmp_path)
+    errors = capsys.readouterr().err
+    assert errors.startswith(
+        "setting up resnet8 on digits\ntiming a step of 20 images; a batch has 20"
+    )
+    assert "\ntiming 4 steps of 20 images\n" in errors
+    assert estimate.timed_images == estimate.batch_size == 20
 
 
 @pytest.mark.parametrize("name", ["plain20", "resnet20", "resnet56"])

@@ -377,7 +377,9 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
     if plan.minutes is not None:
         time = _duration_text(plan.minutes)
     numerics = plan.numerics
-    compiled = ", measured without the compilation of the real run" if numerics.compiled else ""
+    measured = ", measured without the compilation of the real run" if numerics.compiled else ""
+    if 0 < plan.timed_images < plan.batch_size:
+        measured += f", estimated from steps of {plan.timed_images} images"
     print_lines(
         f"would {begin} in {plan.out}: {plan.steps:,} steps, {plan.epochs:.4g} epochs",
         f"{plan.parameters:,} parameters, {plan.macs:,} multiply-adds per image",
@@ -385,7 +387,7 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         f"(weights, gradients, momentum {plan.weights_mib:,.0f}; "
         f"activations {plan.activations_mib:,.0f}; images {plan.images_mib:,.0f})",
         f"time: {time} "
-        f"({numerics.device}, {numerics.precision}, {numerics.threads} threads{compiled})",
+        f"({numerics.device}, {numerics.precision}, {numerics.threads} threads{measured})",
         "nothing was written",
     )
 

@@ -2,7 +2,8 @@
 
 Memory is computed, not measured: everything that must be in memory at once during a step, apart
 from torch itself. Time comes from a few steps on this machine. These are not compiled, because
-compilation itself takes up to a minute.
+compilation itself takes up to a minute. On a CPU, steps of few images come first. If whole steps
+would take long, their time is estimated from these, so that a plan takes a minute at most.
 """
 
 import itertools
@@ -11,22 +12,32 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from reslearn import recipes
 from reslearn.data import Images
+from reslearn.progress import print_progress
 from reslearn.runs import RunFolder
+from reslearn.train.cuda_graph import Step
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.numerics import Numerics
 from reslearn.train.run import check_folder
 from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, set_up
-from reslearn.train.step import make_step
+from reslearn.train.step import State, make_step
 
 _TIMED_STEPS = 3
 _LONG_SECONDS = 10.0
+_TIMING_SECONDS = 30.0
+"""All whole steps together may take this long on a CPU."""
+_PART_SECONDS = 4.0
+"""No larger step follows a step of a part of the batch that takes longer. Two are timed always."""
+_FIRST_PART_OPERATIONS = 4e10
+"""Multiplications and additions of the first step, a second or two of a slow CPU."""
 _MIB = 2**20
 
 
@@ -36,6 +47,8 @@ class Plan:
 
     `weights_mib` counts weights, gradients, momentum and, if there is one, the average of the
     weights. `minutes` is None if a step needs more memory than is free, so that no step was timed.
+    `timed_images` is the number of images in the largest step that was timed; a smaller number than
+    the batch means that the time of a step is estimated.
     """
 
     out: str
@@ -49,6 +62,8 @@ class Plan:
     images_mib: float
     memory_mib: float
     minutes: float | None
+    batch_size: int
+    timed_images: int
     numerics: Numerics
 
 
@@ -67,6 +82,7 @@ def plan(
     if recipe.init is not None:
         recipe = adopt_weights_spec(recipe, folder)
     check_folder(folder, recipe, resume=resume)
+    print_progress(f"setting up {recipe.model.name} on {recipe.data.name}")
     setup = set_up(
         recipe,
         machine,
@@ -77,6 +93,10 @@ def plan(
     weights, images = _weights_bytes(setup), _images_bytes(setup)
     activations = _activations_bytes(setup) * _bytes_held_per_byte_kept(setup)
     total = weights + activations + images
+    num_steps = setup.num_steps - begins_at_step
+    timing = None
+    if num_steps and total < _free_bytes(setup.numerics.device):
+        timing = _time_step(setup)
     return Plan(
         out=str(out),
         begins_at_step=begins_at_step,
@@ -88,7 +108,9 @@ def plan(
         activations_mib=activations / _MIB,
         images_mib=images / _MIB,
         memory_mib=total / _MIB,
-        minutes=_minutes(setup, setup.num_steps - begins_at_step, total),
+        minutes=_minutes(setup, num_steps, timing),
+        batch_size=recipe.train.batch_size,
+        timed_images=0 if timing is None else timing.num_images,
         numerics=setup.numerics,
     )
 
@@ -160,7 +182,14 @@ def _free_bytes(device: str) -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _minutes(setup: RunSetup, steps: int, memory_bytes: float) -> float | None:
+class _Timing(NamedTuple):
+    """The seconds of a step, and the images of the largest step that was timed."""
+
+    step_seconds: float
+    num_images: int
+
+
+def _minutes(setup: RunSetup, steps: int, timing: _Timing | None) -> float | None:
     """Estimate the time of `steps` more steps and of all evaluations.
 
     Evaluation costs a third of a step per image: the forward pass is one of the three products that
@@ -168,7 +197,7 @@ def _minutes(setup: RunSetup, steps: int, memory_bytes: float) -> float | None:
     """
     if not steps:
         return 0.0
-    if memory_bytes >= _free_bytes(setup.numerics.device):
+    if timing is None:
         return None
     recipe, dataset = setup.recipe, setup.dataset
     recomputed = min(recipe.evaluation.recompute_images, len(dataset.train))
@@ -182,29 +211,96 @@ def _minutes(setup: RunSetup, steps: int, memory_bytes: float) -> float | None:
         + len(dataset.test)
     )
     steps_with_evaluation = steps + evaluated / recipe.train.batch_size / 3
-    return steps_with_evaluation * _step_seconds(setup) / 60
+    return steps_with_evaluation * timing.step_seconds / 60
 
 
-def _step_seconds(setup: RunSetup) -> float:
-    """Return the median time of a few steps after a warm-up step.
-
-    A step that takes long is made once. Its warm-up is only a small part of it.
-    """
+def _time_step(setup: RunSetup) -> _Timing:
+    """Time whole steps, or estimate their time from smaller ones if they would take long."""
     state = setup.initial_state()
-    is_replayed = setup.numerics.replayed
-    step = make_step(
+    setup.model.train()
+    batch_size = setup.recipe.train.batch_size
+    if setup.numerics.device == "cpu":
+        estimate = _time_small_steps(setup, state)
+        print_progress(
+            f"a step of the batch takes about {estimate.step_seconds:.2g} s, "
+            f"from a step of {estimate.num_images} images"
+        )
+        if (1 + _TIMED_STEPS) * estimate.step_seconds > _TIMING_SECONDS:
+            return estimate
+    print_progress(f"timing {1 + _TIMED_STEPS} steps of {batch_size} images")
+    return _Timing(_step_seconds(setup, state), batch_size)
+
+
+def _time_small_steps(setup: RunSetup, state: State) -> _Timing:
+    """Estimate the time of a whole step from steps of few images, which grow while they are quick.
+
+    The time is a constant, for the weights, and a part in proportion to the images. Two steps show
+    both.
+    """
+    batch_size = setup.recipe.train.batch_size
+    x, y = next(setup.train_batches(start_step=0))
+    step = _make_step(setup, state, accumulate=1)
+    num_images = int(_FIRST_PART_OPERATIONS / (6 * setup.complexity.macs))
+    num_images = min(max(2, num_images), batch_size)
+    print_progress(f"timing a step of {num_images} images; a batch has {batch_size}")
+    warm_up_seconds = _seconds_of(step, x[:num_images], y[:num_images])
+    if num_images == batch_size and warm_up_seconds > _LONG_SECONDS:
+        return _Timing(warm_up_seconds, num_images)  # the warm-up is a small part of a long step
+    timings: list[tuple[int, float]] = []
+    while True:
+        seconds = _seconds_of(step, x[:num_images], y[:num_images])
+        timings.append((num_images, seconds))
+        if num_images == batch_size:
+            return _Timing(seconds, num_images)
+        step_seconds = _extrapolate(timings, batch_size)
+        is_short = (1 + _TIMED_STEPS) * step_seconds <= _TIMING_SECONDS
+        is_long = seconds > _PART_SECONDS
+        if seconds > _TIMING_SECONDS or (len(timings) > 1 and (is_short or is_long)):
+            return _Timing(step_seconds, num_images)
+        num_images = min(batch_size, 4 * num_images)
+
+
+def _extrapolate(timings: Sequence[tuple[int, float]], batch_size: int) -> float:
+    """Return the seconds of a step of `batch_size` images, from (images, seconds) of smaller ones.
+
+    A single step, or two that do not differ as expected, are scaled in proportion.
+    """
+    num_images, seconds = timings[-1]
+    per_image = seconds / num_images
+    if len(timings) > 1:
+        fewer_images, fewer_seconds = timings[-2]
+        slope = (seconds - fewer_seconds) / (num_images - fewer_images)
+        if 0 < slope < per_image:
+            per_image = slope
+    return seconds + (batch_size - num_images) * per_image
+
+
+def _make_step(setup: RunSetup, state: State, *, accumulate: int) -> Step:
+    return make_step(
         setup.model,
         setup.loss(),
         state.optimizer,
         numerics=replace(setup.numerics, compiled=False),
-        accumulate=setup.recipe.train.accumulate,
+        accumulate=accumulate,
     )
-    setup.model.train()
-    seconds = []
+
+
+def _seconds_of(step: Step, x: torch.Tensor, y: torch.Tensor) -> float:
+    start = time.perf_counter()
+    step(x, y).sum().item()  # waits for the device
+    return time.perf_counter() - start
+
+
+def _step_seconds(setup: RunSetup, state: State) -> float:
+    """Return the median time of a few steps after a warm-up step.
+
+    A step that takes long is made once. Its warm-up is only a small part of it.
+    """
+    is_replayed = setup.numerics.replayed
+    step = _make_step(setup, state, accumulate=setup.recipe.train.accumulate)
+    seconds: list[float] = []
     for x, y in itertools.islice(setup.train_batches(start_step=0), 1 + _TIMED_STEPS):
-        start = time.perf_counter()
-        step(x, y).sum().item()  # waits for the device
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_seconds_of(step, x, y))
         records_graph = is_replayed and len(seconds) == 1
         if seconds[-1] > _LONG_SECONDS and not records_graph:
             return seconds[-1]
