@@ -7,7 +7,14 @@ import pytest
 
 from reslearn import recipes
 from reslearn.runs import RunFolder
-from reslearn.study import collect, degradation_verdict, depth_rows, table
+from reslearn.study import (
+    Collection,
+    collect,
+    degradation_verdict,
+    degradation_verdicts,
+    depth_rows,
+    table,
+)
 
 
 def write(
@@ -166,6 +173,31 @@ def test_diverged_runs_are_counted_in_their_group(tmp_path: Path) -> None:
     assert all(
         note.endswith("not averaged: diverged: the loss is nan") for note in study_table.notes
     )
+
+
+def test_a_diverged_run_may_not_help_a_verdict(tmp_path: Path) -> None:
+    """Without the diverged runs, plain56 would be no worse than plain20."""
+    for seed in range(4):
+        write(tmp_path, "plain20", seed, 10.0 + seed / 100)
+        if seed < 3:
+            write(tmp_path, "plain56", seed, 10.0 + seed / 100)
+    collection = collect(tmp_path)
+    assert answer(collection) == "no"
+    diverge(tmp_path, "plain56", 3)
+    assert answer(collect(tmp_path)) == "undecided"
+
+
+def test_a_depth_whose_runs_all_diverged_is_judged(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, "plain20", seed, 10.0 + seed / 100)
+        diverge(tmp_path, "plain56", seed)
+    assert answer(collect(tmp_path)) == "undecided"
+
+
+def answer(collection: Collection) -> str:
+    verdict = degradation_verdicts(collection.rows, diverged=collection.diverged)["plain"]
+    assert not isinstance(verdict, str), verdict
+    return verdict.answer
 
 
 def test_a_copied_run_counts_once(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def study(
     if not as_json or not report.is_complete:
         print_lines(*report.lines(), file=sys.stderr if as_json else sys.stdout)
     collection = collect(out)
-    verdicts = degradation_verdicts(collection.rows)
+    verdicts = degradation_verdicts(collection.rows, diverged=collection.diverged)
     if collection.rows:
         _report(collection, verdicts, out, as_json=as_json)
     if report.is_interrupted:

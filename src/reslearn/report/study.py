@@ -96,7 +96,7 @@ def study_page(
     sections = [
         Section("Results", "", [errors, *notes]),
         Section("Differences", "", _difference_tables(rows, training)),
-        Section("Does training error degrade with depth?", "", _verdicts(rows, margin_pct)),
+        Section("Does training error degrade with depth?", "", _verdicts(collection, margin_pct)),
         Section("Training", "", _curve_figures(configurations, names, rows)),
         Section("Responses of layers", "", _responses(configurations, names, rows)),
         Section("How to repeat it", "", _repeat(rows)),
@@ -121,7 +121,7 @@ def _why_no_page(incomplete: Sequence[Incomplete]) -> str:
     first, num_runs = incomplete[0], len(incomplete)
     runs = f"the only run is {first.folder}" if num_runs == 1 else f"the first is {first.folder}"
     text = f"no complete run was found among {num_runs}: {runs}: {first.reason}"
-    if all(run.diverged_group is not None for run in incomplete):
+    if all(run.diverged is not None for run in incomplete):
         return f"{text}; every run diverged: change the recipe and choose another --out"
     return f"{text}; to finish a stopped run: reslearn train --resume --out RUN"
 
@@ -138,7 +138,7 @@ def _facts(collection: Collection) -> dict[str, str]:
     rows = collection.rows
     seconds = sum(row.result.get("seconds") or 0.0 for row in rows)
     runs = f"{len(rows)} complete"
-    num_diverged = sum(run.diverged_group is not None for run in collection.incomplete)
+    num_diverged = len(collection.diverged)
     if num_diverged:
         runs += f", {num_diverged} diverged"
     if num_incomplete := len(collection.incomplete) - num_diverged:
@@ -236,9 +236,12 @@ def _with_arrow(change: str) -> str:
     return change.replace("->", "\N{RIGHTWARDS ARROW}")
 
 
-def _verdicts(rows: Sequence[Row], margin_pct: float) -> list[Item]:
+def _verdicts(collection: Collection, margin_pct: float) -> list[Item]:
     body: list[Sequence[Cell]] = []
-    for kind, verdict in degradation_verdicts(rows, margin_pct=margin_pct).items():
+    verdicts = degradation_verdicts(
+        collection.rows, diverged=collection.diverged, margin_pct=margin_pct
+    )
+    for kind, verdict in verdicts.items():
         if isinstance(verdict, str):
             body.append((kind, "no verdict", verdict))
         else:

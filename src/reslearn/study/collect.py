@@ -69,14 +69,14 @@ class Incomplete:
         name: Name of the folder.
         last_step: Step of the last line of metrics.jsonl. None if there is no line.
         reason: The known cause.
-        diverged_group: Model and protocol of a diverged run, see `Row`. None for other runs.
+        diverged: A diverged run as a row with an empty result. None for other runs.
     """
 
     folder: Path
     name: str
     last_step: int | None
     reason: str
-    diverged_group: tuple[str, str] | None = None
+    diverged: Row | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,11 @@ class Collection:
 
     rows: tuple[Row, ...]
     incomplete: tuple[Incomplete, ...]
+
+    @property
+    def diverged(self) -> tuple[Row, ...]:
+        """The diverged runs, as rows with an empty result."""
+        return tuple(run.diverged for run in self.incomplete if run.diverged is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +142,7 @@ def collect(*folders: Path | str) -> Collection:
         try:
             run = RunFolder.open(path)
             if run.is_complete:
-                rows.append(_row(run))
+                rows.append(_row(run, run.result))
             else:
                 incomplete.append(_unfinished(run))
         except RunError as error:
@@ -166,7 +171,9 @@ def table(
         incomplete: Runs to mention in the notes. Diverged ones are also counted in their group.
     """
     incomplete = list(incomplete)
-    num_diverged = Counter(run.diverged_group for run in incomplete if run.diverged_group)
+    num_diverged = Counter(
+        (run.diverged.model, run.diverged.protocol) for run in incomplete if run.diverged
+    )
     by_group: dict[tuple[str, str], dict[int, Row]] = {}
     notes: list[str] = []
     for row in rows:
@@ -260,9 +267,8 @@ def _run_paths(folders: Iterable[Path]) -> set[Path]:
     return paths
 
 
-def _row(run: RunFolder) -> Row:
-    recipe, result = _recipe_with_fingerprint(run), run.result
-    run.metrics()  # raises RunError now, so that a run with damaged metrics is no row
+def _row(run: RunFolder, result: dict[str, Any]) -> Row:
+    recipe = _recipe_with_fingerprint(run)
     model = str(recipe["model"]["name"])
     depth, kind = _family(model)
     return Row(
@@ -289,14 +295,12 @@ def _unfinished(run: RunFolder) -> Incomplete:
     records, divergence = run.metrics(), run.divergence
     last_step = int(records[-1]["step"]) if records else None
     if divergence is not None:
-        recipe = _recipe_with_fingerprint(run)
-        protocol = recipes.recipe_hash(recipe, without=APART)
         return Incomplete(
             folder=run.path,
             name=run.path.name,
             last_step=last_step,
             reason=f"diverged: {divergence}",
-            diverged_group=(str(recipe["model"]["name"]), protocol),
+            diverged=_row(run, {}),
         )
     cause = last_line(run.path / "train.log")
     reason = "no step recorded" if last_step is None else f"stopped after step {last_step}"

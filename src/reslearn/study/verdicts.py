@@ -73,21 +73,26 @@ class DegradationVerdict:
 
 
 def degradation_verdicts(
-    rows: Sequence[Row], *, margin_pct: float = MARGIN_PCT
+    rows: Sequence[Row], *, diverged: Sequence[Row] = (), margin_pct: float = MARGIN_PCT
 ) -> dict[Kind, DegradationVerdict | str]:
     """Return the verdict for each kind of network that has at least two depths.
 
     If a kind cannot be judged, for example because one depth has two recipes, the result holds the
     reason as text in place of the verdict.
+
+    Args:
+        rows: Complete runs.
+        diverged: Diverged runs, which must not help a verdict by their absence.
+        margin_pct: Margin in points of training error.
     """
     field = training_field(rows)
     verdicts: dict[Kind, DegradationVerdict | str] = {}
     kinds: tuple[Kind, ...] = ("plain", "residual")
     for kind in kinds:
-        if len({row.depth for row in rows if row.kind == kind}) < 2:
+        if len({row.depth for row in (*rows, *diverged) if row.kind == kind}) < 2:
             continue
         try:
-            series = depth_rows(rows, kind=kind, field=field)
+            series = depth_rows([*rows, *diverged], kind=kind, field=field)
             verdicts[kind] = degradation_verdict(series, margin_pct=margin_pct)
         except ValueError as error:
             verdicts[kind] = str(error)
@@ -136,12 +141,14 @@ def depth_rows(
 ) -> list[DepthRow]:
     """Select the runs of one kind as rows for `degradation_verdict`.
 
+    The error of a diverged run, which is a row with an empty result, is nan.
+
     Raises:
         ValueError: If a run has no `field` in its result, or one depth has several recipes.
     """
     selected = [row for row in rows if row.kind == kind and row.depth is not None]
     for row in selected:
-        if row.result.get(field) is None:
+        if row.result and row.result.get(field) is None:
             raise ValueError(f"{row.folder} has no {field} in its result.json")
         protocols = {peer.protocol for peer in selected if peer.depth == row.depth}
         if len(protocols) > 1:
@@ -149,7 +156,10 @@ def depth_rows(
                 f"runs of {row.model} follow {len(protocols)} recipes: a verdict needs runs of one "
                 "recipe; pass the folders of one recipe only"
             )
-    return [DepthRow(row.depth or 0, row.seed, float(row.result[field])) for row in selected]
+    return [
+        DepthRow(row.depth or 0, row.seed, float(row.result.get(field, math.nan)))
+        for row in selected
+    ]
 
 
 def training_field(rows: Iterable[Row]) -> str:
