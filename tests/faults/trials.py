@@ -128,7 +128,7 @@ class Site:
 def content(path: Path) -> dict[str, Any]:
     """Return everything that a run computed, without times, in a form that can be compared."""
     folder = RunFolder.open(path)
-    volatile = {"seconds", "resumed_at", "checksum"}
+    volatile = {"seconds", "resumed_at", "sha256", "checksum"}
     bundle = read_bundle(folder.bundle_path, recipe_hash=folder.recipe_hash)
     snapshots = [read_bundle(snapshot) for snapshot in folder.snapshots().values()]
     return {

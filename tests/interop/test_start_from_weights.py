@@ -196,7 +196,7 @@ def test_undetermined_switches_can_be_supplied(
         == 0
     )
     dry = ["train", "digits", *SMALL, "--init", str(path), "--out", "run", "--dry-run"]
-    monkeypatch.setattr("reslearn.train.dry_run._step_seconds", lambda setup: 0.1)
+    monkeypatch.setattr("reslearn.train.dry_run._step_seconds", lambda *arguments: 0.1)
     _, supplied, errors = reslearn(*dry, "--json", "--set", "model.stride_in=1x1")
     with torch.device("meta"):
         ours, usual = (

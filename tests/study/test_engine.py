@@ -379,3 +379,13 @@ def test_the_display_is_silent_prints_lines_or_draws_bars(
     bars = stderr_of(tmp_path / "bars", RESLEARN_PROGRESS="on", FORCE_COLOR="1")
     assert "study" in bars
     assert "broken-seed0: failed: ValueError: no images" in bars
+
+
+def test_the_lock_of_a_study_follows_no_link(tmp_path: Path) -> None:
+    jobs = jobs_for(tmp_path / "study", "a")
+    (tmp_path / "study").mkdir(exist_ok=True)
+    (tmp_path / "thesis.tex").write_text("done")
+    (tmp_path / "study" / ".study.lock").symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(RunError, match=r"\.study\.lock is no regular file: remove it"):
+        run_study(jobs, tmp_path / "study", engine=engine(tmp_path), continue_command="again")
+    assert (tmp_path / "thesis.tex").read_text() == "done"

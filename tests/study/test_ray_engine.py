@@ -131,7 +131,7 @@ def outcome(job: Job) -> tuple[dict[str, Any], bytes]:
     return {
         key: value
         for key, value in result.items()
-        if key not in ("seconds", "resumed_at", "checksum")
+        if key not in ("seconds", "resumed_at", "sha256", "checksum")
     }, weights[start:]
 
 

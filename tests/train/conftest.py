@@ -63,7 +63,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
             "result": {
                 key: value
                 for key, value in folder.result.items()
-                if key not in ("seconds", "resumed_at", "checksum")
+                if key not in ("seconds", "resumed_at", "sha256", "checksum")
             },
             "last": plain({key: value for key, value in last.items() if key not in times}),
             "recipe": json.dumps(folder.recipe),

@@ -14,14 +14,18 @@ import torch
 from killing import Killed, until_killed
 
 from reslearn import recipes
+from reslearn.analysis import Subject
+from reslearn.cli.export import export
 from reslearn.interop import read_bundle, to_bytes
 from reslearn.recipes import Recipe
+from reslearn.report import run_page
 from reslearn.runs import FolderLostError, RunError, RunFolder
 from reslearn.train import (
     Machine,
     NonFiniteLossError,
     evaluate_bundle,
     loop,
+    plan,
     run,
     train_recipe,
 )
@@ -92,8 +96,9 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_is_used(
 def test_without_an_intact_checkpoint_the_run_is_refused(folder: RunFolder, small: Small) -> None:
     for path in folder.checkpoints():
         flip(path, 1000)
-    with pytest.raises(RunError, match="no other checkpoint: train again in another folder"):
-        train_recipe(small(), folder.path, ONE_THREAD, resume=True)
+    for _ in range(2):  # a second try is refused as well
+        with pytest.raises(RunError, match="no other checkpoint: train again in another folder"):
+            train_recipe(small(), folder.path, ONE_THREAD, resume=True)
     assert not folder.is_complete
 
 
@@ -118,6 +123,38 @@ def test_an_edited_recipe_or_environment_is_not_believed(
     with pytest.raises(RunError, match="was changed after the run began: put its old content back"):
         train_recipe(recipe, folder.path, ONE_THREAD, resume=True)
     assert not folder.is_complete
+
+
+def test_readers_of_an_unfinished_run_do_not_believe_an_edited_recipe(folder: RunFolder) -> None:
+    path = folder.path / "recipe.json"
+    path.write_text(path.read_text().replace('"lr": 0.05', '"lr": 0.005', 1))
+    recipe = recipes.from_dict(folder.recipe, source="recipe.json")
+    for read in (
+        lambda: run_page(folder),
+        lambda: plan(recipe, folder.path, ONE_THREAD, resume=True),
+        lambda: folder.finish_diverged(9, "the loss is nan"),
+    ):
+        with pytest.raises(RunError, match="was changed after the run began"):
+            read()
+
+
+def test_weights_of_another_step_are_not_the_result(small: Small, tmp_path: Path) -> None:
+    """A snapshot has the recipe hash of its run, and a digest that fits."""
+    train_recipe(small('evaluation.snapshots=["0 steps", "5 steps"]'), tmp_path, ONE_THREAD)
+    folder = RunFolder(tmp_path)
+    first, second = folder.snapshots().values()
+    Subject.open(folder).network(5)
+    shutil.copy(first, second)
+    with pytest.raises(RunError, match=r"step-00000005\.safetensors is not the file that this run"):
+        Subject.open(folder).network(5)
+    shutil.copy(first, folder.bundle_path)
+    message = r"model\.safetensors is not the file that this run wrote"
+    with pytest.raises(RunError, match=message):
+        evaluate_bundle(tmp_path, machine=ONE_THREAD)
+    with pytest.raises(RunError, match=message):
+        Subject.open(folder)
+    with pytest.raises(RunError, match=message):
+        export(source=str(tmp_path), to="torchvision", out=tmp_path / "weights.pth")
 
 
 def test_the_checkpoint_of_another_run_is_refused(
@@ -285,12 +322,12 @@ def test_evaluate_refuses_networks_that_are_not_finite(small: Small, tmp_path: P
     train_recipe(small(), tmp_path / "run", ONE_THREAD)
     weights = tmp_path / "run" / "model.safetensors"
     replace_weights(weights, 3e38)
-    for source in (tmp_path / "run", [tmp_path / "run", tmp_path / "run"]):
+    for source in (weights, [weights, weights]):
         with pytest.raises(ValueError, match="outputs that are not finite have no error rate"):
-            evaluate_bundle(source, machine=ONE_THREAD)
+            evaluate_bundle(source, "digits", machine=ONE_THREAD)
     replace_weights(weights, float("nan"))
-    command = [sys.executable, "-m", "reslearn", "evaluate", str(tmp_path / "run"), "--json"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "reslearn", "evaluate", str(weights), "digits"]
+    ended = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stdout == ""
     assert "head.fc.weight holds NaN or infinity" in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -105,12 +105,33 @@ def test_fit_follows_the_schedule_and_restores_learning_rates() -> None:
     assert not any("base_lr" in group for group in optimizer.param_groups)
 
 
+def test_fit_trains_sparse_embeddings_and_losses_with_weights() -> None:
+    net = nn.Sequential(nn.Embedding(4, 8, sparse=True), nn.Linear(8, 2))
+    batches = [(torch.arange(4), torch.arange(4) % 2)]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    assert fit(net, batches, nn.CrossEntropyLoss(), optimizer, steps=4)[0].step == 4
+    head = nn.Linear(8, 2)
+    x = [(torch.randn(4, 8), torch.arange(4) % 2)]
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    readings = fit(nn.Identity(), x, lambda z, y: head(z).logsumexp(1).mean(), optimizer, steps=2)
+    assert readings[0].step == 2
+
+
 def test_fit_trains_modules_with_empty_huge_and_infinite_values() -> None:
     """Only values that training computes must be finite."""
     net = small_net().double()
     net.register_parameter("empty", nn.Parameter(torch.empty(0)))
     net.register_parameter("huge", nn.Parameter(torch.tensor(1e300, dtype=torch.float64)))
     net.register_buffer("mask", torch.full((2, 2), -math.inf))
+    for name, value in (
+        ("frozen mask", torch.full((2, 2), -math.inf)),
+        ("quantized", torch.ones(2, dtype=torch.int8)),
+        ("bits", torch.ones(2, dtype=torch.bool)),
+        ("meta", torch.empty(2, device="meta")),
+        ("sparse", torch.eye(2).to_sparse()),
+    ):
+        net.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    net.get_submodule("0").add_module("lazy", nn.LazyLinear(2))  # nothing calls it
     batches = [(x.double(), y) for x, y in two_moons()]
     optimizer = torch.optim.Adam(net.parameters())
     assert fit(net, batches, nn.CrossEntropyLoss(), optimizer, steps=4)[0].step == 4

@@ -17,8 +17,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from reslearn import data, models
-from reslearn.interop import read_bundle
-from reslearn.runs import RunError, RunFolder
+from reslearn.interop import Bundle, read_bundle
+from reslearn.runs import RunError, RunFolder, check_weights
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, "b"]]
 
@@ -75,7 +75,7 @@ class Subject:
         images = data.split(images, options["validation_images"])
         if options["train_images"] is not None:
             images = replace(images, train=images.train.evenly_spaced(options["train_images"]))
-        preprocess = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash).preprocess
+        preprocess = _read(run, run.bundle_path).preprocess
         return cls(
             folder=run, recipe=recipe, preprocess=preprocess, train=images.train, test=images.test
         )
@@ -92,9 +92,9 @@ class Subject:
         """
         snapshots = self.folder.snapshots()
         if step is None:
-            return read_bundle(self.folder.bundle_path, recipe_hash=self.folder.recipe_hash).network
+            return _read(self.folder, self.folder.bundle_path).network
         if step in snapshots:
-            return read_bundle(snapshots[step], recipe_hash=self.folder.recipe_hash).network
+            return _read(self.folder, snapshots[step]).network
         if step == 0:
             return self.untrained()
         steps = ", ".join(map(str, sorted({0, *snapshots})))
@@ -154,6 +154,11 @@ def check_same_recipe(first: Subject, second: Subject) -> None:
         f"{second.folder.path} has another recipe than {first.folder.path}: "
         f"{key} = {difference}; only the seed may differ"
     )
+
+
+def _read(run: RunFolder, path: Path) -> Bundle:
+    check_weights(run, path)
+    return read_bundle(path, recipe_hash=run.recipe_hash)
 
 
 def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, tuple[Any, Any]]:

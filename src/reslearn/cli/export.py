@@ -73,7 +73,7 @@ def export(
     from reslearn.interop import dialect_named, identify, load_weights, write_weights
     from reslearn.interop.stored import abbreviate
     from reslearn.models import build
-    from reslearn.runs import RunFolder
+    from reslearn.runs import RunFolder, check_weights
 
     dialect = dialect_named(to)
     if out.exists() and not force:
@@ -84,6 +84,8 @@ def export(
         run = RunFolder.open(folder)
         run.check_complete()
         path = run.bundle_path
+        if path.is_file():
+            check_weights(run, path)
     identity = identify(path)
     if stride_in is not None:
         identity = identity.with_switches(stride_in=stride_in)

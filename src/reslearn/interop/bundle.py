@@ -58,7 +58,9 @@ def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
             if not is_written_by_reslearn(metadata):
                 raise BundleError(f"{path}: a safetensors file, but no bundle of reslearn")
             if not is_intact(Path(path)):
-                raise BundleError(f"{path}: damaged: its digest does not fit its content")
+                raise BundleError(
+                    f"{path}: damaged, or of an earlier version: its digest does not fit"
+                )
             if metadata.get("format") != BUNDLE_FORMAT:
                 raise BundleError(f"{path}: weights of reslearn, but no bundle")
             names = file.keys()  # `file` itself cannot be iterated

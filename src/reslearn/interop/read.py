@@ -152,7 +152,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except safetensors.SafetensorError as error:
         raise ValueError(first_line(error)) from None
     if is_written_by_reslearn(metadata) and not is_intact(path):
-        raise WeightsError(f"{path}: damaged: its digest does not fit its content")
+        raise WeightsError(f"{path}: damaged, or of an earlier version: its digest does not fit")
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

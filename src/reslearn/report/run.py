@@ -49,6 +49,8 @@ def run_page(folder: RunFolder | Path | str) -> Page:
     recipe, environment, records = run.recipe, run.environment, run.metrics()
     result = run.result if run.is_complete else {}
     divergence = None if result else run.divergence
+    if not result:
+        run.identity()  # raises RunError if the recipe or the environment was changed
     model = recipe.get("model", {}).get("name", "network")
     data = environment.get("data", {}).get("name") or recipe.get("data", {}).get("name", "data")
     if result:

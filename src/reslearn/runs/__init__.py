@@ -10,8 +10,9 @@ from reslearn.runs.json_files import (
     to_json_value,
     write_atomically,
 )
-from reslearn.runs.lock import FolderLostError
+from reslearn.runs.lock import FolderLostError, open_lock_file
 from reslearn.runs.shape import FORMAT
+from reslearn.runs.weights import check_weights
 
 __all__ = [
     "FORMAT",
@@ -19,8 +20,10 @@ __all__ = [
     "FolderLostError",
     "RunError",
     "RunFolder",
+    "check_weights",
     "disk_state",
     "make_folder",
+    "open_lock_file",
     "read_analyses",
     "read_analysis",
     "removed_on_error",

@@ -32,6 +32,7 @@ from reslearn.runs.json_files import (
     RunError,
     as_read,
     digest,
+    file_digests,
     make_folder,
     parse_object,
     write_atomically,
@@ -43,7 +44,7 @@ _CHECKPOINT_END_BYTES = 72
 
 
 class DamagedCheckpointError(RunError):
-    """A checkpoint cannot be read, or its content is not what was written."""
+    """The content of a checkpoint is not what was written."""
 
 
 class RunFolder:
@@ -243,15 +244,10 @@ class RunFolder:
         return path
 
     def read_checkpoint(self, path: Path) -> bytes:
-        """Return the content of a checkpoint.
-
-        Raises:
-            DamagedCheckpointError: If the file cannot be read, or does not have its digest.
-        """
-        try:
-            stored = path.read_bytes()
-        except OSError as error:
-            raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
+        """Return the content of a checkpoint. Raise DamagedCheckpointError if it is damaged."""
+        if not path.is_file():
+            raise RunError(f"{path} is no regular file: remove it")
+        stored = path.read_bytes()
         content = memoryview(stored)[:-_CHECKPOINT_END_BYTES]
         if stored[len(content) :] != _checkpoint_end(content):
             raise DamagedCheckpointError(f"{path} is damaged: its digest does not fit its content")
@@ -295,12 +291,16 @@ class RunFolder:
             The written result, including the checksum.
         """
         self.identity()  # raises RunError if the recipe or the environment was changed
+        weights = [*self.path.glob("model.safetensors"), *self.snapshots().values()]
+        if weights:
+            result = {**result, "sha256": file_digests(weights, self.path)}
         sealed = {**result, "checksum": self._checksum(as_read(result))}
         self.write_json("result.json", sealed)
         return sealed
 
     def finish_diverged(self, step: int, reason: str) -> None:
         """Write diverged.json, so that the run is not trained again."""
+        self.identity()  # raises RunError if the recipe or the environment was changed
         record = {"step": step, "reason": reason}
         self.write_json("diverged.json", {**record, "checksum": self._checksum(record)})
 

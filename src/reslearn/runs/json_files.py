@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -127,6 +127,16 @@ def digest(*parts: Any) -> str:
     fields = {key: value for key, value in last_part.items() if key != "checksum"}
     text = json.dumps([*first_parts, fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digests(paths: Iterable[Path], folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of files by their path within `folder`."""
+    digests = {}
+    for path in paths:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256")
+        digests[path.relative_to(folder).as_posix()] = sha256.hexdigest()
+    return digests
 
 
 def as_read(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def lock_folder(folder: Path) -> Iterator[FolderLock]:
         RunError: If another process holds the folder, or the lock file is no regular file.
     """
     make_folder(folder)
-    descriptor = _open(folder / _NAME)
+    descriptor = open_lock_file(folder / _NAME)
     try:
         lock = FolderLock(folder, descriptor)
         try:
@@ -71,8 +71,12 @@ def lock_folder(folder: Path) -> Iterator[FolderLock]:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
-    """Open or create the lock file. A pipe or a device in its place must not block or be used."""
+def open_lock_file(path: Path) -> int:
+    """Open or create a lock file, and return its descriptor. Its content is not changed.
+
+    Raises:
+        RunError: If the file is a link, a pipe or anything else that is not regular.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reslearn.runs import make_folder, removed_on_error
+from reslearn.runs import make_folder, open_lock_file, removed_on_error
 from reslearn.study.engine import Engine, JobStatus, LocalEngine
 from reslearn.study.grid import Job
 
@@ -159,11 +159,10 @@ def _current_command() -> str:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     make_folder(folder)
-    with (folder / _LOCK).open("a+") as file:
+    with os.fdopen(open_lock_file(folder / _LOCK), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
             owner = file.read().strip() or "unknown"
             raise StudyInUseError(
                 f"{folder} is in use by another study (process {owner}, or its runs that are "

@@ -89,10 +89,10 @@ def find_checkpoint(folder: RunFolder) -> tuple[Path | None, list[Path]]:
     for path in reversed(folder.checkpoints()):
         try:
             folder.read_checkpoint(path)
-            return path, damaged
+            return path, [folder.set_aside(damaged_path) for damaged_path in damaged]
         except DamagedCheckpointError as error:
             message = f"{error}, and there is no other checkpoint: train again in another folder"
-            damaged.append(folder.set_aside(path))
+            damaged.append(path)
     if damaged:
         raise RunError(message)
     return None, []

@@ -82,6 +82,8 @@ def plan(
     if recipe.init is not None:
         recipe = adopt_weights_spec(recipe, folder)
     check_folder(folder, recipe, resume=resume)
+    if folder.exists() and not folder.is_complete:
+        folder.identity()  # raises RunError if the recipe or the environment was changed
     print_progress(f"setting up {recipe.model.name} on {recipe.data.name}")
     setup = set_up(
         recipe,

@@ -15,7 +15,7 @@ from reslearn import data
 from reslearn.evaluate import Metrics, Protocol, evaluate, metrics_of_scores, scores, views
 from reslearn.interop import Bundle, read_bundle
 from reslearn.progress import track
-from reslearn.runs import RunError, RunFolder
+from reslearn.runs import RunError, RunFolder, check_weights
 from reslearn.train import numerics
 from reslearn.train.numerics import Numerics
 from reslearn.train.setup import THIS_MACHINE, Machine
@@ -124,6 +124,7 @@ def _open(path: Path) -> _EnsembleMember:
         _ = run.result  # raises RunError if the run is not complete, or was changed
         if not run.bundle_path.exists():
             raise RunError(f"{path} has no model.safetensors: it was committed without weights")
+        check_weights(run, run.bundle_path)
         bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
         return _EnsembleMember(path=path, bundle=bundle, run=run)
     if not path.exists():

@@ -166,38 +166,50 @@ class State:
         Batch norm does not use its running statistics while it trains, so they may become NaN
         although the loss stays finite. Other buffers may hold infinite constants by design.
         """
-        tensors = {name: value for name, value in self._values().items() if value.numel()}
-        largest = torch._foreach_norm(list(tensors.values()), float("inf"))
-        device = largest[0].device
-        dtype = torch.float64 if any(x.dtype == torch.float64 for x in largest) else torch.float32
-        is_finite = torch.stack([value.to(device, dtype) for value in largest]).isfinite()
+        tensors = self._values()
+        flags: list[bool] = []
+        if tensors:
+            largest = torch._foreach_norm(list(tensors.values()), float("inf"))
+            has_doubles = any(norm.dtype == torch.float64 for norm in largest)
+            dtype, device = torch.float64 if has_doubles else torch.float32, largest[0].device
+            norms = torch.stack([norm.to(device, dtype) for norm in largest])
+            flags = norms.isfinite().logical_not().tolist()
         # Weights are equal on all processes, but statistics are not.
-        (has_failed,) = processes.maximum([int(not bool(is_finite.all()))])
+        (has_failed,) = processes.maximum([int(any(flags))])
         if has_failed:
-            names = [
-                name for name, fine in zip(tensors, is_finite.tolist(), strict=True) if not fine
-            ]
+            names = [name for name, flag in zip(tensors, flags, strict=True) if flag]
             name = names[0] if names else "a statistic of batch norm on another process"
             raise NonFiniteLossError(f"{name} holds NaN or infinity after step {self.step}")
 
     def _values(self) -> dict[str, Tensor]:
-        """Return the weights, their momentum, and the statistics of batch norm by name."""
+        """Return trained weights, their momentum, and the statistics of batch norm by name."""
         values: dict[str, Tensor] = {}
+        trained = [name for name, value in self.model.named_parameters() if value.requires_grad]
         networks = {"": self.model}
         if self.network is not self.model:
             networks["the average of "] = self.network
         for prefix, network in networks.items():
-            for name, parameter in network.named_parameters():
-                values[prefix + name] = parameter.detach()
+            for name in trained:
+                parameter = network.get_parameter(name)
+                values[prefix + name] = parameter
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         values[f"{key} of {name}"] = value
             for module_name, module in network.named_modules():
                 if isinstance(module, _BatchNorm):
                     for name, buffer in module.named_buffers(recurse=False):
-                        if buffer.is_floating_point():
-                            values[f"{prefix}{module_name}.{name}"] = buffer
-        return values
+                        values[f"{prefix}{module_name}.{name}"] = buffer
+        return {name: value.detach() for name, value in values.items() if _can_be_checked(value)}
+
+
+def _can_be_checked(value: Tensor) -> bool:
+    """Return whether a tensor has values whose norm torch can compute."""
+    if isinstance(value, nn.UninitializedParameter):
+        return False
+    is_dense = value.layout == torch.strided and not value.is_meta
+    is_number = value.is_floating_point() or value.is_complex()
+    # torch has no norm of 8-bit numbers.
+    return is_dense and is_number and value.dtype.itemsize > 1 and value.numel() > 0
 
 
 class WeightAverage:

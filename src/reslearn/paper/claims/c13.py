@@ -11,7 +11,7 @@ from reslearn.paper.experiment import BOTH, Experiment, Result
 from reslearn.paper.rules import all_of, verdict_on_claim
 from reslearn.paper.trained import TRAINING_ERROR, WARM_UP_FROM_DEPTH, Trained
 from reslearn.report.content import VerdictOutcome
-from reslearn.runs import RunFolder
+from reslearn.runs import RunFolder, check_weights
 from reslearn.study import Answer, Summary, margin_test, summary, withhold
 
 EXPERIMENT = Experiment(
@@ -117,7 +117,10 @@ def _untouched_layers(run: RunFolder) -> list[str]:
         return []
     from safetensors.numpy import load_file
 
-    before, after = load_file(run.snapshots()[0]), load_file(run.bundle_path)
+    paths = run.snapshots()[0], run.bundle_path
+    for path in paths:
+        check_weights(run, path)
+    before, after = (load_file(path) for path in paths)
     return [
         name
         for name, weights in before.items()
