@@ -139,7 +139,6 @@ def analyze(
 
     The result is saved as analysis/WHAT.json. `reslearn report RUN` draws all saved analyses.
     """
-
     from reslearn import analysis
     from reslearn.runs import to_json_value, write_analysis
 

@@ -166,7 +166,6 @@ def _is_file(model: str) -> bool:
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:
-
     from reslearn.interop import inspect_file
 
     inspection = inspect_file(source, entry=entry, size_px=size_px)

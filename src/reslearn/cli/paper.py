@@ -388,5 +388,4 @@ def _finish(report: "Report", *, check: bool) -> None:
 
 
 def _print_json(record: dict[str, Any], page: Path) -> None:
-
     print_json({**record, "page": str(page)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 from reslearn.data.cifar import Cifar, check_complete, find_layout, obtain
 from reslearn.data.fetch import search_folders
 from reslearn.data.images import UnknownDataError
-from reslearn.data.sources import SOURCES
+from reslearn.data.sources import SOURCES, similar_name_hint
 
 State = Literal["embedded", "present", "incomplete", "packed", "missing"]
 
@@ -76,8 +75,7 @@ def status(name: str, *, data_dir: Path | None = None) -> DataStatus:
 
 def _archives(name: str) -> Cifar | None:
     if name not in SOURCES:
-        close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ":"
+        hint = similar_name_hint(name)
         raise UnknownDataError(f"no data set called {name!r}{hint} there are {', '.join(SOURCES)}")
     return SOURCES[name].archives
 

@@ -165,6 +165,12 @@ def _find_folder(name: str, data_dir: Path | None) -> Path | None:
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
+def similar_name_hint(name: str) -> str:
+    """Return ", did you mean NAME?" if a registered name is similar to `name`; else ":"."""
+    close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
+    return f", did you mean {close[0]!r}?" if close else ":"
+
+
 _LAYOUT = (
     "A folder of images has a folder per class, or train/, validation/ and test/ with such folders"
 )
@@ -178,10 +184,9 @@ def _raise_unknown(name: str) -> NoReturn:
         raise UnknownDataError(
             f"no folder {name}; allowed are a folder of images or one of {sources}. {_LAYOUT}"
         )
-    close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ":"
     raise UnknownDataError(
-        f"no data called {name!r}{hint} there are {sources}, or any folder of images. "
+        f"no data called {name!r}{similar_name_hint(name)} there are {sources}, "
+        "or any folder of images. "
         f"The folder {Path(name).expanduser().resolve()} does not exist. {_LAYOUT}. "
         "See what is present with: reslearn list data"
     )

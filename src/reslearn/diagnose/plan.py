@@ -105,7 +105,7 @@ def fitting_steps(
 
 
 class _Cost(NamedTuple):
-    """The measured cost of trials, of which `jobs` run at the same time."""
+    """The measured cost of trials. `jobs` of them run at the same time."""
 
     seconds_per_trial: float
     seconds_per_step: float
