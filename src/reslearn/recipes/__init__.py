@@ -12,21 +12,17 @@ from reslearn.recipes.load import (
     text,
     wrong_in,
 )
-from reslearn.recipes.schema import (
+from reslearn.recipes.schedule import (
     Constant,
     Cosine,
-    Data,
     Duration,
-    Evaluation,
     Length,
-    Optimizer,
     Plateau,
-    Recipe,
     Schedule,
     Stepwise,
-    Train,
     Triangular,
 )
+from reslearn.recipes.schema import Data, Evaluation, Optimizer, Recipe, Train
 from reslearn.recipes.tables import Model, Resources
 
 __all__ = [

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from reslearn.recipes.schema import Constant, Cosine, Plateau, Recipe, Stepwise, Triangular
+from reslearn.recipes.schedule import Constant, Cosine, Plateau, Stepwise, Triangular
+from reslearn.recipes.schema import Recipe
 from reslearn.recipes.toml import MAX_DEPTH, TomlLimitError, parse_toml
 from reslearn.switches import SWITCHES
 

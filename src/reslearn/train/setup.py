@@ -3,10 +3,9 @@
 Every mistake that can be found before training is found here, before a file is written.
 """
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,12 @@ from reslearn.progress import track
 from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.distributed import ALONE, Processes
+from reslearn.train.images import (
+    augmented_batches,
+    choose_augmentation,
+    fit_preprocess,
+    load_images,
+)
 from reslearn.train.initial_weights import InitialWeights, load_initial_weights
 from reslearn.train.loop import Batch, LoopSetup, StopRequest
 from reslearn.train.numerics import Numerics
@@ -28,7 +33,6 @@ from reslearn.train.step import Meter, State, WeightAverage, make_step
 
 _EVALUATION_BATCH = 500
 _EVALUATION_BATCH_OF_FILES = 100  # image files are large
-_MAX_WORKERS = 16  # more workers would wait for the disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,28 +130,15 @@ class RunSetup:
 
     def train_batches(self, *, start_step: int) -> Iterator[Batch]:
         """Yield augmented batches from `start_step` on, without end: the share of this process."""
-        train = self.dataset.train
-        options: dict[str, Any] = {
-            "batch_size": self.recipe.train.batch_size,
-            "seed": self.recipe.seed,
-            "start_step": start_step,
-            "share": (self.processes.rank, self.processes.count),
-        }
-        device = self.numerics.device
-        if isinstance(self.augment, data.Augment):
-            assert isinstance(train, data.Images)
-            return data.train_batches(
-                train, self.preprocess, augment=self.augment, device=device, **options
-            )
-        workers = self.machine.workers
-        if workers is None:
-            workers = min(_MAX_WORKERS, os.cpu_count() or 1)
-        return data.image_batches(
-            train,
-            self.preprocess.to(device),
-            augment=self.augment,
-            num_workers=workers,
-            **options,
+        return augmented_batches(
+            self.dataset.train,
+            self.preprocess.to(self.numerics.device),
+            self.augment,
+            workers=self.machine.workers,
+            batch_size=self.recipe.train.batch_size,
+            seed=self.recipe.seed,
+            start_step=start_step,
+            share=(self.processes.rank, self.processes.count),
         )
 
     def evaluation_batches(self, images: data.ImageSet, purpose: str) -> Iterator[Batch]:
@@ -207,7 +198,7 @@ def set_up(
         RunError: If the run began with other images or with numerics that are not available here.
         ValueError: If values of the recipe exclude each other.
     """
-    dataset = _load(recipe, data_dir=machine.data_dir, download=machine.download)
+    dataset = load_images(recipe, data_dir=machine.data_dir, download=machine.download)
     if environment is not None and environment["data"]["fingerprint"] != dataset.fingerprint:
         raise RunError(
             f"{recipe.data.name} holds other images now than when the run began: "
@@ -232,8 +223,8 @@ def set_up(
         recipe=recipe,
         machine=machine,
         dataset=dataset,
-        preprocess=preprocess or _fit_preprocess(recipe.data, dataset),
-        augment=_augment(recipe.data, dataset),
+        preprocess=preprocess or fit_preprocess(recipe.data, dataset),
+        augment=choose_augmentation(recipe.data, dataset),
         numerics=chosen,
         model=model,
         complexity=complexity,
@@ -259,7 +250,7 @@ def check_recipes(chosen: Iterable[recipes.Recipe], machine: Machine = THIS_MACH
         checked.add(without_seed)
         key = recipe.data.model_dump_json()
         if key not in datasets:
-            datasets[key] = _load(recipe, data_dir=machine.data_dir, download=False)
+            datasets[key] = load_images(recipe, data_dir=machine.data_dir, download=False)
         dataset = datasets[key]
         fitted = _fit_model_to_data(recipe, dataset)
         data.Preprocess.check(recipe.data.mean, recipe.data.std, dataset.channels)
@@ -305,60 +296,6 @@ def _choose_numerics(
         macs=complexity.macs,
         num_images=num_steps * batch_size,
         processes=processes.count,
-    )
-
-
-def _load(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.ImageData:
-    """Load the images of a recipe and hold out its validation images."""
-    options = recipe.data
-    dataset = data.load(
-        options.name,
-        data_dir=data_dir,
-        download=download,
-        size_px=options.size_px,
-        stream=options.jitter is not None,
-    )
-    if options.jitter is not None and not isinstance(dataset.train, data.Files):
-        raise ValueError(
-            f"data.jitter resizes image files, and {options.name} has none: "
-            "name a folder of images, or set data.jitter=none"
-        )
-    if options.validation_images:
-        dataset = data.split(dataset, options.validation_images)
-    if options.train_images is not None:
-        if options.train_images > len(dataset.train):
-            raise ValueError(
-                f"data.train_images = {options.train_images:,}, but {options.name} has only "
-                f"{len(dataset.train):,} training images: set a smaller number"
-            )
-        dataset = replace(dataset, train=dataset.train.evenly_spaced(options.train_images))
-    if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
-        raise ValueError(
-            f'schedule.kind = "plateau" needs validation images, and {options.name} has none: '
-            "set data.validation_images"
-        )
-    return dataset
-
-
-def _fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Preprocess:
-    shorter_px = None
-    if options.jitter is not None:
-        shorter_px = data.scale_length(data.TEST_SHORTER_PX, dataset.size_px)
-    return data.Preprocess.fit(
-        dataset.train,
-        mean=options.mean,
-        std=options.std,
-        padding=options.padding,
-        shorter_px=shorter_px,
-    )
-
-
-def _augment(options: recipes.Data, dataset: data.ImageData) -> data.Augment | data.Jitter:
-    if options.jitter is None:
-        return data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
-    assert isinstance(dataset.train, data.Files)
-    return data.Jitter.fit(
-        dataset.train, shorter=options.jitter, flip=options.flip, color=options.colour
     )
 
 

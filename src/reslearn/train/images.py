@@ -1,0 +1,93 @@
+"""The images of a recipe: loaded, normalized, augmented, in batches."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reslearn import data, recipes
+
+_MAX_WORKERS = 16  # more workers would wait for the disk
+
+
+def load_images(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.ImageData:
+    """Load the images of a recipe and hold out its validation images."""
+    options = recipe.data
+    dataset = data.load(
+        options.name,
+        data_dir=data_dir,
+        download=download,
+        size_px=options.size_px,
+        stream=options.jitter is not None,
+    )
+    if options.jitter is not None and not isinstance(dataset.train, data.Files):
+        raise ValueError(
+            f"data.jitter resizes image files, and {options.name} has none: "
+            "name a folder of images, or set data.jitter=none"
+        )
+    if options.validation_images:
+        dataset = data.split(dataset, options.validation_images)
+    if options.train_images is not None:
+        if options.train_images > len(dataset.train):
+            raise ValueError(
+                f"data.train_images = {options.train_images:,}, but {options.name} has only "
+                f"{len(dataset.train):,} training images: set a smaller number"
+            )
+        dataset = replace(dataset, train=dataset.train.evenly_spaced(options.train_images))
+    if isinstance(recipe.schedule, recipes.Plateau) and dataset.validation is None:
+        raise ValueError(
+            f'schedule.kind = "plateau" needs validation images, and {options.name} has none: '
+            "set data.validation_images"
+        )
+    return dataset
+
+
+def fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Preprocess:
+    """Fit the preprocessing of a recipe on the training images."""
+    shorter_px = None
+    if options.jitter is not None:
+        shorter_px = data.scale_length(data.TEST_SHORTER_PX, dataset.size_px)
+    return data.Preprocess.fit(
+        dataset.train,
+        mean=options.mean,
+        std=options.std,
+        padding=options.padding,
+        shorter_px=shorter_px,
+    )
+
+
+def choose_augmentation(
+    options: recipes.Data, dataset: data.ImageData
+) -> data.Augment | data.Jitter:
+    """Return the augmentation that a recipe asks for."""
+    if options.jitter is None:
+        return data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
+    assert isinstance(dataset.train, data.Files)
+    return data.Jitter.fit(
+        dataset.train, shorter=options.jitter, flip=options.flip, color=options.colour
+    )
+
+
+def augmented_batches(
+    images: data.ImageSet,
+    preprocess: data.Preprocess,
+    augment: data.Augment | data.Jitter,
+    *,
+    workers: int | None,
+    **options: Any,
+) -> Iterator[data.Batch]:
+    """Return an endless iterator over augmented batches, on the device of `preprocess`.
+
+    Args:
+        workers: Processes that read image files. None: one per core, at most 16.
+        **options: Arguments of `data.train_batches`: batch_size, seed, start_step and share.
+    """
+    if isinstance(augment, data.Augment):
+        assert isinstance(images, data.Images)
+        return data.train_batches(
+            images, preprocess, augment=augment, device=preprocess.device, **options
+        )
+    if workers is None:
+        workers = min(_MAX_WORKERS, os.cpu_count() or 1)
+    return data.image_batches(images, preprocess, augment=augment, num_workers=workers, **options)
