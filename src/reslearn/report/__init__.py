@@ -22,6 +22,7 @@ from reslearn.report.content import (
     Verdict,
 )
 from reslearn.report.diagram import Box, Diagram, LayerGroup
+from reslearn.report.gallery import Gallery, Picture, PictureGroup, thumbnail
 from reslearn.report.markup import render_html
 from reslearn.report.run import run_page
 from reslearn.report.study import study_page
@@ -38,11 +39,14 @@ __all__ = [
     "Facts",
     "Figure",
     "Forest",
+    "Gallery",
     "HeatMap",
     "Item",
     "LayerGroup",
     "Page",
     "Panels",
+    "Picture",
+    "PictureGroup",
     "Section",
     "Series",
     "Table",
@@ -50,5 +54,6 @@ __all__ = [
     "render_html",
     "run_page",
     "study_page",
+    "thumbnail",
     "write_page",
 ]

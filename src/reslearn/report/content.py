@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from reslearn.report.diagram import Diagram
+from reslearn.report.gallery import Gallery
 
 Style = Literal["line", "dashed", "thin", "thin-dashed"]
 VerdictOutcome = Literal[
@@ -309,7 +310,7 @@ class Code:
     caption: str = ""
 
 
-Item = str | Drawing | Panels | Diagram | Table | Facts | Code
+Item = str | Drawing | Panels | Diagram | Gallery | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from reslearn.report.content import (
 )
 from reslearn.report.diagram import Diagram, diagram_entry
 from reslearn.report.forest import ROW_PX, draw_forest
+from reslearn.report.gallery import Gallery, gallery_entry
 from reslearn.report.heat import draw_heat
 from reslearn.report.palette import (
     DARK,
@@ -129,6 +130,8 @@ class _Entries:
             case Diagram():
                 self.num_figures += 1
                 return {"number": self.num_figures} | diagram_entry(item)
+            case Gallery():
+                return gallery_entry(item)
             case Panels():
                 return {"kind": "panels", "figures": [self.entry(panel) for panel in item.figures]}
             case Facts():
