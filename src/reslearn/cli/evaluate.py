@@ -36,7 +36,10 @@ class EvaluationProtocol(StrEnum):
 def evaluate(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Run folders or bundles, then the data. Default: the run's data."),
+        typer.Argument(
+            help="Run folders, bundles or names such as reslearn:resnet20, then the data. "
+            "Default: the run's data."
+        ),
     ],
     images: Annotated[
         str,

@@ -152,9 +152,9 @@ def _switches(overrides: list[str]) -> dict[str, Any]:
 
 def _is_file(model: str) -> bool:
     """Return whether `model` means weights. Names of networks have no dot or slash."""
-    from reslearn.interop.pretrained import is_remote, local_path
+    from reslearn.interop.pretrained import has_name, local_path
 
-    if is_remote(model):
+    if has_name(model):
         return True
     path = local_path(model)
     if not path.exists() and ("/" in model or "." in model):

@@ -20,6 +20,7 @@ EXAMPLES = (
     "reslearn list models 'resnet*'",
     "reslearn list recipes",
     "reslearn list data",
+    "reslearn list weights 'reslearn:*'",
 )
 
 
@@ -29,14 +30,15 @@ class Kind(StrEnum):
     models = "models"
     recipes = "recipes"
     data = "data"
+    weights = "weights"
 
 
 def list_names(
-    kind: Annotated[Kind, typer.Argument(help="List models, recipes or data.")],
+    kind: Annotated[Kind, typer.Argument(help="List models, recipes, data or weights.")],
     pattern: Annotated[str, typer.Argument(help="List names that match this shell pattern.")] = "*",
     data_dir: DataDirOption = None,
 ) -> None:
-    """List the names of models, recipes or data sets.
+    """List the names of models, recipes, data sets or trained weights.
 
     For data sets, the list shows which are present, where, and how large they are.
 
@@ -70,6 +72,17 @@ def _described(kind: Kind, data_dir: Path | None) -> dict[str, str]:
                 name: f"{description}; {_presence(data.status(name, data_dir=data_dir))}"
                 for name, description in data.names().items()
             }
+        case Kind.weights:
+            return _weights()
+
+
+def _weights() -> dict[str, str]:
+    """Return the networks that come with the package, then the weights that can be downloaded."""
+    from reslearn.interop.pretrained import published_weights
+    from reslearn.interop.shipped import PREFIX, shipped_networks
+
+    shipped = {PREFIX + name: network.description() for name, network in shipped_networks().items()}
+    return {**shipped, **dict.fromkeys(published_weights(), "")}
 
 
 def _presence(status: "DataStatus") -> str:

@@ -25,6 +25,7 @@ from reslearn.interop.stored import first_line, first_not_finite
 BUNDLE_FORMAT = "reslearn-bundle-2"
 # The metadata key of a spec in a file that `save_pretrained` writes.
 SPEC_KEY = "reslearn.model"
+_HALF_OF_FLOAT = (torch.float16, torch.float32)
 
 
 class BundleError(ValueError):
@@ -88,8 +89,14 @@ def to_bytes(
     preprocess: Preprocess,
     metrics: Mapping[str, Any],
     recipe_hash: str,
+    half_precision: bool = False,
 ) -> bytes:
-    """Return a bundle as bytes. Tensors are stored contiguous and keep their dtype."""
+    """Return a bundle as bytes. Tensors are stored contiguous.
+
+    Args:
+        half_precision: Store the weights of convolutions and of the head as float16, half as large.
+            Batch norm and biases keep their dtype. `read_bundle` returns float32.
+    """
     metadata = {
         "format": BUNDLE_FORMAT,
         "model": json.dumps(dict(spec)),
@@ -98,12 +105,18 @@ def to_bytes(
         "metrics": json.dumps(dict(metrics)),
         "recipe_hash": recipe_hash,
     }
-    return weights_file(network, metadata)
+    return weights_file(network, metadata, half_precision=half_precision)
 
 
-def weights_file(network: nn.Module, metadata: Mapping[str, str]) -> bytes:
+def weights_file(
+    network: nn.Module, metadata: Mapping[str, str], *, half_precision: bool = False
+) -> bytes:
     """Return a safetensors file with the weights of `network`, `metadata`, and its digest."""
     tensors = contiguous_state(network)
+    if half_precision:
+        tensors = {
+            name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()
+        }
     return fill_digest(safetensors.torch.save(tensors, {**metadata, DIGEST_KEY: PLACEHOLDER}))
 
 
@@ -130,7 +143,9 @@ def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle
         network = models.build(**spec)
     expected = network.state_dict()
     for name, tensor in tensors.items():
-        if name in expected and tensor.dtype != expected[name].dtype:
+        if name in expected and (tensor.dtype, expected[name].dtype) == _HALF_OF_FLOAT:
+            tensors[name] = tensor.float()
+        elif name in expected and tensor.dtype != expected[name].dtype:
             raise ValueError(f"{name} is {tensor.dtype}, not {expected[name].dtype}")
     if (bad_name := first_not_finite(tensors)) is not None:
         raise ValueError(f"{bad_name} holds NaN or infinity")

@@ -17,6 +17,7 @@ from reslearn import models
 from reslearn.interop.bundle import SPEC_KEY, parse_spec, weights_file
 from reslearn.interop.load import OUTPUT_SWITCHES, identify, load_weights
 from reslearn.interop.pretrained import published_weights
+from reslearn.interop.shipped import PREFIX, shipped_networks
 from reslearn.interop.stored import WeightsError, first_line
 from reslearn.interop.write import write_atomically
 from reslearn.models import Backbone, Network
@@ -28,10 +29,12 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Return the names for `create_model` that match a shell pattern.
 
     Args:
-        pretrained: Return names of published weights, such as "timm:resnet50.a1_in1k".
+        pretrained: Return names of weights: those that come with the package, such as
+            "reslearn:resnet20", and published ones, such as "timm:resnet50.a1_in1k".
     """
     if pretrained:
-        return [name for name in published_weights() if fnmatchcase(name, pattern)]
+        names = [PREFIX + name for name in shipped_networks()] + list(published_weights())
+        return [name for name in names if fnmatchcase(name, pattern)]
     return models.names(pattern)
 
 
@@ -47,8 +50,8 @@ def create_model(
     """Build a network by name.
 
     Args:
-        pretrained: True loads torchvision's default weights for this name. A text is any source
-            that `load_weights` accepts.
+        pretrained: True loads the network of this name that comes with the package, or else
+            torchvision's default weights. A text is any source that `load_weights` accepts.
         num_classes: By default the number of classes of the weights; without weights 10 for a CIFAR
             stem and 1000 for other stems. The head is newly initialized if the weights have another
             number of classes.
@@ -64,7 +67,8 @@ def create_model(
     if pretrained is False:
         net = _build_untrained(name, num_classes, in_channels, switches)
     else:
-        source = f"torchvision:{name}" if pretrained is True else pretrained
+        default = PREFIX if name in shipped_networks() else "torchvision:"
+        source = default + name if pretrained is True else pretrained
         net = _build_pretrained(name, source, num_classes, in_channels, switches)
     return Backbone(net, frozen_batch_norm=False) if features_only else net
 

@@ -11,7 +11,7 @@ A source is a file, a published name such as "torchvision:resnet50", or a URL. T
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -295,21 +295,20 @@ def preprocess_with(
 
 
 def _resized(preprocess: Preprocess, size_px: int, channels: int, path: Path) -> Preprocess:
-    """Return the same preprocessing for images of another size, where it does not depend on it."""
-    if (preprocess.size_px, preprocess.channels) == (size_px, channels):
-        return preprocess
-    is_per_pixel = preprocess.mean.ndim == 3
-    if is_per_pixel or preprocess.channels != channels:
-        side = preprocess.size_px
+    """Return the same preprocessing for images of another size.
+
+    A per-pixel mean has the size of its images. Its mean per channel is used for other sizes.
+    """
+    if preprocess.channels != channels:
         raise WeightsError(
-            f"{path}: its preprocessing is for images of {preprocess.channels} x {side} x {side}, "
-            f"but these images are {channels} x {size_px} x {size_px}; set data.size_px={side}, "
-            "or pre-train with data.mean=per-channel"
+            f"{path}: its preprocessing is for images of {preprocess.channels} channels, but these "
+            f"images have {channels}"
         )
-    return Preprocess(
-        size_px=size_px,
-        channels=channels,
-        mean=preprocess.mean,
-        scale=preprocess.scale,
-        padding=preprocess.padding,
-    )
+    if preprocess.size_px == size_px:
+        return preprocess
+    mean, shorter_px = preprocess.mean, preprocess.shorter_px
+    if mean.ndim == 3:
+        mean = mean.mean(dim=(0, 1))
+    if shorter_px is not None:
+        shorter_px = round(shorter_px * size_px / preprocess.size_px)
+    return replace(preprocess, size_px=size_px, mean=mean, shorter_px=shorter_px)

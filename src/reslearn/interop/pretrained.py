@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reslearn.data.fetch import fetch, locked_folder, verify
+from reslearn.interop.shipped import PREFIX, shipped_path
 from reslearn.interop.stored import WeightsError
 
 _URL = re.compile(r"https?://")
@@ -27,14 +28,17 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 def local_path(source: Path | str) -> Path:
     """Return the file of a source; download it if it is not on this machine yet.
 
-    The file of a folder in the layout of a Hugging Face hub is its model.safetensors. A
-    downloaded file is used again without network access, once its digest has been verified.
+    A source "reslearn:NAME" is a network that comes with the package. The file of a folder in the
+    layout of a Hugging Face hub is its model.safetensors. A downloaded file is used again without
+    network access, once its digest has been verified.
 
     Raises:
         WeightsError: If the name is unknown, or a URL has no digest.
         DataError: If the file cannot be downloaded, or has another digest.
     """
-    if not is_remote(source):
+    if isinstance(source, str) and source.startswith(PREFIX):
+        return shipped_path(source)
+    if not has_name(source):
         path = Path(source)
         hub_file = path / "model.safetensors"
         return hub_file if hub_file.is_file() else path
@@ -49,11 +53,11 @@ def local_path(source: Path | str) -> Path:
     return path
 
 
-def is_remote(source: Path | str) -> bool:
-    """Return whether a source is a published name or a URL, and not a file."""
+def has_name(source: Path | str) -> bool:
+    """Return whether a source is a shipped or published name or a URL, and not a file."""
     if not isinstance(source, str):
         return False
-    return bool(_URL.match(source)) or source.startswith(("torchvision:", "timm:"))
+    return bool(_URL.match(source)) or source.startswith((PREFIX, "torchvision:", "timm:"))
 
 
 def folder() -> Path:

@@ -14,6 +14,8 @@ from torch import Tensor
 from reslearn import data
 from reslearn.evaluate import Metrics, Protocol, evaluate, metrics_of_scores, scores, views
 from reslearn.interop import Bundle, read_bundle
+from reslearn.interop.shipped import PREFIX as SHIPPED
+from reslearn.interop.shipped import shipped_path
 from reslearn.progress import track
 from reslearn.runs import RunError, RunFolder, check_weights
 from reslearn.train import numerics
@@ -96,9 +98,10 @@ def _check_finite(metrics: Metrics, members: "Sequence[_EnsembleMember]") -> Non
 
 
 def is_source(text: str) -> bool:
-    """Return whether an argument names a run folder or a bundle, not data."""
+    """Return whether an argument names a run folder, a bundle or a shipped network, not data."""
     path = Path(text)
-    return path.suffix == ".safetensors" or RunFolder(path).exists()
+    is_bundle = path.suffix == ".safetensors" or text.startswith(SHIPPED)
+    return is_bundle or RunFolder(path).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,8 @@ class _EnsembleMember:
 
 
 def _open(path: Path) -> _EnsembleMember:
+    if str(path).startswith(SHIPPED):
+        return _EnsembleMember(path=path, bundle=read_bundle(shipped_path(str(path))), run=None)
     if path.is_dir():
         run = RunFolder.open(path)
         _ = run.result  # raises RunError if the run is not complete, or was changed
