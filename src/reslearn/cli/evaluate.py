@@ -33,14 +33,17 @@ class EvaluationProtocol(StrEnum):
     multi_scale = "multi-scale"
 
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help="Run folders, bundles or names such as reslearn:resnet20, then the data. "
+        "Default: the run's data."
+    ),
+]
+
+
 def evaluate(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="Run folders, bundles or names such as reslearn:resnet20, then the data. "
-            "Default: the run's data."
-        ),
-    ],
+    sources: Sources,
     images: Annotated[
         str,
         typer.Option(rich_help_panel=_PROTOCOL, help="Use train, validation or test images."),
