@@ -23,9 +23,10 @@ from reslearn.recipes.schedule import (
     Triangular,
 )
 from reslearn.recipes.schema import Data, Evaluation, Optimizer, Recipe, Train
-from reslearn.recipes.tables import Model, Resources
+from reslearn.recipes.tables import Augmentation, Model, Resources
 
 __all__ = [
+    "Augmentation",
     "Constant",
     "Cosine",
     "Data",

@@ -52,6 +52,12 @@ _ADDED_LATER: dict[str, Any] = {
     "init": None,
     "init.entry": None,
     "schedule.warm_up_duration": None,
+    "data.store": "auto",
+    "augment.crop_area": None,
+    "augment.policy": "none",
+    "augment.erase": 0.0,
+    "augment.mixup": None,
+    "augment.cutmix": None,
 }
 for _name, _switch in SWITCHES.items():
     if _name not in _FIRST_SWITCHES:

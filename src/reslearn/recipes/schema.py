@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, model_validator
 
 from reslearn.recipes.schedule import Duration, Length, Moment, Schedule
-from reslearn.recipes.tables import Init, Model, Part, Resources
+from reslearn.recipes.tables import Augmentation, Init, Model, Part, Resources
 
 
 class Data(Part):
@@ -63,6 +63,13 @@ class Data(Part):
         validation_alias=AliasChoices("colour", "color"),
         description="Strength of the color augmentation along the main directions of RGB; needs "
         "jitter. Paper: 0.1, as in AlexNet.",
+    )
+
+    store: Literal["auto", "memory", "disk"] = Field(
+        "auto",
+        description="Where the pictures of a folder are during a training with augment.crop_area: "
+        "memory holds each once decoded, disk decodes each again in every epoch. auto: memory "
+        "for sets of up to 2 GiB. Without crop_area they are in memory, with jitter on disk.",
     )
 
     @model_validator(mode="after")
@@ -193,6 +200,9 @@ class Recipe(Part):
     data: Data = Field(Data(), description="The images and their preparation.")
     optimizer: Optimizer = Field(Optimizer(), description="The optimizer.")
     schedule: Schedule = Field(description="The learning rate over the training.")
+    augment: Augmentation = Field(
+        Augmentation(), description="Modern augmentation of training images. By default none."
+    )
     train: Train = Field(Train(), description="One step of the training.")
     evaluation: Evaluation = Field(Evaluation(), description="What is measured, and when.")
     resources: Resources = Field(Resources(), description="What one run of a study occupies.")
@@ -208,6 +218,14 @@ class Recipe(Part):
             raise ValueError(
                 'optimizer.name = "muon" needs model.normalize = true, and has no '
                 "schedule.warm_up_lr"
+            )
+        if self.data.jitter is not None and not self.augment.is_off:
+            raise ValueError(
+                "data.jitter is the augmentation of Sec. 3.4, and [augment] is another: remove one"
+            )
+        if self.data.store != "auto" and self.augment.crop_area is None:
+            raise ValueError(
+                f'data.store = "{self.data.store}" needs augment.crop_area, as in [0.25, 1.0]'
             )
         if self.train.sync_batch_norm and self.model.checkpoint_activations:
             raise ValueError(

@@ -1,8 +1,8 @@
-"""The tables of a recipe whose keys do not depend on each other: model, init and resources."""
+"""The tables of a recipe that do not depend on others: model, init, augment and resources."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from reslearn.switches import SWITCHES, Switch
 
@@ -72,3 +72,53 @@ class Init(Part):
         description="Table of weights in a file that has several, such as state_dict_ema.",
     )
     partial: bool = Field(False, description="Leave out tensors that do not match.")
+
+
+class Augmentation(Part):
+    """Modern augmentation of training images. By default nothing is added to `[data]`."""
+
+    crop_area: tuple[float, float] | None = Field(
+        None,
+        description="Range of the share of a picture's area that a random crop covers, such as "
+        "[0.25, 1.0]. The crop has a ratio of sides from 3/4 to 4/3 and is resized to size_px "
+        "(Szegedy et al. 2015). It replaces data.crop and data.pad_px. None: no such crop.",
+    )
+    policy: Literal["none", "trivial"] = Field(
+        "none",
+        description="trivial: one random change of color or geometry per image, of random "
+        "strength (TrivialAugment, Mueller and Hutter 2021).",
+    )
+    erase: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Chance that a random rectangle of an image is replaced by the mean color "
+        "(random erasing, Zhong et al. 2020).",
+    )
+    mixup: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Blend pairs of images and of their labels, with a weight from "
+        "Beta(mixup, mixup) (Zhang et al. 2018; 0.2 is usual). None: no mixup.",
+    )
+    cutmix: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Exchange a rectangle between pairs of images and mix their labels by area, "
+        "with a share from Beta(cutmix, cutmix) (Yun et al. 2019; 1.0 is usual). With mixup too, "
+        "each pair draws one of both. None: no CutMix.",
+    )
+
+    @field_validator("crop_area")
+    @classmethod
+    def _check_crop_area(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0.01 <= value[0] <= value[1] <= 1:
+            raise ValueError("allowed are two shares of the area from 0.01 to 1, the smaller first")
+        return value
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether nothing is added to the augmentation of `[data]`."""
+        return self == Augmentation()
