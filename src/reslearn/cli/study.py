@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     Verdicts = Mapping[Kind, DegradationVerdict | str]
 
-GRID = "Runs"
+GRID, DEPTH = "Runs", "Depth"
 EXAMPLES = (
     "reslearn study --models plain20,plain56,resnet20,resnet56 --seeds 3 --data digits "
     "--recipe digits",
+    "reslearn study photos --depth auto --minutes 120",
     "reslearn study my-study.toml --jobs 2",
     "reslearn study my-study.toml --engine ray --out /shared/my-study",
 )
@@ -46,7 +47,10 @@ _PRELOAD = ("reslearn.cli", "reslearn.train", "torch._dynamo", "sklearn.datasets
 
 FileArgument = Annotated[
     Path | None,
-    typer.Argument(help="Study file (.toml). It replaces --models, --seeds and --recipe."),
+    typer.Argument(
+        help="Study file (.toml), which replaces --models, --seeds and --recipe. With --depth: "
+        "the data, a name or a folder of images."
+    ),
 ]
 ModelsOption = Annotated[
     str | None,
@@ -66,6 +70,29 @@ RecipeOption = Annotated[
     typer.Option(
         rich_help_panel=GRID,
         help="Follow this recipe: a name from `reslearn list recipes`, or a .toml file.",
+    ),
+]
+DepthOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DEPTH,
+        help="Find out how deep a network the data need. Numbers of layers, as in 8,20,56, or "
+        "auto: 8 to 56 layers, or 18 to 101 if the network of the recipe is of Table 1.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=DEPTH,
+        help="Choose the epochs so that the whole study takes this long. Default: the recipe's.",
+    ),
+]
+MarginOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        rich_help_panel=DEPTH,
+        help="The smallest difference that matters, in percentage points of validation error.",
     ),
 ]
 DataOption = Annotated[
@@ -106,6 +133,9 @@ def study(
     seeds: SeedsOption = 3,
     recipe: RecipeOption = None,
     data: DataOption = None,
+    depth: DepthOption = None,
+    minutes: MinutesOption = None,
+    margin: MarginOption = 2.0,
     set_: SetOption = None,
     data_dir: DataDirOption = None,
     jobs: JobsOption = None,
@@ -120,11 +150,27 @@ def study(
     whether training error increases with depth. To continue a study that was stopped, repeat the
     command: complete runs are kept, and unfinished runs are resumed. Runs that diverged are counted
     and not trained again. The exit status is 1 if a run diverged or failed.
-    """
-    from reslearn.study import collect, degradation_verdicts, run_study, training_macs
-    from reslearn.train import Machine, check_recipes
 
+    With --depth, networks of several depths train on equal budgets. Networks that are clearly worse
+    get no further seeds. The result is the smallest network that is not worse than the best.
+    """
     runner = engine_named(engine, jobs=jobs)
+    if depth is not None:
+        from reslearn.cli.depth_study import DepthRequest, depth_study
+
+        request = DepthRequest(
+            data=_depth_data(file, data),
+            depth=depth,
+            seeds=seeds,
+            recipe=recipe,
+            minutes=minutes,
+            margin_pct=margin,
+            overrides=tuple(set_ or ()),
+            data_dir=data_dir,
+            jobs=jobs,
+        )
+        depth_study(request, runner, out, as_json=as_json)
+        return
     if (file is None) == (models is None):
         raise ValueError(
             "give either a study file or --models, for example: "
@@ -132,12 +178,28 @@ def study(
         )
     plan, name = _plan(file, models, seeds, recipe, data, set_ or ())
     out = out or Path("studies") / name
+    _study_grid(plan, out, runner, data_dir=data_dir, check=check, as_json=as_json)
+
+
+def _study_grid(
+    plan: StudyFile,
+    out: Path,
+    engine: Engine,
+    *,
+    data_dir: Path | None,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Train the runs of a grid that are not complete, and report all."""
+    from reslearn.study import collect, degradation_verdicts, run_study, training_macs
+    from reslearn.train import Machine, check_recipes
+
     arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
     planned = plan.jobs(out, cost=training_macs, arguments=arguments)
     # An impossible recipe is reported once, before any training, and not by every run.
     to_train = (job.recipe for job in planned if not job.has_ended)
     check_recipes(to_train, Machine(data_dir=data_dir))
-    report = run_study(planned, out, engine=runner)
+    report = run_study(planned, out, engine=engine)
     if not as_json or not report.is_complete:
         print_lines(*report.lines(), file=sys.stderr if as_json else sys.stdout)
     collection = collect(out)
@@ -152,6 +214,13 @@ def study(
             raise ValueError(run.reason)
     if not report.is_complete or (check and _degrades(verdicts)):
         raise typer.Exit(report.exit_status or 1)
+
+
+def _depth_data(file: Path | None, data: str | None) -> str:
+    """Return the data of a depth study: the argument, or --data."""
+    if (file is None) == (data is None):
+        raise ValueError("--depth needs the data, for example: reslearn study photos --depth auto")
+    return data if data is not None else str(file)
 
 
 def engine_named(name: str, *, jobs: int | None) -> Engine:

@@ -1,0 +1,88 @@
+"""`reslearn study DATA --depth`: seeds in rounds, networks that are given up, the page."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reslearn.cli.depth_study import DepthPlan
+from reslearn.runs import RunFolder
+
+Run = Callable[..., tuple[int, str, str]]
+
+COMMAND = ("study", "digits", "--depth", "8,14,20", "--seeds", "3", "--jobs", "1", "--out")
+PLAN = DepthPlan(
+    models=("resnet8", "resnet14", "resnet20"),
+    recipe="digits",
+    data="digits",
+    overrides=("data.validation_images=144",),
+    seeds=3,
+    margin_pct=2.0,
+    validation_images=144,
+    size_px=8,
+)
+ERRORS = {
+    "resnet8": (40.0, 41.0, 39.0),  # clearly worse: needs one seed only
+    "resnet14": (10.5, 10.4, 10.6),
+    "resnet20": (10.0, 10.0, 10.0),
+}
+
+
+def finish_runs(out: Path) -> None:
+    """Write the runs that the study would train, with results of our choice."""
+    for seed in range(PLAN.seeds):
+        for job in PLAN.jobs(PLAN.models, seed, out, []):
+            recipe = job.recipe.to_dict()
+            recipe["model"].update(num_classes=10, in_channels=1)
+            run = RunFolder.create(job.folder, recipe, {"data": {"name": "digits"}})
+            error = ERRORS[job.recipe.model.name][seed]
+            run.finish(
+                {
+                    "train_top1_error_pct": 5.0,
+                    "validation_top1_error_pct": error,
+                    "test_top1_error_pct": error,
+                    "steps": 20,
+                    "seconds": 1.0,
+                }
+            )
+
+
+def test_the_smallest_network_that_is_not_worse_is_recommended(
+    reslearn: Run, tmp_path: Path
+) -> None:
+    finish_runs(tmp_path)
+    status, output, errors = reslearn(*COMMAND, tmp_path)
+    assert (status, errors) == (0, "")
+    assert "given up: resnet8" in output and output.count("given up") == 1
+    assert "seed 2: mean validation error in percent: resnet14 10.50, resnet20 10.00" in output
+    assert "recommended: resnet14. resnet14 is not worse than resnet20, the best" in output
+    record = json.loads((tmp_path / "depth.json").read_text())
+    assert record["plan"]["models"] == list(PLAN.models)
+    assert record["verdict"]["given_up"] == ["resnet8"]
+    assert set(record["latency_ms"]) == set(PLAN.models)
+    page = (tmp_path / "report.html").read_text()
+    assert "How deep for digits?" in page and "Validation error against latency" in page
+    # A continued study repeats the recorded plan, whatever its options are.
+    status, output, _ = reslearn(*COMMAND, tmp_path, "--depth", "8,56", "--json")
+    assert status == 0
+    assert json.loads(output)["verdict"]["smallest"] == "resnet14"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--depth", "8"], "two or more depths are needed"),
+        (["--depth", "deep"], "--depth deep: auto or numbers of layers are needed, as in 8,20,56"),
+        (["--depth", "9,10"], "resnet9"),
+        (["--data", "digits"], "--depth needs the data"),
+    ],
+)
+def test_a_wrong_ladder_is_one_line_and_writes_nothing(
+    arguments: list[str], message: str, reslearn: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    depth = [] if "--depth" in arguments else ["--depth", "8,14"]
+    status, output, errors = reslearn("study", "digits", *depth, *arguments, "--out", out)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert message in errors and not out.exists()
