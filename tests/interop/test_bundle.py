@@ -95,6 +95,24 @@ def test_round_trip_is_bitwise(
     assert len(written_again) == len(content)
 
 
+def test_the_temperature_is_read_back_and_is_one_without(
+    tmp_path: Path, content: bytes, network: models.Network, preprocess: Preprocess
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert read_bundle(path).temperature == 1
+    fields: dict[str, Any] = {
+        "spec": network.spec,
+        "classes": CLASSES,
+        "preprocess": preprocess,
+        "metrics": {"loss": 0.1},
+        "recipe_hash": "0123456789ab",
+    }
+    assert b'"temperature"' not in content, "as before there were temperatures"
+    path.write_bytes(to_bytes(network, **fields, temperature=1.734))
+    assert read_bundle(path).temperature == 1.734
+
+
 def test_inspection_of_a_bundle_counts_for_the_size_of_its_images(
     tmp_path: Path, content: bytes, network: models.Network
 ) -> None:
@@ -191,6 +209,9 @@ def spec_with(**values: Any) -> Change:
 CHANGES: dict[str, Change] = {
     "no spec": lambda metadata, tensors: metadata.pop("model"),
     "no hash": lambda metadata, tensors: metadata.pop("recipe_hash"),
+    "temperature of zero": lambda metadata, tensors: metadata.update(temperature="0.0"),
+    "temperature is not finite": lambda metadata, tensors: metadata.update(temperature="NaN"),
+    "temperature is no number": lambda metadata, tensors: metadata.update(temperature='"1"'),
     "spec is no JSON": lambda metadata, tensors: metadata.update(model="{"),
     "spec is a list": lambda metadata, tensors: metadata.update(model="[1]"),
     "spec is nested deeply": lambda metadata, tensors: metadata.update(model="[" * 100_000),

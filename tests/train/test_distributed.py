@@ -83,6 +83,7 @@ def test_processes_make_the_steps_of_one_process_with_as_many_parts(
         assert results[0][field] == alone[field]
         loss = field.replace("top1_error_pct", "loss")
         assert loss not in alone or results[0][loss] == pytest.approx(alone[loss], rel=1e-6)
+    assert results[0]["temperature"] == pytest.approx(alone["temperature"], rel=2e-4)
     assert RunFolder.open(tmp_path / "many").environment["numerics"]["processes"] == count
 
 

@@ -13,7 +13,7 @@ import torch
 
 from reslearn import data, recipes
 from reslearn.cli import commands
-from reslearn.evaluate import evaluate
+from reslearn.evaluate import calibration, evaluate, predict
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
@@ -91,7 +91,8 @@ def test_files_of_a_run(finished: RunFolder, small: Small) -> None:
         result["validation_top1_error_pct"],
         result["resumed_at"],
         result["warmed_up_at_step"],
-    ) == (None, [], None)
+        result["temperature"],
+    ) == (None, [], None, None)
     assert set(finished.environment["numerics"]) == {
         "device",
         "precision",
@@ -134,10 +135,25 @@ def test_evaluations_and_snapshots_during_training(small: Small, tmp_path: Path)
     assert result["test_touched"] == 3
     assert result["validation_top1_error_pct"] == folder.metrics("validation")[-1]["top1_error_pct"]
     assert list(folder.snapshots()) == [0, 5, 11]
+    _check_temperature(folder, result["temperature"])
     first, last = (read_bundle(folder.snapshot_path(step)).network.state_dict() for step in (0, 11))
     final = read_bundle(folder.bundle_path).network.state_dict()
     assert all(torch.equal(last[name], value) for name, value in final.items())
     assert not torch.equal(first["head.fc.weight"], final["head.fc.weight"])
+
+
+def _check_temperature(folder: RunFolder, temperature: float) -> None:
+    """The temperature has the lowest loss on validation images, and the bundle holds it."""
+    bundle = read_bundle(folder.bundle_path)
+    validation = data.split(data.load("digits"), 100).validation
+    assert validation is not None
+    predictions = predict(bundle.network, data.eval_batches(validation, bundle.preprocess))
+    losses = [
+        calibration(predictions.logits, predictions.labels, temperature=factor * temperature).loss
+        for factor in (0.9, 1, 1.1)
+    ]
+    assert bundle.temperature == temperature != 1
+    assert min(losses) == losses[1]
 
 
 def test_run_of_another_recipe_is_refused_with_the_differences(

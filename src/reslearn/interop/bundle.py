@@ -1,11 +1,12 @@
 """Bundles: one safetensors file with a network and everything needed to use it.
 
 The metadata hold JSON texts: the network's spec (arguments of `models.build`), the class names, the
-preprocessing, metrics, the hash of the recipe, and a digest of the file. Loading a bundle never
-runs code.
+preprocessing, metrics, the hash of the recipe, the temperature if one was fitted, and a digest of
+the file. Loading a bundle never runs code.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +35,24 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A network in evaluation mode, with its class names, preprocessing, metrics, recipe hash."""
+    """A network in evaluation mode, with everything needed to use it.
+
+    Attributes:
+        network: The network in evaluation mode.
+        classes: Names of the classes.
+        preprocess: Turns pixels into the input of the network.
+        metrics: Result of the run.
+        recipe_hash: Hash of the recipe, seed included.
+        temperature: Probabilities are the softmax of the logits divided by it. It was fitted on
+            validation images; 1 if none was fitted.
+    """
 
     network: models.Network
     classes: tuple[str, ...]
     preprocess: Preprocess
     metrics: Mapping[str, Any]
     recipe_hash: str
+    temperature: float = 1.0
 
 
 def read_bundle(path: Path | str, *, recipe_hash: str | None = None) -> Bundle:
@@ -90,12 +102,14 @@ def to_bytes(
     metrics: Mapping[str, Any],
     recipe_hash: str,
     half_precision: bool = False,
+    temperature: float | None = None,
 ) -> bytes:
     """Return a bundle as bytes. Tensors are stored contiguous.
 
     Args:
         half_precision: Store the weights of convolutions and of the head as float16, half as large.
             Batch norm and biases keep their dtype. `read_bundle` returns float32.
+        temperature: See `Bundle`. None if none was fitted.
     """
     metadata = {
         "format": BUNDLE_FORMAT,
@@ -105,6 +119,8 @@ def to_bytes(
         "metrics": json.dumps(dict(metrics)),
         "recipe_hash": recipe_hash,
     }
+    if temperature is not None:
+        metadata["temperature"] = json.dumps(temperature)
     return weights_file(network, metadata, half_precision=half_precision)
 
 
@@ -164,7 +180,17 @@ def _assemble(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Bundle
         preprocess=preprocess,
         metrics=metrics,
         recipe_hash=metadata["recipe_hash"],
+        temperature=_temperature(metadata),
     )
+
+
+def _temperature(metadata: Mapping[str, str]) -> float:
+    """Return the temperature, which bundles without a fitted one lack."""
+    temperature = json.loads(metadata.get("temperature", "1.0"))
+    is_number = isinstance(temperature, float) and math.isfinite(temperature)
+    if not (is_number and temperature > 0):
+        raise ValueError(f"temperature {str(temperature)[:40]}: it must be a number above 0")
+    return float(temperature)
 
 
 def is_written_by_reslearn(metadata: Mapping[str, str]) -> bool:

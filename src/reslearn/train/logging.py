@@ -126,8 +126,15 @@ class RunLog(Log):
         """Write the network of this step as a bundle below snapshots/."""
         self.bundle(state.network, self.folder.snapshot_path(state.step), metrics={})
 
-    def bundle(self, network: nn.Module, path: Path, *, metrics: dict[str, Any]) -> None:
-        """Write `network`, its preprocessing and `metrics` to one file."""
+    def bundle(
+        self,
+        network: nn.Module,
+        path: Path,
+        *,
+        metrics: dict[str, Any],
+        temperature: float | None = None,
+    ) -> None:
+        """Write `network`, its preprocessing, `metrics` and the temperature to one file."""
         if not self._is_writer:
             return
         recipe = self._setup.recipe
@@ -138,6 +145,7 @@ class RunLog(Log):
             preprocess=self._setup.preprocess,
             metrics=metrics,
             recipe_hash=recipes.recipe_hash(recipe.to_dict()),
+            temperature=temperature,
         )
         self.folder.write_file(path, content)
 

@@ -262,6 +262,7 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
     if dataset.validation is not None:
         validation = setup.evaluate(network, dataset.validation)
         log.evaluation("validation", state.step, validation)
+    temperature = setup.fit_temperature(network)
     test = setup.evaluate(network, dataset.test)
     log.evaluation("test", state.step, test)
     result = {
@@ -281,8 +282,9 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
         "test_touched": len(folder.metrics("test")),
         "resumed_at": folder.environment.get("resumed_at", []),
         "warmed_up_at_step": state.learning_rate.warmed_up_at_step,
+        "temperature": temperature,
     }
-    log.bundle(network, folder.bundle_path, metrics=result)
+    log.bundle(network, folder.bundle_path, metrics=result, temperature=temperature)
     is_first = setup.processes.is_first
     return setup.processes.broadcast(folder.finish(result) if is_first else result)
 

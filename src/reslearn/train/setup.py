@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from reslearn import data, models, recipes
-from reslearn.evaluate import Metrics, evaluate
+from reslearn.evaluate import Metrics, evaluate, fit_temperature, predict
 from reslearn.progress import track
 from reslearn.runs import RunError
 from reslearn.train import numerics
@@ -153,15 +153,32 @@ class RunSetup:
         """Evaluate `network` on `images`. Each process evaluates its share of them."""
         names = {id(self.dataset.test): "test", id(self.dataset.validation): "validation"}
         purpose = f"evaluating on {names.get(id(images), 'training')} images"
-        rank, count = self.processes.rank, self.processes.count
         self.processes.broadcast_buffers(network)
-        share = images.subset(len(images) * rank // count, len(images) * (rank + 1) // count)
         return evaluate(
             network,
-            self.evaluation_batches(share, purpose),
+            self.evaluation_batches(self._share(images), purpose),
             autocast=self.numerics.autocast(),
             total=self.processes.sum,
         )
+
+    def fit_temperature(self, network: nn.Module) -> float | None:
+        """Fit the temperature of the probabilities on the validation images.
+
+        Returns:
+            None without validation images, or where `fit_temperature` finds no temperature.
+        """
+        images, device = self.dataset.validation, self.numerics.device
+        if images is None:
+            return None
+        batches = self.evaluation_batches(self._share(images), "fitting the temperature")
+        predictions = predict(network, batches, autocast=self.numerics.autocast)
+        logits, labels = predictions.logits.to(device), predictions.labels.to(device)
+        return fit_temperature(logits, labels, total=self.processes.sum)
+
+    def _share(self, images: data.ImageSet) -> data.ImageSet:
+        """Return the images that this process evaluates."""
+        rank, count = self.processes.rank, self.processes.count
+        return images.subset(len(images) * rank // count, len(images) * (rank + 1) // count)
 
     def _evaluations(self) -> dict[str, partial[Metrics]]:
         """Return the evaluations during training. The test error is only recorded, never read."""
