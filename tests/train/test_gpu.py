@@ -27,6 +27,13 @@ pytestmark = [
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
 VARIANTS = {
+    "augmented": (
+        "augment.crop_area=[0.25, 1.0]",
+        "augment.policy=trivial",
+        "augment.erase=0.5",
+        "augment.mixup=0.2",
+        "augment.cutmix=1.0",
+    ),
     "fp32": (),
     "bf16": ("train.precision=bf16", "schedule.kind=cosine", "schedule.rise=0.3"),
     "parts": ("train.accumulate=2", "train.ema=0.9", "evaluation.batch_norm=exact"),

@@ -73,6 +73,21 @@ def test_fit_learns_a_regression() -> None:
     assert all(math.isnan(reading.top1_error_pct) for reading in readings)
 
 
+def test_errors_of_mixed_labels_count_against_the_likeliest_class() -> None:
+    """Other targets of the same shape, as of a regression, have no errors."""
+    x = torch.eye(3)
+    net = nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(3))
+    mixed = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.9, 0.0, 0.1]])
+    errors = []
+    for loss in (nn.CrossEntropyLoss(label_smoothing=0.1), nn.MSELoss()):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+        errors.append(fit(net, [(x, mixed)], loss, optimizer, steps=1)[0].top1_error_pct)
+    assert errors[0] == pytest.approx(100 / 3)
+    assert math.isnan(errors[1])
+
+
 def test_fit_trains_a_float64_network_in_float64() -> None:
     net = nn.Linear(1, 1, bias=False).double()
     with torch.no_grad():

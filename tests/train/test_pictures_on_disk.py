@@ -49,10 +49,25 @@ def pictures(make_pictures: Make, tmp_path_factory: pytest.TempPathFactory) -> P
     return make_pictures(tmp_path_factory.mktemp("pictures"), train=8, validation=3, test=4)
 
 
+AUGMENTED = (
+    "data.jitter=none",
+    "data.colour=none",
+    "data.store=disk",
+    "augment.crop_area=[0.25, 1.0]",
+    "augment.policy=trivial",
+    "augment.cutmix=1.0",
+)
+
+
+@pytest.mark.parametrize("overrides", [(), AUGMENTED], ids=["jitter", "augmented"])
 def test_run_resumes_with_any_number_of_workers(
-    pictures: Path, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    overrides: tuple[str, ...],
+    pictures: Path,
+    outcome: Outcome,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = tiny(pictures)
+    recipe = tiny(pictures, *overrides)
     train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     expected = outcome(tmp_path / "unbroken")
     monkeypatch.setattr(run, "train", until_killed(4))

@@ -34,7 +34,16 @@ MUON = (
     "optimizer.nesterov=true",
     "optimizer.decay=weights",
 )
+AUGMENTED = (
+    "augment.crop_area=[0.25, 1.0]",
+    "augment.policy=trivial",
+    "augment.erase=0.5",
+    "augment.mixup=0.2",
+    "augment.cutmix=1.0",
+    "train.label_smoothing=0.1",
+)
 VARIANTS = {
+    "augmented": (*AUGMENTED, "train.accumulate=2", "train.ema=0.9"),
     "everything": (
         *WARM_UP,
         "train.accumulate=2",
@@ -54,6 +63,7 @@ VARIANTS = {
 # Steps after which each part of a run is killed. Checkpoints are written at steps 4, 7, 10
 # (readings arrive one step late) and 11, the last.
 KILLS = {
+    "augmented": [(3, 5)],
     "everything": [(1, 4), (3, 5), (4, 1), (6, 7), (11,)],
     "plain8": [(2, 6), (10, 1)],
     "muon": [(5, 3), (8,)],

@@ -6,6 +6,8 @@ from reslearn.data.files import Files
 from reslearn.data.images import DataError, ImageData, Images, ImageSet, UnknownDataError, split
 from reslearn.data.jitter import Jitter
 from reslearn.data.per_image import image_batches
+from reslearn.data.photo_batches import SoftBatch, photo_batches
+from reslearn.data.photo_views import PhotoAugment
 from reslearn.data.pictures import TEST_SHORTER_PX, read_picture, scale_length
 from reslearn.data.preprocess import Preprocess
 from reslearn.data.sources import load, names
@@ -21,7 +23,9 @@ __all__ = [
     "ImageSet",
     "Images",
     "Jitter",
+    "PhotoAugment",
     "Preprocess",
+    "SoftBatch",
     "UnknownDataError",
     "download",
     "eval_batches",
@@ -29,6 +33,7 @@ __all__ = [
     "load",
     "names",
     "permutation",
+    "photo_batches",
     "read_picture",
     "scale_length",
     "split",

@@ -292,6 +292,21 @@ class Stream(IntEnum):
     SHORTER_SIDE = 5
     COLOR_RADIUS = 6
     COLOR_ANGLE = 7
+    CROP_AREA = 8
+    CROP_RATIO = 9
+    CHANGE = 10
+    CHANGE_SIGN = 11
+    CHANGE_STRENGTH = 12
+    ERASE = 13
+    ERASE_AREA = 14
+    ERASE_RATIO = 15
+    ERASE_ROW = 16
+    ERASE_COLUMN = 17
+    # These are drawn for pairs of images of a step, in the place of the epoch.
+    MIX_KIND = 18
+    MIX_WEIGHT = 19
+    MIX_ROW = 20
+    MIX_COLUMN = 21
 
 
 # The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Two's complement int64 stands for uint64,
@@ -324,6 +339,11 @@ def integers_below(limit: int, bits: Int64[Tensor, "*shape"]) -> Int64[Tensor, "
     return (_shift_right(bits, 33) * limit) >> 31
 
 
+def uniform(bits: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return uniform numbers in [0, 1) from the upper 53 bits of draws."""
+    return _shift_right(bits, 11).double() * 2.0**-53
+
+
 def normal(
     seed: int, streams: tuple[Stream, Stream], epoch: int, index: Int64[Tensor, "*shape"]
 ) -> Float64[Tensor, "*shape"]:
@@ -331,9 +351,7 @@ def normal(
 
     Each draw contributes its upper 53 bits.
     """
-    radius, angle = (
-        _shift_right(draw(seed, stream, epoch, index), 11).double() * 2.0**-53 for stream in streams
-    )
+    radius, angle = (uniform(draw(seed, stream, epoch, index)) for stream in streams)
     # `radius` is below 1, so the logarithm is finite.
     return (-2 * torch.log1p(-radius)).sqrt() * (2 * math.pi * angle).cos()
 

@@ -10,26 +10,45 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
 from reslearn.data.batches import held_out_mask, permutation
 from reslearn.data.files import Files, map_in_order
-from reslearn.data.images import DataError, ImageData, Images, ImageSet, fingerprint
-from reslearn.data.pictures import CROP_PX, Pixels, read_picture
+from reslearn.data.images import (
+    DataError,
+    ImageData,
+    Images,
+    ImageSet,
+    WholePictures,
+    fingerprint,
+)
+from reslearn.data.pictures import CROP_PX, Pixels, center_crop, open_picture
 from reslearn.progress import progress_bar
 
 DEFAULT_SIZE_PX = 64
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 )
+MAX_BYTES_IN_MEMORY = 2 * 2**30
+# A random crop of a fifth less than the whole picture then has at least size_px pixels.
+_WHOLE_SIDE = 1.25
 _VALIDATION_NAMES = ("validation", "val", "valid")
 _NUM_AHEAD = 64  # pictures, enough to keep the threads busy
 
 
-def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = False) -> ImageData:
+def load_folder(
+    folder: Path,
+    *,
+    size_px: int | None = None,
+    stream: bool | None = False,
+    keep_whole: bool = False,
+) -> ImageData:
     """Load a folder of images as RGB.
 
     Args:
@@ -37,6 +56,8 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
             out. With `stream`, the side of the square that a network sees (default 224).
         stream: Leave the pictures on disk, in their own size, as `Files`. The fingerprint then
             covers names and sizes in bytes, and says so: decoding a million images takes an hour.
+            None streams if the images would take more than 2 GiB of memory.
+        keep_whole: In memory, also keep the whole training pictures, for random crops.
 
     Raises:
         DataError: If there are fewer than two classes with images, or if images cannot be read. The
@@ -48,13 +69,15 @@ def load_folder(folder: Path, *, size_px: int | None = None, stream: bool = Fals
     if size < 1:
         raise DataError(f"size_px = {size_px}: allowed are 1 and more")
     classes, parts, digests = _list_parts(folder, size)
+    if stream is None:
+        stream = _bytes_in_memory(parts, size, keep_whole=keep_whole) > MAX_BYTES_IN_MEMORY
     sets: Mapping[str, ImageSet]
     if stream:
         sets = parts
         listing = hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]
         identity = f"names+sizes:{listing}"
     else:
-        sets = images = _decode(folder, parts, size)
+        sets = images = _decode(folder, parts, size, keep_whole=keep_whole)
         identity = fingerprint(images.get(part) for part in ("train", "validation", "test"))
     return ImageData(
         name=folder.resolve().name,
@@ -196,26 +219,64 @@ def _has_pictures(folder: str) -> bool:
     return next(_pictures(folder), None) is not None
 
 
-def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Images]:
-    """Decode every picture once, straight into the array of its part."""
-    arrays = {}
-    targets: list[tuple[Path, Pixels]] = []
-    for part, files in parts.items():
-        array = np.empty((len(files), size_px, size_px, 3), np.uint8)
-        targets += [(files.path(index), array[index]) for index in range(len(files))]
-        arrays[part] = array
+def _bytes_in_memory(parts: dict[str, Files], size_px: int, *, keep_whole: bool) -> int:
+    num_pixels = sum(map(len, parts.values())) * size_px**2
+    if keep_whole:
+        num_pixels += len(parts["train"]) * whole_side(size_px) ** 2
+    return 3 * num_pixels
 
-    def decode(target: tuple[Path, Pixels]) -> str | None:
-        path, pixels = target
+
+def whole_side(size_px: int) -> int:
+    """Return the side of the squares to which whole pictures are stretched in memory."""
+    return round(_WHOLE_SIDE * size_px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """Where one decoded picture belongs. Without `whole` only its center is kept."""
+
+    path: Path
+    center: Pixels
+    whole: Pixels | None = None
+    shapes: npt.NDArray[np.float32] | None = None
+    index: int = 0
+
+    def decode(self) -> str | None:
+        """Fill the arrays. Return what is wrong with the file."""
+        size_px = self.center.shape[0]
         try:
-            pixels[:] = read_picture(path, size_px)
+            # Both come from one decoded picture, and the center is that of `read_picture`.
+            image = open_picture(self.path, size_px)
         except DataError as error:
             return str(error)
+        self.center[:] = center_crop(image, shorter_px=size_px, size_px=size_px)
+        if self.whole is not None and self.shapes is not None:
+            side = self.whole.shape[0]
+            self.whole[:] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+            self.shapes[self.index] = image.width / image.height
         return None
 
+
+def _decode(
+    folder: Path, parts: dict[str, Files], size_px: int, *, keep_whole: bool
+) -> dict[str, Images]:
+    """Decode every picture once, straight into the arrays of its part."""
+    arrays = {}
+    targets: list[_Target] = []
+    for part, files in parts.items():
+        centers = np.empty((len(files), size_px, size_px, 3), np.uint8)
+        side = whole_side(size_px) if keep_whole and part == "train" else 0
+        wholes = np.empty((len(files), side, side, 3), np.uint8)
+        shapes = np.ones(len(files), np.float32)
+        for index in range(len(files)):
+            target = _Target(path=files.path(index), center=centers[index])
+            if side:
+                target = replace(target, whole=wholes[index], shapes=shapes, index=index)
+            targets.append(target)
+        arrays[part] = (centers, wholes, shapes)
     problems = []
     with progress_bar(f"reading {folder.name}", len(targets), after_seconds=2.0) as advance:
-        for problem in map_in_order(decode, targets, num_ahead=_NUM_AHEAD):
+        for problem in map_in_order(_Target.decode, targets, num_ahead=_NUM_AHEAD):
             advance(1)
             if problem:
                 problems.append(problem)
@@ -225,5 +286,7 @@ def _decode(folder: Path, parts: dict[str, Files], size_px: int) -> dict[str, Im
         )
     images = {}
     for part, files in parts.items():
-        images[part] = Images(torch.from_numpy(arrays[part]), files.labels)
+        pixels, whole_pixels, ratios = map(torch.from_numpy, arrays[part])
+        whole = WholePictures(whole_pixels, ratios) if whole_pixels.numel() else None
+        images[part] = Images(pixels, files.labels, whole)
     return images

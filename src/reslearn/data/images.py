@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -87,14 +87,34 @@ def split(dataset: ImageData, validation_images: int) -> ImageData:
 
 
 @dataclass(frozen=True, eq=False)
+class WholePictures:
+    """Pictures of any shape in one tensor: each is stretched to the same square.
+
+    Random crops are cut out of them and come back to the true ratio of sides. The side is larger
+    than that of the crop, so that a crop of a part of the picture stays sharp.
+
+    Attributes:
+        pixels: The stretched pictures.
+        shapes: Width by height of each picture as it was.
+    """
+
+    pixels: UInt8[Tensor, "n k k c"]
+    shapes: Float32[Tensor, n]
+
+
+@dataclass(frozen=True, eq=False)
 class Images:
     """Labeled images whose pixels are all in memory, as one tensor; see `Files` for images on disk.
 
     Subsets share memory with the original.
+
+    Attributes:
+        whole: The whole pictures, of which `pixels` are the centers. None: there is nothing more.
     """
 
     pixels: UInt8[Tensor, "n h w c"]
     labels: Int64[Tensor, n]
+    whole: WholePictures | None = None
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 4, self.pixels.shape
@@ -112,7 +132,7 @@ class Images:
     def subset(self, start: int, stop: int) -> Images:
         """Return images `start` to `stop - 1`, in order, sharing memory."""
         check_range(start, stop, len(self))
-        return Images(self.pixels[start:stop], self.labels[start:stop])
+        return self._part(slice(start, stop))
 
     def evenly_spaced(self, num_images: int) -> Images:
         """Return `num_images` evenly spaced images, so that sorted classes keep their shares.
@@ -122,7 +142,13 @@ class Images:
         if num_images >= len(self):
             return self
         index = evenly_spaced_indices(num_images, len(self))
-        return Images(self.pixels[index], self.labels[index])
+        return self._part(index)
+
+    def _part(self, index: slice | Int64[Tensor, m]) -> Images:
+        whole = self.whole
+        if whole is not None:
+            whole = WholePictures(whole.pixels[index], whole.shapes[index])
+        return Images(self.pixels[index], self.labels[index], whole)
 
     @property
     def size_px(self) -> int:

@@ -33,7 +33,8 @@ def load(
     data_dir: Path | None = None,
     download: bool = False,
     size_px: int | None = None,
-    stream: bool = False,
+    stream: bool | None = False,
+    keep_whole: bool = False,
 ) -> ImageData:
     """Load a registered source, a published CIFAR folder, or a folder of images.
 
@@ -43,7 +44,9 @@ def load(
         data_dir: The folder to search first. RESLEARN_DATA and ~/.cache/reslearn/data follow.
         download: Download a missing source into the first of these folders that is set.
         size_px: Side of the images in pixels. None takes the default of the source.
-        stream: Leave a folder of images on disk (`Files`). Registered sources stay in memory.
+        stream: Leave a folder of images on disk (`Files`). Registered sources stay in memory. None
+            leaves a folder on disk if its images would take more than 2 GiB of memory.
+        keep_whole: Keep whole training pictures in memory too, for random crops.
 
     Raises:
         UnknownDataError: If the name is neither a source nor a folder.
@@ -67,7 +70,7 @@ def load(
     for cifar in (CIFAR10, CIFAR100):
         if find_layout(cifar, [folder]):
             return load_cifar(cifar, [folder], download=False, size_px=size_px)
-    return load_folder(folder, size_px=size_px, stream=stream)
+    return load_folder(folder, size_px=size_px, stream=stream, keep_whole=keep_whole)
 
 
 def names() -> dict[str, str]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from reslearn import data, recipes
 
@@ -14,12 +14,17 @@ _MAX_WORKERS = 16  # more workers would wait for the disk
 def load_images(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool) -> data.ImageData:
     """Load the images of a recipe and hold out its validation images."""
     options = recipe.data
+    has_crops = recipe.augment.crop_area is not None
+    stream: bool | None = options.jitter is not None
+    if has_crops:
+        stream = {"memory": False, "disk": True, "auto": None}[options.store]
     dataset = data.load(
         options.name,
         data_dir=data_dir,
         download=download,
         size_px=options.size_px,
-        stream=options.jitter is not None,
+        stream=stream,
+        keep_whole=has_crops,
     )
     if options.jitter is not None and not isinstance(dataset.train, data.Files):
         raise ValueError(
@@ -57,12 +62,19 @@ def fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Prepr
     )
 
 
-def choose_augmentation(
-    options: recipes.Data, dataset: data.ImageData
-) -> data.Augment | data.Jitter:
+AnyAugment: TypeAlias = data.Augment | data.PhotoAugment | data.Jitter
+
+
+def choose_augmentation(recipe: recipes.Recipe, dataset: data.ImageData) -> AnyAugment:
     """Return the augmentation that a recipe asks for."""
+    options = recipe.data
     if options.jitter is None:
-        return data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
+        base = data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
+        if recipe.augment.is_off:
+            return base
+        return data.PhotoAugment(
+            **recipe.augment.model_dump(), base=base, num_classes=len(dataset.classes)
+        )
     assert isinstance(dataset.train, data.Files)
     return data.Jitter.fit(
         dataset.train, shorter=options.jitter, flip=options.flip, color=options.colour
@@ -72,11 +84,11 @@ def choose_augmentation(
 def augmented_batches(
     images: data.ImageSet,
     preprocess: data.Preprocess,
-    augment: data.Augment | data.Jitter,
+    augment: AnyAugment,
     *,
     workers: int | None,
     **options: Any,
-) -> Iterator[data.Batch]:
+) -> Iterator[data.SoftBatch]:
     """Return an endless iterator over augmented batches, on the device of `preprocess`.
 
     Args:
@@ -90,4 +102,12 @@ def augmented_batches(
         )
     if workers is None:
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
+    if isinstance(augment, data.PhotoAugment):
+        return data.photo_batches(
+            images,
+            preprocess,
+            augment=augment,
+            num_workers=workers,
+            **options,
+        )
     return data.image_batches(images, preprocess, augment=augment, num_workers=workers, **options)

@@ -20,6 +20,7 @@ from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.distributed import ALONE, Processes
 from reslearn.train.images import (
+    AnyAugment,
     augmented_batches,
     choose_augmentation,
     fit_preprocess,
@@ -66,7 +67,7 @@ class RunSetup:
     machine: Machine
     dataset: data.ImageData
     preprocess: data.Preprocess
-    augment: data.Augment | data.Jitter
+    augment: AnyAugment
     numerics: Numerics
     model: nn.Module
     complexity: models.Complexity
@@ -241,7 +242,7 @@ def set_up(
         machine=machine,
         dataset=dataset,
         preprocess=preprocess or fit_preprocess(recipe.data, dataset),
-        augment=choose_augmentation(recipe.data, dataset),
+        augment=choose_augmentation(recipe, dataset),
         numerics=chosen,
         model=model,
         complexity=complexity,

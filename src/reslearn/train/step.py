@@ -103,7 +103,11 @@ def _make_forward(
         if outputs.dtype in _LOW_PRECISION:
             outputs = outputs.float()
         value = loss(outputs, y)
-        return value, batch_totals(value, outputs, y)
+        classes = y
+        if y.is_floating_point() and isinstance(loss, nn.CrossEntropyLoss):
+            # Targets of mixed images are probabilities: errors count against the likeliest class.
+            classes = y.argmax(1)
+        return value, batch_totals(value, outputs, classes)
 
     return torch.compile(forward) if compiled else forward
 
