@@ -132,12 +132,12 @@ def test_evaluation_sees_the_center_that_a_picture_file_has(
     """Keeping whole pictures does not change what a network is evaluated on."""
     for index in range(len(files)):
         assert np.array_equal(images.pixels[index].numpy(), preprocess.read(files.path(index)))
-    assert images.whole is not None
-    assert images.whole.pixels.shape[1] == 20
+    assert images.whole_pictures is not None
+    assert images.whole_pictures.pixels.shape[1] == 20
     part = images.subset(3, 7)
-    assert part.whole is not None
-    assert torch.equal(part.whole.pixels, images.whole.pixels[3:7])
-    assert torch.equal(part.whole.shapes, images.whole.shapes[3:7])
+    assert part.whole_pictures is not None
+    assert torch.equal(part.whole_pictures.pixels, images.whole_pictures.pixels[3:7])
+    assert torch.equal(part.whole_pictures.shapes, images.whole_pictures.shapes[3:7])
 
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (100, 100), (900, 100), (30, 400)])
@@ -146,8 +146,8 @@ def test_a_crop_lies_inside_and_has_its_area(size: tuple[int, int]) -> None:
     exact = 0
     for view in views:
         box = view.crop_box(*size)
-        assert box.left >= 0 and box.top >= 0
-        assert box.left + box.width <= size[0] + 1e-9 and box.top + box.height <= size[1] + 1e-9
+        assert box.x >= 0 and box.y >= 0
+        assert box.x + box.width <= size[0] + 1e-9 and box.y + box.height <= size[1] + 1e-9
         assert box.width / box.height < 4 / 3 + 1e-9 or box.height == size[1]
         assert box.height / box.width < 4 / 3 + 1e-9 or box.width == size[0]
         share = box.width * box.height / size[0] / size[1]
@@ -170,13 +170,13 @@ def test_draws_are_uniform_and_never_change() -> None:
     assert np.mean([view.erased is not None for view in views]) == pytest.approx(0.5, abs=0.02)
     for view in views:
         if view.erased is not None:
-            left, top, width, height = view.erased
-            assert left >= 0 and left + width <= 1 and top >= 0 and top + height <= 1
+            x, y, width, height = view.erased
+            assert x >= 0 and x + width <= 1 and y >= 0 and y + height <= 1
             assert 0.02 <= width * height <= 1 / 3 + 1e-9
     # Committed runs depend on these numbers.
     view = draw_views(EVERYTHING, seed=1, epoch=2, index=torch.tensor([3]))[0]
     assert (view.change, view.flip, view.strength) == ("contrast", False, 1 / 30)
-    numbers = (view.area, view.ratio, view.left, view.top)
+    numbers = (view.area, view.ratio, view.column, view.row)
     assert numbers == pytest.approx((0.6867157461, 0.0704611074, 0.7295227142, 0.9300537738))
 
 
@@ -209,7 +209,7 @@ def test_a_geometric_change_of_strength_zero_changes_nothing(change: str) -> Non
 def test_a_rotation_turns_the_crop_and_shows_what_lies_around_it() -> None:
     """A gray picture stays gray in a small crop: nothing outside of the picture is seen."""
     pixels = np.full((64, 64, 3), 200, np.uint8)
-    view = PhotoView(index=0, area=0.2, left=0.5, top=0.5, change="rotate", strength=1 / 3)
+    view = PhotoView(index=0, area=0.2, column=0.5, row=0.5, change="rotate", strength=1 / 3)
     assert (render(pixels, view, 16, fill=(0, 0, 0)) == 200).all()
     pixels[:, :32] = 0  # black at the left: after a turn by 90 degrees it is above or below
     turned = render(pixels, replace(view, strength=90 / 135), 16, fill=(0, 0, 0)).float().mean(2)

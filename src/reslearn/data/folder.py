@@ -233,11 +233,11 @@ def whole_side(size_px: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """Where one decoded picture belongs. Without `whole` only its center is kept."""
+    """Where one decoded picture belongs. Without `whole_pixels` only its center is kept."""
 
     path: Path
     center: Pixels
-    whole: Pixels | None = None
+    whole_pixels: Pixels | None = None
     shapes: npt.NDArray[np.float32] | None = None
     index: int = 0
 
@@ -250,9 +250,9 @@ class _Target:
         except DataError as error:
             return str(error)
         self.center[:] = center_crop(image, shorter_px=size_px, size_px=size_px)
-        if self.whole is not None and self.shapes is not None:
-            side = self.whole.shape[0]
-            self.whole[:] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+        if self.whole_pixels is not None and self.shapes is not None:
+            side = self.whole_pixels.shape[0]
+            self.whole_pixels[:] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
             self.shapes[self.index] = image.width / image.height
         return None
 
@@ -271,7 +271,7 @@ def _decode(
         for index in range(len(files)):
             target = _Target(path=files.path(index), center=centers[index])
             if side:
-                target = replace(target, whole=wholes[index], shapes=shapes, index=index)
+                target = replace(target, whole_pixels=wholes[index], shapes=shapes, index=index)
             targets.append(target)
         arrays[part] = (centers, wholes, shapes)
     problems = []
@@ -287,6 +287,6 @@ def _decode(
     images = {}
     for part, files in parts.items():
         pixels, whole_pixels, ratios = map(torch.from_numpy, arrays[part])
-        whole = WholePictures(whole_pixels, ratios) if whole_pixels.numel() else None
-        images[part] = Images(pixels, files.labels, whole)
+        whole_pictures = WholePictures(whole_pixels, ratios) if whole_pixels.numel() else None
+        images[part] = Images(pixels, files.labels, whole_pictures)
     return images

@@ -109,12 +109,12 @@ class Images:
     Subsets share memory with the original.
 
     Attributes:
-        whole: The whole pictures, of which `pixels` are the centers. None: there is nothing more.
+        whole_pictures: The pictures of which `pixels` are the centers. None: they are the same.
     """
 
     pixels: UInt8[Tensor, "n h w c"]
     labels: Int64[Tensor, n]
-    whole: WholePictures | None = None
+    whole_pictures: WholePictures | None = None
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 4, self.pixels.shape
@@ -145,10 +145,12 @@ class Images:
         return self._part(index)
 
     def _part(self, index: slice | Int64[Tensor, m]) -> Images:
-        whole = self.whole
-        if whole is not None:
-            whole = WholePictures(whole.pixels[index], whole.shapes[index])
-        return Images(self.pixels[index], self.labels[index], whole)
+        whole_pictures = self.whole_pictures
+        if whole_pictures is not None:
+            whole_pictures = WholePictures(
+                whole_pictures.pixels[index], whole_pictures.shapes[index]
+            )
+        return Images(self.pixels[index], self.labels[index], whole_pictures)
 
     @property
     def size_px(self) -> int:

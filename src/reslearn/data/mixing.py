@@ -30,8 +30,8 @@ def erase_rectangles(x: Normalized, views: Sequence[PhotoView]) -> Normalized:
     size_px = x.shape[1]
     for image, view in zip(x, views, strict=True):
         if view.erased is not None:
-            left, top, width, height = (round(size_px * share) for share in view.erased)
-            image[top : top + height, left : left + width] = 0
+            left_px, top_px, width, height = (round(size_px * share) for share in view.erased)
+            image[top_px : top_px + height, left_px : left_px + width] = 0
     return x
 
 
@@ -41,7 +41,7 @@ class Mixture:
 
     Attributes:
         weight: Share of an image in its own mixture. Its partner has the rest.
-        box: Rows and columns [top, bottom, left, right] that the pair exchanges. None: blend.
+        box: [top, bottom, left, right] of the rectangle that the pair exchanges. None: blend.
     """
 
     weight: float
@@ -77,7 +77,7 @@ def _cut_mixture(weight: float, row: float, column: float, size_px: int) -> Mixt
     The center is uniform, as in the paper. The weight becomes that of the pixels that remain.
     """
     half = size_px * math.sqrt(1 - weight) / 2
-    top, bottom, left, right = (
+    top_px, bottom_px, left_px, right_px = (
         min(max(round(edge), 0), size_px)
         for edge in (
             row * size_px - half,
@@ -86,8 +86,8 @@ def _cut_mixture(weight: float, row: float, column: float, size_px: int) -> Mixt
             column * size_px + half,
         )
     )
-    exchanged = (bottom - top) * (right - left) / size_px**2
-    return Mixture(weight=1 - exchanged, box=(top, bottom, left, right))
+    exchanged = (bottom_px - top_px) * (right_px - left_px) / size_px**2
+    return Mixture(weight=1 - exchanged, box=(top_px, bottom_px, left_px, right_px))
 
 
 def beta_quantile(alpha: float, level: float) -> float:
@@ -107,10 +107,10 @@ def mix_images(x: Normalized, mixtures: Sequence[Mixture]) -> Normalized:
             first.add_(difference)
             second.sub_(difference)
         else:
-            top, bottom, left, right = mixture.box
-            part = first[top:bottom, left:right].clone()
-            first[top:bottom, left:right] = second[top:bottom, left:right]
-            second[top:bottom, left:right] = part
+            top_px, bottom_px, left_px, right_px = mixture.box
+            part = first[top_px:bottom_px, left_px:right_px].clone()
+            first[top_px:bottom_px, left_px:right_px] = second[top_px:bottom_px, left_px:right_px]
+            second[top_px:bottom_px, left_px:right_px] = part
     return x
 
 

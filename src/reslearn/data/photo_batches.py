@@ -156,10 +156,14 @@ class CroppedImages:
     """Random resized crops of images in memory."""
 
     def __init__(self, images: Images, fill: tuple[float, ...], device: torch.device) -> None:
-        whole = images.whole
+        whole_pictures = images.whole_pictures
         self.size_px = images.size_px
-        self.pixels = (images.pixels if whole is None else whole.pixels).to(device)
-        self.shapes = [1.0] * len(images) if whole is None else whole.shapes.tolist()
+        self.pixels = (images.pixels if whole_pictures is None else whole_pictures.pixels).to(
+            device
+        )
+        self.shapes = (
+            [1.0] * len(images) if whole_pictures is None else whole_pictures.shapes.tolist()
+        )
         self.fill = fill
 
     def batch(self, views: list[PhotoView]) -> PixelBatch:
@@ -180,9 +184,9 @@ class CroppedImages:
         batch = torch.empty(
             (len(views), self.size_px, self.size_px, pixels.shape[3]), dtype=torch.uint8
         )
-        for place, view in zip(batch, views, strict=True):
+        for slot, view in zip(batch, views, strict=True):
             shape = self.shapes[view.index]
-            place.copy_(render(pixels[view.index], view, self.size_px, fill=self.fill, shape=shape))
+            slot.copy_(render(pixels[view.index], view, self.size_px, fill=self.fill, shape=shape))
         return batch
 
 
@@ -215,9 +219,9 @@ class ShiftedImages:
             for row in rows:
                 box = crop_box(views[row], size_px, size_px)
                 matrices.append(matrix(views[row], box, size_px, size_px))
-            place = torch.tensor(rows).to(device)
-            changed = affine(pixels[place], torch.tensor(matrices), size_px, fill=self.fill)
-            cropped.index_copy_(0, place, changed)
+            row_index = torch.tensor(rows).to(device)
+            changed = affine(pixels[row_index], torch.tensor(matrices), size_px, fill=self.fill)
+            cropped.index_copy_(0, row_index, changed)
         return cropped
 
 
@@ -238,8 +242,8 @@ class FileReader:
             for views in view_lists:
                 pixels = self._empty(len(views))
                 tasks = []
-                for place, view in zip(pixels, views, strict=True):
-                    tasks.append(pool.submit(self._read, view, place))
+                for slot, view in zip(pixels, views, strict=True):
+                    tasks.append(pool.submit(self._read, view, slot))
                 pending.append((views, pixels, tasks))
                 if len(pending) > _BATCHES_AHEAD:
                     yield self._finish(*pending.popleft())
@@ -259,7 +263,7 @@ class FileReader:
             task.result()
         return views, pixels.to(self.device, non_blocking=True)
 
-    def _read(self, view: PhotoView, place: UInt8[Tensor, "s s c"]) -> None:
+    def _read(self, view: PhotoView, slot: UInt8[Tensor, "s s c"]) -> None:
         size_px = self.files.size_px
         assert view.area is not None
         # The shorter side of a crop is at least this share of the picture's shorter side, so a
@@ -267,4 +271,4 @@ class FileReader:
         # open_picture decodes twice the length that it is asked for.
         share = math.sqrt(view.area * 3 / 4)
         image = open_picture(self.files.path(view.index), math.ceil(size_px / share / 2))
-        place.copy_(render(np.asarray(image), view, size_px, fill=self.fill))
+        slot.copy_(render(np.asarray(image), view, size_px, fill=self.fill))

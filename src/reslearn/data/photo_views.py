@@ -87,8 +87,8 @@ class PhotoAugment:
 class Box(NamedTuple):
     """A rectangle: its left upper corner and its size, in pixels or in shares of a side."""
 
-    left: float
-    top: float
+    x: float
+    y: float
     width: float
     height: float
 
@@ -100,7 +100,7 @@ class PhotoView:
     Attributes:
         index: Index of the image.
         area: Share of the area of the picture that the crop covers. None: no such crop.
-        ratio, left, top: Uniform numbers in [0, 1) that choose shape and place of the crop.
+        ratio, column, row: Uniform numbers in [0, 1) that choose shape and place of the crop.
         shift_px: Rows and columns by which the crop of `Augment` is moved from the center.
         flip: Whether the image is mirrored.
         change: A name of `CHANGES`.
@@ -111,8 +111,8 @@ class PhotoView:
     index: int
     area: float | None = None
     ratio: float = 0.0
-    left: float = 0.0
-    top: float = 0.0
+    column: float = 0.0
+    row: float = 0.0
     shift_px: tuple[int, int] = (0, 0)
     flip: bool = False
     change: str = "identity"
@@ -138,8 +138,8 @@ class PhotoView:
         crop_width = min(width, math.sqrt(self.area * width * height * ratio))
         crop_height = min(height, math.sqrt(self.area * width * height / ratio))
         return Box(
-            self.left * (width - crop_width),
-            self.top * (height - crop_height),
+            self.column * (width - crop_width),
+            self.row * (height - crop_height),
             crop_width,
             crop_height,
         )
@@ -157,11 +157,11 @@ class PhotoSequence:
         """Return the views at positions `start` to `stop - 1`, over as many epochs as needed."""
         views: list[PhotoView] = []
         while start < stop:
-            epoch, place = divmod(start, self.num_images)
-            end = min(self.num_images, place + stop - start)
+            epoch, start_in_epoch = divmod(start, self.num_images)
+            end = min(self.num_images, start_in_epoch + stop - start)
             order = _order(self.seed, epoch, self.num_images)
-            views += draw_views(self.augment, self.seed, epoch, order[place:end])
-            start += end - place
+            views += draw_views(self.augment, self.seed, epoch, order[start_in_epoch:end])
+            start += end - start_in_epoch
         return views
 
 
@@ -197,7 +197,7 @@ def draw_views(
         low, high = augment.crop_area
         columns["area"] = [low + share * (high - low) for share in numbers(Stream.CROP_AREA)]
         columns["ratio"] = numbers(Stream.CROP_RATIO)
-        columns["left"], columns["top"] = numbers(Stream.COLUMN), numbers(Stream.ROW)
+        columns["column"], columns["row"] = numbers(Stream.COLUMN), numbers(Stream.ROW)
     else:
         largest = augment.base.max_shift_px
         columns["shift_px"] = [
@@ -229,7 +229,7 @@ def _erased(chance: float, numbers: Callable[[Stream], list[float]]) -> list[Box
     streams = (Stream.ERASE, Stream.ERASE_AREA, Stream.ERASE_RATIO, Stream.ERASE_COLUMN)
     boxes: list[Box | None] = []
     columns = [numbers(stream) for stream in (*streams, Stream.ERASE_ROW)]
-    for is_erased, area_draw, ratio_draw, left, top in zip(*columns, strict=True):
+    for is_erased, area_draw, ratio_draw, column, row in zip(*columns, strict=True):
         if is_erased >= chance:
             boxes.append(None)
             continue
@@ -239,5 +239,5 @@ def _erased(chance: float, numbers: Callable[[Stream], list[float]]) -> list[Box
         low, high = max(low, math.log(area)), min(high, -math.log(area))
         ratio = math.exp(low + ratio_draw * (high - low))
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        boxes.append(Box(left * (1 - width), top * (1 - height), width, height))
+        boxes.append(Box(column * (1 - width), row * (1 - height), width, height))
     return boxes

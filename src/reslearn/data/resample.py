@@ -49,16 +49,16 @@ def render(
     # Nothing outside of this region is needed.
     corners = _corners(matrix(view, box, width, height))
     region = Box(
-        max(0.0, corners.left * width),
-        max(0.0, corners.top * height),
-        min(1.0, corners.left + corners.width) * width - max(0.0, corners.left * width),
-        min(1.0, corners.top + corners.height) * height - max(0.0, corners.top * height),
+        max(0.0, corners.x * width),
+        max(0.0, corners.y * height),
+        min(1.0, corners.x + corners.width) * width - max(0.0, corners.x * width),
+        min(1.0, corners.y + corners.height) * height - max(0.0, corners.y * height),
     )
-    left, top = math.floor(region.left), math.floor(region.top)
-    right = min(width, math.ceil(region.left + region.width) + 1)
-    bottom = min(height, math.ceil(region.top + region.height) + 1)
-    part = np.array(pixels[top:bottom, left:right], order="C")
-    inner = Box(box.left - left, box.top - top, box.width, box.height)
+    left_px, top_px = math.floor(region.x), math.floor(region.y)
+    right_px = min(width, math.ceil(region.x + region.width) + 1)
+    bottom_px = min(height, math.ceil(region.y + region.height) + 1)
+    part = np.array(pixels[top_px:bottom_px, left_px:right_px], order="C")
+    inner = Box(box.x - left_px, box.y - top_px, box.width, box.height)
     reduction = min(box.width, box.height) / size_px
     canvas = torch.from_numpy(part)
     if reduction > _MAX_REDUCTION:
@@ -78,9 +78,9 @@ def affine(
 ) -> UInt8[Tensor, "b s s c"]:
     """Return each picture under its matrix, bilinear, on the device of `pixels`."""
     device = pixels.device
-    place = (torch.arange(size_px, device=device, dtype=torch.float32) * 2 + 1) / size_px - 1
+    position = (torch.arange(size_px, device=device, dtype=torch.float32) * 2 + 1) / size_px - 1
     row = matrices.to(device)[:, None, None]  # [B, 1, 1, 2, 3]
-    grid = row[..., 0] * place[None, None, :, None] + row[..., 1] * place[None, :, None, None]
+    grid = row[..., 0] * position[None, None, :, None] + row[..., 1] * position[None, :, None, None]
     grid = grid + row[..., 2]
     colors = fill.to(device)[:, None, None]
     # Outside of a picture grid_sample reads zeros, so the color of the outside is made zero.
@@ -101,7 +101,7 @@ def crop_box(view: PhotoView, width: int, height: int, shape: float = 0.0) -> Bo
     true_width = shape * height if shape else float(width)
     box = view.crop_box(true_width, height)
     stretch = width / true_width
-    return Box(box.left * stretch, box.top, box.width * stretch, box.height)
+    return Box(box.x * stretch, box.y, box.width * stretch, box.height)
 
 
 def matrix(view: PhotoView, box: Box, width: int, height: int) -> list[list[float]]:
@@ -112,8 +112,8 @@ def matrix(view: PhotoView, box: Box, width: int, height: int) -> list[list[floa
     (a, b, c), (d, e, f) = change_matrix(view)
     mirror = -1 if view.flip else 1
     scale_x, scale_y = mirror * box.width / width, box.height / height
-    center_x = (2 * box.left + box.width) / width - 1
-    center_y = (2 * box.top + box.height) / height - 1
+    center_x = (2 * box.x + box.width) / width - 1
+    center_y = (2 * box.y + box.height) / height - 1
     return [
         [scale_x * a, scale_x * b, scale_x * c + center_x],
         [scale_y * d, scale_y * e, scale_y * f + center_y],
@@ -151,11 +151,11 @@ def _corners(transform: list[list[float]]) -> Box:
 def _cut(pixels: Pixels, box: Box) -> Pixels:
     """Return the box rounded to whole pixels, at least one."""
     height, width = pixels.shape[:2]
-    left, top = min(round(box.left), width - 1), min(round(box.top), height - 1)
-    right = min(max(round(box.left + box.width), left + 1), width)
-    bottom = min(max(round(box.top + box.height), top + 1), height)
+    left_px, top_px = min(round(box.x), width - 1), min(round(box.y), height - 1)
+    right_px = min(max(round(box.x + box.width), left_px + 1), width)
+    bottom_px = min(max(round(box.y + box.height), top_px + 1), height)
     # A copy: torch is fast for contiguous pixels, and arrays from Pillow are read-only.
-    return np.array(pixels[top:bottom, left:right], order="C")
+    return np.array(pixels[top_px:bottom_px, left_px:right_px], order="C")
 
 
 def _resize(

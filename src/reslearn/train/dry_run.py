@@ -166,13 +166,14 @@ def _bytes_held_per_byte_kept(setup: RunSetup) -> int:
 def _images_bytes(setup: RunSetup) -> int:
     """Count the sets in memory as bytes, and one batch as float32, before and after its crop."""
     dataset = setup.dataset
-    in_memory, whole = 0, 0
+    in_memory, stretched_bytes = 0, 0
     for images in (dataset.train, dataset.test, dataset.validation):
         if isinstance(images, Images):
             in_memory += len(images)
-            whole += 0 if images.whole is None else images.whole.pixels.numel()
+            if images.whole_pictures is not None:
+                stretched_bytes += images.whole_pictures.pixels.numel()
     pixels = dataset.channels * dataset.size_px**2
-    return pixels * (in_memory + 2 * 4 * setup.recipe.train.batch_size) + whole
+    return pixels * (in_memory + 2 * 4 * setup.recipe.train.batch_size) + stretched_bytes
 
 
 def _free_bytes(device: str) -> float:
