@@ -84,7 +84,7 @@ class PhotoAugment:
         return self.mixup is not None or self.cutmix is not None
 
 
-class Box(NamedTuple):
+class Rectangle(NamedTuple):
     """A rectangle: its left upper corner and its size, in pixels or in shares of a side."""
 
     x: float
@@ -117,13 +117,13 @@ class PhotoView:
     flip: bool = False
     change: str = "identity"
     strength: float = 0.0
-    erased: Box | None = None
+    erased: Rectangle | None = None
 
     @property
     def is_geometric(self) -> bool:
         return self.change in GEOMETRIC
 
-    def crop_box(self, width: float, height: float) -> Box:
+    def crop_box(self, width: float, height: float) -> Rectangle:
         """Return the crop of a picture of this size, which lies wholly inside.
 
         The logarithm of the ratio of sides is uniform over the ratios that fit into the picture.
@@ -137,7 +137,7 @@ class PhotoView:
         ratio = math.exp(low + self.ratio * (high - low))
         crop_width = min(width, math.sqrt(self.area * width * height * ratio))
         crop_height = min(height, math.sqrt(self.area * width * height / ratio))
-        return Box(
+        return Rectangle(
             self.column * (width - crop_width),
             self.row * (height - crop_height),
             crop_width,
@@ -224,10 +224,10 @@ def draw_views(
     return [PhotoView(**dict(zip(keys, values, strict=True))) for values in rows_of_values]
 
 
-def _erased(chance: float, numbers: Callable[[Stream], list[float]]) -> list[Box | None]:
+def _erased(chance: float, numbers: Callable[[Stream], list[float]]) -> list[Rectangle | None]:
     """Return the rectangle of each image in shares of its sides."""
     streams = (Stream.ERASE, Stream.ERASE_AREA, Stream.ERASE_RATIO, Stream.ERASE_COLUMN)
-    boxes: list[Box | None] = []
+    boxes: list[Rectangle | None] = []
     columns = [numbers(stream) for stream in (*streams, Stream.ERASE_ROW)]
     for is_erased, area_draw, ratio_draw, column, row in zip(*columns, strict=True):
         if is_erased >= chance:
@@ -239,5 +239,5 @@ def _erased(chance: float, numbers: Callable[[Stream], list[float]]) -> list[Box
         low, high = max(low, math.log(area)), min(high, -math.log(area))
         ratio = math.exp(low + ratio_draw * (high - low))
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        boxes.append(Box(column * (1 - width), row * (1 - height), width, height))
+        boxes.append(Rectangle(column * (1 - width), row * (1 - height), width, height))
     return boxes

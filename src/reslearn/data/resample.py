@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from reslearn.data.photo_views import Box, PhotoView
+from reslearn.data.photo_views import Rectangle, PhotoView
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -48,7 +48,7 @@ def render(
         return _resize(_cut(pixels, box), size_px, size_px, flip=view.flip)
     # Nothing outside of this region is needed.
     corners = _corners(matrix(view, box, width, height))
-    region = Box(
+    region = Rectangle(
         max(0.0, corners.x * width),
         max(0.0, corners.y * height),
         min(1.0, corners.x + corners.width) * width - max(0.0, corners.x * width),
@@ -58,7 +58,7 @@ def render(
     right_px = min(width, math.ceil(region.x + region.width) + 1)
     bottom_px = min(height, math.ceil(region.y + region.height) + 1)
     part = np.array(pixels[top_px:bottom_px, left_px:right_px], order="C")
-    inner = Box(box.x - left_px, box.y - top_px, box.width, box.height)
+    inner = Rectangle(box.x - left_px, box.y - top_px, box.width, box.height)
     reduction = min(box.width, box.height) / size_px
     canvas = torch.from_numpy(part)
     if reduction > _MAX_REDUCTION:
@@ -89,7 +89,7 @@ def affine(
     return sampled.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def crop_box(view: PhotoView, width: int, height: int, shape: float = 0.0) -> Box:
+def crop_box(view: PhotoView, width: int, height: int, shape: float = 0.0) -> Rectangle:
     """Return the crop in pixels of a picture that was stretched to `width` x `height`.
 
     Args:
@@ -97,14 +97,14 @@ def crop_box(view: PhotoView, width: int, height: int, shape: float = 0.0) -> Bo
     """
     if view.area is None:
         rows, columns = view.shift_px
-        return Box(columns, rows, width, height)
+        return Rectangle(columns, rows, width, height)
     true_width = shape * height if shape else float(width)
     box = view.crop_box(true_width, height)
     stretch = width / true_width
-    return Box(box.x * stretch, box.y, box.width * stretch, box.height)
+    return Rectangle(box.x * stretch, box.y, box.width * stretch, box.height)
 
 
-def matrix(view: PhotoView, box: Box, width: int, height: int) -> list[list[float]]:
+def matrix(view: PhotoView, box: Rectangle, width: int, height: int) -> list[list[float]]:
     """Return the 2 x 3 matrix from places in the output to places in the picture, both -1 to 1.
 
     It joins the geometric change, the mirror image and the crop `box` in pixels.
@@ -139,16 +139,16 @@ def change_matrix(view: PhotoView) -> tuple[tuple[float, float, float], ...]:
     return (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
-def _corners(transform: list[list[float]]) -> Box:
+def _corners(transform: list[list[float]]) -> Rectangle:
     """Return the smallest upright box around the output, in shares of the picture."""
     half_width, half_height = (abs(row[0]) + abs(row[1]) for row in transform)
     center_x, center_y = transform[0][2], transform[1][2]
-    return Box(
+    return Rectangle(
         (center_x - half_width + 1) / 2, (center_y - half_height + 1) / 2, half_width, half_height
     )
 
 
-def _cut(pixels: Pixels, box: Box) -> Pixels:
+def _cut(pixels: Pixels, box: Rectangle) -> Pixels:
     """Return the box rounded to whole pixels, at least one."""
     height, width = pixels.shape[:2]
     left_px, top_px = min(round(box.x), width - 1), min(round(box.y), height - 1)
