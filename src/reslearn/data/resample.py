@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from reslearn.data.photo_views import Rectangle, PhotoView
+from reslearn.data.photo_views import PhotoView, Rectangle
 
 Pixels = npt.NDArray[np.uint8]
 
