@@ -75,7 +75,7 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         Image.fromarray(halves).save(tmp_path / name / "a.png", exif=exif)
-        Image.fromarray(halves).save(tmp_path / name / "b.png", exif=exif)
+        Image.fromarray(halves).save(tmp_path / name / "b.png", exif=exif, compress_level=0)
     pixels, _ = data.load(tmp_path, size_px=8, stream=True).train[0]  # type: ignore[index]
     np.testing.assert_array_equal(pixels, np.rot90(halves, -1))
 
@@ -127,7 +127,7 @@ def test_the_fingerprint_covers_names_and_sizes(make_pictures: Make, tmp_path: P
     assert fingerprint() not in (first, renamed)
 
 
-def test_empty_files_are_refused_at_once_and_broken_files_when_read(
+def test_empty_files_are_left_out_at_once_and_broken_files_when_read(
     make_pictures: Make, tmp_path: Path
 ) -> None:
     make_pictures(tmp_path, train=4, test=2)
@@ -136,13 +136,16 @@ def test_empty_files_are_refused_at_once_and_broken_files_when_read(
     broken.write_bytes(content[: len(content) // 2])
     dataset = data.load(tmp_path, size_px=8, stream=True)
     preprocess = Preprocess.fit(dataset.train)
-    with pytest.raises(DataError, match=rf"^{broken} cannot be read \(.+\): remove or replace it$"):
-        list(eval_batches(dataset.test, preprocess, batch_size=2))
-    broken.write_bytes(b"")
-    with pytest.raises(
-        DataError, match=rf"^1 of 6 images are empty files, the first is {broken}: remove"
+    assert dataset.skipped == ()
+    with pytest.warns(
+        UserWarning, match=rf"^1 of 6 images of \S+ cannot be read .* is {broken} \("
     ):
-        data.load(tmp_path, size_px=8, stream=True)
+        batches = list(eval_batches(dataset.test, preprocess, batch_size=2))
+    assert sum(len(labels) for _, labels in batches) == 5
+    assert [image.path for image in dataset.skipped] == [broken]
+    broken.write_bytes(b"")
+    with pytest.warns(UserWarning, match=rf"^1 of 6 test images .* {broken} \(the file is empty\)"):
+        assert len(data.load(tmp_path, size_px=8, stream=True).test) == 5
 
 
 def test_a_bare_name_is_searched_for_in_the_data_folders(

@@ -32,21 +32,38 @@ def make_class_folders(
             )
 
 
-def test_class_folders_hold_out_a_fixed_fifth(tmp_path: Path) -> None:
-    make_class_folders(tmp_path)
+def test_class_folders_are_divided_by_content(tmp_path: Path) -> None:
+    make_class_folders(tmp_path, 40)
     dataset = load(tmp_path, size_px=8)
     assert dataset.classes == ("coat", "shoe")
-    assert (len(dataset.train), len(dataset.test), dataset.validation) == (16, 4, None)
-    assert torch.bincount(dataset.test.labels).tolist() == [2, 2]
-    assert dataset.train.pixels.shape == (16, 8, 8, 3)
-    blue = torch.cat([dataset.train.pixels, dataset.test.pixels])[:, 0, 0, 2]
-    assert torch.equal(
-        blue, torch.cat([dataset.train.labels, dataset.test.labels]).mul(255).to(torch.uint8)
-    )
-    numbers = torch.cat([dataset.train.pixels, dataset.test.pixels])[:, 0, 0, 0]
-    assert sorted(numbers.tolist()) == sorted(2 * list(range(10)))  # each image is in one part only
+    assert dataset.validation is not None
+    parts = (dataset.train, dataset.validation, dataset.test)
+    assert sum(map(len, parts)) == 80
+    assert len(dataset.train) > 40
+    assert all(int(torch.bincount(part.labels, minlength=2).min()) > 0 for part in parts)
+    assert dataset.train.pixels.shape[1:] == (8, 8, 3)
+    pixels = torch.cat([part.pixels for part in parts])[:, 0, 0]
+    labels = torch.cat([part.labels for part in parts])
+    assert torch.equal(pixels[:, 2], labels.mul(255).to(torch.uint8))
+    assert sorted(pixels[:, 0].tolist()) == sorted(2 * list(range(40)))  # each in one part only
     assert load(tmp_path, size_px=8).fingerprint == dataset.fingerprint
     assert 0 < int(dataset.train.labels[:8].sum()) < 8  # not ordered by class
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_number_of_validation_images_replaces_the_drawn_ones(
+    tmp_path: Path, stream: bool
+) -> None:
+    make_class_folders(tmp_path, 20)
+    drawn = load(tmp_path, size_px=8, stream=stream)
+    assert drawn.validation is not None
+    number = len(drawn.validation)
+    parts = split(drawn, number)
+    assert parts.validation is not None
+    assert torch.equal(parts.validation.labels, drawn.validation.labels)
+    more = split(drawn, number + 3)
+    assert (len(more.validation or ()), len(more.train)) == (number + 3, len(drawn.train) - 3)
+    assert torch.equal(more.test.labels, drawn.test.labels)
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -66,7 +83,9 @@ def test_without_test_folder_a_test_set_is_held_out(tmp_path: Path) -> None:
     make_class_folders(tmp_path / "validation", 2)
     dataset = load(tmp_path, size_px=4)
     assert dataset.validation is not None
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 4, 4)
+    assert len(dataset.validation) == 4
+    assert len(dataset.train) + len(dataset.test) == 20
+    assert torch.bincount(dataset.test.labels, minlength=2).min() > 0
 
 
 def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
@@ -93,7 +112,7 @@ def test_pictures_of_all_kinds_become_upright_squares(tmp_path: Path) -> None:
     )
 
 
-def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
     make_class_folders(tmp_path)
     (tmp_path / "coat" / "broken.jpg").write_bytes(b"no picture")
     content = (tmp_path / "coat" / "1.png").read_bytes()
@@ -102,19 +121,19 @@ def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> No
     (tmp_path / "shoe" / "._1.png").write_text("nor is this")
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        DataError,
-        match=r"^2 of 22 images cannot be read, the first: "
-        r".*(broken.jpg|cut.png) cannot be read \(.*\): remove",
-    ):
-        load(tmp_path, size_px=4)
+    with pytest.warns(UserWarning, match=r"images cannot be read and are left out; the first is"):
+        dataset = load(tmp_path, size_px=4)
+    assert [image.path.name for image in dataset.skipped] == ["broken.jpg", "cut.png"]
+    assert len(dataset.train) + len(dataset.test) + len(dataset.validation or ()) == 20
 
 
 def test_folders_without_data_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has none: two or more class folders"):
+    with pytest.raises(DataError, match="has no pictures: expected are class folders"):
         load(tmp_path)
     make_class_folders(tmp_path / "one", classes=("coat",))
-    with pytest.raises(DataError, match="has only 'coat'"):
+    with pytest.raises(
+        DataError, match="has only the class 'coat', and two or more are needed: expected"
+    ):
         load(tmp_path / "one")
     make_class_folders(tmp_path / "splits" / "train")
     make_class_folders(tmp_path / "splits" / "test", classes=("coat", "dress"))

@@ -2,8 +2,9 @@
 
 from reslearn.data.batches import Augment, Batch, eval_batches, permutation, train_batches
 from reslearn.data.download import DataStatus, download, status
+from reslearn.data.errors import DataError, UnknownDataError
 from reslearn.data.files import Files
-from reslearn.data.images import DataError, ImageData, Images, ImageSet, UnknownDataError, split
+from reslearn.data.images import ImageData, Images, ImageSet, split
 from reslearn.data.jitter import Jitter
 from reslearn.data.per_image import image_batches
 from reslearn.data.photo_batches import SoftBatch, photo_batches

@@ -24,13 +24,14 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from reslearn.data.files import Files, map_in_order
+from reslearn.data.files import Files
 from reslearn.data.images import Images, ImageSet
 from reslearn.data.preprocess import Preprocess
 
@@ -116,33 +117,46 @@ def eval_batches(
     """Return an iterator over all images once, in order, without augmentation.
 
     This is the paper's single view. Of a picture file it is the center. The last batch may be
-    short.
+    short, and so are batches with picture files that cannot be read, which are left out.
 
     Raises:
         ValueError: If `batch_size` is below 1.
-        DataError: While iterating, at a picture file that cannot be read. The message names it.
+        DataError: While iterating, if more than half of the picture files cannot be read.
     """
+    batches = indexed_eval_batches(images, preprocess, batch_size=batch_size, device=device)
+    return ((x, y) for _, x, y in batches)
+
+
+def indexed_eval_batches(
+    images: ImageSet, preprocess: Preprocess, *, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[Int64[Tensor, b], Tensor, Tensor]]:
+    """Return the batches of `eval_batches`, each with the indices of its images."""
     check_batches(batch_size)
     on_device = preprocess.to(device)
     if isinstance(images, Files):
         return _file_batches(images, on_device, batch_size, device)
-    starts = range(0, len(images), batch_size)
-    parts = (images.subset(start, min(start + batch_size, len(images))) for start in starts)
-    return ((on_device(part.pixels.to(device)), part.labels.to(device)) for part in parts)
+    return _memory_batches(images, on_device, batch_size, device)
+
+
+def _memory_batches(
+    images: Images, preprocess: Preprocess, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[Int64[Tensor, b], Tensor, Tensor]]:
+    for start in range(0, len(images), batch_size):
+        index = torch.arange(start, min(start + batch_size, len(images)))
+        part = images.subset(start, start + len(index))
+        yield index, preprocess(part.pixels.to(device)), part.labels.to(device)
 
 
 def _file_batches(
     files: Files, preprocess: Preprocess, batch_size: int, device: torch.device | str
-) -> Iterator[Batch]:
-    pictures = map_in_order(
-        lambda index: torch.tensor(preprocess.read(files.path(index))),
-        range(len(files)),
-        num_ahead=batch_size,
-    )
-    for start in range(0, len(files), batch_size):
-        labels = files.labels[start : start + batch_size]
-        pixels = torch.stack([next(pictures) for _ in labels])
-        yield preprocess(pixels.to(device)), labels.to(device)
+) -> Iterator[tuple[Int64[Tensor, b], Tensor, Tensor]]:
+    def read(path: Path) -> Tensor:
+        return torch.tensor(preprocess.read(path))
+
+    for group in files.read_groups(read, group_size=batch_size):
+        index = torch.tensor([row for row, _ in group])
+        pixels = torch.stack([pixels for _, pixels in group])
+        yield index, preprocess(pixels.to(device)), files.labels[index].to(device)
 
 
 def crop_and_flip(

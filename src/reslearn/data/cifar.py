@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 
 from reslearn.data.cache import load_cached
+from reslearn.data.errors import DataError
 from reslearn.data.fetch import fetch, locked_folder, search_folders, unpack, verify
-from reslearn.data.images import DataError, ImageData, Images, check_size, fingerprint, shrink
+from reslearn.data.images import ImageData, Images, check_size, fingerprint, shrink
 from reslearn.data.unpickle import read_pickle
 from reslearn.progress import print_progress
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from reslearn.data.cifar import Cifar, check_complete, find_layout, obtain
+from reslearn.data.errors import UnknownDataError
 from reslearn.data.fetch import search_folders
-from reslearn.data.images import UnknownDataError
 from reslearn.data.sources import SOURCES, similar_name_hint
 
 State = Literal["embedded", "present", "incomplete", "packed", "missing"]

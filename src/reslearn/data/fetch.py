@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reslearn.data.images import DataError
+from reslearn.data.errors import DataError
 from reslearn.progress import progress_bar
 
 _LOCK = ".lock"

@@ -1,45 +1,38 @@
-"""Folders of images: one folder per class, or train/, validation/ (or val/) and test/ with classes.
+"""Folders of images, in one of the layouts of `listing.py`, as a data set.
 
-Without test/, a fifth of the training images of each class is held out, drawn by the counter-based
-hash. ILSVRC2012 is recognized by its class names (n01440764). Its test labels were never published,
-so results are reported on val/, and nothing is held out. Images are listed in a drawn order, not
-class by class, so the last ones, which `split` takes, are a fair sample.
+Splits that a layout does not give are drawn by the content of the files (`content_split.py`).
+ILSVRC2012 is recognized by its class names (n01440764). Its test labels were never published, so
+results are reported on val/, and nothing is held out. Images are in a drawn order, not class by
+class, so the last ones, which `split` takes, are a fair sample.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
+from jaxtyping import Bool
+from torch import Tensor
 
-from reslearn.data.batches import held_out_mask, permutation
-from reslearn.data.files import Files, map_in_order
-from reslearn.data.images import (
-    DataError,
-    ImageData,
-    Images,
-    ImageSet,
-    WholePictures,
-    fingerprint,
-)
-from reslearn.data.pictures import CROP_PX, Pixels, center_crop, open_picture
-from reslearn.progress import progress_bar
+from reslearn.data.batches import permutation
+from reslearn.data.content_split import assign_splits
+from reslearn.data.decode import bytes_in_memory, decode_files
+from reslearn.data.errors import DataError
+from reslearn.data.files import Files
+from reslearn.data.images import ImageData, Images, ImageSet, fingerprint
+from reslearn.data.layout import check_layout, warn_of_oddities
+from reslearn.data.listing import SPLITS, Listing, list_images
+from reslearn.data.pictures import CROP_PX, open_picture
+from reslearn.data.skipped import SkipLog, SkippedImage, report_skipped
 
 DEFAULT_SIZE_PX = 64
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-)
 MAX_BYTES_IN_MEMORY = 2 * 2**30
-# A random crop of a fifth less than the whole picture then has at least size_px pixels.
-_WHOLE_SIDE = 1.25
-_VALIDATION_NAMES = ("validation", "val", "valid")
-_NUM_AHEAD = 64  # pictures, enough to keep the threads busy
+# Enters the fingerprint of a streamed folder whose splits are drawn: other rules, other number.
+_SPLIT_RULE = "content-hash-1"
 
 
 def load_folder(
@@ -49,7 +42,7 @@ def load_folder(
     stream: bool | None = False,
     keep_whole: bool = False,
 ) -> ImageData:
-    """Load a folder of images as RGB.
+    """Load a folder of images, or a CSV file of path and label, as RGB.
 
     Args:
         size_px: In memory, the shorter side is resized to this (default 64) and the center is cut
@@ -60,233 +53,153 @@ def load_folder(
         keep_whole: In memory, also keep the whole training pictures, for random crops.
 
     Raises:
-        DataError: If there are fewer than two classes with images, or if images cannot be read. The
-            message has their number and the first one. With `stream` only empty files are found
-            now; other broken files are found when they are read.
+        DataError: If the layout is not one of images in two or more classes, or if more than half
+            of the images of a set, or all training images of a class, cannot be read. Fewer are
+            left out with a warning. With `stream` only empty files are found now; other broken
+            files are found when they are read.
     """
     default_px = CROP_PX if stream else DEFAULT_SIZE_PX
     size = default_px if size_px is None else size_px
     if size < 1:
         raise DataError(f"size_px = {size_px}: allowed are 1 and more")
-    classes, parts, digests = _list_parts(folder, size)
+    listed = list_images(folder)
+    check_layout(listed)
+    warn_of_oddities(listed)
+    listing = assign_splits(listed)
+    skip_log = SkipLog()
+    parts = _parts(listing, size, skip_log)
+    is_validation_drawn = "validation" in parts and "validation" not in listed.splits
+    whole_parts: list[str] = []
+    if keep_whole:
+        # `split` may turn drawn validation images into training images again.
+        whole_parts = ["train", "validation"] if is_validation_drawn else ["train"]
     if stream is None:
-        stream = _bytes_in_memory(parts, size, keep_whole=keep_whole) > MAX_BYTES_IN_MEMORY
+        stream = bytes_in_memory(parts, size, whole_parts=whole_parts) > MAX_BYTES_IN_MEMORY
     sets: Mapping[str, ImageSet]
     if stream:
-        sets = parts
-        listing = hashlib.sha256(repr((classes, digests)).encode()).hexdigest()[:16]
-        identity = f"names+sizes:{listing}"
+        sets = {part: _without_empty_files(part, files, listing) for part, files in parts.items()}
+        identity = f"names+sizes:{_digest(listed, listing)}"
     else:
-        sets = images = _decode(folder, parts, size, keep_whole=keep_whole)
-        identity = fingerprint(images.get(part) for part in ("train", "validation", "test"))
+        sets = images = _read(listing, parts, size, whole_parts)
+        identity = fingerprint(images.get(part) for part in SPLITS)
     return ImageData(
         name=folder.resolve().name,
-        classes=tuple(classes),
+        classes=listing.classes,
         train=sets["train"],
         test=sets["test"],
         validation=sets.get("validation"),
+        is_validation_drawn=is_validation_drawn,
         fingerprint=identity,
+        skip_log=skip_log,
     )
 
 
-def _list_parts(folder: Path, size_px: int) -> tuple[list[str], dict[str, Files], list[str]]:
-    """Return the classes, the files of each part, and a digest of each listed folder."""
-    has_parts = (folder / "train").is_dir()
-    train_folder = folder / "train" if has_parts else folder
-    classes = find_classes(train_folder)
-    folders = {"train": train_folder}
-    if has_parts:
-        folders.update(_evaluation_folders(folder, classes))
-    parts, digests = {}, []
-    for part, part_folder in folders.items():
-        parts[part], digest = list_files(part_folder, classes, size_px=size_px)
-        digests.append(digest)
-    if "test" not in parts:
-        is_test = held_out_mask(parts["train"].labels, every=5)
-        parts["test"] = parts["train"].select(is_test)
-        parts["train"] = parts["train"].select(~is_test)
-    return classes, parts, digests
-
-
-def _evaluation_folders(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
-    """Return the folders of validation and test images beside train/, if they exist."""
-    folders = {}
-    for name in _VALIDATION_NAMES:
-        if (folder / name).is_dir():
-            folders["validation"] = folder / name
-            break
-    test = folder / "test"
-    has_imagenet_names = all(re.fullmatch(r"n\d{8}", name) for name in classes)
-    has_test_classes = any((test / name).is_dir() for name in classes)
-    if "validation" in folders and has_imagenet_names and not has_test_classes:
-        return {"test": folders["validation"]}
-    if test.is_dir():
-        folders["test"] = test
-    return folders
-
-
-def find_classes(folder: Path) -> list[str]:
-    """Return the class folders that hold pictures, in alphabetical order.
+def _parts(listing: Listing, size_px: int, skip_log: SkipLog) -> dict[str, Files]:
+    """Return the files of each split, in drawn order.
 
     Raises:
-        DataError: If there are fewer than two.
+        DataError: If there are no training or no test images.
     """
-    classes = sorted(
-        entry.name for entry in _visible(folder) if entry.is_dir() and _has_pictures(entry.path)
-    )
-    if len(classes) < 2:
-        number = f"only {classes[0]!r}" if classes else "none"
-        raise DataError(
-            f"{folder} has {number}: two or more class folders with images "
-            f"({', '.join(sorted(SUFFIXES))}) are needed"
-        )
-    return classes
-
-
-def list_files(folder: Path, classes: Sequence[str], *, size_px: int) -> tuple[Files, str]:
-    """List all pictures below the class folders, in drawn order.
-
-    Returns:
-        The files, and a hexadecimal digest of their names and sizes in bytes.
-
-    Raises:
-        DataError: If the folder has an additional class, no picture, empty files, or cannot be
-            read. For empty files the message has their number and the first one.
-    """
-    _check_classes(folder, classes)
-    digest = hashlib.sha256()
-    names, empty = bytearray(), []
-    ends: list[int] = []
-    labels: list[int] = []
-    for label, class_name in enumerate(classes):
-        class_folder = folder / class_name
-        for entry in _pictures(class_folder) if class_folder.is_dir() else ():
-            name = os.fsencode(os.path.relpath(entry.path, folder))
-            size = entry.stat().st_size
-            digest.update(name + b"\0%d\n" % size)
-            names += name
-            ends.append(len(names))
-            labels.append(label)
-            if size == 0:
-                empty.append(entry.path)
-    if not ends:
-        raise DataError(f"{folder} has no images of {', '.join(classes)}")
-    if empty:
-        raise DataError(
-            f"{len(empty)} of {len(ends)} images are empty files, the first is {empty[0]}: "
-            "remove or replace them"
-        )
-    order = permutation(0, 0, len(ends))
-    files = Files(
-        folder=folder,
-        names=bytes(names),
-        ends=np.array(ends),
-        rows=order,
-        labels=torch.tensor(labels)[order],
-        size_px=size_px,
-    )
-    return files, digest.hexdigest()
-
-
-def _check_classes(folder: Path, classes: Sequence[str]) -> None:
-    for entry in _visible(folder):
-        if entry.name not in classes and entry.is_dir() and _has_pictures(entry.path):
-            raise DataError(
-                f"{folder} has class {entry.name!r}, which is not among the training classes "
-                f"{', '.join(classes)}"
+    parts = {}
+    for code, split in enumerate(SPLITS):
+        rows = torch.from_numpy(np.flatnonzero(listing.split_codes == code))
+        if len(rows):
+            rows = rows[permutation(0, 0, len(rows))]
+            parts[split] = Files(
+                folder=listing.folder,
+                names=listing.names,
+                ends=listing.ends,
+                rows=rows,
+                labels=torch.from_numpy(listing.labels)[rows],
+                size_px=size_px,
+                skip_log=skip_log,
             )
+        elif split != "validation":
+            raise DataError(
+                f"{listing.folder} has {len(listing)} images, and none of them is left for "
+                f"{split} images: add images, or a folder {split}/"
+            )
+    return parts
 
 
-def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
-    """Return the entries that are not hidden, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror}") from None
-    return sorted(visible, key=lambda entry: entry.name)
+def _digest(listed: Listing, listing: Listing) -> str:
+    """Return 16 hexadecimal digits of classes, names, sizes in bytes and splits.
+
+    Args:
+        listed: The splits that the layout gives.
+        listing: The splits that are used.
+    """
+    digests = []
+    for code in sorted(set(listed.split_codes.tolist())):
+        digest = hashlib.sha256()
+        prefix = listed.split_folders.get(SPLITS[code], "") if code >= 0 else ""
+        skip = len(prefix) + 1 if prefix else 0
+        for row in np.flatnonzero(listed.split_codes == code).tolist():
+            name = os.fsencode(listed.name(row)[skip:])
+            digest.update(name + b"\0%d\n" % int(listed.num_bytes[row]))
+        digests.append(digest.hexdigest())
+    facts: tuple[object, ...] = (list(listed.classes), digests)
+    is_drawn = len(listing.splits) > len(listed.splits)
+    if is_drawn:
+        facts = (*facts, _SPLIT_RULE)
+    if listed.layout == "csv":  # names alone do not show the classes
+        facts = (*facts, hashlib.sha256(listed.labels.tobytes()).hexdigest())
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _pictures(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
-    for entry in _visible(folder):
-        if entry.is_dir():
-            yield from _pictures(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield entry
-
-
-def _has_pictures(folder: str) -> bool:
-    return next(_pictures(folder), None) is not None
-
-
-def _bytes_in_memory(parts: dict[str, Files], size_px: int, *, keep_whole: bool) -> int:
-    num_pixels = sum(map(len, parts.values())) * size_px**2
-    if keep_whole:
-        num_pixels += len(parts["train"]) * whole_side(size_px) ** 2
-    return 3 * num_pixels
-
-
-def whole_side(size_px: int) -> int:
-    """Return the side of the squares to which whole pictures are stretched in memory."""
-    return round(_WHOLE_SIDE * size_px)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Target:
-    """Where one decoded picture belongs. Without `whole_pixels` only its center is kept."""
-
-    path: Path
-    center: Pixels
-    whole_pixels: Pixels | None = None
-    shapes: npt.NDArray[np.float32] | None = None
-    index: int = 0
-
-    def decode(self) -> str | None:
-        """Fill the arrays. Return what is wrong with the file."""
-        size_px = self.center.shape[0]
-        try:
-            # Both come from one decoded picture, and the center is that of `read_picture`.
-            image = open_picture(self.path, size_px)
-        except DataError as error:
-            return str(error)
-        self.center[:] = center_crop(image, shorter_px=size_px, size_px=size_px)
-        if self.whole_pixels is not None and self.shapes is not None:
-            side = self.whole_pixels.shape[0]
-            self.whole_pixels[:] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-            self.shapes[self.index] = image.width / image.height
-        return None
-
-
-def _decode(
-    folder: Path, parts: dict[str, Files], size_px: int, *, keep_whole: bool
+def _read(
+    listing: Listing, parts: dict[str, Files], size_px: int, whole_parts: Sequence[str]
 ) -> dict[str, Images]:
-    """Decode every picture once, straight into the arrays of its part."""
-    arrays = {}
-    targets: list[_Target] = []
-    for part, files in parts.items():
-        centers = np.empty((len(files), size_px, size_px, 3), np.uint8)
-        side = whole_side(size_px) if keep_whole and part == "train" else 0
-        wholes = np.empty((len(files), side, side, 3), np.uint8)
-        shapes = np.ones(len(files), np.float32)
-        for index in range(len(files)):
-            target = _Target(path=files.path(index), center=centers[index])
-            if side:
-                target = replace(target, whole_pixels=wholes[index], shapes=shapes, index=index)
-            targets.append(target)
-        arrays[part] = (centers, wholes, shapes)
-    problems = []
-    with progress_bar(f"reading {folder.name}", len(targets), after_seconds=2.0) as advance:
-        for problem in map_in_order(_Target.decode, targets, num_ahead=_NUM_AHEAD):
-            advance(1)
-            if problem:
-                problems.append(problem)
-    if problems:
-        raise DataError(
-            f"{len(problems)} of {len(targets)} images cannot be read, the first: {problems[0]}"
-        )
+    """Decode every picture once, and leave out those that cannot be read."""
+    description = f"reading {listing.folder.name}"
     images = {}
-    for part, files in parts.items():
-        pixels, whole_pixels, ratios = map(torch.from_numpy, arrays[part])
-        whole_pictures = WholePictures(whole_pixels, ratios) if whole_pixels.numel() else None
-        images[part] = Images(pixels, files.labels, whole_pictures)
+    results = decode_files(parts, size_px, description, whole_parts=whole_parts)
+    for part, decoded in results.items():
+        skipped = [result for result in decoded.results if result is not None]
+        is_read = torch.tensor([result is None for result in decoded.results])
+        _check_skipped(part, parts[part], is_read, skipped, listing)
+        images[part] = decoded.images.select(is_read) if skipped else decoded.images
     return images
+
+
+def _without_empty_files(part: str, files: Files, listing: Listing) -> Files:
+    """Return the files of a part that is not decoded now. Only those of no bytes are left out."""
+    is_read = torch.from_numpy(listing.num_bytes)[files.rows] > 0
+    skipped = []
+    for index in torch.nonzero(~is_read).flatten().tolist():
+        result = files.attempt(index, open_picture)
+        if isinstance(result, SkippedImage):
+            skipped.append(result)
+    _check_skipped(part, files, is_read, skipped, listing)
+    return files.select(is_read)
+
+
+def _check_skipped(
+    part: str,
+    files: Files,
+    is_read: Bool[Tensor, n],
+    skipped: Sequence[SkippedImage],
+    listing: Listing,
+) -> None:
+    """Warn of images that are left out.
+
+    Raises:
+        DataError: If more than half of them, or all training images of a class, are left out.
+    """
+    if not skipped:
+        return
+    training = "training" if part == "train" else part
+    num_classes = len(listing.classes)
+    before = torch.bincount(files.labels, minlength=num_classes)
+    after = torch.bincount(files.labels[is_read], minlength=num_classes)
+    for label in torch.nonzero((before > 0) & (after == 0)).flatten().tolist():
+        if part == "train":
+            unread = torch.nonzero(~is_read & (files.labels == label)).flatten().tolist()
+            paths = {files.path(index) for index in unread}
+            first = min(image for image in skipped if image.path in paths)
+            raise DataError(
+                f"none of the {int(before[label]):,} training images of class "
+                f"{listing.classes[label]!r} can be read, the first is {first.path} "
+                f"({first.reason}): replace them, or remove the class"
+            )
+    report_skipped(skipped, len(files), of=f"{training} images")

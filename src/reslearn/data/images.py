@@ -1,4 +1,4 @@
-"""Labeled images in memory, the data set that a source loads, and the errors that data can cause.
+"""Labeled images in memory, and the data set that a source loads.
 
 Shapes: N images, H = W = size_px, C channels. Pixels are uint8 [N, H, W, C]: cameras store them in
 this order, and it is the fastest to gather from.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
+
+from reslearn.data.errors import DataError
+from reslearn.data.skipped import SkipLog, SkippedImage
 
 if TYPE_CHECKING:
     from reslearn.data.files import Files
@@ -24,21 +27,16 @@ ImageSet: TypeAlias = "Images | Files"
 """One set of images, such as the training images: in memory (`Images`) or on disk (`Files`)."""
 
 
-class DataError(ValueError):
-    """Data are missing, truncated or in an unknown format, or do not support the requested use."""
-
-
-class UnknownDataError(DataError):
-    """A name is neither a registered source nor a folder."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
     """A loaded data set: an `ImageSet` each for training and test, and the names of the classes.
 
     Attributes:
         validation: None unless a folder brings its own validation images or `split` set them aside.
+        is_validation_drawn: The validation images were drawn by the content of their files, so
+            `split` may replace them.
         fingerprint: Identifies the source as loaded. `split` does not change it.
+        skip_log: Images that cannot be read. Streamed images are added when they are met.
     """
 
     name: str
@@ -46,7 +44,14 @@ class ImageData:
     train: ImageSet
     test: ImageSet
     validation: ImageSet | None = None
+    is_validation_drawn: bool = False
     fingerprint: str
+    skip_log: SkipLog = field(default_factory=SkipLog)
+
+    @property
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """Return the images that could not be read so far, sorted by path."""
+        return self.skip_log.images()
 
     @property
     def size_px(self) -> int:
@@ -60,13 +65,17 @@ class ImageData:
 def split(dataset: ImageData, validation_images: int) -> ImageData:
     """Set the last `validation_images` training images aside for validation (Sec. 4.2: 45k/5k).
 
-    With 0 the data set is returned unchanged.
+    With 0 the data set is returned unchanged. Validation images that were drawn, and not given by
+    the layout of a folder, are training images again, and the first to be set aside.
 
     Raises:
         DataError: If no training image would remain, or the data set already has validation images.
     """
     if validation_images == 0:
         return dataset
+    if dataset.validation is not None and dataset.is_validation_drawn:
+        train = dataset.train.joined(dataset.validation)  # type: ignore[arg-type]
+        dataset = replace(dataset, train=train, validation=None)
     if dataset.validation is not None:
         raise DataError(
             f"validation_images = {validation_images}: {dataset.name} already has "
@@ -144,13 +153,32 @@ class Images:
         index = evenly_spaced_indices(num_images, len(self))
         return self._part(index)
 
-    def _part(self, index: slice | Int64[Tensor, m]) -> Images:
+    def _part(self, index: slice | Int64[Tensor, m] | Bool[Tensor, n]) -> Images:
         whole_pictures = self.whole_pictures
         if whole_pictures is not None:
             whole_pictures = WholePictures(
                 whole_pictures.pixels[index], whole_pictures.shapes[index]
             )
         return Images(self.pixels[index], self.labels[index], whole_pictures)
+
+    def select(self, index: Int64[Tensor, m] | Bool[Tensor, n]) -> Images:
+        """Return the images at the given indices, or those where a mask is True, in new memory."""
+        return self._part(index)
+
+    def joined(self, images: Images) -> Images:
+        """Return these images and then `images`, in new memory.
+
+        Whole pictures are kept only if both have them.
+        """
+        whole_pictures = None
+        if self.whole_pictures is not None and images.whole_pictures is not None:
+            both = (self.whole_pictures, images.whole_pictures)
+            whole_pictures = WholePictures(
+                torch.cat([pictures.pixels for pictures in both]),
+                torch.cat([pictures.shapes for pictures in both]),
+            )
+        pixels = torch.cat([self.pixels, images.pixels])
+        return Images(pixels, torch.cat([self.labels, images.labels]), whole_pictures)
 
     @property
     def size_px(self) -> int:

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from reslearn.data.batches import Stream, draw, uniform
-from reslearn.data.images import DataError
+from reslearn.data.errors import DataError
 from reslearn.data.photo_views import PhotoAugment, PhotoView
 
 Normalized = Float32[Tensor, "b s s c"]

@@ -28,10 +28,11 @@ from reslearn.data.batches import (
     check_batches,
     share_starts,
 )
+from reslearn.data.errors import DataError, PictureError
 from reslearn.data.files import Files
-from reslearn.data.images import DataError
 from reslearn.data.jitter import Jitter, JitteredImages
 from reslearn.data.preprocess import Preprocess
+from reslearn.data.skipped import MAX_SKIPPED_IN_A_ROW, SkipLog, SkippedImage, too_many_skipped
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -67,7 +68,8 @@ def image_batches(
 
     Raises:
         ValueError: If `batch_size` is below 1 or not divisible, or `start_step` is below 0.
-        DataError: While iterating, at an image that cannot be read. The message names it.
+        DataError: While iterating, if no image can be read. A single image that cannot be read is
+            replaced by the next one in the order of the epoch, and added to `source.skip_log`.
     """
     check_batches(batch_size, start_step, share)
     images: AugmentedImages | JitteredImages
@@ -81,7 +83,7 @@ def image_batches(
         images = AugmentedImages(source, preprocess.to("cpu"), seed=seed, augment=augment)
     part_size = batch_size // share[1]
     loader: DataLoader[Any] = DataLoader(
-        _ErrorsAsText(images),
+        _Replacing(images, len(source)),
         batch_size=part_size,
         # A DataLoader accepts any iterable as a sampler, even an endless one.
         sampler=_positions(share_starts(batch_size, start_step, share), part_size),
@@ -92,7 +94,8 @@ def image_batches(
         # A DataLoader draws a number that is not needed here. Keep the global generator as it is.
         generator=torch.Generator(),
     )
-    return _finished_batches(loader, images, preprocess.device)
+    skip_log = source.skip_log if isinstance(source, Files) else SkipLog()
+    return _finished_batches(loader, images, preprocess.device, skip_log)
 
 
 def _positions(starts: Iterator[int], part_size: int) -> Iterator[int]:
@@ -101,11 +104,16 @@ def _positions(starts: Iterator[int], part_size: int) -> Iterator[int]:
 
 
 def _finished_batches(
-    loader: DataLoader[Any], images: AugmentedImages | JitteredImages, device: torch.device
+    loader: DataLoader[Any],
+    images: AugmentedImages | JitteredImages,
+    device: torch.device,
+    skip_log: SkipLog,
 ) -> Iterator[Batch]:
-    for batch in loader:
+    for batch, skipped in loader:
         if isinstance(batch, str):
             raise DataError(batch)
+        for image in skipped:
+            skip_log.add(image)
         *inputs, labels = (part.to(device, non_blocking=True) for part in batch)
         yield images.finish(*inputs).permute(0, 3, 1, 2), labels
 
@@ -148,27 +156,41 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         return (window[:, ::-1] if flip else window).copy()
 
 
-class _ErrorsAsText(Dataset[Any]):
-    """Replace an image that cannot be read by its one-line message.
+class _Replacing(Dataset[Any]):
+    """Replace an image that cannot be read by the next readable one of the same epoch.
 
-    A DataLoader would wrap the error in the traceback of its worker.
+    The result is a pure function of the position, so it is the same for any number of workers and
+    after a resume. Errors are returned as text: a DataLoader would wrap them in the traceback of
+    its worker.
     """
 
-    def __init__(self, images: AugmentedImages | JitteredImages) -> None:
+    def __init__(self, images: AugmentedImages | JitteredImages, num_images: int) -> None:
         self.images = images
+        self.num_images = num_images
 
-    def __getitem__(self, position: int) -> Any:
-        try:
-            return self.images[position]
-        except DataError as error:
-            return str(error)
+    def __getitem__(self, position: int) -> tuple[Any, list[SkippedImage]]:
+        """Return an item or an error message, and the images that were skipped before it."""
+        epoch, start = divmod(position, self.num_images)
+        skipped: list[SkippedImage] = []
+        for offset in range(min(self.num_images, MAX_SKIPPED_IN_A_ROW)):
+            order = (start + offset) % self.num_images
+            try:
+                return self.images[epoch * self.num_images + order], skipped
+            except PictureError as error:
+                if error.path is None:
+                    return str(error), skipped
+                skipped.append(SkippedImage(error.path, error.reason))
+            except DataError as error:
+                return str(error), skipped
+        return too_many_skipped(skipped[0]), skipped
 
 
-def _collate(items: list[Any]) -> Any:
-    for item in items:
+def _collate(items: list[tuple[Any, list[SkippedImage]]]) -> tuple[Any, list[SkippedImage]]:
+    skipped = [image for _, images in items for image in images]
+    for item, _ in items:
         if isinstance(item, str):
-            return item
-    return default_collate(items)
+            return item, skipped
+    return default_collate([item for item, _ in items]), skipped
 
 
 def _leave_process_group(worker: int) -> None:

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from reslearn.data.batches import ViewTable, check_batches, crop_and_flip
+from reslearn.data.errors import DataError
 from reslearn.data.files import Files
 from reslearn.data.images import Images, ImageSet
 from reslearn.data.mixing import (
@@ -39,6 +42,7 @@ from reslearn.data.photo_views import PhotoAugment, PhotoSequence, PhotoView
 from reslearn.data.pictures import open_picture
 from reslearn.data.preprocess import Preprocess
 from reslearn.data.resample import affine, crop_box, matrix, render
+from reslearn.data.skipped import MAX_SKIPPED_IN_A_ROW, SkippedImage, too_many_skipped
 from reslearn.data.trivial_augment import change_colors
 
 PixelBatch = UInt8[Tensor, "b s s c"]
@@ -72,8 +76,9 @@ def photo_batches(
 
     Raises:
         ValueError: If `batch_size` is below 1 or not divisible, or `start_step` is below 0.
-        DataError: If a share of a batch would cut a pair of mixed images. While iterating, at a
-            picture file that cannot be read.
+        DataError: If a share of a batch would cut a pair of mixed images. While iterating, if too
+            many picture files in a row cannot be read. A single one is replaced by the next one in
+            the order of the epoch, and added to `images.skip_log`.
     """
     check_batches(batch_size, start_step, share)
     if augment.mixes:
@@ -81,11 +86,10 @@ def photo_batches(
     part_size = batch_size // share[1]
     offset = share[0] * part_size
     sequence = PhotoSequence(seed=seed, num_images=len(images), augment=augment)
-    view_lists = (
-        sequence.between(step * batch_size + offset, step * batch_size + offset + part_size)
-        for step in count(start_step)
+    first_positions = (step * batch_size + offset for step in count(start_step))
+    pixel_batches = _pixel_batches(
+        images, preprocess, sequence, first_positions, part_size, num_workers
     )
-    pixel_batches = _pixel_batches(images, preprocess, augment, view_lists, num_workers)
     labels = images.labels.to(preprocess.device)
 
     def batches() -> Iterator[SoftBatch]:
@@ -126,15 +130,17 @@ def _normalize(
 def _pixel_batches(
     images: ImageSet,
     preprocess: Preprocess,
-    augment: PhotoAugment,
-    view_lists: Iterable[list[PhotoView]],
+    sequence: PhotoSequence,
+    first_positions: Iterable[int],
+    part_size: int,
     num_workers: int,
 ) -> Iterator[tuple[list[PhotoView], Tensor]]:
-    """Yield the views and the resampled images of each batch."""
-    fill = fill_color(preprocess)
+    """Yield the views and the resampled images of each batch, which begin at `first_positions`."""
+    fill, augment = fill_color(preprocess), sequence.augment
     if isinstance(images, Files):
-        reader = FileReader(files=images, fill=fill, device=preprocess.device)
-        return reader.batches(view_lists, num_workers=num_workers)
+        reader = FileReader(files=images, fill=fill, device=preprocess.device, sequence=sequence)
+        return reader.batches(first_positions, part_size, num_workers=num_workers)
+    view_lists = (sequence.between(first, first + part_size) for first in first_positions)
     if augment.crop_area is None:
         shifted = ShiftedImages(images, preprocess, augment)
         return ((views, shifted.batch(views)) for views in view_lists)
@@ -225,28 +231,44 @@ class ShiftedImages:
         return cropped
 
 
+class _PendingBatch(NamedTuple):
+    """A batch that threads are reading. A task returns its image if it cannot be read."""
+
+    first_position: int
+    views: list[PhotoView]
+    pixels: PixelBatch
+    tasks: list[Future[SkippedImage | None]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileReader:
-    """Reads picture files by threads, some batches ahead, in order."""
+    """Reads picture files by threads, some batches ahead, in order.
+
+    A file that cannot be read is replaced by the next readable one of the same epoch, so a batch
+    stays a pure function of its positions.
+    """
 
     files: Files
     fill: tuple[float, ...]
     device: torch.device
+    sequence: PhotoSequence
 
     def batches(
-        self, view_lists: Iterable[list[PhotoView]], *, num_workers: int
+        self, first_positions: Iterable[int], batch_size: int, *, num_workers: int
     ) -> Iterator[tuple[list[PhotoView], PixelBatch]]:
-        pending: deque[tuple[list[PhotoView], PixelBatch, list[Future[None]]]] = deque()
+        """Yield the views that are shown, and their pixels."""
+        pending: deque[_PendingBatch] = deque()
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
-            for views in view_lists:
+            for first in first_positions:
+                views = self.sequence.between(first, first + batch_size)
                 pixels = self._empty(len(views))
                 tasks = []
                 for slot, view in zip(pixels, views, strict=True):
                     tasks.append(pool.submit(self._read, view, slot))
-                pending.append((views, pixels, tasks))
+                pending.append(_PendingBatch(first, views, pixels, tasks))
                 if len(pending) > _BATCHES_AHEAD:
-                    yield self._finish(*pending.popleft())
+                    yield self._finish(pending.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -256,19 +278,38 @@ class FileReader:
         shape = (num_images, size_px, size_px, self.files.channels)
         return torch.empty(shape, dtype=torch.uint8, pin_memory=is_pinned)
 
-    def _finish(
-        self, views: list[PhotoView], pixels: PixelBatch, tasks: list[Future[None]]
-    ) -> tuple[list[PhotoView], PixelBatch]:
-        for task in tasks:
-            task.result()
-        return views, pixels.to(self.device, non_blocking=True)
+    def _finish(self, batch: _PendingBatch) -> tuple[list[PhotoView], PixelBatch]:
+        views = list(batch.views)
+        for row, task in enumerate(batch.tasks):
+            skipped = task.result()
+            if skipped is not None:
+                position = batch.first_position + row
+                views[row] = self._replace(position, batch.pixels[row], skipped)
+        return views, batch.pixels.to(self.device, non_blocking=True)
 
-    def _read(self, view: PhotoView, slot: UInt8[Tensor, "s s c"]) -> None:
+    def _replace(
+        self, position: int, slot: UInt8[Tensor, "s s c"], skipped: SkippedImage
+    ) -> PhotoView:
+        """Read the next readable image of the epoch into `slot`, and return its view."""
+        num_images = len(self.files)
+        epoch, start = divmod(position, num_images)
+        for offset in range(1, min(num_images, MAX_SKIPPED_IN_A_ROW)):
+            candidate = epoch * num_images + (start + offset) % num_images
+            view = self.sequence.between(candidate, candidate + 1)[0]
+            if self._read(view, slot) is None:
+                return view
+        raise DataError(too_many_skipped(skipped))
+
+    def _read(self, view: PhotoView, slot: UInt8[Tensor, "s s c"]) -> SkippedImage | None:
+        result = self.files.attempt(view.index, lambda path: self._render(path, view, slot))
+        return result if isinstance(result, SkippedImage) else None
+
+    def _render(self, path: Path, view: PhotoView, slot: UInt8[Tensor, "s s c"]) -> None:
         size_px = self.files.size_px
         assert view.area is not None
         # The shorter side of a crop is at least this share of the picture's shorter side, so a
         # JPEG may be decoded at the fraction at which the crop still has size_px pixels.
         # open_picture decodes twice the length that it is asked for.
         share = math.sqrt(view.area * 3 / 4)
-        image = open_picture(self.files.path(view.index), math.ceil(size_px / share / 2))
+        image = open_picture(path, math.ceil(size_px / share / 2))
         slot.copy_(render(np.asarray(image), view, size_px, fill=self.fill))

@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from reslearn.data.files import Files, map_in_order
-from reslearn.data.images import DataError, Images, ImageSet
+from reslearn.data.errors import DataError
+from reslearn.data.files import Files
+from reslearn.data.images import Images, ImageSet
 from reslearn.data.pictures import Pixels, read_picture
 from reslearn.progress import progress_bar
 
@@ -271,22 +272,18 @@ def _chunks(images: ImageSet, shorter_px: int | None) -> Iterable[Pixels]:
 
 
 def center_chunks(files: Files, shorter_px: int | None, *, description: str) -> Iterable[Pixels]:
-    """Yield the centers of picture files, in order, as uint8 [n, S, S, 3] with n up to 256."""
-    chunk: list[Pixels] = []
-    centers = map_in_order(
-        lambda index: read_picture(files.path(index), files.size_px, shorter_px),
-        range(len(files)),
-        num_ahead=64,
-    )
+    """Yield the centers of picture files, in order, as uint8 [n, S, S, 3] with n up to 256.
+
+    Files that cannot be read are left out.
+    """
+
+    def read(path: Path) -> Pixels:
+        return read_picture(path, files.size_px, shorter_px)
+
     with progress_bar(f"{description} {files.folder}", len(files), after_seconds=2.0) as advance:
-        for pixels in centers:
-            advance(1)
-            chunk.append(pixels)
-            if len(chunk) == _CHUNK:
-                yield np.stack(chunk)
-                chunk = []
-    if chunk:
-        yield np.stack(chunk)
+        for group in files.read_groups(read, group_size=_CHUNK):
+            advance(len(group))
+            yield np.stack([pixels for _, pixels in group])
 
 
 def _moments(chunks: Iterable[Pixels]) -> tuple[Tensor, Tensor]:

@@ -22,9 +22,12 @@ from reslearn.data.cifar import (
     find_layout,
     load_cifar,
 )
+from reslearn.data.errors import DataError, UnknownDataError
 from reslearn.data.fetch import search_folders
 from reslearn.data.folder import load_folder
-from reslearn.data.images import DataError, ImageData, Images, UnknownDataError, fingerprint, shrink
+from reslearn.data.images import ImageData, Images, fingerprint, shrink
+from reslearn.data.label_file import is_label_file
+from reslearn.data.listing import EXPECTED_LAYOUT
 
 
 def load(
@@ -39,8 +42,8 @@ def load(
     """Load a registered source, a published CIFAR folder, or a folder of images.
 
     Args:
-        name_or_folder: A name of `names()` or a folder. A folder given by its bare name is also
-            searched for where the sources lie.
+        name_or_folder: A name of `names()`, a folder, or a CSV file of path and label. A folder
+            given by its bare name is also searched for where the sources lie.
         data_dir: The folder to search first. RESLEARN_DATA and ~/.cache/reslearn/data follow.
         download: Download a missing source into the first of these folders that is set.
         size_px: Side of the images in pixels. None takes the default of the source.
@@ -55,6 +58,8 @@ def load(
             download address.
     """
     name = str(name_or_folder)
+    if is_label_file(name):
+        return load_folder(Path(name).expanduser(), size_px=size_px, stream=stream)
     if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
         hint = ""
         if name in SOURCES and SOURCES[name].archives is not None:
@@ -174,22 +179,21 @@ def similar_name_hint(name: str) -> str:
     return f", did you mean {close[0]!r}?" if close else ":"
 
 
-_LAYOUT = (
-    "A folder of images has a folder per class, or train/, validation/ and test/ with such folders"
-)
-
-
 def _raise_unknown(name: str) -> NoReturn:
     sources = ", ".join(SOURCES)
     if Path(name).expanduser().exists():
-        raise DataError(f"{name} is a file; allowed are a folder of images or one of {sources}")
+        raise DataError(
+            f"{name} is a file; allowed are a folder of images, a CSV file of path and label, "
+            f"or one of {sources}"
+        )
     if os.sep in name:
         raise UnknownDataError(
-            f"no folder {name}; allowed are a folder of images or one of {sources}. {_LAYOUT}"
+            f"no folder {name}; allowed are a folder of images or one of {sources}; "
+            f"{EXPECTED_LAYOUT}"
         )
     raise UnknownDataError(
         f"no data called {name!r}{similar_name_hint(name)} there are {sources}, "
         "or any folder of images. "
-        f"The folder {Path(name).expanduser().resolve()} does not exist. {_LAYOUT}. "
+        f"The folder {Path(name).expanduser().resolve()} does not exist; {EXPECTED_LAYOUT}. "
         "See what is present with: reslearn list data"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reslearn.data.images import DataError
+from reslearn.data.errors import DataError
 
 _MAX_BYTES = 400_000_000  # the largest published file (CIFAR-100's `train`) has 155 MB
 

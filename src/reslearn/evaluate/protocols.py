@@ -15,6 +15,7 @@ Shapes: B images in a batch, V views of each, C channels, H and W of a view, K c
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -27,10 +28,9 @@ from reslearn.data import (
     Files,
     ImageSet,
     Preprocess,
-    eval_batches,
     scale_length,
 )
-from reslearn.data.files import map_in_order
+from reslearn.data.batches import indexed_eval_batches
 from reslearn.data.pictures import Pixels, five_crop, open_picture, resize_shorter_side
 from reslearn.evaluate.metrics import Metrics, evaluate
 
@@ -52,12 +52,13 @@ def views(
 ) -> Iterator[ViewBatch]:
     """Yield the views of every image, each image once.
 
-    Whole pictures ("multi-scale") are grouped by shape, so a batch has few images.
+    Whole pictures ("multi-scale") are grouped by shape, so a batch has few images. Picture files
+    that cannot be read are left out.
 
     Raises:
         ValueError: If the protocol is unknown, or if the images are no larger than the input of the
             network. The paper tests CIFAR with a single view, and so do we.
-        DataError: While iterating, if a picture file cannot be read.
+        DataError: While iterating, if more than half of the picture files cannot be read.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol {protocol!r}: allowed are {', '.join(get_args(Protocol))}")
@@ -83,6 +84,8 @@ def scores(
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Float64[Tensor, "n k"]:
     """Return the softmax scores of each image, averaged over its views, on the CPU.
+
+    The scores of an image without views, which could not be read, are 0.
 
     Args:
         net: The network; returned to its previous mode.
@@ -117,18 +120,21 @@ def scores(
 
 
 def metrics_of_scores(averages: Float64[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Metrics:
-    """Compute loss and errors of averaged scores. The loss uses the logarithm of the scores."""
-    logarithms = averages.clamp_min(torch.finfo(torch.float32).tiny).log()
-    return evaluate(nn.Identity(), [(logarithms, labels)])
+    """Compute loss and errors of averaged scores. The loss uses the logarithm of the scores.
+
+    Images whose scores are all 0 could not be read, and are left out.
+    """
+    is_read = (averages != 0).any(dim=1)
+    logarithms = averages[is_read].clamp_min(torch.finfo(torch.float32).tiny).log()
+    return evaluate(nn.Identity(), [(logarithms, labels[is_read])])
 
 
 def _single_views(
     images: ImageSet, preprocess: Preprocess, batch_size: int, device: torch.device | str
 ) -> Iterator[ViewBatch]:
-    start = 0
-    for x, labels in eval_batches(images, preprocess, batch_size=batch_size, device=device):
-        yield torch.arange(start, start + len(labels)), [x[:, None]]
-        start += len(labels)
+    batches = indexed_eval_batches(images, preprocess, batch_size=batch_size, device=device)
+    for index, x, _ in batches:
+        yield index, [x[:, None]]
 
 
 def _ten_crops(
@@ -136,17 +142,16 @@ def _ten_crops(
 ) -> Iterator[ViewBatch]:
     shorter_px = scale_length(TEST_SHORTER_PX, preprocess.size_px)
 
-    def five_crops(index: int) -> Pixels:
-        image = open_picture(files.path(index), shorter_px)
+    def five_crops(path: Path) -> Pixels:
+        image = open_picture(path, shorter_px)
         return np.stack(five_crop(image, shorter_px=shorter_px, size_px=preprocess.size_px))
 
     batch_size = max(1, batch_size // 10)
-    pictures = map_in_order(five_crops, range(len(files)), num_ahead=batch_size)
-    for start in range(0, len(files), batch_size):
-        index = torch.arange(start, min(start + batch_size, len(files)))
-        crops = torch.from_numpy(np.stack([next(pictures) for _ in index]))  # [B, 5, S, S, C]
+    for group in files.read_groups(five_crops, group_size=batch_size):
+        crops = torch.from_numpy(np.stack([crops for _, crops in group]))  # [B, 5, S, S, C]
         # As in training, pictures are mirrored before the mean is subtracted.
         ten_crops = torch.cat([crops, crops.flip(3)], dim=1).to(device)
+        index = torch.tensor([index for index, _ in group])
         yield index, [preprocess.normalize(ten_crops).permute(0, 1, 4, 2, 3)]
 
 
@@ -156,15 +161,13 @@ def _whole_pictures(
     """Read a few pictures at a time. Pictures of one shape go through the network together."""
     scales = [scale_length(scale, preprocess.size_px) for scale in SCALES]
 
-    def at_all_scales(index: int) -> list[Pixels]:
-        image = open_picture(files.path(index), scales[-1])
+    def at_all_scales(path: Path) -> list[Pixels]:
+        image = open_picture(path, scales[-1])
         return [resize_shorter_side(image, shorter_px=scale) for scale in scales]
 
-    pictures = map_in_order(at_all_scales, range(len(files)), num_ahead=_READ_AHEAD)
-    for start in range(0, len(files), _READ_AHEAD):
+    for pictures in files.read_groups(at_all_scales, group_size=_READ_AHEAD):
         by_shape: dict[tuple[int, ...], list[tuple[int, list[Pixels]]]] = defaultdict(list)
-        for index in range(start, min(start + _READ_AHEAD, len(files))):
-            picture = next(pictures)
+        for index, picture in pictures:
             shape = sum((pixels.shape[:2] for pixels in picture), ())
             by_shape[shape].append((index, picture))
         for group in by_shape.values():

@@ -44,6 +44,10 @@ class OneProcess:
         """Return `value` unchanged, for one process."""
         return value
 
+    def collect(self, value: T) -> list[T]:
+        """Return `value` alone, for one process."""
+        return [value]
+
     def run_together(self, work: Callable[[], T]) -> T:
         """Call `work` and return its result."""
         return work()
@@ -99,6 +103,12 @@ class ManyProcesses:
         dist.broadcast_object_list(box, src=0)
         received: T = box[0]
         return received
+
+    def collect(self, value: T) -> list[T]:
+        """Return the plain values of all processes, in their order, on each of them."""
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
 
     def run_together(self, work: Callable[[], T]) -> T:
         """Call `work` on each process. If it fails on one, all processes end.

@@ -258,6 +258,7 @@ def describe_environment(
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.classes),
+            "skipped": dataset.skip_log.record(),
         },
     }
 

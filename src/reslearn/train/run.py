@@ -283,10 +283,26 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
         "resumed_at": folder.environment.get("resumed_at", []),
         "warmed_up_at_step": state.learning_rate.warmed_up_at_step,
         "temperature": temperature,
+        "skipped_images": _count_skipped_images(setup, log),
     }
     log.bundle(network, folder.bundle_path, metrics=result, temperature=temperature)
     is_first = setup.processes.is_first
     return setup.processes.broadcast(folder.finish(result) if is_first else result)
+
+
+def _count_skipped_images(setup: RunSetup, log: RunLog) -> int:
+    """Return how many images could not be read, on any process, and say so."""
+    skip_log = setup.dataset.skip_log
+    for images in setup.processes.collect(skip_log.images()):
+        for image in images:
+            skip_log.add(image)
+    if len(skip_log):
+        first = skip_log.images()[0]
+        log.say(
+            f"{len(skip_log):,} images could not be read and were left out; "
+            f"the first is {first.path} ({first.reason})"
+        )
+    return len(skip_log)
 
 
 def _evaluate_recomputed(setup: RunSetup, network: nn.Module, step: int) -> Metrics | None:
