@@ -10,6 +10,7 @@ from reslearn.interop.load import (
     identify,
     load_network,
     load_weights,
+    preprocess_origin,
     preprocess_with,
 )
 from reslearn.interop.read import read_checkpoint
@@ -36,6 +37,7 @@ __all__ = [
     "list_models",
     "load_network",
     "load_weights",
+    "preprocess_origin",
     "preprocess_with",
     "read_bundle",
     "read_checkpoint",

@@ -13,7 +13,7 @@ A source is a file, a published name such as "torchvision:resnet50", or a URL. T
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,11 +23,13 @@ from reslearn.data import Preprocess
 from reslearn.interop.bundle import recorded_preprocess, recorded_spec
 from reslearn.interop.dialect import FIRST_CONVOLUTIONS
 from reslearn.interop.identify import NUM_BATCHES_TRACKED, Identity, identify_checkpoint
-from reslearn.interop.pretrained import local_path, published_statistics
+from reslearn.interop.pretrained import local_path, published_statistics, published_weights
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import WeightsError, abbreviate, first_not_finite
 from reslearn.models import Network
 from reslearn.switches import SWITCHES
+
+PreprocessOrigin = Literal["recorded", "published", "assumed", "unknown"]
 
 _NUM_LISTED = 8
 _HEAD = "head.fc."
@@ -260,13 +262,29 @@ def _is_compatible(key: str, value: Any, identity: Identity) -> bool:
     return dialect_value is None and SWITCHES[key].in_weights != "visible"
 
 
+def preprocess_origin(identity: Identity, *, source: Path | str = "") -> PreprocessOrigin:
+    """Return where `preprocess_with` takes the preprocessing of these weights from.
+
+    - "recorded": the file holds it.
+    - "published": it is published with the weights of the name `source`.
+    - "assumed": a file has the names of a project whose published weights use it. The file itself
+      may have been trained with another.
+    - "unknown": `preprocess_with` returns None.
+    """
+    if recorded_preprocess(identity.checkpoint.metadata) is not None:
+        return "recorded"
+    if not (published_statistics(str(source)) or identity.dialect.preprocess):
+        return "unknown"
+    return "published" if str(source) in published_weights() else "assumed"
+
+
 def preprocess_with(
     identity: Identity, *, size_px: int, channels: int, source: Path | str = ""
 ) -> Preprocess | None:
     """Return the preprocessing that belongs to the weights, for images of this size.
 
     A bundle holds its own preprocessing. Otherwise mean and standard deviation of each channel come
-    from the published name `source`, or else from the dialect.
+    from the published name `source`, or else from the dialect: `preprocess_origin` says which.
 
     Args:
         size_px: Side of the square images.

@@ -14,16 +14,51 @@ Both act only on the forward pass of a training step. Networks, checkpoints and 
 unaware of them.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from reslearn.train.distributed import Processes
+
+
+def check_values_per_channel(
+    model: nn.Module, image_shape: tuple[int, int, int], *, batch_size: int, num_parts: int
+) -> None:
+    """Check that batch norm sees more than one value per channel in a training step.
+
+    A single image on a map of 1 x 1 has no variance. The network is run once without memory.
+
+    Args:
+        image_shape: (C, H, W) of an input.
+        batch_size: Images of a step.
+        num_parts: Parts of a step that are normalized separately, by processes or accumulation.
+
+    Raises:
+        ValueError: If there is one value. The message names train.batch_size.
+    """
+    if batch_size > num_parts:
+        return
+    network = copy.deepcopy(model).to("meta").train()
+    try:
+        network(torch.empty(1, *image_shape, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        setting = f"train.batch_size = {batch_size}"
+        if num_parts > 1:
+            setting += f" in {num_parts} parts"
+        size_px = image_shape[1]
+        raise ValueError(
+            f"{setting}: batch norm sees one image at a time, and at data.size_px = {size_px} some "
+            f"maps have one pixel, so there is no variance: set train.batch_size to "
+            f"{2 * num_parts} or more, or a larger data.size_px"
+        ) from None
 
 
 @final

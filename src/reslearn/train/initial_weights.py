@@ -1,8 +1,8 @@
 """Start a training from given weights (`--init`).
 
 Switches that decide what the weights compute (shortcut option, position of the stride and others)
-override the recipe. So does the preprocessing of the weights, if it is known. A warning reports
-both, and environment.json records them.
+override the recipe. So does the preprocessing of the weights, if it is known, or if it can be
+guessed and the user sets none. A warning reports both, and environment.json records them.
 """
 
 import hashlib
@@ -20,9 +20,10 @@ from reslearn.interop import (
     WeightsError,
     identify,
     load_weights,
+    preprocess_origin,
     preprocess_with,
 )
-from reslearn.interop.load import OUTPUT_SWITCHES
+from reslearn.interop.load import OUTPUT_SWITCHES, PreprocessOrigin
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder
 
@@ -126,11 +127,11 @@ def load_initial_weights(
     preprocess = preprocess_with(
         identity, size_px=dataset.size_px, channels=dataset.channels, source=source
     )
-    if environment is None and preprocess is not None:
-        warnings.warn(
-            f"{source}: its preprocessing overrides data.mean, data.std and data.padding",
-            stacklevel=2,
-        )
+    origin = preprocess_origin(identity, source=source) if preprocess is not None else "unknown"
+    if origin == "assumed" and {"data.mean", "data.std"} & _set_by_user(recipe):
+        preprocess, origin = None, "unknown"  # the user knows better than a guess
+    if environment is None:
+        warnings.warn(_describe_preprocess(source, identity, preprocess, origin), stacklevel=2)
     if environment is None and loaded.left_initialized:
         warnings.warn(loaded.summary(), stacklevel=2)
     record = {
@@ -138,8 +139,30 @@ def load_initial_weights(
         "sha256": sha256,
         **_loading_record(identity, loaded),
         "preprocess": None if preprocess is None else preprocess.to_json(),
+        "preprocess_origin": origin,
     }
     return InitialWeights(record=record, preprocess=preprocess)
+
+
+def _describe_preprocess(
+    source: str, identity: Identity, preprocess: data.Preprocess | None, origin: PreprocessOrigin
+) -> str:
+    """Return one line on the preprocessing. A guess is called a guess."""
+    if origin in ("recorded", "published"):
+        return f"{source}: its preprocessing overrides data.mean, data.std and data.padding"
+    if preprocess is None:
+        return (
+            f"{source}: its preprocessing is unknown; data.mean and data.std of the recipe are "
+            "used, which may not be those that the weights were trained with"
+        )
+    mean, scale = (
+        [round(value, 2) for value in each.tolist()] for each in (preprocess.mean, preprocess.scale)
+    )
+    return (
+        f"{source}: its preprocessing is not recorded. As a guess, that of published "
+        f"{identity.dialect.name} weights overrides data.mean and data.std: mean {mean}, scale "
+        f"{scale} of 255. If it was trained with another, set data.mean and data.std"
+    )
 
 
 def _loading_record(identity: Identity, loaded: LoadReport) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from reslearn.evaluate import Metrics, evaluate, fit_temperature, predict
 from reslearn.progress import track
 from reslearn.runs import RunError
 from reslearn.train import numerics
+from reslearn.train.batch_norm import check_values_per_channel
 from reslearn.train.distributed import ALONE, Processes
 from reslearn.train.images import (
     AnyAugment,
@@ -224,8 +225,7 @@ def set_up(
         )
     recipe = _fit_model_to_data(recipe, dataset)
     _check_shares(recipe, dataset, processes)
-    torch.manual_seed(recipe.seed)
-    model = models.build(**recipe.model.model_dump())
+    model = _build_model(recipe, dataset, processes)
     initial_weights = None
     if recipe.init is not None:
         initial_weights = load_initial_weights(
@@ -327,6 +327,19 @@ def _fit_model_to_data(recipe: recipes.Recipe, dataset: data.ImageData) -> recip
                 f"model.{key} = {requested}, but {recipe.data.name} has {value}: remove the setting"
             )
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=spec)})
+
+
+def _build_model(
+    recipe: recipes.Recipe, dataset: data.ImageData, processes: Processes
+) -> models.Network:
+    """Build the network of a recipe, and check that batch norm works with its batches."""
+    torch.manual_seed(recipe.seed)
+    model = models.build(**recipe.model.model_dump())
+    train = recipe.train
+    num_parts = train.accumulate * (1 if train.sync_batch_norm else processes.count)
+    shape = (dataset.channels, dataset.size_px, dataset.size_px)
+    check_values_per_channel(model, shape, batch_size=train.batch_size, num_parts=num_parts)
+    return model
 
 
 def _check_shares(recipe: recipes.Recipe, dataset: data.ImageData, processes: Processes) -> None:
