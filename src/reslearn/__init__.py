@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # as in `typing`, whose import would delay the handler of
 if TYPE_CHECKING:
     from typing import Any
 
+    from reslearn.deploy import Predictor
     from reslearn.interop import create_model, list_models, load_network
     from reslearn.models import Residual, add_shortcuts
     from reslearn.train import fit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Predictor",
     "Residual",
     "add_shortcuts",
     "create_model",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _SUBPACKAGES = {
+    "Predictor": "reslearn.deploy",
     "Residual": "reslearn.models",
     "add_shortcuts": "reslearn.models",
     "create_model": "reslearn.interop",

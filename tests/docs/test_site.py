@@ -16,7 +16,16 @@ ROOT_PAGES = sorted(ROOT.glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", flags=re.DOTALL)
 # Pages whose Python blocks form one program. Other pages have tests of their own.
-RUNNABLE = ["tutorial", "fit", "add_shortcuts", "complexity", "features", "tensorboard", "runs"]
+RUNNABLE = [
+    "tutorial",
+    "fit",
+    "add_shortcuts",
+    "complexity",
+    "features",
+    "tensorboard",
+    "runs",
+    "predict",
+]
 
 
 def anchors(path: Path) -> set[str]:

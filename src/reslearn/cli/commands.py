@@ -32,6 +32,7 @@ from reslearn.cli import (
     export,
     inspect,
     paper,
+    predict,
     report,
     study,
     train,
@@ -96,6 +97,7 @@ def add_group(name: str, summary: str, *examples: str, panel: str) -> typer.Type
 TRAIN = "Train and evaluate"
 add("train", train.train, train.EXAMPLES, panel=TRAIN)
 add("evaluate", evaluate.evaluate, evaluate.EXAMPLES, panel=TRAIN)
+add("predict", predict.predict, predict.EXAMPLES, panel=TRAIN)
 add("report", report.report, report.EXAMPLES, panel=TRAIN)
 add("download", download.download, download.EXAMPLES, panel=TRAIN)
 

@@ -1,0 +1,190 @@
+"""`reslearn predict`: the classes of pictures."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reslearn.cli.model_options import (
+    ClassNamesOption,
+    MeanOption,
+    ShorterOption,
+    SizeOption,
+    StdOption,
+    input_options,
+)
+from reslearn.cli.options import MACHINE, OUTPUT, DeviceOption, ThreadsOption
+from reslearn.cli.output import print_json
+from reslearn.progress import progress_bar
+from reslearn.terminal import print_lines, printable_line
+
+if TYPE_CHECKING:
+    from reslearn.deploy import Predictor
+    from reslearn.deploy.predictor import PictureResult
+
+EXAMPLES = (
+    "reslearn predict reslearn:resnet20 photo.jpg",
+    "reslearn predict runs/photos holiday/ 'more/**/*.png' --top 3",
+    "reslearn predict model.onnx https://example.org/cat.jpg --json",
+    "find . -name '*.jpg' | reslearn predict runs/photos - --csv",
+    "reslearn predict torchvision:resnet50 cat.jpg --class-names imagenet.txt",
+)
+_WIDEST_CLASS = 40
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A run folder, a bundle, a file of `reslearn export`, a name such as "
+        "reslearn:resnet20, or weights that `reslearn inspect` identifies."
+    ),
+]
+Pictures = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files, folders, globs, http(s) addresses, or - for standard input: one picture, or "
+        "names of pictures, one per line."
+    ),
+]
+Top = Annotated[
+    int, typer.Option(min=1, rich_help_panel=OUTPUT, help="Print so many classes per picture.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per picture.")
+]
+AsCsv = Annotated[
+    bool, typer.Option("--csv", rich_help_panel=OUTPUT, help="Print a table of values with commas.")
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, rich_help_panel=MACHINE, help="Pictures that are computed at once.")
+]
+
+
+def predict(
+    model: Model,
+    pictures: Pictures,
+    top: Top = 1,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
+    shorter: ShorterOption = None,
+    class_names: ClassNamesOption = None,
+    batch_size: BatchSize = 16,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Print the most probable classes of pictures.
+
+    Pictures are decoded, resized and normalized as in the training of the model. Pictures that
+    cannot be read are reported and left out, and the exit status is then 1.
+    """
+    from reslearn.deploy import Predictor
+
+    if as_json and as_csv:
+        raise ValueError("--json and --csv: choose one of them")
+    _use_threads(threads)
+    predictor = Predictor(
+        model,
+        input_options(mean=mean, std=std, size=size, shorter=shorter, class_names=class_names),
+        device=_device(device),
+        threads=threads,
+        batch_size=batch_size,
+    )
+    num_classes = min(top, len(predictor.classes))
+    printers = {(False, False): _text_printer, (True, False): _json_printer}
+    make_printer = printers.get((as_json, as_csv), _csv_printer)
+    print_result = make_printer(predictor.classes, num_classes)
+    num_results = num_unreadable = 0
+    for result in _results(predictor, pictures):
+        num_results += 1
+        print_result(result)
+        if result.error is not None:
+            num_unreadable += 1
+            print_lines(f"reslearn: {result.error}", file=sys.stderr)
+    if num_unreadable:
+        print_lines(f"{num_unreadable} of {num_results} could not be read", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _device(device: str | None) -> str:
+    from reslearn.train import numerics
+
+    return str(numerics.choose_device(device))
+
+
+def _results(predictor: Predictor, texts: list[str]) -> Iterator[PictureResult]:
+    """Yield one result for each picture, with a bar if it takes long."""
+    from reslearn.deploy.sources import STDIN, expand
+
+    total = None if STDIN in texts else sum(1 for _ in expand(texts))
+    sources = expand(texts, sys.stdin.buffer if STDIN in texts else None)
+    with progress_bar("predicting", total, after_seconds=2.0) as advance:
+        for result in predictor.stream(sources):
+            advance(1)
+            yield result
+
+
+def _text_printer(classes: tuple[str, ...], num_classes: int) -> Callable[[PictureResult], None]:
+    """Return a printer of lines such as " 98.2 %  shoes  photo.jpg", with the names last."""
+    width = min(max(len(printable_line(name)) for name in classes), _WIDEST_CLASS)
+
+    def print_text(result: PictureResult) -> None:
+        if result.prediction is None:
+            return
+        columns = [
+            f"{100 * probability:5.1f} %  {printable_line(label):{width}}"
+            for label, probability in result.prediction.top(num_classes)
+        ]
+        print_lines("  ".join([*columns, result.name]))
+
+    return print_text
+
+
+def _csv_printer(classes: tuple[str, ...], num_classes: int) -> Callable[[PictureResult], None]:
+    """Print the heading, and return a printer of rows. Unreadable pictures have no row."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    heading = ["picture"]
+    for number in range(1, num_classes + 1):
+        suffix = "" if number == 1 else f"_{number}"
+        heading += [f"class{suffix}", f"probability{suffix}"]
+    writer.writerow(heading)
+
+    def print_row(result: PictureResult) -> None:
+        if result.prediction is None:
+            return
+        row = [printable_line(result.name)]
+        for label, probability in result.prediction.top(num_classes):
+            row += [printable_line(label), f"{probability:.6f}"]
+        writer.writerow(row)
+
+    return print_row
+
+
+def _json_printer(classes: tuple[str, ...], num_classes: int) -> Callable[[PictureResult], None]:
+    """Return a printer of one JSON object per line, for unreadable pictures too."""
+
+    def print_object(result: PictureResult) -> None:
+        record: dict[str, Any] = {"picture": result.name}
+        if result.prediction is None:
+            print_json({**record, "error": result.error})
+            return
+        prediction = result.prediction
+        top = [
+            {"class": label, "probability": probability}
+            for label, probability in prediction.top(num_classes)
+        ]
+        print_json({**record, **top[0], "top": top})
+
+    return print_object
