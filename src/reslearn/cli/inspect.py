@@ -1,8 +1,9 @@
-"""`reslearn inspect MODEL|FILE`: the layers and cost of a network, or the origin of a weight file.
+"""`reslearn inspect MODEL|FILE|FOLDER`: a network, a weight file, or a folder of images.
 
 A network is counted without weights, data or a forward pass, as in Tables 1 and 6 of the paper.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,9 +20,11 @@ EXAMPLES = (
     "reslearn inspect resnet34 --shortcut C",
     "reslearn inspect resnet50 --stride-in 3x3 --json",
     "reslearn inspect resnet50-11ad3fa6.pth",
+    "reslearn inspect photos --html photos.html",
 )
 _NETWORK = "Network"
 _FILES = "Weight files"
+_IMAGES = "Folders of images"
 
 
 def _network_option(text: str, *names: str) -> Any:
@@ -32,7 +35,8 @@ Model = Annotated[
     str,
     typer.Argument(
         help="The name of a network (see `reslearn list models`), a weight file, a published "
-        "name such as torchvision:resnet50, or a URL."
+        "name such as torchvision:resnet50, a URL, a folder of images, or a CSV file of path and "
+        "label."
     ),
 ]
 Shortcut = Annotated[
@@ -77,9 +81,25 @@ Entry = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the survey with thumbnails to this page, which opens offline.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Examine images in this many processes. Default: one per core.",
+        rich_help_panel=_IMAGES,
+    ),
+]
 
 
 def inspect(
+    context: typer.Context,
     model: Model,
     shortcut: Shortcut = None,
     zero_pad: ZeroPad = "append",
@@ -91,9 +111,11 @@ def inspect(
     in_channels: InChannels = 3,
     size_px: SizePx = None,
     entry: Entry = None,
+    html: Html = None,
+    workers: Workers = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the layers of a network, or the origin of weights.
+    """Inspect a network, a weight file, or a folder of images before training.
 
     For a network, print the output shape, parameters and multiply-adds of each layer for one image.
     Counting needs no memory for weights, so even resnet1202 is quick. Multiply-adds (MACs, the
@@ -102,34 +124,52 @@ def inspect(
     For a weight file, print the project it comes from, its network, and values that are not
     finite. Formats are torch.save, safetensors, Detectron2's .pkl, .caffemodel, ONNX and Keras'
     .h5. Nothing in the file is run.
+
+    For a folder of images, or a CSV file of path and label, decode every image and print what is
+    wrong, the most serious first: unreadable files, copies across splits and classes, missing
+    classes, odd formats. Then print advice on input size, stem and splits. The exit status is 1 if
+    there is an error, such as a test image that is also a training image.
     """
+    is_images = _is_images(model)
+    _refuse_options(context, model, is_images=is_images)
+    if is_images:
+        from reslearn.cli.inspect_folder import inspect_folder
+
+        if not inspect_folder(Path(model), html=html, workers=workers, as_json=json):
+            raise typer.Exit(1)
+    elif _is_file(model):
+        _inspect_file(model, entry=entry, size_px=size_px, as_json=json)
+    else:
+        switches = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "shortcut": shortcut,
+            "zero_pad": zero_pad,
+            "subsample": subsample,
+            "stride_in": stride_in,
+            "normalize": normalize,
+            **_switches(overrides or []),
+        }
+        _inspect_network(model, switches, size_px=size_px, as_json=json)
+
+
+def _inspect_network(
+    model: str, switches: dict[str, Any], *, size_px: int | None, as_json: bool
+) -> None:
     from reslearn.models import complexity
     from reslearn.models.names import architecture_of
 
-    if _is_file(model):
-        _inspect_file(model, entry=entry, size_px=size_px, as_json=json)
-        return
     architecture = architecture_of(model)
     is_imagenet = architecture is not None and architecture.switches["stem"] != "cifar"
     if size_px is None:
         size_px = 224 if is_imagenet else 32
     if size_px < 1:
         raise ValueError(f"--size-px {size_px}: an image has a side of at least 1 pixel")
-    if num_classes is None:
-        num_classes = 1000 if is_imagenet else 10
-    switches: dict[str, Any] = {
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "shortcut": shortcut,
-        "zero_pad": zero_pad,
-        "subsample": subsample,
-        "stride_in": stride_in,
-        "normalize": normalize,
-        **_switches(overrides or []),
-    }
+    if switches["num_classes"] is None:
+        switches = switches | {"num_classes": 1000 if is_imagenet else 10}
     net, spec = _build_without_weights(model, switches)
-    cost = complexity(net, (in_channels, size_px, size_px))
-    if json:
+    cost = complexity(net, (switches["in_channels"], size_px, size_px))
+    if as_json:
         _print_json(spec, cost, size_px)
     else:
         _print_table(spec, cost, size_px)
@@ -148,6 +188,30 @@ def _switches(overrides: list[str]) -> dict[str, Any]:
             )
         switches[key.removeprefix("model.")] = parse_value(value, override=override)
     return switches
+
+
+def _is_images(model: str) -> bool:
+    """Return whether `model` is a folder of images or a table of them, not a network or weights."""
+    from reslearn.interop.pretrained import has_name, local_path
+    from reslearn.models.names import architecture_of
+
+    if has_name(model):
+        return False
+    path = local_path(model)  # of a folder with weights, the file of weights
+    is_network = architecture_of(model) is not None
+    return (path.is_dir() and not is_network) or path.suffix.lower() in {".csv", ".tsv"}
+
+
+def _refuse_options(context: typer.Context, model: str, *, is_images: bool) -> None:
+    """Raise ValueError if an option of folders was given for something else, or vice versa."""
+    for parameter in context.command.params:
+        panel = getattr(parameter, "rich_help_panel", None)
+        source = context.get_parameter_source(parameter.name or "")
+        is_wrong = panel in ((_NETWORK, _FILES) if is_images else (_IMAGES,))
+        if is_wrong and source is not None and source.name == "COMMANDLINE":
+            subject = "a folder of images" if is_images else "no folder of images"
+            option = parameter.opts[0]
+            raise ValueError(f"{model} is {subject}, but {option} is for: {str(panel).lower()}")
 
 
 def _is_file(model: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,21 @@ def print_json(value: Any, *, indent: int | None = None) -> None:
     print(json.dumps(to_json_value(value), indent=indent, allow_nan=False, default=str))
 
 
-def process_pool(num_workers: int) -> Executor:
+def process_pool(num_workers: int, preload: Sequence[str] = ()) -> Executor:
     """Return a pool of single-threaded processes, forked from a server that has imported torch.
 
     The workers end with this process, even if it is killed, and each of them obeys Ctrl-C.
+
+    Args:
+        preload: Modules that the server imports, if this process has not started one before.
     """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(
-        num_workers,
-        mp_context=multiprocessing.get_context("forkserver"),
-        initializer=_initialize_worker,
-    )
+    context = multiprocessing.get_context("forkserver")
+    if preload:
+        context.set_forkserver_preload(list(preload))
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_initialize_worker)
 
 
 def _initialize_worker() -> None:

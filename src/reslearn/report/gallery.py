@@ -72,5 +72,11 @@ def thumbnail(image: Image.Image, longer_px: int = THUMBNAIL_PX) -> bytes:
 
 
 def gallery_entry(gallery: Gallery) -> dict[str, Any]:
-    """Return the values that the template prints."""
-    return {"kind": "gallery", "caption": gallery.caption, "groups": gallery.groups}
+    """Return the values that the template prints. Pairs stand beside each other."""
+    has_pairs = all(len(group.pictures) <= 2 for group in gallery.groups)
+    return {
+        "kind": "gallery",
+        "caption": gallery.caption,
+        "groups": gallery.groups,
+        "has_pairs": has_pairs and len(gallery.groups) > 1,
+    }
