@@ -18,8 +18,9 @@ from torch import nn
 
 from reslearn import data, models, recipes
 from reslearn.train import numerics
+from reslearn.train.learning_rate import LearningRate
 from reslearn.train.loop import Batch, Log, LoopSetup, train
-from reslearn.train.optimizer import LearningRate, build_optimizer
+from reslearn.train.optimizer import build_optimizer
 from reslearn.train.step import Meter, State, WeightAverage, make_step
 
 NUM_STEPS = 64_000

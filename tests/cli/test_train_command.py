@@ -63,6 +63,7 @@ def test_flags_become_the_recipe_and_the_run_is_named(train: Run, tmp_path: Path
     assert json.loads(resumed[1])["out"] == "my run"
 
 
+@pytest.mark.filterwarnings("ignore:.*its preprocessing is unknown")
 def test_epochs_go_with_an_entry_of_the_initial_weights(train: Run, tmp_path: Path) -> None:
     network = models.build("resnet8", num_classes=10, in_channels=1)
     weights = {"state_dict": network.state_dict(), "state_dict_ema": network.state_dict()}

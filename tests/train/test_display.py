@@ -48,7 +48,7 @@ class Clock:
             display.step(step)
             if step % evaluate[0] == 0:
                 self.now += evaluate[1]
-                display.evaluated()
+                display.evaluated("validation", 40.0)
 
 
 @pytest.fixture

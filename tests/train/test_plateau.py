@@ -13,7 +13,7 @@ from reslearn import recipes
 from reslearn.recipes import Plateau, Recipe
 from reslearn.runs import RunFolder
 from reslearn.train import Machine, run, train_recipe
-from reslearn.train.optimizer import LearningRate
+from reslearn.train.learning_rate import LearningRate
 
 Small = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]

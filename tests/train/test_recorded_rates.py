@@ -11,7 +11,7 @@ from reslearn.recipes import Recipe
 from reslearn.report import Figure, run_page
 from reslearn.runs import RunFolder
 from reslearn.train import Machine, loop, run, train_recipe
-from reslearn.train.optimizer import LearningRate
+from reslearn.train.learning_rate import LearningRate
 
 Small = Callable[..., Recipe]
 

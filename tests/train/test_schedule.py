@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from reslearn.recipes import Length, Recipe, Schedule
 from reslearn.train import Machine, train_recipe
-from reslearn.train.optimizer import LearningRate, build_learning_rate
+from reslearn.train.learning_rate import LearningRate, build_learning_rate
 
 Small = Callable[..., Recipe]
 

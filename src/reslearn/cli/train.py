@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from reslearn.cli.train_options import (
     EpochsOption,
     InitOption,
     LearningRateOption,
+    MinutesOption,
     ModelOption,
     OutOption,
     PartialOption,
@@ -31,12 +33,15 @@ from reslearn.cli.train_options import (
 )
 from reslearn.cli.train_output import print_plan, print_result
 from reslearn.cli.train_recipe import (
+    all_overrides,
+    check_duration,
     check_resumable,
+    check_unused,
     default_folder,
     default_recipe,
-    epoch_values,
+    fit_to_minutes,
     load_recipe,
-    overrides_of,
+    minutes_of,
     quoted,
     recorded_recipe,
 )
@@ -50,6 +55,7 @@ EXAMPLES = (
     "reslearn train digits --model resnet20 --out runs/digits",
     "reslearn train cifar10 --model resnet56 --recipe cifar-paper --set schedule.warm_up_lr=0.01",
     "reslearn train --resume --out runs/digits",
+    "reslearn train photos --minutes 20",
     "reslearn train photos --init torchvision:resnet50 --set data.size_px=224",
 )
 # glibc's malloc reads these settings only when a process starts (LOG.md has the gain).
@@ -62,6 +68,7 @@ def train(
     recipe: RecipeOption = None,
     set_: SetOption = None,
     epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
     batch_size: BatchSizeOption = None,
     lr: LearningRateOption = None,
     seed: SeedOption = None,
@@ -78,16 +85,15 @@ def train(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one network and write a run folder.
+    """Train one network and write a run folder, which can be resumed, evaluated and reported.
 
-    The run can be resumed (--resume), evaluated, analyzed and reported from its folder.
+    `reslearn train FOLDER` alone chooses everything for the photos in it and for 30 minutes.
     """
     _restart_with_huge_pages()
+    began_at = time.monotonic()
     from reslearn.train import Machine, plan
-    from reslearn.train.distributed import is_distributed
 
-    if epochs is not None and not 0 < epochs < float("inf"):
-        raise ValueError(f"--epochs {epochs:g}: a number above 0 is needed")
+    check_duration(minutes, epochs, set_ or [])
     origin = recipe or recorded_recipe(out, resume=resume) or default_recipe(data)
     values = {
         "data.name": quoted(data),
@@ -95,26 +101,27 @@ def train(
         "train.batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
-        "init.source": quoted(init),
+        "init" if init == "none" else "init.source": quoted(init),
         "init.partial": "true" if partial else None,
     }
-    overrides = overrides_of(values)
-    # The schedule is that of the whole command line, and --set has the last word.
-    schedule_values = epoch_values(epochs, origin=origin, overrides=[*overrides, *(set_ or [])])
-    overrides += [*overrides_of(schedule_values), *(set_ or [])]
+    overrides = all_overrides(values, set_ or [], epochs=epochs, origin=origin)
     if resume and recipe is None and not overrides:
         check_resumable(out)
     chosen = load_recipe(origin, overrides)
-    folder = out or default_folder(chosen, init=init if model is None else None)
     machine = Machine(
         device=device, threads=threads, data_dir=data_dir, download=download, workers=workers
     )
-    if not dry_run:
-        _train(chosen, folder, machine, resume=resume, tensorboard=tensorboard, as_json=as_json)
+    minutes = minutes_of(minutes, origin, overrides, dry_run=dry_run)
+    end_at = None if minutes is None else began_at + 60 * minutes
+    if minutes is not None and isinstance(origin, str):  # a run that has begun keeps its recipe
+        check_unused(out, resume=resume)
+        chosen, machine = fit_to_minutes(origin, overrides, machine, minutes, began_at)
+    folder = out or default_folder(chosen, init=None if model or init == "none" else init)
+    if dry_run:
+        print_plan(plan(chosen, folder, machine, resume=resume), as_json=as_json)
         return
-    if is_distributed():
-        raise ValueError("--dry-run plans for one process: run it without torchrun")
-    print_plan(plan(chosen, folder, machine, resume=resume), as_json=as_json)
+    output = {"tensorboard": tensorboard, "as_json": as_json}
+    _train(chosen, folder, machine, resume=resume, end_at=end_at, **output)
 
 
 def _restart_with_huge_pages() -> None:
@@ -131,6 +138,7 @@ def _train(
     machine: Machine,
     *,
     resume: bool,
+    end_at: float | None,
     tensorboard: bool,
     as_json: bool,
 ) -> None:
@@ -147,6 +155,7 @@ def _train(
             resume=resume,
             tensorboard=tensorboard,
             command=["reslearn", *sys.argv[1:]],
+            end_at=end_at,
         )
     except Interrupted as stop:
         print_lines("", f"reslearn: {stop}", file=sys.stderr)

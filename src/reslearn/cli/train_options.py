@@ -25,7 +25,8 @@ RecipeOption = Annotated[
         "--recipe",
         rich_help_panel=RECIPE,
         help="Start from this recipe: a name of `reslearn list recipes` or a .toml file. "
-        "Default: digits for the digits, cifar-paper for other data.",
+        "Or the recipe.json of a run. Default: digits for the digits, photos for a folder of "
+        "pictures, cifar-paper for other data.",
     ),
 ]
 SetOption = Annotated[
@@ -42,6 +43,14 @@ EpochsOption = Annotated[
         rich_help_panel=RECIPE,
         help="Train for this many epochs, and move the milestones in proportion. "
         "Short for --set schedule.duration='N epochs'.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=RECIPE,
+        help="Be done within this time, loading and evaluation included. The machine is measured "
+        "first. Default for a folder of photos without a recipe: 30.",
     ),
 ]
 BatchSizeOption = Annotated[
@@ -68,7 +77,8 @@ InitOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=RECIPE,
-        help="Start from these weights: a file, torchvision:NAME, timm:NAME or an address.",
+        help="Start from these weights: a file, torchvision:NAME, timm:NAME or an address. "
+        "`none`: start from new weights.",
     ),
 ]
 PartialOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,32 @@ def print_result(result: dict[str, Any], folder: Path, *, as_json: bool) -> None
         f"training error {result['train_top1_error_pct']:.2f} % (clean images) "
         f"after {result['epochs']:.4g} epochs, {result['seconds']:.0f} s"
     )
+    if "test_images" in result:
+        print(_accuracy(result))
+    if "schedule_ends" in result:
+        ends = json.dumps(result["schedule_ends"], separators=(",", ":"))
+        print_lines(
+            f"the machine was slower than planned, so the schedule was shortened to "
+            f"{result['steps']:,} steps",
+            f"repeat it exactly: reslearn train --recipe {shlex.quote(f'{folder}/recipe.json')} "
+            f"--set schedule.ends={ends} --out OTHER",
+        )
     print_lines(folder, f"write its page: reslearn report {shlex.quote(str(folder))}")
+
+
+def _accuracy(result: dict[str, Any]) -> str:
+    from reslearn.evaluate import share
+
+    num_images = result["test_images"]
+    accuracy_pct = 100 - result["test_top1_error_pct"]
+    interval = share(round(num_images * accuracy_pct / 100), num_images)
+    text = (
+        f"test accuracy {accuracy_pct:.2f} % [{interval.low_pct:.1f}, {interval.high_pct:.1f}] "
+        f"on {num_images:,} images"
+    )
+    if result["validation_top1_error_pct"] is not None:
+        text += f", validation accuracy {100 - result['validation_top1_error_pct']:.2f} %"
+    return text
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:

@@ -8,11 +8,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reslearn.recipes import Recipe
     from reslearn.runs import RunFolder
+    from reslearn.train import Machine
+
+PHOTOS = "photos"
+DEFAULT_MINUTES = 30.0
+_MAX_MINUTES = 1e7
 
 
 def overrides_of(values: dict[str, Any]) -> list[str]:
     """Return the values that are set as overrides of a recipe."""
     return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def all_overrides(
+    values: dict[str, Any], set_: list[str], *, epochs: float | None, origin: str | RunFolder
+) -> list[str]:
+    """Return the overrides of all options: of `values`, of --epochs and of --set, in this order."""
+    overrides = overrides_of(values)
+    # The schedule is that of the whole command line, and --set has the last word.
+    schedule_values = epoch_values(epochs, origin=origin, overrides=[*overrides, *set_])
+    return [*overrides, *overrides_of(schedule_values), *set_]
 
 
 def recorded_recipe(out: Path | None, *, resume: bool) -> RunFolder | None:
@@ -52,7 +67,89 @@ def check_resumable(out: Path | None) -> None:
 
 def default_recipe(data: str | None) -> str:
     """Return the recipe for data without a recipe of the user."""
-    return "digits" if data == "digits" else "cifar-paper"
+    from reslearn import data as sources
+
+    if data == "digits":
+        return "digits"
+    if data is not None and data not in sources.names() and Path(data).is_dir():
+        return "photos"
+    return "cifar-paper"
+
+
+def check_duration(minutes: float | None, epochs: float | None, set_: list[str]) -> None:
+    """Raise ValueError for epochs or minutes that are none, or that contradict each other."""
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise ValueError(f"--epochs {epochs:g}: a number above 0 is needed")
+    if minutes is None:
+        return
+    if not 0 < minutes <= _MAX_MINUTES:
+        raise ValueError(f"--minutes {minutes:g}: a number above 0 is needed, at most 10,000,000")
+    if epochs is not None or _sets_duration(set_):
+        raise ValueError(
+            "--minutes chooses the duration: give it alone, or give --epochs or schedule.duration"
+        )
+
+
+def minutes_of(
+    minutes: float | None, origin: str | RunFolder, overrides: list[str], *, dry_run: bool
+) -> float | None:
+    """Return the time limit of a run; half an hour for photos whose duration is not given.
+
+    Raises:
+        ValueError: If many processes are to plan. They keep the recipe as it is.
+    """
+    from reslearn.train.distributed import is_distributed
+
+    if is_distributed():
+        if dry_run or minutes is not None:
+            option = "--dry-run" if dry_run else "--minutes"
+            raise ValueError(f"{option} plans for one process: run it without torchrun")
+        return None
+    if minutes is None and origin == PHOTOS and not _sets_duration(overrides):
+        return DEFAULT_MINUTES
+    return minutes
+
+
+def _sets_duration(overrides: list[str]) -> bool:
+    return any(override.partition("=")[0].strip() == "schedule.duration" for override in overrides)
+
+
+def fit_to_minutes(
+    origin: str, overrides: list[str], machine: Machine, minutes: float, began_at: float
+) -> tuple[Recipe, Machine]:
+    """Return the recipe that ends in time, and the machine with the threads that it was made for.
+
+    Args:
+        origin: The recipe `photos` leaves everything open. Another one is made longer or shorter.
+        overrides: What the user has set stays.
+        machine: Is measured.
+        minutes: The whole time.
+        began_at: The moment of time.monotonic() at which the minutes began.
+    """
+    import sys
+
+    from reslearn.terminal import print_lines
+    from reslearn.train.photo_plan import epochs_for_minutes, plan_photos
+
+    recipe, end_at = load_recipe(origin, overrides), began_at + 60 * minutes
+    if origin == PHOTOS:
+        chosen = plan_photos(recipe, machine, minutes=minutes, end_at=end_at)
+        print_lines(*chosen.lines, file=sys.stderr)
+        return load_recipe(origin, [*chosen.overrides, *overrides]), chosen.machine
+    epochs = epochs_for_minutes(recipe, machine, end_at=end_at)
+    values = epoch_values(epochs, origin=origin, overrides=overrides)
+    print_lines(f"{minutes:g} minutes allow {epochs:.5g} epochs here", file=sys.stderr)
+    return load_recipe(origin, [*overrides, *overrides_of(values)]), machine
+
+
+def check_unused(out: Path | None, *, resume: bool) -> None:
+    """Raise ValueError if a new run would go into a folder that has one, before measuring."""
+    from reslearn.runs import RunFolder
+
+    if out is not None and not resume and RunFolder(out).exists():
+        raise ValueError(
+            f"{out} holds a run already: add --resume to continue it, or choose another --out"
+        )
 
 
 def default_folder(recipe: Recipe, *, init: str | None) -> Path:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import lru_cache
 from itertools import count
@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
+from reslearn.data.balanced_order import BalancedOrder
 from reslearn.data.files import Files
 from reslearn.data.images import Images, ImageSet
 from reslearn.data.preprocess import Preprocess
@@ -45,6 +46,7 @@ class Augment:
     pad_px: int = 4
     flip: bool = True
     crop: bool = True
+    balance: bool = False  # show all classes equally often
 
     def __post_init__(self) -> None:
         if self.pad_px < 0:
@@ -85,7 +87,10 @@ def train_batches(
         DataError: If the images do not fit `preprocess`.
     """
     check_batches(batch_size, start_step, share)
-    sequence = ViewSequence(seed=seed, num_images=len(images), augment=augment, device=device)
+    balanced = balanced_order(images.labels.to(device), seed) if augment.balance else None
+    sequence = ViewSequence(
+        seed=seed, num_images=len(images), augment=augment, device=device, balanced=balanced
+    )
     # Shapes that do not fit fail here, at the call, and not at the first batch.
     preprocess.normalize(images.pixels[:1])
     starts = share_starts(batch_size, start_step, share)
@@ -230,6 +235,7 @@ class ViewSequence:
     num_images: int
     augment: Augment
     device: torch.device | str = "cpu"
+    balanced: BalancedOrder | None = None
 
     def __post_init__(self) -> None:
         if self.num_images < 1:
@@ -242,6 +248,8 @@ class ViewSequence:
         for epoch in range(start // self.num_images, (stop - 1) // self.num_images + 1):
             first = epoch * self.num_images
             views = epoch_views(self.seed, epoch, self.num_images, self.augment, self.device)
+            if self.balanced is not None:
+                views = replace(views, index=self.balanced.images(epoch)[views.index])
             tables.append(views.rows(max(start - first, 0), stop - first))
         if len(tables) == 1:
             return tables[0]
@@ -277,6 +285,11 @@ def permutation(
     Draws of different images are never equal, so every device sorts them alike.
     """
     return torch.argsort(draw(seed, Stream.ORDER, epoch, torch.arange(num_images, device=device)))
+
+
+def balanced_order(labels: Int64[Tensor, n], seed: int) -> BalancedOrder:
+    """Return the images of each epoch of a training that shows all classes equally often."""
+    return BalancedOrder(labels, permutation(seed, 0, len(labels), labels.device))
 
 
 def held_out_mask(labels: Int64[Tensor, n], every: int) -> Bool[Tensor, n]:

@@ -129,6 +129,8 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.source = source
         self.preprocess = preprocess
+        if augment.balance:
+            raise ValueError("balanced classes need images in memory: use train_batches")
         self.max_shift_px = augment.max_shift_px
         self._views = ViewSequence(seed=seed, num_images=len(source), augment=augment)
 

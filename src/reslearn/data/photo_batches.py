@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from reslearn.data.batches import ViewTable, check_batches, crop_and_flip
+from reslearn.data.batches import ViewTable, balanced_order, check_batches, crop_and_flip
 from reslearn.data.errors import DataError
 from reslearn.data.files import Files
 from reslearn.data.images import Images, ImageSet
@@ -85,7 +85,7 @@ def photo_batches(
         check_pairs(batch_size, share[1])
     part_size = batch_size // share[1]
     offset = share[0] * part_size
-    sequence = PhotoSequence(seed=seed, num_images=len(images), augment=augment)
+    sequence = _sequence(images, augment, seed)
     first_positions = (step * batch_size + offset for step in count(start_step))
     pixel_batches = _pixel_batches(
         images, preprocess, sequence, first_positions, part_size, num_workers
@@ -110,6 +110,11 @@ def photo_batches(
             yield x.permute(0, 3, 1, 2), y
 
     return batches()
+
+
+def _sequence(images: ImageSet, augment: PhotoAugment, seed: int) -> PhotoSequence:
+    balanced = balanced_order(images.labels, seed) if augment.base.balance else None
+    return PhotoSequence(seed=seed, num_images=len(images), augment=augment, balanced=balanced)
 
 
 def _normalize(

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from jaxtyping import Int64
 from torch import Tensor
 
+from reslearn.data.balanced_order import BalancedOrder
 from reslearn.data.batches import (
     PAPER_AUGMENT,
     Augment,
@@ -152,6 +153,7 @@ class PhotoSequence:
     seed: int
     num_images: int
     augment: PhotoAugment
+    balanced: BalancedOrder | None = None
 
     def between(self, start: int, stop: int) -> list[PhotoView]:
         """Return the views at positions `start` to `stop - 1`, over as many epochs as needed."""
@@ -160,7 +162,11 @@ class PhotoSequence:
             epoch, start_in_epoch = divmod(start, self.num_images)
             end = min(self.num_images, start_in_epoch + stop - start)
             order = _order(self.seed, epoch, self.num_images)
-            views += draw_views(self.augment, self.seed, epoch, order[start_in_epoch:end])
+            drawn = draw_views(self.augment, self.seed, epoch, order[start_in_epoch:end])
+            if self.balanced is not None:
+                images = self.balanced.images(epoch)
+                drawn = [replace(view, index=int(images[view.index])) for view in drawn]
+            views += drawn
             start += end - start_in_epoch
         return views
 

@@ -233,7 +233,7 @@ def _train(
     return curve, held_at_half, False
 
 
-def _lr_factor(step: int, steps: int) -> float:
+def _lr_factor(step: float, steps: int) -> float:
     num_constant = _CONSTANT_SHARE * steps
     return 1.0 if step < num_constant else (steps - step) / (steps - num_constant)
 

@@ -1,15 +1,12 @@
 """Recipes: a typed schema, the shipped TOML files, overrides, and lengths with units. No torch."""
 
 from reslearn.recipes.load import (
-    RecipeError,
     difference,
     flatten,
     from_dict,
     json_schema,
     load,
-    names,
     recipe_hash,
-    text,
     wrong_in,
 )
 from reslearn.recipes.schedule import (
@@ -23,7 +20,8 @@ from reslearn.recipes.schedule import (
     Triangular,
 )
 from reslearn.recipes.schema import Data, Evaluation, Optimizer, Recipe, Train
-from reslearn.recipes.tables import Augmentation, Model, Resources
+from reslearn.recipes.sources import RecipeError, names, text
+from reslearn.recipes.tables import Augmentation, Init, Model, Resources
 
 __all__ = [
     "Augmentation",
@@ -32,6 +30,7 @@ __all__ = [
     "Data",
     "Duration",
     "Evaluation",
+    "Init",
     "Length",
     "Model",
     "Optimizer",

@@ -9,7 +9,6 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reslearn.recipes.schedule import Constant, Cosine, Plateau, Stepwise, Triangular
 from reslearn.recipes.schema import Recipe
+from reslearn.recipes.sources import RecipeError, names, read_json, read_text, text
 from reslearn.recipes.toml import MAX_DEPTH, TomlLimitError, parse_toml
 from reslearn.switches import SWITCHES
 
@@ -50,8 +50,16 @@ _ADDED_LATER: dict[str, Any] = {
     "data.colour": None,
     "train.sync_batch_norm": False,
     "init": None,
+    "data.sampling": "uniform",
     "init.entry": None,
+    "init.frozen_stages": 0,
+    "init.layer_lr_decay": 1.0,
+    "train.class_weights": "none",
     "schedule.warm_up_duration": None,
+    "schedule.ends": [],
+    "evaluation.train_images": None,
+    "evaluation.early_stop": None,
+    "evaluation.best": False,
     "data.store": "auto",
     "augment.crop_area": None,
     "augment.policy": "none",
@@ -90,26 +98,12 @@ _KEYS_OF_ALL_SCHEDULES = {
     "warm_up_lr",
     "warm_up_error_pct",
     "warm_up_duration",
+    "ends",
 }
 
 
-class RecipeError(ValueError):
-    """An invalid recipe. The message names the file or flag, the key and what is allowed."""
-
-
-def names() -> list[str]:
-    """Return the names of the shipped recipes, in alphabetical order."""
-    files = [path.name for path in _shipped().iterdir()]
-    return sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml"))
-
-
-def text(name: str) -> str:
-    """Return the TOML of a shipped recipe, with its comments."""
-    return str((_shipped() / f"{name}.toml").read_text(encoding="utf-8"))
-
-
 def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
-    """Load a shipped recipe or a TOML file.
+    """Load a shipped recipe, a TOML file, or the recipe.json of a run.
 
     Args:
         name_or_path: Name of a shipped recipe, or path of a file.
@@ -119,15 +113,18 @@ def load(name_or_path: str, *, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: In one line, for an unknown recipe, an unknown key, a wrong type or a value
             that is not allowed.
     """
+    if name_or_path.endswith(".json"):
+        return from_dict(read_json(Path(name_or_path)), source=name_or_path, overrides=overrides)
     if name_or_path in names():
         source, content = f"recipe {name_or_path}", text(name_or_path)
     elif name_or_path.endswith(".toml") or Path(name_or_path).is_file():
-        source, content = name_or_path, _read(Path(name_or_path))
+        source, content = name_or_path, read_text(Path(name_or_path))
     else:
         similar = difflib.get_close_matches(name_or_path, names(), n=1)
         hint = f", did you mean {similar[0]!r}?" if similar else ":"
         raise RecipeError(
-            f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, or any .toml file"
+            f"no recipe {name_or_path!r}{hint} there are {', '.join(names())}, any .toml "
+            "file, or the recipe.json of a run"
         )
     try:
         values = parse_toml(content)
@@ -221,17 +218,6 @@ def _hashed(values: Mapping[str, Any]) -> dict[str, Any]:
         if hashed.get(key) is None:
             hashed[key] = value
     return hashed
-
-
-def _shipped() -> Any:
-    return resources.files("reslearn.recipes") / "files"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
 
 
 def _use_recipe_spelling(values: dict[str, Any]) -> None:

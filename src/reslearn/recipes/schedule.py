@@ -103,6 +103,23 @@ class _Schedule(Part):
         '("400 steps", "1 epochs"). None: until warm_up_error_pct.',
     )
 
+    ends: tuple[tuple[int, int], ...] = Field(
+        (),
+        description="Pairs [step, last step] at which `--minutes` moved the end of the run: from "
+        "`step` on, the rest of the schedule passes faster or slower and ends at `last step`. "
+        "Needed only to repeat such a run.",
+    )
+
+    @field_validator("ends")
+    @classmethod
+    def _check_ends(cls, ends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if any(step < 0 or last_step <= step for step, last_step in ends):
+            raise ValueError("each is [step, last step], and the last step is the later one")
+        for (step, last_step), (next_step, _) in itertools.pairwise(ends):
+            if not step < next_step < last_step:
+                raise ValueError("each begins between the two steps of the one before it")
+        return ends
+
     @model_validator(mode="after")
     def _check_warm_up(self) -> "_Schedule":
         if self.warm_up_duration is not None and self.warm_up_lr is None:

@@ -33,6 +33,11 @@ class Data(Part):
         ge=1,
         description="Number of training images, evenly spaced over their order. None takes all.",
     )
+    sampling: Literal["uniform", "balanced"] = Field(
+        "uniform",
+        description="Images of an epoch: each training image once, or with `balanced` all classes "
+        "equally often, so that images of rare classes come several times. Not with jitter.",
+    )
     crop: bool = Field(True, description="Cut random crops out of the padded images.")
     pad_px: int = Field(4, ge=0, le=64, description="Padding on each side. Paper: 4 pixels.")
     flip: bool = Field(True, description="Mirror half of the training images.")
@@ -81,6 +86,8 @@ class Data(Part):
             )
         if self.jitter is not None and self.size_px is None:
             raise ValueError("jitter needs size_px, the side of the crop (paper: 224)")
+        if self.sampling == "balanced" and self.jitter is not None:
+            raise ValueError('sampling = "balanced" cannot be combined with jitter')
         if self.colour is not None and self.jitter is None:
             raise ValueError(f"colour = {self.colour} needs jitter, such as jitter = [256, 480]")
         return self
@@ -126,6 +133,11 @@ class Train(Part):
         "(2: the two GPUs of the paper).",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="balanced: the loss of an image is weighted by the inverse of the number of "
+        "training images of its class, so that all classes have the same weight.",
+    )
     ema: float | None = Field(
         None,
         gt=0,
@@ -184,6 +196,23 @@ class Evaluation(Part):
         description="Training images on which batch-norm statistics are recomputed to evaluate "
         "the training error. 0: do not recompute.",
     )
+    train_images: int | None = Field(
+        None,
+        ge=1,
+        description="Number of training images, evenly spaced, on which the final training error "
+        "is computed. None takes all.",
+    )
+    early_stop: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after this many validations in a row without a lower validation error. "
+        "None: train to the end of the schedule.",
+    )
+    best: bool = Field(
+        False,
+        description="Save and test the network with the lowest validation error. Paper, and "
+        "default: the last one.",
+    )
     batch_norm: Literal["moving", "exact"] = Field(
         "moving",
         description="Statistics of the final evaluation: moving averages, or recomputed exactly "
@@ -227,6 +256,8 @@ class Recipe(Part):
             raise ValueError(
                 f'data.store = "{self.data.store}" needs augment.crop_area, as in [0.25, 1.0]'
             )
+        if self.optimizer.name == "muon" and self.init and self.init.layer_lr_decay != 1:
+            raise ValueError('init.layer_lr_decay needs optimizer.name = "sgd"')
         if self.train.sync_batch_norm and self.model.checkpoint_activations:
             raise ValueError(
                 "train.sync_batch_norm and model.checkpoint_activations cannot be combined"

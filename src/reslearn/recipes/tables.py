@@ -72,6 +72,19 @@ class Init(Part):
         description="Table of weights in a file that has several, such as state_dict_ema.",
     )
     partial: bool = Field(False, description="Leave out tensors that do not match.")
+    frozen_stages: int = Field(
+        0,
+        ge=0,
+        description="Stages that keep their weights and batch-norm statistics, counted from the "
+        "input. The stem is frozen with the first stage.",
+    )
+    layer_lr_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate from each stage to the one before it, the stem "
+        "included; the head has the full rate. Needs SGD.",
+    )
 
 
 class Augmentation(Part):

@@ -2,8 +2,8 @@
 
 from reslearn.train.dry_run import Plan, plan
 from reslearn.train.evaluate_run import evaluate_bundle, is_source
+from reslearn.train.learning_rate import LearningRate, WarmUp
 from reslearn.train.loop import Interrupted, fit
-from reslearn.train.optimizer import LearningRate, WarmUp
 from reslearn.train.run import train_recipe
 from reslearn.train.setup import Machine, check_recipes
 from reslearn.train.step import NonFiniteLossError, Reading

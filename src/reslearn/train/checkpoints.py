@@ -64,6 +64,7 @@ def save_checkpoint(
         "meter": meter,
         "step": state.step,
         **state.learning_rate.state_dict(),
+        "selection": state.selection.state_dict(),
         "seconds": seconds,
         "metrics_bytes": metrics_bytes,
         "metrics_sha256": metrics_sha256,
@@ -124,6 +125,8 @@ def restore_checkpoint(folder: RunFolder, path: Path, state: State, *, device: s
     state.meter.load_state_dict(saved["meter"])
     state.step = int(saved["step"])
     state.learning_rate.load_state_dict(saved)
+    if "selection" in saved:  # checkpoints of earlier versions have none
+        state.selection.load_state_dict(saved["selection"])
     return RestoredRun(
         seconds=float(saved["seconds"]),
         metrics_bytes=int(saved["metrics_bytes"]),

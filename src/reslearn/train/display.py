@@ -45,7 +45,7 @@ class TrainingDisplay:
         self._progress = progress
         self._bar = progress.add_bar(title, total=num_steps)
         self._pace = _Pace()
-        self._metrics = ""
+        self._metrics = self._accuracy = ""
         self._line_at = time.monotonic()
         self._tick_at = -1.0
         start = f"step {first_step}/{num_steps}"
@@ -65,13 +65,22 @@ class TrainingDisplay:
             self._show(step, now, is_last=is_last)
         self._pace.step_at = now
 
-    def evaluated(self) -> None:
-        """Count the time since the last step as an evaluation, which is not part of the speed."""
+    def move_end(self, num_steps: int) -> None:
+        """Show that the run now ends at `num_steps` steps."""
+        self._num_steps = num_steps
+
+    def evaluated(self, name: str, top1_error_pct: float) -> None:
+        """Show the accuracy on the set called `name` from the next tick on.
+
+        The time since the last step was an evaluation, which is not part of the speed.
+        """
+        if name == "validation":
+            self._accuracy = f"  validation accuracy {100 - top1_error_pct:.1f} %"
         self._pace.pause(time.monotonic())
 
     def _show(self, step: int, now: float, *, is_last: bool) -> None:
         state = f"step {step}/{self._num_steps}  epoch {step / self._steps_per_epoch:.2f}"
-        state += self._metrics
+        state += self._metrics + self._accuracy
         time_left = ""
         if self._pace.is_known:
             state += f"  {self._images_per_step / self._pace.seconds_per_step:,.0f} images/s"

@@ -24,6 +24,7 @@ from reslearn.data import Images
 from reslearn.progress import print_progress
 from reslearn.runs import RunFolder
 from reslearn.train.cuda_graph import Step
+from reslearn.train.freezing import set_training_mode
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.numerics import Numerics
 from reslearn.train.run import check_folder
@@ -221,7 +222,7 @@ def _minutes(setup: RunSetup, steps: int, timing: _Timing | None) -> float | Non
 def _time_step(setup: RunSetup) -> _Timing:
     """Time whole steps, or estimate their time from smaller ones if they would take long."""
     state = setup.initial_state()
-    setup.model.train()
+    set_training_mode(setup.model)
     batch_size = setup.recipe.train.batch_size
     if setup.numerics.device == "cpu":
         estimate = _time_small_steps(setup, state)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+
 from reslearn import data, recipes
 
 _MAX_WORKERS = 16  # more workers would wait for the disk
@@ -45,6 +47,12 @@ def load_images(recipe: recipes.Recipe, *, data_dir: Path | None, download: bool
             f'schedule.kind = "plateau" needs validation images, and {options.name} has none: '
             "set data.validation_images"
         )
+    rests_on_validation = recipe.evaluation.early_stop is not None or recipe.evaluation.best
+    if rests_on_validation and dataset.validation is None:
+        raise ValueError(
+            f"evaluation.early_stop and evaluation.best need validation images, and {options.name} "
+            "has none: set data.validation_images"
+        )
     return dataset
 
 
@@ -62,6 +70,18 @@ def fit_preprocess(options: recipes.Data, dataset: data.ImageData) -> data.Prepr
     )
 
 
+def class_weights(dataset: data.ImageData) -> torch.Tensor:
+    """Return the weight of each class in a balanced loss, float32 [K].
+
+    It is the inverse of the number of training images, scaled so that the mean over the training
+    images is 1. A class without training images has weight 0.
+    """
+    counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    num_present = int((counts > 0).sum())
+    weights = len(dataset.train) / num_present / counts.clamp(min=1)
+    return torch.where(counts > 0, weights, 0.0).float()
+
+
 AnyAugment: TypeAlias = data.Augment | data.PhotoAugment | data.Jitter
 
 
@@ -69,7 +89,12 @@ def choose_augmentation(recipe: recipes.Recipe, dataset: data.ImageData) -> AnyA
     """Return the augmentation that a recipe asks for."""
     options = recipe.data
     if options.jitter is None:
-        base = data.Augment(pad_px=options.pad_px, crop=options.crop, flip=options.flip)
+        base = data.Augment(
+            pad_px=options.pad_px,
+            crop=options.crop,
+            flip=options.flip,
+            balance=options.sampling == "balanced",
+        )
         if recipe.augment.is_off:
             return base
         return data.PhotoAugment(

@@ -51,7 +51,7 @@ def adopt_weights_spec(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Rec
         WeightsError: If the weights belong to another network than the user named.
     """
     assert recipe.init is not None
-    if folder.exists() and folder.recipe.get("init") == recipe.init.model_dump(mode="json"):
+    if folder.exists() and _recorded_init(folder) == recipe.init:
         recorded = folder.recipe["model"]
         keys = [key for key in ("name", *OUTPUT_SWITCHES) if key in recorded]
         return _with_model(recipe, {key: recorded[key] for key in keys})
@@ -82,6 +82,12 @@ def adopt_weights_spec(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Rec
             stacklevel=2,
         )
     return _with_model(recipe, adopted)
+
+
+def _recorded_init(folder: RunFolder) -> recipes.Init | None:
+    """Return the weights that a run began with. Runs of earlier versions have fewer keys."""
+    recorded = folder.recipe.get("init")
+    return None if recorded is None else recipes.Init.model_validate(recorded)
 
 
 def load_initial_weights(

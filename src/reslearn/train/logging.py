@@ -34,6 +34,7 @@ class RunLog(Log):
         folder: Its folder, which receives all files.
         seconds: Training time before the run was resumed.
         resumed_at_step: 0 for a new run.
+        last_step: Steps of the whole run.
         tensorboard: Also write TensorBoard event files.
     """
 
@@ -44,6 +45,7 @@ class RunLog(Log):
         *,
         seconds: float = 0.0,
         resumed_at_step: int = 0,
+        last_step: int | None = None,
         tensorboard: bool = False,
     ) -> None:
         self.folder = folder
@@ -56,12 +58,13 @@ class RunLog(Log):
         self._display = TrainingDisplay(
             self._progress,
             title=f"{setup.recipe.model.name} on {setup.dataset.name}",
-            num_steps=setup.num_steps,
+            num_steps=setup.num_steps if last_step is None else last_step,
             images_per_step=setup.recipe.train.batch_size,
             steps_per_epoch=setup.steps_per_epoch,
             first_step=resumed_at_step,
             is_compiled=setup.numerics.compiled,
         )
+        self._is_end_moved = False
         self._events: Any = None
         if tensorboard and self._is_writer:
             self._events = _open_events(folder.path, resumed_at_step=resumed_at_step)
@@ -120,7 +123,17 @@ class RunLog(Log):
         check_finite(name, step, metrics)
         values = {"loss": metrics.loss, "top1_error_pct": metrics.top1_error_pct}
         self._write(name, step, values)
-        self._display.evaluated()
+        self._display.evaluated(name, metrics.top1_error_pct)
+
+    def end_moved(self, last_step: int) -> None:
+        """Show that the run ends at `last_step`, because of its speed and its time limit."""
+        if not self._is_end_moved:
+            self._is_end_moved = True
+            self.say(
+                "slower than planned, so the schedule passes faster and ends at about step "
+                f"{last_step:,}"
+            )
+        self._display.move_end(last_step)
 
     def snapshot(self, state: State) -> None:
         """Write the network of this step as a bundle below snapshots/."""

@@ -8,6 +8,7 @@ copy has arrived, so nothing waits.
 import contextlib
 import math
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from reslearn.evaluate import Metrics
 from reslearn.train.cuda_graph import Step
 from reslearn.train.distributed import ALONE, Processes
-from reslearn.train.optimizer import LearningRate
+from reslearn.train.freezing import set_training_mode
+from reslearn.train.learning_rate import LearningRate
 from reslearn.train.step import Loss, Meter, Reading, State, WeightAverage, make_step
+from reslearn.train.time_limit import TimeLimit
 
 Batch = tuple[Tensor, Tensor]
 
@@ -42,15 +45,15 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
     """
     if state.step == 0 and 0 in setup.snapshot_steps:
         log.snapshot(state)
-    state.model.train()
-    while state.step < setup.num_steps:
+    set_training_mode(state.model)
+    while state.step < _last_step(setup, state):
         x, y = next(setup.batches)
         previous_lr = state.lr
         state.learning_rate.apply(state.optimizer, state.step)
         totals = setup.step(x, y)
         state.average.update()
         state.step += 1
-        is_last = state.step == setup.num_steps
+        is_last = state.step == _last_step(setup, state)
 
         reading = state.meter.add(totals, step=state.step, lr=state.lr, is_last=is_last)
         if reading is not None:
@@ -61,15 +64,16 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
         log.step(state, previous_lr=previous_lr)
 
         if state.step % setup.evaluate_every_steps == 0 and not is_last:
-            for name, evaluate in setup.evaluations.items():
-                # state.model is the network that trains. state.network is the average of its
-                # weights, or state.model itself if the recipe asks for no average.
-                metrics = evaluate(state.network)
-                log.evaluation(name, state.step, metrics)
-                if name == "validation":
-                    state.learning_rate.observe_validation(metrics.top1_error_pct)
+            _evaluate(setup, state, log)
         if state.step in setup.snapshot_steps:
             log.snapshot(state)
+        if setup.time_limit is not None and not is_last:
+            last_step = setup.time_limit.moved_end(
+                state.step, _last_step(setup, state), setup.num_steps
+            )
+            if last_step is not None:
+                state.learning_rate.move_end(state.step, last_step)
+                log.end_moved(last_step)
 
         is_due_here = reading is not None and log.is_checkpoint_due(setup.checkpoint_every_seconds)
         # Signals and clocks differ between processes, so the processes agree on them at every step.
@@ -80,6 +84,27 @@ def train(setup: "LoopSetup", state: State, log: "Log") -> None:
             log.checkpoint(state)
         if signal_number:
             raise Interrupted("stopped by a signal", signal_number=signal_number)
+
+
+def _last_step(setup: "LoopSetup", state: State) -> int:
+    """Return the step at which the loop ends: planned, shortened, or stopped early."""
+    planned = state.learning_rate.last_step(setup.num_steps)
+    return min(planned, state.selection.last_step or planned)
+
+
+def _evaluate(setup: "LoopSetup", state: State, log: "Log") -> None:
+    """Evaluate during training. Only the validation error leads to decisions."""
+    for name, evaluate in setup.evaluations.items():
+        started_at = time.monotonic()
+        # state.model is the network that trains. state.network is the average of its weights, or
+        # state.model itself if the recipe asks for no average.
+        metrics = evaluate(state.network)
+        if setup.time_limit is not None:
+            setup.time_limit.evaluated(metrics.num_images, time.monotonic() - started_at)
+        log.evaluation(name, state.step, metrics)
+        if name == "validation":
+            state.learning_rate.observe_validation(metrics.top1_error_pct)
+            state.selection.observe(state.network, metrics.top1_error_pct, step=state.step)
 
 
 def fit(
@@ -174,6 +199,7 @@ class LoopSetup:
             last step and when the loop stops.
         processes: The processes that train this network together.
         stop: Asks the loop to stop after the current step.
+        time_limit: Moves the end of a run that would end too late. None: no limit.
     """
 
     step: Step
@@ -185,6 +211,7 @@ class LoopSetup:
     checkpoint_every_seconds: float = math.inf
     processes: Processes = ALONE
     stop: StopRequest = field(default_factory=StopRequest)
+    time_limit: TimeLimit | None = None
 
 
 class Log:
@@ -205,6 +232,9 @@ class Log:
 
     def evaluation(self, name: str, step: int, metrics: Metrics) -> None:
         """Record the metrics on the set called `name` after `step` steps."""
+
+    def end_moved(self, last_step: int) -> None:
+        """Say that a time limit lets the run end at `last_step`."""
 
     def snapshot(self, state: State) -> None:
         """Save the network, so that it can be analyzed later."""

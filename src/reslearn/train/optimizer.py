@@ -1,14 +1,11 @@
-"""The recipe's optimizer and its learning rate.
+"""The recipe's optimizer.
 
 The paper trains by stochastic gradient descent (SGD) with momentum (Sec. 3.4). The recipe may also
 ask for Muon, which makes the momentum of each convolution orthogonal before it is applied.
 """
 
-import itertools
 import math
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,15 +16,21 @@ from reslearn import recipes
 # Jordan et al. 2024: steepest at zero, and singular values end within [0.7, 1.2].
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 3
-# Differences of the slope, in factors per step, from which on a gradual schedule has a corner.
-_CORNER = 1e-3
 
 
-def build_optimizer(model: nn.Module, config: recipes.Optimizer) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, config: recipes.Optimizer, *, layer_lr_decay: float = 1.0
+) -> torch.optim.Optimizer:
     """Build SGD or Muon over all trainable parameters of `model`.
 
     With decay = "weights", biases and batch norm (all parameters of one dimension) do not decay.
     Each parameter group holds its base learning rate as "base_lr", which `LearningRate` multiplies.
+
+    Args:
+        model: Its children are stem, stages and head, in the order of the computation.
+        config: Table `optimizer` of the recipe.
+        layer_lr_decay: Factor of the learning rate from each child to the one before it. The head,
+            whose group is the first, has the full rate. Muon takes 1 only.
     """
     if config.name == "muon":
         assert config.filter_lr is not None
@@ -40,7 +43,7 @@ def build_optimizer(model: nn.Module, config: recipes.Optimizer) -> torch.optim.
         )
     else:
         optimizer = torch.optim.SGD(
-            _sgd_groups(model, config),
+            _sgd_groups(model, config, layer_lr_decay),
             lr=config.lr,
             momentum=config.momentum,
             nesterov=config.nesterov,
@@ -52,8 +55,22 @@ def build_optimizer(model: nn.Module, config: recipes.Optimizer) -> torch.optim.
     return optimizer
 
 
-def _sgd_groups(model: nn.Module, config: recipes.Optimizer) -> list[dict[str, Any]]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _sgd_groups(
+    model: nn.Module, config: recipes.Optimizer, layer_lr_decay: float
+) -> list[dict[str, Any]]:
+    if layer_lr_decay == 1:
+        return _decay_groups(model, config)
+    groups = []
+    for distance, part in enumerate(reversed(list(model.children()))):
+        scale = layer_lr_decay**distance
+        for group in _decay_groups(part, config):
+            if group["params"]:
+                groups.append({**group, "lr": config.lr * scale, "lr_scale": scale})
+    return groups
+
+
+def _decay_groups(module: nn.Module, config: recipes.Optimizer) -> list[dict[str, Any]]:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.decay == "all":
         return [{"params": parameters, "weight_decay": config.weight_decay}]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -62,232 +79,6 @@ def _sgd_groups(model: nn.Module, config: recipes.Optimizer) -> list[dict[str, A
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmUp:
-    """A small learning rate at the start of training (Sec. 4.2).
-
-    Attributes:
-        lr: The learning rate while warming up (paper: 0.01).
-        error_pct: The warm-up ends when the training error falls below this (paper: 80 %).
-        num_steps: If not None, the warm-up lasts this many steps instead, whatever the error.
-    """
-
-    lr: float
-    error_pct: float
-    num_steps: int | None = None
-
-
-def _constant(step: int) -> float:
-    return 1.0
-
-
-class LearningRate:
-    """The learning rate of each step: first an optional warm-up, then a schedule.
-
-    It has a state, like torch.optim.lr_scheduler: a warm-up waits for the training error (Sec.
-    4.2), and a plateau schedule waits for the validation error (Sec. 3.4).
-
-    Args:
-        schedule: Maps the index of a step, from 0, to a factor of the base learning rate.
-        warm_up: The warm-up; None: no warm-up.
-        plateau: Lowers the rate when the validation error stops falling. Replaces `schedule`.
-        is_gradual: `schedule` changes the rate at every step.
-    """
-
-    def __init__(
-        self,
-        schedule: Callable[[int], float] = _constant,
-        *,
-        warm_up: WarmUp | None = None,
-        plateau: recipes.Plateau | None = None,
-        is_gradual: bool = False,
-    ) -> None:
-        self._schedule, self._warm_up, self._plateau = schedule, warm_up, plateau
-        self._is_gradual = is_gradual
-        self.warmed_up_at_step: int | None = None
-        self.best_error_pct = math.inf
-        self.num_waited = 0  # evaluations since the best one or the last drop
-        self.num_drops = 0
-
-    @property
-    def is_warming_up(self) -> bool:
-        """Whether the next step is part of the warm-up."""
-        return self._warm_up is not None and self.warmed_up_at_step is None
-
-    def factor(self, step: int) -> float:
-        """Return the factor of the base learning rate after the warm-up."""
-        if self._plateau is not None:
-            return self._plateau.factor**self.num_drops
-        return self._schedule(step)
-
-    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Set the learning rate of every parameter group for the step with index `step`, from 0."""
-        warm_up = self._warm_up
-        if warm_up is not None and step == warm_up.num_steps:
-            self.warmed_up_at_step = step
-        for group in optimizer.param_groups:
-            if warm_up is not None and self.is_warming_up:
-                group["lr"] = warm_up.lr
-            else:
-                group["lr"] = group["base_lr"] * self.factor(step)
-
-    def is_recorded(self, step: int, *, is_changed: bool, every: int) -> bool:
-        """Return whether a log should record the rate of the step with index `step`.
-
-        Every change is recorded, unless the schedule changes the rate at every step. Then every
-        `every`th step is recorded, and each step after a corner of the schedule.
-
-        Args:
-            step: The step whose rate was set last.
-            is_changed: Whether its rate differs from the rate of the step before.
-            every: Steps between two records of a gradual change.
-        """
-        if not self._is_gradual or self.is_warming_up or step == self.warmed_up_at_step:
-            return is_changed
-        return step % every == 0 or (step > 1 and self._has_corner(step - 1))
-
-    def _has_corner(self, step: int) -> bool:
-        """Return whether the schedule turns at `step` or changes its slope at once."""
-        before, here, after = (self.factor(step + offset) for offset in (-1, 0, 1))
-        rise, next_rise = here - before, after - here
-        is_turn = rise != next_rise and rise * next_rise <= 0
-        return is_turn or abs(next_rise - rise) > _CORNER
-
-    def observe_training(self, error_pct: float, *, step: int) -> None:
-        """End the warm-up if the training error of a reading is low enough after `step` steps."""
-        warm_up = self._warm_up
-        if warm_up is None or warm_up.num_steps is not None:
-            return
-        if math.isnan(error_pct):
-            raise ValueError(
-                "warm_up waits for the training error, which is known only for outputs [B, K] with "
-                "integer targets [B]: give the warm-up num_steps"
-            )
-        if self.is_warming_up and error_pct < warm_up.error_pct:
-            self.warmed_up_at_step = step
-
-    def observe_validation(self, error_pct: float) -> None:
-        """Lower the rate of a plateau schedule if the validation error has stopped falling.
-
-        Validation errors during the warm-up are ignored.
-        """
-        plateau = self._plateau
-        if plateau is None or self.is_warming_up:
-            return
-        if error_pct < self.best_error_pct - plateau.improvement_pct:
-            self.best_error_pct, self.num_waited = error_pct, 0
-            return
-        self.num_waited += 1
-        if self.num_waited >= plateau.patience and self.num_drops < plateau.max_drops:
-            self.num_drops += 1
-            self.num_waited = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return plain values under the keys that a checkpoint has for them."""
-        waiting = {
-            "best_error_pct": self.best_error_pct,
-            "num_waited": self.num_waited,
-            "num_drops": self.num_drops,
-        }
-        return {"warmed_up_at_step": self.warmed_up_at_step, "waiting": waiting}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the values that `state_dict` returned."""
-        self.warmed_up_at_step = state["warmed_up_at_step"]
-        waiting = state["waiting"]
-        self.best_error_pct = waiting["best_error_pct"]
-        self.num_waited, self.num_drops = waiting["num_waited"], waiting["num_drops"]
-
-
-def build_learning_rate(
-    schedule: recipes.Schedule, steps_of: Callable[[recipes.Length], int]
-) -> LearningRate:
-    """Build the learning rate of a recipe. `steps_of` converts its durations to steps."""
-    warm_up = None
-    if schedule.warm_up_lr:
-        duration = schedule.warm_up_duration
-        warm_up = WarmUp(
-            lr=schedule.warm_up_lr,
-            error_pct=schedule.warm_up_error_pct,
-            num_steps=None if duration is None else steps_of(duration),
-        )
-    if isinstance(schedule, recipes.Plateau):
-        return LearningRate(warm_up=warm_up, plateau=schedule)
-    if isinstance(schedule, recipes.Constant):
-        return LearningRate(warm_up=warm_up)
-    if isinstance(schedule, recipes.Stepwise):
-        milestones = [steps_of(milestone) for milestone in schedule.milestones]
-        return LearningRate(_stepwise(milestones, schedule.factor), warm_up=warm_up)
-    total = steps_of(schedule.duration)
-    rise = schedule.rise * total
-    if isinstance(schedule, recipes.Cosine):
-        return LearningRate(_cosine(total, rise), warm_up=warm_up, is_gradual=True)
-    triangular = _triangular(total, rise, schedule.floor)
-    return LearningRate(triangular, warm_up=warm_up, is_gradual=True)
-
-
-def check_milestones(recipe: recipes.Recipe, num_images: int) -> None:
-    """Raise ValueError if milestones do not rise, and warn about milestones after the end.
-
-    Milestones in epochs and in steps can be compared only if the number of training images is
-    known.
-    """
-    schedule, batch_size = recipe.schedule, recipe.train.batch_size
-    if not isinstance(schedule, recipes.Stepwise):
-        return
-    steps = [
-        milestone.steps(num_images=num_images, batch_size=batch_size)
-        for milestone in schedule.milestones
-    ]
-    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-        raise ValueError(
-            f"schedule.milestones = {', '.join(map(str, schedule.milestones))}: "
-            f"with {num_images:,} images in batches of {batch_size:,} these are the steps "
-            f"{', '.join(map(str, steps))}, but each milestone must be later than the one before"
-        )
-    last = schedule.duration.steps(num_images=num_images, batch_size=batch_size)
-    milestones_after_end = [
-        str(milestone)
-        for milestone, step in zip(schedule.milestones, steps, strict=True)
-        if step >= last
-    ]
-    if milestones_after_end:
-        warnings.warn(
-            f"schedule.milestones: {', '.join(milestones_after_end)} without effect, "
-            f"since training ends after {schedule.duration}",
-            stacklevel=4,
-        )
-
-
-def _stepwise(milestones: list[int], factor: float) -> Callable[[int], float]:
-    return lambda step: factor ** sum(step >= milestone for milestone in milestones)
-
-
-def _cosine(total: int, rise: float) -> Callable[[int], float]:
-    def schedule(step: int) -> float:
-        return _risen(step, rise) * (1 + math.cos(math.pi * _fallen(step, total, rise))) / 2
-
-    return schedule
-
-
-def _triangular(total: int, rise: float, floor: float) -> Callable[[int], float]:
-    def schedule(step: int) -> float:
-        return _risen(step, rise) * (1 - (1 - floor) * _fallen(step, total, rise))
-
-    return schedule
-
-
-def _risen(step: int, rise: float) -> float:
-    """Return the share of the linear rise, which takes `rise` steps, that has been reached."""
-    # (step + 1): the first step has a small learning rate, not zero.
-    return min(1.0, (step + 1) / rise) if rise else 1.0
-
-
-def _fallen(step: int, total: int, rise: float) -> float:
-    """Return the share of the steps after the rise that has passed."""
-    return max(0.0, (step - rise) / (total - rise))
 
 
 class Muon(torch.optim.Optimizer):

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from reslearn import recipes
-from reslearn.data import DataError
+from reslearn.data import DataError, ImageSet
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder, disk_state, removed_on_error
 from reslearn.train import numerics
@@ -26,6 +26,7 @@ from reslearn.train.logging import RunLog, check_finite, require_tensorboard
 from reslearn.train.loop import Interrupted, stop_on_signal, train
 from reslearn.train.setup import THIS_MACHINE, Machine, RunSetup, check_processes_agree, set_up
 from reslearn.train.step import NonFiniteLossError, State
+from reslearn.train.time_limit import TimeLimit
 
 
 def train_recipe(
@@ -36,6 +37,7 @@ def train_recipe(
     resume: bool = False,
     tensorboard: bool = False,
     command: Sequence[str] = (),
+    end_at: float | None = None,
 ) -> dict[str, Any]:
     """Train `recipe` in a run folder and return its result, the content of result.json.
 
@@ -48,6 +50,9 @@ def train_recipe(
         resume: Continue the run that the folder holds. A complete run is not changed.
         tensorboard: Also write TensorBoard event files into the folder.
         command: The command line, which environment.json records.
+        end_at: Move the end of the schedule so that the run is over at this moment of
+            time.monotonic(). result.json records it, and a recipe with schedule.ends repeats it.
+            Needs one process.
 
     Raises:
         RunError: If the folder is in use, holds another run, or cannot be resumed here.
@@ -80,14 +85,23 @@ def train_recipe(
             folder,
             seconds=start.seconds,
             resumed_at_step=state.step,
+            last_step=state.learning_rate.last_step(setup.num_steps),
             tensorboard=tensorboard,
         )
-        with log, stop_on_signal() as stop, _add_resume_hints(setup, state, folder):
-            log.say(_summary(setup))
-            train(setup.loop_setup(state, stop), state, log)
-            log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
-            stop.at_once = True  # the last checkpoint holds everything that could be lost
-            return _finish(setup, state, log)
+        return _train_and_finish(setup, state, log, end_at=end_at)
+
+
+def _train_and_finish(
+    setup: RunSetup, state: State, log: RunLog, *, end_at: float | None
+) -> dict[str, Any]:
+    """Train from the step of `state` to the end, and return the result."""
+    time_limit = None if end_at is None else _time_limit(setup, end_at)
+    with log, stop_on_signal() as stop, _add_resume_hints(setup, state, log.folder):
+        log.say(_summary(setup, state.learning_rate.last_step(setup.num_steps)))
+        train(setup.loop_setup(state, stop, time_limit), state, log)
+        log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
+        stop.at_once = True  # the last checkpoint holds everything that could be lost
+        return _finish(setup, state, log)
 
 
 def _lock(folder: RunFolder, processes: Processes, stack: ExitStack) -> None:
@@ -195,11 +209,11 @@ def _resume(setup: RunSetup, folder: RunFolder, state: State) -> RestoredRun:
     return restored
 
 
-def _summary(setup: RunSetup) -> str:
+def _summary(setup: RunSetup, num_steps: int) -> str:
     chosen = setup.numerics
     compilation = ", compiled at first, which takes a minute" if chosen.compiled else ""
     return (
-        f"{setup.num_steps:,} steps, {setup.num_steps / setup.steps_per_epoch:.4g} epochs of "
+        f"{num_steps:,} steps, {num_steps / setup.steps_per_epoch:.4g} epochs of "
         f"{len(setup.dataset.train):,} images, "
         f"on {chosen.device} in {chosen.precision}{compilation}"
     )
@@ -253,9 +267,11 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
     """Evaluate the network on all sets, write the bundle, and write the result last."""
     network, dataset, folder = state.network, setup.dataset, log.folder
     setup.processes.broadcast_buffers(network)
+    if setup.recipe.evaluation.best:
+        _restore_best(setup, state)
     if setup.recipe.evaluation.batch_norm == "exact":
         _recompute_batch_norm(setup, network)
-    train_metrics = setup.evaluate(network, dataset.train)
+    train_metrics = setup.evaluate(network, _images_of_training_error(setup))
     check_finite("training", state.step, train_metrics)
     recomputed = _evaluate_recomputed(setup, network, state.step)
     validation: Metrics | None = None
@@ -279,11 +295,13 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
         "epochs": state.step / setup.steps_per_epoch,
         "macs": setup.complexity.macs,
         "parameters": setup.complexity.parameters,
+        "test_images": test.num_images,
         "test_touched": len(folder.metrics("test")),
         "resumed_at": folder.environment.get("resumed_at", []),
         "warmed_up_at_step": state.learning_rate.warmed_up_at_step,
         "temperature": temperature,
         "skipped_images": _count_skipped_images(setup, log),
+        **_decisions(setup, state),
     }
     log.bundle(network, folder.bundle_path, metrics=result, temperature=temperature)
     is_first = setup.processes.is_first
@@ -303,6 +321,42 @@ def _count_skipped_images(setup: RunSetup, log: RunLog) -> int:
             f"the first is {first.path} ({first.reason})"
         )
     return len(skip_log)
+
+
+def _restore_best(setup: RunSetup, state: State) -> None:
+    """Put the network with the lowest validation error, or the last one, into the state."""
+    assert setup.dataset.validation is not None
+    last = setup.evaluate(state.network, setup.dataset.validation)
+    state.selection.observe(state.network, last.top1_error_pct, step=state.step)
+    state.selection.restore_best(state.network)
+
+
+def _decisions(setup: RunSetup, state: State) -> dict[str, Any]:
+    """Return what validation errors and a time limit decided, where the recipe let them."""
+    decisions: dict[str, Any] = {}
+    if state.learning_rate.ends:
+        decisions["schedule_ends"] = [list(end) for end in state.learning_rate.ends]
+    if setup.recipe.evaluation.best:
+        decisions["best_step"] = state.selection.best_step
+    if setup.recipe.evaluation.early_stop is not None:
+        decisions["stopped_early"] = state.selection.last_step is not None
+    return decisions
+
+
+def _time_limit(setup: RunSetup, end_at: float) -> TimeLimit:
+    """Create the time limit of a run, with the images that are evaluated after its last step."""
+    num_images = len(_images_of_training_error(setup)) + len(setup.dataset.test)
+    # Validation images are evaluated once more to fit the temperature.
+    num_images += 2 * len(setup.dataset.validation or ())
+    num_images += 2 * min(setup.recipe.evaluation.recompute_images, len(setup.dataset.train))
+    batch_size = setup.recipe.train.batch_size
+    return TimeLimit(end_at, closing_images=num_images, images_per_step=batch_size)
+
+
+def _images_of_training_error(setup: RunSetup) -> ImageSet:
+    num_images = setup.recipe.evaluation.train_images
+    images = setup.dataset.train
+    return images if num_images is None else images.evenly_spaced(num_images)
 
 
 def _evaluate_recomputed(setup: RunSetup, network: nn.Module, step: int) -> Metrics | None:

@@ -20,18 +20,23 @@ from reslearn.runs import RunError
 from reslearn.train import numerics
 from reslearn.train.batch_norm import check_values_per_channel
 from reslearn.train.distributed import ALONE, Processes
+from reslearn.train.freezing import freeze_stages
 from reslearn.train.images import (
     AnyAugment,
     augmented_batches,
     choose_augmentation,
+    class_weights,
     fit_preprocess,
     load_images,
 )
 from reslearn.train.initial_weights import InitialWeights, load_initial_weights
+from reslearn.train.learning_rate import build_learning_rate, check_milestones
 from reslearn.train.loop import Batch, LoopSetup, StopRequest
 from reslearn.train.numerics import Numerics
-from reslearn.train.optimizer import build_learning_rate, build_optimizer, check_milestones
+from reslearn.train.optimizer import build_optimizer
+from reslearn.train.selection import Selection
 from reslearn.train.step import Meter, State, WeightAverage, make_step
+from reslearn.train.time_limit import TimeLimit
 
 _EVALUATION_BATCH = 500
 _EVALUATION_BATCH_OF_FILES = 100  # image files are large
@@ -94,15 +99,26 @@ class RunSetup:
     def initial_state(self) -> State:
         """Create the state at step 0."""
         train, device = self.recipe.train, self.numerics.device
+        init = self.recipe.init
         return State(
             model=self.model,
-            optimizer=build_optimizer(self.model, self.recipe.optimizer),
+            optimizer=build_optimizer(
+                self.model,
+                self.recipe.optimizer,
+                layer_lr_decay=1.0 if init is None else init.layer_lr_decay,
+            ),
             learning_rate=build_learning_rate(self.recipe.schedule, self.steps_of),
             average=WeightAverage(self.model, decay=train.ema),
             meter=Meter(every=train.read_every_steps, device=device, processes=self.processes),
+            selection=Selection(
+                patience=self.recipe.evaluation.early_stop,
+                keeps_weights=self.recipe.evaluation.best,
+            ),
         )
 
-    def loop_setup(self, state: State, stop: StopRequest) -> LoopSetup:
+    def loop_setup(
+        self, state: State, stop: StopRequest, time_limit: TimeLimit | None = None
+    ) -> LoopSetup:
         """Create what the loop needs to continue from `state`."""
         recipe = self.recipe
         step = make_step(
@@ -124,11 +140,16 @@ class RunSetup:
             checkpoint_every_seconds=recipe.train.checkpoint_every_seconds,
             processes=self.processes,
             stop=stop,
+            time_limit=time_limit,
         )
 
     def loss(self) -> nn.Module:
         """Create the loss that is minimized."""
-        return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
+        train = self.recipe.train
+        weight = None
+        if train.class_weights == "balanced":
+            weight = class_weights(self.dataset).to(self.numerics.device)
+        return nn.CrossEntropyLoss(weight=weight, label_smoothing=train.label_smoothing)
 
     def train_batches(self, *, start_step: int) -> Iterator[Batch]:
         """Yield augmented batches from `start_step` on, without end: the share of this process."""
@@ -218,11 +239,7 @@ def set_up(
         ValueError: If values of the recipe exclude each other.
     """
     dataset = load_images(recipe, data_dir=machine.data_dir, download=machine.download)
-    if environment is not None and environment["data"]["fingerprint"] != dataset.fingerprint:
-        raise RunError(
-            f"{recipe.data.name} holds other images now than when the run began: "
-            "start again in another folder"
-        )
+    _check_same_images(recipe, dataset, environment)
     recipe = _fit_model_to_data(recipe, dataset)
     _check_shares(recipe, dataset, processes)
     model = _build_model(recipe, dataset, processes)
@@ -231,6 +248,7 @@ def set_up(
         initial_weights = load_initial_weights(
             recipe, model, dataset, environment, has_checkpoint=has_checkpoint
         )
+        freeze_stages(model, recipe.init.frozen_stages)
     complexity = models.complexity(model, (dataset.channels, dataset.size_px, dataset.size_px))
     chosen = _choose_numerics(recipe, machine, environment, processes, dataset, complexity)
     numerics.prepare(chosen)
@@ -251,6 +269,16 @@ def set_up(
     )
     check_milestones(recipe, len(dataset.train))
     return setup
+
+
+def _check_same_images(
+    recipe: recipes.Recipe, dataset: data.ImageData, environment: dict[str, Any] | None
+) -> None:
+    if environment is not None and environment["data"]["fingerprint"] != dataset.fingerprint:
+        raise RunError(
+            f"{recipe.data.name} holds other images now than when the run began: "
+            "start again in another folder"
+        )
 
 
 def check_recipes(chosen: Iterable[recipes.Recipe], machine: Machine = THIS_MACHINE) -> None:

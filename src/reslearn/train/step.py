@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from reslearn.train.batch_norm import BatchNormInFloat32, SynchronizedBatchNorm
 from reslearn.train.cuda_graph import Replay, Step
 from reslearn.train.distributed import ALONE, Forward, Processes
+from reslearn.train.learning_rate import LearningRate
 from reslearn.train.numerics import Numerics
-from reslearn.train.optimizer import LearningRate
+from reslearn.train.selection import Selection
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -151,6 +152,7 @@ class State:
     learning_rate: LearningRate
     average: "WeightAverage"
     meter: "Meter"
+    selection: Selection = field(default_factory=Selection)
     step: int = 0  # steps done
 
     @property

@@ -1,0 +1,241 @@
+"""Choose network, size of the images, epochs and learning rate for a number of minutes.
+
+A pure rule: counts of images, measured seconds and the weights at hand go in, a `Choice` comes out.
+
+The rule takes the largest network that sees every photo often enough in the time. From new weights
+that is 30 times: with fewer, a larger network is behind a smaller one that had the time to
+converge. From weights of other photos it is 8 times. Few photos need more epochs than many, since
+a network also needs a number of updates: at least 12,000 images pass through it. Many photos need
+fewer epochs, since two million images are enough to judge by.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network and the side of its images. All have shortcut option B, so all can be exported."""
+
+    model: str
+    size_px: int
+
+
+# From the cheapest to the most expensive; each costs 2 to 4 times the one before.
+LADDER = (
+    Candidate(model="resnet20", size_px=32),
+    Candidate(model="resnet18", size_px=64),
+    Candidate(model="resnet18", size_px=96),
+    Candidate(model="resnet18", size_px=128),
+    Candidate(model="resnet34", size_px=160),
+    Candidate(model="resnet50", size_px=224),
+)
+_WANTED_EPOCHS = 30
+_WANTED_EPOCHS_FROM_WEIGHTS = 8
+_WANTED_IMAGES = (12_000, 2_000_000)
+_MAX_EPOCHS = 200
+"""More epochs than this are spent on a larger network, or saved."""
+_MAX_EPOCHS_FROM_WEIGHTS = 40
+_STARTING_SECONDS = 4.0
+"""Python and torch start before the clock does, and end after it."""
+_MARGIN = 0.03
+"""Part of the whole time. On a machine that becomes slower the schedule is shortened as well."""
+_EVALUATION_SHARE = 0.05
+"""Part of the training time that validations may take."""
+_EVALUATION_PER_STEP = 0.35
+"""Time of an evaluated image over that of a trained one: a third of the products, and reading."""
+_MAX_TRAIN_IMAGES_EVALUATED = 1_000
+_MIN_TRAINING_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    """Counts of a folder, and the seconds that one of its pictures takes to read."""
+
+    num_classes: int
+    num_train: int
+    num_validation: int
+    num_test: int
+    read_seconds: float
+
+    @property
+    def num_all(self) -> int:
+        return self.num_train + self.num_validation + self.num_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a budget allows.
+
+    Attributes:
+        epochs: Length of the training.
+        evaluate_every_epochs: Epochs between two validations.
+        is_enough: Whether every photo is seen as often as a good training needs.
+        load_seconds, train_seconds, close_seconds: The estimated parts of the time.
+    """
+
+    candidate: Candidate
+    weights: str | None
+    epochs: float
+    batch_size: int
+    lr: float
+    ema: float
+    evaluate_every_epochs: int
+    train_images_evaluated: int
+    is_enough: bool
+    images_per_second: float
+    load_seconds: float
+    train_seconds: float
+    close_seconds: float
+
+
+class TooShortError(ValueError):
+    """The minutes do not even allow to load and evaluate the photos."""
+
+
+def choose(
+    photos: Photos,
+    seconds_per_image: Mapping[Candidate, float],
+    weights: Mapping[str, str],
+    *,
+    seconds: float,
+    on_gpu: bool = False,
+) -> Choice:
+    """Choose by the rule of this module.
+
+    Args:
+        photos: What there is to train on.
+        seconds_per_image: Measured time of one image in a training step, by candidate, from the
+            cheapest to the most expensive.
+        weights: Sources of weights by the name of the network.
+        seconds: Time left for everything.
+        on_gpu: Batches are larger.
+
+    Raises:
+        TooShortError: If no time is left for training. The message says how much is needed.
+    """
+    affordable: Choice | None = None
+    for candidate, image_seconds in seconds_per_image.items():
+        parts = _parts(photos, image_seconds, seconds, _closing_images(photos))
+        if affordable is None:
+            _check_time(photos, parts, seconds)
+        num_images = int(parts.train_seconds / parts.seconds_per_image)
+        source = weights.get(candidate.model)
+        is_enough = num_images >= wanted_images(photos.num_train, from_weights=source is not None)
+        if affordable is None or is_enough:
+            affordable = _choice(photos, candidate, source, parts, num_images, is_enough, on_gpu)
+    assert affordable is not None, "there is no candidate"
+    return affordable
+
+
+def wanted_images(num_train: int, *, from_weights: bool) -> int:
+    """Return how many images a network should see, each counted once per epoch."""
+    epochs = _WANTED_EPOCHS_FROM_WEIGHTS if from_weights else _WANTED_EPOCHS
+    minimum, maximum = _WANTED_IMAGES
+    return min(max(epochs * num_train, minimum), maximum)
+
+
+def _check_time(photos: Photos, parts: "_Parts", seconds: float) -> None:
+    if parts.train_seconds >= _MIN_TRAINING_SHARE * seconds:
+        return
+    needed = (parts.load_seconds + parts.close_seconds) / (1 - _MARGIN - _MIN_TRAINING_SHARE)
+    raise TooShortError(
+        f"{seconds / 60:.2g} minutes are too short to load, train and evaluate {photos.num_all:,} "
+        f"photos: set --minutes {math.ceil(10 * needed / 60 + 1) / 10:g} or more"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    seconds_per_image: float
+    evaluate_every_epochs: int
+    load_seconds: float
+    train_seconds: float
+    close_seconds: float
+
+
+def affordable_epochs(
+    photos: Photos, seconds_per_image: float, *, seconds: float, closing_images: int
+) -> float:
+    """Return the epochs of a given recipe that fit into the seconds.
+
+    Args:
+        closing_images: Images that the recipe evaluates after the last step.
+
+    Raises:
+        TooShortError: If no time is left for training.
+    """
+    parts = _parts(photos, seconds_per_image, seconds, closing_images)
+    _check_time(photos, parts, seconds)
+    return parts.train_seconds / parts.seconds_per_image / photos.num_train
+
+
+def _closing_images(photos: Photos) -> int:
+    # The validation images are read twice: once more to fit the temperature.
+    evaluated = min(photos.num_train, _MAX_TRAIN_IMAGES_EVALUATED)
+    return evaluated + 2 * photos.num_validation + photos.num_test
+
+
+def _parts(photos: Photos, seconds_per_image: float, seconds: float, closing_images: int) -> _Parts:
+    """Divide the time into loading, training and the evaluations at the end."""
+    evaluation = _EVALUATION_PER_STEP * seconds_per_image
+    load_seconds = photos.num_all * photos.read_seconds
+    close_seconds = closing_images * evaluation + _STARTING_SECONDS
+    per_epoch = photos.num_validation * evaluation
+    epoch_seconds = photos.num_train * seconds_per_image
+    every = max(1, round(per_epoch / (_EVALUATION_SHARE * epoch_seconds)))
+    return _Parts(
+        seconds_per_image=seconds_per_image + per_epoch / every / photos.num_train,
+        evaluate_every_epochs=every,
+        load_seconds=load_seconds,
+        train_seconds=(1 - _MARGIN) * seconds - load_seconds - close_seconds,
+        close_seconds=close_seconds,
+    )
+
+
+def _choice(
+    photos: Photos,
+    candidate: Candidate,
+    source: str | None,
+    parts: _Parts,
+    num_images: int,
+    is_enough: bool,
+    on_gpu: bool,
+) -> Choice:
+    limit = _MAX_EPOCHS if source is None else _MAX_EPOCHS_FROM_WEIGHTS
+    num_images = min(num_images, max(limit * photos.num_train, 4 * _WANTED_IMAGES[0]))
+    batch_size = batch_size_for(photos.num_train, num_images, on_gpu=on_gpu)
+    num_steps = max(1, num_images // batch_size)
+    return Choice(
+        candidate=candidate,
+        weights=source,
+        epochs=max(0.1, int(10 * num_images / photos.num_train) / 10),
+        batch_size=batch_size,
+        lr=learning_rate_for(batch_size, from_weights=source is not None),
+        ema=round(min(0.999, max(0.9, 1 - 50 / num_steps)), 4),
+        evaluate_every_epochs=parts.evaluate_every_epochs,
+        train_images_evaluated=_MAX_TRAIN_IMAGES_EVALUATED,
+        is_enough=is_enough,
+        images_per_second=1 / parts.seconds_per_image,
+        load_seconds=parts.load_seconds,
+        train_seconds=num_images * parts.seconds_per_image,
+        close_seconds=parts.close_seconds,
+    )
+
+
+def batch_size_for(num_train: int, num_images: int, *, on_gpu: bool) -> int:
+    """Return the batch size: small enough for a thousand updates, large enough for the hardware."""
+    sizes: Sequence[int] = (256, 128, 64, 32) if on_gpu else (64, 32)
+    for size in sizes:
+        if num_images >= 1_000 * size and num_train >= 10 * size:
+            return size
+    return 32 if num_train >= 160 else 16
+
+
+def learning_rate_for(batch_size: int, *, from_weights: bool) -> float:
+    """Return the peak learning rate, in proportion to the batch (Goyal et al. 2017).
+
+    Weights of other images are kept only by a low rate: 0.1 destroys them (LOG.md).
+    """
+    return (0.01 if from_weights else 0.05) * batch_size / 64
