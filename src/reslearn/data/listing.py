@@ -15,7 +15,7 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,6 +34,7 @@ from reslearn.data.walk import (
     is_picture,
     pictures_below,
 )
+from reslearn.progress import progress_bar
 
 Layout = Literal["split folders", "class folders", "csv"]
 SPLITS = ("train", "validation", "test")
@@ -49,6 +50,7 @@ EXPECTED_LAYOUT = (
     "validation/..., test/...), or a CSV file with the columns path and label"
 )
 _NO_SPLIT = -1
+_FILES_PER_STEP = 1_000  # of the progress bar
 _MAX_SUBFOLDERS = 100  # names of subfolders that are remembered of each class
 
 
@@ -118,7 +120,7 @@ class Listing:
         return os.fsdecode(self.names[start : int(self.ends[index])])
 
     def __getitem__(self, index: int) -> ImageRecord:
-        """Return image `index`."""
+        """Return image `index`, counted from 0, with its path."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         code = int(self.split_codes[index])
@@ -163,8 +165,9 @@ def list_images(folder: str | Path) -> Listing:
     if path.is_file():
         return _list_table(path)
     omissions = Omissions()
-    collector = _Collector(path, omissions)
-    unused = collector.walk()
+    with progress_bar(f"listing {path}", None, after_seconds=2.0) as advance:
+        collector = _Collector(path, omissions, advance)
+        unused = collector.walk()
     if len(collector.class_names) < 2:
         label_file = find_label_file(path)
         if label_file is not None:
@@ -182,9 +185,11 @@ def has_imagenet_names(classes: Iterable[str]) -> bool:
 class _Collector:
     """Collects the images of a folder while it is walked."""
 
-    def __init__(self, folder: Path, omissions: Omissions) -> None:
+    def __init__(self, folder: Path, omissions: Omissions, advance: Callable[[int], None]) -> None:
         self.folder = folder
+        self.num_prefix = len(os.path.join(folder, ""))  # characters before a relative name
         self.omissions = omissions
+        self.advance = advance
         self.names = bytearray()
         self.ends = array("q")
         self.labels = array("q")  # in the order in which classes were met
@@ -228,8 +233,11 @@ class _Collector:
 
     def add(self, picture: os.DirEntry[str], class_folder: os.DirEntry[str], code: int) -> None:
         class_name = class_folder.name
-        self.names += os.fsencode(os.path.relpath(picture.path, self.folder))
+        # os.path.relpath would take most of the time of a walk.
+        self.names += os.fsencode(picture.path[self.num_prefix :])
         self.ends.append(len(self.names))
+        if len(self.ends) % _FILES_PER_STEP == 0:
+            self.advance(_FILES_PER_STEP)
         self.labels.append(self.class_names.setdefault(class_name, len(self.class_names)))
         self.split_codes.append(code)
         try:
@@ -237,12 +245,12 @@ class _Collector:
         except OSError:  # a link that leads nowhere
             size = 0
         self.num_bytes.append(size)
-        parts = os.path.relpath(picture.path, class_folder.path).split(os.sep)
+        first_part, separator, _ = picture.path[len(class_folder.path) + 1 :].partition(os.sep)
         names = self.subfolders.setdefault(class_name, set())
-        if len(parts) == 1:
+        if not separator:
             self.subfolders[class_name] = None  # has a picture of its own
         elif names is not None and len(names) < _MAX_SUBFOLDERS:
-            names.add(parts[0])
+            names.add(first_part)
 
     def _add_loose(self, entry: os.DirEntry[str], holder: str) -> None:
         if is_picture(entry):

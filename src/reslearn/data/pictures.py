@@ -1,6 +1,6 @@
 """Picture files to pixels: decode, turn upright, resize, crop. This is all geometry of Sec. 3.4.
 
-`open_picture` is the one function that decodes. docs/data.md has its rules for users.
+`open_picture` is the one function that decodes. docs/photo-folders.md has its rules.
 
 Training, evaluation and prediction use the same functions. A picture is scaled by one factor in
 both directions, so that its shorter side becomes `shorter_px`. A crop of it is computed directly
@@ -12,6 +12,7 @@ Shapes: uint8 [H, W, 3], RGB; S = size_px, the side of the crop.
 """
 
 import errno
+import logging
 import struct
 import threading
 from contextlib import nullcontext
@@ -47,6 +48,8 @@ _MACHINE_ERRORS = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
 )
 _large_picture = threading.Lock()
+# Python prints what Pillow logs of damaged files, unless its logger has a handler.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def read_picture(source: Path | BinaryIO, size_px: int, shorter_px: int | None = None) -> Pixels:

@@ -317,7 +317,7 @@ def _count_skipped_images(setup: RunSetup, log: RunLog) -> int:
     if len(skip_log):
         first = skip_log.images()[0]
         log.say(
-            f"{len(skip_log):,} images could not be read and were left out; "
+            f"images that could not be read and were left out: {len(skip_log):,}; "
             f"the first is {first.path} ({first.reason})"
         )
     return len(skip_log)
