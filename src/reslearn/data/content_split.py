@@ -18,8 +18,10 @@ from reslearn.data.listing import SPLITS, Listing, has_imagenet_names
 from reslearn.progress import progress_bar
 
 TEST_SHARE = VALIDATION_SHARE = 0.15
-# Two files that agree in length and in these many first and last bytes are taken for copies.
-_HASHED_BYTES = 128 * 1024
+# Two files that agree in length and in these blocks are taken for copies. The blocks are evenly
+# spaced, since scans without compression may have equal margins.
+_NUM_BLOCKS = 16
+_BLOCK_BYTES = 16 * 1024
 _NUM_AHEAD = 64
 _TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
 
@@ -55,7 +57,7 @@ def assign_splits(listing: Listing) -> Listing:
 
 
 def content_hash(path: Path) -> int:
-    """Return 64 bits of the BLAKE2 hash of a file, of its length and both ends if it is long.
+    """Return 64 bits of the BLAKE2 hash of a file: of 256 KiB and its length if it is longer.
 
     A file that cannot be read has the hash of an empty one.
     """
@@ -63,10 +65,13 @@ def content_hash(path: Path) -> int:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size > 2 * _HASHED_BYTES:
-                digest.update(b"%d" % size + file.read(_HASHED_BYTES))
-                file.seek(-_HASHED_BYTES, os.SEEK_END)
-            digest.update(file.read(2 * _HASHED_BYTES))
+            if size <= _NUM_BLOCKS * _BLOCK_BYTES:
+                digest.update(file.read())
+            else:
+                digest.update(b"%d" % size)
+                for block in range(_NUM_BLOCKS):
+                    file.seek(block * (size - _BLOCK_BYTES) // (_NUM_BLOCKS - 1))
+                    digest.update(file.read(_BLOCK_BYTES))
     except OSError:
         pass
     return int.from_bytes(digest.digest(), "big")
