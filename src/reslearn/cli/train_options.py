@@ -10,7 +10,8 @@ from reslearn.cli.options import DATA, MACHINE, OUTPUT, RECIPE, RUN
 DataArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A name of `reslearn list data`, or a folder of images. Default: the recipe's data."
+        help="A name of `reslearn list data`, a folder of images, or a CSV file of path and label. "
+        "Default: the recipe's data."
     ),
 ]
 ModelOption = Annotated[
