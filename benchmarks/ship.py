@@ -42,6 +42,7 @@ def main() -> None:
         metrics={key: run.result[key] for key in kept},
         recipe_hash=run.recipe_hash,
         half_precision=True,
+        temperature=None if bundle.temperature == 1 else bundle.temperature,
     )
     path.write_bytes(content)
     metrics = evaluate_bundle(path, data, Machine(data_dir=arguments.data_dir), precision="fp32")

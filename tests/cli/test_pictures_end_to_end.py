@@ -73,8 +73,9 @@ def test_a_folder_is_trained_on_and_evaluated_by_all_protocols(
     status, output, _ = reslearn("evaluate", out, bundle, pictures, "--protocol", "ten-crop")
     assert status == 0
     low, high = metrics["ten-crop"]["top1_error_interval_pct"]
-    assert output.startswith(
-        f"test error {metrics['ten-crop']['top1_error_pct']:.2f} % [{low:.2f}, {high:.2f}], "
+    assert output.startswith(f"test accuracy {100 - metrics['ten-crop']['top1_error_pct']:.2f} % [")
+    assert (
+        f", error {metrics['ten-crop']['top1_error_pct']:.2f} % [{low:.2f}, {high:.2f}], " in output
     )
     assert "(ten-crop, 2 networks)" in output
     status, output, _ = reslearn("evaluate", bundle, pictures, "--images", "validation", "--json")

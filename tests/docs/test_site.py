@@ -25,6 +25,7 @@ RUNNABLE = [
     "tensorboard",
     "runs",
     "predict",
+    "evaluate",
 ]
 
 

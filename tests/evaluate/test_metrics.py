@@ -25,6 +25,7 @@ def test_loss_and_errors_by_hand() -> None:
         top1_error_pct=200 / 3,
         top5_error_pct=None,
         num_images=3,
+        num_classes=4,
     )
 
 
@@ -60,6 +61,7 @@ def test_metrics_do_not_depend_on_order_and_batch_size(size: int, seed: int) -> 
         top1_error_pct=first.top1_error_pct,
         top5_error_pct=first.top5_error_pct,
         num_images=11,
+        num_classes=6,
     )
 
 

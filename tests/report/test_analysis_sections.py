@@ -167,7 +167,7 @@ def test_a_page_shows_all_known_analyses(tmp_path):
     run = make_run(tmp_path / "run", analyses=RECORDS | unknown)
     page = run_page(run)
     titles = [section.title for section in page.sections]
-    assert titles[1:7] == [
+    assert titles[2:8] == [
         "Responses of layers",
         "Gradients by layer",
         "Linear probes",

@@ -1,11 +1,13 @@
 """Analyses of one trained network. They read run folders, and never train.
 
-The analyses are: responses, gradients, probes, lesions, paths, the loss landscape, and the solution
-by construction.
+The analyses are: responses, gradients, probes, lesions, paths, the loss landscape, the solution by
+construction, Grad-CAM, and the evaluation of a network with everything that a user must know.
 """
 
 from reslearn.analysis.construct import construct
+from reslearn.analysis.evaluation import evaluation_record, without_pictures
 from reslearn.analysis.exactness import check_blocks
+from reslearn.analysis.grad_cam import grad_cam
 from reslearn.analysis.gradients import Gradients, first_to_last, forward_signal, gradients
 from reslearn.analysis.identity_fit import chain, identity_loss, inputs
 from reslearn.analysis.landscape import (
@@ -36,8 +38,10 @@ __all__ = [
     "chain",
     "check_blocks",
     "construct",
+    "evaluation_record",
     "first_to_last",
     "forward_signal",
+    "grad_cam",
     "gradients",
     "gradients_by_moment",
     "gradients_record",
@@ -56,4 +60,5 @@ __all__ = [
     "random_direction",
     "responses",
     "responses_record",
+    "without_pictures",
 ]

@@ -1,10 +1,10 @@
-"""`reslearn evaluate`: measure networks by the paper's protocols (Sec. 4.1, Tables 3 to 5)."""
+"""`reslearn evaluate`: how good a network is, or the error of several networks together."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "reslearn evaluate runs/digits",
+    "reslearn evaluate runs/photos --images validation --views",
     "reslearn evaluate runs/digits/model.safetensors digits --images train --json",
     "reslearn evaluate runs/one runs/two photos --protocol ten-crop",
 )
@@ -42,33 +43,52 @@ Sources = Annotated[
 ]
 
 
+ImagesOption = Annotated[
+    str,
+    typer.Option(rich_help_panel=_PROTOCOL, help="Use train, validation or test images."),
+]
+ProtocolOption = Annotated[
+    EvaluationProtocol,
+    typer.Option(
+        rich_help_panel=_PROTOCOL,
+        help="Average one view of each image, ten crops, or the whole image at five scales.",
+    ),
+]
+ViewsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--views/--no-views",
+        rich_help_panel=_PROTOCOL,
+        help="Measure ten crops and five scales of one network too. Default: what is cheap.",
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="Compute in fp32 or bf16. Default: as in the run, fp32 for a bundle.",
+    ),
+]
+
+
 def evaluate(
     sources: Sources,
-    images: Annotated[
-        str,
-        typer.Option(rich_help_panel=_PROTOCOL, help="Use train, validation or test images."),
-    ] = "test",
-    protocol: Annotated[
-        EvaluationProtocol,
-        typer.Option(
-            rich_help_panel=_PROTOCOL,
-            help="Average one view of each image, ten crops, or the whole image at five scales.",
-        ),
-    ] = EvaluationProtocol.single,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=MACHINE,
-            help="Compute in fp32 or bf16. Default: as in the run, fp32 for a bundle.",
-        ),
-    ] = None,
+    images: ImagesOption = "test",
+    protocol: ProtocolOption = EvaluationProtocol.single,
+    views: ViewsOption = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure loss and error of trained networks on clean images.
+    """Measure how good trained networks are, on clean images.
 
-    With several networks or views, their softmax scores are averaged.
+    For one network: accuracy, precision, recall and F1 of each class, confusions, calibration, the
+    most confident mistakes, suspected labels, and robustness to small changes. The evaluation of a
+    run on its own data is saved as analysis/evaluation.json, and `reslearn report RUN` draws it.
+
+    With several networks, or another protocol than a single view, their softmax scores are
+    averaged, and only loss, accuracy and error are printed.
 
     Lengths are the paper's for crops of 224 pixels and scale in proportion. Ten-crop cuts the four
     corners and the center at a shorter side of 256, and mirrors them. Multi-scale shows whole
@@ -76,29 +96,35 @@ def evaluate(
     folder of images.
 
     The 95 % intervals are over images: they describe other samples of images, not other seeds.
+    Choose models on validation images, and evaluate the test images once.
     """
+    from reslearn.cli.detailed_evaluation import evaluate_in_detail, print_evaluation
     from reslearn.train import Machine, evaluate_bundle
 
     networks, data = _split_sources(sources)
-    metrics = evaluate_bundle(
-        networks,
-        data,
-        Machine(device=device, data_dir=data_dir),
-        images=images,
-        protocol=protocol.value,
-        precision=precision,
-    )
+    machine = Machine(device=device, data_dir=data_dir)
+    record: dict[str, Any] = {}
+    if len(networks) == 1 and protocol == EvaluationProtocol.single:
+        metrics, record, path = evaluate_in_detail(
+            networks[0], data, machine, images=images, precision=precision, with_views=views
+        )
+    else:
+        if views is not None:
+            raise ValueError("--views and --no-views need one network and --protocol single")
+        metrics = evaluate_bundle(
+            networks,
+            data,
+            machine,
+            images=images,
+            protocol=protocol.value,
+            precision=precision,
+        )
     if as_json:
-        _print_json(metrics, protocol, len(networks))
+        _print_json(metrics, record, protocol, len(networks))
         return
-    errors = f"{images} error {_with_interval(metrics.top1_error_pct, metrics.num_images)}"
-    if metrics.top5_error_pct is not None:
-        errors += f", top-5 {_with_interval(metrics.top5_error_pct, metrics.num_images)}"
-    line = f"{errors}, loss {metrics.loss:.4f} on {metrics.num_images} images"
-    if protocol != EvaluationProtocol.single or len(networks) > 1:
-        plural = "s" if len(networks) > 1 else ""
-        line += f" ({protocol.value}, {len(networks)} network{plural})"
-    print_lines(line)
+    print_lines(_summary(metrics, images, protocol, len(networks)))
+    if record:
+        print_evaluation(record, path)
 
 
 def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
@@ -119,10 +145,28 @@ def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
     return networks, None
 
 
-def _print_json(metrics: Metrics, protocol: EvaluationProtocol, num_networks: int) -> None:
+def _summary(metrics: Metrics, images: str, protocol: EvaluationProtocol, num_networks: int) -> str:
+    """Return accuracy and error beside each other; top-5 only among more than ten classes."""
+    num_images = metrics.num_images
+    texts = [
+        f"{images} accuracy {_with_interval(100 - metrics.top1_error_pct, num_images)}",
+        f"error {_with_interval(metrics.top1_error_pct, num_images)}",
+    ]
+    if metrics.top5_error_pct is not None and metrics.num_classes > 10:
+        texts.append(f"top-5 error {_with_interval(metrics.top5_error_pct, num_images)}")
+    line = f"{', '.join(texts)}, loss {metrics.loss:.4f} on {num_images} images"
+    if protocol != EvaluationProtocol.single or num_networks > 1:
+        plural = "s" if num_networks > 1 else ""
+        line += f" ({protocol.value}, {num_networks} network{plural})"
+    return line
+
+
+def _print_json(
+    metrics: Metrics, detailed: dict[str, Any], protocol: EvaluationProtocol, num_networks: int
+) -> None:
     from dataclasses import asdict
 
-    record = asdict(metrics)
+    record = {**detailed, **asdict(metrics)}
     for name, error_pct in (("top1", metrics.top1_error_pct), ("top5", metrics.top5_error_pct)):
         interval = None if error_pct is None else _interval_pct(error_pct, metrics.num_images)
         record[f"{name}_error_interval_pct"] = interval

@@ -16,14 +16,18 @@ from reslearn.evaluate.label_errors import SuspectedLabel, suspected_labels
 from reslearn.evaluate.metrics import Metrics, evaluate
 from reslearn.evaluate.predictions import Predictions, most_confident_mistakes, predict
 from reslearn.evaluate.protocols import Protocol, metrics_of_scores, scores, views
+from reslearn.evaluate.robustness import Robustness, robustness
+from reslearn.evaluate.task import EvaluationTask, select
 
 __all__ = [
     "Calibration",
     "ClassMetrics",
     "DetailedMetrics",
+    "EvaluationTask",
     "Metrics",
     "Predictions",
     "Protocol",
+    "Robustness",
     "Share",
     "SuspectedLabel",
     "calibration",
@@ -38,7 +42,9 @@ __all__ = [
     "most_confident_mistakes",
     "predict",
     "recompute_batch_norm",
+    "robustness",
     "scores",
+    "select",
     "share",
     "suspected_labels",
     "views",

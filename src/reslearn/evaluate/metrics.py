@@ -25,6 +25,7 @@ class Metrics:
     top1_error_pct: float
     top5_error_pct: float | None
     num_images: int
+    num_classes: int
 
 
 @torch.inference_mode()
@@ -80,4 +81,5 @@ def evaluate(
         top1_error_pct=100 * top1_errors / num_images,
         top5_error_pct=100 * top5_errors / num_images if num_classes > 5 else None,
         num_images=num_images,
+        num_classes=num_classes,
     )

@@ -3,6 +3,7 @@
 This package does not import torch. matplotlib is imported only when a figure is drawn.
 """
 
+from reslearn.report.confusion import Confusion
 from reslearn.report.content import (
     Cell,
     Code,
@@ -33,6 +34,7 @@ __all__ = [
     "Cell",
     "Code",
     "Column",
+    "Confusion",
     "Diagram",
     "Drawing",
     "Effect",

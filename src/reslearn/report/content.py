@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from reslearn.report.confusion import Confusion
 from reslearn.report.diagram import Diagram
 from reslearn.report.gallery import Gallery
 
@@ -310,7 +311,7 @@ class Code:
     caption: str = ""
 
 
-Item = str | Drawing | Panels | Diagram | Gallery | Table | Facts | Code
+Item = str | Drawing | Panels | Confusion | Diagram | Gallery | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)

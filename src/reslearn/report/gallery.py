@@ -27,6 +27,7 @@ class Picture:
     Args:
         content: A JPEG or PNG file.
         caption: Text below the picture, such as its file name.
+        below: A second JPEG or PNG file of the same picture, such as its heat map.
 
     Raises:
         ValueError: If the content is neither JPEG nor PNG.
@@ -34,16 +35,28 @@ class Picture:
 
     content: bytes
     caption: str = ""
+    below: bytes | None = None
 
     def __post_init__(self) -> None:
-        if self.content[:2] not in _MEDIA_TYPES:
-            raise ValueError(f"picture {self.caption!r}: only JPEG and PNG can be embedded")
+        for content in (self.content, self.below):
+            if content is not None and content[:2] not in _MEDIA_TYPES:
+                raise ValueError(f"picture {self.caption!r}: only JPEG and PNG can be embedded")
 
     @property
     def address(self) -> str:
         """The picture as a data address."""
-        media_type = _MEDIA_TYPES[self.content[:2]]
-        return f"data:{media_type};base64,{base64.b64encode(self.content).decode()}"
+        return _address(self.content)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The picture, and the one below it if there is one, as data addresses."""
+        contents = [self.content] if self.below is None else [self.content, self.below]
+        return [_address(content) for content in contents]
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the picture is a PNG, whose few pixels are enlarged without smoothing."""
+        return _MEDIA_TYPES[self.content[:2]] == "image/png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,11 @@ def thumbnail(image: Image.Image, longer_px: int = THUMBNAIL_PX) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, "jpeg", quality=75, optimize=True)
     return buffer.getvalue()
+
+
+def _address(content: bytes) -> str:
+    media_type = _MEDIA_TYPES[content[:2]]
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def gallery_entry(gallery: Gallery) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from reslearn.report.confusion import Confusion, confusion_entry
 from reslearn.report.content import (
     Cell,
     Code,
@@ -130,6 +131,9 @@ class _Entries:
             case Diagram():
                 self.num_figures += 1
                 return {"number": self.num_figures} | diagram_entry(item)
+            case Confusion():
+                self.num_tables += 1
+                return {"number": self.num_tables} | confusion_entry(item)
             case Gallery():
                 return gallery_entry(item)
             case Panels():

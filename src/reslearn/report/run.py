@@ -28,6 +28,7 @@ from reslearn.report.content import (
     Table,
 )
 from reslearn.report.curves import curve, learning_rate_curve
+from reslearn.report.evaluation import evaluation_sections
 from reslearn.runs import RunFolder
 
 IMAGE_SETS = (
@@ -59,6 +60,7 @@ def run_page(folder: RunFolder | Path | str) -> Page:
         result_section = Section("Result", _why_no_result(records, divergence))
     sections = [
         result_section,
+        *(evaluation_sections(run) if result else []),
         Section("Learning rate", "", _learning_rate_figure(records)),
         *analysis_sections(run),
         Section("Recipe", "", [_recipe(recipe)]),
@@ -114,7 +116,8 @@ def _subtitle(recipe: Mapping[str, Any], result: Mapping[str, Any], divergence: 
         return f"{origin}. This run {state}."
     errors = []
     if result.get("test_top1_error_pct") is not None:
-        errors.append(f"test error {result['test_top1_error_pct']:.2f} %")
+        error_pct = result["test_top1_error_pct"]
+        errors.append(f"test accuracy {100 - error_pct:.2f} %, test error {error_pct:.2f} %")
     if result.get("train_top1_error_pct") is not None:
         errors.append(f"training error {result['train_top1_error_pct']:.2f} % (clean images)")
     return f"{origin}: {', '.join(errors)}, at the last epoch." if errors else f"{origin}."
@@ -146,7 +149,8 @@ def _results(result: Mapping[str, Any]) -> Table:
     for images, key, statistics in IMAGE_SETS:
         error = result.get(f"{key}_top1_error_pct")
         if error is not None:
-            rows.append((images, statistics, error, result.get(f"{key}_loss")))
+            loss = result.get(f"{key}_loss")
+            rows.append((images, statistics, 100 - error, error, loss))
     caption = "Results at the last epoch."
     num_evaluations = result.get("test_touched")
     if num_evaluations is not None:
@@ -155,6 +159,7 @@ def _results(result: Mapping[str, Any]) -> Table:
     columns = [
         Column("images"),
         Column("evaluated with"),
+        Column("accuracy (%)", ".2f", True),
         Column("top-1 error (%)", ".2f", True),
         Column("loss", ".4f", True),
     ]

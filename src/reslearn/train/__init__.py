@@ -1,7 +1,7 @@
 """Train networks: the loop, the step, the state that must survive, and runs of recipes."""
 
 from reslearn.train.dry_run import Plan, plan
-from reslearn.train.evaluate_run import evaluate_bundle, is_source
+from reslearn.train.evaluate_run import evaluate_bundle, is_source, open_task, predict_task
 from reslearn.train.learning_rate import LearningRate, WarmUp
 from reslearn.train.loop import Interrupted, fit
 from reslearn.train.run import train_recipe
@@ -20,6 +20,8 @@ __all__ = [
     "evaluate_bundle",
     "fit",
     "is_source",
+    "open_task",
     "plan",
+    "predict_task",
     "train_recipe",
 ]

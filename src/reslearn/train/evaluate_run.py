@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslearn import data
-from reslearn.evaluate import Metrics, Protocol, evaluate, metrics_of_scores, scores, views
+from reslearn.evaluate import (
+    EvaluationTask,
+    Metrics,
+    Predictions,
+    Protocol,
+    evaluate,
+    metrics_of_scores,
+    predict,
+    scores,
+    views,
+)
 from reslearn.interop import Bundle, read_bundle
 from reslearn.interop.shipped import PREFIX as SHIPPED
 from reslearn.interop.shipped import shipped_path
@@ -58,10 +68,7 @@ def evaluate_bundle(
         ValueError: If an option has a wrong value, the data have other classes, or the loss is NaN
             or infinite.
     """
-    if images not in _SETS:
-        raise ValueError(f"--images {images} is unknown: use train, validation or test")
-    if precision not in (None, "fp32", "bf16"):
-        raise ValueError(f"--precision {precision} is unknown: use fp32 or bf16")
+    _check_options(images, precision)
     members = [_open(path) for path in ([source] if isinstance(source, Path) else source)]
     if not members:
         raise ValueError("there is nothing to evaluate: name a run folder or a bundle")
@@ -76,7 +83,7 @@ def evaluate_bundle(
             machine.data_dir,
             is_named=data_name is not None,
         )
-        sets.append(_select(dataset, images))
+        sets.append(_select(dataset, images, member.run if data_name is None else None))
     if protocol == "single" and len(members) == 1:
         metrics = _evaluate_single(members[0], sets[0], _numerics(members[0], precision, device))
     else:
@@ -85,15 +92,105 @@ def evaluate_bundle(
             for member, image_set in zip(members, sets, strict=True)
         ]
         metrics = metrics_of_scores(torch.stack(member_scores).mean(0), sets[0].labels)
-    _check_finite(metrics, members)
+    _check_finite(metrics, [str(member.path) for member in members])
     return metrics
 
 
-def _check_finite(metrics: Metrics, members: "Sequence[_EnsembleMember]") -> None:
+def open_task(
+    source: Path,
+    data_name: str | None = None,
+    machine: Machine = THIS_MACHINE,
+    *,
+    images: str = "test",
+    precision: str | None = None,
+) -> tuple[EvaluationTask, RunFolder | None]:
+    """Open one network with its images for a detailed evaluation.
+
+    Args:
+        source: A run folder or a bundle; the other arguments are those of `evaluate_bundle`.
+
+    Returns:
+        The task, and the run if `source` is one.
+
+    Raises:
+        RunError, BundleError, DataError, ValueError: As `evaluate_bundle`.
+    """
+    _check_options(images, precision)
+    member = _open(source)
+    device = numerics.choose_device(machine.device)
+    numerics.choose_kernels(device)
+    name = data_name or _data_of_runs([member])
+    dataset = _load(member, name, "single", machine.data_dir, is_named=data_name is not None)
+    run = member.run if data_name is None else None
+    image_set = _select(dataset, images, run)
+    bundle, chosen = member.bundle, _numerics(member, precision, device)
+    task = EvaluationTask(
+        name=str(source),
+        network=bundle.network.to(device),
+        classes=bundle.classes,
+        preprocess=bundle.preprocess,
+        temperature=None if bundle.temperature == 1 else bundle.temperature,
+        images=image_set,
+        files=_files_of(image_set, dataset, name, images, machine.data_dir, run),
+        device=device,
+        autocast=chosen.autocast,
+        batch_size=_batch_size(bundle.preprocess),
+    )
+    return task, member.run
+
+
+def predict_task(task: EvaluationTask) -> tuple[Predictions, Metrics]:
+    """Compute the outputs for all images of a task, and the metrics of `evaluate_bundle`.
+
+    Raises:
+        ValueError: If the loss is NaN or infinite.
+    """
+    batches = track(task.batches(), task.name, len(task.images))
+    predictions = predict(task.network, batches, autocast=task.autocast)
+    # In the same batches as `evaluate_bundle`, so that the sums are equal in every bit.
+    starts = range(0, len(predictions), task.batch_size)
+    parts = [slice(start, start + task.batch_size) for start in starts]
+    batches = ((predictions.logits[part], predictions.labels[part]) for part in parts)
+    metrics = evaluate(nn.Identity(), batches)
+    _check_finite(metrics, [task.name])
+    return predictions, metrics
+
+
+def _files_of(
+    image_set: data.ImageSet,
+    dataset: data.ImageData,
+    name: str,
+    images: str,
+    data_dir: Path | None,
+    run: RunFolder | None,
+) -> data.Files | None:
+    """Return the picture files of images that a run has in memory; None if there are none."""
+    if isinstance(image_set, data.Files):
+        return image_set
+    if name in data.names():
+        return None
+    on_disk = data.load(name, data_dir=data_dir, size_px=image_set.size_px, stream=True)
+    files = _select(on_disk, images, run)
+    if not isinstance(files, data.Files):
+        return None
+    for image in dataset.skip_log.images():
+        files.skip_log.add(image)
+    files = files.readable()
+    return files if torch.equal(files.labels, image_set.labels) else None
+
+
+def _check_options(images: str, precision: str | None) -> None:
+    if images not in _SETS:
+        raise ValueError(f"--images {images} is unknown: use train, validation or test")
+    if precision not in (None, "fp32", "bf16"):
+        raise ValueError(f"--precision {precision} is unknown: use fp32 or bf16")
+
+
+def _check_finite(metrics: Metrics, names: Sequence[str]) -> None:
     if not math.isfinite(metrics.loss):
-        paths = " and ".join(str(member.path) for member in members)
         raise ValueError(
-            f"the loss of {paths} is {metrics.loss}: outputs that are not finite have no error rate"
+            f"the loss of {' and '.join(names)} is {metrics.loss}: "
+            "outputs that are not finite have no error rate"
         )
 
 
@@ -201,7 +298,10 @@ def _load(
     return dataset
 
 
-def _select(dataset: data.ImageData, images: str) -> data.ImageSet:
+def _select(dataset: data.ImageData, images: str, run: RunFolder | None) -> data.ImageSet:
+    """Return one set of images. A run may have set aside training images for validation."""
+    if images == "validation" and run is not None:
+        dataset = data.split(dataset, run.recipe["data"]["validation_images"])
     image_set: data.ImageSet | None = getattr(dataset, images)
     if image_set is None:
         raise ValueError(
