@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reslearn.cli.train_recipe import default_recipe
 from reslearn.recipes import Recipe, recipe_hash
 from reslearn.runs import RunFolder
 from reslearn.train import budget, photo_plan, starting_weights
@@ -160,6 +161,19 @@ def test_weights_without_a_network_connection(
     weights = starting_weights.find_weights(3)
     assert weights.sources["resnet18"] == "torchvision:resnet18"
     assert weights.sources["resnet20"] == "reslearn:resnet20"
+
+
+def test_only_image_files_get_the_recipe_of_photos(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\n", encoding="utf-8")
+    assert default_recipe(str(photos), None) == "photos"
+    assert default_recipe("photos", tmp_path) == "photos"  # by its bare name
+    assert default_recipe("labels.csv", None) == "photos"
+    assert default_recipe("digits", None) == "digits"
+    assert [default_recipe(name, None) for name in ("cifar10", "nothing", None)] == (
+        ["cifar-paper"] * 3
+    )
 
 
 def test_the_recipe_of_photos_can_be_exported_to_other_projects() -> None:

@@ -94,7 +94,7 @@ def train(
     from reslearn.train import Machine, plan
 
     check_duration(minutes, epochs, set_ or [])
-    origin = recipe or recorded_recipe(out, resume=resume) or default_recipe(data)
+    origin = recipe or recorded_recipe(out, resume=resume) or default_recipe(data, data_dir)
     values = {
         "data.name": quoted(data),
         "model.name": quoted(model),

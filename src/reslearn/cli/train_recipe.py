@@ -65,15 +65,13 @@ def check_resumable(out: Path | None) -> None:
         )
 
 
-def default_recipe(data: str | None) -> str:
+def default_recipe(data: str | None, data_dir: Path | None) -> str:
     """Return the recipe for data without a recipe of the user."""
-    from reslearn import data as sources
+    from reslearn.data import is_image_folder
 
     if data == "digits":
         return "digits"
-    if data is not None and data not in sources.names() and Path(data).is_dir():
-        return "photos"
-    return "cifar-paper"
+    return PHOTOS if data is not None and is_image_folder(data, data_dir) else "cifar-paper"
 
 
 def check_duration(minutes: float | None, epochs: float | None, set_: list[str]) -> None:

@@ -11,7 +11,7 @@ from reslearn.data.photo_batches import SoftBatch, photo_batches
 from reslearn.data.photo_views import PhotoAugment
 from reslearn.data.pictures import TEST_SHORTER_PX, read_picture, scale_length
 from reslearn.data.preprocess import Preprocess
-from reslearn.data.sources import load, names
+from reslearn.data.sources import is_image_folder, load, names
 
 __all__ = [
     "TEST_SHORTER_PX",
@@ -31,6 +31,7 @@ __all__ = [
     "download",
     "eval_batches",
     "image_batches",
+    "is_image_folder",
     "load",
     "names",
     "permutation",

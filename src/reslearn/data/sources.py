@@ -78,6 +78,16 @@ def load(
     return load_folder(folder, size_px=size_px, stream=stream, keep_whole=keep_whole)
 
 
+def is_image_folder(name: str, data_dir: Path | None = None) -> bool:
+    """Return whether `load` would read `name` as image files: a folder, or a CSV file of paths."""
+    if name in SOURCES or is_label_file(name):
+        return name not in SOURCES
+    folder = _find_folder(name, data_dir)
+    return folder is not None and not any(
+        find_layout(cifar, [folder]) for cifar in (CIFAR10, CIFAR100)
+    )
+
+
 def names() -> dict[str, str]:
     """Return the name and a one-line description of each source, in the order of the registry."""
     return {name: source.description for name, source in SOURCES.items()}

@@ -28,7 +28,8 @@ from reslearn.train.probe import measure, read_seconds
 from reslearn.train.setup import Machine
 from reslearn.train.starting_weights import StartingWeights, find_weights
 
-_PROBE_SHARE = 0.05
+_PROBE_SHARE, _PROBE_SECONDS = 0.05, 20.0
+"""The measurement takes this part of the time, and no longer than this."""
 _SIZES = {"cifar": (32, 64), "imagenet": (64, 96, 128, 160, 224), "deep": (64, 96, 128, 160, 224)}
 _VALIDATION_SHARE = 10
 _MAX_VALIDATION = 2_000
@@ -79,7 +80,7 @@ def plan_photos(
         candidates,
         machine,
         num_classes=photos.num_classes,
-        seconds=_PROBE_SHARE * 60 * minutes,
+        seconds=min(_PROBE_SHARE * 60 * minutes, _PROBE_SECONDS),
     )
     choice = choose(
         photos,

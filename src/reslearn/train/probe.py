@@ -1,6 +1,6 @@
 """Measure how fast this machine trains networks and reads pictures, in a few seconds.
 
-Steps are those of the recipe, on random pixels. The first step of each network is not timed. A
+The steps follow the recipe, on random pixels. The first step of each network is not timed. A
 network that is too expensive is estimated from its multiply-adds.
 """
 
@@ -56,9 +56,9 @@ def measure(
     """Measure candidates, the cheapest first, until `seconds` have passed.
 
     Each network is timed at its smallest size. Its other sizes, and networks for which no time is
-    left, are estimated from the multiply-adds of the last one that was timed. If the machine does
-    not prescribe a number of threads, fewer are tried for the first candidate: on a processor that
-    others use too, threads that wait for each other are slower than one.
+    left, are estimated from the multiply-adds of the last one that was timed. The number
+    of threads is the fastest for the first candidate, unless the machine prescribes one. On a
+    processor that others use too, threads that wait for each other are slower than one.
 
     Args:
         recipe: Its data, augmentation, optimizer and switches of the network are used.

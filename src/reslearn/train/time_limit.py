@@ -55,11 +55,11 @@ class TimeLimit:
     def moved_end(self, step: int, last_step: int, planned: int) -> int | None:
         """Return a new last step if a run at `step` would end too late or too early, else None.
 
-        The pace is that of the last twenty seconds, and of all evaluations so far.
+        The pace is measured over the last twenty seconds, and over all evaluations so far.
 
         Args:
             step: Steps done.
-            last_step: The end as it is now.
+            last_step: The present end.
             planned: The end that was planned. The run never takes longer.
         """
         now = self.clock()
