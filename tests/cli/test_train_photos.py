@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from reslearn import models
 from reslearn.cli.train_recipe import default_recipe
 from reslearn.recipes import Recipe, recipe_hash
 from reslearn.runs import RunFolder
 from reslearn.train import budget, photo_plan, starting_weights
 from reslearn.train.budget import Candidate
+from reslearn.train.starting_weights import StartingWeights
 
 Make = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]
@@ -67,6 +70,26 @@ def test_what_the_user_sets_stays(photos: Path, tmp_path: Path, reslearn: Run) -
     assert (recipe["train"]["batch_size"], recipe["optimizer"]["lr"]) == (9, 0.007)
 
 
+def test_weights_are_found_unless_the_user_wants_none(
+    photos: Path, tmp_path: Path, reslearn: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = models.build("resnet8", num_classes=5, shortcut="A")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    found = StartingWeights(sources={"resnet8": "weights.pth"}, reason="they are here")
+    monkeypatch.setattr(photo_plan, "find_weights", lambda minutes: found)
+    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)
+    machine = ("--threads", "1", "--workers", "0")
+    status, _, errors = reslearn("train", photos, *machine, "--out", "run")
+    assert (status, "weights   weights.pth" in errors) == (0, True), errors
+    recipe = RunFolder.open(tmp_path / "run").recipe
+    assert (recipe["init"]["source"], recipe["model"]["shortcut"]) == ("weights.pth", "A")
+
+    flags = ("--init", "none", "--dry-run")
+    status, output, errors = reslearn("train", photos, *machine, *flags)
+    assert (status, "weights   new, since you asked for new ones" in errors) == (0, True), errors
+    assert "would begin in runs/resnet8-photos-" in output
+
+
 def test_a_given_duration_needs_no_measurement(
     photos: Path, tmp_path: Path, reslearn: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,15 +110,14 @@ def test_a_slow_machine_ends_in_time_and_says_how_to_repeat_it(
     monkeypatch.setattr("reslearn.train.photo_plan.affordable_epochs", lambda *_, **__: 5_000.0)
     monkeypatch.setattr("reslearn.train.time_limit._WRITING_SECONDS", 0.5)
     flags = ("--model", "resnet8", "--threads", "1", "--set", "evaluation.recompute_images=0")
-    began_at = time.monotonic()
     status, output, errors = reslearn("train", "digits", *flags, "--minutes", "0.1", "--out", "run")
     assert status == 0, errors
-    assert time.monotonic() - began_at < 12
     assert "repeat it exactly: reslearn train --recipe run/recipe.json --set schedule.ends=[[" in (
         output
     )
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result["steps"] == result["schedule_ends"][-1][1]
+    assert result["steps"] < 50_000  # 225,000 were planned
 
 
 def test_minutes_scale_any_recipe(

@@ -72,7 +72,7 @@ def plan_photos(
             "--recipe cifar-fast"
         )
     set_by_user = {override.partition("=")[0].strip() for override in recipe.overrides}
-    weights = _weights(recipe, minutes)
+    weights = _weights(recipe, set_by_user, minutes)
     candidates = _candidates(recipe, set_by_user, weights)
     photos = _count(dataset, recipe, candidates[0].size_px)
     speed = measure(
@@ -134,8 +134,10 @@ def epochs_for_minutes(recipe: recipes.Recipe, machine: Machine, *, end_at: floa
     )
 
 
-def _weights(recipe: recipes.Recipe, minutes: float) -> StartingWeights:
-    """Return the user's weights, or those that can be had."""
+def _weights(recipe: recipes.Recipe, set_by_user: set[str], minutes: float) -> StartingWeights:
+    """Return the user's weights, or the best that can be had."""
+    if recipe.init is None and "init" in set_by_user:
+        return StartingWeights(sources={}, reason="you asked for new ones")
     if recipe.init is None:
         return find_weights(minutes)
     identity = identify(recipe.init.source, entry=recipe.init.entry)
