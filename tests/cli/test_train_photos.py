@@ -173,7 +173,7 @@ def test_weights_without_a_network_connection(
         monkeypatch.setattr(starting_weights, "published_weights", lambda: table)
         began_at = time.monotonic()
         weights = starting_weights.find_weights(30)
-    assert time.monotonic() - began_at < 2
+    assert time.monotonic() - began_at < 10
     assert (dict(weights.sources), "does not answer" in weights.reason) == ({}, True)
     assert "less than 10 minutes" in starting_weights.find_weights(3).reason
 
