@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from killing import Killed, until_killed
 
-from reslearn import recipes
+from reslearn import data, recipes
+from reslearn.analysis import Subject
 from reslearn.interop import read_bundle
 from reslearn.runs import RunError, RunFolder
 from reslearn.train import Machine, evaluate_bundle, plan, run, train_recipe
@@ -180,6 +181,27 @@ def test_ensemble_is_the_mean_of_its_scores(pictures: Path, tmp_path: Path) -> N
         assert both.loss != pytest.approx(alone.loss, rel=1e-3)
         other = evaluate_bundle(two, protocol=protocol)
         assert both.loss <= (alone.loss + other.loss) / 2 + 1e-6  # Jensen's inequality
+
+
+def test_a_run_from_disk_without_jitter_is_evaluated_from_disk(
+    pictures: Path, tmp_path: Path
+) -> None:
+    settings = [
+        f'data.name="{pictures}"',
+        "model.name=resnet8",
+        "schedule.duration=2 steps",
+        "schedule.milestones=[]",
+        "data.size_px=16",
+        "data.store=disk",
+        "augment.crop_area=[0.25, 1.0]",
+        "train.batch_size=4",
+    ]
+    recipe = recipes.load("cifar-short", overrides=settings)
+    result = train_recipe(recipe, tmp_path / "run", Machine(threads=1))
+    assert data.is_streamed(RunFolder(tmp_path / "run").environment)
+    metrics = evaluate_bundle(tmp_path / "run")
+    assert metrics.loss == pytest.approx(result["test_loss"], rel=1e-5)
+    assert len(Subject.open(tmp_path / "run").train) == 24
 
 
 @pytest.mark.filterwarnings("ignore:.*are left out")

@@ -69,7 +69,7 @@ class Subject:
             options["name"],
             data_dir=data_dir,
             size_px=options["size_px"],
-            stream=options.get("jitter") is not None,
+            stream=data.is_streamed(run.environment),
         )
         run.check_images(images.fingerprint)
         images = data.split(images, options["validation_images"])

@@ -4,7 +4,7 @@ from reslearn.data.batches import Augment, Batch, eval_batches, permutation, tra
 from reslearn.data.download import DataStatus, download, status
 from reslearn.data.errors import DataError, UnknownDataError
 from reslearn.data.files import Files
-from reslearn.data.images import ImageData, Images, ImageSet, split
+from reslearn.data.images import ImageData, Images, ImageSet, is_streamed, split
 from reslearn.data.jitter import Jitter
 from reslearn.data.per_image import image_batches
 from reslearn.data.photo_batches import SoftBatch, photo_batches
@@ -32,6 +32,7 @@ __all__ = [
     "eval_batches",
     "image_batches",
     "is_image_folder",
+    "is_streamed",
     "load",
     "names",
     "permutation",

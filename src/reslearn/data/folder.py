@@ -23,7 +23,7 @@ from reslearn.data.content_split import assign_splits
 from reslearn.data.decode import bytes_in_memory, decode_files
 from reslearn.data.errors import DataError
 from reslearn.data.files import Files
-from reslearn.data.images import ImageData, Images, ImageSet, fingerprint
+from reslearn.data.images import STREAMED_FINGERPRINT, ImageData, Images, ImageSet, fingerprint
 from reslearn.data.layout import check_layout, warn_of_oddities
 from reslearn.data.listing import SPLITS, Listing, list_images
 from reslearn.data.pictures import CROP_PX, open_picture
@@ -78,7 +78,7 @@ def load_folder(
     sets: Mapping[str, ImageSet]
     if stream:
         sets = {part: _without_empty_files(part, files, listing) for part, files in parts.items()}
-        identity = f"names+sizes:{_digest(listed, listing)}"
+        identity = STREAMED_FINGERPRINT + _digest(listed, listing)
     else:
         sets = images = _read(listing, parts, size, whole_parts)
         identity = fingerprint(images.get(part) for part in SPLITS)

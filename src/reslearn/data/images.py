@@ -7,9 +7,9 @@ this order, and it is the fastest to gather from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from reslearn.data.skipped import SkipLog, SkippedImage
 
 if TYPE_CHECKING:
     from reslearn.data.files import Files
+
+STREAMED_FINGERPRINT = "names+sizes:"
 
 ImageSet: TypeAlias = "Images | Files"
 """One set of images, such as the training images: in memory (`Images`) or on disk (`Files`)."""
@@ -206,6 +208,15 @@ def fingerprint(parts: Iterable[Images | None]) -> str:
             digest.update(images.pixels.numpy().data)
             digest.update(images.labels.numpy().data)
     return digest.hexdigest()[:16]
+
+
+def is_streamed(environment: Mapping[str, Any]) -> bool:
+    """Return whether the images of a run stayed on disk, from its environment.json.
+
+    Their fingerprint covers names and sizes, and differs from a fingerprint in memory.
+    """
+    recorded = environment.get("data", {}).get("fingerprint", "")
+    return str(recorded).startswith(STREAMED_FINGERPRINT)
 
 
 def shrink(

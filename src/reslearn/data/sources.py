@@ -59,7 +59,8 @@ def load(
     """
     name = str(name_or_folder)
     if is_label_file(name):
-        return load_folder(Path(name).expanduser(), size_px=size_px, stream=stream)
+        table = Path(name).expanduser()
+        return load_folder(table, size_px=size_px, stream=stream, keep_whole=keep_whole)
     if data_dir is not None and not download and not Path(data_dir).expanduser().is_dir():
         hint = ""
         if name in SOURCES and SOURCES[name].archives is not None:

@@ -80,6 +80,7 @@ class _Result(_Shape):
     test_touched: Whole | None = None
     resumed_at: list[Whole] = []
     warmed_up_at_step: Whole | None = None
+    skipped_images: Whole | None = None
     temperature: Annotated[float, Field(gt=0, le=1e3)] | None = None
     sha256: dict[str, str] | None = None  # of weight files
     checksum: str = ""

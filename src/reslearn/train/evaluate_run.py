@@ -277,7 +277,7 @@ def _load(
     """
     run = None if is_named else member.run
     size_px = member.bundle.preprocess.size_px
-    in_memory = run is not None and run.recipe["data"].get("jitter") is None
+    in_memory = run is not None and not data.is_streamed(run.environment)
     dataset = data.load(name, data_dir=data_dir, size_px=size_px, stream=not in_memory)
     if run is not None:
         try:
