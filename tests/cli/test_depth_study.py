@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reslearn.cli.depth_study import DepthPlan
+from reslearn.cli.depth_plan import DepthPlan
 from reslearn.runs import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]

@@ -80,6 +80,12 @@ def test_the_smallest_network_that_is_not_worse_by_the_margin_is_recommended(
         assert "undecided: resnet8" in verdict.reason
 
 
+def test_the_smallest_network_may_be_the_best() -> None:
+    verdict = depth_verdict([rung(8, 9.0, 9.1), rung(20, 10.0, 10.0)])
+    assert verdict.smallest == "resnet8"
+    assert verdict.reason.startswith("resnet8, the smallest, has the lowest error")
+
+
 @pytest.mark.parametrize(
     ("gains", "answer", "reason"),
     [

@@ -84,7 +84,8 @@ MinutesOption = Annotated[
     float | None,
     typer.Option(
         rich_help_panel=DEPTH,
-        help="Choose the epochs so that the whole study takes this long. Default: the recipe's.",
+        help="Choose the epochs so that the whole study takes this long. Default: the duration of "
+        "the recipe, and 60 minutes for a folder of photos.",
     ),
 ]
 MarginOption = Annotated[
@@ -156,7 +157,8 @@ def study(
     """
     runner = engine_named(engine, jobs=jobs)
     if depth is not None:
-        from reslearn.cli.depth_study import DepthRequest, depth_study
+        from reslearn.cli.depth_plan import DepthRequest
+        from reslearn.cli.depth_study import depth_study
 
         request = DepthRequest(
             data=_depth_data(file, data),

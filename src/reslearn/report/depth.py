@@ -52,6 +52,8 @@ def depth_page(
 
 
 def _subtitle(verdict: DepthVerdict) -> str:
+    if verdict.best == verdict.contrasts[0].model:
+        return f"{verdict.best}, the smallest network, has the lowest validation error."
     if verdict.smallest == verdict.best:
         return (
             f"{verdict.best} has the lowest validation error, and no smaller network is shown to "

@@ -213,7 +213,9 @@ def _compare(a: Rung, b: Rung, *, confidence: float) -> Comparison:
 def _reason(
     smallest: Contrast, contrasts: Sequence[Contrast], best: Rung, margin_pct: float
 ) -> str:
-    if smallest.comparison is None:
+    if best.model == contrasts[0].model:
+        text = f"{best.model}, the smallest, has the lowest error"
+    elif smallest.comparison is None:
         text = f"{best.model} has the lowest error, and no smaller network is shown to be as good"
     else:
         difference = number_text(
