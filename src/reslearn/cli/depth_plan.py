@@ -108,11 +108,14 @@ def make_plan(request: DepthRequest) -> DepthPlan:
     from reslearn.train.images import load_images
 
     data = request.data
-    recipe = request.recipe or default_recipe(data)
+    recipe = request.recipe or default_recipe(data, request.data_dir)
+    if request.recipe is None and recipe == "cifar-paper":
+        recipe = "cifar-short"  # a study of 64,000 steps per run is for those who name it
     overrides = list(request.overrides)
     data_override = f"data.name={json.dumps(data)}"
     minutes = request.minutes
-    if recipe == PHOTOS and minutes is None:
+    sets_duration = any(text.startswith("schedule.duration=") for text in overrides)
+    if recipe == PHOTOS and minutes is None and not sets_duration:
         minutes = _PHOTO_MINUTES
     base = recipes.load(recipe, overrides=[data_override, *overrides])
     model = base.model.name
