@@ -1,4 +1,4 @@
-"""`reslearn bench`: how fast training and loading are here, and how often a diagnosis is wrong.
+"""`reslearn bench`: how fast training is here, and how often a diagnosis is wrong.
 
 It runs the modules of benchmarks/ in a source checkout.
 """
@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from reslearn.cli.options import (
-    MACHINE,
     DeviceOption,
     JobsOption,
     JsonOption,
@@ -28,7 +27,6 @@ TRAIN_EXAMPLES = (
     "reslearn bench train --models resnet20 --parts",
     "reslearn bench train --models resnet50 -b 256 --against torchvision,torchvision-compiled",
 )
-LOAD_EXAMPLES = ("reslearn bench load", "reslearn bench load --threads 1,2 --json")
 STUDY_EXAMPLES = (
     "reslearn bench study",
     "reslearn bench study --models resnet8,resnet20 --seeds 4 --epochs 20 --json",
@@ -77,24 +75,6 @@ TrainBatchSize = Annotated[
         min=1,
         help="Use this number of images per step. The default is 128, and 32 for resnet50.",
         rich_help_panel=WHAT,
-    ),
-]
-LoadBatchSize = Annotated[
-    int,
-    typer.Option(
-        "--batch-size",
-        "-b",
-        min=1,
-        help="Use this number of images per batch.",
-        rich_help_panel=WHAT,
-    ),
-]
-ThreadCounts = Annotated[
-    str | None,
-    typer.Option(
-        help="Measure with these numbers of CPU threads, separated by commas. The default is all "
-        "cores.",
-        rich_help_panel=MACHINE,
     ),
 ]
 Seeds = Annotated[
@@ -151,7 +131,7 @@ def train(
     shape in batches of 128, and ImageNet's shape in batches of 32 for resnet50. It takes about five
     minutes, including compilation.
     """
-    bench = _benchmark("train")
+    bench = import_benchmark("train")
     import torch
 
     from reslearn.train.numerics import choose_device
@@ -174,25 +154,7 @@ def train(
             against=against.split(","),
             say=print_progress,
         )
-    _print_rows(bench, rows, as_json)
-
-
-def load(
-    threads: ThreadCounts = None,
-    batch_size: LoadBatchSize = 128,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the time of the loaders, and their share of a step of resnet20."""
-    bench = _benchmark("loader")
-    import torch
-
-    counts = [torch.get_num_threads()]
-    if threads is not None:
-        counts = [_thread_count(word) for word in threads.split(",")]
-    rows = []
-    for count in counts:
-        rows += bench.measure(threads=count, batch_size=batch_size)
-    _print_rows(bench, rows, as_json)
+    print_rows(bench, rows, as_json)
 
 
 def study(
@@ -206,7 +168,7 @@ def study(
 
     The difference is the cost of starting runs and loading data.
     """
-    bench = _benchmark("study")
+    bench = import_benchmark("study")
     duration = f"schedule.duration={epochs:.10g} epochs"
     rows = bench.measure(
         models=models.split(","),
@@ -214,7 +176,7 @@ def study(
         overrides=[duration, "schedule.milestones=[]"],
         jobs=jobs,
     )
-    _print_rows(bench, rows, as_json)
+    print_rows(bench, rows, as_json)
 
 
 def diagnose(
@@ -234,10 +196,10 @@ def diagnose(
     Each network that was run is a line of results/depth/verdicts.jsonl, so a stopped benchmark can
     be resumed. Lines made by other rules are measured again. It takes an hour or two.
     """
-    bench, score = _benchmark("depth.run"), _benchmark("depth.score")
+    bench, score = import_benchmark("depth.run"), import_benchmark("depth.score")
     from fnmatch import fnmatch
 
-    halves = _benchmark("depth.members").HALVES
+    halves = import_benchmark("depth.members").HALVES
     if half not in (*halves, "both"):
         raise ValueError(f"--half is {half}: allowed are {', '.join(halves)}, both")
     chosen_half = None if half == "both" else half
@@ -264,7 +226,8 @@ def diagnose(
             print(score.table(result))
 
 
-def _print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
+def print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
+    """Print the rows of a benchmark as its table, or as JSON."""
     from dataclasses import asdict
 
     if as_json:
@@ -273,7 +236,7 @@ def _print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
         print(bench.table(rows))
 
 
-def _benchmark(name: str) -> Any:
+def import_benchmark(name: str) -> Any:
     """Import a module of benchmarks/, which lies beside src/ and is not installed."""
     import reslearn
 
@@ -286,11 +249,3 @@ def _benchmark(name: str) -> Any:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     return importlib.import_module(f"benchmarks.{name}")
-
-
-def _thread_count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise ValueError(
-            f"--threads {word}: give numbers of threads, separated by commas, as in 1,2"
-        )
-    return int(word)

@@ -25,6 +25,7 @@ import reslearn
 from reslearn.cli import (
     analyze,
     bench,
+    bench_load,
     demo,
     diagnose,
     download,
@@ -133,7 +134,7 @@ bench_group = add_group(
     panel="Benchmarks",
 )
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
-add("load", bench.load, bench.LOAD_EXAMPLES, to=bench_group)
+add("load", bench_load.load, bench_load.EXAMPLES, to=bench_group)
 add("study", bench.study, bench.STUDY_EXAMPLES, to=bench_group)
 add("diagnose", bench.diagnose, bench.DIAGNOSE_EXAMPLES, to=bench_group)
 

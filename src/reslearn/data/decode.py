@@ -15,7 +15,8 @@ from PIL import Image
 
 from reslearn.data.files import Files, map_in_order
 from reslearn.data.images import Images, WholePictures
-from reslearn.data.pictures import Pixels, center_crop, open_picture
+from reslearn.data.jpeg import decode_picture
+from reslearn.data.pictures import Pixels, center_crop
 from reslearn.data.skipped import SkippedImage
 from reslearn.progress import progress_bar
 
@@ -101,7 +102,7 @@ class _Target:
     def _read(self, path: Path) -> None:
         size_px = self.center.shape[0]
         # Both come from one decoded picture, and the center is that of `read_picture`.
-        image = open_picture(path, size_px)
+        image = Image.fromarray(decode_picture(path, size_px))
         self.center[:] = center_crop(image, shorter_px=size_px, size_px=size_px)
         if self.whole_pixels is not None and self.shapes is not None:
             side = self.whole_pixels.shape[0]

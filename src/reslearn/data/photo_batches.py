@@ -5,24 +5,24 @@ colors; normalize; erase; mix pairs. All draws come from photo_views.py and mixi
 a pure function of (seed, step). Only resampling differs between CPU and GPU, by a gray level or
 two: the CPU uses antialiasing.
 
-Picture files are read and resampled by threads: decoding and resampling release the interpreter
-lock, and threads need no copy of the pixels between processes.
+On the CPU, threads do the work on a few images at a time, which stay in the cache, and two batches
+ahead. Decoding and resampling release the interpreter lock, and threads need no copy of the pixels
+between processes. On a GPU, images in memory are processed there, a batch at a time.
 
 Shapes: B images a batch, S = size_px, C channels, K classes.
 """
 
 from __future__ import annotations
 
-import math
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 
-import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
@@ -31,6 +31,7 @@ from reslearn.data.batches import ViewTable, balanced_order, check_batches, crop
 from reslearn.data.errors import DataError
 from reslearn.data.files import Files
 from reslearn.data.images import Images, ImageSet
+from reslearn.data.jpeg import decode_picture
 from reslearn.data.mixing import (
     check_pairs,
     draw_mixtures,
@@ -39,7 +40,6 @@ from reslearn.data.mixing import (
     mix_labels,
 )
 from reslearn.data.photo_views import PhotoAugment, PhotoSequence, PhotoView
-from reslearn.data.pictures import open_picture
 from reslearn.data.preprocess import Preprocess
 from reslearn.data.resample import affine, crop_box, matrix, render
 from reslearn.data.skipped import MAX_SKIPPED_IN_A_ROW, SkippedImage, too_many_skipped
@@ -48,6 +48,7 @@ from reslearn.data.trivial_augment import change_colors
 PixelBatch = UInt8[Tensor, "b s s c"]
 SoftBatch = tuple[Float32[Tensor, "b c h w"], Tensor]
 _BATCHES_AHEAD = 2
+_IMAGES_PER_TASK = 4  # a task costs a thread about as much as a tenth of an image
 
 
 def photo_batches(
@@ -67,7 +68,7 @@ def photo_batches(
         images: Images in memory, or picture files, which need `augment.crop_area`.
         preprocess: Batches are on its device.
         batch_size: Images of a batch over all processes.
-        num_workers: Threads that read picture files. Batches do not depend on it.
+        num_workers: Threads that work ahead. Batches do not depend on it.
         share: (rank, number of processes). Each process gets an equal part of each batch, in order.
 
     Returns:
@@ -87,14 +88,12 @@ def photo_batches(
     offset = share[0] * part_size
     sequence = _sequence(images, augment, seed)
     first_positions = (step * batch_size + offset for step in count(start_step))
-    pixel_batches = _pixel_batches(
-        images, preprocess, sequence, first_positions, part_size, num_workers
-    )
+    source = _image_source(images, preprocess, sequence)
+    finished = _finished(source, sequence, first_positions, part_size, max(1, num_workers))
     labels = images.labels.to(preprocess.device)
 
     def batches() -> Iterator[SoftBatch]:
-        for step, (views, pixels) in enumerate(pixel_batches, start_step):
-            x = _normalize(pixels, views, preprocess, augment)
+        for step, (views, x) in enumerate(finished, start_step):
             index = torch.tensor([view.index for view in views]).to(labels.device)
             y = labels.index_select(0, index)
             if augment.mixes:
@@ -117,40 +116,114 @@ def _sequence(images: ImageSet, augment: PhotoAugment, seed: int) -> PhotoSequen
     return PhotoSequence(seed=seed, num_images=len(images), augment=augment, balanced=balanced)
 
 
-def _normalize(
-    pixels: PixelBatch | Float32[Tensor, "b s s c"],
-    views: list[PhotoView],
-    preprocess: Preprocess,
-    augment: PhotoAugment,
-) -> Float32[Tensor, "b s s c"]:
-    """Change the colors of resampled pixels, normalize and erase. Normalized images only erase."""
-    x = pixels
-    if pixels.dtype == torch.uint8:
-        if augment.policy == "trivial":
-            pixels = change_colors(pixels, views)
-        x = preprocess.normalize(pixels)
-    return erase_rectangles(x, views) if augment.erase else x
+class CropSource(Protocol):
+    """Views to images. `work` is done by workers, and `finish` by the training thread."""
+
+    def empty(self, num_images: int) -> Tensor:
+        """Return the tensor for the work on a batch, on the CPU."""
+
+    def work(self, batch: PendingBatch, start: int, stop: int) -> None:
+        """Fill some rows of a batch."""
+
+    def finish(self, batch: PendingBatch) -> Float32[Tensor, "b s s c"]:
+        """Return normalized images on the device of the training."""
 
 
-def _pixel_batches(
-    images: ImageSet,
-    preprocess: Preprocess,
+@dataclass(frozen=True, kw_only=True)
+class PendingBatch:
+    """A batch in work. A view is replaced if its file cannot be read."""
+
+    first_position: int
+    views: list[PhotoView]
+    rows: Tensor
+
+
+def _image_source(
+    images: ImageSet, preprocess: Preprocess, sequence: PhotoSequence
+) -> CropSource | ShiftedImages | TurnedImages:
+    steps = PixelSteps(preprocess, sequence.augment)
+    if isinstance(images, Files):
+        return FileSource(files=images, steps=steps, sequence=sequence)
+    if sequence.augment.crop_area is None:
+        return ShiftedImages(images, steps)
+    if preprocess.device.type == "cpu":
+        return CroppedImages(images, steps)
+    return TurnedImages(images, steps)
+
+
+def _finished(
+    source: CropSource | ShiftedImages | TurnedImages,
     sequence: PhotoSequence,
     first_positions: Iterable[int],
-    part_size: int,
+    size: int,
     num_workers: int,
 ) -> Iterator[tuple[list[PhotoView], Tensor]]:
-    """Yield the views and the resampled images of each batch, which begin at `first_positions`."""
-    fill, augment = fill_color(preprocess), sequence.augment
-    if isinstance(images, Files):
-        reader = FileReader(files=images, fill=fill, device=preprocess.device, sequence=sequence)
-        return reader.batches(first_positions, part_size, num_workers=num_workers)
-    view_lists = (sequence.between(first, first + part_size) for first in first_positions)
-    if augment.crop_area is None:
-        shifted = ShiftedImages(images, preprocess, augment)
-        return ((views, shifted.batch(views)) for views in view_lists)
-    crops = CroppedImages(images, fill, preprocess.device)
-    return ((views, crops.batch(views)) for views in view_lists)
+    """Yield the views and the normalized images of each batch, in order."""
+    view_lists = ((first, sequence.between(first, first + size)) for first in first_positions)
+    if isinstance(source, ShiftedImages | TurnedImages):
+        return ((views, source.batch(views)) for _, views in view_lists)
+    return _work_in_threads(source, view_lists, num_workers)
+
+
+def _work_in_threads(
+    source: CropSource, view_lists: Iterable[tuple[int, list[PhotoView]]], num_workers: int
+) -> Iterator[tuple[list[PhotoView], Tensor]]:
+    pending: deque[tuple[PendingBatch, list[Future[None]]]] = deque()
+    pool = _pool(num_workers)
+    try:
+        for first, views in view_lists:
+            size = len(views)
+            batch = PendingBatch(first_position=first, views=views, rows=source.empty(size))
+            tasks = []
+            for start in range(0, size, _IMAGES_PER_TASK):
+                stop = min(start + _IMAGES_PER_TASK, size)
+                tasks.append(pool.submit(source.work, batch, start, stop))
+            pending.append((batch, tasks))
+            if len(pending) > _BATCHES_AHEAD:
+                batch, tasks = pending.popleft()
+                for task in tasks:
+                    task.result()
+                yield batch.views, source.finish(batch)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(num_workers: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads each compute with one thread.
+
+    Otherwise torch would start a team of threads for each of them, and they would wait for each
+    other. `set_num_threads` counts for its thread and for threads that start later, so the training
+    thread sets its own number again.
+    """
+    num_threads = torch.get_num_threads()
+    all_started = threading.Barrier(num_workers)
+    pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+    for started in [pool.submit(all_started.wait) for _ in range(num_workers)]:
+        started.result()
+    torch.set_num_threads(num_threads)
+    return pool
+
+
+@dataclass(frozen=True)
+class PixelSteps:
+    """The steps from resampled pixels to the input of a network, before images are mixed."""
+
+    preprocess: Preprocess
+    augment: PhotoAugment
+
+    @property
+    def device(self) -> torch.device:
+        return self.preprocess.device
+
+    def __call__(self, pixels: PixelBatch, views: list[PhotoView]) -> Float32[Tensor, "b s s c"]:
+        if self.augment.policy == "trivial":
+            pixels = change_colors(pixels, views)
+        return self.erase(self.preprocess.normalize(pixels), views)
+
+    def erase(
+        self, x: Float32[Tensor, "b s s c"], views: list[PhotoView]
+    ) -> Float32[Tensor, "b s s c"]:
+        return erase_rectangles(x, views) if self.augment.erase else x
 
 
 def fill_color(preprocess: Preprocess) -> tuple[float, ...]:
@@ -164,62 +237,77 @@ def fill_color(preprocess: Preprocess) -> tuple[float, ...]:
 
 
 class CroppedImages:
-    """Random resized crops of images in memory."""
+    """Random resized crops of images in memory, by the CPU."""
 
-    def __init__(self, images: Images, fill: tuple[float, ...], device: torch.device) -> None:
+    def __init__(self, images: Images, steps: PixelSteps) -> None:
         whole_pictures = images.whole_pictures
         self.size_px = images.size_px
-        self.pixels = (images.pixels if whole_pictures is None else whole_pictures.pixels).to(
-            device
-        )
-        self.shapes = (
-            [1.0] * len(images) if whole_pictures is None else whole_pictures.shapes.tolist()
-        )
-        self.fill = fill
+        self.pixels = images.pixels if whole_pictures is None else whole_pictures.pixels
+        self.shapes = [1.0] * len(images)
+        if whole_pictures is not None:
+            self.shapes = whole_pictures.shapes.tolist()
+        self.steps = steps
+        self.fill = fill_color(steps.preprocess)
 
-    def batch(self, views: list[PhotoView]) -> PixelBatch:
-        if self.pixels.device.type == "cpu":
-            return self._rendered(views)
+    def empty(self, num_images: int) -> Tensor:
+        return torch.empty((num_images, self.size_px, self.size_px, self.pixels.shape[3]))
+
+    def work(self, batch: PendingBatch, start: int, stop: int) -> None:
+        views, rows = batch.views[start:stop], batch.rows[start:stop]
+        pixels = torch.empty(rows.shape, dtype=torch.uint8)
+        pictures = self.pixels.numpy()
+        for row, view in enumerate(views):
+            shape = self.shapes[view.index]
+            pixels[row] = render(
+                pictures[view.index], view, self.size_px, fill=self.fill, shape=shape
+            )
+        rows.copy_(self.steps(pixels, views))
+
+    def finish(self, batch: PendingBatch) -> Float32[Tensor, "b s s c"]:
+        return batch.rows
+
+
+class TurnedImages:
+    """Random resized crops of images in memory, by a GPU, a batch at a time."""
+
+    def __init__(self, images: Images, steps: PixelSteps) -> None:
+        source = CroppedImages(images, steps)
+        self.size_px, self.shapes, self.steps = source.size_px, source.shapes, steps
+        self.pixels = source.pixels.to(steps.device)
+        self.fill = torch.tensor(source.fill)
+
+    def batch(self, views: list[PhotoView]) -> Float32[Tensor, "b s s c"]:
         height, width = self.pixels.shape[1:3]
         matrices = []
         for view in views:
             box = crop_box(view, width, height, self.shapes[view.index])
             matrices.append(matrix(view, box, width, height))
         index = torch.tensor([view.index for view in views]).to(self.pixels.device)
-        fill = torch.tensor(self.fill)
         rows = self.pixels.index_select(0, index)
-        return affine(rows, torch.tensor(matrices), self.size_px, fill=fill)
-
-    def _rendered(self, views: list[PhotoView]) -> PixelBatch:
-        pixels = self.pixels.numpy()
-        batch = torch.empty(
-            (len(views), self.size_px, self.size_px, pixels.shape[3]), dtype=torch.uint8
-        )
-        for slot, view in zip(batch, views, strict=True):
-            shape = self.shapes[view.index]
-            slot.copy_(render(pixels[view.index], view, self.size_px, fill=self.fill, shape=shape))
-        return batch
+        pixels = affine(rows, torch.tensor(matrices), self.size_px, fill=self.fill)
+        return self.steps(pixels, views)
 
 
 class ShiftedImages:
     """Padded crops of images in memory, as `train_batches` cuts them, and geometric changes."""
 
-    def __init__(self, images: Images, preprocess: Preprocess, augment: PhotoAugment) -> None:
-        self.pixels = images.pixels.to(preprocess.device)
-        self.preprocess = preprocess
-        self.augment = augment
-        self.fill = torch.tensor(fill_color(preprocess), device=preprocess.device)
+    def __init__(self, images: Images, steps: PixelSteps) -> None:
+        self.pixels = images.pixels.to(steps.device)
+        self.steps = steps
+        self.fill = torch.tensor(fill_color(steps.preprocess), device=steps.device)
 
-    def batch(self, views: list[PhotoView]) -> Tensor:
-        device, shift = self.pixels.device, self.augment.base.max_shift_px
+    def batch(self, views: list[PhotoView]) -> Float32[Tensor, "b s s c"]:
+        device, shift = self.pixels.device, self.steps.augment.base.max_shift_px
         index = torch.tensor([view.index for view in views]).to(device)
         corners = torch.tensor([view.shift_px for view in views]).to(device) + shift
         flip = torch.tensor([view.flip for view in views]).to(device)
         table = ViewTable(index, corners[:, 0], corners[:, 1], flip)
         pixels = self.pixels.index_select(0, index)
-        if self.augment.policy == "none" and self.preprocess.padding == "after-mean":
+        preprocess = self.steps.preprocess
+        if self.steps.augment.policy == "none" and preprocess.padding == "after-mean":
             # The same operations as in train_batches, so the padding is exactly 0.
-            return crop_and_flip(self.preprocess.normalize(pixels), table, shift)
+            x = crop_and_flip(preprocess.normalize(pixels), table, shift)
+            return self.steps.erase(x, views)
         fill = self.fill.to(torch.int16)
         cropped = crop_and_flip(pixels.to(torch.int16) - fill, table, shift) + fill
         cropped = cropped.to(torch.uint8)
@@ -233,64 +321,46 @@ class ShiftedImages:
             row_index = torch.tensor(rows).to(device)
             changed = affine(pixels[row_index], torch.tensor(matrices), size_px, fill=self.fill)
             cropped.index_copy_(0, row_index, changed)
-        return cropped
-
-
-class _PendingBatch(NamedTuple):
-    """A batch that threads are reading. A task returns its image if it cannot be read."""
-
-    first_position: int
-    views: list[PhotoView]
-    pixels: PixelBatch
-    tasks: list[Future[SkippedImage | None]]
+        return self.steps(cropped, views)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileReader:
-    """Reads picture files by threads, some batches ahead, in order.
+class FileSource:
+    """Random resized crops of picture files.
 
-    A file that cannot be read is replaced by the next readable one of the same epoch, so a batch
-    stays a pure function of its positions.
+    Workers do everything for a training on the CPU. For a GPU they deliver bytes. A file that
+    cannot be read is replaced by the next readable one of the same epoch, so a batch stays a pure
+    function of its positions.
     """
 
     files: Files
-    fill: tuple[float, ...]
-    device: torch.device
+    steps: PixelSteps
     sequence: PhotoSequence
 
-    def batches(
-        self, first_positions: Iterable[int], batch_size: int, *, num_workers: int
-    ) -> Iterator[tuple[list[PhotoView], PixelBatch]]:
-        """Yield the views that are shown, and their pixels."""
-        pending: deque[_PendingBatch] = deque()
-        pool = ThreadPoolExecutor(max(1, num_workers))
-        try:
-            for first in first_positions:
-                views = self.sequence.between(first, first + batch_size)
-                pixels = self._empty(len(views))
-                tasks = []
-                for slot, view in zip(pixels, views, strict=True):
-                    tasks.append(pool.submit(self._read, view, slot))
-                pending.append(_PendingBatch(first, views, pixels, tasks))
-                if len(pending) > _BATCHES_AHEAD:
-                    yield self._finish(pending.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _empty(self, num_images: int) -> PixelBatch:
-        size_px = self.files.size_px
-        is_pinned = self.device.type == "cuda"
+    def empty(self, num_images: int) -> Tensor:
+        size_px, has_gpu = self.files.size_px, self.steps.device.type == "cuda"
         shape = (num_images, size_px, size_px, self.files.channels)
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=is_pinned)
+        dtype = torch.uint8 if has_gpu else torch.float32
+        return torch.empty(shape, dtype=dtype, pin_memory=has_gpu)
 
-    def _finish(self, batch: _PendingBatch) -> tuple[list[PhotoView], PixelBatch]:
-        views = list(batch.views)
-        for row, task in enumerate(batch.tasks):
-            skipped = task.result()
+    def work(self, batch: PendingBatch, start: int, stop: int) -> None:
+        rows = batch.rows[start:stop]
+        pixels = torch.empty(rows.shape, dtype=torch.uint8)
+        for row in range(start, stop):
+            skipped = self._read(batch.views[row], pixels[row - start])
             if skipped is not None:
                 position = batch.first_position + row
-                views[row] = self._replace(position, batch.pixels[row], skipped)
-        return views, batch.pixels.to(self.device, non_blocking=True)
+                batch.views[row] = self._replace(position, pixels[row - start], skipped)
+        if rows.dtype == torch.uint8:
+            rows.copy_(pixels)
+        else:
+            rows.copy_(self.steps(pixels, batch.views[start:stop]))
+
+    def finish(self, batch: PendingBatch) -> Float32[Tensor, "b s s c"]:
+        if batch.rows.dtype == torch.uint8:
+            pixels = batch.rows.to(self.steps.device, non_blocking=True)
+            return self.steps(pixels, batch.views)
+        return batch.rows
 
     def _replace(
         self, position: int, slot: UInt8[Tensor, "s s c"], skipped: SkippedImage
@@ -306,15 +376,11 @@ class FileReader:
         raise DataError(too_many_skipped(skipped))
 
     def _read(self, view: PhotoView, slot: UInt8[Tensor, "s s c"]) -> SkippedImage | None:
-        result = self.files.attempt(view.index, lambda path: self._render(path, view, slot))
-        return result if isinstance(result, SkippedImage) else None
-
-    def _render(self, path: Path, view: PhotoView, slot: UInt8[Tensor, "s s c"]) -> None:
         size_px = self.files.size_px
-        assert view.area is not None
-        # The shorter side of a crop is at least this share of the picture's shorter side, so a
-        # JPEG may be decoded at the fraction at which the crop still has size_px pixels.
-        # open_picture decodes twice the length that it is asked for.
-        share = math.sqrt(view.area * 3 / 4)
-        image = open_picture(path, math.ceil(size_px / share / 2))
-        slot.copy_(render(np.asarray(image), view, size_px, fill=self.fill))
+
+        def render_file(path: Path) -> None:
+            picture = decode_picture(path, view.half_shorter_px(size_px))
+            slot.copy_(render(picture, view, size_px, fill=fill_color(self.steps.preprocess)))
+
+        result = self.files.attempt(view.index, render_file)
+        return result if isinstance(result, SkippedImage) else None

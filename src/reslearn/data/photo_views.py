@@ -124,6 +124,15 @@ class PhotoView:
     def is_geometric(self) -> bool:
         return self.change in GEOMETRIC
 
+    def half_shorter_px(self, size_px: int) -> int:
+        """Return half of the shorter side at which a picture has enough pixels for the crop.
+
+        Both sides of a crop are at least sqrt(3/4 area) of the picture's shorter side. So a large
+        JPEG can be decoded at the smallest fraction at which the crop still has `size_px` pixels.
+        """
+        assert self.area is not None
+        return math.ceil(size_px / math.sqrt(self.area * _CROP_RATIO[0]) / 2)
+
     def crop_box(self, width: float, height: float) -> Rectangle:
         """Return the crop of a picture of this size, which lies wholly inside.
 

@@ -163,10 +163,15 @@ class Preprocess:
         return self._normalize(pixels)
 
     def _normalize(self, pixels: Tensor) -> Tensor:
-        # The scale is a vector even if it is one number: some devices turn a division by a scalar
-        # into a multiplication, which rounds differently.
-        centered = pixels.to(torch.float32).sub_(self.mean.to(pixels.device))
-        return centered.div_(self.scale.to(pixels.device))
+        # Whole rows at a time: torch is four times slower with the three colors as inner loop. The
+        # scale is a vector even if it is one number: some devices turn a division by a scalar into
+        # a multiplication, which rounds differently.
+        width = pixels.shape[-2]
+        mean = self.mean if self.mean.ndim == 3 else self.mean.repeat(width, 1)
+        scale = self.scale.repeat(width, 1)
+        rows = pixels.to(torch.float32, memory_format=torch.contiguous_format).flatten(-2)
+        rows.sub_(mean.flatten(-2).to(pixels.device))
+        return rows.div_(scale.flatten().to(pixels.device)).view(pixels.shape)
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> Float32[Tensor, "b c h w"]:
         """Return a batch as the network takes it: float32 [B, C, H, W] in channels_last memory."""

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
@@ -55,18 +54,20 @@ def color(x: FloatBatch, strength: Tensor) -> FloatBatch:
 
 def contrast(x: FloatBatch, strength: Tensor) -> FloatBatch:
     """Blend with the mean gray level of the image, or away from it."""
-    return _blend(_gray(x).mean(dim=(1, 2, 3), keepdim=True), x, strength)
+    # A whole number, as in Pillow. It does not depend on the other images of the batch.
+    mean = _gray(x).double().mean(dim=(1, 2, 3), keepdim=True).add_(0.5).floor_()
+    return _blend(mean.float(), x, strength)
 
 
 def sharpness(x: FloatBatch, strength: Tensor) -> FloatBatch:
     """Blend with a smoothed image, or away from it. The outermost pixels stay as they are."""
     if min(x.shape[2:]) < 3:
         return x
-    channels = x.shape[1]
-    kernel = torch.ones(channels, 1, 3, 3, device=x.device)
-    kernel[:, :, 1, 1] = 5
+    columns = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
+    neighbors = columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]
     smooth = x.clone()
-    smooth[:, :, 1:-1, 1:-1] = F.conv2d(x, kernel / 13, groups=channels)
+    # The weight of the pixel itself is 5, and of each neighbor 1.
+    smooth[:, :, 1:-1, 1:-1] = (neighbors + 4 * x[:, :, 1:-1, 1:-1]) / 13
     return _blend(smooth, x, strength)
 
 
