@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def _paths(
     for index in range(len(files)):
         files.path(index).read_bytes()
     preprocess = Preprocess.fit(files, mean="imagenet", std="imagenet")
-    options = {"augment": AUGMENT, "batch_size": batch_size, "seed": 0}
+    options: dict[str, Any] = {"augment": AUGMENT, "batch_size": batch_size, "seed": 0}
     in_memory = data.load(folder, size_px=files.size_px, keep_whole=True).train
     plain: DataLoader[tuple[Tensor, int]] = DataLoader(
         Photos(files),
@@ -119,8 +120,8 @@ def _paths(
         persistent_workers=True,
     )
     return {
-        "files": photo_batches(files, preprocess, num_workers=workers, **options),  # type: ignore[arg-type]
-        "memory": photo_batches(in_memory, preprocess, **options),  # type: ignore[arg-type]
+        "files": photo_batches(files, preprocess, num_workers=workers, **options),
+        "memory": photo_batches(in_memory, preprocess, **options),
         "DataLoader": iter(plain),
         "decoding": _decoding(files, workers=workers, batch_size=batch_size),
     }

@@ -18,7 +18,8 @@ def write(path: Path, mode: str = "RGB", orientation: int | None = None, **optio
     if orientation is not None:
         options["exif"] = exif(orientation)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize(size).convert(mode).save(path, **options)  # type: ignore[arg-type]
+    picture = Image.fromarray(pixels).resize(size).convert(mode)
+    picture.save(path, **options)  # type: ignore[arg-type]
     return path
 
 

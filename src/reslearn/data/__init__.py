@@ -1,6 +1,7 @@
 """Images to batches: sources, augmentation as a pure function of (seed, step), and loaders."""
 
 from reslearn.data.batches import Augment, Batch, eval_batches, permutation, train_batches
+from reslearn.data.contact_sheet import contact_sheet
 from reslearn.data.download import DataStatus, download, status
 from reslearn.data.errors import DataError, UnknownDataError
 from reslearn.data.files import Files
@@ -28,6 +29,7 @@ __all__ = [
     "Preprocess",
     "SoftBatch",
     "UnknownDataError",
+    "contact_sheet",
     "download",
     "eval_batches",
     "image_batches",

@@ -198,8 +198,8 @@ def _pool(num_workers: int) -> ThreadPoolExecutor:
     num_threads = torch.get_num_threads()
     all_started = threading.Barrier(num_workers)
     pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
-    for started in [pool.submit(all_started.wait) for _ in range(num_workers)]:
-        started.result()
+    for task in [pool.submit(all_started.wait) for _ in range(num_workers)]:
+        task.result()
     torch.set_num_threads(num_threads)
     return pool
 
