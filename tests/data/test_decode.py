@@ -20,7 +20,7 @@ from PIL import Image
 from reslearn.data import DataError
 from reslearn.data import pictures as module
 from reslearn.data.pictures import MAX_PIXELS, open_picture, read_picture
-from reslearn.data.walk import picture_formats
+from reslearn.data.walk import picture_formats, picture_suffixes
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -178,6 +178,17 @@ def test_the_first_frame_of_an_animation() -> None:
         file = encode(frames[0], suffix, save_all=True, append_images=frames[1:], **options)
         red = np.asarray(open_picture(file))[4, 4].astype(int)
         np.testing.assert_allclose(red, (255, 0, 0), atol=12)
+
+
+def test_photos_of_newer_phones_are_read_with_the_extra(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    assert {".heic", ".heif"} <= picture_suffixes()
+    red = Image.new("RGB", (32, 24), (250, 10, 10))
+    decoded = pixels(red, "HEIF", quality=90)
+    np.testing.assert_allclose(decoded.astype(int), np.asarray(red).astype(int), atol=12)
+    # Phones also write such photos with the suffix of JPEG.
+    (tmp_path / "photo.jpg").write_bytes(encode(red, "HEIF").getvalue())
+    assert open_picture(tmp_path / "photo.jpg").size == (32, 24)
 
 
 def test_bytes_and_paths_give_the_same(tmp_path: Path) -> None:
