@@ -176,6 +176,29 @@ def test_pictures_are_named_by_their_files_and_have_views(
     assert (status, errors.count("\n")) == (2, 1)
 
 
+def test_a_run_that_left_its_pictures_on_disk_is_evaluated(
+    make_pictures: Make, tmp_path: Path, reslearn: Run
+) -> None:
+    """The record knows where they stayed. A CSV file names them by absolute paths."""
+    pictures = make_pictures(tmp_path / "pictures", train=5, test=3)
+    rows = []
+    for path in sorted(pictures.rglob("*.*")):
+        rows.append(f"{path},{path.parent.name},{path.parent.parent.name}\n")
+    table = tmp_path / "table" / "labels.csv"
+    table.parent.mkdir()
+    table.write_text("path,label,split\n" + "".join(rows))
+    options = ["--recipe", "photos", "--model", "resnet8", "--set", 'data.store="disk"']
+    options += ["--set", "data.size_px=16", "--set", "schedule.duration=1 step"]
+    options += ["--set", "train.batch_size=8", "--set", "model.stem=cifar"]
+    status, _, errors = reslearn("train", table, *options, "--out", tmp_path / "run")
+    assert status == 0, errors
+    record = as_json(reslearn, tmp_path / "run", "--no-views")
+    assert all(Path(mistake["file"]).is_file() for mistake in record["mistakes"])
+    result = RunFolder(tmp_path / "run").result
+    assert record["top1_error_pct"] == result["test_top1_error_pct"]
+    assert reslearn("analyze", tmp_path / "run", "responses")[0] == 0
+
+
 def _check_unreadable_pictures_are_left_out(
     pictures: Path, run: Path, record: dict[str, Any], reslearn: Run
 ) -> None:

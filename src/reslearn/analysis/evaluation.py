@@ -137,7 +137,13 @@ def _image_records(
 
 
 def _file_name(files: Files | None, image: int) -> str | None:
-    return None if files is None else files.path(image).relative_to(files.folder).as_posix()
+    """Return the path of an image within its folder. A CSV file may name absolute paths."""
+    if files is None:
+        return None
+    path = files.path(image)
+    return (
+        path.relative_to(files.folder) if path.is_relative_to(files.folder) else path
+    ).as_posix()
 
 
 def _add_pictures(task: EvaluationTask, records: list[dict[str, Any]]) -> None:
