@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 from PIL import Image
 
 from reslearn import models
+from reslearn.analysis import draw_heat_map, grad_cam
 from reslearn.data import Images, Preprocess
-from reslearn.interop import dialect_named, to_bytes, write_weights
+from reslearn.interop import dialect_named, read_bundle, to_bytes, write_weights
 
 Run = Callable[..., tuple[int, str, str]]
 CLASSES = ("cat", "dog", "owl\x1b[31m")
@@ -122,8 +124,12 @@ def test_weights_of_other_projects(photos: Path, tmp_path: Path, reslearn: Run) 
     names.write_text("\n".join(CLASSES))
     path = sorted(photos.iterdir())[0]
     arguments = ("predict", weights, path, "--size", "32", "--top", "3", "--json")
-    status, output, _ = reslearn(*arguments, "--class-names", names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as on the command line
+        status, output, errors = reslearn(*arguments, "--class-names", names)
     assert status == 0
+    assert errors.startswith(f"reslearn: warning: {weights}: its preprocessing is not recorded.")
+    assert "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225" in errors
     image = Image.open(path).resize((32, 32), Image.Resampling.BILINEAR, box=(7.1, 2.1, 32.9, 27.9))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -133,9 +139,9 @@ def test_weights_of_other_projects(photos: Path, tmp_path: Path, reslearn: Run) 
     actual = {entry["class"]: entry["probability"] for entry in json.loads(output)["top"]}
     assert [actual[name] for name in CLASSES] == pytest.approx(expected.tolist(), abs=0.05)
 
-    status, with_mean, _ = reslearn(*arguments, "--mean", "0.1", "--std", "0.9,0.9,0.9")
+    status, with_mean, errors = reslearn(*arguments, "--mean", "0.1", "--std", "0.9,0.9,0.9")
     top = json.loads(with_mean)["top"]
-    assert status == 0
+    assert (status, errors) == (0, "")
     assert {entry["class"] for entry in top} == {"0", "1", "2"}
     for options, message in (
         (("--mean", "123.7"), "--mean 123.7: the values must be of pixels from 0 to 1"),
@@ -149,6 +155,51 @@ def test_weights_of_other_projects(photos: Path, tmp_path: Path, reslearn: Run) 
         status, _, errors = reslearn(*arguments, *options)
         assert (status, errors.count("\n")) == (2, 1)
         assert message in errors
+
+
+def test_heat_maps(bundle: Path, photos: Path, tmp_path: Path, reslearn: Run) -> None:
+    (photos / "more").mkdir()
+    (photos / "more" / "0, photo.jpg").write_bytes((photos / "0, photo.png").read_bytes())
+    (photos / "broken.png").write_bytes(b"no picture")
+    folder = tmp_path / "heat" / "maps"
+    status, output, _ = reslearn("predict", bundle, photos, "--heatmap", folder, "--json")
+    assert status == 1
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["0, photo-2.png", *(f"{number}, photo.png" for number in range(5))]
+    labels = {json.loads(line)["picture"]: json.loads(line) for line in output.splitlines()}
+    opened = read_bundle(bundle)
+    name = "3, photo.png"
+    pixels = opened.preprocess.read(photos / name).copy()
+    x = opened.preprocess(torch.from_numpy(pixels)[None])
+    label = opened.classes.index(labels[str(photos / name)]["class"])
+    heat = grad_cam(opened.network, x, torch.tensor([label]))[0]
+    expected = draw_heat_map(torch.from_numpy(pixels), heat)
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / name)), expected)
+
+
+def test_weights_of_other_projects_are_evaluated(
+    make_pictures: Callable[..., Path], tmp_path: Path, reslearn: Run
+) -> None:
+    torch.manual_seed(4)
+    network = models.build("resnet18", num_classes=3, shortcut="B").eval()
+    weights, data = tmp_path / "resnet18.pth", tmp_path / "data"
+    write_weights(network, weights, dialect_named("torchvision"))
+    make_pictures(data, train=4, test=5)
+    options = ("--size", "32", "--shorter", "36", "--mean", "0.4", "--std", "0.3", "--json")
+    status, output, _ = reslearn("evaluate", weights, data, *options)
+    assert status == 0
+    record = json.loads(output)
+    status, output, _ = reslearn("predict", weights, data / "test", *options)
+    assert status == 0
+    lines = [json.loads(line) for line in output.splitlines()]
+    classes = sorted(path.name for path in (data / "test").iterdir())
+    labels = [Path(line["picture"]).parent.name for line in lines]
+    predicted = [classes[int(line["class"])] for line in lines]
+    num_wrong = sum(label != name for label, name in zip(labels, predicted, strict=True))
+    assert record["num_images"] == len(lines) == 15
+    assert record["top1_error_pct"] == pytest.approx(100 * num_wrong / 15)
+    status, _, errors = reslearn("evaluate", weights, data, "--mean", "9")
+    assert (status, errors.count("\n")) == (2, 1)
 
 
 def test_the_preprocessing_of_a_file_is_asked_for_where_nothing_tells_it(

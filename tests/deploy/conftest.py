@@ -1,6 +1,7 @@
 """A small network as a bundle, and pictures of many kinds, shared by the tests of deployment."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,11 @@ import torch
 
 from reslearn import models
 from reslearn.data import Images, Preprocess
+from reslearn.deploy import export, form_speed
+from reslearn.deploy.export import ExportReport, export_forms
+from reslearn.deploy.forms import ExportForm
+from reslearn.deploy.open_model import card_of_bundle, open_bundle
+from reslearn.deploy.parity_images import load_parity_images
 from reslearn.interop import to_bytes
 
 CLASSES = ("blue", "green", "red")
@@ -62,6 +68,33 @@ def pictures(make_pictures: Callable[..., Path], tmp_path_factory: pytest.TempPa
     """Class folders of small pictures: train/, validation/ and test/."""
     folder = tmp_path_factory.mktemp("data") / "pictures"
     return make_pictures(folder, train=6, validation=5, test=4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """All forms of the bundle, with input "image"."""
+
+    report: ExportReport
+    paths: dict[ExportForm, Path]
+
+
+@pytest.fixture(scope="session")
+def exported(bundle: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Export the bundle in all forms, once for all tests."""
+    for library in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(library, reason="pip install 'reslearn[export]'")
+    folder = tmp_path_factory.mktemp("exported")
+    suffixes = {ExportForm.INT8: ".int8.onnx"}
+    paths = {form: folder / ("net" + suffixes.get(form, form.suffix)) for form in ExportForm}
+    opened = open_bundle(bundle)
+    images = load_parity_images(
+        bundle, card_of_bundle(opened), data_name=str(pictures), num_calibration=18
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(form_speed, "_SECONDS", 0.0)
+        patch.setattr(export, "_INT8_TOLERANCE", 0.5)
+        report = export_forms(opened, paths, images, license="CC-BY-4.0", threads=1)
+    return Exported(report=report, paths=paths)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ construction, Grad-CAM, and the evaluation of a network with everything that a u
 from reslearn.analysis.construct import construct
 from reslearn.analysis.evaluation import evaluation_record, without_pictures
 from reslearn.analysis.exactness import check_blocks
-from reslearn.analysis.grad_cam import grad_cam
+from reslearn.analysis.grad_cam import draw_heat_map, grad_cam
 from reslearn.analysis.gradients import Gradients, first_to_last, forward_signal, gradients
 from reslearn.analysis.identity_fit import chain, identity_loss, inputs
 from reslearn.analysis.landscape import (
@@ -38,6 +38,7 @@ __all__ = [
     "chain",
     "check_blocks",
     "construct",
+    "draw_heat_map",
     "evaluation_record",
     "first_to_last",
     "forward_signal",

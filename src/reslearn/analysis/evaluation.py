@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from reslearn.analysis.grad_cam import grad_cam
+from reslearn.analysis.grad_cam import draw_heat_map, grad_cam
 from reslearn.data import Files, scale_length
 from reslearn.evaluate import (
     EvaluationTask,
@@ -51,7 +50,6 @@ MAX_VIEW_MACS = {"cpu": 2e12, "cuda": 2e14}
 _MACS_PER_SHAPE = 2e9
 """Cost of a picture at one scale beside its multiply-adds: most pictures have a shape of their own,
 so they go through the network one by one, and its kernels are chosen again."""
-_HEAT_COLOR = (255, 80, 0)
 
 
 def evaluation_record(
@@ -158,17 +156,7 @@ def _add_pictures(task: EvaluationTask, records: list[dict[str, Any]]) -> None:
         heat_maps = list(grad_cam(task.network, x, classes).cpu())
     for record, picture, heat in zip(records, pixels, heat_maps, strict=True):
         record["picture"] = _encoded(picture.numpy())
-        record["heat_map"] = None if heat is None else _encoded(_heated(picture, heat))
-
-
-def _heated(picture: UInt8[Tensor, "s s c"], heat: Float32[Tensor, "h w"]) -> npt.NDArray[np.uint8]:
-    """Return the picture in gray, with the heat map in orange over it."""
-    size = picture.shape[:2]
-    heat = functional.interpolate(heat[None, None], size, mode="bilinear")[0, 0, :, :, None]
-    gray = picture.float().mean(2, keepdim=True)
-    color = torch.tensor(_HEAT_COLOR, dtype=torch.float32)
-    strength = 0.7 * heat
-    return ((1 - strength) * gray + strength * color).round().to(torch.uint8).numpy()
+        record["heat_map"] = None if heat is None else _encoded(draw_heat_map(picture, heat))
 
 
 def _encoded(pixels: npt.NDArray[np.uint8]) -> str:

@@ -10,11 +10,16 @@ Shapes: images x [B, C, H, W]; heat maps [B, h, w] with the size of the maps of 
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from reslearn.models import Network
+
+_HEAT_COLOR = (255, 80, 0)
 
 
 def grad_cam(
@@ -47,6 +52,18 @@ def grad_cam(
     heat = (weights * maps.detach()).sum(1).clamp_min(0)
     greatest = heat.amax(dim=(1, 2), keepdim=True)
     return (heat / greatest.clamp_min(torch.finfo(heat.dtype).tiny)).float()
+
+
+def draw_heat_map(
+    picture: UInt8[Tensor, "s s c"], heat: Float32[Tensor, "h w"]
+) -> npt.NDArray[np.uint8]:
+    """Return the picture in gray, with the heat map in orange over it, uint8 [S, S, 3]."""
+    size = picture.shape[:2]
+    heat = functional.interpolate(heat[None, None], size, mode="bilinear")[0, 0, :, :, None]
+    gray = picture.float().mean(2, keepdim=True)
+    color = torch.tensor(_HEAT_COLOR, dtype=torch.float32)
+    strength = 0.7 * heat
+    return ((1 - strength) * gray + strength * color).round().to(torch.uint8).numpy()
 
 
 def _pool_and_classify(net: Network, maps: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from reslearn.terminal import printable_line, safe_console
 
 if TYPE_CHECKING:
     from reslearn.evaluate import EvaluationTask, Metrics
+    from reslearn.interop.as_bundle import InputOptions
     from reslearn.runs import RunFolder
     from reslearn.train import Machine
 
@@ -29,6 +30,7 @@ def evaluate_in_detail(
     images: str = "test",
     precision: str | None = None,
     with_views: bool | None = None,
+    options: InputOptions | None = None,
 ) -> tuple[Metrics, dict[str, Any], Path | None]:
     """Evaluate one network, and save the evaluation if it is of a run on its own data.
 
@@ -37,11 +39,18 @@ def evaluate_in_detail(
         too large; and the file that it was saved to, if any.
     """
     from reslearn.analysis import evaluation_record, without_pictures
+    from reslearn.interop.as_bundle import NO_OPTIONS
     from reslearn.train import evaluate_bundle, open_task, predict_task
 
-    task, run = open_task(source, data, machine, images=images, precision=precision)
+    options = options or NO_OPTIONS
+    task, run = open_task(
+        source, data, machine, images=images, precision=precision, options=options
+    )
     if len(task.images) * len(task.classes) > MAX_VALUES:
-        return evaluate_bundle(source, data, machine, images=images, precision=precision), {}, None
+        metrics = evaluate_bundle(
+            source, data, machine, images=images, precision=precision, options=options
+        )
+        return metrics, {}, None
     predictions, metrics = predict_task(task)
     task = task.readable()  # as many images as predictions
     record = evaluation_record(

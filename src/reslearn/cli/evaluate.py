@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.model_options import (
+    ClassNamesOption,
+    MeanOption,
+    ShorterOption,
+    SizeOption,
+    StdOption,
+    StrideInOption,
+    input_options,
+)
 from reslearn.cli.options import MACHINE, DataDirOption, DeviceOption, JsonOption
 from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines
@@ -37,7 +46,7 @@ class EvaluationProtocol(StrEnum):
 Sources = Annotated[
     list[str],
     typer.Argument(
-        help="Run folders, bundles or names such as reslearn:resnet20, then the data. "
+        help="Run folders, bundles, names such as reslearn:resnet20, weight files; then the data. "
         "Default: the run's data."
     ),
 ]
@@ -79,6 +88,12 @@ def evaluate(
     precision: PrecisionOption = None,
     device: DeviceOption = None,
     data_dir: DataDirOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
+    shorter: ShorterOption = None,
+    class_names: ClassNamesOption = None,
+    stride_in: StrideInOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good trained networks are, on clean images.
@@ -103,22 +118,17 @@ def evaluate(
 
     networks, data = _split_sources(sources)
     machine = Machine(device=device, data_dir=data_dir)
+    options = input_options(mean, std, size, shorter, class_names, stride_in)
+    choices: Any = {"images": images, "precision": precision, "options": options}
     record: dict[str, Any] = {}
     if len(networks) == 1 and protocol == EvaluationProtocol.single:
         metrics, record, path = evaluate_in_detail(
-            networks[0], data, machine, images=images, precision=precision, with_views=views
+            networks[0], data, machine, **choices, with_views=views
         )
     else:
         if views is not None:
             raise ValueError("--views and --no-views need one network and --protocol single")
-        metrics = evaluate_bundle(
-            networks,
-            data,
-            machine,
-            images=images,
-            protocol=protocol.value,
-            precision=precision,
-        )
+        metrics = evaluate_bundle(networks, data, machine, **choices, protocol=protocol.value)
     if as_json:
         _print_json(metrics, record, protocol, len(networks))
         return

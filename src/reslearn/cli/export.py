@@ -1,45 +1,60 @@
-"""`reslearn export`: write a trained network, or any weight file, as a file of another project."""
+"""`reslearn export`: write a network for another runtime, or its weights for another project.
+
+Forms for runtimes (onnx, openvino, torch-export, int8) are in `cli/export_forms.py`.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reslearn.cli.options import OUTPUT
+from reslearn.cli import export_forms
+from reslearn.cli.export_forms import GATE
+from reslearn.cli.model_options import (
+    WEIGHTS,
+    ClassNamesOption,
+    MeanOption,
+    ShorterOption,
+    SizeOption,
+    StdOption,
+    StrideInOption,
+    input_options,
+)
+from reslearn.cli.options import OUTPUT, DataDirOption, JsonOption, ThreadsOption
 from reslearn.terminal import print_lines
 
 EXAMPLES = (
+    "reslearn export runs/photos --to onnx --out photos.onnx",
+    "reslearn export runs/photos --to onnx,openvino,int8 --out photos",
+    "reslearn export reslearn:resnet20 --to openvino --input crop --data cifar10 --out net.xml",
     "reslearn export runs/pets --to torchvision --out resnet50.pth",
     "reslearn export resnet50-0676ba61.pth --to hf --out model.safetensors",
     "reslearn export detector.pth --partial --stride-in 1x1 --to caffe --out backbone.caffemodel",
 )
-_SOURCE = "Source"
 _NUM_LISTED = 6
 
 
 Source = Annotated[
     str,
     typer.Argument(
-        help="A run folder, a bundle (model.safetensors), or any file that `reslearn inspect` "
-        "identifies."
+        help="A run folder, a bundle (model.safetensors), a name such as reslearn:resnet20, or any "
+        "file that `reslearn inspect` identifies."
     ),
 ]
 To = Annotated[
     str,
     typer.Option(
-        help="The dialect to write: names and layout of a project. docs/weights.md lists them.",
+        help="A form for a runtime: onnx, openvino, torch-export or int8; several with commas. Or "
+        "a dialect: names and layout of a project (docs/weights.md lists them).",
         rich_help_panel=OUTPUT,
     ),
 ]
 Out = Annotated[
     Path,
-    typer.Option(help="The file to write. Its suffix selects the format.", rich_help_panel=OUTPUT),
-]
-StrideIn = Annotated[
-    str | None,
     typer.Option(
-        help="Which convolution of a bottleneck strides, if the file does not show it: 1x1 or 3x3.",
-        rich_help_panel=_SOURCE,
+        help="The file to write. The suffix selects the format of a dialect. For several forms: "
+        "the path without suffix.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Partial = Annotated[
@@ -47,11 +62,52 @@ Partial = Annotated[
     typer.Option(
         "--partial",
         help="Leave out tensors that are no part of the network, such as a detector's heads.",
-        rich_help_panel=_SOURCE,
+        rich_help_panel=WEIGHTS,
     ),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing file.", rich_help_panel=OUTPUT)
+]
+Input = Annotated[
+    export_forms.InputOption,
+    typer.Option(
+        "--input",
+        help="What the file takes: an image (uint8, any size), a crop (uint8, as the network sees "
+        "it), or a tensor (float32, normalized).",
+        rich_help_panel=OUTPUT,
+    ),
+]
+LicenseText = Annotated[
+    str | None,
+    typer.Option("--license", help="License of the weights, for the file.", rich_help_panel=OUTPUT),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Images for the parity gate: a data set or a folder. Default: the data of the run.",
+        rich_help_panel=GATE,
+    ),
+]
+ImageSetName = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        help="Compare on validation, test or train images. Default: validation, or test if there "
+        "are none.",
+        rich_help_panel=GATE,
+    ),
+]
+NumImages = Annotated[
+    int, typer.Option(min=1, help="Compare on so many images.", rich_help_panel=GATE)
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="A probability may differ by this. Default: 0.02 for an image, 0.001 for a crop or a "
+        "tensor, 0.25 for int8.",
+        rich_help_panel=GATE,
+    ),
 ]
 
 
@@ -59,23 +115,64 @@ def export(
     source: Source,
     to: To,
     out: Out,
-    stride_in: StrideIn = None,
-    partial: Partial = False,
+    input_kind: Input = export_forms.InputOption.image,
+    license_text: LicenseText = None,
     force: Force = False,
+    as_json: JsonOption = False,
+    data: Data = None,
+    images: ImageSetName = None,
+    num_images: NumImages = 500,
+    tolerance: Tolerance = None,
+    data_dir: DataDirOption = None,
+    threads: ThreadsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
+    shorter: ShorterOption = None,
+    class_names: ClassNamesOption = None,
+    stride_in: StrideInOption = None,
+    partial: Partial = False,
 ) -> None:
-    """Write the weights of a network for another project.
+    """Write a network for another runtime, or its weights for another project.
 
-    The project loads the file with its own strict loader. A backbone is written without a head.
+    A form (onnx, openvino, torch-export, int8) contains the preprocessing and returns
+    probabilities. A parity gate compares its answers with the network on real images. If they do
+    not agree, nothing is written, and the exit status is 1.
 
-    The command refuses to write a network that the project does not have, or with which the project
-    would compute another function.
+    A file in a dialect holds weights for the strict loader of a project; a backbone has no head. A
+    network that the project does not have, or would compute differently, is refused.
     """
+    forms = export_forms.forms_of(to)
+    if not forms:
+        _export_weights(source, to, out, stride_in=stride_in, partial=partial, force=force)
+        return
+    if partial:
+        raise ValueError("--partial is for the weights of a dialect: leave it out")
+    report = export_forms.export_through_gate(
+        source,
+        export_forms.targets(forms, out, force=force),
+        input_options(mean, std, size, shorter, class_names, stride_in),
+        export_forms.GateOptions(data, images, num_images, tolerance, data_dir, threads),
+        input_kind=input_kind,
+        license_text=license_text,
+    )
+    export_forms.print_report(report, as_json=as_json)
+    if not report.is_written:
+        raise typer.Exit(1)
+
+
+def _export_weights(
+    source: str, to: str, out: Path, *, stride_in: str | None, partial: bool, force: bool
+) -> None:
     from reslearn.interop import dialect_named, identify, load_weights, write_weights
     from reslearn.interop.stored import abbreviate
     from reslearn.models import build
     from reslearn.runs import RunFolder, check_weights
 
-    dialect = dialect_named(to)
+    try:
+        dialect = dialect_named(to)
+    except ValueError as error:
+        raise ValueError(f"{error}; forms are {', '.join(export_forms.FORMS)}") from None
     if out.exists() and not force:
         raise ValueError(f"{out} already exists: choose another --out, or pass --force")
     folder = Path(source)

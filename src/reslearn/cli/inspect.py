@@ -223,8 +223,8 @@ def _is_file(model: str) -> bool:
     path = local_path(model)
     if not path.exists() and ("/" in model or "." in model):
         raise ValueError(
-            f"{model}: there is no such file; pass a folder of images, a weight file, a bundle, "
-            "torchvision:NAME, timm:NAME, an address, or a name of `reslearn list models`"
+            f"{model}: there is no such file; pass a weight file, a bundle, torchvision:NAME, "
+            "timm:NAME, an address, or a name of `reslearn list models`"
         )
     return path.is_file() or "/" in model or "." in model
 

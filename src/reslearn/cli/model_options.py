@@ -50,15 +50,22 @@ ClassNamesOption = Annotated[
         rich_help_panel=WEIGHTS, help="A text file with one class name per line, in output order."
     ),
 ]
+StrideInOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which convolution of a bottleneck strides, if the file does not show it: 1x1 or 3x3.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 
 
 def input_options(
-    *,
     mean: str | None,
     std: str | None,
     size: int | None,
     shorter: int | None,
     class_names: Path | None,
+    stride_in: str | None,
 ) -> InputOptions:
     """Return the options as values.
 
@@ -73,6 +80,7 @@ def input_options(
         size=size,
         shorter=shorter,
         class_names=class_names,
+        stride_in=stride_in,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from reslearn.cli.model_options import (
     ShorterOption,
     SizeOption,
     StdOption,
+    StrideInOption,
     input_options,
 )
 from reslearn.cli.options import MACHINE, OUTPUT, DeviceOption, ThreadsOption
@@ -58,6 +60,13 @@ AsJson = Annotated[
 AsCsv = Annotated[
     bool, typer.Option("--csv", rich_help_panel=OUTPUT, help="Print a table of values with commas.")
 ]
+HeatMap = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=OUTPUT,
+        help="Write a PNG per picture into this folder: which parts speak for the class.",
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option(min=1, rich_help_panel=MACHINE, help="Pictures that are computed at once.")
 ]
@@ -69,11 +78,13 @@ def predict(
     top: Top = 1,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    heatmap: HeatMap = None,
     mean: MeanOption = None,
     std: StdOption = None,
     size: SizeOption = None,
     shorter: ShorterOption = None,
     class_names: ClassNamesOption = None,
+    stride_in: StrideInOption = None,
     batch_size: BatchSize = 16,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -90,7 +101,7 @@ def predict(
     _use_threads(threads)
     predictor = Predictor(
         model,
-        input_options(mean=mean, std=std, size=size, shorter=shorter, class_names=class_names),
+        input_options(mean, std, size, shorter, class_names, stride_in),
         device=_device(device),
         threads=threads,
         batch_size=batch_size,
@@ -99,9 +110,11 @@ def predict(
     printers = {(False, False): _text_printer, (True, False): _json_printer}
     make_printer = printers.get((as_json, as_csv), _csv_printer)
     print_result = make_printer(predictor.classes, num_classes)
+    write_heat_map = _heat_map_writer(predictor, heatmap)
     num_results = num_unreadable = 0
     for result in _results(predictor, pictures):
         num_results += 1
+        write_heat_map(result)
         print_result(result)
         if result.error is not None:
             num_unreadable += 1
@@ -109,6 +122,25 @@ def predict(
     if num_unreadable:
         print_lines(f"{num_unreadable} of {num_results} could not be read", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _heat_map_writer(predictor: Predictor, folder: Path | None) -> Callable[[PictureResult], None]:
+    """Return a function that writes the heat map of a result, or nothing without a folder."""
+    if folder is None:
+        return lambda result: None
+    from reslearn.deploy.heat_maps import HeatMapFolder, draw_heat_maps
+
+    predictor.model.require_network()
+    heat_maps = HeatMapFolder(folder)
+
+    def write(result: PictureResult) -> None:
+        if result.prediction is None or result.pixels is None:
+            return
+        index = int(result.prediction.probabilities.argmax())
+        (drawing,) = draw_heat_maps(predictor.model, [result.pixels], [index])
+        heat_maps.write(result.name, drawing)
+
+    return write
 
 
 def _use_threads(threads: int | None) -> None:

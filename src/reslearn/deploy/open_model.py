@@ -38,6 +38,19 @@ class OpenedModel:
     network: Network | None = None
     device: str = "cpu"
 
+    def require_network(self) -> Network:
+        """Return the network.
+
+        Raises:
+            ValueError: If the model is an exported file.
+        """
+        if self.network is None:
+            raise ValueError(
+                f"{self.source} is an exported file, and heat maps need the network: "
+                "pass the run or the bundle"
+            )
+        return self.network
+
 
 def open_model(
     source: Path | str,
@@ -62,11 +75,7 @@ def open_model(
     """
     path = Path(source)
     if is_exported(path):
-        if options.names_in_use():
-            raise WeightsError(
-                f"{source} records its preprocessing and classes: "
-                f"leave out {', '.join(options.names_in_use())}"
-            )
+        options.refuse_for(source)
         card, engine = open_exported(path, threads=threads)
         return OpenedModel(source=str(source), card=card, engine=engine)
     bundle = open_bundle(source, options)
@@ -96,11 +105,7 @@ def open_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundl
         return as_bundle(source, options)
     run = RunFolder.open(path)
     _ = run.result  # raises RunError if the run is not complete, or was changed
-    if options.names_in_use():
-        raise RunError(
-            f"{source} records its preprocessing and classes: "
-            f"leave out {', '.join(options.names_in_use())}"
-        )
+    options.refuse_for(source)
     if not run.bundle_path.exists():
         raise RunError(f"{path} has no model.safetensors: it was committed without weights")
     check_weights(run, run.bundle_path)

@@ -9,6 +9,7 @@ stems 224 pixels, cut out of a shorter side of 256, as in Sec. 3.4.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from reslearn.data import TEST_SHORTER_PX, Preprocess, scale_length
 from reslearn.interop.bundle import BUNDLE_FORMAT, Bundle, read_bundle
 from reslearn.interop.identify import Identity, identify_checkpoint
-from reslearn.interop.load import load_network, preprocess_with
+from reslearn.interop.load import load_network, preprocess_origin, preprocess_with
 from reslearn.interop.pretrained import local_path
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import WeightsError, first_line
@@ -33,6 +34,8 @@ class InputOptions:
         size: Side of the square that the network sees, in pixels.
         shorter: Shorter side to which a picture is resized before its center is cut out.
         class_names: A text file with one class name per line, in the order of the outputs.
+        stride_in: Which convolution of a bottleneck strides, "1x1" or "3x3". None: the usual one of
+            the project.
     """
 
     mean: tuple[float, ...] | None = None
@@ -40,11 +43,19 @@ class InputOptions:
     size: int | None = None
     shorter: int | None = None
     class_names: Path | None = None
+    stride_in: str | None = None
 
     def names_in_use(self) -> tuple[str, ...]:
         """Return the options that were given, such as "--mean"."""
         names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
         return tuple("--" + name.replace("_", "-") for name in names)
+
+    def refuse_for(self, source: Path | str) -> None:
+        """Raise WeightsError if options are given for a source that records these values."""
+        if names := self.names_in_use():
+            raise WeightsError(
+                f"{source} records its preprocessing and classes: leave out {', '.join(names)}"
+            )
 
 
 NO_OPTIONS = InputOptions()
@@ -68,14 +79,11 @@ def as_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundle:
     path = local_path(source)
     checkpoint = read_checkpoint(path)
     if checkpoint.metadata.get("format") == BUNDLE_FORMAT:
-        names = options.names_in_use()
-        if names:
-            raise WeightsError(
-                f"{source} is a bundle and records its preprocessing and classes: "
-                f"leave out {', '.join(names)}"
-            )
+        options.refuse_for(source)
         return read_bundle(path)
     identity = identify_checkpoint(checkpoint)
+    if options.stride_in is not None:
+        identity = identity.with_switches(stride_in=options.stride_in)
     network = load_network(identity)
     return Bundle(
         network=network,
@@ -89,7 +97,7 @@ def as_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundle:
 def foreign_preprocess(
     identity: Identity, options: InputOptions = NO_OPTIONS, source: Path | str = ""
 ) -> Preprocess:
-    """Return the preprocessing for weights of another project.
+    """Return the preprocessing for weights of another project, and warn if it is a guess.
 
     Raises:
         WeightsError: If mean and standard deviation are not known, or an option has a wrong value.
@@ -117,6 +125,8 @@ def foreign_preprocess(
             f"{source or identity.checkpoint.path}: its mean and standard deviation are not known; "
             f"pass those of its training, as in --mean {example} --std {example}"
         )
+    if (mean is None or std is None) and preprocess_origin(identity, source=source) == "assumed":
+        _warn_of_guess(identity, preprocess, source)
     if preprocess is None:
         zeros, ones = torch.zeros(channels), torch.ones(channels)
         preprocess = Preprocess(size_px=size, channels=channels, mean=zeros, scale=ones)
@@ -125,6 +135,22 @@ def foreign_preprocess(
         mean=preprocess.mean if mean is None else mean,
         scale=preprocess.scale if std is None else std,
         shorter_px=shorter,
+    )
+
+
+def _warn_of_guess(identity: Identity, preprocess: Preprocess | None, source: Path | str) -> None:
+    """Warn that a file with the names of a project may have been trained with other values."""
+    if preprocess is None:
+        return
+    mean, std = (
+        ",".join(f"{value / 255:.4g}" for value in values.tolist())
+        for values in (preprocess.mean, preprocess.scale)
+    )
+    warnings.warn(
+        f"{source}: its preprocessing is not recorded. As a guess, that of published "
+        f"{identity.dialect.name} weights is used: --mean {mean} --std {std}. "
+        "Pass other values if it was trained with others",
+        stacklevel=4,
     )
 
 
@@ -145,9 +171,22 @@ def _fractions(option: str, values: tuple[float, ...] | None, channels: int) -> 
     return torch.tensor(values, dtype=torch.float32).expand(channels).mul(255).contiguous()
 
 
+def unnamed_classes(num_classes: int) -> tuple[str, ...]:
+    """Return the names of classes whose file has no names: "0", "1", ..."""
+    return tuple(str(number) for number in range(num_classes))
+
+
+def have_same_classes(names: tuple[str, ...], bundle_classes: tuple[str, ...]) -> bool:
+    """Return whether labels of data with class `names` are classes of a bundle.
+
+    A bundle whose classes have no names fits all data with as many classes.
+    """
+    return bundle_classes in (names, unnamed_classes(len(names)))
+
+
 def _class_names(path: Path | None, num_classes: int) -> tuple[str, ...]:
     if path is None:
-        return tuple(str(number) for number in range(num_classes))
+        return unnamed_classes(num_classes)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from reslearn.survey.examine import Flag
 from reslearn.survey.facts import FolderFacts
@@ -23,8 +22,8 @@ def layout(facts: FolderFacts) -> Iterator[Finding]:
             severity="error",
             name="layout",
             count=facts.num_files,
-            text=f"Training refuses this folder: {facts.layout_problem}",
-            action="Correct this first",
+            text="Training refuses this folder",
+            action=facts.layout_problem,
         )
 
 
@@ -119,68 +118,60 @@ def pictures_outside(facts: FolderFacts) -> Iterator[Finding]:
         )
 
 
-class _OddProperty(NamedTuple):
-    severity: Severity
-    verbs: tuple[str, str]  # for one image, and for several
-    property: str
-    action: str
-
-
-_HAS, _IS, _SHOWS = ("has", "have"), ("is", "are"), ("shows", "show")
-_ODD: dict[Flag, _OddProperty] = {
-    Flag.FLAT: _OddProperty(
+# Property of a file to (severity, verb phrase for one, for several, what to do).
+_ODD: dict[Flag, tuple[Severity, str, str, str]] = {
+    Flag.FLAT: (
         "warning",
-        _SHOWS,
-        "a single color",
-        "Remove such images, because nothing can be learned from them",
+        "shows",
+        "show",
+        "a single color|Remove such images, because nothing can be learned from them",
     ),
-    Flag.ANIMATED: _OddProperty(
+    Flag.ANIMATED: (
         "warning",
-        _HAS,
-        "several frames",
-        "Reading takes the first frame; save the one that shows the class",
+        "has",
+        "have",
+        "several frames|Only the first frame is read; save the one that shows the class",
     ),
-    Flag.TRANSPARENT: _OddProperty(
+    Flag.TRANSPARENT: (
         "note",
-        _HAS,
-        "transparent pixels",
-        "Reading puts them on white ground; check that white suits them",
+        "has",
+        "have",
+        "transparent pixels|They are read on white ground; check that white is a ground for them",
     ),
-    Flag.SIXTEEN_BIT: _OddProperty(
+    Flag.SIXTEEN_BIT: (
         "note",
-        _HAS,
-        "more than 8 bits per channel",
-        "Reading reduces them to 8 bits, which is enough for most photos",
+        "has",
+        "have",
+        "more than 8 bits per channel|They are reduced to 8 bits, which is enough for most photos",
     ),
-    Flag.CMYK: _OddProperty(
-        "note", _HAS, "CMYK colors", "Reading converts them to RGB without a profile"
-    ),
-    Flag.ROTATED: _OddProperty(
+    Flag.CMYK: ("note", "has", "have", "CMYK colors|They are converted to RGB without a profile"),
+    Flag.ROTATED: (
         "note",
-        _IS,
-        "stored rotated (EXIF)",
-        "Reading turns such images upright; check that other tools do the same",
+        "is",
+        "are",
+        "stored rotated (EXIF)|They are turned upright; check that other tools do the same",
     ),
-    Flag.WRONG_SUFFIX: _OddProperty(
+    Flag.WRONG_SUFFIX: (
         "note",
-        _HAS,
-        "the suffix of another format",
-        "Reading goes by the content; rename such files for other tools",
+        "has",
+        "have",
+        "the suffix of another format|The content decides here; rename them for other tools",
     ),
 }
 
 
 def odd_files(facts: FolderFacts) -> Iterator[Finding]:
     """Yield the images with each odd property of their file."""
-    for flag, (severity, (singular, plural), property_text, action) in _ODD.items():
+    for flag, (severity, singular, plural, ending) in _ODD.items():
         if flag in facts.odd:
             odd = facts.odd[flag]
-            verb = singular if odd.count == 1 else plural
+            property_text, action = ending.split("|")
             yield Finding(
                 severity=severity,
-                name=str(flag.name).lower(),
+                name=flag.name.lower() if flag.name else "",
                 count=odd.count,
-                text=f"{counted(odd.count, 'image')} {verb} {property_text}",
+                text=f"{counted(odd.count, 'image')} {singular if odd.count == 1 else plural} "
+                f"{property_text}",
                 action=action,
                 examples=singles(odd.rows),
             )

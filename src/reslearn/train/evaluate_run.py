@@ -24,8 +24,9 @@ from reslearn.evaluate import (
     views,
 )
 from reslearn.interop import Bundle, read_bundle
+from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions, as_bundle, have_same_classes
+from reslearn.interop.pretrained import has_name
 from reslearn.interop.shipped import PREFIX as SHIPPED
-from reslearn.interop.shipped import shipped_path
 from reslearn.progress import track
 from reslearn.runs import RunError, RunFolder, check_weights
 from reslearn.train import numerics
@@ -46,30 +47,33 @@ def evaluate_bundle(
     images: str = "test",
     protocol: Protocol = "single",
     precision: str | None = None,
+    options: InputOptions = NO_OPTIONS,
 ) -> Metrics:
-    """Evaluate the networks of run folders or bundles on clean images.
+    """Evaluate networks of run folders, bundles or weight files on clean images.
 
     Several networks are evaluated by the mean of their scores. A single network under the protocol
     "single" is evaluated as at the end of its run. A run whose data have changed is refused,
     because former training images may now be among the held-out images; `data_name` allows it.
 
     Args:
-        source: A run folder or bundle, or several of them.
+        source: A run folder, a bundle or weights of another project, or several of them.
         data_name: A dataset or a folder of images. None: the data of the runs.
         machine: The device, and the folder of the datasets.
         images: "train", "validation" or "test".
         protocol: The views of each image that are evaluated (Sec. 4.1).
         precision: "fp32" or "bf16". None: the precision of the run; fp32 for a bundle.
+        options: Preprocessing and classes, for weights of other projects.
 
     Raises:
         RunError: If a run does not exist, is incomplete, or its data have changed.
-        BundleError: If a bundle is damaged.
+        BundleError, WeightsError: If a bundle is damaged, or weights cannot be used.
         DataError: If the data are missing.
         ValueError: If an option has a wrong value, the data have other classes, or the loss is NaN
             or infinite.
     """
     _check_options(images, precision)
-    members = [_open(path) for path in ([source] if isinstance(source, Path) else source)]
+    paths = [source] if isinstance(source, Path) else source
+    members = [_open(path, options) for path in paths]
     if not members:
         raise ValueError("there is nothing to evaluate: name a run folder or a bundle")
     device = numerics.choose_device(machine.device)
@@ -103,6 +107,7 @@ def open_task(
     *,
     images: str = "test",
     precision: str | None = None,
+    options: InputOptions = NO_OPTIONS,
 ) -> tuple[EvaluationTask, RunFolder | None]:
     """Open one network with its images for a detailed evaluation.
 
@@ -116,7 +121,7 @@ def open_task(
         RunError, BundleError, DataError, ValueError: As `evaluate_bundle`.
     """
     _check_options(images, precision)
-    member = _open(source)
+    member = _open(source, options)
     device = numerics.choose_device(machine.device)
     numerics.choose_kernels(device)
     name = data_name or _data_of_runs([member])
@@ -127,7 +132,7 @@ def open_task(
     task = EvaluationTask(
         name=str(source),
         network=bundle.network.to(device),
-        classes=bundle.classes,
+        classes=dataset.classes,
         preprocess=bundle.preprocess,
         temperature=None if bundle.temperature == 1 else bundle.temperature,
         images=image_set,
@@ -218,23 +223,23 @@ class _EnsembleMember:
         return "fp32" if self.run is None else str(self.run.environment["numerics"]["precision"])
 
 
-def _open(path: Path) -> _EnsembleMember:
-    if str(path).startswith(SHIPPED):
-        return _EnsembleMember(path=path, bundle=read_bundle(shipped_path(str(path))), run=None)
-    if path.is_dir():
+def _open(path: Path, options: InputOptions) -> _EnsembleMember:
+    is_hub_folder = (path / "config.json").is_file()
+    if path.is_dir() and not is_hub_folder:
         run = RunFolder.open(path)
         _ = run.result  # raises RunError if the run is not complete, or was changed
         if not run.bundle_path.exists():
             raise RunError(f"{path} has no model.safetensors: it was committed without weights")
         check_weights(run, run.bundle_path)
+        options.refuse_for(str(path))
         bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
         return _EnsembleMember(path=path, bundle=bundle, run=run)
-    if not path.exists():
+    if not (path.exists() or has_name(str(path))):
         raise RunError(
             f"{path}: there is no such run folder or bundle; "
-            "pass a run folder or its model.safetensors"
+            "pass a run folder, its model.safetensors, or a weight file"
         )
-    return _EnsembleMember(path=path, bundle=read_bundle(path), run=None)
+    return _EnsembleMember(path=path, bundle=as_bundle(str(path), options), run=None)
 
 
 def _numerics(member: _EnsembleMember, precision: str | None, device: str) -> Numerics:
@@ -290,7 +295,7 @@ def _load(
     if in_memory and protocol != "single":
         dataset = data.load(name, data_dir=data_dir, size_px=size_px, stream=True)
     classes = member.bundle.classes
-    if dataset.classes != classes:
+    if not have_same_classes(dataset.classes, classes):
         raise ValueError(
             f"{name} has other classes ({', '.join(dataset.classes[:3])}, ...) than {member.path} "
             f"({', '.join(classes[:3])}, ...): name data with the same classes"

@@ -249,7 +249,7 @@ def describe_environment(
             "torch": torch.__version__,
         },
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(),
         "device": device,
         "commit": _commit(),
         "command": list(command),
@@ -263,7 +263,8 @@ def describe_environment(
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the name of the processor, as its manufacturer wrote it."""
     if sys.platform == "linux":
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines():
