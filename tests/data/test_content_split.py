@@ -64,6 +64,17 @@ def test_a_small_class_is_in_every_split(tmp_path: Path) -> None:
             assert min(counts[split].values()) > 0
 
 
+def test_every_tiny_class_has_a_training_image_and_other_splits_if_it_can(tmp_path: Path) -> None:
+    classes = tuple(f"class{number:02d}" for number in range(60))
+    for num_photos in (1, 2, 3):
+        folder = tmp_path / str(num_photos)
+        make_photos(folder, range(num_photos), classes)
+        counts = assign_splits(list_images(folder)).counts()
+        expected = {"train": 1, "test": int(num_photos > 1), "validation": int(num_photos > 2)}
+        for split, number in expected.items():
+            assert all(counts.get(split, {}).get(name, 0) == number for name in classes), split
+
+
 def test_a_missing_test_set_is_held_out_of_the_training_images(tmp_path: Path) -> None:
     make_photos(tmp_path / "train", range(30))
     make_photos(tmp_path / "val", range(30, 35))

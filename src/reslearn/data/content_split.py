@@ -24,6 +24,12 @@ _NUM_BLOCKS = 16
 _BLOCK_BYTES = 16 * 1024
 _NUM_AHEAD = 64
 _TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
+# From which splits an empty one takes an image, and how many contents these must have.
+_SOURCES = {
+    _TRAIN: ((_VALIDATION, 2), (_TEST, 2), (_VALIDATION, 1), (_TEST, 1)),
+    _TEST: ((_TRAIN, 2), (_VALIDATION, 1)),
+    _VALIDATION: ((_TRAIN, 2), (_TEST, 2)),
+}
 
 
 def assign_splits(listing: Listing) -> Listing:
@@ -103,19 +109,19 @@ def _fill_empty_splits(
     members: npt.NDArray[np.int64],
     drawn_splits: tuple[int, ...],
 ) -> None:
-    """Give a small class one image in each of `drawn_splits`: the one of the lowest hash.
+    """Give a small class one image in each split: the one of the lowest hash of another split.
 
-    Only such an image may move when photos are added. A test image is worth more than a validation
-    image.
+    Only such an image may move when photos are added. A training image, without which a class
+    cannot be learned, is worth more than a test image, and that more than a validation image.
     """
-    for split in drawn_splits:
+    for split in (_TRAIN, *drawn_splits):
         if (drawn[members] == split).any():
             continue
-        sources = members[drawn[members] == _TRAIN]
-        if len(np.unique(hashes[sources])) < 2:
-            sources = members[drawn[members] == _VALIDATION]
-        if len(sources):
-            drawn[hashes == hashes[sources].min()] = split  # with its copies in other classes
+        for source, min_contents in _SOURCES[split]:
+            sources = members[drawn[members] == source]
+            if len(np.unique(hashes[sources])) >= min_contents:
+                drawn[hashes == hashes[sources].min()] = split  # with its copies in other classes
+                break
 
 
 def _hashes(listing: Listing, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
