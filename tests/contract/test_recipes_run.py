@@ -22,7 +22,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, make_pictures: Callable[.
     """Write a small CIFAR-10 of noise and small image folders, in their published layouts."""
     parent = tmp_path_factory.mktemp("data")
     make_pictures(parent / "ILSVRC2012", classes=("n01440764", "n01443537"), train=8, val=2)
-    make_pictures(parent / "clothing", train=4, validation=2, test=2)
+    for name in ("clothing", "photos"):
+        make_pictures(parent / name, train=4, validation=2, test=2)
     folder = parent / "cifar-10-batches-py"
     folder.mkdir()
     random = np.random.default_rng(0)

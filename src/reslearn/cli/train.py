@@ -85,9 +85,12 @@ def train(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one network and write a run folder, which can be resumed, evaluated and reported.
+    """Train one network and write a run folder.
 
-    `reslearn train FOLDER` alone chooses everything for the photos in it and for 30 minutes.
+    The run can be resumed (--resume), evaluated, analyzed and reported from its folder.
+
+    `reslearn train FOLDER` alone chooses network, image size, epochs and weights for the photos in
+    it, and is done in 30 minutes.
     """
     _restart_with_huge_pages()
     began_at = time.monotonic()
