@@ -87,10 +87,7 @@ def train(
 ) -> None:
     """Train one network and write a run folder.
 
-    The run can be resumed (--resume), evaluated, analyzed and reported from its folder.
-
-    `reslearn train FOLDER` alone chooses network, image size, epochs and weights for the photos in
-    it, and is done in 30 minutes.
+    `reslearn train FOLDER` alone chooses everything for the photos in it and for 30 minutes.
     """
     _restart_with_huge_pages()
     began_at = time.monotonic()
