@@ -52,7 +52,7 @@ class PhotoRow:
     Attributes:
         images_per_second: Median over the rounds.
         cpu_milliseconds: CPU time per image, of all threads and processes. None where the system
-            does not tell that of other processes.
+            does not report the CPU time of other processes.
         times_dataloader: Speed in units of the DataLoader's speed, median of the rounds.
         share_of_decoding_pct: Speed in percent of the decoding's speed, median of the rounds.
     """

@@ -73,7 +73,7 @@ def test_the_smallest_network_that_is_not_worse_is_recommended(
     ("arguments", "message"),
     [
         (["--depth", "8"], "two or more depths are needed"),
-        (["--depth", "deep"], "--depth deep: auto or numbers of layers are needed, as in 8,20,56"),
+        (["--depth", "deep"], "--depth deep: give auto or numbers of layers, as in 8,20,56"),
         (["--depth", "9,10"], "resnet9"),
         (["--data", "digits"], "--depth needs the data"),
     ],

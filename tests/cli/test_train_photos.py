@@ -39,9 +39,9 @@ def test_a_folder_alone_is_enough_and_the_run_can_be_repeated(
     assert status == 0, errors
     titles = [line.split()[0] for line in errors.splitlines()[:5]]
     assert titles == ["photos", "network", "weights", "schedule", "time"]
-    assert "54 to train on, 6 for validation, 12 for one test at the end; 3 classes" in errors
+    assert "54 for training, 6 for validation, 12 for one test at the end; 3 classes" in errors
     assert "resnet8 at 16 px" in errors
-    assert "time      30 minutes" in errors
+    assert "time      30 min" in errors
     assert "test accuracy " in output
     assert " on 12 images, validation accuracy " in output
 

@@ -140,7 +140,7 @@ def test_four_inks() -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "webp", "tiff", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_orientations_in_all_formats(suffix: str, orientation: int) -> None:
-    """The expected pictures are those of Pillow's own exif_transpose."""
+    """The expected pictures come from Pillow's exif_transpose."""
     upright = np.zeros((24, 32, 3), np.uint8)
     upright[:12] = (250, 0, 0)
     upright[:, :16, 2] = 250

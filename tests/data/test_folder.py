@@ -128,11 +128,11 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_folders_without_data_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no pictures: expected are class folders"):
+    with pytest.raises(DataError, match="has no pictures: use class folders"):
         load(tmp_path)
     make_class_folders(tmp_path / "one", classes=("coat",))
     with pytest.raises(
-        DataError, match="has only the class 'coat', and two or more are needed: expected"
+        DataError, match="has only the class 'coat', and two or more are needed: use"
     ):
         load(tmp_path / "one")
     make_class_folders(tmp_path / "splits" / "train")

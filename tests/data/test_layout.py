@@ -9,7 +9,7 @@ from PIL import Image
 from reslearn.data import DataError, load
 
 Run = Callable[..., tuple[int, str, str]]
-EXPECTED = "expected are class folders (cat/1.jpg, dog/2.jpg), split folders (train/cat/1.jpg, "
+EXPECTED = "use class folders (cat/1.jpg, dog/2.jpg), split folders (train/cat/1.jpg, "
 
 
 def save(folder: Path, *names: str) -> Path:
@@ -36,7 +36,7 @@ def test_a_folder_around_the_classes_names_the_folder_to_pass(tmp_path: Path) ->
 
 
 def test_unknown_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
-    """Kaggle's training_set and test_set would give a network that tells sets apart."""
+    """Kaggle's training_set and test_set would train a network that distinguishes the two sets."""
     for part in ("training_set", "test_set"):
         save(tmp_path, f"{part}/cat/1.png", f"{part}/dog/1.png")
     message = refusal(tmp_path)
@@ -113,9 +113,9 @@ def test_loose_pictures_and_circles_are_warnings_of_the_command(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "has no pictures: expected are class folders"),
-        (("1.png", "2.png"), "has 2 pictures, but no class folder with pictures: expected are"),
-        (("cat/1.png",), "has only the class 'cat', and two or more are needed: expected are"),
+        ((), "has no pictures: use class folders"),
+        (("1.png", "2.png"), "has 2 pictures, but no class folder with pictures: use"),
+        (("cat/1.png",), "has only the class 'cat', and two or more are needed: use"),
     ],
 )
 def test_the_command_refuses_in_one_line(

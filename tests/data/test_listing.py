@@ -164,7 +164,10 @@ def test_class_folders_come_before_a_csv_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("path,label\na.png,cat\nb.png,dog\n", r"2 of 2 paths of \S* lead nowhere.*a.png \(line 2"),
-        ("name,kind\nimages/0.png,cat\n", r"has the columns 'name', 'kind': expected are path and"),
+        (
+            "name,kind\nimages/0.png,cat\n",
+            r"has the columns 'name', 'kind': name them path, label and",
+        ),
         ("path,label\nimages/0.png,\n", "line 2 of .* has no label"),
         ("path,label,split\nimages/0.png,cat,dev\n", "has split 'dev': allowed are train"),
         ("path,label,split\nimages/0.png,cat,\n", "has no split: write train"),
@@ -180,7 +183,7 @@ def test_wrong_csv_files_are_refused_in_one_line(tmp_path: Path, text: str, mess
 
 
 def test_folders_without_classes_say_what_is_expected(tmp_path: Path) -> None:
-    expected = r"expected are class folders \(cat/1.jpg, dog/2.jpg\), split folders \(train/"
+    expected = r"use class folders \(cat/1.jpg, dog/2.jpg\), split folders \(train/"
     with pytest.raises(DataError, match=f"has no pictures: {expected}"):
         list_images(tmp_path)
     save(tmp_path / "1.png")

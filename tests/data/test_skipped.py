@@ -52,7 +52,7 @@ def test_in_memory_they_are_left_out_and_listed(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*are left out")
 @pytest.mark.parametrize("kind", ["jitter", "augment"])
 def test_streamed_they_are_replaced_by_the_next_of_the_epoch(folder: Path, kind: str) -> None:
-    """The batches depend on neither workers nor resuming, and are those of the images around."""
+    """The batches do not depend on workers or resuming, and contain the neighboring images."""
     files = data.load(folder, size_px=SIZE, stream=True).train
     assert isinstance(files, Files)
     preprocess = Preprocess.fit(files, mean="imagenet", std="imagenet")

@@ -1,4 +1,4 @@
-"""docs/augmentation.md: its example runs, and its keys are those of the recipe."""
+"""docs/augmentation.md: its example runs, and the recipe has its keys."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Pictures for surveys: smooth random patterns, of which no two are alike."""
+"""Pictures for surveys: smooth random patterns. No two are alike."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from reslearn.data.errors import DataError
-from reslearn.survey import run, survey_folder, survey_json
+from reslearn.survey import file_rules, run, survey_folder, survey_json
+from reslearn.survey.examine import Flag
 
 SPLITS = {
     "train/cat": 24,
@@ -95,7 +96,8 @@ def test_lost_files_are_counted(make_folder) -> None:
     survey = survey_folder(folder)
     findings = {finding.name: finding for finding in survey.findings}
     assert findings["class_left_out"].text == (
-        "Class cat has 30 readable images, and 31 files of it are left out for the suffix: 31 .raw2"
+        "Class cat has 30 readable images, and 31 files of it are left out "
+        "because of the suffix: 31 .raw2"
     )
     assert (findings["left_out"].severity, findings["left_out"].count) == ("note", 1)
     assert (findings["unreadable"].severity, findings["unreadable"].count) == ("error", 2)
@@ -210,3 +212,21 @@ def test_nothing_is_left_in_the_temporary_folder(make_folder, tmp_path, monkeypa
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     survey_folder(make_folder({"cat": 4, "dog": 4}))
     assert os.listdir(temporary) == []
+
+
+def test_every_odd_property_has_a_finding(make_folder, photo) -> None:
+    folder = make_folder(SPLITS)
+    place = folder / "train" / "cat"
+    photo(901).convert("CMYK").save(place / "print.jpg")
+    photo(902).save(place / "inside.jpg", format="png")
+    Image.new("RGB", (50, 50), "red").save(place / "flat.png")
+    photo(903).save(place / "film.gif", save_all=True, append_images=[photo(904)])
+    findings = {finding.name: finding for finding in survey_folder(folder).findings}
+    assert list(findings) == ["flat", "animated", "cmyk", "wrong_suffix"]
+    assert findings["cmyk"].line == (
+        "1 image has CMYK colors. Reading converts them to RGB without a profile."
+    )
+
+
+def test_every_flag_has_a_rule() -> None:
+    assert set(file_rules._ODD) == set(Flag) - {Flag.UNREADABLE}

@@ -94,7 +94,7 @@ def evaluation_record(
 
 
 def without_pictures(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record without the pictures, whose text is long and has no meaning to a reader."""
+    """Return a record without its pictures, which are long base64 texts."""
     copy = deepcopy(record)
     for image in [*copy["mistakes"], *copy["suspected_labels"]]:
         image.pop("picture", None)

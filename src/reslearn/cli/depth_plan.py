@@ -1,4 +1,4 @@
-"""What a depth study trains: the ladder, the validation images, and the epochs for its minutes."""
+"""Plan a depth study: the ladder, the validation images, and the epochs for its minutes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NUM_RUNGS = 6
 """Networks of an automatic ladder, at most."""
 _PROBE_SECONDS = 60.0
 _PART_FOR_TRAINING = 0.75
-"""The rest is for loading, evaluation, and runs that wait for each other."""
+"""Part of the time for training. The rest is for loading, evaluation, and waiting runs."""
 _NOT_SHARED = ("model.name", "model.shortcut", "init.source", "schedule.duration")
-"""What is chosen for one network only. All networks of the ladder start from new weights."""
+"""Values that `photos` chooses for one network. They are not shared by the ladder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class DepthRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthPlan:
-    """What a depth study trains. depth.json records it, so a continued study repeats it.
+    """The plan of a depth study. depth.json records it, so a continued study repeats it.
 
     Attributes:
         models: The ladder, from shallow to deep.
@@ -110,7 +110,7 @@ def make_plan(request: DepthRequest) -> DepthPlan:
     data = request.data
     recipe = request.recipe or default_recipe(data, request.data_dir)
     if request.recipe is None and recipe == "cifar-paper":
-        recipe = "cifar-short"  # a study of 64,000 steps per run is for those who name it
+        recipe = "cifar-short"  # 64,000 steps per run are too long as a default
     overrides = list(request.overrides)
     data_override = f"data.name={json.dumps(data)}"
     minutes = request.minutes
@@ -148,7 +148,7 @@ def make_plan(request: DepthRequest) -> DepthPlan:
 
 
 def _photo_settings(base: Recipe, request: DepthRequest, minutes: float) -> tuple[str, list[str]]:
-    """Return the network whose family the ladder takes, and what all networks share."""
+    """Return a network of the ladder's family, and the settings that all networks share."""
     from reslearn.train import Machine
     from reslearn.train.budget import TooShortError
     from reslearn.train.photo_plan import plan_photos
@@ -199,9 +199,7 @@ def _depths(text: str) -> list[int] | None:
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
-        raise ValueError(
-            f"--depth {text}: auto or numbers of layers are needed, as in 8,20,56"
-        ) from None
+        raise ValueError(f"--depth {text}: give auto or numbers of layers, as in 8,20,56") from None
 
 
 def recorded_plan(out: Path) -> DepthPlan | None:

@@ -21,6 +21,8 @@ from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from reslearn.study import Engine, Job
     from reslearn.study.depth import DepthVerdict, Rung
 
@@ -152,8 +154,9 @@ def _costs(
             spec = runs[0].recipe["model"]
             networks[model] = build(**spec)
             in_channels = spec["in_channels"]
-    parameters = {
-        model: sum(parameter.numel() for parameter in network.parameters())
-        for model, network in networks.items()
-    }
+    parameters = {model: _count_parameters(network) for model, network in networks.items()}
     return parameters, latencies_ms(networks, (in_channels, size_px, size_px))
+
+
+def _count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -91,7 +91,7 @@ def print_evaluation(record: Record, path: Path | None) -> None:
         console.print(printable_line(line))
     if path is not None:
         console.print(printable_line(str(path)))
-        console.print(printable_line(f"see the page: reslearn report {path.parent.parent}"))
+        console.print(printable_line(f"write its page: reslearn report {path.parent.parent}"))
 
 
 def _described(
@@ -208,7 +208,7 @@ def _image_rows(record: Record, key: str) -> Rows:
 
 
 def _notes(record: Record) -> list[str]:
-    """Return what a reader must know about the numbers."""
+    """Return notes on how to read the numbers."""
     balanced, f1 = share_text(record["balanced_accuracy"]), share_text(record["macro_f1"])
     notes = [
         f"mean of the classes: recall {balanced} %, F1 {f1} %",
@@ -225,7 +225,7 @@ def _notes(record: Record) -> list[str]:
 
 
 def test_use_text(record: Record) -> str:
-    """Say how often the test images were evaluated, and what that forbids."""
+    """Return how often the test images were evaluated, and what to use for choices."""
     in_training, later = record["test_evaluations_in_training"], record["test_evaluations_later"]
     return (
         f"the test images were evaluated {times(in_training)} by the training and {times(later)} "

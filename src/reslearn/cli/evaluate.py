@@ -1,4 +1,4 @@
-"""`reslearn evaluate`: how good a network is, or the error of several networks together."""
+"""`reslearn evaluate`: the detailed metrics of one network, or the error of several together."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Sources = Annotated[
 
 ImagesOption = Annotated[
     str,
-    typer.Option(rich_help_panel=_PROTOCOL, help="Use train, validation or test images."),
+    typer.Option(rich_help_panel=_PROTOCOL, help="Evaluate on train, validation or test images."),
 ]
 ProtocolOption = Annotated[
     EvaluationProtocol,
@@ -68,7 +68,8 @@ ViewsOption = Annotated[
     typer.Option(
         "--views/--no-views",
         rich_help_panel=_PROTOCOL,
-        help="Measure ten crops and five scales of one network too. Default: what is cheap.",
+        help="Measure ten crops and five scales of one network too. Default: each that takes about "
+        "a minute at most.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -105,10 +106,10 @@ def evaluate(
     With several networks, or another protocol than a single view, their softmax scores are
     averaged, and only loss, accuracy and error are printed.
 
-    Lengths are the paper's for crops of 224 pixels and scale in proportion. Ten-crop cuts the four
-    corners and the center at a shorter side of 256, and mirrors them. Multi-scale shows whole
-    images and their mirror images at shorter sides of 224, 256, 384, 480 and 640. Both need a
-    folder of images.
+    Ten-crop cuts the four corners and the center at a shorter side of 256, and mirrors them.
+    Multi-scale evaluates whole images and their mirror images at shorter sides of 224, 256, 384,
+    480 and 640. These lengths are the paper's for crops of 224 pixels, and scale in proportion.
+    Both need a folder of images.
 
     The 95 % intervals are over images: they describe other samples of images, not other seeds.
     Choose models on validation images, and evaluate the test images once.

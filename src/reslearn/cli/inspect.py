@@ -121,14 +121,14 @@ def inspect(
     Counting needs no memory for weights, so even resnet1202 is quick. Multiply-adds (MACs, the
     paper's "FLOPs") are counted for convolutions and fully connected layers.
 
-    For a weight file, print the project it comes from, its network, and values that are not
-    finite. Formats are torch.save, safetensors, Detectron2's .pkl, .caffemodel, ONNX and Keras'
-    .h5. Nothing in the file is run.
+    For a weight file, print its project, its network, and values that are not finite.
+    Formats are torch.save, safetensors, Detectron2's .pkl, .caffemodel, ONNX and Keras' .h5.
+    Nothing in the file is run.
 
-    For a folder of images, or a CSV file of path and label, decode every image and print what is
-    wrong, the most serious first: unreadable files, copies across splits and classes, missing
-    classes, odd formats. Then print advice on input size, stem and splits. The exit status is 1 if
-    there is an error, such as a test image that is also a training image.
+    For a folder of images or a CSV file, decode every image and print the problems, the most
+    serious first. Examples are unreadable files, copies across splits and classes, missing classes
+    and odd formats. Advice on input size, stem and splits follows. The exit status is 1 if there
+    is an error, such as a test image that is also a training image.
     """
     is_images = _is_images(model)
     _refuse_options(context, model, is_images=is_images)
@@ -223,8 +223,8 @@ def _is_file(model: str) -> bool:
     path = local_path(model)
     if not path.exists() and ("/" in model or "." in model):
         raise ValueError(
-            f"{model}: there is no such file; pass a weight file, a bundle, torchvision:NAME, "
-            "timm:NAME, an address, or a name of `reslearn list models`"
+            f"{model}: there is no such file; pass a folder of images, a weight file, a bundle, "
+            "torchvision:NAME, timm:NAME, an address, or a name of `reslearn list models`"
         )
     return path.is_file() or "/" in model or "." in model
 

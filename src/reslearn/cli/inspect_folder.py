@@ -1,4 +1,4 @@
-"""`reslearn inspect FOLDER`: what is in a folder of images, what is wrong, and what it advises."""
+"""`reslearn inspect FOLDER`: the content of a folder of images, its problems, and advice."""
 
 from __future__ import annotations
 

@@ -35,14 +35,18 @@ def report(
     ] = None,
     evaluate: Annotated[
         bool,
-        typer.Option("--evaluate", help="Evaluate the run first, as `reslearn evaluate RUN` does."),
+        typer.Option(
+            "--evaluate",
+            rich_help_panel=OUTPUT,
+            help="Evaluate the run first, as `reslearn evaluate RUN` does.",
+        ),
     ] = False,
     data_dir: DataDirOption = None,
 ) -> None:
     """Write one self-contained page with curves, tables and verdicts.
 
-    Each figure is also written as PNG, and its numbers as CSV. The page of one run shows its
-    evaluation, if `reslearn evaluate RUN` or `--evaluate` made one.
+    Each figure is also written as PNG, and its numbers as CSV. The page of one run also
+    shows the evaluation that `reslearn evaluate RUN` or `--evaluate` saved.
     """
     from reslearn.report import run_page, study_page, write_page
     from reslearn.runs import RunFolder

@@ -76,16 +76,17 @@ DepthOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=DEPTH,
-        help="Find out how deep a network the data need. Numbers of layers, as in 8,20,56, or "
-        "auto: 8 to 56 layers, or 18 to 101 if the network of the recipe is of Table 1.",
+        help="Find the smallest sufficient depth for the data. Give numbers of layers, as in "
+        "8,20,56, or auto: 8 to 56 layers of CIFAR networks, or 18 to 101 layers of ImageNet "
+        "networks.",
     ),
 ]
 MinutesOption = Annotated[
     float | None,
     typer.Option(
         rich_help_panel=DEPTH,
-        help="Choose the epochs so that the whole study takes this long. Default: the duration of "
-        "the recipe, and 60 minutes for a folder of photos.",
+        help="Choose the epochs so that the whole study takes this long. Default: 60 for a folder "
+        "of photos; for other data the recipe decides.",
     ),
 ]
 MarginOption = Annotated[

@@ -87,7 +87,7 @@ def train(
 ) -> None:
     """Train one network and write a run folder.
 
-    `reslearn train FOLDER` alone chooses everything for the photos in it and for 30 minutes.
+    With a folder of photos alone, all settings are chosen for these photos and for 30 minutes.
     """
     _restart_with_huge_pages()
     began_at = time.monotonic()

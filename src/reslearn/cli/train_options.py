@@ -25,9 +25,9 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         rich_help_panel=RECIPE,
-        help="Start from this recipe: a name of `reslearn list recipes` or a .toml file. "
-        "Or the recipe.json of a run. Default: digits for the digits, photos for a folder of "
-        "pictures, cifar-paper for other data.",
+        help="Start from this recipe: a name of `reslearn list recipes`, a .toml file, or the "
+        "recipe.json of a run. Default: photos for a folder of images, digits for the digits, "
+        "cifar-paper for other data.",
     ),
 ]
 SetOption = Annotated[
@@ -50,8 +50,9 @@ MinutesOption = Annotated[
     float | None,
     typer.Option(
         rich_help_panel=RECIPE,
-        help="Be done within this time, loading and evaluation included. The machine is measured "
-        "first. Default for a folder of photos without a recipe: 30.",
+        help="Finish within this time, which includes loading and evaluation. The speed of the "
+        "machine is measured first. Default: 30 for a folder of images without a recipe; else no "
+        "limit.",
     ),
 ]
 BatchSizeOption = Annotated[
@@ -78,8 +79,8 @@ InitOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=RECIPE,
-        help="Start from these weights: a file, torchvision:NAME, timm:NAME or an address. "
-        "`none`: start from new weights.",
+        help="Start from these weights: a file, reslearn:NAME, torchvision:NAME, timm:NAME or a "
+        "URL. `none`: start from new weights.",
     ),
 ]
 PartialOption = Annotated[

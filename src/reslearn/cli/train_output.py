@@ -1,4 +1,4 @@
-"""Print what `reslearn train` did, or what it would do."""
+"""Print the result of `reslearn train`, or the plan of --dry-run."""
 
 from __future__ import annotations
 

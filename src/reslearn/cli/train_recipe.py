@@ -66,7 +66,7 @@ def check_resumable(out: Path | None) -> None:
 
 
 def default_recipe(data: str | None, data_dir: Path | None) -> str:
-    """Return the recipe for data without a recipe of the user."""
+    """Return the name of the recipe that the data get if the user names none."""
     from reslearn.data import is_image_folder
 
     if data == "digits":
@@ -75,7 +75,7 @@ def default_recipe(data: str | None, data_dir: Path | None) -> str:
 
 
 def check_duration(minutes: float | None, epochs: float | None, set_: list[str]) -> None:
-    """Raise ValueError for epochs or minutes that are none, or that contradict each other."""
+    """Raise ValueError if epochs or minutes are not above 0, or contradict each other."""
     if epochs is not None and not 0 < epochs < float("inf"):
         raise ValueError(f"--epochs {epochs:g}: a number above 0 is needed")
     if minutes is None:
@@ -91,10 +91,10 @@ def check_duration(minutes: float | None, epochs: float | None, set_: list[str])
 def minutes_of(
     minutes: float | None, origin: str | RunFolder, overrides: list[str], *, dry_run: bool
 ) -> float | None:
-    """Return the time limit of a run; half an hour for photos whose duration is not given.
+    """Return the time limit of a run in minutes: 30 for photos without a given duration.
 
     Raises:
-        ValueError: If many processes are to plan. They keep the recipe as it is.
+        ValueError: If --minutes or --dry-run is combined with several processes.
     """
     from reslearn.train.distributed import is_distributed
 
@@ -115,13 +115,13 @@ def _sets_duration(overrides: list[str]) -> bool:
 def fit_to_minutes(
     origin: str, overrides: list[str], machine: Machine, minutes: float, began_at: float
 ) -> tuple[Recipe, Machine]:
-    """Return the recipe that ends in time, and the machine with the threads that it was made for.
+    """Return a recipe that ends in time, and the machine with its number of threads.
 
     Args:
-        origin: The recipe `photos` leaves everything open. Another one is made longer or shorter.
-        overrides: What the user has set stays.
-        machine: Is measured.
-        minutes: The whole time.
+        origin: For the recipe `photos` everything is chosen, for other recipes only the epochs.
+        overrides: Values that the user has set. They are kept.
+        machine: Where to train. Its speed is measured.
+        minutes: Time for the whole command.
         began_at: The moment of time.monotonic() at which the minutes began.
     """
     import sys
@@ -141,7 +141,7 @@ def fit_to_minutes(
 
 
 def check_unused(out: Path | None, *, resume: bool) -> None:
-    """Raise ValueError if a new run would go into a folder that has one, before measuring."""
+    """Raise ValueError if the folder of a new run holds a run, before anything is measured."""
     from reslearn.runs import RunFolder
 
     if out is not None and not resume and RunFolder(out).exists():

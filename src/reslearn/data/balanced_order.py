@@ -1,9 +1,9 @@
-"""Which images an epoch shows if all classes are to be shown equally often.
+"""The order of the images if all classes are shown equally often.
 
 An epoch of N images has N slots. Slot j belongs to class j % K, so classes differ by one slot at
 most. The images of a class take its slots in turn, over all epochs, so each of them is shown
 equally often. Crops and mirroring are drawn for the slot: an image that is shown twice in an epoch
-is cropped in two ways. All of this is a pure function of the labels, one order and the epoch.
+is cropped in two ways. The result is a pure function of the labels, one order and the epoch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture of a batch: what a network sees, after augmentation and normalization."""
+"""Draw a batch as a network sees it, after augmentation and normalization."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Divide images into training, validation and test images by the content of their files.
+"""Divide images into training, validation and test images by the content of the files.
 
 The hash of a file alone decides its split. More photos therefore move no other photo, and exact
 copies stay on one side, in all classes. The shares of a class are 70, 15 and 15 % in expectation.
@@ -109,10 +109,10 @@ def _fill_empty_splits(
     members: npt.NDArray[np.int64],
     drawn_splits: tuple[int, ...],
 ) -> None:
-    """Give a small class one image in each split: the one of the lowest hash of another split.
+    """Give each empty split of a small class the image with the lowest hash in another split.
 
-    Only such an image may move when photos are added. A training image, without which a class
-    cannot be learned, is worth more than a test image, and that more than a validation image.
+    Only such an image may move when photos are added. Training images come first, because a class
+    cannot be learned without them. Test images come second, and validation images last.
     """
     for split in (_TRAIN, *drawn_splits):
         if (drawn[members] == split).any():

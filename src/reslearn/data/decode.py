@@ -20,7 +20,7 @@ from reslearn.data.pictures import Pixels, center_crop
 from reslearn.data.skipped import SkippedImage
 from reslearn.progress import progress_bar
 
-# A random crop of a fifth less than the whole picture then has at least size_px pixels.
+# A random crop whose sides are 80 % of the picture's then still has at least size_px pixels.
 _WHOLE_SIDE = 1.25
 _NUM_AHEAD = 64  # pictures, enough to keep the threads busy
 

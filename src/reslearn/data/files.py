@@ -109,7 +109,7 @@ class Files:
         report_skipped(skipped, len(self), of=f"images of {self.folder}")
 
     def readable(self) -> Files:
-        """Return the images without those that are known to be unreadable."""
+        """Return the images without the unreadable ones that are known so far."""
         if not len(self.skip_log):
             return self
         rows = [index for index in range(len(self)) if self.path(index) not in self.skip_log]

@@ -31,7 +31,7 @@ from reslearn.data.skipped import SkipLog, SkippedImage, report_skipped
 
 DEFAULT_SIZE_PX = 64
 MAX_BYTES_IN_MEMORY = 2 * 2**30
-# Enters the fingerprint of a streamed folder whose splits are drawn: other rules, other number.
+# Part of the fingerprint of a streamed folder with drawn splits. Other rules need a new number.
 _SPLIT_RULE = "content-hash-1"
 
 
@@ -163,7 +163,7 @@ def _read(
 
 
 def _without_empty_files(part: str, files: Files, listing: Listing) -> Files:
-    """Return the files of a part that is not decoded now. Only those of no bytes are left out."""
+    """Return the files of a streamed part without the empty files."""
     is_read = torch.from_numpy(listing.num_bytes)[files.rows] > 0
     skipped = []
     for index in torch.nonzero(~is_read).flatten().tolist():
@@ -181,7 +181,7 @@ def _check_skipped(
     skipped: Sequence[SkippedImage],
     listing: Listing,
 ) -> None:
-    """Warn of images that are left out.
+    """Warn about images that are left out.
 
     Raises:
         DataError: If more than half of them, or all training images of a class, are left out.

@@ -34,11 +34,11 @@ class ImageData:
     """A loaded data set: an `ImageSet` each for training and test, and the names of the classes.
 
     Attributes:
-        validation: None unless a folder brings its own validation images or `split` set them aside.
+        validation: None unless the folder has validation images or `split` set them aside.
         is_validation_drawn: The validation images were drawn by the content of their files, so
             `split` may replace them.
         fingerprint: Identifies the source as loaded. `split` does not change it.
-        skip_log: Images that cannot be read. Streamed images are added when they are met.
+        skip_log: Images that cannot be read. Streamed images are added when they are read.
     """
 
     name: str
@@ -101,12 +101,12 @@ def split(dataset: ImageData, validation_images: int) -> ImageData:
 class WholePictures:
     """Pictures of any shape in one tensor: each is stretched to the same square.
 
-    Random crops are cut out of them and come back to the true ratio of sides. The side is larger
-    than that of the crop, so that a crop of a part of the picture stays sharp.
+    Random crops are cut out of the squares and get their true aspect ratio back. The square is
+    larger than the crop, so a crop of a part of the picture stays sharp.
 
     Attributes:
         pixels: The stretched pictures.
-        shapes: Width by height of each picture as it was.
+        shapes: Original width and height of each picture.
     """
 
     pixels: UInt8[Tensor, "n k k c"]
@@ -120,7 +120,7 @@ class Images:
     Subsets share memory with the original.
 
     Attributes:
-        whole_pictures: The pictures of which `pixels` are the centers. None: they are the same.
+        whole_pictures: The whole pictures. `pixels` has their centers. None: not kept.
     """
 
     pixels: UInt8[Tensor, "n h w c"]

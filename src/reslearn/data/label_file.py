@@ -40,7 +40,7 @@ class LabelRow(NamedTuple):
 
 
 def is_label_file(name: str) -> bool:
-    """Return whether a name is that of an existing CSV file."""
+    """Return whether a name is the path of an existing CSV file."""
     path = Path(name).expanduser()
     return path.suffix.lower() in _SUFFIXES and path.is_file()
 
@@ -88,7 +88,7 @@ def read_label_file(path: Path) -> Iterator[LabelRow]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read the CSV file {path}: {reason}") from None
     if num_rows == 0:
-        raise DataError(f"{path} has no rows: expected are the columns path and label")
+        raise DataError(f"{path} has no rows: it needs the columns path and label")
     if 2 * missing > num_rows:
         raise DataError(
             f"{missing:,} of {num_rows:,} paths of {path} lead nowhere, the first is "
@@ -117,7 +117,7 @@ def _find_columns(path: Path, first_row: Sequence[str]) -> tuple[dict[str, int],
         return {name: index for index, name in enumerate(names)}, False
     raise DataError(
         f"{path} has the columns {', '.join(map(repr, first_row[:6]))}: "
-        "expected are path and label, and split if there are given splits"
+        "name them path, label and, if splits are given, split"
     )
 
 

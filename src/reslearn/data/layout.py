@@ -1,4 +1,4 @@
-"""Judge a listing before training: refuse layouts that are no classes, warn of files left out."""
+"""Check a listing before training: refuse layouts without classes, warn about files left out."""
 
 import warnings
 from collections import Counter
@@ -12,14 +12,14 @@ _MIN_SHARED_SUBFOLDERS = 2
 
 
 def check_layout(listing: Listing) -> None:
-    """Raise DataError in one line if the images cannot be those of a training."""
+    """Raise a one-line DataError if a training cannot use the images."""
     _check_depth(listing)
     _check_classes(listing)
     _check_number_of_classes(listing)
 
 
 def warn_of_oddities(listing: Listing) -> None:
-    """Warn of pictures that are left out, classes that vanished, and links in a circle."""
+    """Warn about pictures that are left out, classes without pictures, and circular links."""
     left_out = describe_left_out(listing)
     if left_out:
         warnings.warn(f"{listing.folder}: {left_out}", stacklevel=3)
@@ -65,7 +65,7 @@ def describe_left_out(listing: Listing) -> str:
 
 
 def _check_depth(listing: Listing) -> None:
-    """Refuse folders whose class folders lie one level deeper, each time with the same names."""
+    """Refuse folders whose class folders lie one level deeper, under several folders alike."""
     nested = listing.subfolders
     if listing.layout == "csv" or not nested or len(nested) < len(listing.classes):
         return

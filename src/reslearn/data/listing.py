@@ -6,7 +6,7 @@ Layouts:
 - class folders: a folder per class;
 - csv: a table of path and label, with an optional column for the split (`label_file`).
 
-A listing states facts and judges nothing: `folder.py` decides what can be trained on.
+A listing holds facts only. `folder.py` decides what can be trained on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SPLIT_NAMES = {
     "test": "test",
 }
 EXPECTED_LAYOUT = (
-    "expected are class folders (cat/1.jpg, dog/2.jpg), split folders (train/cat/1.jpg, "
+    "use class folders (cat/1.jpg, dog/2.jpg), split folders (train/cat/1.jpg, "
     "validation/..., test/...), or a CSV file with the columns path and label"
 )
 _NO_SPLIT = -1
@@ -58,7 +58,7 @@ class ImageRecord(NamedTuple):
     """One image of a listing.
 
     Attributes:
-        split: None where the layout does not say it: `assign_splits` does.
+        split: None if the layout does not give it; `assign_splits` draws it.
         num_bytes: Size of the file; 0 for a link or a path that leads nowhere.
     """
 
@@ -80,7 +80,7 @@ class Listing:
         names: All names, without separators.
         ends: Position in `names` where each name ends.
         labels: Index into `classes` of each image.
-        split_codes: Index into `SPLITS` of each image, or -1 where the layout does not say it.
+        split_codes: Index into `SPLITS` of each image, or -1 if the layout does not give it.
         num_bytes: Size of each file.
         split_folders: The folder of each split, as "val" for "validation".
         left_out: Files that are not read, by class and suffix.

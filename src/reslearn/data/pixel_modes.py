@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# Above so many pixels, pictures are converted in strips of so many pixels.
+# Larger pictures are converted in strips of this many pixels.
 LARGE_PIXELS = 2**25
 _STRIP_PIXELS = 2**22
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
@@ -31,11 +31,11 @@ _GRAY_FACTORS = {"1": 255, "1;I": 255, "L;2": 85, "L;4": 17}
 
 @dataclass(frozen=True)
 class Depth:
-    """How the numbers of a picture are to be read.
+    """How the numbers of a picture become gray levels.
 
     Attributes:
-        shift: Bits by which integers of more than 8 bits are shifted. None: by their range.
-        is_inverted: 0 is white (TIFF).
+        shift: Number of bits to shift integers of more than 8 bits. None: scale by their range.
+        is_inverted: Whether 0 is white, as in some TIFF files.
         transparent: The gray value or color that is transparent, in the numbers of the pixels.
     """
 
@@ -72,8 +72,8 @@ def to_rgb(image: Image.Image, depth: Depth, shorter_px: int | None = None) -> I
     """Return a loaded picture as RGB.
 
     Args:
-        depth: Of the same picture, before it was loaded.
-        shorter_px: If the picture is large, it may be reduced to a shorter side of twice this.
+        depth: Depth of the same picture, determined before it was loaded.
+        shorter_px: A large picture may be reduced to a shorter side of at least twice this.
     """
     limits = _range(image) if depth.shift is None and image.mode in ("I", "F") else (0.0, 255.0)
     if image.width * image.height <= LARGE_PIXELS:
@@ -97,7 +97,7 @@ def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Return the layout of the pixels in the file, as "L;2"; "" if Pillow does not tell it."""
+    """Return the layout of the pixels in the file, as "L;2"; "" if Pillow does not report it."""
     tile: Any = getattr(image, "tile", None)
     arguments = tile[0][3] if tile and len(tile[0]) > 3 else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments

@@ -1,4 +1,4 @@
-"""Images that cannot be read: left out, counted and listed. One of them never ends a training.
+"""Images that cannot be read: left out, counted and listed. They never end a training.
 
 If more than half of a set cannot be read, something else is wrong, and the set is refused.
 """
@@ -66,7 +66,7 @@ class SkipLog:
 
 
 def too_many_skipped(first: SkippedImage) -> str:
-    """Return the message of a training that found no readable image for too long."""
+    """Return the message for a training that finds no readable image among many in a row."""
     return (
         f"{MAX_SKIPPED_IN_A_ROW} images in a row, or all of them, cannot be read; the first is "
         f"{first.path} ({first.reason}): replace them, or remove the set"
@@ -79,7 +79,7 @@ def report_skipped(skipped: Sequence[SkippedImage], num_images: int, *, of: str)
     Args:
         skipped: The images that could not be read.
         num_images: Number of all images, including these.
-        of: What they are, as "test images".
+        of: Their name, as in "test images".
 
     Raises:
         DataError: If they are more than half of all, or all.

@@ -1,4 +1,4 @@
-"""Walk a folder of images: junk is passed over, link circles end, other files are counted.
+"""Walk a folder of images: ignore junk, end circular links, and count other files.
 
 Junk is what operating systems, network drives and notebooks leave behind. It is never a class and
 never a picture.
@@ -24,10 +24,10 @@ JUNK_FOLDERS = frozenset(
     ("@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "__pycache__", "$recycle.bin")
 ) | {"system volume information", "lost+found"}
 JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"))
-# Data, documents and films, and what Pillow will drop. EPS would start another program.
+# Data, documents, films, and formats that Pillow will drop. EPS would start another program.
 _NOT_READ = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IM", "IPTC", "MPEG", "PDF", "WMF"))
 _FREQUENT = ("JPEG", "PNG", "WEBP")
-# Files beside pictures that carry text or data. Nobody expects them to be read as pictures.
+# Text and data files beside pictures. They are counted, but not reported as lost pictures.
 TEXT_SUFFIXES = frozenset(
     (".cfg", ".csv", ".htm", ".html", ".ini", ".json", ".log", ".mat", ".md", ".npy", ".npz")
 ) | {".py", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"}
@@ -148,7 +148,7 @@ def is_folder(entry: Entry, omissions: Omissions) -> bool:
 
 
 def folder_identity(folder: str | Path) -> tuple[int, int]:
-    """Return what two paths to the same folder have in common."""
+    """Return a value that is equal for all paths to the same folder."""
     try:
         status = os.stat(folder)
     except OSError as error:
@@ -173,7 +173,7 @@ def is_picture(entry: Entry) -> bool:
 
 
 def starts_like_a_picture(path: str | Path) -> bool:
-    """Return whether the first bytes are those of JPEG, PNG, GIF, WebP, AVIF or HEIF."""
+    """Return whether a file starts like JPEG, PNG, GIF, WebP, AVIF or HEIF."""
     try:
         with open(path, "rb") as file:
             start = file.read(_MAGIC_BYTES)

@@ -1,9 +1,9 @@
-"""Calibration: does a network that says 90 % have 90 % right? (Guo et al. 2017, arXiv 1706.04599.)
+"""Calibration: are 90 % of the predictions with 90 % confidence right? (Guo et al. 2017.)
 
-The confidence of a prediction is the greatest softmax probability. Images are sorted by confidence
-and divided into bins of equal size. The expected calibration error (ECE) is the mean of
-|accuracy - mean confidence| over bins. Bins of equal mass have less bias than bins of equal width
-(Nixon et al. 2019, arXiv 1904.01685).
+Source: arXiv 1706.04599. The confidence of a prediction is the greatest softmax probability. Images
+are sorted by confidence and divided into bins of equal size. The expected calibration error (ECE)
+is the mean of |accuracy - mean confidence| over bins. Bins of equal mass have less bias than bins
+of equal width (Nixon et al. 2019, arXiv 1904.01685).
 
 A sample of a perfectly calibrated network also has an ECE above zero, because the accuracy of few
 images varies. `chance_ece_pct` is the 95th percentile of this ECE: labels are drawn from the
@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 NUM_BINS = 15
 MIN_IMAGES_PER_BIN = 50
 MIN_IMAGES_TO_FIT = 50
-"""One number is fitted. Fewer validation images leave it too uncertain to be used."""
+"""With fewer validation images the temperature is too uncertain to be used."""
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 _NUM_RESAMPLES = 1000
 _SEED = 0

@@ -7,11 +7,11 @@ Every share is a number of hits in a number of trials, so all intervals are exac
 - recall: the images of the class,
 - precision: the images that were predicted as the class,
 - F1: the images of the class, or predicted as the class. TP of these TP + FP + FN images are hits,
-  and u is their share. F1 = 2 TP / (2 TP + FP + FN) = 2 u / (1 + u) rises with u, so it turns the
-  ends of the interval of u into its own (Lam, Gopal, Qian 2023, arXiv 2309.14621).
+  and u is their share. F1 = 2 TP / (2 TP + FP + FN) = 2 u / (1 + u) rises with u. The ends of the
+  interval of u therefore give the interval of F1 (Lam, Gopal, Qian 2023, arXiv 2309.14621).
 
-Means over classes have no such count. Their intervals are percentile bootstraps: the images of each
-class are drawn again with replacement.
+A mean over classes is no such share. Its interval is a percentile bootstrap: the images of each
+class are resampled with replacement.
 
 Intervals describe other samples of images. They do not describe other seeds of the training.
 

@@ -21,7 +21,7 @@ from reslearn.evaluate.class_metrics import (
 from reslearn.evaluate.predictions import Predictions
 
 MIN_CLASSES_FOR_TOP5 = 11
-"""Among ten classes, five guesses are half of the classes and say little."""
+"""With ten classes or fewer, five guesses cover half of the classes and say little."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Latency of networks for one image, measured in turns so that all meet the same machine."""
+"""Latency of networks for one image, measured in turns so that the machine's load affects all."""
 
 import statistics
 import time

@@ -1,6 +1,6 @@
 """Robustness: accuracy and consistency under small changes of the pixels that the network sees.
 
-Networks with strides are less stable under shifts than one expects (Azulay, Weiss 2019, arXiv
+Networks with strides are less stable under shifts than expected (Azulay, Weiss 2019, arXiv
 1805.12177; Zhang 2019, arXiv 1904.11486). The consistency of a change is the share of images that
 keep their prediction, right or wrong.
 

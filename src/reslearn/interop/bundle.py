@@ -1,8 +1,8 @@
 """Bundles: one safetensors file with a network and everything needed to use it.
 
 The metadata hold JSON texts: the network's spec (arguments of `models.build`), the class names, the
-preprocessing, metrics, the hash of the recipe, the temperature if one was fitted, and a digest of
-the file. Loading a bundle never runs code.
+preprocessing, and the metrics. They also hold the hash of the recipe, the temperature if one was
+fitted, and a digest of the file. Loading a bundle never runs code.
 """
 
 import json

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from reslearn.report.confusion import MAX_CLASSES, Confusion, shortened
@@ -97,7 +98,7 @@ def _test_use(record: Record) -> str:
     in_training, later = record["test_evaluations_in_training"], record["test_evaluations_later"]
     text = (
         f"The test images were evaluated {_times(in_training)} by the training and "
-        f"{_times(later)} by `reslearn evaluate`. A test error that served to choose between "
+        f"{_times(later)} by `reslearn evaluate`. A test error that was used to choose between "
         "models is too low: choose by `reslearn evaluate RUN --images validation`."
     )
     return text
@@ -173,7 +174,7 @@ def _calibration(record: Record, images: str) -> list[Item]:
     series = [_reliability("as trained", record["calibration"])]
     if record["scaled_calibration"] is not None:
         series.append(_reliability("with the temperature", record["scaled_calibration"]))
-    confidences = [confidence for curve in series for confidence in curve.x]
+    confidences = list(chain.from_iterable(curve.x for curve in series))
     ends = [min(confidences), max(confidences)]
     series.append(Series("perfect calibration", ends, ends, "dashed"))
     figure = Figure(

@@ -1,10 +1,10 @@
-"""How deep for my data: a ladder of depths, which rungs to give up, and a verdict on the rest.
+"""Choose the depth of a network for given data: a ladder of depths, early dropping, and a verdict.
 
 All networks train by one recipe, so their budgets are equal in images. Errors are validation
-errors: the test set decides nothing. The rules were fixed before any data were seen.
+errors: the test set decides nothing. The rules were written before any data were seen.
 
-1. After each seed, a network is given up if its mean error is above the lowest by more than the
-   margin and by more than `GIVE_UP_ERRORS` standard errors of the sampling of images.
+1. After each seed, a network is given up if its mean error is too far above the lowest. The
+   difference must exceed the margin and `GIVE_UP_ERRORS` standard errors of sampling images.
 2. The best network has the lowest mean error of those with all seeds.
 3. A network is not worse if the one-sided 95 % interval of its difference from the best, paired by
    seed, ends below the margin. The smallest such network is recommended.
@@ -62,7 +62,7 @@ class Contrast:
     """One network against the best.
 
     Attributes:
-        answer: Whether the network is not worse by the margin: "yes", "no" or "undecided".
+        answer: Whether the network is not worse than the best: "yes", "no" or "undecided".
         comparison: The difference of validation error with its 90 % interval; None for the best.
     """
 

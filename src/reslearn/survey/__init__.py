@@ -1,4 +1,4 @@
-"""Survey a folder of images before training: what is in it, what is wrong, and what it advises.
+"""Survey a folder of images before training: its content, its problems, and advice.
 
 Torch is imported inside functions only, with the room `data`.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from reslearn.survey.facts import ALL, FolderFacts
 
@@ -36,9 +37,8 @@ def advise(facts: FolderFacts) -> tuple[Advice, ...]:
     """Return the advice for a folder; none if no image can be read."""
     if not facts.num_images:
         return ()
-    return tuple(
-        advice for rule in (_size_and_stem, _crop, _split, _weights) for advice in rule(facts)
-    )
+    rules = (_size_and_stem, _crop, _split, _weights)
+    return tuple(chain.from_iterable(rule(facts) for rule in rules))
 
 
 def advised_size_px(shorter_px: int) -> int:
@@ -108,14 +108,14 @@ def _split(facts: FolderFacts) -> Iterator[Advice]:
     elif "validation" not in facts.counts:
         text = (
             "Add a folder validation/ with about 15 % of the training images. Choices such as the "
-            "learning rate need it, because a test set that decides something is no test set."
+            "learning rate need it, because the test images must not decide anything."
         )
         yield Advice(topic="split", value="add validation", text=text)
     num_test = sum(facts.counts.get("test", {}).values())
     if num_test:
         spread = 1.96 * math.sqrt(_ASSUMED_ACCURACY * (1 - _ASSUMED_ACCURACY) / num_test)
         text = (
-            f"{num_test:,} test images tell an accuracy of 90 % to within ±{100 * spread:.1f} "
+            f"{num_test:,} test images measure an accuracy of 90 % to within ±{100 * spread:.1f} "
             "points (95 % interval). Two networks that differ by less cannot be told apart by it."
         )
         yield Advice(topic="test", value=f"{100 * spread:.1f}", text=text)

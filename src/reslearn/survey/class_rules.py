@@ -113,7 +113,7 @@ def repeated_images(facts: FolderFacts) -> Iterator[Finding]:
             severity="note",
             name="search_limited",
             count=0,
-            text="So many pictures are alike that the search for near copies was limited",
+            text="The search for near copies was limited, because very many pictures are alike",
             action="Remove the copies found, and inspect the folder again",
         )
 

@@ -144,7 +144,13 @@ def find_copies(pictures: Candidates, split_names: Sequence[str]) -> Copies:
 
 @dataclass
 class _Groups:
-    """Splits and classes in each group of equal pictures: bits of splits, extremes of classes."""
+    """The splits and classes of each group of equal pictures.
+
+    Attributes:
+        splits: One bit for each split in the group.
+        lowest: The smallest class index of the group.
+        highest: The largest class index. A group of several classes has two different indices.
+    """
 
     splits: npt.NDArray[np.uint8]
     lowest: Rows
@@ -164,7 +170,7 @@ class _Groups:
         return groups
 
     def merge(self, source: _Groups, first: Rows, second: Rows) -> None:
-        """Add to each group of `first` what `source` knows of that of `second`, and vice versa."""
+        """For each pair of groups, add the splits and classes of each to the other."""
         for target, origin in ((first, second), (second, first)):
             np.bitwise_or.at(self.splits, target, source.splits[origin])
             np.minimum.at(self.lowest, target, source.lowest[origin])
@@ -176,7 +182,7 @@ class _Groups:
 
 
 def _search(pictures: Candidates, first: Rows) -> NearSearch:
-    """Return the search among one picture of each content. Flat pictures are left out."""
+    """Return a search for near copies among one picture per content, without flat pictures."""
     return NearSearch(
         hashes=pictures.hashes[first],
         tiny=pictures.tiny,

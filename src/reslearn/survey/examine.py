@@ -47,7 +47,7 @@ RECORD = np.dtype(
 
 
 class Flag(IntFlag):
-    """Properties of a file that a person should know."""
+    """Properties of a file that the user should know."""
 
     UNREADABLE = 1
     WRONG_SUFFIX = 2
@@ -104,7 +104,7 @@ def _examine(path: str, record: npt.NDArray[np.void], tiny: npt.NDArray[np.uint8
                 _read_header(image, suffix=Path(path).suffix.lower(), record=record)
     except PictureError as error:
         return error.reason
-    except OSError as error:  # between both readings the file was removed
+    except OSError as error:  # the file was removed between the two reads
         return error.strerror or str(error)
     record["hash"], tiny[:], is_flat = fingerprint(picture)
     if is_flat:
@@ -133,7 +133,7 @@ def _digest() -> hashlib.blake2b:
 
 
 def _read_header(image: Image.Image, *, suffix: str, record: npt.NDArray[np.void]) -> None:
-    """Fill in what the file says of itself."""
+    """Fill in what the header of the file says."""
     width, height = image.size
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     if orientation in (5, 6, 7, 8):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reslearn.data.listing import Listing
 
 MAX_EXAMPLES = 200
-"""File names that are kept of each kind."""
+"""Maximum number of file names that are kept for each kind."""
 ALL = "all"
 """Name of the one split of a folder whose images are not divided."""
 _SHAPES = {
@@ -35,7 +35,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Least, median and largest of a measurement, and the value that a tenth does not reach."""
+    """Minimum, tenth percentile, median and maximum of a measurement."""
 
     minimum: int
     tenth: int
@@ -54,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class OddFiles:
-    """Files with one property: their number, and the rows of the first."""
+    """Files with one property: their number, and the rows of the first of them."""
 
     count: int
     rows: tuple[int, ...]
@@ -164,7 +164,7 @@ def measure_sizes(table: Table) -> dict[str, Range]:
     ranges = {}
     for name, values in columns.items():
         if len(values):
-            # A value that occurs, not one between two: sides are whole pixels.
+            # The method "lower" returns measured values: sides are whole pixels.
             quantiles = np.quantile(values, (0.0, 0.1, 0.5, 1.0), method="lower")
             minimum, tenth, median, maximum = (int(value) for value in quantiles)
             ranges[name] = Range(minimum=minimum, tenth=tenth, median=median, maximum=maximum)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from reslearn.survey.examine import Flag
 from reslearn.survey.facts import FolderFacts
@@ -22,8 +23,8 @@ def layout(facts: FolderFacts) -> Iterator[Finding]:
             severity="error",
             name="layout",
             count=facts.num_files,
-            text="Training refuses this folder",
-            action=facts.layout_problem,
+            text=f"Training refuses this folder: {facts.layout_problem}",
+            action="Correct this first",
         )
 
 
@@ -43,7 +44,7 @@ def unreadable_files(facts: FolderFacts) -> Iterator[Finding]:
 
 
 def files_left_out(facts: FolderFacts) -> Iterator[Finding]:
-    """Yield classes that lose most of their files to the suffix, and all other such files."""
+    """Yield classes that lose most of their files, and all other files left out by suffix."""
     by_class: dict[str, Counter[str]] = {}
     for files in facts.listing.left_out:
         suffixes = by_class.setdefault(files.class_name, Counter())
@@ -59,7 +60,8 @@ def files_left_out(facts: FolderFacts) -> Iterator[Finding]:
                 name="class_left_out",
                 count=number,
                 text=f"Class {name} has {readable}, and {counted(number, 'file')} of it "
-                f"{'is' if number == 1 else 'are'} left out for the suffix: {_suffixes(suffixes)}",
+                f"{'is' if number == 1 else 'are'} left out because of the suffix: "
+                f"{_suffixes(suffixes)}",
                 action=hint,
             )
             continue
@@ -75,9 +77,9 @@ def files_left_out(facts: FolderFacts) -> Iterator[Finding]:
             severity="note" if is_text else "warning",
             name="left_out",
             count=remaining.total(),
-            text=f"{counted(remaining.total(), 'file')} left out for the suffix: "
+            text=f"{counted(remaining.total(), 'file')} left out because of the suffix: "
             f"{_suffixes(remaining)}",
-            action="Nothing has to be done if they are no pictures" if is_text else hint,
+            action="Ignore this if they are not pictures" if is_text else hint,
         )
 
 
@@ -118,60 +120,68 @@ def pictures_outside(facts: FolderFacts) -> Iterator[Finding]:
         )
 
 
-# Property of a file to (severity, verb phrase for one, for several, what to do).
-_ODD: dict[Flag, tuple[Severity, str, str, str]] = {
-    Flag.FLAT: (
+class _OddProperty(NamedTuple):
+    severity: Severity
+    verbs: tuple[str, str]  # for one image, and for several
+    property: str
+    action: str
+
+
+_HAS, _IS, _SHOWS = ("has", "have"), ("is", "are"), ("shows", "show")
+_ODD: dict[Flag, _OddProperty] = {
+    Flag.FLAT: _OddProperty(
         "warning",
-        "shows",
-        "show",
-        "a single color|Remove such images, because nothing can be learned from them",
+        _SHOWS,
+        "a single color",
+        "Remove such images, because nothing can be learned from them",
     ),
-    Flag.ANIMATED: (
+    Flag.ANIMATED: _OddProperty(
         "warning",
-        "has",
-        "have",
-        "several frames|Only the first frame is read; save the one that shows the class",
+        _HAS,
+        "several frames",
+        "Reading takes the first frame; save the one that shows the class",
     ),
-    Flag.TRANSPARENT: (
+    Flag.TRANSPARENT: _OddProperty(
         "note",
-        "has",
-        "have",
-        "transparent pixels|They are read on white ground; check that white is a ground for them",
+        _HAS,
+        "transparent pixels",
+        "Reading puts them on white ground; check that white suits them",
     ),
-    Flag.SIXTEEN_BIT: (
+    Flag.SIXTEEN_BIT: _OddProperty(
         "note",
-        "has",
-        "have",
-        "more than 8 bits per channel|They are reduced to 8 bits, which is enough for most photos",
+        _HAS,
+        "more than 8 bits per channel",
+        "Reading reduces them to 8 bits, which is enough for most photos",
     ),
-    Flag.CMYK: ("note", "has", "have", "CMYK colors|They are converted to RGB without a profile"),
-    Flag.ROTATED: (
-        "note",
-        "is",
-        "are",
-        "stored rotated (EXIF)|They are turned upright; check that other tools do the same",
+    Flag.CMYK: _OddProperty(
+        "note", _HAS, "CMYK colors", "Reading converts them to RGB without a profile"
     ),
-    Flag.WRONG_SUFFIX: (
+    Flag.ROTATED: _OddProperty(
         "note",
-        "has",
-        "have",
-        "the suffix of another format|The content decides here; rename them for other tools",
+        _IS,
+        "stored rotated (EXIF)",
+        "Reading turns such images upright; check that other tools do the same",
+    ),
+    Flag.WRONG_SUFFIX: _OddProperty(
+        "note",
+        _HAS,
+        "the suffix of another format",
+        "Reading recognizes the content; rename such files for other tools",
     ),
 }
 
 
 def odd_files(facts: FolderFacts) -> Iterator[Finding]:
     """Yield the images with each odd property of their file."""
-    for flag, (severity, singular, plural, ending) in _ODD.items():
+    for flag, (severity, (singular, plural), property_text, action) in _ODD.items():
         if flag in facts.odd:
             odd = facts.odd[flag]
-            property_text, action = ending.split("|")
+            verb = singular if odd.count == 1 else plural
             yield Finding(
                 severity=severity,
-                name=flag.name.lower() if flag.name else "",
+                name=str(flag.name).lower(),
                 count=odd.count,
-                text=f"{counted(odd.count, 'image')} {singular if odd.count == 1 else plural} "
-                f"{property_text}",
+                text=f"{counted(odd.count, 'image')} {verb} {property_text}",
                 action=action,
                 examples=singles(odd.rows),
             )
@@ -204,7 +214,7 @@ def odd_shapes(facts: FolderFacts) -> Iterator[Finding]:
 
 
 def telling_forms(facts: FolderFacts) -> Iterator[Finding]:
-    """Yield properties of files that give the class away."""
+    """Yield properties of files that reveal the class."""
     for form in facts.forms:
         if form.accuracy_pct >= form.majority_pct + TELLING_FORM_PCT:
             yield Finding(
@@ -213,5 +223,5 @@ def telling_forms(facts: FolderFacts) -> Iterator[Finding]:
                 count=facts.num_images,
                 text=f"The {form.name} alone predicts the class of {form.accuracy_pct:.0f} % of "
                 f"the images (the largest class has {form.majority_pct:.0f} %)",
-                action="Save all classes in one form, because a network may learn the form instead",
+                action=f"Save all classes alike: a network may learn the {form.name} instead",
             )

@@ -2,7 +2,7 @@
 
 - error: training refuses the folder, or an accuracy measured on it cannot be trusted.
 - warning: images are lost, or the network may learn something that was not intended.
-- note: reading handles it; it is worth knowing.
+- note: training works, but the user should know about it.
 
 Each rule is a function of the facts that yields findings. `RULES` lists them.
 """
@@ -10,6 +10,7 @@ Each rule is a function of the facts that yields findings. `RULES` lists them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from reslearn.survey import class_rules, file_rules
 from reslearn.survey.facts import FolderFacts
@@ -35,5 +36,5 @@ _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
 def judge(facts: FolderFacts) -> tuple[Finding, ...]:
     """Return all findings, the most serious first, and of equal severity in the order of rules."""
-    findings = [finding for rule in RULES for finding in rule(facts)]
+    findings = chain.from_iterable(rule(facts) for rule in RULES)
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

@@ -5,8 +5,9 @@ Two pictures are near copies if their perceptual hashes (pHash, 64 bits) differ 
 not enough: photos of different shirts on one background often differ in six bits. Both bounds were
 set on photos of clothing. They find every copy that was resized,
 compressed again, or brightened by 20 %. They find four of five copies that were cropped by 2 % on
-each side. They reject the pairs of different shirts. Pictures of at most `SMALL_PX` hold little
-else than a thumbnail, so handwritten digits would look alike: they need a correlation of 0.99.
+each side. They reject the pairs of different shirts. Pictures of at most `SMALL_PX` are
+little more than thumbnails, so handwritten digits would look alike: they need a correlation of
+0.99.
 
 The search cuts a hash into nine bands. A difference of six bits leaves at least three bands equal,
 so pictures are sorted by each choice of three bands, and only equal ones are compared. Where very

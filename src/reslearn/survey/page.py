@@ -86,7 +86,7 @@ def _copies_text(facts: FolderFacts) -> str:
         "size, quality or brightness. Groups in several classes or splits come first."
     )
     if not copies.search_is_complete:
-        text += " So many pictures are alike that the search was limited."
+        text += " The search was limited, because very many pictures are alike."
     return text
 
 

@@ -50,7 +50,7 @@ def size_table(facts: FolderFacts) -> Table:
     for name, values in facts.sizes.items():
         unit = "" if name == "bytes" else ", pixels"
         rows.append([name + unit, *_range_cells(values)])
-    columns = [Column(name, ",") for name in ("smallest", "a tenth below", "median", "largest")]
+    columns = [Column(name, ",") for name in ("smallest", "10th percentile", "median", "largest")]
     return Table("Sizes of the images", ["", *columns], rows)
 
 

@@ -1,12 +1,12 @@
 """Choose network, size of the images, epochs and learning rate for a number of minutes.
 
-A pure rule: counts of images, measured seconds and the weights at hand go in, a `Choice` comes out.
+The rule is a pure function: from counts of images, measured seconds and available weights to a
+`Choice`.
 
-The rule takes the largest network that sees every photo often enough in the time. From new weights
-that is 30 times: with fewer, a larger network is behind a smaller one that had the time to
-converge. From weights of other photos it is 8 times. Few photos need more epochs than many, since
-a network also needs a number of updates: at least 12,000 images pass through it. Many photos need
-fewer epochs, since two million images are enough to judge by.
+The rule takes the largest network that sees every photo often enough in the time: 30 times from
+new weights, and 8 times from weights of other photos. With fewer epochs, a smaller network that has
+time to converge is better than a larger one. A network also needs a number of updates, so at least
+12,000 images pass through it, however few photos there are. Two million images are always enough.
 """
 
 import math
@@ -35,23 +35,23 @@ _WANTED_EPOCHS = 30
 _WANTED_EPOCHS_FROM_WEIGHTS = 8
 _WANTED_IMAGES = (12_000, 2_000_000)
 _MAX_EPOCHS = 200
-"""More epochs than this are spent on a larger network, or saved."""
+"""Time for more epochs goes to a larger network, or is not used."""
 _MAX_EPOCHS_FROM_WEIGHTS = 40
 _STARTING_SECONDS = 4.0
-"""Python and torch start before the clock does, and end after it."""
+"""Time for which Python and torch run before and after the clock."""
 _MARGIN = 0.03
-"""Part of the whole time. On a machine that becomes slower the schedule is shortened as well."""
+"""Reserve, as part of the whole time. `TimeLimit` handles a machine that becomes slower."""
 _EVALUATION_SHARE = 0.05
 """Part of the training time that validations may take."""
 _EVALUATION_PER_STEP = 0.35
-"""Time of an evaluated image over that of a trained one: a third of the products, and reading."""
+"""Time to evaluate an image, relative to training on it: a third of the products, and reading."""
 _MAX_TRAIN_IMAGES_EVALUATED = 1_000
 _MIN_TRAINING_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """Counts of a folder, and the seconds that one of its pictures takes to read."""
+    """Counts of a folder, and the seconds to read one of its pictures."""
 
     num_classes: int
     num_train: int
@@ -66,7 +66,7 @@ class Photos:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a budget allows.
+    """The training that a budget allows.
 
     Attributes:
         epochs: Length of the training.
@@ -105,15 +105,15 @@ def choose(
     """Choose by the rule of this module.
 
     Args:
-        photos: What there is to train on.
+        photos: Counts of the photos, and the time to read one.
         seconds_per_image: Measured time of one image in a training step, by candidate, from the
             cheapest to the most expensive.
         weights: Sources of weights by the name of the network.
-        seconds: Time left for everything.
-        on_gpu: Batches are larger.
+        seconds: Time left for loading, training and evaluation.
+        on_gpu: Whether to use the larger batches of a GPU.
 
     Raises:
-        TooShortError: If no time is left for training. The message says how much is needed.
+        TooShortError: If no time is left for training. The message has the minutes needed.
     """
     affordable: Choice | None = None
     for candidate, image_seconds in seconds_per_image.items():

@@ -112,7 +112,7 @@ def open_task(
     """Open one network with its images for a detailed evaluation.
 
     Args:
-        source: A run folder or a bundle; the other arguments are those of `evaluate_bundle`.
+        source: A run folder or a bundle. The other arguments are as in `evaluate_bundle`.
 
     Returns:
         The task, and the run if `source` is one.

@@ -1,4 +1,4 @@
-"""Stages of a network that keep their weights while the others are fine-tuned."""
+"""Freeze stages of a network, so that they keep their weights during fine-tuning."""
 
 from torch import nn
 

@@ -1,7 +1,7 @@
-"""From a folder of photos and a number of minutes to an ordinary recipe.
+"""Choose a complete recipe for a folder of photos and a number of minutes.
 
 `plan_photos` counts the photos, measures this machine for a few seconds, finds weights to start
-from, and asks the rule of budget.py. What it chooses are overrides of the recipe `photos`, so the
+from, and applies the rule of budget.py. The choices are overrides of the recipe `photos`, so the
 run folder holds a complete recipe that can be resumed and repeated anywhere.
 """
 
@@ -29,7 +29,7 @@ from reslearn.train.setup import Machine
 from reslearn.train.starting_weights import StartingWeights, find_weights
 
 _PROBE_SHARE, _PROBE_SECONDS = 0.05, 20.0
-"""The measurement takes this part of the time, and no longer than this."""
+"""The measurement takes this part of the time, and at most this number of seconds."""
 _SIZES = {"cifar": (32, 64), "imagenet": (64, 96, 128, 160, 224), "deep": (64, 96, 128, 160, 224)}
 _VALIDATION_SHARE = 10
 _MAX_VALIDATION = 2_000
@@ -58,7 +58,7 @@ def plan_photos(
     Args:
         recipe: The recipe `photos` with the user's overrides. A model, a size of the images or
             weights that are set there stay.
-        minutes: The whole time that the user gives.
+        minutes: Time for the whole command, as given by the user.
         end_at: The moment of time.monotonic() at which the run must be over.
 
     Raises:
@@ -135,7 +135,7 @@ def epochs_for_minutes(recipe: recipes.Recipe, machine: Machine, *, end_at: floa
 
 
 def _weights(recipe: recipes.Recipe, set_by_user: set[str], minutes: float) -> StartingWeights:
-    """Return the user's weights, or the best that can be had."""
+    """Return the user's weights, or the best that are available."""
     if recipe.init is None and "init" in set_by_user:
         return StartingWeights(sources={}, reason="you asked for new ones")
     if recipe.init is None:
@@ -187,7 +187,7 @@ def _held_out(num_train: int) -> int:
 def _overrides(
     choice: Choice, photos: Photos, dataset: data.ImageData, recipe: recipes.Recipe
 ) -> list[str]:
-    """Return what was chosen as overrides of the recipe."""
+    """Return the choices as overrides of the recipe."""
     overrides = [
         f"model.name={choice.candidate.model}",
         f"data.size_px={choice.candidate.size_px}",
@@ -210,24 +210,24 @@ def _overrides(
 def _lines(
     choice: Choice, photos: Photos, weights: StartingWeights, minutes: float, threads: int
 ) -> tuple[str, ...]:
-    """Say in five lines what was chosen, and why."""
+    """Return five lines that say what was chosen, and why."""
     candidate = choice.candidate
     cores = "one thread" if threads == 1 else f"{threads} threads"
     why = "the largest that sees each photo often enough in this time"
     if not choice.is_enough:
-        why = "the cheapest; more minutes would give a better network"
+        why = "the smallest; more minutes allow a better network"
     source = f"new, since {weights.reason}" if choice.weights is None else choice.weights
     if choice.weights is not None and choice.weights.startswith("torchvision:"):
         source += f": {weights.reason}"
     return (
-        f"photos    {photos.num_train:,} to train on, {photos.num_validation:,} for validation, "
+        f"photos    {photos.num_train:,} for training, {photos.num_validation:,} for validation, "
         f"{photos.num_test:,} for one test at the end; {photos.num_classes} classes",
         f"network   {candidate.model} at {candidate.size_px} px, {why}: "
         f"{choice.images_per_second:,.0f} photos a second here, with {cores}",
         f"weights   {source}",
         f"schedule  {choice.epochs:g} epochs in batches of {choice.batch_size}, learning rate "
-        f"{choice.lr:g}, which rises and then falls to zero",
-        f"time      {minutes:g} minutes: {choice.load_seconds:.0f} s to load, "
-        f"{choice.train_seconds / 60:.1f} minutes to train, {choice.close_seconds:.0f} s to "
+        f"{choice.lr:g}, rising at first, then falling to zero",
+        f"time      {minutes:g} min: {choice.load_seconds:.0f} s to load, "
+        f"{choice.train_seconds / 60:.1f} min to train, {choice.close_seconds:.0f} s to "
         "evaluate",
     )

@@ -27,13 +27,13 @@ _NUM_STEPS = 2
 _BATCH_SIZE = 16
 _BATCH_SIZE_ON_GPU = 128
 _WITH_BATCHES = 1.1
-"""Time of a step with a batch of augmented images over that of the step alone."""
+"""Time of a step with loading and augmentation, relative to the step alone."""
 _BUSY = 1.5
-"""Load per core above which one thread is used: threads that wait for each other crawl then."""
+"""System load per core above which one thread is used, since waiting threads are slow then."""
 _WARM_UP = 3.0
 """The first step takes up to this many times as long as the others."""
 _FASTER = 0.9
-"""More threads are used if they need at most this part of the time."""
+"""More threads are used only if their time is at most this part of the time of fewer threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def measure(
     Args:
         recipe: Its data, augmentation, optimizer and switches of the network are used.
         candidates: In the order of their cost.
-        seconds: No further candidate is timed after this time.
+        seconds: After this time no further candidate is timed.
     """
     began_at = time.monotonic()
     shape = (num_classes, channels)
@@ -86,7 +86,7 @@ def measure(
 
 
 def read_seconds(files: Files, *, size_px: int) -> float:
-    """Return the mean time of reading a picture, of a sample, with all cores."""
+    """Return the mean seconds to read a picture with all cores, from a sample."""
     sample = files.evenly_spaced(min(_NUM_PICTURES, len(files)))
     paths = [sample.path(index) for index in range(len(sample))]
     began_at = time.monotonic()
@@ -96,7 +96,7 @@ def read_seconds(files: Files, *, size_px: int) -> float:
 
 
 def _choose_threads(trial: "_Trial", machine: Machine) -> tuple[int, float]:
-    """Return the fastest of all threads, half of them and one, and the seconds of an image."""
+    """Return the fastest number of threads (all, half, or one), and the seconds per image."""
     threads = machine.threads or torch.get_num_threads()
     if trial.device != "cpu" or machine.threads is not None:
         return threads, trial.seconds_per_image(threads)

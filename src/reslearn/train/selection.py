@@ -1,4 +1,4 @@
-"""Decisions that rest on the validation error: stop early, and keep the best network."""
+"""Decisions by the validation error: stop early, and keep the best network."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ class Selection:
 
     Attributes:
         best_step: The step of the best error; 0 before the first evaluation.
-        last_step: The step at which training ends early; None as long as it goes on.
+        last_step: The step at which training ends early; None while it continues.
     """
 
     def __init__(self, *, patience: int | None = None, keeps_weights: bool = False) -> None:
@@ -28,7 +28,7 @@ class Selection:
         self._weights: dict[str, Tensor] | None = None
 
     def observe(self, network: nn.Module, error_pct: float, *, step: int) -> None:
-        """Compare a validation error with the best one. Of equal errors the first is the best.
+        """Compare a validation error with the best one. The first of equal errors is the best.
 
         After `patience` evaluations without a new best, training ends with the next step, which
         closes the last reading as in any run.

@@ -1,7 +1,6 @@
-"""Find weights that photos can start from: ImageNet's, else those of this package, else none.
+"""Find weights for a training on photos: ImageNet weights, else a shipped network, else none.
 
-ImageNet weights are taken from the cache, or downloaded where their server answers at once. Without
-a network connection the answer comes within two seconds.
+ImageNet weights come from the cache, or are downloaded if their server answers within two seconds.
 """
 
 import threading
@@ -20,14 +19,14 @@ _MIN_DOWNLOAD_MINUTES = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class StartingWeights:
-    """Sources of weights by the name of the network, and in one line where they come from."""
+    """Sources of weights by the name of the network, and the reason for them in one line."""
 
     sources: Mapping[str, str]
     reason: str
 
 
 def find_weights(minutes: float) -> StartingWeights:
-    """Return the weights that can be had within a budget of `minutes`."""
+    """Return the weights that are available within a budget of `minutes`."""
     shipped = {name: PREFIX + name for name in shipped_networks() if name == "resnet20"}
     published = {name: f"torchvision:{name}" for name in _NETWORKS}
     cached = {name: source for name, source in published.items() if _is_cached(source)}
@@ -50,7 +49,7 @@ def _is_cached(source: str) -> bool:
 
 
 def _answers(address: str) -> bool:
-    """Return whether a server answers in time. Looking up its name may hang, so a thread asks."""
+    """Return whether a server answers in time. A thread asks, because a name lookup may hang."""
     answers: list[int] = []
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""Let a run end in time: the end of its schedule moves when the machine is slower than planned.
+"""Make a run end in time: if the machine is slower than planned, the end of the schedule moves.
 
 The schedule is not cut off. The rest of it passes faster (`LearningRate.move_end`), so the learning
 rate still falls to its end. If the machine becomes faster again, the end moves back, at most to the
@@ -14,13 +14,13 @@ _CHECK_SECONDS = 1.0
 _CHECK_SHARE = 0.03
 """The pace is checked after this part of the remaining time, so there are at most 100 moves."""
 _TOO_LONG, _TOO_SHORT = 0.02, 0.1
-"""Parts of the remaining steps by which the end must be wrong before it moves."""
+"""Errors of the end, as parts of the remaining steps, above which it moves."""
 _RESERVE = 0.05
-"""A move aims this part of the remaining time below the limit."""
+"""A move leaves this part of the remaining time free."""
 _EVALUATION_PER_STEP = 0.35
-"""Time of an evaluated image over that of a trained one: a third of the products, and reading."""
+"""Time to evaluate an image, relative to training on it: a third of the products, and reading."""
 _EVALUATIONS_ARE_SLOWER = 1.3
-"""A reserve: after the last step nothing can be shortened any more."""
+"""A reserve, because nothing can be shortened after the last step."""
 _WRITING_SECONDS = 3.0
 """The last checkpoint, the bundle, and the end of the process."""
 
@@ -53,7 +53,7 @@ class TimeLimit:
         self._checked_at = 0.0
 
     def moved_end(self, step: int, last_step: int, planned: int) -> int | None:
-        """Return a new last step if a run at `step` would end too late or too early, else None.
+        """Return a new last step if the run would end too late or too early, else None.
 
         The pace is measured over the last twenty seconds, and over all evaluations so far.
 
@@ -63,7 +63,7 @@ class TimeLimit:
             planned: The end that was planned. The run never takes longer.
         """
         now = self.clock()
-        if not self._ticks:  # the first step is no measure, since it warms up
+        if not self._ticks:  # the first step is slower, since it warms up
             self._ticks.append((step, now))
             self._first_step, self._checked_at = step, now
             return None
