@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reslearn.deploy import PixelsToProbabilities, Predictor, export, form_speed
 from reslearn.deploy.engines import is_exported, open_exported
 from reslearn.deploy.export import export_forms
 from reslearn.deploy.forms import ExportForm
+from reslearn.deploy.model_input import ModelInput
 from reslearn.deploy.open_model import card_of_bundle, open_bundle, open_model
 from reslearn.deploy.parity_images import ParityImages, load_parity_images
 from reslearn.interop import WeightsError
@@ -47,6 +49,7 @@ def test_all_forms_agree_and_are_written(exported: Any) -> None:
     sizes = {row.form: row.num_bytes for row in report.rows}
     assert sizes["int8"] < sizes["onnx"]
     assert report.images.startswith("15 validation images of ")
+    assert report.full_decoding.num_images == 15
 
 
 @pytest.mark.parametrize("form", ExportForm)
@@ -105,11 +108,16 @@ def test_onnx_runtime_alone_is_enough(exported: Any, bundle: Path, pictures: Pat
 
 
 def test_a_large_photo_gets_the_same_answer(exported: Any, bundle: Path, tmp_path: Path) -> None:
-    """JPEG files of a camera are decoded at a fraction of their size in training and `predict`."""
+    """It is decoded at a fraction of its size, and the file resizes it."""
     y, x = np.mgrid[:1500, :2000] / 1500
     waves = np.stack([np.sin(9 * x * y), np.cos(7 * x), np.sin(50 * y)], axis=2)
     Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(tmp_path / "a.jpg", quality=95)
     expected = answers(Predictor(bundle), tmp_path / "a.jpg")
+    card = open_model(bundle).card
+    parts = ModelInput(replace(card, input_kind="image")).pixels(tmp_path / "a.jpg")
+    full = ModelInput(replace(card, input_kind="image"), decodes_fully=True)
+    assert parts.shape == (188, 250, 3)
+    assert full.pixels(tmp_path / "a.jpg").shape == (1500, 2000, 3)
     for form in (ExportForm.ONNX, ExportForm.OPENVINO):
         actual = answers(Predictor(exported.paths[form]), tmp_path / "a.jpg")
         np.testing.assert_allclose(actual, expected, atol=0.02)
@@ -212,7 +220,7 @@ def test_a_torch_export_file_cannot_run_pickled_code(
 
 
 def test_the_tolerance_depends_on_form_and_input() -> None:
-    assert export._tolerance(ExportForm.ONNX, "image", None) == 0.02
+    assert export._tolerance(ExportForm.ONNX, "image", None) == 0.05
     assert export._tolerance(ExportForm.ONNX, "tensor", None) == 0.001
     assert export._tolerance(ExportForm.INT8, "crop", None) == 0.25
     assert export._tolerance(ExportForm.INT8, "crop", 0.1) == 0.1

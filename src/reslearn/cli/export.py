@@ -104,7 +104,7 @@ Tolerance = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="A probability may differ by this. Default: 0.02 for an image, 0.001 for a crop or a "
+        help="A probability may differ by this. Default: 0.05 for an image, 0.001 for a crop or a "
         "tensor, 0.25 for int8.",
         rich_help_panel=GATE,
     ),

@@ -13,6 +13,7 @@ from reslearn.terminal import print_lines, safe_console
 if TYPE_CHECKING:
     from reslearn.deploy.export import ExportReport, FormReport
     from reslearn.deploy.forms import ExportForm
+    from reslearn.deploy.parity import Parity
     from reslearn.interop.as_bundle import InputOptions
 
 GATE = "Parity gate"
@@ -139,6 +140,8 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         f"compared on {report.images}; latency of one and throughput of 16 pictures of "
         f"{report.rows[-1].speed.picture_px} px, without decoding, on {processor_name()}",
     )
+    if report.full_decoding is not None:
+        print_lines(_full_decoding(report.full_decoding))
     for row in report.rows:
         if row.path is not None and report.is_written:
             print_lines(f"{row.path}: {report.card.name}, {row.form}, input {_input(report)}")
@@ -146,6 +149,19 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
             print_lines(f"{row.form} does not agree: {problem}")
     if not report.is_written:
         print_lines("nothing was written")
+
+
+def _full_decoding(parity: Parity) -> str:
+    """Say what changes if a program decodes large JPEG files at full size."""
+    accuracy = ""
+    if parity.accuracy_pct is not None and parity.reference_accuracy_pct is not None:
+        before, after = parity.reference_accuracy_pct, parity.accuracy_pct
+        accuracy = f", accuracy {after:.2f} % instead of {before:.2f} %"
+    return (
+        "JPEG files decoded at full size, not at a fraction of it as in training: difference "
+        f"{parity.largest_difference:.2g}, other class {parity.num_different} of "
+        f"{parity.num_images}{accuracy}"
+    )
 
 
 def _input(report: ExportReport) -> str:
@@ -199,5 +215,6 @@ def _record(report: ExportReport) -> dict[str, Any]:
         "images": report.images,
         "model": report.card.name,
         "input": report.card.input_kind,
+        "full_decoding": None if report.full_decoding is None else asdict(report.full_decoding),
         "forms": rows,
     }

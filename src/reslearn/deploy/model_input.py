@@ -31,9 +31,12 @@ class ModelInput:
 
     Args:
         card: The card of the model.
+        decodes_fully: Decode large JPEG files at full size, as other programs do. By default they
+            are decoded at a fraction of it, as in training: quicker, with slightly other pixels.
     """
 
-    def __init__(self, card: ModelCard) -> None:
+    def __init__(self, card: ModelCard, *, decodes_fully: bool = False) -> None:
+        self._decodes_fully = decodes_fully
         self._preprocess = card.preprocess
         self._kind = card.input_kind
         self._size_px = card.preprocess.size_px
@@ -62,9 +65,7 @@ class ModelInput:
             source = io.BytesIO(picture)
         else:
             source = Path(picture) if isinstance(picture, str) else picture
-        # The whole picture is decoded for a file that resizes it itself; others use the faster
-        # decoding of large JPEG files, as training does.
-        shorter_px = None if self._kind == "image" else self._shorter_px
+        shorter_px = None if self._decodes_fully else self._shorter_px
         return self._of_image(open_picture(source, shorter_px))
 
     def batch(self, pixels: list[Pixels]) -> InputArray:
