@@ -220,7 +220,7 @@ def _suspects(record: Record, names: Sequence[str]) -> tuple[str, list[Item]]:
         return "The network was trained on these labels, so none can be suspected.", []
     rule = (
         "The rule is that of confident learning (Northcutt, Jiang, Chuang 2021): the network gives "
-        "another class at least the mean probability that it gives the images with this label."
+        "another class at least the mean probability that the images of that class get."
     )
     if not suspects:
         return f"No label is suspected. {rule}", []
