@@ -36,7 +36,9 @@ def test_the_preprocessing_of_a_foreign_file_is_a_guess(
     path = tmp_path / "mine.pth"
     write_weights(network, path, dialect_named("torchvision"))
     assert preprocess_origin(identify(path)) == "assumed"
-    with pytest.warns(UserWarning, match=r"not recorded\. As a guess, that of published torchvis"):
+    with pytest.warns(
+        UserWarning, match=r"not recorded\. As a guess, the preprocessing of published torchvis"
+    ):
         initial = start(folder, path)
     assert initial.record["preprocess_origin"] == "assumed"
     assert initial.preprocess is not None

@@ -31,7 +31,7 @@ def _network_option(text: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=_NETWORK)
 
 
-Model = Annotated[
+Source = Annotated[
     str,
     typer.Argument(
         help="The name of a network (see `reslearn list models`), a weight file, a published "
@@ -100,7 +100,7 @@ Workers = Annotated[
 
 def inspect(
     context: typer.Context,
-    model: Model,
+    source: Source,
     shortcut: Shortcut = None,
     zero_pad: ZeroPad = "append",
     subsample: Subsample = "slice",
@@ -130,15 +130,15 @@ def inspect(
     and odd formats. Advice on input size, stem and splits follows. The exit status is 1 if there
     is an error, such as a test image that is also a training image.
     """
-    is_images = _is_images(model)
-    _refuse_options(context, model, is_images=is_images)
+    is_images = _is_images(source)
+    _refuse_options(context, source, is_images=is_images)
     if is_images:
         from reslearn.cli.inspect_folder import inspect_folder
 
-        if not inspect_folder(Path(model), html=html, workers=workers, as_json=json):
+        if not inspect_folder(Path(source), html=html, workers=workers, as_json=json):
             raise typer.Exit(1)
-    elif _is_file(model):
-        _inspect_file(model, entry=entry, size_px=size_px, as_json=json)
+    elif _is_file(source):
+        _inspect_file(source, entry=entry, size_px=size_px, as_json=json)
     else:
         switches = {
             "num_classes": num_classes,
@@ -150,7 +150,7 @@ def inspect(
             "normalize": normalize,
             **_switches(overrides or []),
         }
-        _inspect_network(model, switches, size_px=size_px, as_json=json)
+        _inspect_network(source, switches, size_px=size_px, as_json=json)
 
 
 def _inspect_network(

@@ -35,8 +35,8 @@ class Data(Part):
     )
     sampling: Literal["uniform", "balanced"] = Field(
         "uniform",
-        description="Images of an epoch: each training image once, or with `balanced` all classes "
-        "equally often, so that images of rare classes come several times. Not with jitter.",
+        description="uniform: an epoch shows each training image once. balanced: an epoch shows "
+        "all classes equally often, so images of rare classes repeat. Not with jitter.",
     )
     crop: bool = Field(True, description="Cut random crops out of the padded images.")
     pad_px: int = Field(4, ge=0, le=64, description="Padding on each side. Paper: 4 pixels.")
@@ -72,9 +72,9 @@ class Data(Part):
 
     store: Literal["auto", "memory", "disk"] = Field(
         "auto",
-        description="Where the pictures of a folder are during a training with augment.crop_area: "
-        "memory holds each once decoded, disk decodes each again in every epoch. auto: memory "
-        "for sets of up to 2 GiB. Without crop_area they are in memory, with jitter on disk.",
+        description="Where the pictures are in a training with augment.crop_area. memory: decoded "
+        "once. disk: decoded again in every epoch. auto: memory for sets of up to 2 GiB. Without "
+        "crop_area, pictures are in memory; with jitter, on disk.",
     )
 
     @model_validator(mode="after")

@@ -82,8 +82,8 @@ class Init(Part):
         1.0,
         gt=0,
         le=1,
-        description="Factor of the learning rate from each stage to the one before it, the stem "
-        "included; the head has the full rate. Needs SGD.",
+        description="Factor by which the learning rate decreases from each stage to the "
+        "previous one, and to the stem. The head has the full rate. Needs SGD.",
     )
 
 

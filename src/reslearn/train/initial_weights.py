@@ -165,9 +165,9 @@ def _describe_preprocess(
         [round(value, 2) for value in each.tolist()] for each in (preprocess.mean, preprocess.scale)
     )
     return (
-        f"{source}: its preprocessing is not recorded. As a guess, that of published "
+        f"{source}: its preprocessing is not recorded. As a guess, the preprocessing of published "
         f"{identity.dialect.name} weights overrides data.mean and data.std: mean {mean}, scale "
-        f"{scale} of 255. If it was trained with another, set data.mean and data.std"
+        f"{scale} of 255. If they were trained with other values, set data.mean and data.std"
     )
 
 
