@@ -105,9 +105,9 @@ class _Schedule(Part):
 
     ends: tuple[tuple[int, int], ...] = Field(
         (),
-        description="Pairs [step, last step]: from `step` on, the rest of the schedule is "
-        "compressed or stretched to end at `last step`. `--minutes` records them. Set them only to repeat "
-        "such a run.",
+        description="Pairs [step, last step]. From `step` on, the rest of the schedule is "
+        "compressed or stretched to end at `last step`. `--minutes` records these pairs. Set "
+        "them only to repeat such a run.",
     )
 
     @field_validator("ends")

@@ -82,8 +82,8 @@ class Init(Part):
         1.0,
         gt=0,
         le=1,
-        description="Factor by which the learning rate decreases from each stage to the "
-        "previous one, and to the stem. The head has the full rate. Needs SGD.",
+        description="The learning rate of a stage is this factor times the rate of the next "
+        "stage. The stem counts as a stage, and the head has the full rate. Needs SGD.",
     )
 
 
