@@ -94,6 +94,17 @@ def test_evaluations_of_the_test_images_are_counted(run: Path, reslearn: Run) ->
     ]
 
 
+def test_a_temperature_is_not_praised_on_the_images_it_was_fitted_on(
+    run: Path, reslearn: Run
+) -> None:
+    _, on_validation, _ = reslearn("evaluate", run, "--images", "validation")
+    _, on_test, _ = reslearn("evaluate", run)
+    _, html_status, _ = reslearn("report", run)
+    assert "its ECE and loss are too good here" in on_validation
+    assert "too good here" not in on_test
+    assert (run / "report.html").read_text().count("fitted on these images") == 1, html_status
+
+
 def test_text_has_accuracy_beside_error_and_all_tables(run: Path, reslearn: Run) -> None:
     status, output, _ = reslearn("evaluate", run)
     assert status == 0

@@ -217,6 +217,11 @@ def _notes(record: Record) -> list[str]:
     ]
     if record["temperature"] is None:
         notes.append("no temperature: none was fitted on validation images, see the bundle")
+    elif record["images"] == "validation":
+        notes.append(
+            "the temperature was fitted on validation images, so its ECE and loss are too good "
+            "here: test images show how good it is"
+        )
     if record["why_no_views"]:
         notes.append(f"views that were not measured: {record['why_no_views']}")
     if "test_evaluations_later" in record:

@@ -148,11 +148,14 @@ def _calibration_text(record: Record) -> str:
     text = f"As trained, the network {_judged(trained, record['accuracy']['pct'])}."
     if scaled is None:
         return f"{text} No temperature was fitted: that needs at least 50 validation images."
-    return (
+    text = (
         f"{text} With the temperature {scaled['temperature']:.4g}, fitted on validation images and "
         f"stored in the bundle, it {_judged(scaled, record['accuracy']['pct'])}. The temperature "
         "changes no prediction. The probabilities of this page have it."
     )
+    if record["images"] == "validation":
+        text += " It was fitted on these images, so judge it by the test images."
+    return text
 
 
 def _judged(calibration: Record, accuracy_pct: float) -> str:

@@ -141,8 +141,9 @@ def _check_time(photos: Photos, parts: "_Parts", seconds: float) -> None:
         return
     needed = (parts.load_seconds + parts.close_seconds) / (1 - _MARGIN - _MIN_TRAINING_SHARE)
     raise TooShortError(
-        f"{seconds / 60:.2g} minutes are too short to load, train and evaluate {photos.num_all:,} "
-        f"photos: set --minutes {math.ceil(10 * needed / 60 + 1) / 10:g} or more"
+        f"{max(0.0, seconds):.0f} s are left after a look at photos and machine, too short to "
+        f"load, train and evaluate {photos.num_all:,} photos: set --minutes "
+        f"{math.ceil(10 * needed / 60 + 1) / 10:g} or more"
     )
 
 
