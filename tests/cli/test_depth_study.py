@@ -57,6 +57,7 @@ def test_the_smallest_network_that_is_not_worse_is_recommended(
     assert "given up: resnet8" in output and output.count("given up") == 1
     assert "seed 2: mean validation error in percent: resnet14 10.50, resnet20 10.00" in output
     assert "recommended: resnet14. resnet14 is not worse than resnet20, the best" in output
+    assert "for other images of this kind, the error of resnet20 is 10.0 % [" in output
     record = json.loads((tmp_path / "depth.json").read_text())
     assert record["plan"]["models"] == list(PLAN.models)
     assert record["verdict"]["given_up"] == ["resnet8"]

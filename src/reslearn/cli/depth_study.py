@@ -97,6 +97,20 @@ def _round_text(seed: int, trained: Sequence[Rung], alive: Sequence[str], *, is_
     return text
 
 
+def _images_text(rungs: Sequence[Rung], best: str, num_images: int) -> str:
+    """Say what the intervals over seeds leave out: other images."""
+    from reslearn.study import Interval, number_text, proportion
+
+    (error_pct,) = (rung.mean for rung in rungs if rung.model == best)
+    interval = proportion(round(num_images * error_pct / 100), num_images)
+    percent = Interval(100 * interval.low, 100 * interval.high)
+    return (
+        f"these intervals are over seeds, on the same {num_images:,} validation images; for other "
+        f"images of this kind, the error of {best} is "
+        f"{number_text(error_pct, digits=1, unit='%', interval=percent)}"
+    )
+
+
 def _report(
     plan: DepthPlan,
     rungs: Sequence[Rung],
@@ -135,6 +149,7 @@ def _report(
     print_lines(
         f"recommended: {verdict.smallest}. {verdict.reason}",
         f"would more depth pay? {verdict.deeper}: {verdict.deeper_reason}",
+        _images_text(rungs, verdict.best, plan.validation_images),
         f"page: {path}",
     )
 
