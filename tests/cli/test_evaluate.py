@@ -156,6 +156,21 @@ def test_a_folder_that_cannot_be_written_is_evaluated_but_a_full_disk_is_an_erro
     assert ("accuracy" in output) == (status == 0) and "see the page" not in output
 
 
+def test_images_that_cannot_be_read_are_counted_once(
+    make_pictures: Make, tmp_path: Path, reslearn: Run
+) -> None:
+    pictures = make_pictures(tmp_path / "pictures", classes=("a", "b"), train=5, test=3)
+    (pictures / "train" / "a" / "empty.png").touch()
+    (pictures / "train" / "b" / "bad.png").write_bytes(b"no picture")
+    options = ["--model", "resnet8", "--set", "data.size_px=16", "--set", "schedule.kind=constant"]
+    options += ["--set", "schedule.duration=1 step", "--set", "train.batch_size=8"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert reslearn("train", pictures, *options, "--out", tmp_path / "run")[0] == 0
+        status, _, errors = reslearn("evaluate", tmp_path / "run", "--no-views")
+    assert (status, errors.count("left out")) == (0, 1)
+
+
 def test_pictures_are_named_by_their_files_and_have_views(
     make_pictures: Make, tmp_path: Path, reslearn: Run
 ) -> None:

@@ -4,6 +4,7 @@ By default each network is evaluated with the precision it was trained with.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,9 @@ def _files_of(
         return image_set
     if name in data.names():
         return None
-    on_disk = data.load(name, data_dir=data_dir, size_px=image_set.size_px, stream=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the first loading has warned, and knows more bad images
+        on_disk = data.load(name, data_dir=data_dir, size_px=image_set.size_px, stream=True)
     files = _select(on_disk, images, run)
     if not isinstance(files, data.Files):
         return None
