@@ -211,16 +211,21 @@ def _notes(record: Record) -> list[str]:
     """Return notes on how to read the numbers."""
     balanced, f1 = share_text(record["balanced_accuracy"]), share_text(record["macro_f1"])
     notes = [
-        f"mean of the classes: recall {balanced} %, F1 {f1} %",
+        f"mean over classes: recall {balanced} %, F1 {f1} %",
         "classes are sorted by F1, the lowest first",
-        "95 % intervals: exact binomial; of means of classes and of the ECE: bootstrap",
+        "95 % intervals are exact binomial; class means and the ECE have bootstrap intervals",
     ]
     if record["temperature"] is None:
-        notes.append("no temperature: none was fitted on validation images, see the bundle")
+        notes.append("no temperature was fitted: that needs at least 50 validation images")
     elif record["images"] == "validation":
         notes.append(
-            "the temperature was fitted on validation images, so its ECE and loss are too good "
-            "here: test images show how good it is"
+            "the temperature was fitted on these validation images, so its ECE and loss are too "
+            "low: evaluate test images"
+        )
+    if len(record["views"]) > 1:
+        notes.append(
+            "corrected images are right with these views and wrong with a single crop; "
+            "spoiled images are the opposite"
         )
     if record["why_no_views"]:
         notes.append(f"views that were not measured: {record['why_no_views']}")

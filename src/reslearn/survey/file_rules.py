@@ -197,7 +197,7 @@ def odd_shapes(facts: FolderFacts) -> Iterator[Finding]:
             count=number,
             text=f"A center crop removes more than a third of {counted(number, 'image')} "
             f"({share(number, facts.num_images)})",
-            action="Check that the class stays visible in the center, or cut these images yourself",
+            action="Check that the center shows the class, or crop these images yourself",
             examples=singles(facts.cropped.rows[:number]),
         )
     shorter = facts.sizes.get("shorter side")
