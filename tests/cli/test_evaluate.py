@@ -100,8 +100,8 @@ def test_a_temperature_is_not_praised_on_the_images_it_was_fitted_on(
     _, on_validation, _ = reslearn("evaluate", run, "--images", "validation")
     _, on_test, _ = reslearn("evaluate", run)
     _, html_status, _ = reslearn("report", run)
-    assert "its ECE and loss are too good here" in on_validation
-    assert "too good here" not in on_test
+    assert "its ECE and loss are too low" in on_validation
+    assert "its ECE and loss are too low" not in on_test
     assert (run / "report.html").read_text().count("fitted on these images") == 1, html_status
 
 
