@@ -64,9 +64,9 @@ def test_the_smallest_network_that_is_not_worse_is_recommended(
     assert set(record["latency_ms"]) == set(PLAN.models)
     page = (tmp_path / "report.html").read_text()
     assert "How deep for digits?" in page and "Validation error against latency" in page
-    # A continued study repeats the recorded plan, whatever its options are.
-    status, output, _ = reslearn(*COMMAND, tmp_path, "--depth", "8,56", "--json")
-    assert status == 0
+    # A continued study repeats the recorded plan, whatever its options are, and says so.
+    status, output, errors = reslearn(*COMMAND, tmp_path, "--depth", "8,56", "--json")
+    assert status == 0 and "continues as it was planned" in errors
     assert json.loads(output)["verdict"]["smallest"] == "resnet14"
 
 

@@ -91,7 +91,7 @@ def test_the_smallest_network_may_be_the_best() -> None:
     [
         ((3.0, 3.1, 3.2), "yes", "try deeper networks"),
         ((0.0, 0.1, 0.2), "no", "which is less than 2 points"),
-        ((-1.0, 1.0, 3.0), "undecided", "to see 2 points takes"),
+        ((-1.0, 1.0, 3.0), "undecided", "to see 2 points on these images takes"),
         ((-3.0, -3.1, -3.2), "no", "resnet56 reduces the error of resnet20 by -3.10"),
     ],
 )

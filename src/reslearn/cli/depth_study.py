@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,14 +38,20 @@ def depth_study(request: DepthRequest, engine: Engine, out: Path | None, *, as_j
     from reslearn.train import Machine, check_recipes
 
     out = out or Path("studies") / f"{Path(request.data).name}-depth"
-    plan, start = recorded_plan(out), "continuing: "
+    plan = recorded_plan(out)
     if plan is None:
-        plan, start = make_plan(request), ""
+        plan = make_plan(request)
         machine = Machine(data_dir=request.data_dir)
         check_recipes([job.recipe for job in plan.jobs(plan.models, 0, out, [])], machine)
         write_record(out, plan)
+    else:
+        print_lines(
+            f"{out} holds a study, which continues as it was planned. For other depths, seeds or "
+            "minutes choose another --out.",
+            file=sys.stderr,
+        )
     if not as_json:
-        print_lines(start + plan.text())
+        print_lines(plan.text())
     _run(plan, out, engine=engine, data_dir=request.data_dir, as_json=as_json)
 
 
@@ -59,6 +66,7 @@ def _run(
     rungs: list[Rung] = []
     alive: Sequence[str] = plan.models
     jobs_by_model: dict[str, dict[int, Job]] = {model: {} for model in plan.models}
+    began_at = time.monotonic()
     for seed in range(plan.seeds):
         jobs = plan.jobs(alive, seed, out, arguments)
         report = run_study(jobs, out, engine=engine)
@@ -72,6 +80,7 @@ def _run(
         alive = survivors(trained, num_images=plan.validation_images, margin_pct=plan.margin_pct)
         if not as_json:
             print_lines(_round_text(seed, trained, alive, is_last=seed + 1 == plan.seeds))
+            print_lines(_time_text(time.monotonic() - began_at, seed + 1, plan.seeds))
     verdict = depth_verdict(rungs, margin_pct=plan.margin_pct)
     _report(plan, rungs, verdict, jobs_by_model, out, as_json=as_json)
 
@@ -95,6 +104,13 @@ def _round_text(seed: int, trained: Sequence[Rung], alive: Sequence[str], *, is_
     if given_up and not is_last:
         text += f"; given up: {', '.join(given_up)}"
     return text
+
+
+def _time_text(seconds: float, num_seeds: int, all_seeds: int) -> str:
+    """Say how long the seeds took. A slower machine than planned shows here, after one seed."""
+    minutes_left = seconds / 60 * (all_seeds - num_seeds) / num_seeds
+    text = f"{num_seeds} of {all_seeds} seeds after {seconds / 60:.1f} minutes"
+    return f"{text}; at most {minutes_left:.0f} more" if minutes_left else text
 
 
 def _images_text(rungs: Sequence[Rung], best: str, num_images: int) -> str:

@@ -270,4 +270,4 @@ def _needed_seeds(shallower: Rung, deepest: Rung, margin_pct: float) -> str:
     if len(finite) < 2:
         return "; two or more seeds are needed"
     seeds = needed_pairs_text(margin_pct, statistics.stdev(finite))
-    return f"; to see {margin_pct:g} points takes {seeds} seeds (power 80 %)"
+    return f"; to see {margin_pct:g} points on these images takes {seeds} seeds (power 80 %)"
