@@ -172,7 +172,7 @@ def test_images_that_cannot_be_read_are_counted_once(
 
 
 def test_pictures_are_named_by_their_files_and_have_views(
-    make_pictures: Make, tmp_path: Path, reslearn: Run
+    make_pictures: Make, tmp_path: Path, reslearn: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = make_pictures(
         tmp_path / "pictures",
@@ -183,7 +183,9 @@ def test_pictures_are_named_by_their_files_and_have_views(
     )
     options = ["--model", "resnet8", "--set", "data.size_px=16", "--set", "schedule.kind=constant"]
     options += ["--set", "schedule.duration=1 step", "--set", "train.batch_size=8"]
-    assert reslearn("train", pictures, *options, "--out", tmp_path / "run")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert reslearn("train", "pictures", *options, "--out", tmp_path / "run")[0] == 0
+    monkeypatch.chdir("/")  # the run finds its pictures from everywhere
     record = as_json(reslearn, tmp_path / "run")
     files = {path.relative_to(pictures).as_posix() for path in (pictures / "test").rglob("*.*")}
     assert record["mistakes"]

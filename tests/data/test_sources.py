@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslearn.data import DataError, ImageData, UnknownDataError, load, names, split
+from reslearn.data import (
+    DataError,
+    ImageData,
+    UnknownDataError,
+    load,
+    locate,
+    names,
+    split,
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +86,19 @@ def test_names_that_are_neither_source_nor_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file; allowed are"):
         load(tmp_path / "file")
+
+
+def test_the_images_of_a_run_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, photos = tmp_path / "runs" / "photos", tmp_path / "photos"
+    run.mkdir(parents=True)
+    (run / "recipe.json").write_text("{}")
+    photos.mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("photos", run=run) == "photos"
+    monkeypatch.chdir("/")
+    assert locate("photos", run=run) == str(photos), "and not the run of the same name"
+    (tmp_path / "digits").mkdir()
+    for name in ("digits", "nowhere", "/photos"):
+        assert locate(name, run=run) == name

@@ -66,7 +66,7 @@ class Subject:
         recipe = run.recipe
         options = recipe["data"]
         images = data.load(
-            options["name"],
+            data.locate(options["name"], run=run.path, data_dir=data_dir),
             data_dir=data_dir,
             size_px=options["size_px"],
             stream=data.is_streamed(run.environment),

@@ -12,7 +12,7 @@ from reslearn.data.photo_batches import SoftBatch, photo_batches
 from reslearn.data.photo_views import PhotoAugment
 from reslearn.data.pictures import TEST_SHORTER_PX, read_picture, scale_length
 from reslearn.data.preprocess import Preprocess
-from reslearn.data.sources import is_image_folder, load, names
+from reslearn.data.sources import is_image_folder, load, locate, names
 
 __all__ = [
     "TEST_SHORTER_PX",
@@ -36,6 +36,7 @@ __all__ = [
     "is_image_folder",
     "is_streamed",
     "load",
+    "locate",
     "names",
     "permutation",
     "photo_batches",

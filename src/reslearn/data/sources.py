@@ -184,6 +184,28 @@ def _find_folder(name: str, data_dir: Path | None) -> Path | None:
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
+def locate(name: str, *, run: Path, data_dir: Path | None = None) -> str:
+    """Return the data that a run names, as `load` finds them from the current folder.
+
+    A run records its folder of images as the user wrote it. From another folder, the image folder
+    of this name is searched for in the parents of the run folder.
+
+    Args:
+        name: The data in the recipe of the run.
+        run: The run folder.
+        data_dir: As in `load`.
+    """
+    is_known = name in SOURCES or Path(name).is_absolute()
+    if is_known or Path(name).exists() or _find_folder(name, data_dir):
+        return name
+    for parent in run.resolve().parents:
+        path = parent / name
+        is_run = (path / "recipe.json").exists()  # runs are often named after their data
+        if path.exists() and not is_run:
+            return str(path)
+    return name
+
+
 def similar_name_hint(name: str) -> str:
     """Return ", did you mean NAME?" if a registered name is similar to `name`; else ":"."""
     close = difflib.get_close_matches(name.lower().replace("-", ""), SOURCES, n=1)

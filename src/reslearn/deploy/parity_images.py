@@ -73,7 +73,9 @@ def load_parity_images(
         )
     if image_set not in (None, *IMAGE_SETS):
         raise ValueError(f"--images {image_set} is unknown: use validation, test or train")
-    name = str(run.recipe["data"]["name"]) if data_name is None and run else str(data_name)
+    name = str(data_name)
+    if data_name is None and run is not None:
+        name = data.locate(str(run.recipe["data"]["name"]), run=run.path, data_dir=data_dir)
     if (flat := _pictures_without_classes(name)) is not None:
         if num_calibration:
             raise ValueError(f"{name} has no class folders: int8 needs training images")

@@ -219,7 +219,9 @@ class _EnsembleMember:
 
     @property
     def data_name(self) -> str | None:
-        return None if self.run is None else str(self.run.recipe["data"]["name"])
+        if self.run is None:
+            return None
+        return data.locate(str(self.run.recipe["data"]["name"]), run=self.run.path)
 
     @property
     def precision(self) -> str:
