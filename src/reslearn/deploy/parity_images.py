@@ -73,9 +73,7 @@ def load_parity_images(
         )
     if image_set not in (None, *IMAGE_SETS):
         raise ValueError(f"--images {image_set} is unknown: use validation, test or train")
-    name = str(data_name)
-    if data_name is None and run is not None:
-        name = data.locate(str(run.recipe["data"]["name"]), run=run.path, data_dir=data_dir)
+    name = data_name or _data_of(run, data_dir)
     if (flat := _pictures_without_classes(name)) is not None:
         if num_calibration:
             raise ValueError(f"{name} has no class folders: int8 needs training images")
@@ -101,6 +99,11 @@ def load_parity_images(
         labels=labels if have_same_classes(dataset.classes, card.classes) else None,
         calibration=calibration,
     )
+
+
+def _data_of(run: RunFolder | None, data_dir: Path | None) -> str:
+    assert run is not None, "a model without a run needs the name of its data"
+    return data.locate(str(run.recipe["data"]["name"]), run=run.path, data_dir=data_dir)
 
 
 def _pictures_without_classes(name: str) -> list[Picture] | None:
