@@ -91,7 +91,7 @@ def test_unreadable_pictures_are_reported_and_left_out(
     lines = errors.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(f"reslearn: {photos / 'broken.jpg'} cannot be read (")
-    assert lines[1].startswith("reslearn: missing.jpg cannot be read (No such file")
+    assert lines[1].startswith("reslearn: missing.jpg cannot be read (there is no such file)")
     assert lines[2] == "2 of 7 could not be read"
     status, output, _ = reslearn("predict", bundle, "missing.jpg", photos, "--json")
     records = [json.loads(line) for line in output.splitlines()]

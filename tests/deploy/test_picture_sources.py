@@ -1,6 +1,7 @@
 """Sources of pictures: files, folders, globs, addresses and standard input."""
 
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,9 @@ def test_files_folders_and_globs(folder: Path) -> None:
     assert names(folder / "su*") == [expected[3]]
     assert reason(folder / "*.gif") == "no file matches"
     assert reason(folder / "empty") == "the folder holds no pictures"
+    assert reason(folder / "missing") == "there is no such file"
+    os.mkfifo(folder / "pipe")
+    assert reason(folder / "pipe") == "it is not a regular file"  # reading it would wait
 
 
 def test_only_http_addresses_are_allowed() -> None:

@@ -97,8 +97,12 @@ def _of_text(text: str) -> Iterator[Source]:
     path = Path(text)
     if path.is_dir():
         yield from _of_folder(path)
-    elif path.exists() or not glob.has_magic(text):
+    elif path.is_file():
         yield PictureSource(text)
+    elif path.exists():  # a pipe or a device may never end
+        yield UnreadableSource(text, "it is not a regular file")
+    elif not glob.has_magic(text):
+        yield UnreadableSource(text, "there is no such file")
     else:
         matches = sorted(glob.glob(text, recursive=True))
         if not matches:
