@@ -32,6 +32,11 @@ def test_every_combination_has_its_own_folder() -> None:
     assert all(job.recipe.train.batch_size == 16 for job in jobs)
 
 
+@pytest.mark.parametrize("data", ["2015", "caf\u00e9", "\U0001f600", "a\x7fb", 'with "quotes"'])
+def test_any_folder_name_can_be_the_data(data: str) -> None:
+    assert {job.recipe.data.name for job in small(data=data)} == {data}
+
+
 def test_a_folder_belongs_to_one_recipe() -> None:
     assert [job.folder for job in small()] == [job.folder for job in small()]
     assert not {job.folder for job in small()} & {

@@ -103,7 +103,8 @@ def make_plan(request: DepthRequest) -> DepthPlan:
         DataError: If the data cannot be used.
     """
     from reslearn import recipes
-    from reslearn.cli.train_recipe import PHOTOS, default_recipe
+    from reslearn.cli.train_recipe import PHOTOS, default_recipe, sets_duration
+    from reslearn.recipes.toml import quoted
     from reslearn.study.depth import ladder
     from reslearn.train.images import load_images
 
@@ -112,10 +113,9 @@ def make_plan(request: DepthRequest) -> DepthPlan:
     if request.recipe is None and recipe == "cifar-paper":
         recipe = "cifar-short"  # 64,000 steps per run are too long as a default
     overrides = list(request.overrides)
-    data_override = f"data.name={json.dumps(data)}"
+    data_override = f"data.name={quoted(data)}"
     minutes = request.minutes
-    sets_duration = any(text.startswith("schedule.duration=") for text in overrides)
-    if recipe == PHOTOS and minutes is None and not sets_duration:
+    if recipe == PHOTOS and minutes is None and not sets_duration(overrides):
         minutes = _PHOTO_MINUTES
     base = recipes.load(recipe, overrides=[data_override, *overrides])
     model = base.model.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def check_duration(minutes: float | None, epochs: float | None, set_: list[str])
         return
     if not 0 < minutes <= _MAX_MINUTES:
         raise ValueError(f"--minutes {minutes:g}: a number above 0 is needed, at most 10,000,000")
-    if epochs is not None or _sets_duration(set_):
+    if epochs is not None or sets_duration(set_):
         raise ValueError(
             "--minutes chooses the duration: give it alone, or give --epochs or schedule.duration"
         )
@@ -103,12 +104,13 @@ def minutes_of(
             option = "--dry-run" if dry_run else "--minutes"
             raise ValueError(f"{option} plans for one process: run it without torchrun")
         return None
-    if minutes is None and origin == PHOTOS and not _sets_duration(overrides):
+    if minutes is None and origin == PHOTOS and not sets_duration(overrides):
         return DEFAULT_MINUTES
     return minutes
 
 
-def _sets_duration(overrides: list[str]) -> bool:
+def sets_duration(overrides: Iterable[str]) -> bool:
+    """Return whether an override sets the length of the training."""
     return any(override.partition("=")[0].strip() == "schedule.duration" for override in overrides)
 
 
@@ -190,10 +192,7 @@ def epoch_values(
 
 
 def quoted(text: str | None) -> str | None:
-    """Write a text as in TOML, so that a folder called 2015 is not a number."""
-    import json
+    """Write the text of an option as in TOML. An option that is not given stays None."""
+    from reslearn.recipes import toml
 
-    if text is None:
-        return None
-    # TOML wants the escape of DEL, which JSON does not write, and refuses surrogate pairs.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
+    return None if text is None else toml.quoted(text)

@@ -1,5 +1,6 @@
 """TOML that users write: parsed with bounds, so that every later step can walk through it."""
 
+import json
 import tomllib
 from typing import Any
 
@@ -46,3 +47,9 @@ def is_too_deep(value: Any) -> bool:
             return False
         level = children
     return True
+
+
+def quoted(text: str) -> str:
+    """Write a text as in TOML, for overrides: a folder called 2015 is then not a number."""
+    # TOML wants the escape of DEL, which JSON does not write, and refuses surrogate pairs.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")

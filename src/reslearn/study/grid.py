@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reslearn import recipes
 from reslearn.recipes import Recipe
+from reslearn.recipes.toml import quoted
 from reslearn.runs import RunError, RunFolder
 
 _ARGUMENT_OF_KEY = {"model.name": "models", "seed": "seeds", "data.name": "data"}
@@ -117,11 +118,11 @@ def grid(
             argument = _ARGUMENT_OF_KEY[key]
             raise ValueError(f"{override}: {key} is set by the argument {argument} of the grid")
     common = set(overrides[0]).intersection(*overrides)
-    data_override = [] if data is None else [f"data.name={json.dumps(data)}"]
+    data_override = [] if data is None else [f"data.name={quoted(data)}"]
     jobs: dict[Path, Job] = {}
     for model, switches, seed in itertools.product(models, overrides, seeds):
         # In the order in which the command line applies them.
-        grid_overrides = [*data_override, f"model.name={json.dumps(model)}", f"seed={seed}"]
+        grid_overrides = [*data_override, f"model.name={quoted(model)}", f"seed={seed}"]
         resolved = recipes.load(recipe, overrides=[*grid_overrides, *switches])
         name = _name(model, [switch for switch in switches if switch not in common], seed)
         job_folder = Path(folder) / f"{name}-{recipes.recipe_hash(resolved.to_dict())}"

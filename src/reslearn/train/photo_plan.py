@@ -5,7 +5,6 @@ from, and applies the rule of budget.py. The choices are overrides of the recipe
 run folder holds a complete recipe that can be resumed and repeated anywhere.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch
 
 from reslearn import data, models, recipes
 from reslearn.interop import identify
+from reslearn.recipes.toml import quoted
 from reslearn.train.budget import (
     LADDER,
     Candidate,
@@ -201,7 +201,7 @@ def _overrides(
     if dataset.validation is None and photos.num_validation:
         overrides.append(f"data.validation_images={photos.num_validation}")
     if choice.weights is not None and recipe.init is None:
-        overrides.append(f"init.source={json.dumps(choice.weights)}")
+        overrides.append(f"init.source={quoted(choice.weights)}")
         shortcut = identify(choice.weights).spec["shortcut"]
         overrides.append(f"model.shortcut={shortcut}")
     return overrides
