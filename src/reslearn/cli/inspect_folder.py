@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def inspect_folder(folder: Path, *, html: Path | None, workers: int | None, as_j
     if num_workers > 1:
         # The fork server imports the libraries once, for all workers.
         preload = ("reslearn.data.pictures", "imagehash", "scipy.fftpack")
-        start_pool = lambda: process_pool(num_workers, preload)  # noqa: E731
+        start_pool = partial(process_pool, num_workers, preload)
     survey = survey_folder(folder, start_pool=start_pool)
     if html is not None:
         _write_page(survey, html)

@@ -74,7 +74,7 @@ def draw_mixtures(
 def _cut_mixture(weight: float, row: float, column: float, size_px: int) -> Mixture:
     """Return the exchange of a box that covers 1 - weight of the image, cut at its border.
 
-    The center is uniform, as in the paper. The weight becomes that of the pixels that remain.
+    The center is uniform, as in the paper. The weight is the share of the pixels that remain.
     """
     half = size_px * math.sqrt(1 - weight) / 2
     top_px, bottom_px, left_px, right_px = (
@@ -99,7 +99,7 @@ def beta_quantile(alpha: float, level: float) -> float:
 
 
 def mix_images(x: Normalized, mixtures: Sequence[Mixture]) -> Normalized:
-    """Mix each pair of images, in place. Without a partner the last image stays as it is."""
+    """Mix each pair of images, in place. A last image without a partner is unchanged."""
     for pair, mixture in enumerate(mixtures):
         first, second = x[2 * pair], x[2 * pair + 1]
         if mixture.box is None:

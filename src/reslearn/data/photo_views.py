@@ -1,4 +1,4 @@
-"""Modern augmentation as data: what happens to each image is drawn before a pixel is touched.
+"""Modern augmentation as data: all draws of an image come before its pixels.
 
 A `PhotoView` holds all draws of one shown image: crop, mirror image, change of TrivialAugment and
 erased rectangle. Every draw is a pure function of (seed, stream, epoch, index of the image), so the
@@ -102,7 +102,7 @@ class PhotoView:
         index: Index of the image.
         area: Share of the area of the picture that the crop covers. None: no such crop.
         ratio, column, row: Uniform numbers in [0, 1) that choose shape and place of the crop.
-        shift_px: Rows and columns by which the crop of `Augment` is moved from the center.
+        shift_px: Offset of the crop of `Augment` from the center, in rows and columns.
         flip: Whether the image is mirrored.
         change: A name of `CHANGES`.
         strength: -1 to 1, or 0 to 1 for a change without a direction.

@@ -1,8 +1,8 @@
 """The changes of color in TrivialAugment, on batches of tensors (Mueller and Hutter 2021).
 
-The strengths are those of the authors' wide search space, which torchvision uses too. Every
-function takes and returns float32 [B, C, S, S] in gray levels 0 to 255, and a strength per image:
--1 to 1 for brightness, color, contrast and sharpness, of which the sign matters; 0 to 1 otherwise.
+The strengths cover the authors' wide search space, which torchvision uses too. Every function takes
+and returns float32 [B, C, S, S] in gray levels 0 to 255. It also takes one strength per image: -1
+to 1 for brightness, color, contrast and sharpness, whose sign matters, and 0 to 1 otherwise.
 """
 
 from collections import defaultdict
@@ -84,7 +84,7 @@ def solarize(x: FloatBatch, strength: Tensor) -> FloatBatch:
 
 
 def auto_contrast(x: FloatBatch, strength: Tensor) -> FloatBatch:
-    """Stretch each channel to 0 to 255. A channel of one value stays as it is."""
+    """Stretch each channel to 0 to 255. A channel of one value is unchanged."""
     low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
     span = high - low
     return torch.where(span > 0, (x - low) * (255 / span.clamp(min=1)), x)

@@ -57,7 +57,7 @@ class FormWriter:
 
     Args:
         module: Network and preprocessing, on the CPU, in evaluation mode.
-        card: The card of the model; its input kind is that of `module`.
+        card: The card of the model. It has the input kind of `module`.
         folder: A folder for temporary files.
     """
 

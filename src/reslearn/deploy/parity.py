@@ -58,15 +58,15 @@ def compare(
 ) -> Parity:
     """Compare answers with the reference, both [N, K].
 
-    They agree if no probability differs by more than `tolerance`, if the top-1 class is the same
-    wherever the margin of the reference exceeds it, and if no more answers are lost than are ties.
+    They agree if no probability differs by more than `tolerance`. The top-1 class must also be the
+    same wherever the margin of the reference exceeds it. No more answers may be lost than are ties.
 
     Args:
         reference: Probabilities of the network in PyTorch.
         answers: Probabilities of the exported file.
         tolerance: Largest difference of a probability that is allowed.
         labels: True classes [N], if they are known.
-        accuracy_points: Percentage points by which the accuracy may be lower. 0 allows ties only.
+        accuracy_points: Largest allowed loss of accuracy, in percentage points. 0 allows ties only.
 
     Raises:
         ValueError: If the shapes differ.
