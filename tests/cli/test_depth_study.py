@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reslearn.cli.depth_plan import DepthPlan
+from reslearn.cli.depth_study import has_time
 from reslearn.runs import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -87,3 +89,29 @@ def test_a_wrong_ladder_is_one_line_and_writes_nothing(
     status, output, errors = reslearn("study", "digits", *depth, *arguments, "--out", out)
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert message in errors and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_seeds", "expected"),
+    [
+        (1000.0, 1, True),  # two seeds are always trained
+        (400.0, 2, True),  # the third ends after exactly ten minutes
+        (401.0, 2, False),
+        (450.0, 3, True),
+        (451.0, 3, False),
+    ],
+)
+def test_a_further_seed_must_fit_into_the_minutes(
+    seconds: float, num_seeds: int, expected: bool
+) -> None:
+    plan = replace(PLAN, minutes=10.0)
+    assert has_time(plan, seconds, num_seeds) == expected
+    assert has_time(PLAN, seconds, num_seeds)  # no minutes, no limit
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"plan": {"models": 3}}', '{"plan": 1}'])
+def test_a_damaged_record_is_one_line(reslearn: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "depth.json").write_text(text)
+    status, output, errors = reslearn(*COMMAND, tmp_path)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert "depth.json is damaged: choose another --out" in errors

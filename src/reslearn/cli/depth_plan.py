@@ -60,6 +60,7 @@ class DepthPlan:
         margin_pct: The smallest difference that matters, in points of validation error.
         validation_images: Number of validation images.
         size_px: Side of the images.
+        minutes: Time for the whole study; None: no limit.
     """
 
     models: tuple[str, ...]
@@ -70,6 +71,7 @@ class DepthPlan:
     margin_pct: float
     validation_images: int
     size_px: int
+    minutes: float | None = None
 
     def text(self) -> str:
         """Return the plan as one line of text."""
@@ -144,6 +146,7 @@ def make_plan(request: DepthRequest) -> DepthPlan:
         margin_pct=request.margin_pct,
         validation_images=num_validation,
         size_px=dataset.size_px,
+        minutes=minutes,
     )
 
 
@@ -203,14 +206,23 @@ def _depths(text: str) -> list[int] | None:
 
 
 def recorded_plan(out: Path) -> DepthPlan | None:
-    """Return the plan of a study that has begun in `out`, or None."""
+    """Return the plan of a study that has begun in `out`, or None.
+
+    Raises:
+        ValueError: If the record is damaged. The message names it.
+    """
     path = out / _RECORD
     if not path.exists():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))["plan"]
-    for key in ("models", "overrides"):
-        values[key] = tuple(values[key])
-    return DepthPlan(**values)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))["plan"]
+        for key in ("models", "overrides"):
+            values[key] = tuple(values[key])
+        return DepthPlan(**values)
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} is damaged: choose another --out, or delete the file to plan anew"
+        ) from None
 
 
 def write_record(out: Path, plan: DepthPlan, **content: Any) -> None:

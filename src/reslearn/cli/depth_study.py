@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from reslearn.study.depth import DepthVerdict, Rung
 
 
+_FEWEST_SEEDS = 2
+"""One seed has no interval, so a study without time trains two."""
+
+
 def depth_study(request: DepthRequest, engine: Engine, out: Path | None, *, as_json: bool) -> None:
     """Plan a depth study, or take up the one that has begun in `out`, and run it.
 
@@ -68,6 +72,9 @@ def _run(
     jobs_by_model: dict[str, dict[int, Job]] = {model: {} for model in plan.models}
     began_at = time.monotonic()
     for seed in range(plan.seeds):
+        if not has_time(plan, time.monotonic() - began_at, seed):
+            print_lines(_no_time_text(plan, seed), file=sys.stderr)
+            break
         jobs = plan.jobs(alive, seed, out, arguments)
         report = run_study(jobs, out, engine=engine)
         if report.failed or report.is_interrupted:
@@ -104,6 +111,20 @@ def _round_text(seed: int, trained: Sequence[Rung], alive: Sequence[str], *, is_
     if given_up and not is_last:
         text += f"; given up: {', '.join(given_up)}"
     return text
+
+
+def has_time(plan: DepthPlan, seconds: float, num_seeds: int) -> bool:
+    """Return whether another seed fits into the minutes. Two seeds are always trained."""
+    if plan.minutes is None or num_seeds < _FEWEST_SEEDS:
+        return True
+    return seconds * (num_seeds + 1) / num_seeds <= 60 * plan.minutes
+
+
+def _no_time_text(plan: DepthPlan, num_seeds: int) -> str:
+    return (
+        f"reslearn: {num_seeds} of {plan.seeds} seeds fit into {plan.minutes:g} minutes; repeat "
+        "the command to train the next one"
+    )
 
 
 def _time_text(seconds: float, num_seeds: int, all_seeds: int) -> str:
