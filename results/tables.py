@@ -59,14 +59,14 @@ def replace_between_markers(text: str, name: str, content: str) -> str:
 def results_table(results: Path = RESULTS) -> str:
     """Return a Markdown table with a row per network and recipe, plain networks first, by depth.
 
-    Two kinds of runs are left out. Trials on the validation split only chose a recipe. The
-    ambiguities have a figure of their own.
+    Trials are left out: they chose a recipe, or repeat a seed. The ambiguities have a figure of
+    their own.
     """
     rows = [
         row
         for row in collect(results).rows
         if not row.recipe["data"]["validation_images"]
-        and row.folder.relative_to(results).parts[0] != "ambiguities"
+        and row.folder.relative_to(results).parts[0] not in ("ambiguities", "trials")
     ]
     headings = (
         "network",
