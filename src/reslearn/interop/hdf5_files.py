@@ -7,8 +7,13 @@ import numpy
 import torch
 from torch import Tensor
 
-from reslearn.interop.pickles import DTYPES
-from reslearn.interop.stored import StoredTensor, WeightsError, check_file_size, check_shape
+from reslearn.interop.stored import (
+    DTYPES,
+    StoredTensor,
+    WeightsError,
+    check_file_size,
+    check_shape,
+)
 
 _MAX_PARTS = 100_000
 # A saved model keeps its weights in this group; a file of weights keeps them at the top.

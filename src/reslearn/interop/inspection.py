@@ -27,6 +27,7 @@ class Inspection:
     Attributes:
         entry: The inspected state dict, one of `entries`.
         other_keys: Top-level names in the file that hold no state dict.
+        unknown_objects: Names of functions and classes in the file that were not imported or run.
         num_classes: None for a backbone without a head.
         dtypes: Number of tensors of each dtype.
         parameters: Number of parameters of the network, without a head if the file has none.
@@ -43,6 +44,7 @@ class Inspection:
     entries: tuple[str, ...]
     averages: tuple[str, ...]
     other_keys: tuple[str, ...]
+    unknown_objects: tuple[str, ...]
     has_optimizer: bool
     dialect: str
     prefix: str
@@ -69,6 +71,7 @@ class Inspection:
         if len(self.entries) > 1 or self.other_keys:
             lines.append(self._file_content())
         for heading, names in (
+            ("unknown objects, not imported or run", self.unknown_objects),
             ("NaN or infinity in", self.not_finite),
             ("all zero", self.all_zero),
             ("no part of the network", self.unmatched),
@@ -147,6 +150,7 @@ def inspect_file(
         entries=tuple(checkpoint.entries),
         averages=checkpoint.averages,
         other_keys=checkpoint.other_keys,
+        unknown_objects=checkpoint.unknown_objects,
         has_optimizer=checkpoint.has_optimizer,
         dialect=identity.dialect.name,
         prefix=identity.prefix,

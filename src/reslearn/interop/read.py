@@ -9,32 +9,33 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 
 from reslearn.interop.bundle import is_written_by_reslearn
 from reslearn.interop.file_digest import is_intact
 from reslearn.interop.hdf5_files import read_hdf5
-from reslearn.interop.pickles import DTYPES, NumpyArray, PlainDict, decode_key, read_pickle
+from reslearn.interop.pickles import read_pickle
 from reslearn.interop.protobuf_files import read_caffe, read_onnx
 from reslearn.interop.stored import (
+    DTYPES,
     Checkpoint,
     FileRegion,
     StoredTensor,
     WeightsError,
+    abbreviate,
     check_file_size,
     first_line,
 )
-from reslearn.interop.torch_files import LEGACY_BEGINNING, read_legacy, read_zip
+from reslearn.interop.tables import find_tables
+from reslearn.interop.torch_files import LEGACY_BEGINNING, TorchFile, read_legacy, read_zip
 
 READABLE = (
     "safetensors, torch.save (zip and legacy), pickles of numpy arrays, .caffemodel, .onnx "
     "and Keras .h5"
 )
 _LONGEST_NAME = 1_000
-# A pickle of a few bytes may hold one state dict a thousand times, each in a thousand others.
-_MAX_STATE_DICTS = 1_000
+_NUM_LISTED = 4
 # A pickle of arrays is read into memory as a whole. The largest known file (X-101-64x4d) has 0.4
 # GB.
 _LARGEST_ARRAYS_BYTES = 2 * 2**30
@@ -80,18 +81,25 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
-        reason = first_line(error)
-        if "would import" in str(error):
-            reason = f"{error}; save its state_dict() instead"
-        raise WeightsError(f"{path}: refused, nothing was run: {reason}") from None
+        raise WeightsError(f"{path}: refused, nothing was run: {first_line(error)}") from None
     except _DAMAGE as error:
         raise WeightsError(
             f"{path}: damaged, or not a {container} file: {first_line(error)}"
         ) from None
     if not any(checkpoint.entries.values()):
-        raise WeightsError(f"{path}: a {container} file without named tensors")
+        raise WeightsError(
+            f"{path}: a {container} file without named tensors{_unknown_objects(checkpoint)}"
+        )
     _check_names(checkpoint)
     return checkpoint
+
+
+def _unknown_objects(checkpoint: Checkpoint) -> str:
+    """Return the end of an error message that lists the unknown objects of a file."""
+    if not checkpoint.unknown_objects:
+        return ""
+    names = abbreviate(checkpoint.unknown_objects, _NUM_LISTED)
+    return f"; it names objects that were not imported or run: {names}"
 
 
 def _check_names(checkpoint: Checkpoint) -> None:
@@ -111,9 +119,9 @@ def _detect_format(
 ) -> tuple[str, Callable[[Path], Checkpoint]]:
     """Return the name of the file format and the function that reads it."""
     if beginning.startswith(b"PK\x03\x04"):
-        return "torch zip", lambda path: _find_entries(path, "torch zip", read_zip(path))
+        return "torch zip", _torch_reader("torch zip", read_zip)
     if beginning.startswith(LEGACY_BEGINNING):
-        return "legacy torch", lambda path: _find_entries(path, "legacy torch", read_legacy(path))
+        return "legacy torch", _torch_reader("legacy torch", read_legacy)
     if beginning.startswith(b"\x89HDF\r\n\x1a\n"):
         return "HDF5", _single_entry_reader("HDF5", read_hdf5)
     if _is_safetensors(beginning, size):
@@ -123,8 +131,32 @@ def _detect_format(
     if path.suffix == ".onnx":
         return "ONNX", _single_entry_reader("ONNX", read_onnx)
     if beginning[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
-        return "pickle of arrays", _read_arrays
+        return "pickle of arrays", _torch_reader("pickle of arrays", _read_arrays)
     raise WeightsError(f"{path} is not a weight file of a known format; formats are {READABLE}")
+
+
+def _torch_reader(
+    container: str, read: Callable[[Path], TorchFile]
+) -> Callable[[Path], Checkpoint]:
+    def read_tables(path: Path) -> Checkpoint:
+        content = read(path)
+        tables = find_tables(content.value, content.locate)
+        return Checkpoint(
+            path=path,
+            container=container,
+            entries=tables.entries,
+            other_keys=tables.other_keys,
+            unknown_objects=content.unknown_objects,
+        )
+
+    return read_tables
+
+
+def _read_arrays(path: Path) -> TorchFile:
+    """Read a pickle of arrays, whose values lie in the pickle itself."""
+    check_file_size(path, _LARGEST_ARRAYS_BYTES)
+    content = read_pickle(path.read_bytes())
+    return TorchFile(value=content.value, unknown_objects=content.unknown_objects, regions={})
 
 
 def _single_entry_reader(
@@ -167,90 +199,3 @@ def _read_safetensors(path: Path) -> Checkpoint:
         region = FileRegion(path=path, offset=8 + length + begin, num_bytes=end - begin)
         tensors[name] = region.tensor(DTYPES[_SAFETENSORS_DTYPES[code]], entry["shape"])
     return Checkpoint(path=path, container="safetensors", entries={"": tensors}, metadata=metadata)
-
-
-def _read_arrays(path: Path) -> Checkpoint:
-    check_file_size(path, _LARGEST_ARRAYS_BYTES)
-    return _find_entries(path, "pickle of arrays", read_pickle(path.read_bytes()))
-
-
-def _find_entries(path: Path, container: str, value: Any) -> Checkpoint:
-    """Find the state dicts in an unpickled object.
-
-    The object itself may be a state dict, and so may its values ("state_dict", "model_ema") and
-    their values ("model.backbone"). Optimizer state is no state dict.
-    """
-    if not isinstance(value, Mapping):
-        raise ValueError(f"it holds a {_type_name(value)}, not a dict of named tensors")
-    cache: dict[int, dict[str, StoredTensor]] = {}
-    entries: dict[str, dict[str, StoredTensor]] = {}
-    other_keys: list[str] = []
-    if tensors := _tensors_of(value, cache):
-        entries[""] = tensors
-    for name, item in _named_items(value):
-        if not name:
-            continue
-        if _is_optimizer(name) or not isinstance(item, Mapping | StoredTensor | NumpyArray):
-            other_keys.append(name)
-        elif isinstance(item, Mapping):
-            nested = _nested_entries(name, item, cache)
-            entries |= nested or {}
-            if nested is None:
-                other_keys.append(name)
-        _check_number(entries)
-    return Checkpoint(path=path, container=container, entries=entries, other_keys=tuple(other_keys))
-
-
-def _nested_entries(
-    name: str, item: Mapping[Any, Any], cache: dict[int, dict[str, StoredTensor]]
-) -> dict[str, dict[str, StoredTensor]] | None:
-    """Return the state dicts in a value of the file; None if it is no dict of tensors or dicts."""
-    tensors = _tensors_of(item, cache)
-    if len(tensors) > 1:
-        return {name: tensors}
-    dicts = {f"{name}.{key}": value for key, value in _named_items(item) if _is_dict(value)}
-    if not dicts:
-        return None
-    entries: dict[str, dict[str, StoredTensor]] = {}
-    for nested_name, nested_dict in dicts.items():
-        tensors = _tensors_of(nested_dict, cache)
-        if len(tensors) > 1 and not _is_optimizer(nested_name):
-            entries[nested_name] = tensors
-    return entries
-
-
-def _tensors_of(
-    table: Mapping[Any, Any], cache: dict[int, dict[str, StoredTensor]]
-) -> dict[str, StoredTensor]:
-    """Return the named tensors of a dict. A dict that lies in several places is read once."""
-    if id(table) not in cache:
-        tensors: dict[str, StoredTensor] = {}
-        for name, item in _named_items(table):
-            stored = item.stored if isinstance(item, NumpyArray) else item
-            if isinstance(stored, StoredTensor):
-                tensors[name] = stored
-        cache[id(table)] = tensors
-        _check_number(cache)
-    return cache[id(table)]
-
-
-def _check_number(state_dicts: Mapping[Any, Any]) -> None:
-    if len(state_dicts) > _MAX_STATE_DICTS:
-        raise ValueError(f"it holds more than {_MAX_STATE_DICTS} dicts of tensors")
-
-
-def _named_items(table: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """Return the items whose key is a name. Keys of optimizer state are numbers."""
-    return [(decode_key(key), item) for key, item in table.items() if isinstance(key, str | bytes)]
-
-
-def _is_optimizer(name: str) -> bool:
-    return "optim" in name.lower()
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _type_name(value: Any) -> str:
-    return "dict" if isinstance(value, PlainDict) else type(value).__name__.lower().lstrip("_")

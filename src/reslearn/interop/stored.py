@@ -21,6 +21,18 @@ from reslearn.terminal import printable_line
 # momentum, second moments and an average of the weights, a checkpoint has 2 GB.
 LARGEST_FILE_BYTES = 8 * 2**30
 LARGEST_DIMENSIONS = 8
+DTYPES = {
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
 
 
 class WeightsError(ValueError):
@@ -55,6 +67,7 @@ class Checkpoint:
         entries: State dicts by their place in the file: "" for the file itself, "state_dict",
             "model_ema", ...
         other_keys: Top-level names in the file that hold no state dict.
+        unknown_objects: Names of the functions and classes in a pickle that stand-ins replace.
         metadata: The text metadata of a safetensors file.
     """
 
@@ -62,6 +75,7 @@ class Checkpoint:
     container: str
     entries: Mapping[str, Mapping[str, StoredTensor]]
     other_keys: tuple[str, ...] = ()
+    unknown_objects: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -178,12 +192,14 @@ def check_file_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return `shape` as a tuple; raise ValueError if it is not the shape of a tensor."""
     size = tuple(shape)
-    are_lengths = all(
-        isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 2**63
-        for length in size
-    )
-    if len(size) > LARGEST_DIMENSIONS or not are_lengths:
-        raise ValueError(f"{str(size)[:80]} is not the shape of a tensor")
+    if len(size) > LARGEST_DIMENSIONS:
+        raise ValueError(f"a tensor has at most {LARGEST_DIMENSIONS} dimensions, not {len(size)}")
+    for length in size:
+        # A shape in a hostile file may hold objects that are too deep to be printed.
+        if not isinstance(length, int) or isinstance(length, bool):
+            raise ValueError(f"the shape of a tensor holds a {type(length).__name__}")
+        if not 0 <= length < 2**63:
+            raise ValueError(f"{str(length)[:80]} is not the length of a dimension")
     return size
 
 
