@@ -54,6 +54,9 @@ class NumpyType:
         return DTYPES[_NUMPY_DTYPES[self.code]] if self.code in _NUMPY_DTYPES else None
 
 
+_UNKNOWN_TYPE = NumpyType("?")
+
+
 class NumpyArray:
     """Stands in for `numpy.ndarray`.
 
@@ -67,7 +70,7 @@ class NumpyArray:
         self.stored: StoredTensor | None = None
         self._content: Any = None
         self._shape: tuple[int, ...] = ()
-        self._type = NumpyType("?")
+        self._type = _UNKNOWN_TYPE
 
     def set_state(self, context: CallContext, state: Any) -> None:
         """Fill the array with numpy's state: version, shape, type, order of axes, content."""

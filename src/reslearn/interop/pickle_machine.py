@@ -74,8 +74,9 @@ class PickleMachine:
         if key in self._functions:
             return self._functions[key]
         if key not in self._names:
-            self._names[key] = PickledName(f"{module}.{name}")
-            self._list_unknown(f"{module}.{name}")
+            pickled_name = PickledName(f"{module}.{name}")
+            self._list_unknown(pickled_name.text)
+            self._names[key] = pickled_name
         return self._names[key]
 
     def call(self, function: Any, arguments: Any) -> Any:

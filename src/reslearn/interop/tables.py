@@ -17,7 +17,7 @@ from reslearn.interop.stored import StoredTensor
 
 # A pickle of a few bytes may hold one state dict a thousand times, each in a thousand others.
 _MAX_TABLES = 1_000
-_MAX_STEPS = 2_000_000
+_MAX_STEPS = 500_000
 # resnet1202 has 7,200 tensors.
 _MAX_MODULE_TENSORS = 100_000
 _MAX_LEVELS = 8
