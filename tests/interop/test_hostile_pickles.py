@@ -1,5 +1,6 @@
 """Hand-made pickles that attack the reader: nothing is called, memory and time stay small."""
 
+import contextlib
 import pickle
 import struct
 import tracemalloc
@@ -10,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reslearn.interop import WeightsError, pickle_machine, pickles, read_checkpoint, stand_ins
+from reslearn.interop.numpy_pickles import NUMPY_FUNCTIONS, NumpyArray
 from reslearn.interop.pickles import read_pickle
-from reslearn.interop.stand_ins import ObjectKey, StandIn
-from reslearn.interop.torch_tensors import TORCH_FUNCTIONS
+from reslearn.interop.stand_ins import PLAIN_FUNCTIONS, ObjectKey, StandIn
+from reslearn.interop.tables import find_tables
+from reslearn.interop.torch_tensors import TORCH_FUNCTIONS, locate, resolve_reference
 
 STAND_IN = b"cos\nsystem\n)\x81"  # an object of the class os.system
 
@@ -276,3 +281,35 @@ def test_arrays_of_a_tpu_are_tensors() -> None:
     content = b"\x80\x02" + rebuild + arguments + b"R."
     value = read_pickle(content, functions=TORCH_FUNCTIONS).value
     assert torch.equal(value.stored.read(), torch.ones(2, 2))
+
+
+FUNCTIONS = {**PLAIN_FUNCTIONS, **NUMPY_FUNCTIONS, **TORCH_FUNCTIONS, ("os", "system"): None}
+NAMES = [f"c{module}\n{name}\n".encode() for module, name in FUNCTIONS]
+SMALL_VALUES = [
+    *(bytes([code]) for code in b"N\x88\x89)]}\x8f"),
+    *(b"K\x00", b"K\x01", b"K\x02", b"\x8a\x01\xff", b"\x8a\x08" + b"\x7f" * 8, b"C\x04aaaa"),
+    *(text(word) for word in ("f4", "U1", "storage", "0", "_modules", "_parameters")),
+]
+COMBINATIONS = [bytes([code]) for code in b"Rb\x81\x92oQsuae\x90\x91t\x85\x86\x87dl(02\x94"]
+ARGUMENTS = st.lists(st.sampled_from(SMALL_VALUES + NAMES), max_size=6).map(b"".join)
+CALLS = st.builds(
+    lambda name, arguments: name + b"(" + arguments + b"tR", st.sampled_from(NAMES), ARGUMENTS
+)
+INSTRUCTIONS = st.lists(
+    st.sampled_from(SMALL_VALUES + NAMES) | st.sampled_from(COMBINATIONS) | CALLS, max_size=30
+)
+
+
+@settings(max_examples=300)
+@given(instructions=INSTRUCTIONS)
+def test_any_instructions_give_a_value_or_an_error_of_one_line(instructions: list[bytes]) -> None:
+    """Every function is called with arguments of many types, and every object is searched."""
+    content = b"\x80\x04" + b"".join(instructions) + b"."
+    with contextlib.suppress(pickle.UnpicklingError):
+        value = read_pickle(
+            content, functions=TORCH_FUNCTIONS, persistent_load=resolve_reference
+        ).value
+        if isinstance(value, NumpyArray):
+            assert isinstance(value.texts(), list)
+        with contextlib.suppress(ValueError):
+            find_tables(value, lambda part: locate(part, {}))
