@@ -221,7 +221,7 @@ def test_a_pickle_of_too_many_instructions_raises_one_line(
     assert pickles._MAX_INSTRUCTIONS == 2_000_000
     monkeypatch.setattr(pickles, "_MAX_INSTRUCTIONS", 2_000)
     for num_lists, message in (
-        (1_998, "not a dict of named tensors"),
+        (1_998, "without named tensors"),
         (1_999, "more than 2,000 instructions"),
     ):
         (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + b"]" * num_lists + b".")

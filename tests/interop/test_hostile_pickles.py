@@ -300,7 +300,7 @@ INSTRUCTIONS = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(instructions=INSTRUCTIONS)
 def test_any_instructions_give_a_value_or_an_error_of_one_line(instructions: list[bytes]) -> None:
     """Every function is called with arguments of many types, and every object is searched."""

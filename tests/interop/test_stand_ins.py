@@ -275,7 +275,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(value=PLAIN, protocol=st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_plain_values_are_read_as_pickle_writes_them(value: Any, protocol: int) -> None:
     assert read_pickle(pickle.dumps(value, protocol=protocol)).value == value

@@ -104,7 +104,11 @@ class NumpyArray:
         if type(content) is list:
             return content if all(type(text) is str for text in content) else []
         kind, length = self._type.code[:1], self._type.code[1:]
-        if kind not in _TEXT_TYPES or not length.isdecimal() or not isinstance(content, bytes):
+        if (
+            kind not in _TEXT_TYPES
+            or not length.isdecimal()
+            or not isinstance(content, bytes | bytearray)
+        ):
             return []
         encoding, num_bytes = _TEXT_TYPES[kind]
         size = num_bytes * int(length)

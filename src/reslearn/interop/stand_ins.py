@@ -247,6 +247,15 @@ def named(
 _BUILTINS = ("builtins", "__builtin__")
 _COPYREG = ("copyreg", "copy_reg")
 
+
+def _base_classes() -> dict[tuple[str, str], PickledName]:
+    """Return built-in classes that an object may extend. Their names are usual, and not listed."""
+    names: dict[tuple[str, str], PickledName] = {}
+    for name in ("object", "str", "unicode", "int", "long", "float", "tuple", "type"):
+        names |= named(_BUILTINS, name, None)
+    return names
+
+
 # The functions that a pickle may call, by module and name.
 PLAIN_FUNCTIONS: Mapping[tuple[str, str], PickledName] = {
     **named(_BUILTINS, "set", _set),
@@ -261,7 +270,7 @@ PLAIN_FUNCTIONS: Mapping[tuple[str, str], PickledName] = {
     **named(("collections",), "defaultdict", _default_dict),
     **named(("_codecs",), "encode", _encode),
     **named(("torch.torch_version",), "TorchVersion", _text),
-    **named(_BUILTINS, "object", None),
+    **_base_classes(),
     **named(_COPYREG, "_reconstructor", _reconstruct_object),
     **named(_COPYREG, "__newobj__", _new_object),
     **{

@@ -45,8 +45,8 @@ class Tables:
 def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tables:
     """Find the tables in an unpickled object.
 
-    Tables without a matrix, such as the best accuracies of a training, are left out if another
-    table has one. So is a single tensor beside a table. The state of optimizers is no table.
+    Tables of fewer than two matrices, such as the best accuracies of a training, are left out if
+    another table has more. The state of optimizers is no table.
 
     Args:
         locate: Returns the tensor that a part of the object describes, or None.
@@ -80,14 +80,12 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
 
 def _networks(tables: Mapping[str, Table]) -> dict[str, Table]:
     """Return the tables that may be networks, or all if none may be."""
-    networks = {name: table for name, table in tables.items() if _has_matrix(table)}
-    if len(networks) > 1 and len(networks.get("", ())) == 1:
-        del networks[""]
+    networks = {name: table for name, table in tables.items() if _num_matrices(table) > 1}
     return networks or {name: table for name, table in tables.items() if table}
 
 
-def _has_matrix(table: Table) -> bool:
-    return any(len(tensor.shape) > 1 for tensor in table.values())
+def _num_matrices(table: Table) -> int:
+    return sum(len(tensor.shape) > 1 for tensor in table.values())
 
 
 class _Search:
