@@ -1,5 +1,6 @@
 """Objects that are not tensors or plain values become inert stand-ins, and the weights are read."""
 
+import argparse
 import collections
 import datetime
 import importlib
@@ -333,3 +334,17 @@ def test_names_of_python_2_and_3_have_the_same_functions() -> None:
             for module in ("__builtin__", "builtins")
         )
         assert old.function is new.function
+
+
+def test_short_texts_beside_the_weights_are_read(stranger: Any, tmp_path: Path) -> None:
+    """They may state the architecture, as an entry of the file or of its arguments."""
+    content = {
+        "arch": "resnet18",
+        "state_dict": STATE,
+        "args": argparse.Namespace(arch="resnet18", lr=0.1),
+        "hyper_parameters": stranger.AttributeDict(net="resnet18", notes="x" * 1000),
+    }
+    torch.save(content, tmp_path / "x.pth")
+    texts = read_checkpoint(tmp_path / "x.pth").texts
+    assert set(texts) == {"arch", "args.arch", "hyper_parameters.net"}
+    assert set(texts.values()) == {"resnet18"}

@@ -147,6 +147,7 @@ def _torch_reader(
             entries=tables.entries,
             other_keys=tables.other_keys,
             unknown_objects=content.unknown_objects,
+            texts=tables.texts,
         )
 
     return read_tables

@@ -69,6 +69,7 @@ class Checkpoint:
         other_keys: Top-level names in the file that hold no state dict.
         unknown_objects: Names of the functions and classes in a pickle that stand-ins replace.
         metadata: The text metadata of a safetensors file.
+        texts: Short texts in a pickle, by place, such as "arch" and "args.arch".
     """
 
     path: Path
@@ -77,6 +78,7 @@ class Checkpoint:
     other_keys: tuple[str, ...] = ()
     unknown_objects: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def averages(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ tables and of levels is limited.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reslearn.interop.stand_ins import StandIn, decode_key, describe
@@ -25,6 +25,8 @@ _MAX_MODULE_LEVELS = 64
 # Longer lists hold data or the state of an optimizer, not networks.
 _LONGEST_LIST = 100
 _LONGEST_NAME = 1_000
+_LONGEST_TEXT = 200
+_MAX_TEXTS = 1_000
 
 Table = dict[str, StoredTensor]
 
@@ -36,10 +38,12 @@ class Tables:
     Attributes:
         entries: Tables by their place: "" for the object itself, "state_dict", "models.0", ...
         other_keys: Names in the object that hold no table.
+        texts: Short texts in the object and in its dicts and objects, by place: "arch", "args.arch".
     """
 
     entries: Mapping[str, Table]
-    other_keys: tuple[str, ...]
+    other_keys: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tables:
@@ -56,7 +60,7 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
     """
     search = _Search(locate)
     if _module_state(value) is not None:
-        return Tables(entries={"": search.module_table(value)}, other_keys=())
+        return Tables(entries={"": search.module_table(value)})
     children = _children(value)
     if children is None:
         raise ValueError(f"it holds {describe(value)}, not a dict of named tensors")
@@ -75,7 +79,22 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
         for name in names
         if entries.keys().isdisjoint({""} if name in loose_tensors else tables[name])
     ]
-    return Tables(entries=entries, other_keys=tuple(other_keys))
+    return Tables(entries=entries, other_keys=tuple(other_keys), texts=_texts(children))
+
+
+def _texts(children: list[tuple[str, Any]]) -> dict[str, str]:
+    """Return the short texts among the parts of an object, and among the parts of those."""
+    texts: dict[str, str] = {}
+    for name, child in children:
+        parts = [(name, child)]
+        if isinstance(child, dict | StandIn) and _module_state(child) is None:
+            parts = [(f"{name}.{key}", item) for key, item in (_children(child) or ())[:_MAX_TEXTS]]
+        for place, text in parts:
+            if type(text) is str and len(place) <= _LONGEST_TEXT and len(text) <= _LONGEST_TEXT:
+                texts[place] = text
+        if len(texts) > _MAX_TEXTS:
+            break
+    return texts
 
 
 def _networks(tables: Mapping[str, Table]) -> dict[str, Table]:
