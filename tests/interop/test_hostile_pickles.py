@@ -168,7 +168,7 @@ def test_a_module_in_many_places_has_a_limit(layer: torch.nn.Module, tmp_path: P
     for _ in range(60):
         layer = torch.nn.Sequential(layer, layer)
     torch.save(layer, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"too many|more than 100,000 tensors"):
+    with pytest.raises(WeightsError, match=r"more than 100,000 (tensors|modules)"):
         read_checkpoint(tmp_path / "x.pth")
 
 

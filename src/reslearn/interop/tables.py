@@ -17,9 +17,10 @@ from reslearn.interop.stored import StoredTensor
 
 # A pickle of a few bytes may hold one state dict a thousand times, each in a thousand others.
 _MAX_TABLES = 1_000
-_MAX_STEPS = 500_000
-# resnet1202 has 7,200 tensors.
+_MAX_STEPS = 2_000_000
+# resnet1202 has 7,200 tensors in 6,000 modules.
 _MAX_MODULE_TENSORS = 100_000
+_MAX_MODULES = 100_000
 _MAX_LEVELS = 8
 _MAX_MODULE_LEVELS = 64
 # Longer lists hold data or the state of an optimizer, not networks.
@@ -38,7 +39,7 @@ class Tables:
     Attributes:
         entries: Tables by their place: "" for the object itself, "state_dict", "models.0", ...
         other_keys: Names in the object that hold no table.
-        texts: Short texts in the object and in its dicts and objects, by place: "arch", "args.arch".
+        texts: Short texts in the object and in its parts, by place: "arch", "args.arch".
     """
 
     entries: Mapping[str, Table]
@@ -79,22 +80,7 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
         for name in names
         if entries.keys().isdisjoint({""} if name in loose_tensors else tables[name])
     ]
-    return Tables(entries=entries, other_keys=tuple(other_keys), texts=_texts(children))
-
-
-def _texts(children: list[tuple[str, Any]]) -> dict[str, str]:
-    """Return the short texts among the parts of an object, and among the parts of those."""
-    texts: dict[str, str] = {}
-    for name, child in children:
-        parts = [(name, child)]
-        if isinstance(child, dict | StandIn) and _module_state(child) is None:
-            parts = [(f"{name}.{key}", item) for key, item in (_children(child) or ())[:_MAX_TEXTS]]
-        for place, text in parts:
-            if type(text) is str and len(place) <= _LONGEST_TEXT and len(text) <= _LONGEST_TEXT:
-                texts[place] = text
-        if len(texts) > _MAX_TEXTS:
-            break
-    return texts
+    return Tables(entries=entries, other_keys=tuple(other_keys), texts=search.texts_of(children))
 
 
 def _networks(tables: Mapping[str, Table]) -> dict[str, Table]:
@@ -115,6 +101,7 @@ class _Search:
         self._tables: dict[int, Table] = {}
         self._num_entries = 0
         self._num_steps = 0
+        self._num_modules = 0
 
     def tables_in(self, name: str, value: Any, level: int = 1) -> dict[str, Table]:
         """Return the tables in a part of the object, by their place."""
@@ -154,6 +141,21 @@ class _Search:
             self._tables[id(value)] = table
         return self._tables[id(value)]
 
+    def texts_of(self, children: list[tuple[str, Any]]) -> dict[str, str]:
+        """Return the short texts among the parts of an object, and among the parts of those."""
+        texts: dict[str, str] = {}
+        for name, child in children:
+            if type(child) is str:
+                _add_text(texts, name, child)
+            is_object = isinstance(child, dict | StandIn) and _module_state(child) is None
+            if is_object and len(name) <= _LONGEST_TEXT and not _is_optimizer(name, child):
+                parts = _children(child) or []
+                self._count_steps(1 + len(parts))
+                for key, text in parts:
+                    if type(text) is str:
+                        _add_text(texts, f"{name}.{key}", text)
+        return texts
+
     def module_table(self, module: StandIn) -> Table:
         """Return the parameters and buffers of a pickled module, as `state_dict()` names them."""
         if id(module) not in self._tables:
@@ -166,7 +168,9 @@ class _Search:
         state = _module_state(module)
         if state is None:
             return
-        self._count_steps(1)
+        self._num_modules += 1
+        if self._num_modules > _MAX_MODULES:
+            raise ValueError(f"it holds more than {_MAX_MODULES:,} modules")
         if level > _MAX_MODULE_LEVELS or len(prefix) > _LONGEST_NAME:
             raise ValueError("its modules are nested too deeply")
         hidden = state.get("_non_persistent_buffers_set")
@@ -197,6 +201,11 @@ class _Search:
             raise ValueError("its dicts, lists and modules are too many, or hold one another")
 
 
+def _add_text(texts: dict[str, str], place: str, text: str) -> None:
+    if len(texts) < _MAX_TEXTS and max(len(place), len(text)) <= _LONGEST_TEXT:
+        texts[place] = text
+
+
 _CONTAINERS = (dict, list, tuple, StandIn)
 
 
@@ -214,8 +223,14 @@ def _children(value: Any) -> list[tuple[str, Any]] | None:
 
 
 def _named_items(items: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
-    """Return the items whose key is a name. Keys of optimizer state are numbers."""
-    return [(decode_key(key), item) for key, item in items if isinstance(key, str | bytes)]
+    """Return the items whose key is a name. Keys of optimizer state are numbers.
+
+    Longer names than a file may have are cut, since they may be visited many times.
+    """
+    longest = _LONGEST_NAME + 1
+    return [
+        (decode_key(key[:longest]), item) for key, item in items if isinstance(key, str | bytes)
+    ]
 
 
 def _numbered_items(items: list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
