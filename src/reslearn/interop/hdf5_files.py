@@ -13,6 +13,7 @@ from reslearn.interop.stored import (
     WeightsError,
     check_file_size,
     check_shape,
+    first_line,
 )
 
 _MAX_PARTS = 100_000
@@ -75,5 +76,9 @@ def _stored(path: Path, name: str, dataset: Any, file_size: int) -> StoredTensor
 
 
 def _read(path: Path, name: str) -> Tensor:
-    with import_h5py(path).File(path, "r") as file:
-        return torch.from_numpy(numpy.asarray(file[name][()])).contiguous()
+    """Read a data set; raise WeightsError if HDF5 cannot read its values."""
+    try:
+        with import_h5py(path).File(path, "r") as file:
+            return torch.from_numpy(numpy.asarray(file[name][()])).contiguous()
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: {name!r} cannot be read: {first_line(error)}") from None

@@ -202,6 +202,8 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
             raise ValueError(f"the shape of a tensor holds a {type(length).__name__}")
         if not 0 <= length < 2**63:
             raise ValueError(f"{str(length)[:80]} is not the length of a dimension")
+    if math.prod(max(length, 1) for length in size) >= 2**63:
+        raise ValueError("the shape of a tensor is larger than any memory")
     return size
 
 
