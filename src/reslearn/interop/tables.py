@@ -61,7 +61,8 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
     """
     search = _Search(locate)
     if _module_state(value) is not None:
-        return Tables(entries={"": search.module_table(value)})
+        texts = search.texts_of(_children(value) or [])
+        return Tables(entries={"": search.module_table(value)}, texts=texts)
     children = _children(value)
     if children is None:
         raise ValueError(f"it holds {describe(value)}, not a dict of named tensors")
@@ -147,8 +148,8 @@ class _Search:
         for name, child in children:
             if type(child) is str:
                 _add_text(texts, name, child)
-            is_object = isinstance(child, dict | StandIn) and _module_state(child) is None
-            if is_object and len(name) <= _LONGEST_TEXT and not _is_optimizer(name, child):
+            is_object = isinstance(child, dict | StandIn) and len(name) <= _LONGEST_TEXT
+            if is_object and not _is_optimizer(name, child):
                 parts = _children(child) or []
                 self._count_steps(1 + len(parts))
                 for key, text in parts:
