@@ -202,9 +202,9 @@ class _Search:
             raise ValueError("its dicts, lists and modules are too many, or hold one another")
 
 
-def _add_text(texts: dict[str, str], place: str, text: str) -> None:
-    if len(texts) < _MAX_TEXTS and max(len(place), len(text)) <= _LONGEST_TEXT:
-        texts[place] = text
+def _add_text(texts: dict[str, str], name: str, text: str) -> None:
+    if len(texts) < _MAX_TEXTS and max(len(name), len(text)) <= _LONGEST_TEXT:
+        texts[name] = text
 
 
 _CONTAINERS = (dict, list, tuple, StandIn)
