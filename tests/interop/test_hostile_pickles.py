@@ -3,6 +3,8 @@
 import contextlib
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +185,7 @@ def test_the_number_of_calls_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_long_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pickle_machine._LONGEST_NAME == 1_000
-    assert read(text("a" * 500) + text("b" * 500) + b"\x93").text == "a" * 500 + "." + "b" * 500
+    assert read(text("a" * 500) + text("b" * 500) + b"\x93").text == "a" * 200
     with pytest.raises(pickle.UnpicklingError, match="a text of 1,001 characters"):
         read(text("a" * 501) + text("b" * 500) + b"\x93")
 
@@ -239,6 +241,35 @@ def test_memory_is_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak_bytes < 3_000_000 + 3 * len(content)
+
+
+GROWTH = """
+import pickle, resource, sys
+import test_hostile_pickles as hostile
+content = b"\\x80\\x04" + hostile.MEMORY[sys.argv[1]](1_999_000) + b"t."
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    hostile.read_pickle(content)
+except pickle.UnpicklingError:
+    pass
+growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(growth / (2**20 if sys.platform == "darwin" else 2**10), len(content) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEMORY)
+def test_memory_is_bounded_at_the_real_limits(name: str) -> None:
+    """Files of 2 MB take up to 160 MB, and longer files 3 times their length beside that."""
+    result = subprocess.run(
+        [sys.executable, "-c", GROWTH, name],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    growth_mib, content_mib = map(float, result.stdout.split())
+    assert growth_mib < 300 + 3 * content_mib
 
 
 def test_an_array_of_endless_empty_texts_is_not_expanded() -> None:
@@ -313,3 +344,11 @@ def test_any_instructions_give_a_value_or_an_error_of_one_line(instructions: lis
             assert isinstance(value.texts(), list)
         with contextlib.suppress(ValueError):
             find_tables(value, lambda part: locate(part, {}))
+
+
+def test_a_number_in_the_order_of_fortran_is_read() -> None:
+    """The flag has no meaning for an array without axes."""
+    original = pickle.dumps(np.array(3.0), protocol=2)
+    array = original.replace(b"b\x89", b"b\x88")  # the state after the type of the values
+    assert array != original
+    assert read_pickle(array).value.stored.read().item() == 3.0

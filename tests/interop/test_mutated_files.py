@@ -10,9 +10,12 @@ import codecs
 import collections
 import contextlib
 import io
+import itertools
 import pathlib
 import pickle
+import pickletools
 import random
+import re
 import resource
 import struct
 import sys
@@ -43,6 +46,8 @@ INSTRUCTIONS = (
     *(b"h\0", b"h\1", b"q\0", b"K\2", b"P1\n", b"\x82\1", b"\x8b\xff\xff\xff\x7f"),
     *(b"cos\nsystem\n", b"cbuiltins\nexec\n", b"(ios\nsystem\n"),
 )
+NUMBERS = (b"0", b"1", b"-1", b"7", b"4611686018427387904", b"18446744073709551615", b"1e400")
+TEXTS = (b'"F64"', b'"BOOL"', b'"a.bias"', b'"shape"', b"null", b"[]")
 
 
 def write_module(path: Path, *, zipped: bool) -> None:
@@ -109,6 +114,42 @@ def mutated_bytes(draw: random.Random, content: bytes, donor: bytes) -> bytes:
     return bytes(changed)
 
 
+def instructions_of(content: bytes) -> list[tuple[int, int]]:
+    """Return where the instructions of the pickles begin and end that a file begins with."""
+    places: list[tuple[int, int]] = []
+    file = io.BytesIO(content)
+    with contextlib.suppress(ValueError):  # the numbers of a legacy file follow the pickles
+        while file.tell() < len(content):
+            starts = [position for _, _, position in pickletools.genops(file)]
+            places += itertools.pairwise([*starts, file.tell()])
+    return places
+
+
+def mutated_instructions(draw: random.Random, content: bytes, donor: bytes) -> bytes:
+    """Return pickles with instructions removed, repeated, exchanged and inserted."""
+    places = instructions_of(content)
+    pieces = [content[start:stop] for start, stop in places]
+    donated = [donor[start:stop] for start, stop in instructions_of(donor)] or list(INSTRUCTIONS)
+    for _ in range(draw.randint(1, 5)):
+        index, second = draw.randrange(len(pieces)), draw.randrange(len(pieces))
+        pieces[index] = draw.choice(
+            (
+                b"",
+                pieces[index] * draw.choice((2, 3, 200)),
+                pieces[second],
+                draw.choice(INSTRUCTIONS) + pieces[index],
+                draw.choice(INSTRUCTIONS),
+                draw.choice(donated) + pieces[index],
+            )
+        )
+    return b"".join(pieces) + content[places[-1][1] :]
+
+
+def mutated_pickle(draw: random.Random, content: bytes, donor: bytes) -> bytes:
+    change = mutated_bytes if draw.random() < 0.3 else mutated_instructions
+    return change(draw, content, donor)
+
+
 def mutated_zip(draw: random.Random, content: bytes, donor: bytes) -> bytes:
     """Return an archive of torch with a mutated pickle and valid checksums."""
     target = io.BytesIO()
@@ -116,15 +157,19 @@ def mutated_zip(draw: random.Random, content: bytes, donor: bytes) -> bytes:
         for name in source.namelist():
             part = source.read(name)
             if name.endswith("/data.pkl"):
-                part = mutated_bytes(draw, part, donor)
+                part = mutated_pickle(draw, part, donor)
             archive.writestr(name, part)
     return target.getvalue()
 
 
-def mutated_header(draw: random.Random, content: bytes, donor: bytes) -> bytes:
-    """Return a safetensors file with a mutated header and its length."""
+def mutated_header(draw: random.Random, content: bytes) -> bytes:
+    """Return a safetensors file with other names and numbers in its header, and its length."""
     (length,) = struct.unpack("<Q", content[:8])
-    header = mutated_bytes(draw, content[8 : 8 + length], donor)
+    header = content[8 : 8 + length]
+    tokens = list(re.finditer(rb"\d+|\"[^\"]*\"", header))
+    for token in sorted(draw.sample(tokens, 2), key=lambda token: -token.start()):
+        replacement = draw.choice(NUMBERS if token[0].isdigit() else TEXTS)
+        header = header[: token.start()] + replacement + header[token.end() :]
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
@@ -132,7 +177,9 @@ def mutate(draw: random.Random, content: bytes, donor: bytes) -> bytes:
     if content.startswith(b"PK") and draw.random() < 0.8:
         return mutated_zip(draw, content, donor)
     if content[8:9] == b"{" and draw.random() < 0.8:
-        return mutated_header(draw, content, donor)
+        return mutated_header(draw, content)
+    if content.startswith(b"\x80") and draw.random() < 0.8:
+        return mutated_pickle(draw, content, donor)
     return mutated_bytes(draw, content, donor)
 
 

@@ -129,7 +129,7 @@ def _numbers(
         if not content:
             return torch.empty(shape, dtype=dtype)
         flat = torch.frombuffer(bytearray(content), dtype=dtype)
-        if not is_fortran:
+        if not is_fortran or len(shape) < 2:
             return flat.reshape(shape)
         reversed_axes = tuple(reversed(range(len(shape))))
         return flat.reshape(tuple(reversed(shape))).permute(*reversed_axes).contiguous()

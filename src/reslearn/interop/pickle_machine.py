@@ -11,6 +11,7 @@ from typing import Any
 from reslearn.interop.numpy_pickles import NumpyArray, NumpyType
 from reslearn.interop.stand_ins import (
     ITEM_BYTES,
+    LONGEST_PRINTED,
     SET_BYTES,
     STAND_IN_BYTES,
     Allowance,
@@ -74,7 +75,7 @@ class PickleMachine:
         if key in self._functions:
             return self._functions[key]
         if key not in self._names:
-            pickled_name = PickledName(f"{module}.{name}")
+            pickled_name = PickledName(_printable_name(f"{module}.{name}"))
             self._list_unknown(pickled_name.text)
             self._names[key] = pickled_name
         return self._names[key]
@@ -95,6 +96,7 @@ class PickleMachine:
     def stand_in(self, name: str, arguments: tuple[Any, ...]) -> StandIn:
         """Return a stand-in, counted and listed under this name."""
         self.allowance.take(num_bytes=STAND_IN_BYTES)
+        name = _printable_name(name)
         self._list_unknown(name)
         return StandIn(name, arguments)
 
@@ -148,3 +150,9 @@ class PickleMachine:
         if name not in self.unknown_objects:
             self.allowance.take(num_bytes=len(name) + ITEM_BYTES)
             self.unknown_objects[name] = None
+
+
+def _printable_name(name: str) -> str:
+    """Return the beginning of a name in printable characters, for lists and messages."""
+    name = name[:LONGEST_PRINTED]
+    return name if name.isprintable() else repr(name)[1:-1]

@@ -25,7 +25,6 @@ from typing import Any
 from reslearn.interop.numpy_pickles import NUMPY_FUNCTIONS
 from reslearn.interop.pickle_machine import PickleMachine, Resolve
 from reslearn.interop.stand_ins import PLAIN_FUNCTIONS, SET_BYTES, key_of, refuse
-from reslearn.terminal import printable_line
 
 # A tensor takes 30 instructions. resnet1202 with two moments and an average takes 0.8 million.
 _MAX_INSTRUCTIONS = 2_000_000
@@ -77,9 +76,9 @@ def read_pickle(
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # damaged content can raise any exception
-        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}"[:200]) from None
-    unknown_objects = tuple(printable_line(name) for name in machine.unknown_objects)
-    return Unpickled(value=value, unknown_objects=unknown_objects, end=file.tell())
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise pickle.UnpicklingError(f"it is damaged ({reason})") from None
+    return Unpickled(value=value, unknown_objects=tuple(machine.unknown_objects), end=file.tell())
 
 
 def _follow(file: io.BytesIO, machine: PickleMachine) -> None:

@@ -98,7 +98,7 @@ def _unknown_objects(checkpoint: Checkpoint) -> str:
     """Return the end of an error message that lists the unknown objects of a file."""
     if not checkpoint.unknown_objects:
         return ""
-    names = abbreviate(checkpoint.unknown_objects, _NUM_LISTED)
+    names = abbreviate([name[:100] for name in checkpoint.unknown_objects], _NUM_LISTED)
     return f"; it names objects that were not imported or run: {names}"
 
 

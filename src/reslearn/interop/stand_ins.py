@@ -21,7 +21,7 @@ ITEM_BYTES = 100
 _MAX_CALLS = 500_000
 # Beside copies of parts of the pickle, which may have twice its length.
 _FREE_BYTES = 64 * 2**20
-_LONGEST_PRINTED = 200
+LONGEST_PRINTED = 200
 
 
 def refuse(reason: str) -> NoReturn:
@@ -131,11 +131,11 @@ def key_of(value: Any) -> Any:
 def describe(value: Any) -> str:
     """Return what a value is, for a message. A value from a file may be too deep to be printed."""
     if isinstance(value, StandIn):
-        return f"an object of {value.name}"[:_LONGEST_PRINTED]
+        return f"an object of {value.name}"[:LONGEST_PRINTED]
     if isinstance(value, PickledName):
-        return f"the name {value.text}"[:_LONGEST_PRINTED]
+        return f"the name {value.text}"[:LONGEST_PRINTED]
     if type(value) is str:
-        return repr(value[:_LONGEST_PRINTED])
+        return repr(value[:LONGEST_PRINTED])
     return f"a {type(value).__name__.lower()}"
 
 
