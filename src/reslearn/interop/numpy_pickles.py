@@ -138,7 +138,7 @@ def _numbers(
 
 
 def _type(_context: CallContext, code: Any, *_arguments: Any) -> NumpyType:
-    """Stand in for `numpy.dtype`."""
+    """Stand in for `numpy.dtype`; return its code."""
     is_code = type(code) in (str, bytes) and len(code) < 16
     return NumpyType(decode_key(code).lstrip("<|=") if is_code else "?")
 

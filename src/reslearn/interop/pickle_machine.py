@@ -23,6 +23,7 @@ from reslearn.interop.stand_ins import (
 )
 
 _LONGEST_NAME = 1_000
+_MAX_LISTED = 1_000
 _PLAIN_TYPES = (dict, list, set, tuple, str, bytes, bytearray, int, float)
 
 Resolve = Callable[[Any], Any]
@@ -38,7 +39,7 @@ class PickleMachine:
 
     Attributes:
         outer_stacks: The objects below each open mark.
-        unknown_objects: Names of functions and classes without a function of ours.
+        unknown_objects: The first thousand names of functions and classes that are not ours.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class PickleMachine:
         if key in self._functions:
             return self._functions[key]
         if key not in self._names:
+            self.allowance.take(num_bytes=length + 2 * ITEM_BYTES)
             pickled_name = PickledName(_printable_name(f"{module}.{name}"))
             self._list_unknown(pickled_name.text)
             self._names[key] = pickled_name
@@ -147,8 +149,7 @@ class PickleMachine:
             refuse(f"it modifies {describe(target)} after creating it")
 
     def _list_unknown(self, name: str) -> None:
-        if name not in self.unknown_objects:
-            self.allowance.take(num_bytes=len(name) + ITEM_BYTES)
+        if len(self.unknown_objects) < _MAX_LISTED:
             self.unknown_objects[name] = None
 
 
