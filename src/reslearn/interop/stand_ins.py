@@ -1,8 +1,8 @@
 """Stand-ins for the objects of a pickle, and the few functions whose results are read.
 
 A pickle names functions and classes. Each name becomes a `PickledName`, which holds two texts.
-Only the names in `PLAIN_FUNCTIONS`, `NUMPY_FUNCTIONS` and `TORCH_FUNCTIONS` have a function of ours,
-which returns a plain value or a tensor. Every other object becomes a `StandIn`: a record of
+Only the names in `PLAIN_FUNCTIONS`, `NUMPY_FUNCTIONS` and `TORCH_FUNCTIONS` have a function of
+ours, which returns a plain value or a tensor. Every other object becomes a `StandIn`: a record of
 what the pickle says about it. Nothing is imported, and no attribute of a stand-in is called.
 """
 
