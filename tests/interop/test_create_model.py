@@ -62,8 +62,7 @@ def test_create_list_save_and_load_models(tmp_path: Path, weights: Path) -> None
 
 
 def test_backbone_returns_maps_by_stage_and_freezes_batch_norm() -> None:
-    net = create_model("resnet18", num_classes=2, features_only=True)
-    assert isinstance(net, Backbone)
+    net = Backbone(models.build("resnet18", num_classes=2))
     frozen = Backbone(models.build("resnet8", num_classes=2), stages=("stage2", "stage3")).train()
     x = torch.randn(2, 3, 16, 16)
     before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}

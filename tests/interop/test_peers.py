@@ -10,14 +10,23 @@ rounding error of about a hundred layers.
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from reslearn import models
-from reslearn.interop import Checkpoint, Identity, StoredTensor, identify_checkpoint, load_weights
-from reslearn.models import Backbone
+from reslearn.interop import (
+    Checkpoint,
+    Identity,
+    StoredTensor,
+    create_model,
+    identify_checkpoint,
+    list_models,
+    load_weights,
+)
+from reslearn.models import Backbone, FeatureListNet
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
@@ -150,3 +159,57 @@ def test_torchvisions_feature_pyramid_accepts_our_backbone() -> None:
         "stage3": (1, 8, 4, 4),
         "stage4": (1, 8, 2, 2),
     }
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18d", "resnetv2_18"])
+def test_features_and_head_are_those_of_timm(name: str) -> None:
+    foreign = peer(f"timm:{name}").eval()
+    net, _ = load_into_ours(foreign)
+    net.eval()
+    from timm.models import FeatureListNet as TimmFeatureListNet
+
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    maps = net.forward_features(x)
+    torch.testing.assert_close(maps, foreign.forward_features(x))
+    for pre_logits in (False, True):
+        expected = foreign.forward_head(maps, pre_logits=pre_logits)
+        torch.testing.assert_close(net.forward_head(maps, pre_logits=pre_logits), expected)
+    assert net.num_features == foreign.num_features
+    for out_indices in ((0, 1, 2, 3, 4), (1, -1), 2):
+        theirs = TimmFeatureListNet(foreign, out_indices, flatten_sequential="v2" in name)
+        ours = FeatureListNet(net, out_indices)
+        for actual, expected in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(actual, expected)
+        assert ours.feature_info.channels() == theirs.feature_info.channels()
+        assert ours.feature_info.reduction() == theirs.feature_info.reduction()
+    for model in (net, foreign):
+        model.reset_classifier(0)
+        assert isinstance(model.get_classifier(), nn.Identity)
+        torch.testing.assert_close(model(x), net.forward_head(maps, pre_logits=True))
+        model.reset_classifier(7)
+        assert model(x).shape == (2, model.num_classes) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_classes": 0},
+        {"in_chans": 1, "num_classes": 5},
+        {"features_only": True},
+        {"features_only": True, "out_indices": (2, 4), "in_chans": 4},
+    ],
+    ids=str,
+)
+def test_create_model_takes_the_arguments_of_timm(options: dict[str, Any]) -> None:
+    peer("timm:resnet18")  # imports timm without its warnings
+    import timm
+
+    x = torch.randn(2, options.get("in_chans", 3), 64, 64)
+    shapes = []
+    for create in (timm.create_model, create_model):
+        outputs = create("resnet18", False, **options).eval()(x)
+        maps = outputs if isinstance(outputs, list) else [outputs]
+        shapes.append((type(outputs), [each.shape for each in maps]))
+    assert shapes[0] == shapes[1]
+    patterns = ["resnet5*", "resnext50*"]
+    assert set(list_models(patterns)) <= set(timm.list_models(patterns))

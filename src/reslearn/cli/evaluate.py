@@ -10,6 +10,7 @@ import typer
 
 from reslearn.cli.model_options import (
     ClassNamesOption,
+    EntryOption,
     MeanOption,
     ShorterOption,
     SizeOption,
@@ -46,8 +47,8 @@ class EvaluationProtocol(StrEnum):
 Sources = Annotated[
     list[str],
     typer.Argument(
-        help="Run folders, bundles, names such as reslearn:resnet20, weight files; then the data. "
-        "Default: the run's data."
+        help="Run folders, bundles, names such as reslearn:resnet20, weight files or folders of "
+        "save_pretrained; then the data. Default: the run's data."
     ),
 ]
 
@@ -95,6 +96,7 @@ def evaluate(
     shorter: ShorterOption = None,
     class_names: ClassNamesOption = None,
     stride_in: StrideInOption = None,
+    entry: EntryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good trained networks are, on clean images.
@@ -119,7 +121,7 @@ def evaluate(
 
     networks, data = _split_sources(sources)
     machine = Machine(device=device, data_dir=data_dir)
-    options = input_options(mean, std, size, shorter, class_names, stride_in)
+    options = input_options(mean, std, size, shorter, class_names, stride_in, entry)
     choices: Any = {"images": images, "precision": precision, "options": options}
     record: dict[str, Any] = {}
     if len(networks) == 1 and protocol == EvaluationProtocol.single:

@@ -13,6 +13,7 @@ from reslearn.cli.export_forms import GATE
 from reslearn.cli.model_options import (
     WEIGHTS,
     ClassNamesOption,
+    EntryOption,
     MeanOption,
     ShorterOption,
     SizeOption,
@@ -29,6 +30,7 @@ EXAMPLES = (
     "reslearn export reslearn:resnet20 --to openvino --input crop --data cifar10 --out net.xml",
     "reslearn export runs/pets --to torchvision --out resnet50.pth",
     "reslearn export resnet50-0676ba61.pth --to hf --out model.safetensors",
+    "reslearn export checkpoint.pth --entry state_dict_ema --to torchvision --out average.pth",
     "reslearn export detector.pth --partial --stride-in 1x1 --to caffe --out backbone.caffemodel",
 )
 _NUM_LISTED = 6
@@ -37,8 +39,8 @@ _NUM_LISTED = 6
 Source = Annotated[
     str,
     typer.Argument(
-        help="A run folder, a bundle (model.safetensors), a name such as reslearn:resnet20, or any "
-        "file that `reslearn inspect` identifies."
+        help="A run folder, a bundle (model.safetensors), a name such as reslearn:resnet20, or a "
+        "file or folder that `reslearn inspect` identifies."
     ),
 ]
 To = Annotated[
@@ -131,6 +133,7 @@ def export(
     shorter: ShorterOption = None,
     class_names: ClassNamesOption = None,
     stride_in: StrideInOption = None,
+    entry: EntryOption = None,
     partial: Partial = False,
 ) -> None:
     """Write a network for another runtime, or its weights for another project.
@@ -144,14 +147,16 @@ def export(
     """
     forms = export_forms.forms_of(to)
     if not forms:
-        _export_weights(source, to, out, stride_in=stride_in, partial=partial, force=force)
+        _export_weights(
+            source, to, out, entry=entry, stride_in=stride_in, partial=partial, force=force
+        )
         return
     if partial:
         raise ValueError("--partial is for the weights of a dialect: leave it out")
     report = export_forms.export_through_gate(
         source,
         export_forms.targets(forms, out, force=force),
-        input_options(mean, std, size, shorter, class_names, stride_in),
+        input_options(mean, std, size, shorter, class_names, stride_in, entry),
         export_forms.GateOptions(data, images, num_images, tolerance, data_dir, threads),
         input_kind=input_kind,
         license_text=license_text,
@@ -162,12 +167,18 @@ def export(
 
 
 def _export_weights(
-    source: str, to: str, out: Path, *, stride_in: str | None, partial: bool, force: bool
+    source: str,
+    to: str,
+    out: Path,
+    *,
+    entry: str | None,
+    stride_in: str | None,
+    partial: bool,
+    force: bool,
 ) -> None:
     from reslearn.interop import dialect_named, identify, load_weights, write_weights
     from reslearn.interop.stored import abbreviate
     from reslearn.models import build
-    from reslearn.runs import RunFolder, check_weights
 
     try:
         dialect = dialect_named(to)
@@ -175,15 +186,8 @@ def _export_weights(
         raise ValueError(f"{error}; forms are {', '.join(export_forms.FORMS)}") from None
     if out.exists() and not force:
         raise ValueError(f"{out} already exists: choose another --out, or pass --force")
-    folder = Path(source)
-    path: str | Path = source
-    if folder.is_dir():
-        run = RunFolder.open(folder)
-        run.check_complete()
-        path = run.bundle_path
-        if path.is_file():
-            check_weights(run, path)
-    identity = identify(path)
+    path = _weights_of(source)
+    identity = identify(path, entry=entry)
     if stride_in is not None:
         identity = identity.with_switches(stride_in=stride_in)
     net = build(**identity.spec, num_classes=identity.num_classes or 1)
@@ -201,3 +205,19 @@ def _export_weights(
         print_lines(f"left out: {abbreviate(report.unused, _NUM_LISTED)}")
     for note in dialect.notes:
         print_lines(note)
+
+
+def _weights_of(source: str) -> str | Path:
+    """Return the source of the weights. For a run it is the bundle, once the run is checked."""
+    from reslearn.interop.pretrained import weights_file_in
+    from reslearn.runs import RunFolder, check_weights
+
+    folder = Path(source)
+    is_run = RunFolder(folder).exists() or weights_file_in(folder) is None
+    if not (folder.is_dir() and is_run):
+        return source
+    run = RunFolder.open(folder)
+    run.check_complete()
+    if run.bundle_path.is_file():
+        check_weights(run, run.bundle_path)
+    return run.bundle_path

@@ -158,6 +158,7 @@ def _inspect_network(
 ) -> None:
     from reslearn.models import complexity
     from reslearn.models.names import architecture_of
+    from reslearn.switches import check_count
 
     architecture = architecture_of(model)
     is_imagenet = architecture is not None and architecture.switches["stem"] != "cifar"
@@ -167,6 +168,7 @@ def _inspect_network(
         raise ValueError(f"--size-px {size_px}: an image has a side of at least 1 pixel")
     if switches["num_classes"] is None:
         switches = switches | {"num_classes": 1000 if is_imagenet else 10}
+    check_count("num_classes", switches["num_classes"])
     net, spec = _build_without_weights(model, switches)
     cost = complexity(net, (switches["in_channels"], size_px, size_px))
     if as_json:
@@ -192,14 +194,14 @@ def _switches(overrides: list[str]) -> dict[str, Any]:
 
 def _is_images(model: str) -> bool:
     """Return whether `model` is a folder of images or a table of them, not a network or weights."""
-    from reslearn.interop.pretrained import has_name, local_path
+    from reslearn.interop.pretrained import has_name, weights_file_in
     from reslearn.models.names import architecture_of
 
     if has_name(model):
         return False
-    path = local_path(model)  # of a folder with weights, the file of weights
-    is_network = architecture_of(model) is not None
-    return (path.is_dir() and not is_network) or path.suffix.lower() in {".csv", ".tsv"}
+    path = Path(model)
+    is_weights = weights_file_in(path) is not None or architecture_of(model) is not None
+    return (path.is_dir() and not is_weights) or path.suffix.lower() in {".csv", ".tsv"}
 
 
 def _refuse_options(context: typer.Context, model: str, *, is_images: bool) -> None:
@@ -216,17 +218,19 @@ def _refuse_options(context: typer.Context, model: str, *, is_images: bool) -> N
 
 def _is_file(model: str) -> bool:
     """Return whether `model` means weights. Names of networks have no dot or slash."""
-    from reslearn.interop.pretrained import has_name, local_path
+    from reslearn.interop.pretrained import has_name, hub_hint, weights_file_in
 
     if has_name(model):
         return True
-    path = local_path(model)
+    path = Path(model)
     if not path.exists() and ("/" in model or "." in model):
         raise ValueError(
             f"{model}: there is no such file; pass a folder of images, a weight file, a bundle, "
             "torchvision:NAME, timm:NAME, an address, or a name of `reslearn list models`"
+            f"{hub_hint(model)}"
         )
-    return path.is_file() or "/" in model or "." in model
+    is_folder = weights_file_in(path) is not None
+    return path.is_file() or is_folder or "/" in model or "." in model
 
 
 def _inspect_file(source: str, *, entry: str | None, size_px: int | None, as_json: bool) -> None:

@@ -57,6 +57,13 @@ StrideInOption = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+EntryOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which state dict to use if the file holds several, such as state_dict_ema.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 
 
 def input_options(
@@ -66,6 +73,7 @@ def input_options(
     shorter: int | None,
     class_names: Path | None,
     stride_in: str | None,
+    entry: str | None = None,
 ) -> InputOptions:
     """Return the options as values.
 
@@ -81,6 +89,7 @@ def input_options(
         shorter=shorter,
         class_names=class_names,
         stride_in=stride_in,
+        entry=entry,
     )
 
 

@@ -12,6 +12,7 @@ import typer
 
 from reslearn.cli.model_options import (
     ClassNamesOption,
+    EntryOption,
     MeanOption,
     ShorterOption,
     SizeOption,
@@ -85,6 +86,7 @@ def predict(
     shorter: ShorterOption = None,
     class_names: ClassNamesOption = None,
     stride_in: StrideInOption = None,
+    entry: EntryOption = None,
     batch_size: BatchSize = 16,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -101,7 +103,7 @@ def predict(
     _use_threads(threads)
     predictor = Predictor(
         model,
-        input_options(mean, std, size, shorter, class_names, stride_in),
+        input_options(mean, std, size, shorter, class_names, stride_in, entry),
         device=_device(device),
         threads=threads,
         batch_size=batch_size,

@@ -79,8 +79,8 @@ InitOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=RECIPE,
-        help="Start from these weights: a file, reslearn:NAME, torchvision:NAME, timm:NAME or a "
-        "URL. `none`: start from new weights.",
+        help="Start from these weights: a file, a folder of save_pretrained, reslearn:NAME, "
+        "torchvision:NAME, timm:NAME or a URL. `none`: start from new weights.",
     ),
 ]
 PartialOption = Annotated[

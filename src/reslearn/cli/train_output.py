@@ -76,6 +76,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         f"activations {plan.activations_mib:,.0f}; images {plan.images_mib:,.0f})",
         f"time: {time} "
         f"({numerics.device}, {numerics.precision}, {numerics.threads} threads{measured})",
+        *([plan.export_note] if plan.export_note else []),
         "nothing was written",
     )
 

@@ -14,7 +14,7 @@ from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.preprocess_graph import PixelsToProbabilities
 from reslearn.interop import Bundle, WeightsError, read_bundle
 from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions, as_bundle
-from reslearn.interop.pretrained import has_name
+from reslearn.interop.pretrained import has_name, hub_hint
 from reslearn.interop.shipped import PREFIX, shipped_networks
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder, check_weights
@@ -63,7 +63,8 @@ def open_model(
 
     Args:
         source: A run folder, a bundle, a file of `reslearn export`, a name such as
-            "reslearn:resnet20" or "torchvision:resnet50", or weights of another project.
+            "reslearn:resnet20" or "torchvision:resnet50", weights of another project, or a folder
+            of `save_pretrained`.
         options: Preprocessing and classes, for weights of other projects.
         device: Where PyTorch computes. Exported files compute on the CPU.
         threads: Threads of an exported file. None: all cores. PyTorch has its own setting.
@@ -99,7 +100,7 @@ def open_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundl
     if not (path.exists() or has_name(str(source))):
         raise WeightsError(
             f"{source}: there is no such run folder or file; pass a run, a bundle, an exported "
-            "file, a weight file, or a name of `reslearn list weights`"
+            f"file, a weight file, or a name of `reslearn list weights`{hub_hint(source)}"
         )
     if not (path / "recipe.json").is_file():
         return as_bundle(source, options)

@@ -36,9 +36,11 @@ class InputOptions:
         class_names: A text file with one class name per line, in the order of the outputs.
         stride_in: Which convolution of a bottleneck strides, "1x1" or "3x3". None: the usual one of
             the project.
+        entry: Which state dict of the file to use, such as "state_dict_ema".
     """
 
     mean: tuple[float, ...] | None = None
+    entry: str | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None
     shorter: int | None = None
@@ -65,7 +67,8 @@ def as_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundle:
     """Open a bundle, a shipped network, or weights of any project that `identify` knows.
 
     Args:
-        source: A file, a name such as "reslearn:resnet20" or "torchvision:resnet50", or a URL.
+        source: A file, a folder of `save_pretrained`, a name such as "reslearn:resnet20" or
+            "torchvision:resnet50", or a URL.
         options: For weights of other projects only. A bundle records these values, so it refuses
             them.
 
@@ -81,7 +84,7 @@ def as_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundle:
     if checkpoint.metadata.get("format") == BUNDLE_FORMAT:
         options.refuse_for(source)
         return read_bundle(path)
-    identity = identify_checkpoint(checkpoint)
+    identity = identify_checkpoint(checkpoint, entry=options.entry)
     if options.stride_in is not None:
         identity = identity.with_switches(stride_in=options.stride_in)
     network = load_network(identity)

@@ -222,7 +222,7 @@ class _ForeignState:
 def _verify(state: _ForeignState, shapes: Shapes) -> Identity:
     """Infer the network and compare its tensors with the file; raise NotAResNet on a mismatch."""
     spec, notes = _read_spec(state, num_tensors=len(shapes)) or infer(shapes, state.dialect)
-    num_classes = spec.pop("num_classes", None)
+    num_classes = spec.pop("num_classes", None) or None  # 0 in files of a network without a head
     try:
         with torch.device("meta"):
             net = models.build(**spec, num_classes=num_classes or 1)

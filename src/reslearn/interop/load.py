@@ -1,6 +1,7 @@
 """Load weights into a network: `load_weights(net, source)` and `load_network(source)`.
 
-A source is a file, a published name such as "torchvision:resnet50", or a URL. These rules apply:
+A source is a file, a folder that `save_pretrained` wrote, a published name such as
+"torchvision:resnet50", or a URL. These rules apply:
 
 - A head for another number of classes keeps its initial values.
 - A first convolution for another number of input channels is adapted. Its kernels are summed over
@@ -72,7 +73,8 @@ def identify(source: Path | str, *, entry: str | None = None) -> Identity:
     """Identify the project and the network that weights come from.
 
     Args:
-        source: A file, a name such as "torchvision:resnet50" or "timm:resnet50.a1_in1k", or a URL.
+        source: A file, a folder of `save_pretrained`, a name such as "torchvision:resnet50" or
+            "timm:resnet50.a1_in1k", or a URL.
         entry: Which state dict of the file to use, such as "state_dict_ema".
 
     Raises:
@@ -87,21 +89,24 @@ def load_network(
     num_classes: int | None = None,
     in_channels: int | None = None,
     partial: bool = False,
+    entry: str | None = None,
     **switches: Any,
 ) -> Network:
     """Build the network that the weights come from, load them, and return it in evaluation mode.
 
     Args:
-        num_classes: By default the number of classes of the weights.
+        num_classes: By default the number of classes of the weights. 0: no classifier; the
+            network returns pooled features.
         in_channels: By default the number of input channels of the weights.
         partial: Leave out tensors that do not match.
+        entry: Which state dict of the file to use, such as "state_dict_ema".
         switches: Values that cannot be inferred from the weights (see `Identity.undetermined`),
             such as stride_in="1x1".
 
     Raises:
         WeightsError: If the source cannot be used, or has no head and `num_classes` is None.
     """
-    identity = source if isinstance(source, Identity) else identify(source)
+    identity = source if isinstance(source, Identity) else identify(source, entry=entry)
     identity = identity.with_switches(**switches)
     spec = dict(identity.spec)
     if in_channels is not None:
@@ -109,7 +114,8 @@ def load_network(
     num_outputs = num_classes if num_classes is not None else identity.num_classes
     if num_outputs is None:
         raise WeightsError(
-            f"{identity.checkpoint.path} has no head; pass num_classes to add a new head"
+            f"{identity.checkpoint.path} has no head; pass num_classes to add a new head, "
+            "or num_classes=0 for a network that returns features"
         )
     net = models.build(**spec, num_classes=num_outputs)
     load_weights(net, identity, partial=partial)
@@ -168,8 +174,12 @@ class _Match:
 def _match(expected: Mapping[str, Tensor], identity: Identity) -> _Match:
     """Compare the state dict of a network with the identified weights."""
     match = _Match(unused=list(identity.unmatched))
-    for name in identity.names:
-        if name not in expected:
+    for name, name_in_file in identity.names.items():
+        if name in expected:
+            continue
+        if name.startswith(_HEAD):  # the network was built with num_classes=0
+            match.unused.append(name_in_file)
+        else:
             match.problems.append(f"{name} (not in the network)")
     for name, tensor in expected.items():
         if name in identity.names:

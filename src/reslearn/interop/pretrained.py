@@ -20,6 +20,14 @@ from reslearn.data.fetch import fetch, locked_folder, verify
 from reslearn.interop.shipped import PREFIX, shipped_path
 from reslearn.interop.stored import WeightsError
 
+# A folder of timm or transformers may hold either.
+_FILES_OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+# A page of a hub is meant as well as an id; the address of a file on a hub is longer.
+_HUB_PREFIX = re.compile(r"hf[-_]hub:|hf://|https?://(?:huggingface\.co|hf\.co)/")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILE_NAME = re.compile(
+    r"\.(pth?|th|bin|ckpt|tar|safetensors|pkl|pickle|caffemodel|onnx|h5|hdf5|npz|pt2|xml|zip|csv|tsv)$"
+)
 _URL = re.compile(r"https?://")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
@@ -28,20 +36,21 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 def local_path(source: Path | str) -> Path:
     """Return the file of a source; download it if it is not on this machine yet.
 
-    A source "reslearn:NAME" is a network that comes with the package. The file of a folder in the
-    layout of a Hugging Face hub is its model.safetensors. A downloaded file is used again without
+    A source "reslearn:NAME" is a network that comes with the package. A folder that
+    `save_pretrained` wrote stands for its weight file. A downloaded file is used again without
     network access, once its digest has been verified.
 
     Raises:
-        WeightsError: If the name is unknown, or a URL has no digest.
+        WeightsError: If the name is unknown, a URL has no digest, or the source is a hub id.
         DataError: If the file cannot be downloaded, or has another digest.
     """
     if isinstance(source, str) and source.startswith(PREFIX):
         return shipped_path(source)
+    if not Path(source).exists() and (hint := hub_hint(source)):
+        raise WeightsError(f"{source}: there is no such file or folder{hint}")
     if not has_name(source):
         path = Path(source)
-        hub_file = path / "model.safetensors"
-        return hub_file if hub_file.is_file() else path
+        return weights_file_in(path) or path
     text = str(source)
     url, name, sha256 = _parse_url(text, text if _URL.match(text) else _url_of(text))
     path = folder() / name
@@ -51,6 +60,39 @@ def local_path(source: Path | str) -> Path:
         else:
             fetch(url, path, sha256=sha256)
     return path
+
+
+def weights_file_in(folder: Path) -> Path | None:
+    """Return the weight file of a folder that `save_pretrained` wrote, here or elsewhere.
+
+    Returns:
+        None for all other folders, and for files.
+    """
+    for name in _FILES_OF_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def hub_hint(source: Path | str) -> str:
+    """Return the end of an error message if a source is an id or a page of a hub, else "".
+
+    A text such as "microsoft/resnet-50" may be a hub id if there is no folder "microsoft" here.
+    """
+    text = str(source)
+    match = _HUB_PREFIX.match(text)
+    hub_id = text[match.end() :].rstrip("/") if match else text
+    is_path = Path(hub_id).parent.exists() or bool(_FILE_NAME.search(hub_id))
+    if not _HUB_ID.fullmatch(hub_id) or (is_path and match is None):
+        return ""
+    owner, _, name = hub_id.partition("/")
+    beginning = "; that is a hub id" if match else "; if that is a hub id"
+    if f"{owner}:{name}" in published_weights():
+        return f"{beginning}: pass {owner}:{name}"
+    return (
+        f"{beginning}: offline, give a folder (hf download {hub_id} --local-dir {name}, then "
+        f"pass {name})"
+    )
 
 
 def has_name(source: Path | str) -> bool:

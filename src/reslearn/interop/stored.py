@@ -178,7 +178,9 @@ def check_file_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
     """
     try:
         if path.is_dir():
-            raise WeightsError(f"{path} is a folder, not a weight file")
+            raise WeightsError(
+                f"{path} is a folder, not a weight file; it has no model.safetensors"
+            )
         size = os.stat(path).st_size
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror or error}") from None

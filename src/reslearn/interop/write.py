@@ -85,20 +85,32 @@ def foreign_state_dict(
     return tensors
 
 
-def _check_switches(net: Network, dialect: Dialect) -> None:
-    """Raise ValueError if a switch of `net` is not among the switches of the dialect's networks."""
+def differing_switches(net: Network, dialect: Dialect) -> dict[str, tuple[Any, ...]]:
+    """Return the switches of `net` whose values the project's networks do not have.
+
+    Returns:
+        For each of these switches, the values that the networks of the project have.
+    """
     has_bottlenecks = any("body.conv3" in name for name, _ in net.named_modules())
+    differences: dict[str, tuple[Any, ...]] = {}
     for key, value in dialect.spec.items():
-        allowed_values = value if isinstance(value, list) else [value]
+        values = tuple(value) if isinstance(value, list) else (value,)
         has_effect = SWITCHES[key].applies(
             has_bottlenecks=has_bottlenecks, shortcut=net.spec["shortcut"]
         )
-        if has_effect and net.spec[key] not in allowed_values:
-            raise ValueError(
-                f"dialect {dialect.name} has no {net.name} with {key}={net.spec[key]!r}, "
-                f"only {' or '.join(map(repr, allowed_values))}; "
-                "the project would compute another function with these weights"
-            )
+        if has_effect and net.spec[key] not in values:
+            differences[key] = values
+    return differences
+
+
+def _check_switches(net: Network, dialect: Dialect) -> None:
+    """Raise ValueError if a switch of `net` is not among the switches of the dialect's networks."""
+    for key, values in differing_switches(net, dialect).items():
+        raise ValueError(
+            f"dialect {dialect.name} has no {net.name} with {key}={net.spec[key]!r}, "
+            f"only {' or '.join(map(repr, values))}; "
+            "the project would compute another function with these weights"
+        )
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

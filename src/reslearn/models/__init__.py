@@ -5,7 +5,7 @@
 853018
 """
 
-from reslearn.models.backbone import Backbone
+from reslearn.models.backbone import Backbone, FeatureInfo, FeatureListNet
 from reslearn.models.blocks import Block, blocks, layers
 from reslearn.models.complexity import Complexity, Layer, complexity
 from reslearn.models.construction import extend_with_identities
@@ -29,6 +29,8 @@ __all__ = [
     "Block",
     "Complexity",
     "ConstructedNetwork",
+    "FeatureInfo",
+    "FeatureListNet",
     "Layer",
     "Network",
     "Residual",

@@ -1,12 +1,16 @@
-"""A network as the backbone of a detector (Sec. 4.3, Appendix A): feature maps, batch norm frozen.
+"""A network as a backbone: the maps of its stages, by name or as a list.
 
-Shapes: images x [B, C, H, W]; maps {"stage1": [B, C1, h1, w1], ...}, the finest first.
+`Backbone` returns a dictionary by stage, as torchvision's detectors take it (Sec. 4.3, Appendix A).
+`FeatureListNet` returns a list, as timm's `features_only=True` does.
+
+Shapes: images x [B, C, H, W]; maps [B, C1, h1, w1], [B, C2, h2, w2], ..., the finest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from dataclasses import dataclass
+from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -76,6 +80,103 @@ class Backbone(nn.Module):
 
     def _batch_norms(self) -> list[nn.BatchNorm2d]:
         return [module for module in self.body.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@final
+class FeatureListNet(nn.Module):
+    """Return the maps of a network as a list, finest first, as timm's `features_only=True` does.
+
+    Map 0 is the output of the stem before its max pool. Map i is the output of stage i. The
+    weights have the same names as in the network.
+
+    Args:
+        net: The network. Its head is left out.
+        out_indices: The maps to return. Negative numbers count from the end. A whole number n
+            stands for the last n maps, and None for all.
+
+    Attributes:
+        feature_info: Channels and reductions of the returned maps.
+
+    Raises:
+        ValueError: If the network has no map of an index, or no map is chosen.
+    """
+
+    def __init__(self, net: Network, out_indices: int | Sequence[int] | None = None) -> None:
+        super().__init__()
+        names = [name for name, _ in net.named_children() if name != "head"]
+        indices = _map_indices(out_indices, names)
+        info = []
+        for index, name in enumerate(names):
+            part = net.get_submodule(name)
+            if index <= indices[-1]:
+                self.add_module(name, part)
+            reduction = _reduction(net, index)
+            if index == 0:
+                layers = [layer for layer, _ in part.named_children()]
+                has_pool = layers[-1] == "pool"
+                name += f".{layers[-2] if has_pool else layers[-1]}"
+                reduction = reduction // 2 if has_pool else reduction
+            info.append({"num_chs": _channels(part), "reduction": reduction, "module": name})
+        self.feature_info = FeatureInfo(info=tuple(info), out_indices=indices)
+        self.train(net.training)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        stem, *stages = self.children()
+        maps: list[Tensor] = []
+        for name, layer in stem.named_children():
+            if name == "pool":
+                maps.append(x)
+            x = layer(x)
+        if not maps:
+            maps.append(x)
+        for stage in stages:
+            x = stage(x)
+            maps.append(x)
+        return [maps[index] for index in self.feature_info.out_indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureInfo:
+    """The maps of a `FeatureListNet`, with the methods and the keys of timm's class.
+
+    Attributes:
+        info: For each map of the network its channels ("num_chs"), the side of the image divided
+            by the side of the map ("reduction"), and the name of the module that returns it
+            ("module").
+        out_indices: The maps that are returned, in increasing order.
+    """
+
+    info: tuple[dict[str, Any], ...]
+    out_indices: tuple[int, ...]
+
+    def channels(self) -> list[int]:
+        """Return the number of channels of each returned map."""
+        return [self.info[index]["num_chs"] for index in self.out_indices]
+
+    def reduction(self) -> list[int]:
+        """Return the reduction of each returned map."""
+        return [self.info[index]["reduction"] for index in self.out_indices]
+
+    def module_name(self) -> list[str]:
+        """Return the name of the module of each returned map."""
+        return [self.info[index]["module"] for index in self.out_indices]
+
+
+def _map_indices(out_indices: int | Sequence[int] | None, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the indices of the maps in increasing order, counted from 0."""
+    count = len(names)
+    if out_indices is None:
+        return tuple(range(count))
+    if isinstance(out_indices, int):
+        indices = list(range(count - out_indices, count))
+    else:
+        indices = [index + count if index < 0 else index for index in out_indices]
+    if not indices or min(indices) < 0 or max(indices) >= count:
+        raise ValueError(
+            f"out_indices={out_indices!r}: the maps are 0 ({names[0]}) to {count - 1} "
+            f"({names[-1]}); a number alone means the last so many of them"
+        )
+    return tuple(sorted(set(indices)))
 
 
 def _channels(part: nn.Module) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from reslearn.models.network import Network
+from reslearn.models.network import Network, check_num_classes
 from reslearn.models.resnet import (
     IMAGENET_BLOCKS,
     Architecture,
@@ -39,7 +39,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, **switches: Any)
             6n+2 (CIFAR; "resnet50-cifar" and "resnet152-cifar" because both families have these
             depths). Or a variant of `names`, such as "resnet50d" or "wrn28_10", which is one of
             these networks with other switches.
-        num_classes: Number of logits.
+        num_classes: Number of logits. 0: no classifier; the network returns pooled features.
         in_channels: Channels of the images.
         switches: Rows of `reslearn.switches.SWITCHES`, such as shortcut="B" or normalize=False. A
             switch that is None or left out has the value that the name stands for, or else the
@@ -56,7 +56,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, **switches: Any)
     architecture = architecture_of(name) if isinstance(name, str) else None
     if architecture is None:
         raise _unknown_model(name)
-    check_count("num_classes", num_classes)
+    check_num_classes(num_classes)
     check_count("in_channels", in_channels)
     options = resolve(switches, architecture.switches)
     _check_sizes(options)

@@ -3,7 +3,8 @@
 Modules and their names are in the order of the computation: stem, stage1.0.body.conv1, ...,
 head.fc.
 
-Shapes: images x [B, C, H, W]; logits [B, K] for K classes.
+Shapes: images x [B, C, H, W]; logits [B, K] for K classes. A network with num_classes=0 has no
+classifier and returns the pooled features [B, num_features].
 
 `initialize` draws the weights (Sec. 3.4): He initialization, N(0, 2 / fan) for a layer that a ReLU
 follows. The paper names the method and not the fan. The published code of its authors uses the
@@ -21,9 +22,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reslearn.models.residual import Residual
-from reslearn.switches import check_count
 
 Init = Literal["he_fan_out", "he_fan_in", "normal_0.01"]
+# Names that users of torchvision, timm and transformers try, and what to use here.
+_OTHER_NAMES = {
+    "fc": "get_classifier() returns the classifier, and reset_classifier(num_classes) replaces it",
+    "classifier": "get_classifier() returns it, and reset_classifier(num_classes) replaces it",
+    "conv1": "the first layers are in `stem`",
+    "bn1": "the first layers are in `stem`",
+    "maxpool": "the first layers are in `stem`",
+    "layer1": "the stages are `stage1`, `stage2`, ...",
+    "layer2": "the stages are `stage1`, `stage2`, ...",
+    "layer3": "the stages are `stage1`, `stage2`, ...",
+    "layer4": "the stages are `stage1`, `stage2`, ...",
+    "avgpool": "the pooling layer is `head.pool`",
+    "global_pool": "the pooling layer is `head.pool`",
+    "feature_info": "create_model(name, features_only=True) returns a network that has it",
+    "forward_intermediates": "stages(images) returns the outputs of the stages",
+    "pretrained_cfg": "reslearn.interop.preprocess_with returns the preprocessing of weights",
+    "default_cfg": "reslearn.interop.preprocess_with returns the preprocessing of weights",
+    "save_pretrained": "call reslearn.interop.save_pretrained(network, folder)",
+    "push_to_hub": "call reslearn.interop.save_pretrained(network, folder), and upload the folder",
+    "set_grad_checkpointing": "build the network with checkpoint_activations=True",
+}
 
 
 @final
@@ -51,6 +72,16 @@ class Network(nn.Module):
         self.head = head
         self.spec: dict[str, Any] = dict(spec)
 
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """Say what to use for a name of another library. torch calls this for unknown names."""
+        _check_name(name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse `network.fc = ...`, which would add a layer behind the head."""
+        _check_name(name)
+        super().__setattr__(name, value)
+
     @property
     def name(self) -> str:
         """The name that `build` was called with."""
@@ -58,8 +89,17 @@ class Network(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, which is the number of logits."""
+        """Number of classes, which is the number of logits. 0 if there is no classifier."""
         return int(self.spec["num_classes"])
+
+    @property
+    def num_features(self) -> int:
+        """Number of pooled features, the input of the classifier."""
+        _, last_block = self.blocks()[-1]
+        convolutions = [
+            module for module in last_block.body.modules() if isinstance(module, nn.Conv2d)
+        ]
+        return convolutions[-1].out_channels
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         for part in self.children():
@@ -74,7 +114,7 @@ class Network(nn.Module):
                 x = outputs[name] = part(x)
         return outputs
 
-    def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
+    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
         """Return the maps that the head pools; in v2 they are after batch norm and ReLU."""
         for name, part in self.named_children():
             x = part(x) if name != "head" else x
@@ -84,21 +124,58 @@ class Network(nn.Module):
             x = part(x)
         raise AssertionError("the head has no pool")
 
-    def reset_head(self, num_classes: int) -> None:
+    def forward_head(
+        self, x: Float[Tensor, "B C h w"], pre_logits: bool = False
+    ) -> Float[Tensor, "B _"]:
+        """Return the logits [B, K] of the maps that `forward_features` returned.
+
+        Args:
+            pre_logits: Return the pooled features [B, num_features] instead.
+        """
+        pooled: Tensor = self.head.get_submodule("pool")(x).flatten(1)
+        if pre_logits:
+            return pooled
+        logits: Tensor = self.get_classifier()(pooled)
+        return logits
+
+    def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
+        """Return the same as `forward_features`."""
+        return self.forward_features(x)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the fully connected layer, or an `nn.Identity` if there are no classes."""
+        return self.head.get_submodule("fc")
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the fully connected layer by a new one, in place, and update `spec`.
 
+        Args:
+            num_classes: 0 removes the layer, and the network returns pooled features.
+            global_pool: None or "avg". The head always averages.
+
         Raises:
-            ValueError: If `num_classes` is not a whole number from 1.
+            ValueError: If `num_classes` is not a whole number from 0, or `global_pool` is another
+                pooling.
         """
-        check_count("num_classes", num_classes)
-        old = self.head.get_submodule("fc")
-        assert isinstance(old, nn.Linear)
-        new = nn.Linear(
-            old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
-        )
-        nn.init.zeros_(new.bias)
-        self.head.add_module("fc", new)
+        check_num_classes(num_classes)
+        if global_pool not in (None, "avg"):
+            raise ValueError(
+                f"global_pool={global_pool!r}: the head averages; "
+                "forward_features(images) returns the maps before it"
+            )
+        layer: nn.Module = nn.Identity()
+        if num_classes:
+            weight = next(self.parameters())
+            layer = nn.Linear(
+                self.num_features, num_classes, device=weight.device, dtype=weight.dtype
+            )
+            nn.init.zeros_(layer.bias)
+        self.head.add_module("fc", layer.train(self.training))
         self.spec["num_classes"] = num_classes
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the fully connected layer as `reset_classifier` does."""
+        self.reset_classifier(num_classes)
 
     def blocks(self) -> list[tuple[str, Residual]]:
         """Return ("stage1.0", block), ... in the order of the computation."""
@@ -126,6 +203,20 @@ class Network(nn.Module):
             elif isinstance(module, nn.BatchNorm2d) and not self.spec.get("preactivation"):
                 layers[convolution] = module
         return list(layers.items())
+
+
+def _check_name(name: str) -> None:
+    if name in _OTHER_NAMES:
+        raise AttributeError(f"a Network has no {name!r}: {_OTHER_NAMES[name]}")
+
+
+def check_num_classes(num_classes: Any) -> None:
+    """Raise ValueError unless `num_classes` is a whole number from 0. 0 means no classifier."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
+        raise ValueError(
+            f"num_classes={num_classes!r}: allowed are whole numbers from 1, and 0 for a network "
+            "that returns features"
+        )
 
 
 def initialize(net: Network, init: Init, *, zero_init: bool) -> None:

@@ -143,13 +143,16 @@ def make_stem(in_channels: int, channels: int, options: Options) -> nn.Sequentia
 
 
 def make_head(channels: int, num_classes: int, options: Options) -> nn.Sequential:
-    """Return global average pool and fully connected layer; the softmax belongs to the loss."""
+    """Return global average pool and fully connected layer; the softmax belongs to the loss.
+
+    With `num_classes` 0 the layer is left out.
+    """
     parts: Parts = OrderedDict()
     if options["preactivation"]:
         parts |= norm_relu(channels, normalize=options["normalize"])
     parts["pool"] = nn.AdaptiveAvgPool2d(1)
     parts["flatten"] = nn.Flatten()
-    parts["fc"] = nn.Linear(channels, num_classes)
+    parts["fc"] = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
     return nn.Sequential(parts)
 
 

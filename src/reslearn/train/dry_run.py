@@ -24,6 +24,7 @@ from reslearn.data import Images
 from reslearn.progress import print_progress
 from reslearn.runs import RunFolder
 from reslearn.train.cuda_graph import Step
+from reslearn.train.export_note import export_note
 from reslearn.train.freezing import set_training_mode
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.numerics import Numerics
@@ -49,7 +50,8 @@ class Plan:
     `weights_mib` counts weights, gradients, momentum and, if there is one, the average of the
     weights. `minutes` is None if a step needs more memory than is free, so that no step was timed.
     `timed_images` is the number of images in the largest step that was timed; a smaller number than
-    the batch means that the time of a step is estimated.
+    the batch means that the time of a step is estimated. `export_note` says which
+    projects cannot load the network, if there are any.
     """
 
     out: str
@@ -66,6 +68,7 @@ class Plan:
     batch_size: int
     timed_images: int
     numerics: Numerics
+    export_note: str = ""
 
 
 def plan(
@@ -115,6 +118,7 @@ def plan(
         batch_size=recipe.train.batch_size,
         timed_images=0 if timing is None else timing.num_images,
         numerics=setup.numerics,
+        export_note=export_note(setup.model, has_weights=recipe.init is not None),
     )
 
 

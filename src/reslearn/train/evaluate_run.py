@@ -26,7 +26,7 @@ from reslearn.evaluate import (
 )
 from reslearn.interop import Bundle, read_bundle
 from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions, as_bundle, have_same_classes
-from reslearn.interop.pretrained import has_name
+from reslearn.interop.pretrained import has_name, hub_hint, weights_file_in
 from reslearn.interop.shipped import PREFIX as SHIPPED
 from reslearn.progress import track
 from reslearn.runs import RunError, RunFolder, check_weights
@@ -203,10 +203,10 @@ def _check_finite(metrics: Metrics, names: Sequence[str]) -> None:
 
 
 def is_source(text: str) -> bool:
-    """Return whether an argument names a run folder, a bundle or a shipped network, not data."""
+    """Return whether an argument names a run, a bundle, weights in a folder, or a shipped name."""
     path = Path(text)
     is_bundle = path.suffix == ".safetensors" or text.startswith(SHIPPED)
-    return is_bundle or RunFolder(path).exists()
+    return is_bundle or RunFolder(path).exists() or weights_file_in(path) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +229,8 @@ class _EnsembleMember:
 
 
 def _open(path: Path, options: InputOptions) -> _EnsembleMember:
-    is_hub_folder = (path / "config.json").is_file()
-    if path.is_dir() and not is_hub_folder:
+    is_run = RunFolder(path).exists() or weights_file_in(path) is None
+    if path.is_dir() and is_run:
         run = RunFolder.open(path)
         _ = run.result  # raises RunError if the run is not complete, or was changed
         if not run.bundle_path.exists():
@@ -242,7 +242,7 @@ def _open(path: Path, options: InputOptions) -> _EnsembleMember:
     if not (path.exists() or has_name(str(path))):
         raise RunError(
             f"{path}: there is no such run folder or bundle; "
-            "pass a run folder, its model.safetensors, or a weight file"
+            f"pass a run folder, its model.safetensors, or a weight file{hub_hint(path)}"
         )
     return _EnsembleMember(path=path, bundle=as_bundle(str(path), options), run=None)
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from torch import nn
 
-from reslearn import recipes
+from reslearn import data, recipes
 from reslearn.data import DataError, ImageSet
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder, disk_state, removed_on_error
 from reslearn.train import numerics
 from reslearn.train.checkpoints import NEW_RUN, RestoredRun, find_checkpoint, restore_checkpoint
 from reslearn.train.distributed import Processes, join_processes
+from reslearn.train.export_note import export_note
 from reslearn.train.initial_weights import adopt_weights_spec
 from reslearn.train.logging import RunLog, check_finite, require_tensorboard
 from reslearn.train.loop import Interrupted, stop_on_signal, train
@@ -98,6 +99,8 @@ def _train_and_finish(
     time_limit = None if end_at is None else _time_limit(setup, end_at)
     with log, stop_on_signal() as stop, _add_resume_hints(setup, state, log.folder):
         log.say(_summary(setup, state.learning_rate.last_step(setup.num_steps)))
+        if state.step == 0 and (note := _export_note(setup)):
+            log.say(note)
         train(setup.loop_setup(state, stop, time_limit), state, log)
         log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
         stop.at_once = True  # the last checkpoint holds everything that could be lost
@@ -217,6 +220,14 @@ def _summary(setup: RunSetup, num_steps: int) -> str:
         f"{len(setup.dataset.train):,} images, "
         f"on {chosen.device} in {chosen.precision}{compilation}"
     )
+
+
+def _export_note(setup: RunSetup) -> str:
+    """Return the note on export for a training on a folder of photos, else an empty text."""
+    recipe = setup.recipe
+    if recipe.data.name in data.names():
+        return ""
+    return export_note(setup.model, has_weights=recipe.init is not None)
 
 
 @contextmanager
