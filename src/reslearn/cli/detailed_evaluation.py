@@ -23,7 +23,7 @@ _NUMBERS = ("images", "loss", "temperature", "corrected", "spoiled")
 
 
 def evaluate_in_detail(
-    source: Path,
+    source: str,
     data: str | None,
     machine: Machine,
     *,

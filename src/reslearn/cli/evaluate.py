@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -140,15 +139,15 @@ def evaluate(
         print_evaluation(record, path)
 
 
-def _split_sources(sources: list[str]) -> tuple[list[Path], str | None]:
-    """Separate run folders and bundles from the data, which may follow them."""
+def _split_sources(sources: list[str]) -> tuple[list[str], str | None]:
+    """Separate the networks from the data, which may follow them."""
     from reslearn.train import is_source
 
     first, *following = sources
-    networks = [Path(first)]
+    networks = [first]
     for number, text in enumerate(following, 1):
         if is_source(text):
-            networks.append(Path(text))
+            networks.append(text)
         elif number == len(following):
             return networks, text
         else:

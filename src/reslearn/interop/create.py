@@ -16,6 +16,7 @@ import torch
 
 from reslearn import models
 from reslearn.interop.bundle import SPEC_KEY, parse_spec, recorded_spec, weights_file
+from reslearn.interop.identify import Identity
 from reslearn.interop.load import OUTPUT_SWITCHES, identify, load_network, load_weights
 from reslearn.interop.pretrained import hub_hint, published_weights
 from reslearn.interop.shipped import PREFIX, shipped_networks
@@ -67,6 +68,7 @@ def create_model(
     in_channels: int = 3,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
+    entry: str | None = None,
     **switches: Any,
 ) -> Network | FeatureListNet:
     """Build a network by name. The arguments have the names and the meaning of timm's.
@@ -83,6 +85,7 @@ def create_model(
         in_channels: Channels of the images. `in_chans` is accepted too.
         features_only: Return a `FeatureListNet`, whose output is a list of feature maps.
         out_indices: The maps of `features_only`, as in `FeatureListNet`. By default all.
+        entry: Which state dict of the weights to use, such as "state_dict_ema".
         switches: Further arguments of `models.build`.
 
     Raises:
@@ -99,7 +102,8 @@ def create_model(
         net = _build_untrained(name, num_classes, in_channels, switches)
     else:
         source = named_source if pretrained is True else str(pretrained)
-        net = _build_pretrained(name, source, num_classes, in_channels, switches)
+        identity = identify(source, entry=entry)
+        net = _build_pretrained(name, identity, num_classes, in_channels, switches)
     return FeatureListNet(net, out_indices) if features_only else net
 
 
@@ -147,12 +151,11 @@ def _build_untrained(
 
 def _build_pretrained(
     name: str,
-    source: str,
+    identity: Identity,
     num_classes: int | None,
     in_channels: int,
     switches: dict[str, Any],
 ) -> Network:
-    identity = identify(source)
     undetermined = {key: value for key, value in switches.items() if key in identity.undetermined}
     identity = identity.with_switches(**undetermined)
     spec = (

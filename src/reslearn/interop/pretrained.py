@@ -24,7 +24,7 @@ from reslearn.interop.stored import WeightsError
 _FILES_OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 # A page of a hub is meant as well as an id; the address of a file on a hub is longer.
 _HUB_PREFIX = re.compile(r"hf[-_]hub:|hf://|https?://(?:huggingface\.co|hf\.co)/")
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 _FILE_NAME = re.compile(
     r"\.(pth?|th|bin|ckpt|tar|safetensors|pkl|pickle|caffemodel|onnx|h5|hdf5|npz|pt2|xml|zip|csv|tsv)$"
 )
@@ -46,7 +46,7 @@ def local_path(source: Path | str) -> Path:
     """
     if isinstance(source, str) and source.startswith(PREFIX):
         return shipped_path(source)
-    if not Path(source).exists() and (hint := hub_hint(source)):
+    if (hint := hub_hint(source)) and not Path(source).exists():
         raise WeightsError(f"{source}: there is no such file or folder{hint}")
     if not has_name(source):
         path = Path(source)
@@ -82,10 +82,11 @@ def hub_hint(source: Path | str) -> str:
     text = str(source)
     match = _HUB_PREFIX.match(text)
     hub_id = text[match.end() :].rstrip("/") if match else text
-    is_path = Path(hub_id).parent.exists() or bool(_FILE_NAME.search(hub_id))
-    if not _HUB_ID.fullmatch(hub_id) or (is_path and match is None):
+    if not _HUB_ID.fullmatch(hub_id):
         return ""
     owner, _, name = hub_id.partition("/")
+    if match is None and (Path(owner).exists() or _FILE_NAME.search(name)):
+        return ""
     beginning = "; that is a hub id" if match else "; if that is a hub id"
     if f"{owner}:{name}" in published_weights():
         return f"{beginning}: pass {owner}:{name}"

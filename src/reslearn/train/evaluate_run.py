@@ -27,7 +27,6 @@ from reslearn.evaluate import (
 from reslearn.interop import Bundle, read_bundle
 from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions, as_bundle, have_same_classes
 from reslearn.interop.pretrained import has_name, hub_hint, weights_file_in
-from reslearn.interop.shipped import PREFIX as SHIPPED
 from reslearn.progress import track
 from reslearn.runs import RunError, RunFolder, check_weights
 from reslearn.train import numerics
@@ -41,7 +40,7 @@ _MAX_BATCH = 500
 
 
 def evaluate_bundle(
-    source: Path | Sequence[Path],
+    source: str | Path | Sequence[str | Path],
     data_name: str | None = None,
     machine: Machine = THIS_MACHINE,
     *,
@@ -57,7 +56,8 @@ def evaluate_bundle(
     because former training images may now be among the held-out images; `data_name` allows it.
 
     Args:
-        source: A run folder, a bundle or weights of another project, or several of them.
+        source: A run folder, a bundle, weights of another project (a file, a folder, a name or a
+            URL), or several of them.
         data_name: A dataset or a folder of images. None: the data of the runs.
         machine: The device, and the folder of the datasets.
         images: "train", "validation" or "test".
@@ -73,8 +73,8 @@ def evaluate_bundle(
             or infinite.
     """
     _check_options(images, precision)
-    paths = [source] if isinstance(source, Path) else source
-    members = [_open(path, options) for path in paths]
+    sources = [source] if isinstance(source, str | Path) else source
+    members = [_open(each, options) for each in sources]
     if not members:
         raise ValueError("there is nothing to evaluate: name a run folder or a bundle")
     device = numerics.choose_device(machine.device)
@@ -102,7 +102,7 @@ def evaluate_bundle(
 
 
 def open_task(
-    source: Path,
+    source: str | Path,
     data_name: str | None = None,
     machine: Machine = THIS_MACHINE,
     *,
@@ -203,17 +203,21 @@ def _check_finite(metrics: Metrics, names: Sequence[str]) -> None:
 
 
 def is_source(text: str) -> bool:
-    """Return whether an argument names a run, a bundle, weights in a folder, or a shipped name."""
+    """Return whether an argument names a network: a run, weights or a published name, not data."""
+    if has_name(text):
+        return True
     path = Path(text)
-    is_bundle = path.suffix == ".safetensors" or text.startswith(SHIPPED)
-    return is_bundle or RunFolder(path).exists() or weights_file_in(path) is not None
+    is_table = path.suffix.lower() in (".csv", ".tsv")
+    is_file = path.suffix == ".safetensors" or (path.is_file() and not is_table)
+    is_folder = RunFolder(path).exists() or weights_file_in(path) is not None
+    return is_file or is_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class _EnsembleMember:
     """A bundle, and its run if it lies in a run folder."""
 
-    path: Path
+    path: str | Path
     bundle: Bundle
     run: RunFolder | None
 
@@ -228,9 +232,10 @@ class _EnsembleMember:
         return "fp32" if self.run is None else str(self.run.environment["numerics"]["precision"])
 
 
-def _open(path: Path, options: InputOptions) -> _EnsembleMember:
-    is_run = RunFolder(path).exists() or weights_file_in(path) is None
-    if path.is_dir() and is_run:
+def _open(source: str | Path, options: InputOptions) -> _EnsembleMember:
+    path, is_name = Path(source), has_name(str(source))
+    has_run = not is_name and (RunFolder(path).exists() or weights_file_in(path) is None)
+    if has_run and path.is_dir():
         run = RunFolder.open(path)
         _ = run.result  # raises RunError if the run is not complete, or was changed
         if not run.bundle_path.exists():
@@ -239,12 +244,12 @@ def _open(path: Path, options: InputOptions) -> _EnsembleMember:
         options.refuse_for(str(path))
         bundle = read_bundle(run.bundle_path, recipe_hash=run.recipe_hash)
         return _EnsembleMember(path=path, bundle=bundle, run=run)
-    if not (path.exists() or has_name(str(path))):
+    if not (is_name or path.exists()):
         raise RunError(
-            f"{path}: there is no such run folder or bundle; "
-            f"pass a run folder, its model.safetensors, or a weight file{hub_hint(path)}"
+            f"{source}: there is no such run folder or bundle; "
+            f"pass a run folder, its model.safetensors, or a weight file{hub_hint(source)}"
         )
-    return _EnsembleMember(path=path, bundle=as_bundle(str(path), options), run=None)
+    return _EnsembleMember(path=source, bundle=as_bundle(str(source), options), run=None)
 
 
 def _numerics(member: _EnsembleMember, precision: str | None, device: str) -> Numerics:
