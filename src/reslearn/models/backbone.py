@@ -105,19 +105,10 @@ class FeatureListNet(nn.Module):
         super().__init__()
         names = [name for name, _ in net.named_children() if name != "head"]
         indices = _map_indices(out_indices, names)
-        info = []
-        for index, name in enumerate(names):
-            part = net.get_submodule(name)
-            if index <= indices[-1]:
-                self.add_module(name, part)
-            reduction = _reduction(net, index)
-            if index == 0:
-                layers = [layer for layer, _ in part.named_children()]
-                has_pool = layers[-1] == "pool"
-                name += f".{layers[-2] if has_pool else layers[-1]}"
-                reduction = reduction // 2 if has_pool else reduction
-            info.append({"num_chs": _channels(part), "reduction": reduction, "module": name})
-        self.feature_info = FeatureInfo(info=tuple(info), out_indices=indices)
+        for name in names[: indices[-1] + 1]:
+            self.add_module(name, net.get_submodule(name))
+        info = tuple(_map_info(net, index, name) for index, name in enumerate(names))
+        self.feature_info = FeatureInfo(info=info, out_indices=indices)
         self.train(net.training)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
@@ -177,6 +168,17 @@ def _map_indices(out_indices: int | Sequence[int] | None, names: Sequence[str]) 
             f"({names[-1]}); a number alone means the last so many of them"
         )
     return tuple(sorted(set(indices)))
+
+
+def _map_info(net: Network, index: int, name: str) -> dict[str, Any]:
+    """Return the entry of `FeatureInfo.info` for a map. Map 0 is taken before the max pool."""
+    part, module, reduction = net.get_submodule(name), name, _reduction(net, index)
+    if index == 0:
+        layers = [layer for layer, _ in part.named_children()]
+        if layers[-1] == "pool":
+            layers, reduction = layers[:-1], reduction // 2
+        module = f"{name}.{layers[-1]}"
+    return {"num_chs": _channels(part), "reduction": reduction, "module": module}
 
 
 def _channels(part: nn.Module) -> int:
