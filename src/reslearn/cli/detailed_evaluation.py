@@ -23,7 +23,7 @@ _NUMBERS = ("images", "loss", "temperature", "corrected", "spoiled")
 
 
 def evaluate_in_detail(
-    source: str,
+    source: str | Path,
     data: str | None,
     machine: Machine,
     *,
