@@ -82,7 +82,7 @@ def test_export_reads_a_folder(folder: Path, reslearn: Run) -> None:
     assert (status, errors.count("\n")) == (2, 1)
 
 
-@pytest.mark.filterwarnings("ignore:saved. its preprocessing is unknown")
+@pytest.mark.filterwarnings("ignore:saved:UserWarning")
 def test_a_training_starts_from_a_folder(folder: Path, reslearn: Run) -> None:
     options = ("--threads", "1", "--set", "data.train_images=64", "--out", "run", "--epochs", "1")
     status, _, errors = reslearn("train", "digits", "--init", "saved", *options)
