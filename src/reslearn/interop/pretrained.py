@@ -26,7 +26,8 @@ _FILES_OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 _HUB_PREFIX = re.compile(r"hf[-_]hub:|hf://|https?://(?:huggingface\.co|hf\.co)/")
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 _FILE_NAME = re.compile(
-    r"\.(pth?|th|bin|ckpt|tar|safetensors|pkl|pickle|caffemodel|onnx|h5|hdf5|npz|pt2|xml|zip|csv|tsv)$"
+    r"\.(pth?|th|bin|ckpt|tar|safetensors|pkl|pickle|caffemodel|onnx|h5|hdf5|npz|pt2|xml|zip"
+    r"|csv|tsv)$"
 )
 _URL = re.compile(r"https?://")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
