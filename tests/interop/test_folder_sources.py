@@ -84,7 +84,7 @@ def test_export_reads_a_folder(folder: Path, reslearn: Run) -> None:
 
 @pytest.mark.filterwarnings("ignore:saved:UserWarning")
 def test_a_training_starts_from_a_folder(folder: Path, reslearn: Run) -> None:
-    options = ("--threads", "1", "--set", "data.train_images=64", "--out", "run", "--epochs", "1")
+    options = ("--threads", "1", "--set", "data.train_images=256", "--out", "run", "--epochs", "1")
     status, _, errors = reslearn("train", "digits", "--init", "saved", *options)
     assert status == 0, errors
     environment = json.loads((folder.parent / "run" / "environment.json").read_text())
