@@ -33,10 +33,13 @@ _LARGEST_DIRECTORY_BYTES = 32 * 2**20
 _LONGEST_END_BYTES = 2**16 + 100
 # Archives that hold a program instead of a table of weights, by a part of the names in them.
 _PROGRAMS = {
-    "/code/": ("a TorchScript archive", "torch.jit.load"),
-    "/constants.pkl": ("a TorchScript archive", "torch.jit.load"),
-    "serialized_exported_program.json": ("an archive of torch.export", "torch.export.load"),
-    "/archive_format": ("an archive of torch.export", "torch.export.load"),
+    "/code/": ("a TorchScript archive", "torch.jit.load(FILE).state_dict()"),
+    "/constants.pkl": ("a TorchScript archive", "torch.jit.load(FILE).state_dict()"),
+    "serialized_exported_program.json": (
+        "an archive of torch.export",
+        "torch.export.load(FILE).state_dict",
+    ),
+    "/archive_format": ("an archive of torch.export", "torch.export.load(FILE).state_dict"),
 }
 
 
@@ -90,12 +93,12 @@ def read_zip(path: Path) -> TorchFile:
 def _check_no_program(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     """Raise WeightsError if an archive holds a program. Its code may be compressed."""
     for info in infos:
-        for mark, (archive, load) in _PROGRAMS.items():
+        for mark, (archive, weights) in _PROGRAMS.items():
             if mark in info.filename:
                 raise WeightsError(
                     f"{path}: {archive}, which is a program and not a table of weights; nothing in "
                     f"it was run; if you trust it, save its weights: "
-                    f"torch.save({load}(FILE).state_dict(), 'weights.pth')"
+                    f"torch.save({weights}, 'weights.pth')"
                 )
 
 

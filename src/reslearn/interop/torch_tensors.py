@@ -213,6 +213,7 @@ TORCH_FUNCTIONS: Mapping[tuple[str, str], PickledName | StorageType] = {
     **named(_UTILS, "_rebuild_xla_tensor", _first_argument),
     **named(("torch._tensor",), "_rebuild_from_type_v2", _rebuild_subclass),
     **named(("torch.nn.parameter",), "Parameter", _first_argument),
+    **named(("torch",), "Tensor", None),
     **named(("torch",), "Size", _size),
     **named(("torch",), "device", _first_argument),
 }
