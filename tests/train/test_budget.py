@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from reslearn.train.budget import (
+    ENLARGED,
+    FEW_PHOTOS,
     LADDER,
     Candidate,
     Choice,
@@ -20,6 +22,7 @@ from reslearn.train.budget import (
 
 # Seconds per image of two idle cores, AVX-512 without bf16, in float32.
 TWO_CORES = dict(zip(LADDER, (0.003, 0.0105, 0.0236, 0.042, 0.13, 0.27), strict=True))
+TWO_CORES_SHIPPED = {LADDER[0]: 0.003, ENLARGED: 0.0105, **TWO_CORES}
 GPU = dict(zip(LADDER, (1e-4, 2e-4, 3e-4, 4e-4, 6e-4, 8e-4), strict=True))
 IMAGENET = {name: f"torchvision:{name}" for name in ("resnet18", "resnet34", "resnet50")}
 SHIPPED = {"resnet20": "reslearn:resnet20"}
@@ -69,21 +72,31 @@ def test_all_parts_fit_into_the_time() -> None:
 def test_imagenet_weights_allow_a_larger_network_for_fewer_epochs() -> None:
     new, given = chosen(30), chosen(30, weights=IMAGENET)
     assert given.candidate.size_px > new.candidate.size_px
-    assert 8 <= given.epochs < new.epochs
+    assert 16 <= given.epochs < new.epochs
     assert given.weights == "torchvision:resnet18"
     assert given.lr < new.lr
 
 
-def test_shipped_weights_belong_to_the_small_network() -> None:
-    assert chosen(3, weights=SHIPPED).weights == "reslearn:resnet20"
-    assert chosen(3, weights=SHIPPED).is_enough
-    assert chosen(30, weights=SHIPPED).weights is None
+@pytest.mark.parametrize(("minutes", "size_px"), [(3, 32), (8, 32), (30, 64), (600, 64)])
+def test_few_photos_start_from_shipped_weights(minutes: float, size_px: int) -> None:
+    choice = chosen(minutes, TWO_CORES_SHIPPED, SHIPPED)
+    assert choice.weights == "reslearn:resnet20"
+    assert choice.candidate == Candidate(model="resnet20", size_px=size_px)
+
+
+def test_many_photos_need_no_weights() -> None:
+    """Weights are preferred below 50,000 photos."""
+    for num_train, model in ((FEW_PHOTOS - 1, "resnet20"), (FEW_PHOTOS, "resnet18")):
+        choice = chosen(24 * 60, TWO_CORES_SHIPPED, SHIPPED, num_train=num_train)
+        assert choice.candidate.model == model
+    assert FEW_PHOTOS == 50_000
 
 
 def test_wanted_images_at_the_margins() -> None:
     assert wanted_images(399, from_weights=False) == 12_000
     assert wanted_images(401, from_weights=False) == 12_030
-    assert wanted_images(1_000, from_weights=True) == 12_000
+    assert wanted_images(749, from_weights=True) == 12_000
+    assert wanted_images(751, from_weights=True) == 12_016
     assert wanted_images(10_000_000, from_weights=False) == 2_000_000
 
 

@@ -15,6 +15,8 @@ from reslearn import data, models, recipes
 from reslearn.interop import identify
 from reslearn.recipes.toml import quoted
 from reslearn.train.budget import (
+    ENLARGED,
+    FEW_PHOTOS,
     LADDER,
     Candidate,
     Choice,
@@ -153,6 +155,8 @@ def _candidates(
     if recipe.init is not None:
         (name,) = weights.sources
     candidates: Sequence[Candidate] = LADDER
+    if ENLARGED.model in weights.sources:
+        candidates = (LADDER[0], ENLARGED, *LADDER[1:])
     if name is not None:
         with torch.device("meta"):
             stem = models.build(name, num_classes=2).spec["stem"]
@@ -214,6 +218,8 @@ def _lines(
     candidate = choice.candidate
     cores = "one thread" if threads == 1 else f"{threads} threads"
     why = "the largest that sees each photo often enough in this time"
+    if choice.weights is not None and photos.num_train < FEW_PHOTOS:
+        why = "the largest with weights that sees each photo often enough in this time"
     if not choice.is_enough:
         why = "the smallest; more minutes allow a better network"
     source = f"new, since {weights.reason}" if choice.weights is None else choice.weights
