@@ -30,7 +30,7 @@ def print_result(result: dict[str, Any], folder: Path, *, as_json: bool) -> None
     if "schedule_ends" in result:
         ends = json.dumps(result["schedule_ends"], separators=(",", ":"))
         print_lines(
-            f"the machine was slower than planned, so the schedule was shortened to "
+            "the machine was slower or faster than planned, so the schedule ended after "
             f"{result['steps']:,} steps",
             f"repeat it exactly: reslearn train --recipe {shlex.quote(f'{folder}/recipe.json')} "
             f"--set schedule.ends={ends} --out OTHER",

@@ -92,7 +92,7 @@ class LearningRate:
 
     def move_end(self, step: int, last_step: int) -> None:
         """Let the rest of the schedule, from `step` on, end at `last_step`."""
-        assert step < last_step <= self._num_steps
+        assert step < last_step
         self.ends.append((step, last_step))
 
     def _planned_step(self, step: int) -> float:

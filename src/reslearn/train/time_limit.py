@@ -1,8 +1,9 @@
-"""Make a run end in time: if the machine is slower than planned, the end of the schedule moves.
+"""Make a run end in time: if the machine is slower or faster than planned, the end moves.
 
-The schedule is not cut off. The rest of it passes faster (`LearningRate.move_end`), so the learning
-rate still falls to its end. If the machine becomes faster again, the end moves back, at most to the
-planned one. Each move is recorded, and a recipe with these moves repeats the run.
+The schedule is not cut off. The rest of it passes faster or slower (`LearningRate.move_end`), so
+the learning rate still falls to its end. A machine that was busy while it was measured may allow up
+to three times the planned steps. Each move is recorded, and a recipe with these moves repeats the
+run.
 """
 
 import time
@@ -14,7 +15,10 @@ _CHECK_SECONDS = 1.0
 _CHECK_SHARE = 0.03
 """The pace is checked after this part of the remaining time, so there are at most 100 moves."""
 _TOO_LONG, _TOO_SHORT = 0.02, 0.1
-"""Errors of the end, as parts of the remaining steps, above which it moves."""
+"""Errors of the end above which it moves: too long, as a part of the remaining steps; too short, as
+a part of all steps."""
+_LONGEST = 3
+"""The end moves to this multiple of the planned steps at most."""
 _RESERVE = 0.05
 """A move leaves this part of the remaining time free."""
 _EVALUATION_PER_STEP = 0.35
@@ -60,7 +64,7 @@ class TimeLimit:
         Args:
             step: Steps done.
             last_step: The present end.
-            planned: The end that was planned. The run never takes longer.
+            planned: The end that was planned.
         """
         now = self.clock()
         if not self._ticks:  # the first step is slower, since it warms up
@@ -75,11 +79,11 @@ class TimeLimit:
         seconds_left = self._at - now - self._closing_seconds(seconds_per_step)
         num_left = last_step - step
         num_possible = int((1 - _RESERVE) * seconds_left / seconds_per_step)
-        num_possible = min(max(1, num_possible), planned - step)
+        num_possible = min(max(1, num_possible), _LONGEST * planned - step)
         is_too_long = seconds_per_step * num_left > seconds_left
         if is_too_long and num_possible < min(num_left, (1 - _TOO_LONG) * num_left + 1):
             return step + num_possible
-        if num_possible > (1 + _TOO_SHORT) * num_left:
+        if num_possible - num_left > _TOO_SHORT * last_step:
             return step + num_possible
         return None
 
