@@ -78,8 +78,12 @@ def test_a_machine_that_was_measured_too_slow_uses_its_time_for_more_steps() -> 
     assert 1700 < steps < 2000
     assert 85 < seconds < 100
     assert num_moves < 40
-    # Three times the plan is the limit.
-    assert steps_in_time(lambda _: 0.01, num_steps=900, seconds=100)[0] == 2700
+
+
+def test_a_plan_that_does_not_need_its_time_is_not_extended() -> None:
+    """Above three times the plan, the time was left on purpose."""
+    assert steps_in_time(lambda _: 0.029, num_steps=1000, seconds=100)[0] == 1000
+    assert steps_in_time(lambda _: 0.032, num_steps=1000, seconds=100)[0] > 2700
 
 
 def test_a_run_whose_time_is_over_trains_one_more_step() -> None:

@@ -115,7 +115,7 @@ def train(
     end_at = None if minutes is None else began_at + 60 * minutes
     if minutes is not None and isinstance(origin, str):  # a run that has begun keeps its recipe
         check_unused(out, resume=resume)
-        chosen, machine, end_at = fit_to_minutes(origin, overrides, machine, minutes, began_at)
+        chosen, machine = fit_to_minutes(origin, overrides, machine, minutes, began_at)
     folder = out or default_folder(chosen, init=None if model or init == "none" else init)
     if dry_run:
         print_plan(plan(chosen, folder, machine, resume=resume), as_json=as_json)

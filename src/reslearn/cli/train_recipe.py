@@ -116,10 +116,8 @@ def sets_duration(overrides: Iterable[str]) -> bool:
 
 def fit_to_minutes(
     origin: str, overrides: list[str], machine: Machine, minutes: float, began_at: float
-) -> tuple[Recipe, Machine, float]:
-    """Return a recipe that ends in time, the machine with its number of threads, and the end.
-
-    The end is a moment of time.monotonic().
+) -> tuple[Recipe, Machine]:
+    """Return a recipe that ends in time, and the machine with its number of threads.
 
     Args:
         origin: For the recipe `photos` everything is chosen, for other recipes only the epochs.
@@ -137,12 +135,11 @@ def fit_to_minutes(
     if origin == PHOTOS:
         chosen = plan_photos(recipe, machine, minutes=minutes, end_at=end_at)
         print_lines(*chosen.lines, file=sys.stderr)
-        recipe = load_recipe(origin, [*chosen.overrides, *overrides])
-        return recipe, chosen.machine, chosen.end_at
+        return load_recipe(origin, [*chosen.overrides, *overrides]), chosen.machine
     epochs = epochs_for_minutes(recipe, machine, end_at=end_at)
     values = epoch_values(epochs, origin=origin, overrides=overrides)
     print_lines(f"{minutes:g} minutes allow {epochs:.5g} epochs here", file=sys.stderr)
-    return load_recipe(origin, [*overrides, *overrides_of(values)]), machine, end_at
+    return load_recipe(origin, [*overrides, *overrides_of(values)]), machine
 
 
 def check_unused(out: Path | None, *, resume: bool) -> None:

@@ -33,8 +33,6 @@ from reslearn.train.starting_weights import StartingWeights, find_weights
 _PROBE_SHARE, _PROBE_SECONDS = 0.05, 20.0
 """The measurement takes this part of the time, and at most this number of seconds."""
 _SIZES = {"cifar": (32, 64), "imagenet": (64, 96, 128, 160, 224), "deep": (64, 96, 128, 160, 224)}
-_PATIENCE = 1.25
-"""A training that does not need all minutes may take this multiple of its estimated time."""
 _VALIDATION_SHARE = 10
 _MAX_VALIDATION = 2_000
 
@@ -46,14 +44,11 @@ class PhotoPlan:
     Attributes:
         overrides: Of the recipe `photos`, such as "model.name=resnet18".
         machine: The machine, with the number of threads that were the fastest.
-        end_at: The moment of time.monotonic() at which the run must be over. It lies before the end
-            of the minutes if more epochs would not help.
         lines: Five lines that say what was chosen and why.
     """
 
     overrides: tuple[str, ...]
     machine: Machine
-    end_at: float
     lines: tuple[str, ...]
 
 
@@ -96,9 +91,7 @@ def plan_photos(
         seconds=end_at - time.monotonic(),
         on_gpu=choose_device(machine.device) != "cpu",
     )
-    needed_seconds = choice.load_seconds + choice.train_seconds + choice.close_seconds
     return PhotoPlan(
-        end_at=min(end_at, time.monotonic() + _PATIENCE * needed_seconds),
         overrides=tuple(_overrides(choice, photos, dataset, recipe)),
         machine=replace(machine, threads=speed.threads),
         lines=_lines(choice, photos, weights, minutes, speed.threads),

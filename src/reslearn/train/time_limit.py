@@ -1,8 +1,8 @@
 """Make a run end in time: if the machine is slower or faster than planned, the end moves.
 
 The schedule is not cut off. The rest of it passes faster or slower (`LearningRate.move_end`), so
-the learning rate still falls to its end. A machine that was busy while it was measured may allow up
-to three times the planned steps. Each move is recorded, and a recipe with these moves repeats the
+the learning rate still falls to its end. A machine that was busy while it was measured may allow
+more than the planned steps. Each move is recorded, and a recipe with these moves repeats the
 run.
 """
 
@@ -18,7 +18,8 @@ _TOO_LONG, _TOO_SHORT = 0.02, 0.1
 """Errors of the end above which it moves: too long, as a part of the remaining steps; too short, as
 a part of all steps."""
 _LONGEST = 3
-"""The end moves to this multiple of the planned steps at most."""
+"""If the time allows more than this multiple of the planned steps, the plan left it free on purpose.
+The end then does not move beyond the plan."""
 _RESERVE = 0.05
 """A move leaves this part of the remaining time free."""
 _EVALUATION_PER_STEP = 0.35
@@ -79,7 +80,8 @@ class TimeLimit:
         seconds_left = self._at - now - self._closing_seconds(seconds_per_step)
         num_left = last_step - step
         num_possible = int((1 - _RESERVE) * seconds_left / seconds_per_step)
-        num_possible = min(max(1, num_possible), _LONGEST * planned - step)
+        longest = _LONGEST * planned if step + num_possible <= _LONGEST * planned else planned
+        num_possible = min(max(1, num_possible), longest - step)
         is_too_long = seconds_per_step * num_left > seconds_left
         if is_too_long and num_possible < min(num_left, (1 - _TOO_LONG) * num_left + 1):
             return step + num_possible
