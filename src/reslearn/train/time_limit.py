@@ -18,7 +18,7 @@ _TOO_LONG, _TOO_SHORT = 0.02, 0.1
 """Errors of the end above which it moves: too long, as a part of the remaining steps; too short, as
 a part of all steps."""
 _LONGEST = 3
-"""If the time allows more than this multiple of the planned steps, the plan left it free on purpose.
+"""If the time allows more than this multiple of the planned steps, it was left free on purpose.
 The end then does not move beyond the plan."""
 _RESERVE = 0.05
 """A move leaves this part of the remaining time free."""
