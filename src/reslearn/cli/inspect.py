@@ -77,7 +77,8 @@ SizePx = Annotated[
 Entry = Annotated[
     str | None,
     typer.Option(
-        help="Which state dict to inspect if the file holds several, such as state_dict_ema.",
+        help="Which network to inspect if the file holds several: a table such as "
+        "state_dict_ema, or the beginning of names such as state_dict:module.encoder_q.",
         rich_help_panel=_FILES,
     ),
 ]

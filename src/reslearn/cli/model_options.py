@@ -65,6 +65,15 @@ EntryOption = Annotated[
     ),
 ]
 
+EntryOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which network of the file to use if it holds several: a table such as "
+        "state_dict_ema, or the beginning of names such as state_dict:module.encoder_q.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
+
 
 def input_options(
     mean: str | None,

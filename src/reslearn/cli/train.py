@@ -18,6 +18,7 @@ from reslearn.cli.train_options import (
     DownloadOption,
     DryRunOption,
     EpochsOption,
+    InitEntryOption,
     InitOption,
     LearningRateOption,
     MinutesOption,
@@ -73,6 +74,7 @@ def train(
     lr: LearningRateOption = None,
     seed: SeedOption = None,
     init: InitOption = None,
+    entry: InitEntryOption = None,
     partial: PartialOption = False,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -102,6 +104,7 @@ def train(
         "optimizer.lr": lr,
         "seed": seed,
         "init" if init == "none" else "init.source": quoted(init),
+        "init.entry": quoted(entry),
         "init.partial": "true" if partial else None,
     }
     overrides = all_overrides(values, set_ or [], epochs=epochs, origin=origin)

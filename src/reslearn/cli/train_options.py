@@ -83,6 +83,15 @@ InitOption = Annotated[
         "torchvision:NAME, timm:NAME or a URL. `none`: start from new weights.",
     ),
 ]
+InitEntryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--entry",
+        rich_help_panel=RECIPE,
+        help="With --init, the network to take if the file holds several: a table such as "
+        "state_dict_ema, or the beginning of names such as state_dict:module.encoder_q.",
+    ),
+]
 PartialOption = Annotated[
     bool,
     typer.Option(

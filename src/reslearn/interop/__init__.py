@@ -3,7 +3,8 @@
 from reslearn.interop.bundle import Bundle, BundleError, read_bundle, to_bytes
 from reslearn.interop.create import create_model, from_pretrained, list_models, save_pretrained
 from reslearn.interop.dialect import Dialect, dialect_named, dialects, unsupported
-from reslearn.interop.identify import Identity, identify_checkpoint
+from reslearn.interop.identify import identify_checkpoint
+from reslearn.interop.identity import Identity
 from reslearn.interop.inspection import Inspection, inspect_file
 from reslearn.interop.load import (
     LoadReport,

@@ -9,6 +9,7 @@ stems 224 pixels, cut out of a shorter side of 256, as in Sec. 3.4.
 from __future__ import annotations
 
 import math
+import shlex
 import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 
 from reslearn.data import TEST_SHORTER_PX, Preprocess, scale_length
 from reslearn.interop.bundle import BUNDLE_FORMAT, Bundle, read_bundle
-from reslearn.interop.identify import Identity, identify_checkpoint
+from reslearn.interop.identify import identify_checkpoint
+from reslearn.interop.identity import Identity
 from reslearn.interop.load import load_network, preprocess_origin, preprocess_with
 from reslearn.interop.pretrained import local_path
 from reslearn.interop.read import read_checkpoint
@@ -36,7 +38,8 @@ class InputOptions:
         class_names: A text file with one class name per line, in the order of the outputs.
         stride_in: Which convolution of a bottleneck strides, "1x1" or "3x3". None: the usual one of
             the project.
-        entry: Which state dict of the file to use, such as "state_dict_ema".
+        entry: Which table of the file to use, or the beginning of names in it (see
+            `identify_checkpoint`).
     """
 
     mean: tuple[float, ...] | None = None
@@ -46,6 +49,7 @@ class InputOptions:
     shorter: int | None = None
     class_names: Path | None = None
     stride_in: str | None = None
+    entry: str | None = None
 
     def names_in_use(self) -> tuple[str, ...]:
         """Return the options that were given, such as "--mean"."""
@@ -85,6 +89,8 @@ def as_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundle:
         options.refuse_for(source)
         return read_bundle(path)
     identity = identify_checkpoint(checkpoint, entry=options.entry)
+    if identity.num_classes is None:
+        raise WeightsError(_no_classes(identity, source))
     if options.stride_in is not None:
         identity = identity.with_switches(stride_in=options.stride_in)
     network = load_network(identity)
@@ -94,6 +100,16 @@ def as_bundle(source: Path | str, options: InputOptions = NO_OPTIONS) -> Bundle:
         preprocess=foreign_preprocess(identity, options, source),
         metrics={},
         recipe_hash="",
+    )
+
+
+def _no_classes(identity: Identity, source: Path | str) -> str:
+    """Return one line for a file without a head."""
+    left_out = [note for note in identity.notes if "left out" in note]
+    reason = f" ({left_out[0]})" if left_out else ""
+    return (
+        f"{source} is a {identity.spec['name']} without a head of classes{reason}: train one with "
+        f"reslearn train DATA --init {shlex.quote(str(source))}"
     )
 
 
@@ -151,7 +167,7 @@ def _warn_of_guess(identity: Identity, preprocess: Preprocess | None, source: Pa
     )
     warnings.warn(
         f"{source}: its preprocessing is not recorded. As a guess, that of published "
-        f"{identity.dialect.name} weights is used: --mean {mean} --std {std}. "
+        f"{identity.publisher} weights is used: --mean {mean} --std {std}. "
         "Pass other values if it was trained with others",
         stacklevel=4,
     )

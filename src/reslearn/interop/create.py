@@ -16,7 +16,7 @@ import torch
 
 from reslearn import models
 from reslearn.interop.bundle import SPEC_KEY, parse_spec, recorded_spec, weights_file
-from reslearn.interop.identify import Identity
+from reslearn.interop.identity import Identity
 from reslearn.interop.load import OUTPUT_SWITCHES, identify, load_network, load_weights
 from reslearn.interop.pretrained import hub_hint, published_weights
 from reslearn.interop.shipped import PREFIX, shipped_networks

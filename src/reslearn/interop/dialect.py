@@ -64,7 +64,12 @@ class _Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """The names and the layout of a project's weights. See the top of this file."""
+    """The names and the layout of a project's weights. See the top of this file.
+
+    Attributes:
+        exact_names: For one file that was read by its structure: the name in the file of each
+            native name. They stand instead of rules.
+    """
 
     name: str
     title: str
@@ -82,6 +87,7 @@ class Dialect:
     notes: tuple[str, ...]
     wrapper: str
     rules: tuple[_Rule, ...] = field(repr=False, default=())
+    exact_names: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property
     def has_head(self) -> bool:
@@ -92,12 +98,21 @@ class Dialect:
 
         Names of [extra] are the native layer and "factor" or "bias".
         """
+        if self.exact_names:
+            return self.exact_names.get(name)
         for rule in self.rules:
             match = rule.native_pattern.fullmatch(name)
             if match:
                 numbers = {key: int(value) for key, value in match.groupdict().items()}
                 return rule.foreign_name(numbers)
         return None
+
+    def file_name(self, name: str, prefix: str) -> str | None:
+        """Translate a native name to the name in a file whose names begin with `prefix`."""
+        if self.exact_names:
+            return self.exact_names.get(name)
+        foreign_name = self.foreign_name(name)
+        return prefix + foreign_name if foreign_name else None
 
     def native_name(self, name: str) -> str | None:
         """Translate a foreign name; None if the project has no such tensor."""

@@ -86,7 +86,7 @@ def _apply_dialect(spec: dict[str, Any], dialect: Dialect, *, is_bottleneck: boo
         if key == "stride_in" and is_bottleneck:
             spec[key] = allowed_values[0]
         if key in ("zero_pad", "subsample") and spec["shortcut"] == "A":
-            spec[key] = value
+            spec[key] = allowed_values[0]
 
 
 def _notes(spec: Mapping[str, Any], dialect: Dialect, *, is_bottleneck: bool) -> list[str]:
@@ -187,8 +187,16 @@ def _base_network(body: str, block_counts: tuple[int, ...]) -> tuple[str, Archit
         name = f"resnet{depth}-cifar" if depth in IMAGENET_BLOCKS else f"resnet{depth}"
     architecture = architecture_of(name) if name else None
     if architecture is None:
-        raise NotAResNet(f"no network of the catalog has {body} blocks {block_counts}")
+        depth = _num_layers(body, block_counts)
+        raise NotAResNet(
+            f"it has {depth} layers: no network of the catalog has {body} blocks {block_counts}"
+        )
     return name, architecture
+
+
+def _num_layers(body: str, block_counts: tuple[int, ...]) -> int:
+    """Return the depth as the paper counts it: convolutions of the bodies, stem and head."""
+    return (3 if body == "bottleneck" else 2) * sum(block_counts) + 2
 
 
 def _width_multiple(name: str, architecture: Architecture, channels: list[int]) -> int:

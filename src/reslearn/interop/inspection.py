@@ -10,10 +10,12 @@ import torch
 
 from reslearn import models
 from reslearn.interop.bundle import recorded_preprocess
-from reslearn.interop.identify import Identity, identify_checkpoint
+from reslearn.interop.identify import identify_checkpoint
+from reslearn.interop.identity import Identity
 from reslearn.interop.pretrained import local_path
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import abbreviate
+from reslearn.interop.structural_dialect import NAME as STRUCTURE
 from reslearn.models import Network
 
 _NUM_LISTED = 6
@@ -34,7 +36,9 @@ class Inspection:
         macs: Multiply-adds for one image of `size_px` x `size_px`.
         not_finite: Names in the file of tensors with NaN or infinity.
         all_zero: Names in the file of weights and variances that are all zero.
-        unmatched: Names in the file that are no part of the network.
+        unmatched: Names in the file that are no part of a network.
+        beside: Those of `unmatched` that lie beside the network, and need no --partial.
+        networks: Other networks of the file: "entry" (the value of --entry), "model", "average".
         command: A command that trains a network from the file.
     """
 
@@ -58,6 +62,8 @@ class Inspection:
     not_finite: tuple[str, ...]
     all_zero: tuple[str, ...]
     unmatched: tuple[str, ...]
+    beside: tuple[str, ...]
+    networks: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     command: str
 
@@ -74,15 +80,25 @@ class Inspection:
             ("unknown objects, not imported or run", self.unknown_objects),
             ("NaN or infinity in", self.not_finite),
             ("all zero", self.all_zero),
-            ("no part of the network", self.unmatched),
+            ("beside the network", self.beside),
+            ("no part of the network", self._unexplained()),
         ):
             if names:
                 lines.append(f"{heading}: {abbreviate(names, _NUM_LISTED)}")
+        lines += [_other_network(network) for network in self.networks[:_NUM_LISTED]]
         return [*lines, *self.notes, f"to train from it: {self.command}"]
+
+    def _unexplained(self) -> tuple[str, ...]:
+        """Return names that may change what the network computes."""
+        beside = set(self.beside)
+        return tuple(name for name in self.unmatched if name not in beside)
 
     def _origin(self) -> str:
         prefix = f", prefix {self.prefix!r}" if self.prefix else ""
-        return f"{self.path}: {self.container}, dialect {self.dialect}{prefix}"
+        names = f"dialect {self.dialect}"
+        if self.dialect == STRUCTURE:
+            names = "names of no known project, read by structure"
+        return f"{self.path}: {self.container}, {names}{prefix}"
 
     def _architecture(self) -> str:
         model = self.model
@@ -125,7 +141,8 @@ def inspect_file(
     """Inspect a file, a published name or a URL.
 
     Args:
-        entry: Which state dict of the file to inspect.
+        entry: Which state dict of the file to inspect, or the beginning of names in it, as in
+            "state_dict:module.encoder_q.".
         size_px: Side of the image for which multiply-adds are counted. By default the image size
             of a bundle, else 32 for a CIFAR stem and 224 for other stems.
 
@@ -148,7 +165,7 @@ def inspect_file(
         container=checkpoint.container,
         entry=identity.entry,
         entries=tuple(checkpoint.entries),
-        averages=checkpoint.averages,
+        averages=_averages(identity),
         other_keys=checkpoint.other_keys,
         unknown_objects=checkpoint.unknown_objects,
         has_optimizer=checkpoint.has_optimizer,
@@ -164,9 +181,25 @@ def inspect_file(
         not_finite=not_finite,
         all_zero=all_zero,
         unmatched=identity.unmatched,
+        beside=identity.beside,
+        networks=tuple(
+            {"entry": each.entry, "model": each.name, "average": each.is_average}
+            for each in identity.further
+        ),
         notes=(*identity.notes, *identity.dialect.notes),
         command=_train_command(str(source), identity, entry),
     )
+
+
+def _averages(identity: Identity) -> tuple[str, ...]:
+    """Return the values of --entry that take averages, also those inside a table."""
+    inside = [each.entry for each in identity.further if each.is_average]
+    return tuple(dict.fromkeys([*identity.checkpoint.averages, *inside]))
+
+
+def _other_network(network: dict[str, Any]) -> str:
+    kind = "average" if network["average"] else "other network"
+    return f"{kind}: {network['model']}, taken by --entry {shlex.quote(network['entry'])}"
 
 
 def _usual_size(identity: Identity) -> int:
@@ -205,5 +238,5 @@ def _train_command(source: str, identity: Identity, entry: str | None) -> str:
     """Return a command that trains from this entry."""
     command = f"reslearn train DATA --init {shlex.quote(source)}"
     if entry is not None:
-        command += f" --set {shlex.quote(f'init.entry={entry}')}"
-    return f"{command} --partial" if identity.unmatched else command
+        command += f" --entry {shlex.quote(entry)}"
+    return f"{command} --partial" if identity.unexplained else command

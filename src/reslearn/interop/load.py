@@ -11,7 +11,7 @@ A source is a file, a folder that `save_pretrained` wrote, a published name such
 - Any other mismatch is an error that lists the tensors. With `partial` they are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,8 @@ from reslearn import models
 from reslearn.data import Preprocess
 from reslearn.interop.bundle import recorded_preprocess, recorded_spec
 from reslearn.interop.dialect import FIRST_CONVOLUTIONS
-from reslearn.interop.identify import NUM_BATCHES_TRACKED, Identity, identify_checkpoint
+from reslearn.interop.identify import identify_checkpoint
+from reslearn.interop.identity import NUM_BATCHES_TRACKED, Identity
 from reslearn.interop.pretrained import local_path, published_statistics, published_weights
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import WeightsError, abbreviate, first_not_finite
@@ -75,7 +76,9 @@ def identify(source: Path | str, *, entry: str | None = None) -> Identity:
     Args:
         source: A file, a folder of `save_pretrained`, a name such as "torchvision:resnet50" or
             "timm:resnet50.a1_in1k", or a URL.
-        entry: Which state dict of the file to use, such as "state_dict_ema".
+        entry: Which state dict of the file to use, such as "state_dict_ema", or the beginning of
+            names in it, such as "state_dict:module.encoder_q.". By default see
+            `identify_checkpoint`.
 
     Raises:
         WeightsError: If the source cannot be read, or holds no network of the catalog.
@@ -99,7 +102,7 @@ def load_network(
             network returns pooled features.
         in_channels: By default the number of input channels of the weights.
         partial: Leave out tensors that do not match.
-        entry: Which state dict of the file to use, such as "state_dict_ema".
+        entry: As in `identify`.
         switches: Values that cannot be inferred from the weights (see `Identity.undetermined`),
             such as stride_in="1x1".
 
@@ -130,19 +133,22 @@ def load_weights(
     Args:
         net: Modified in place. Its dtype, device and mode stay.
         partial: Leave out tensors that do not match, and ignore switches that differ.
-        entry: Which state dict of the file to use.
+        entry: As in `identify`.
 
     Raises:
         WeightsError: If the weights do not fit. Then `net` is unchanged.
     """
     identity = source if isinstance(source, Identity) else identify(source, entry=entry)
-    if not partial:
+    has_same_depth = _body_layers(net.state_dict()) == _body_layers(identity.names)
+    if not partial and has_same_depth:
         _check_same_function(net, identity)
     match = _match(net.state_dict(), identity)
     if match.problems and not partial:
         count = len(match.problems)
+        depth = "" if has_same_depth else f"{identity.spec['name']} is not {net.name}: "
+        subject = "1 tensor does" if count == 1 else f"{count} tensors do"
         raise WeightsError(
-            f"{identity.checkpoint.path}: {count} {'tensor does' if count == 1 else 'tensors do'} "
+            f"{identity.checkpoint.path}: {depth}{subject} "
             f"not match: {abbreviate(match.problems, _NUM_LISTED)}; "
             "pass partial=True (--partial) to leave them out"
         )
@@ -158,6 +164,11 @@ def load_weights(
         adapted=tuple(match.adapted),
         unused=tuple(dict.fromkeys(match.unused)),
     )
+
+
+def _body_layers(names: Iterable[str]) -> set[str]:
+    """Return the weights of the bodies of all blocks. Networks of other depths have others."""
+    return {name for name in names if ".body.conv" in name and name.endswith(".weight")}
 
 
 @dataclass
@@ -190,7 +201,7 @@ def _match(expected: Mapping[str, Tensor], identity: Identity) -> _Match:
             match.left_initialized.append(name)
             if not name.startswith(_HEAD):
                 match.problems.append(f"{name} (not in the file)")
-    match.problems += [f"{name} (in the file only)" for name in identity.unmatched]
+    match.problems += [f"{name} (in the file only)" for name in identity.unexplained]
     return match
 
 

@@ -8,6 +8,7 @@ of the file before memory is allocated.
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ DTYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
+_WORD_SEPARATORS = re.compile(r"[._:]")
+_AVERAGE_WORDS = frozenset(
+    ["ema", "avg", "teacher", "momentum", "averaged", "shadow", "swa", "polyak", "target"]
+)
 
 
 class WeightsError(ValueError):
@@ -98,12 +103,13 @@ class Checkpoint:
 
 
 def is_average(name: str) -> bool:
-    """Return whether an entry name says that it averages weights.
+    """Return whether a name of an entry, or a beginning of names, says that it averages weights.
 
-    Examples are model_ema, state_dict_ema, ema_state_dict and averaged_model.
+    Examples are model_ema, state_dict_ema, averaged_model, teacher and module.encoder_k.
     """
-    words = name.lower().replace(".", "_").split("_")
-    return "ema" in words or "average" in name.lower()
+    lowered = name.lower()
+    words = _WORD_SEPARATORS.split(lowered)
+    return not _AVERAGE_WORDS.isdisjoint(words) or "average" in lowered or "encoder_k" in lowered
 
 
 @dataclass(frozen=True, kw_only=True)

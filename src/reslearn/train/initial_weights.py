@@ -166,7 +166,7 @@ def _describe_preprocess(
     )
     return (
         f"{source}: its preprocessing is not recorded. As a guess, the preprocessing of published "
-        f"{identity.dialect.name} weights overrides data.mean and data.std: mean {mean}, scale "
+        f"{identity.publisher} weights overrides data.mean and data.std: mean {mean}, scale "
         f"{scale} of 255. If they were trained with other values, set data.mean and data.std"
     )
 

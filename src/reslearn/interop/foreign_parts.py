@@ -1,0 +1,89 @@
+"""Tensors that no plain ResNet has: the part they belong to, by the words in their names.
+
+A network with squeeze-and-excitation has all tensors of a plain ResNet and some more. Without
+these it would compute another function, so it is refused, and the message names the part. Counters
+and statistics of tools have no effect on the output and may be left out.
+"""
+
+import re
+
+from reslearn.interop.stored import StoredTensor
+
+_SQUEEZE = "squeeze-and-excitation, as in SE networks"
+_CHANNEL = "efficient channel attention, as in ECA networks"
+_BLUR = "blur pooling, as in anti-aliased networks"
+_ATTENTION = "attention"
+_OFFSET = "deformable convolution"
+_ADAPTER = "an adapter"
+_WORDS = {
+    _SQUEEZE: (
+        "se|se_?module|se_?layer|se_?block|squeeze|squeeze_excite|excitation|excite|scse|fc_?se"
+    ),
+    _CHANNEL: "eca|eca_?layer|eca_?module|ceca",
+    _BLUR: "filt|blur|blur_?pool|aa|anti_?alias",
+    _ATTENTION: (
+        "cbam|bam|ca|sa|attn|attention|channel_?att\\w*|spatial_?att\\w*|non_?local|nl|"
+        "gc|gc_?block|context_?block|ge|gather|coord_?att\\w*"
+    ),
+    _OFFSET: "offset|conv\\d?_offset|conv_mask",
+    "split attention, as in SK networks and ResNeSt": "paths|radix|fc_reduce|fc_select",
+    "parallel convolutions, as in Res2Net": "convs|bns",
+    _ADAPTER: "lora|lora_a|lora_b|adapter|adapters",
+    "a learned activation": "prelu|act\\d?|relu\\d?|swish|frelu",
+    "a scale of the residual": "alpha|layer_?scale|ls\\d?|gamma_?\\d|res_?scale|skip_?gain|rezero",
+}
+_PATTERNS = {
+    part: re.compile(rf"(?:^|[./_])(?:{words})\d?(?:[./_]|$)") for part, words in _WORDS.items()
+}
+# Case matters: "conv.in" is no instance norm.
+_INSTANCE_NORM = re.compile(r"(?:^|[./])IN(?:[./]|$)")
+_REPARAMETRIZED = re.compile(r"(?:weight_(?:orig|mask|g|v|u)|parametrizations\.[\w.]*)$")
+# Tensors of tools (thop, swa_utils, optimizers of averages) without an effect on the output.
+_INERT_LEAVES = frozenset(
+    [
+        "num_batches_tracked",
+        "total_ops",
+        "total_params",
+        "n_averaged",
+        "num_updates",
+        "decay",
+        "step",
+    ]
+)
+
+
+def part_of(name: str, shape: tuple[int, ...]) -> str | None:
+    """Return the part of a network that a tensor outside plain ResNets belongs to.
+
+    Returns:
+        Words such as "attention"; None if the name says nothing.
+    """
+    if len(shape) == 3 and shape[:2] == (1, 1) and shape[2] > 1:
+        return _CHANNEL  # a convolution over the channels, which timm calls se.conv
+    if _INSTANCE_NORM.search(name):
+        return "instance norm, as in IBN networks"
+    if _REPARAMETRIZED.search(name):
+        return "another form of the weights (pruned, or weight norm)"
+    lowered = name.lower()
+    for part, pattern in _PATTERNS.items():
+        if pattern.search(lowered):
+            return part
+    return None
+
+
+def is_inert(name: str, stored: StoredTensor) -> bool:
+    """Return whether a tensor is a counter, or a statistic of a tool, without an effect."""
+    leaf = re.split(r"[./]", name)[-1]
+    is_number = stored.num_values == 1
+    return is_number and (leaf in _INERT_LEAVES or not stored.dtype.is_floating_point)
+
+
+def with_part(name: str, shape: tuple[int, ...]) -> str:
+    """Return the name of a tensor and, if the name says it, the part it belongs to."""
+    part = part_of(name, shape)
+    return f"{name} ({part})" if part else name
+
+
+def is_side_branch(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a convolution is a side branch of a block, and no part of its body."""
+    return part_of(name, shape) in (_SQUEEZE, _CHANNEL, _ATTENTION, _OFFSET, _ADAPTER)
