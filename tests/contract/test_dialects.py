@@ -12,6 +12,7 @@ from torch.nn import functional
 from reslearn import models
 from reslearn.interop import (
     Checkpoint,
+    Identity,
     StoredTensor,
     WeightsError,
     dialects,
@@ -24,7 +25,9 @@ from reslearn.interop import (
     write_weights,
 )
 from reslearn.interop.dialect import Dialect
+from reslearn.interop.table_networks import names_and_structure
 from reslearn.models import Network
+from reslearn.switches import SWITCHES
 
 RECORDED = Path(__file__).parents[1] / "interop" / "recorded"
 SUFFIXES = {
@@ -96,6 +99,33 @@ def test_names_and_shapes_recorded_from_the_project_are_recognized(
     assert identity.dialect.extra or names == set(shapes)
 
 
+# Flat names, and pre-activation, whose shortcuts the shapes do not show.
+NOT_BY_STRUCTURE = {"caffe", "caffe-deep", "keras", "timm-v2", "wrn"}
+# Switches that names and shapes show, and the average pool that positions in a sequence show.
+VISIBLE = [
+    name for name, switch in SWITCHES.items() if switch.in_weights in ("visible", "by dialect")
+]
+
+
+def assert_structure_agrees(by_name: Identity, by_structure: Identity) -> None:
+    assert (by_structure.names, by_structure.num_classes) == (by_name.names, by_name.num_classes)
+    assert by_structure.unmatched == by_name.unmatched
+    for key in ("in_channels", *VISIBLE):
+        assert by_structure.spec[key] == by_name.spec[key], key
+
+
+@pytest.mark.parametrize(
+    ("dialect", "net", "shapes"), RECORDS, ids=[f"{dialect}-{net}" for dialect, net, _ in RECORDS]
+)
+def test_names_and_structure_agree(dialect: str, net: str, shapes: dict[str, list[int]]) -> None:
+    (by_name,), by_structure = names_and_structure(checkpoint_of(shapes), "")
+    if dialect in NOT_BY_STRUCTURE:
+        assert not by_structure
+        return
+    (identity,) = by_structure
+    assert_structure_agrees(by_name, identity)
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("bn_conv1.2", [0]), ("bn_conv1.2", [2]), ("conv1.1", [1]), ("conv1.1", [2, 64])],
@@ -164,6 +194,11 @@ def test_weights_are_written_identified_and_read_back(name: str, tmp_path: Path)
         for key, value in net.state_dict().items():
             assert key in fresh or torch.equal(value, state[key]), key
         assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
+        if name not in NOT_BY_STRUCTURE:
+            _, (by_structure,) = names_and_structure(read_checkpoint(path), identity.entry)
+            assert_structure_agrees(identity, by_structure)
+            for key in identity.names:
+                assert torch.equal(by_structure.read(key), identity.read(key)), key
         path.unlink()
 
 

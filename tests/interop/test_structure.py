@@ -169,7 +169,7 @@ def test_other_functions_are_refused_by_name(part: str) -> None:
 
 def test_blur_pooling_between_blocks_is_refused() -> None:
     state = STATE | {"maxpool.1.filt": torch.zeros(16, 1, 3, 3)}
-    with pytest.raises(WeightsError, match="maxpool.1.filt .blur pooling"):
+    with pytest.raises(WeightsError, match=r"maxpool\.1\.filt \(blur pooling"):
         identify_checkpoint(checkpoint_of(table=state))
 
 
@@ -204,7 +204,7 @@ def test_inspect_names_the_check_that_finds_blur_pooling() -> None:
 def test_a_chain_of_channels_that_does_not_close_is_refused_with_the_tensor() -> None:
     state = LAYOUTS["stem called conv and bn"](STATE)
     state["layer2.0.conv1.weight"] = torch.zeros(32, 24, 3, 3)
-    with pytest.raises(WeightsError, match="layer2.0.conv1.weight takes 24 channels") as raised:
+    with pytest.raises(WeightsError, match=r"layer2\.0\.conv1\.weight takes 24 channels") as raised:
         identify_checkpoint(checkpoint_of(table=state))
     assert "returns 16" in str(raised.value)
 
@@ -240,7 +240,7 @@ def test_pre_activation_with_unknown_names_is_refused(final_norm: bool) -> None:
 def test_weights_of_another_depth_name_both_networks(weights: Path) -> None:
     with torch.device("meta"):
         net = models.build("resnet50", num_classes=5, stride_in="3x3")
-    with pytest.raises(WeightsError, match="resnet8 is not resnet50: .* do not match") as raised:
+    with pytest.raises(WeightsError, match=r"resnet8 is not resnet50: .* do not match") as raised:
         load_weights(net, weights)
     assert "stride_in" not in str(raised.value)
 

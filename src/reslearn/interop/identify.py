@@ -79,13 +79,18 @@ def _choose(
     best = min(range(len(ranks)), key=ranks.__getitem__)
     if _STUDENT.search(entries[best]):
         for identity, entry in zip(identities, entries, strict=True):
-            if _TEACHER.search(entry) and identity.spec == identities[best].spec:
+            if _TEACHER.search(entry) and _are_alike(identity, identities[best]):
                 note = (
                     "the teacher is taken, an average of the student; "
                     f"--entry {entries[best]} takes the student"
                 )
                 return identity, (note,)
     return identities[best], ()
+
+
+def _are_alike(identity: Identity, other: Identity) -> bool:
+    """Return whether one network may average the weights of another."""
+    return (identity.spec, identity.num_classes) == (other.spec, other.num_classes)
 
 
 def _entry_of(identity: Identity, in_table: Sequence[Identity]) -> str:

@@ -13,7 +13,7 @@ from reslearn.interop.dialect import Dialect, native_shape
 from reslearn.interop.foreign_parts import is_inert, part_of, with_part
 from reslearn.interop.identity import NUM_BATCHES_TRACKED, Identity
 from reslearn.interop.infer import NotAResNet, infer
-from reslearn.interop.stored import Checkpoint, StoredTensor
+from reslearn.interop.stored import Checkpoint, StoredTensor, is_average
 from reslearn.interop.table_layers import LayerPath, path_of
 from reslearn.models import Network
 
@@ -163,7 +163,8 @@ def _refuse_parts_inside(
         is_inside = any(path[:length] in blocks for length in range(1, len(path) + 1))
         is_kernel = len(stored.shape) >= 3 and part_of(name, stored.shape) is not None
         is_between = is_kernel and path[: len(scope)] == scope
-        if (is_inside and not is_inert(name, stored)) or is_between:
+        is_harmless = is_inert(name, stored) or is_average(name.rpartition(".")[2])
+        if (is_inside and not is_harmless) or is_between:
             raise AnotherFunction(
                 f"it has {with_part(name, stored.shape)}, so it computes another function than "
                 "the plain ResNet with its other tensors, and cannot be loaded as that"

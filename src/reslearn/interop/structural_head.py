@@ -44,17 +44,10 @@ def find_head(search: HeadSearch, layers: Sequence[TableLayer]) -> StructuralHea
     further = _further_layers(search, layers)
     matrices = [layer for layer in further if layer.kind == "matrix"]
     fitting = [layer for layer in matrices if layer.shape[1] == search.num_channels]
-    if not fitting and not matrices:
-        fitting = [
-            layer
-            for layer in further
-            if layer.kind == "convolution" and layer.shape[1:] == (search.num_channels, 1, 1)
-        ]
-        return StructuralHead(layer=fitting[0] if len(further) == len(fitting) == 1 else None)
     if not fitting:
-        return StructuralHead(layer=None)
+        return StructuralHead(layer=_convolution_head(search, further))
     head = fitting[0]
-    is_inside = head.path[: len(search.scope)] == search.scope
+    is_inside = _is_inside(search, head)
     follows = [layer for layer in matrices if layer not in fitting]
     follows = [layer for layer in follows if layer.shape[1] == head.shape[0]]
     if len(fitting) == 1 and not follows and (is_inside or len(further) == 1):
@@ -72,6 +65,19 @@ def find_head(search: HeadSearch, layers: Sequence[TableLayer]) -> StructuralHea
             "learning, is left out, so there are no classes",
         ),
     )
+
+
+def _is_inside(search: HeadSearch, layer: TableLayer) -> bool:
+    return layer.path[: len(search.scope)] == search.scope
+
+
+def _convolution_head(search: HeadSearch, further: Sequence[TableLayer]) -> TableLayer | None:
+    """Return a convolution of 1 x 1 that is the only further layer, in the network's own path."""
+    if len(further) != 1 or further[0].kind != "convolution":
+        return None
+    (layer,) = further
+    fits = layer.shape[1:] == (search.num_channels, 1, 1)
+    return layer if fits and _is_inside(search, layer) else None
 
 
 def _further_layers(search: HeadSearch, layers: Sequence[TableLayer]) -> list[TableLayer]:
