@@ -13,6 +13,7 @@ import torch
 from reslearn import models
 from reslearn.interop import (
     WeightsError,
+    create_model,
     identify,
     identify_checkpoint,
     load_network,
@@ -253,3 +254,9 @@ def test_names_and_structure_agree_for_a_head_that_a_dialect_does_not_know() -> 
     identity = identify_checkpoint(checkpoint)
     assert (identity.dialect.name, identity.num_classes) == ("cifar-fc", 5)
     assert identity.names["head.fc.weight"] == "last_linear.weight"
+
+
+def test_create_model_names_both_depths(weights: Path) -> None:
+    """Not the stride, which is one of many differences."""
+    with pytest.raises(WeightsError, match=r"holds weights of resnet8, not of resnet50"):
+        create_model("resnet50", pretrained=str(weights))

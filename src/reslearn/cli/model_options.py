@@ -60,14 +60,6 @@ StrideInOption = Annotated[
 EntryOption = Annotated[
     str | None,
     typer.Option(
-        help="Which state dict to use if the file holds several, such as state_dict_ema.",
-        rich_help_panel=WEIGHTS,
-    ),
-]
-
-EntryOption = Annotated[
-    str | None,
-    typer.Option(
         help="Which network of the file to use if it holds several: a table such as "
         "state_dict_ema, or the beginning of names such as state_dict:module.encoder_q.",
         rich_help_panel=WEIGHTS,

@@ -43,7 +43,6 @@ class InputOptions:
     """
 
     mean: tuple[float, ...] | None = None
-    entry: str | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None
     shorter: int | None = None

@@ -158,6 +158,7 @@ def _build_pretrained(
 ) -> Network:
     undetermined = {key: value for key, value in switches.items() if key in identity.undetermined}
     identity = identity.with_switches(**undetermined)
+    _check_depth(name, identity)
     spec = (
         {key: identity.spec[key] for key in OUTPUT_SWITCHES}
         | switches
@@ -168,6 +169,18 @@ def _build_pretrained(
     net = models.build(name, num_classes=num_classes, **spec)
     load_weights(net, identity)
     return net.eval()
+
+
+def _check_depth(name: str, identity: Identity) -> None:
+    """Raise WeightsError if weights are of a network with other blocks, before switches differ."""
+    network, weights = architecture_of(name), architecture_of(str(identity.spec["name"]))
+    if network is None or weights is None:
+        return
+    if (network.body, network.blocks) != (weights.body, weights.blocks):
+        raise WeightsError(
+            f"{identity.checkpoint.path} holds weights of {identity.spec['name']}, not of {name}: "
+            f"create_model({identity.spec['name']!r}, ...) builds their network"
+        )
 
 
 def save_pretrained(net: Network, folder: Path | str) -> Path:

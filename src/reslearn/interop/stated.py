@@ -9,6 +9,7 @@ from reslearn.interop.stored import Checkpoint, WeightsError
 _KEYS = ("arch", "architecture", "model_name", "model_arch", "backbone", "network", "model", "net")
 _BLURRED = re.compile(r"blur|resnetaa|anti_?alias")
 _LARGEST_CONFIG_BYTES = 1 << 20
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def refuse_stated_blur(checkpoint: Checkpoint) -> None:
@@ -33,7 +34,7 @@ def _statements(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
             if key in texts:
                 yield f"its entry {key!r}", texts[key]
     config = checkpoint.path.with_name("config.json")
-    if checkpoint.path.name != "model.safetensors" or not config.is_file():
+    if checkpoint.path.name not in _HUB_FILES or not config.is_file():
         return
     try:
         if config.stat().st_size <= _LARGEST_CONFIG_BYTES:
