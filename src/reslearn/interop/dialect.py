@@ -34,6 +34,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# The name of the dialect of a file that was read by its structure.
+BY_STRUCTURE = "structure"
 FIRST_CONVOLUTIONS = ("stem.conv.weight", "stem.conv1.weight")
 _UNSUPPORTED = "unsupported.toml"
 _LEAVES = {

@@ -58,7 +58,8 @@ def part_of(name: str, shape: tuple[int, ...]) -> str | None:
     Returns:
         Words such as "attention"; None if the name says nothing.
     """
-    if len(shape) == 3 and shape[:2] == (1, 1) and shape[2] > 1:
+    is_over_channels = len(shape) == 3 and shape[:2] == (1, 1) and shape[2] > 1
+    if is_over_channels and name.endswith(".weight"):
         return _CHANNEL  # a convolution over the channels, which timm calls se.conv
     if _INSTANCE_NORM.search(name):
         return "instance norm, as in IBN networks"

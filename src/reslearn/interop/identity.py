@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reslearn import models
 from reslearn.interop.bundle import recorded_spec
-from reslearn.interop.dialect import Dialect
+from reslearn.interop.dialect import BY_STRUCTURE, Dialect
 from reslearn.interop.stored import Checkpoint, StoredTensor, WeightsError
 from reslearn.switches import SWITCHES
 
@@ -74,7 +74,7 @@ class Identity:
     @property
     def publisher(self) -> str:
         """The project whose published weights have the usual preprocessing of this file."""
-        return self.dialect.name if not self.dialect.exact_names else "torchvision"
+        return "torchvision" if self.dialect.name == BY_STRUCTURE else self.dialect.name
 
     @property
     def unexplained(self) -> tuple[str, ...]:

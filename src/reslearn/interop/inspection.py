@@ -10,12 +10,12 @@ import torch
 
 from reslearn import models
 from reslearn.interop.bundle import recorded_preprocess
+from reslearn.interop.dialect import BY_STRUCTURE
 from reslearn.interop.identify import identify_checkpoint
 from reslearn.interop.identity import Identity
 from reslearn.interop.pretrained import local_path
 from reslearn.interop.read import read_checkpoint
 from reslearn.interop.stored import abbreviate
-from reslearn.interop.structural_dialect import NAME as STRUCTURE
 from reslearn.models import Network
 
 _NUM_LISTED = 6
@@ -96,7 +96,7 @@ class Inspection:
     def _origin(self) -> str:
         prefix = f", prefix {self.prefix!r}" if self.prefix else ""
         names = f"dialect {self.dialect}"
-        if self.dialect == STRUCTURE:
+        if self.dialect == BY_STRUCTURE:
             names = "names of no known project, read by structure"
         return f"{self.path}: {self.container}, {names}{prefix}"
 

@@ -29,10 +29,9 @@ def refuse_stated_blur(checkpoint: Checkpoint) -> None:
 
 def _statements(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """Yield where an architecture is stated, and its name."""
-    for key in _KEYS:
-        for texts in (checkpoint.texts, checkpoint.metadata):
-            if key in texts:
-                yield f"its entry {key!r}", texts[key]
+    for place, text in (*checkpoint.texts.items(), *checkpoint.metadata.items()):
+        if place.rpartition(".")[2] in _KEYS:
+            yield f"its entry {place!r}", text
     config = checkpoint.path.with_name("config.json")
     if checkpoint.path.name not in _HUB_FILES or not config.is_file():
         return

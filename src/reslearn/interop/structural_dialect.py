@@ -3,10 +3,9 @@
 import re
 from typing import Any
 
-from reslearn.interop.dialect import Dialect, dialects
+from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
 from reslearn.interop.structure import StructureReading
 
-NAME = "structure"
 _CONVOLUTION_BIAS = re.compile(r"\.conv\d?\.bias")
 
 
@@ -27,7 +26,7 @@ def structural_dialect(reading: StructureReading) -> Dialect:
         "preactivation": False,
     }
     return Dialect(
-        name=NAME,
+        name=BY_STRUCTURE,
         title="Names of no known project, read by shapes and order",
         source="the file itself",
         example="",

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reslearn.interop.averages import averages_of
-from reslearn.interop.dialect import Dialect, dialects
+from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
 from reslearn.interop.foreign_parts import is_inert
 from reslearn.interop.identity import Identity
 from reslearn.interop.infer import NotAResNet
 from reslearn.interop.named_table import AnotherFunction, NamedTable, common_path, verify
 from reslearn.interop.projection import without_projection_head
 from reslearn.interop.stored import Checkpoint, StoredTensor
-from reslearn.interop.structural_dialect import NAME as STRUCTURE
 from reslearn.interop.structural_dialect import structural_dialect
 from reslearn.interop.structure import read_structures
 from reslearn.interop.table_layers import is_parameter, path_of
@@ -22,7 +21,7 @@ _BLUR_NOTE = (
     "networks with blur pooling (resnetblur50 and resnetaa50 of timm) have exactly these names and "
     "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
 )
-_DIALECTS_WITH_BLUR = ("torchvision", "timm-d", STRUCTURE)
+_DIALECTS_WITH_BLUR = ("torchvision", "timm-d", BY_STRUCTURE)
 
 
 @dataclass(frozen=True, kw_only=True)
