@@ -260,3 +260,26 @@ def test_create_model_names_both_depths(weights: Path) -> None:
     """Not the stride, which is one of many differences."""
     with pytest.raises(WeightsError, match=r"holds weights of resnet8, not of resnet50"):
         create_model("resnet50", pretrained=str(weights))
+
+
+def test_a_longer_stem_is_not_cut(tmp_path: Path) -> None:
+    """CLIP's ResNet begins with three convolutions, which look like 32 channels and one of them."""
+    with torch.device("meta"):
+        state = net_state(models.build("resnet50", num_classes=7))
+    del state["conv1.weight"]
+    stem = {"conv1": (32, 3), "conv2": (32, 32), "conv3": (64, 32)}
+    kernels = {f"{name}.weight": torch.zeros(*shape, 3, 3) for name, shape in stem.items()}
+    norms = {f"bn{n}.{leaf}": torch.ones(32) for n in (1, 2) for leaf in ("weight", "running_var")}
+    table = behind("visual.", kernels | norms | state)
+    with pytest.raises(WeightsError, match="holds no network of the catalog"):
+        identify_checkpoint(checkpoint_of(state_dict=table))
+
+
+def test_a_refusal_names_the_part_that_most_names_show() -> None:
+    """Selective kernels hide the convolutions of a block in paths."""
+    state = renamed(
+        STATE, (r"(layer\d\.\d)\.conv1\.", r"\1.conv1.paths.0."), (r"bn1", "conv1.paths.0.bn")
+    )
+    extra = {name.replace("paths.0", "paths.1"): tensor for name, tensor in state.items()}
+    with pytest.raises(WeightsError, match="split attention, as in SK networks"):
+        identify_checkpoint(checkpoint_of(table=state | extra))

@@ -6,10 +6,12 @@ and statistics of tools have no effect on the output and may be left out.
 """
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 
 from reslearn.interop.stored import StoredTensor
 
-_SQUEEZE = "squeeze-and-excitation, as in SE networks"
+_SQUEEZE = "squeeze-and-excitation, as in SE networks and ResNet-RS"
 _CHANNEL = "efficient channel attention, as in ECA networks"
 _BLUR = "blur pooling, as in anti-aliased networks"
 _ATTENTION = "attention"
@@ -70,6 +72,16 @@ def part_of(name: str, shape: tuple[int, ...]) -> str | None:
         if pattern.search(lowered):
             return part
     return None
+
+
+def main_part(tensors: Mapping[str, StoredTensor]) -> str | None:
+    """Return the part that most tensors of a table belong to; None if their names say nothing."""
+    parts: Counter[str] = Counter()
+    for name, stored in tensors.items():
+        part = part_of(name, stored.shape)
+        if part is not None:
+            parts[part] += 1
+    return parts.most_common(1)[0][0] if parts else None
 
 
 def is_inert(name: str, stored: StoredTensor) -> bool:

@@ -155,6 +155,7 @@ def _find_trunks(
         if len(groups) < _MIN_BLOCKS:
             continue
         try:
+            _refuse_longer_stem(stem, grouped)
             trunks.append(_read_trunk(stem, groups, norms, paths))
         except NotAResNet as error:
             takes_images = stem.convolutions[0].shape[1] in _IMAGE_CHANNELS
@@ -162,6 +163,19 @@ def _find_trunks(
     if not problems:
         return trunks, None
     return trunks, max(problems, key=lambda problem: problem[:2])[2]
+
+
+def _refuse_longer_stem(stem: StemCandidate, grouped: GroupedTable) -> None:
+    """Raise NotAResNet if another convolution outside blocks feeds the stem, as in CLIP."""
+    first = stem.convolutions[0]
+    if first.shape[1] in _IMAGE_CHANNELS:
+        return
+    for layer, scope in grouped.loose:
+        if scope == stem.scope and layer.shape[0] == first.shape[1]:
+            raise NotAResNet(
+                f"{layer.label} and {first.label} come before its blocks, and no network of the "
+                "catalog begins like this"
+            )
 
 
 def _groups_in(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from reslearn.interop.averages import averages_of
 from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
-from reslearn.interop.foreign_parts import is_inert
+from reslearn.interop.foreign_parts import is_inert, main_part
 from reslearn.interop.identity import Identity
 from reslearn.interop.infer import NotAResNet
 from reslearn.interop.named_table import AnotherFunction, NamedTable, common_path, verify
@@ -22,6 +22,9 @@ _BLUR_NOTE = (
     "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
 )
 _DIALECTS_WITH_BLUR = ("torchvision", "timm-d", BY_STRUCTURE)
+
+Failures = list[tuple[tuple[int, int], str]]
+"""Reasons why a table holds no network, each with its certainty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,7 @@ def networks_of_table(
     for identity, notes in _by_structure(checkpoint, entry, tensors, failures, complete):
         identities = _with_structure(identities, identity, notes)
     if not identities:
-        certainty, reason = max(failures) if failures else ((0, 0), _first_names(tensors))
-        return TableNetworks(identities=(), reason=reason, certainty=certainty)
+        return _no_network(tensors, failures)
     used = {name for identity in identities for name in identity.names.values()}
     for identity in list(identities):
         identities += averages_of(identity, tensors, used)
@@ -66,6 +68,15 @@ def networks_of_table(
     return TableNetworks(identities=tuple(completed))
 
 
+def _no_network(tensors: Mapping[str, StoredTensor], failures: Failures) -> TableNetworks:
+    """Return the most certain reason why a table holds no network."""
+    certainty, reason = max(failures) if failures else ((0, 0), _first_names(tensors))
+    part = main_part(tensors)
+    if part is not None and part not in reason:
+        reason += f"; its names show {part}"
+    return TableNetworks(identities=(), reason=reason, certainty=certainty)
+
+
 def names_and_structure(
     checkpoint: Checkpoint, entry: str
 ) -> tuple[Sequence[Identity], Sequence[Identity]]:
@@ -77,10 +88,6 @@ def names_and_structure(
     by_dialect, _ = _by_dialects(checkpoint, entry, tensors)
     by_structure = _by_structure(checkpoint, entry, tensors, [], [])
     return _disjoint(by_dialect), [identity for identity, _ in by_structure]
-
-
-Failures = list[tuple[tuple[int, int], str]]
-"""Reasons why a table holds no network. The greatest certainty is reported."""
 
 
 def _by_dialects(
