@@ -73,7 +73,7 @@ def with_squeeze(state: Mapping[str, Tensor], *names: str) -> State:
     return extended
 
 
-_RESIDUAL = r"layer(\d)\.(\d)\."
+_RESIDUAL = r"layer(\d)\.(\d+)\."
 # Layouts that no dialect has, as rules on torchvision's names.
 LAYOUTS: dict[str, Callable[[State], State]] = {
     "stem called conv and bn": lambda state: renamed(

@@ -264,7 +264,7 @@ def test_a_head_behind_another_layer_is_left_out() -> None:
     """Without the batch norm between them the head would see other values."""
     table = behind("backbone.", without_head(STATE))
     neck = {f"neck.{leaf}": torch.ones(64) for leaf in ("weight", "running_mean", "running_var")}
-    head = {"classifier.weight": torch.zeros(5, 64)}
+    head = {"classifier.weight": torch.zeros(5, 64), "classifier.bias": torch.zeros(5)}
     assert identify_checkpoint(checkpoint_of(table=table | head)).num_classes == 5
     identity = identify_checkpoint(checkpoint_of(table=table | neck | head))
     assert identity.num_classes is None

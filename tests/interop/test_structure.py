@@ -283,3 +283,11 @@ def test_a_refusal_names_the_part_that_most_names_show() -> None:
     extra = {name.replace("paths.0", "paths.1"): tensor for name, tensor in state.items()}
     with pytest.raises(WeightsError, match="split attention, as in SK networks"):
         identify_checkpoint(checkpoint_of(table=state | extra))
+
+
+def test_blocks_with_two_kinds_of_names_are_not_left_out() -> None:
+    """Without the second block the file would be a shallower network."""
+    net = models.build("resnet14", num_classes=5, shortcut="B")
+    state = renamed(state_of(net), (r"(layer\d\.1)\.conv", r"\1.unit"), (r"^conv1", "first"))
+    with pytest.raises(WeightsError, match=r"layer1\.1 could be a block"):
+        identify_checkpoint(checkpoint_of(table=state))

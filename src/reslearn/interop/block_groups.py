@@ -117,7 +117,7 @@ def blocks_of(groups: Sequence[ConvolutionGroup]) -> list[BlockConvolutions]:
 
     Raises:
         NotAResNet: If these groups have no body of 2 or 3 convolutions, or more than one further
-            convolution.
+            convolution, or if a group with other names could be a block of the same network.
     """
     names_by_group = [frozenset(group.by_name()) for group in groups]
     layouts = list(dict.fromkeys(names_by_group))[:_MAX_LAYOUTS]
@@ -127,7 +127,21 @@ def blocks_of(groups: Sequence[ConvolutionGroup]) -> list[BlockConvolutions]:
     common = max(layouts, key=lambda layout: (support[layout], len(layout)))
     family = [group for group, names in zip(groups, names_by_group, strict=True) if common <= names]
     body = _body_names(common, family)
-    return [_block(group, body) for group in family]
+    blocks = [_block(group, body) for group in family]
+    widths = {block.out_channels for block in blocks} | {blocks[0].in_channels}
+    for group, names in zip(groups, names_by_group, strict=True):
+        if not common <= names and _may_be_block(group, len(body), widths):
+            path = ".".join(group.path)
+            raise NotAResNet(f"{path} could be a block, and has other names than its other blocks")
+    return blocks
+
+
+def _may_be_block(group: ConvolutionGroup, num_layers: int, widths: set[int]) -> bool:
+    """Return whether the number of convolutions and the channels of a group fit into a network."""
+    first, last = group.convolutions[0], group.convolutions[num_layers - 1 : num_layers]
+    if not last or len(group.convolutions) + len(group.beside) > num_layers + 1:
+        return False
+    return first.shape[1] in widths and last[0].shape[0] in widths
 
 
 def _body_names(
