@@ -69,4 +69,4 @@ def _evaluate(folders: list[Path], data_dir: Path | None) -> None:
 
     if len(folders) != 1:
         raise ValueError(f"--evaluate needs one run, not {len(folders)} folders: name one run")
-    evaluate_in_detail(folders[0], None, Machine(data_dir=data_dir))
+    evaluate_in_detail(str(folders[0]), None, Machine(data_dir=data_dir))
