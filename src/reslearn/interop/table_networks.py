@@ -105,9 +105,10 @@ def _by_dialects(
                 failures.append(((3, num_named), str(error)))
             except NotAResNet as error:
                 # A dialect that knows few of the names has nothing to say about the table.
-                rank = 2 if 2 * num_named > len(tensors) else 0
-                reason = f"the nearest dialect is {dialect.name}, but {error}"
-                failures.append(((rank, num_named), reason))
+                if 10 * num_named > len(tensors):
+                    rank = 2 if 2 * num_named > len(tensors) else 0
+                    reason = f"the nearest dialect is {dialect.name}, but {error}"
+                    failures.append(((rank, num_named), reason))
     return identities, failures
 
 
