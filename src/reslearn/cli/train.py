@@ -41,6 +41,7 @@ from reslearn.cli.train_recipe import (
     default_folder,
     default_recipe,
     fit_to_minutes,
+    init_values,
     load_recipe,
     minutes_of,
     quoted,
@@ -103,9 +104,7 @@ def train(
         "train.batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
-        "init" if init == "none" else "init.source": quoted(init),
-        "init.entry": quoted(entry),
-        "init.partial": "true" if partial else None,
+        **init_values(init, entry, partial=partial),
     }
     overrides = all_overrides(values, set_ or [], epochs=epochs, origin=origin)
     if resume and recipe is None and not overrides:

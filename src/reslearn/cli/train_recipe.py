@@ -191,6 +191,15 @@ def epoch_values(
     return values
 
 
+def init_values(init: str | None, entry: str | None, *, partial: bool) -> dict[str, str | None]:
+    """Return the options of the weights to start from as values of a recipe."""
+    return {
+        "init" if init == "none" else "init.source": quoted(init),
+        "init.entry": quoted(entry),
+        "init.partial": "true" if partial else None,
+    }
+
+
 def quoted(text: str | None) -> str | None:
     """Write the text of an option as in TOML. An option that is not given stays None."""
     from reslearn.recipes import toml
