@@ -103,12 +103,12 @@ def _average(identity: Identity, naming: AverageNaming, names: dict[str, str]) -
     notes = identity.notes
     if num_statistics:
         notes = (*notes, "batch-norm statistics have no average, and are those of the network")
-    taken = set(names.values())
+    average_names = set(names.values())
     return replace(
         identity,
         prefix=naming.before or naming.after,
         names=names,
         dialect=replace(identity.dialect, exact_names=names),
-        unmatched=tuple(name for name in identity.unmatched if name not in taken),
+        unmatched=tuple(name for name in identity.unmatched if name not in average_names),
         notes=notes,
     )

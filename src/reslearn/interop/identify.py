@@ -88,9 +88,9 @@ def _choose(
     return identities[best], ()
 
 
-def _are_alike(identity: Identity, other: Identity) -> bool:
-    """Return whether one network may average the weights of another."""
-    return (identity.spec, identity.num_classes) == (other.spec, other.num_classes)
+def _are_alike(identity: Identity, reference: Identity) -> bool:
+    """Return whether one network may average the weights of a reference."""
+    return (identity.spec, identity.num_classes) == (reference.spec, reference.num_classes)
 
 
 def _entry_of(identity: Identity, in_table: Sequence[Identity]) -> str:

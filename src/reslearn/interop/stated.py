@@ -18,10 +18,10 @@ def refuse_stated_blur(checkpoint: Checkpoint) -> None:
     Such networks have the names and shapes of a plain ResNet, so only words can tell. Words are
     looked up among the texts of the file, and in the config.json of a folder of timm.
     """
-    for place, architecture in _statements(checkpoint):
+    for origin, architecture in _statements(checkpoint):
         if _BLURRED.search(architecture.lower()):
             raise WeightsError(
-                f"{checkpoint.path} holds no network of the catalog: {place} says "
+                f"{checkpoint.path} holds no network of the catalog: {origin} says "
                 f"{architecture!r}, a network with blur pooling, which has the names and shapes of "
                 "a plain ResNet and computes another function"
             )
@@ -29,9 +29,9 @@ def refuse_stated_blur(checkpoint: Checkpoint) -> None:
 
 def _statements(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """Yield where an architecture is stated, and its name."""
-    for place, text in (*checkpoint.texts.items(), *checkpoint.metadata.items()):
-        if place.rpartition(".")[2] in _KEYS:
-            yield f"its entry {place!r}", text
+    for entry, text in (*checkpoint.texts.items(), *checkpoint.metadata.items()):
+        if entry.rpartition(".")[2] in _KEYS:
+            yield f"its entry {entry!r}", text
     config = checkpoint.path.with_name("config.json")
     if checkpoint.path.name not in _HUB_FILES or not config.is_file():
         return

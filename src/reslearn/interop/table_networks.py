@@ -58,7 +58,7 @@ def networks_of_table(
     used = {name for identity in identities for name in identity.names.values()}
     for identity in list(identities):
         identities += averages_of(identity, tensors, used)
-    places = {name: place for place, name in enumerate(tensors)}
+    places = {name: position for position, name in enumerate(tensors)}
     identities.sort(key=lambda identity: places[next(iter(identity.names.values()))])
     shared = set(identities[0].unmatched).intersection(*(each.unmatched for each in identities))
     completed = [
@@ -223,8 +223,8 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
     return replace(identity, beside=beside, notes=notes)
 
 
-def _among(names: Sequence[str], allowed: set[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in allowed)
+def _among(names: Sequence[str], selected: set[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in selected)
 
 
 def _first_names(tensors: Mapping[str, StoredTensor]) -> str:
