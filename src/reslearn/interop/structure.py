@@ -6,8 +6,8 @@
 - The one matrix [classes, channels] behind the last block is the head.
 - Channels must fit from layer to layer. Otherwise the table is refused, with the tensor's name.
 
-Three things are left to dialects: kernels in other layouts, flat names, and pre-activation. Shapes do
-not show whether a projection sees the input before or after batch norm.
+Three things are left to dialects: kernels in other layouts, flat names, and pre-activation. Shapes
+do not show whether a projection sees the input before or after batch norm.
 """
 
 from collections.abc import Mapping, Sequence
