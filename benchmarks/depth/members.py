@@ -22,7 +22,7 @@ from benchmarks.depth.tasks import Pair
 from torch import nn
 
 from reslearn.diagnose import Problem, make_problem
-from reslearn.diagnose.verdict import VerdictName
+from reslearn.diagnose.verdict_rules import VerdictName
 
 HALVES = ("tuning", "held-out")
 BATCH_SIZE = 32

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from reslearn.diagnose import diagnose, make_problem, make_variants, run_trial
+from reslearn.diagnose.data_checks import SCALE_LIMITS
 from reslearn.diagnose.diagnosis_json import diagnosis_json
 from reslearn.diagnose.page import diagnosis_page
-from reslearn.diagnose.screening import MANY_DEAD, SCALE_LIMITS, suggested_variants
+from reslearn.diagnose.screening import MANY_DEAD, suggested_variants
 from reslearn.diagnose.signals import UNKNOWN, Signals
 from reslearn.diagnose.trial import WORST_SCORE
-from reslearn.diagnose.verdict import GRADIENT_RATIO
+from reslearn.diagnose.verdict_rules import GRADIENT_RATIO
 from reslearn.report import write_page
 
 torch.manual_seed(0)

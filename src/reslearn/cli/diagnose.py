@@ -257,6 +257,7 @@ def _report(diagnosis: "Diagnosis", patch: "Patch | None", folder: Path, *, as_j
 
 
 def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json: bool) -> None:
+    from reslearn.diagnose.answer import answer_lines, further_findings
     from reslearn.diagnose.diagnosis_json import diagnosis_json
     from reslearn.diagnose.page import patch_line
 
@@ -265,12 +266,16 @@ def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json
         print_json(values)
         return
     console = safe_console()
+    first_line, *further_lines = answer_lines(diagnosis)
+    console.print(first_line, style="bold", soft_wrap=True)
+    for line in further_lines:
+        console.print(line, soft_wrap=True)
     if diagnosis.trials:
         _print_scores(diagnosis, console)
+    for finding in further_findings(diagnosis):
+        console.print(f"Screening, {finding.level}: {finding.text}", soft_wrap=True)
     for note in diagnosis.variants.notes:
         console.print(f"Note: {note}.")
-    verdict = diagnosis.verdict
-    console.print(f"{verdict.name}: {verdict.reason}", style="bold")
     if patch is not None:
         action = "apply it with" if patch.kind == "diff" else "use it as"
         console.print(patch_line(diagnosis, patch), soft_wrap=True)

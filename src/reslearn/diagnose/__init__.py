@@ -13,7 +13,8 @@ from reslearn.diagnose.trial import Trial, run_trial
 from reslearn.diagnose.user_code import DiagnosisError, load_function
 from reslearn.diagnose.user_data import load_data
 from reslearn.diagnose.variant import Variant, Variants, make_variants
-from reslearn.diagnose.verdict import RULES, NetworkVerdict, decide
+from reslearn.diagnose.verdict import NetworkVerdict, decide
+from reslearn.diagnose.verdict_rules import RULES
 
 __all__ = [
     "MARGIN",

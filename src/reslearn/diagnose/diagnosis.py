@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reslearn.diagnose.experiment import Proof, TrialRunner
+from reslearn.diagnose.findings import Screening
 from reslearn.diagnose.parallel import resolve_jobs
 from reslearn.diagnose.plan import Deadline, RateChoice
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.scores import Scores
-from reslearn.diagnose.screening import data_fault, suggested_variants
+from reslearn.diagnose.screening import screen, suggested_variants
 from reslearn.diagnose.signals import (
     LayerSignal,
     Signals,
@@ -31,6 +32,7 @@ class Diagnosis:
     """The verdict and everything it rests on.
 
     Attributes:
+        screening: Findings on data, wiring and initial weights. A proof replaces the experiments.
         rates: The learning rate of each variant, and the scores that chose it.
         start: Signals of the network before training.
         layers: Signals by layer of the variants "deep" and "shortcuts", before training.
@@ -45,6 +47,7 @@ class Diagnosis:
     problem: Problem
     verdict: NetworkVerdict
     scores: Scores
+    screening: Screening
     variants: Variants
     trials: tuple[Trial, ...]
     rates: dict[str, RateChoice]
@@ -79,15 +82,14 @@ def diagnose(
     Raises:
         DiagnosisError: If an argument is out of range or the time does not suffice.
     """
-    _check_budget(minutes, steps)
-    jobs = resolve_jobs(jobs)
+    jobs = _check_budget(minutes, steps, jobs)
     deadline = Deadline(seconds=60 * minutes)
-    fault = data_fault(problem)
+    screening = screen(problem, say=say)
     start = measure_signals(problem.net(CHOICE_SEED), problem)
     variants = make_variants(problem)
     layers: dict[str, tuple[LayerSignal, ...]] = {}
     ratio = None
-    if not fault:
+    if screening.proof is None:
         layers = signals_by_layer(problem, variants.by_name, seed=CHOICE_SEED)
         ratio = response_ratio(layers.get("deep", ()))
         variants.by_name.update(suggested_variants(problem, start, ratio))
@@ -100,12 +102,13 @@ def diagnose(
         jobs=jobs,
         with_proof=with_proof and "shortcuts" in variants.by_name,
     )
-    interrupted = not fault and not _run_until_interrupt(runner, steps)
-    scores = replace(runner.scores(), fault=fault)
+    interrupted = screening.proof is None and not _run_until_interrupt(runner, steps)
+    scores = _with_proof(runner.scores(), screening)
     return Diagnosis(
         problem=problem,
         verdict=decide(scores),
         scores=scores,
+        screening=screening,
         variants=variants,
         trials=tuple(runner.trials),
         rates=runner.rates,
@@ -119,11 +122,25 @@ def diagnose(
     )
 
 
-def _check_budget(minutes: float, steps: int | None) -> None:
+def _check_budget(minutes: float, steps: int | None, jobs: int | None) -> int:
+    """Return the number of trials at once, if all arguments are in range."""
     if not minutes > 0:
         raise DiagnosisError(f"minutes is {minutes}: give more than 0")
     if steps is not None and steps < FEWEST_STEPS:
         raise DiagnosisError(f"steps is {steps}: give at least {FEWEST_STEPS}")
+    return resolve_jobs(jobs)
+
+
+def _with_proof(scores: Scores, screening: Screening) -> Scores:
+    """Return the scores with the cause that screening proved, if it proved one."""
+    proof = screening.proof
+    if proof is None:
+        return scores
+    if "untrained parameters" in proof.causes:
+        return replace(scores, untrained=proof.text)
+    if "output layer" in proof.causes:
+        return replace(scores, output_layer=proof.text)
+    return replace(scores, fault=proof.message.removesuffix("."))
 
 
 def _run_until_interrupt(runner: TrialRunner, steps: int | None) -> bool:

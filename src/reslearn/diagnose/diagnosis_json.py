@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reslearn.diagnose.answer import answer_lines
 from reslearn.diagnose.diagnosis import Diagnosis
 from reslearn.diagnose.experiment import Proof
+from reslearn.diagnose.findings import finding_json
 from reslearn.diagnose.patch import Patch
 from reslearn.diagnose.scores import MARGIN
 from reslearn.diagnose.signals import LayerSignal
 from reslearn.diagnose.trial import Trial
-from reslearn.diagnose.verdict import RULES
+from reslearn.diagnose.verdict_rules import RULES
 
 
 def diagnosis_json(diagnosis: Diagnosis, *, patch: Patch | None = None) -> dict[str, Any]:
@@ -25,6 +27,9 @@ def diagnosis_json(diagnosis: Diagnosis, *, patch: Patch | None = None) -> dict[
         "certain": diagnosis.verdict.certain,
         "interrupted": diagnosis.interrupted,
         "margin": MARGIN,
+        "answer": answer_lines(diagnosis),
+        "findings": [finding_json(finding) for finding in diagnosis.screening.findings],
+        "screening_failures": list(diagnosis.screening.failures),
         "conditions": {name: variant.description for name, variant in variants.by_name.items()},
         "notes": list(variants.notes),
         "layers": variants.num_layers,

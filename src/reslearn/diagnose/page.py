@@ -13,7 +13,7 @@ from reslearn.diagnose.patch import Patch
 from reslearn.diagnose.scores import MARGIN
 from reslearn.diagnose.signals import LayerSignal
 from reslearn.diagnose.trial import Trial, judged_trials
-from reslearn.diagnose.verdict import RULES
+from reslearn.diagnose.verdict_rules import RULES
 from reslearn.report import (
     Cell,
     Code,
@@ -65,8 +65,12 @@ def diagnosis_page(
     patch_text = "" if patch is None else patch_line(diagnosis, patch)
     rules = Table("Applied in this order.", ["verdict", "when"], list(RULES))
     command_text = Code(_repeat_command(diagnosis, command), "Command")
+    screening = _screening_section(diagnosis)
+    is_first = diagnosis.screening.leading is not None
     sections = [
+        *([screening] if is_first else []),
         Section("Verdict", summary_text, [scores_table(diagnosis)] if diagnosis.trials else []),
+        *([] if is_first else [screening]),
         Section("The curves", "", _curves(diagnosis)),
         Section("Learning rates", _RATES_TEXT, _rates(diagnosis)),
         Section("The patch", patch_text, _patch_items(diagnosis, patch)),
@@ -115,6 +119,16 @@ def patch_line(diagnosis: Diagnosis, patch: Patch) -> str:
         f"{diagnosis.proof.text()} ({means[0]:.2f} and {means[1]:.2f} on the {seeds}). "
         f"The patch {advice}."
     )
+
+
+def _screening_section(diagnosis: Diagnosis) -> Section:
+    """Return what was visible before training, the most certain first."""
+    screening = diagnosis.screening
+    paragraphs = [f"{finding.level.capitalize()}: {finding.text}" for finding in screening.findings]
+    if not paragraphs:
+        paragraphs = ["No fault is visible before training."]
+    paragraphs += [f"Not checked: {failure}." for failure in screening.failures]
+    return Section("Screening", "\n\n".join(paragraphs))
 
 
 def scores_table(diagnosis: Diagnosis) -> Table:

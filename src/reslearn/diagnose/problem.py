@@ -27,6 +27,7 @@ from reslearn.diagnose.user_code import (
     describe_type,
 )
 from reslearn.diagnose.user_data import load_data
+from reslearn.diagnose.wiring import unregistered_modules
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 MakeOptimizer = Callable[[Any, float], torch.optim.Optimizer]
@@ -194,7 +195,10 @@ def _check_build(problem: Problem) -> None:
             "run the network once on an example inside build"
         )
     if not any(parameter.requires_grad for parameter in parameters):
-        raise DiagnosisError("build returned a network without parameters to train")
+        cause = unregistered_modules(net)
+        raise DiagnosisError(
+            "build returned a network without parameters to train" + (f": {cause}" if cause else "")
+        )
     for name, parameter in net.named_parameters():
         if not torch.isfinite(parameter).all():
             raise DiagnosisError(
@@ -272,7 +276,10 @@ def _best_constant(problem: Problem, start: Tensor) -> float:
 
     first_loss = float(loss().detach())
     _check_that_loss_is_a_mean(problem, constant.detach())
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    try:
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    except DiagnosisError:  # some losses take only probabilities, and the search left their range
+        return first_loss
     last_loss = float(loss().detach())
     return min(first_loss, last_loss) if math.isfinite(last_loss) else first_loss
 
@@ -328,7 +335,13 @@ def _try_a_step(problem: Problem) -> None:
         raise DiagnosisError(
             f"the network cannot train on a batch of {len(x)} inputs: {describe(error)}"
         ) from None
-    torch.autograd.backward(_checked_loss(problem, outputs, y))
+    loss = _checked_loss(problem, outputs, y)
+    if not loss.requires_grad:
+        raise DiagnosisError(
+            "the outputs have no gradient with respect to any parameter: forward cuts it, by "
+            "detach, .data, torch.no_grad or NumPy; remove the cut"
+        )
+    torch.autograd.backward(loss)
     try:
         optimizer.step()
     except Exception as error:

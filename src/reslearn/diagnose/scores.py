@@ -51,6 +51,8 @@ class Scores:
         looks: How often the rules may be applied to growing numbers of seeds.
         is_short: Scores are from short trials, which are not enough for some verdicts.
         fault: A fault of the data that was found before training, as a sentence.
+        untrained: A proof that the optimizer does not get all weights, as sentences.
+        output_layer: A proof that the output layer bounds the loss, as sentences.
         num_layers: None if the network cannot be traced.
         response_ratio: Signal of the last third of layers over the first third, at the start.
         narrows: Describes a layer in a removed block that has fewer values than enter the block.
@@ -65,6 +67,8 @@ class Scores:
     looks: int = 1
     is_short: bool = False
     fault: str = ""
+    untrained: str = ""
+    output_layer: str = ""
     num_layers: int | None = None
     response_ratio: float | None = None
     narrows: str = ""

@@ -1,34 +1,111 @@
-"""Checks that need no training: faults of the data, and variants that data or start suggest."""
+"""Screening: everything that seconds can show before the experiments.
+
+`screen` reports faults in plain words. `suggested_variants` and `nearest_neighbor_score` serve the
+experiments.
+"""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reslearn.diagnose.call_record import record_calls
+from reslearn.diagnose.code_places import initialization_places
+from reslearn.diagnose.data_checks import data_fault, data_findings, has_bad_scale
+from reslearn.diagnose.findings import Screening, ScreeningFinding, ordered
+from reslearn.diagnose.first_steps import first_step_findings, take_first_steps
+from reslearn.diagnose.output_layer import output_findings
 from reslearn.diagnose.problem import Problem
+from reslearn.diagnose.signal_checks import signal_findings
 from reslearn.diagnose.signals import Signals
-from reslearn.diagnose.trial import WORST_SCORE
+from reslearn.diagnose.trial import CHOICE_SEED, WORST_SCORE
+from reslearn.diagnose.user_code import describe
 from reslearn.diagnose.variant import Variant, initialized, standardized
-from reslearn.diagnose.verdict import GRADIENT_RATIO
+from reslearn.diagnose.verdict_rules import GRADIENT_RATIO
+from reslearn.diagnose.wiring import wiring_findings
 
-SCALE_LIMITS = (0.05, 20.0)
-"""If the root mean square of the inputs lies outside, or their mean is more than 20 standard
-deviations from 0, standardized inputs are tried too."""
 MANY_DEAD = 0.4
 """From this share of dead units on, another initialization is tried too."""
 NUM_NEIGHBORS = 10
+MAX_INPUTS = 256
+_MAX_VALUES = 2**20
+"""Number of input values on which the calls of a network are recorded, at most."""
+_FEWEST_INPUTS = 4
 
 
-def data_fault(problem: Problem) -> str:
-    """Describe what is wrong with the inputs; return an empty text if nothing is."""
-    if not problem.inputs.is_floating_point():
-        return ""
-    if not (torch.isfinite(problem.inputs).all() and torch.isfinite(problem.held_inputs).all()):
-        return "inputs are not finite: they hold NaN or infinity"
-    if float(problem.inputs.std(0).max()) == 0:
-        return "inputs do not vary: all examples are the same"
-    return ""
+def screen(problem: Problem, *, say: Callable[[str], None] = lambda text: None) -> Screening:
+    """Examine the data, the wiring, the initial weights and a few steps, in seconds.
+
+    A suspicion is evidence, not a verdict: the experiments decide. After a proof, no further check
+    is made. A check that fails on the user's network is listed in `failures`.
+
+    Args:
+        say: Called with one line per finding, or with one line that there is none.
+    """
+    start_time = time.monotonic()
+    findings, failures = _run_checks(problem, CHOICE_SEED)
+    screening = Screening(
+        findings=ordered(findings),
+        failures=tuple(failures),
+        seconds=time.monotonic() - start_time,
+    )
+    for line in screening.lines():
+        say(line)
+    return screening
+
+
+def _run_checks(problem: Problem, seed: int) -> tuple[list[ScreeningFinding], list[str]]:
+    """Return the findings, and the checks that failed, each with its error."""
+    fault = data_fault(problem)
+    if fault:
+        return [_fault_finding(fault)], []
+    inputs = _examined_inputs(problem)
+    findings: list[ScreeningFinding] = []
+    failures: list[str] = []
+    checks: dict[str, Callable[[], list[ScreeningFinding]]] = {
+        "wiring": lambda: wiring_findings(problem, seed),
+        "output layer": lambda: output_findings(problem, problem.net(seed), inputs),
+        "initial weights": lambda: _weight_findings(problem, inputs, seed),
+        "data": lambda: data_findings(problem),
+    }
+    for name, check in checks.items():
+        if any(finding.level == "proof" for finding in findings):
+            break
+        try:
+            findings += check()
+        except Exception as error:  # the user's network and loss may raise anything
+            failures.append(f"{name}: {describe(error)}")
+    return findings, failures
+
+
+def _fault_finding(fault: str) -> ScreeningFinding:
+    return ScreeningFinding(
+        check="inputs",
+        level="proof",
+        causes=("data fault",),
+        message=f"{fault[:1].upper()}{fault[1:]}.",
+        evidence="Nothing was trained.",
+    )
+
+
+def _examined_inputs(problem: Problem) -> Tensor:
+    num_values = problem.inputs[0].numel()
+    return problem.inputs[: max(_FEWEST_INPUTS, min(MAX_INPUTS, _MAX_VALUES // num_values))]
+
+
+def _weight_findings(problem: Problem, inputs: Tensor, seed: int) -> list[ScreeningFinding]:
+    """Examine the initial weights by the signals and by a few steps."""
+    places = initialization_places(problem)
+    record = record_calls(problem.net(seed), inputs)
+    steps = take_first_steps(problem, problem.net(seed), inputs, seed)
+    return [
+        *signal_findings(record, places),
+        *first_step_findings(problem, steps, places),
+    ]
 
 
 def suggested_variants(
@@ -36,12 +113,8 @@ def suggested_variants(
 ) -> dict[str, Variant]:
     """Return the variants that the inputs, or the signals at the start, suggest."""
     variants = []
-    if problem.inputs.is_floating_point():
-        low, high = SCALE_LIMITS
-        strength = float(problem.inputs.square().mean().sqrt())
-        shift = float(problem.inputs.mean().abs() / problem.inputs.std().clamp_min(1e-12))
-        if not low < strength < high or shift > high:
-            variants.append(standardized(problem))
+    if has_bad_scale(problem):
+        variants.append(standardized(problem))
     ratios = [ratio for ratio in (start.gradient_ratio, response_ratio) if ratio is not None]
     is_dead = start.dead_share is not None and start.dead_share >= MANY_DEAD
     if is_dead or any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios):

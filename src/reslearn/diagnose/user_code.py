@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -117,7 +118,7 @@ def bind_depth(build: Callable[..., nn.Module], depth: int | None) -> Build:
         return build
     if not any(parameter.name == "depth" for parameter in parameters):
         raise DiagnosisError(f"depth is {depth}, but build takes no argument of this name")
-    return lambda: build(depth=depth)
+    return functools.partial(build, depth=depth)
 
 
 def describe(error: BaseException) -> str:
@@ -127,7 +128,7 @@ def describe(error: BaseException) -> str:
         return f"{text} ({error.filename}:{error.lineno})"
     text = f"{type(error).__name__}: {text}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not any(path in frame.filename for path in _LIBRARY_PATHS):
+        if not is_library_file(frame.filename):
             return f"{text} ({frame.filename}:{frame.lineno})"
     return text
 
@@ -137,3 +138,14 @@ def describe_type(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+def is_library_file(file: str) -> bool:
+    """Return whether a file belongs to torch, to this package or to Python's import system."""
+    return any(path in file for path in _LIBRARY_PATHS)
+
+
+def short_path(file: str) -> str:
+    """Return a path relative to the working directory if the file is below it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
