@@ -224,8 +224,8 @@ def _equal_finding(steps: FirstSteps, places: Sequence[str]) -> ScreeningFinding
         check="equal units",
         level="suspicion",
         causes=("vanishing or exploding signal", "dead units"),
-        message=f"The units of layer {layer.name} start equal and stay equal, so they count as one. "
-        f"Draw the initial weights at random{origin}.",
+        message=f"The units of layer {layer.name} start equal and stay equal, so they count as "
+        f"one. Draw the initial weights at random{origin}.",
         evidence=f"{layer.num_equal} of {layer.num_units} units repeat another unit{others}, also "
         f"after {counted(steps.num_steps, 'step')}.",
         attribute=layer.name,

@@ -144,8 +144,9 @@ def _dead_finding(dead: list[DeadLayer], num_layers: int, places: list[str]) -> 
         check="dead units",
         level="suspicion",
         causes=("dead units", "vanishing or exploding signal"),
-        message=f"The units behind activation {worst.name} are zero for every input: no gradient passes "
-        f"them. Draw the weights by nn.init.kaiming_normal_ and set the biases to 0{_at(places)}.",
+        message=f"The units behind activation {worst.name} are zero for every input: no gradient "
+        "passes them. Draw the weights by nn.init.kaiming_normal_ and set the biases to 0"
+        f"{_at(places)}.",
         evidence=f"{worst.num_dead} of {worst.num_units} units are dead there; {len(dead)} of "
         f"{num_layers} activations have {DEAD_LAYER_SHARE:.0%} dead units or more.",
         attribute=worst.name,
