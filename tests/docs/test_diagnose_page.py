@@ -92,6 +92,16 @@ def test_a_function_is_repaired_from_python(
     assert (tmp_path / "shortcuts.patch").exists() == proof.helps
 
 
+def test_faults_are_listed_from_python() -> None:
+    data = (torch.randn(60, 6), torch.arange(60) % 3)
+    list_faults = run("Screening")["list_faults"]
+    ((level, message, _),) = list_faults(
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)), data
+    )
+    assert level == "proof" and "Remove the softmax" in message
+    assert not list_faults(lambda: nn.Linear(6, 3), data)
+
+
 @pytest.mark.parametrize("command", re.findall(r"^\$ reslearn (.+)$", TEXT, flags=re.MULTILINE))
 def test_a_command_has_the_options_it_uses(command: str) -> None:
     name, *arguments = shlex.split(command)

@@ -6,9 +6,11 @@ from typing import Any
 
 from reslearn.diagnose.diagnosis import Diagnosis, diagnose
 from reslearn.diagnose.experiment import Proof
+from reslearn.diagnose.findings import Screening, ScreeningFinding
 from reslearn.diagnose.patch import Patch, make_patch, write_patch
 from reslearn.diagnose.problem import Problem, make_problem
 from reslearn.diagnose.scores import MARGIN, Scores
+from reslearn.diagnose.screening import screen
 from reslearn.diagnose.trial import Trial, run_trial
 from reslearn.diagnose.user_code import DiagnosisError, load_function
 from reslearn.diagnose.user_data import load_data
@@ -26,6 +28,8 @@ __all__ = [
     "Problem",
     "Proof",
     "Scores",
+    "Screening",
+    "ScreeningFinding",
     "Trial",
     "Variant",
     "Variants",
@@ -37,6 +41,7 @@ __all__ = [
     "make_problem",
     "make_variants",
     "run_trial",
+    "screen",
     "write_patch",
 ]
 

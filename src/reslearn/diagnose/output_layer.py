@@ -27,6 +27,8 @@ PROBABILITY_TOLERANCE = 1e-3
 NUM_EXAMPLES = 64
 _SHIFT = 3.0
 _ITERATIONS = 60
+_MAX_FREE_VALUES = 2**19
+"""Number of values over which the loss is minimized, at most (images have many)."""
 _BOUNDING = {
     *("softmax", "sigmoid", "tanh", "relu", "relu6", "hardtanh", "hardsigmoid", "softplus"),
     *("elu", "selu", "celu", "gelu", "silu", "leaky_relu", "clamp", "clamp_min", "clamp_max"),
@@ -73,6 +75,10 @@ def output_findings(problem: Problem, net: nn.Module, inputs: Tensor) -> list[Sc
     """
     record = record_calls(net, inputs[:NUM_EXAMPLES])
     tail = find_tail(record)
+    if tail is not None and tail.start.numel() > _MAX_FREE_VALUES:
+        num_examples = max(2, len(tail.start) * _MAX_FREE_VALUES // tail.start.numel())
+        record = record_calls(net, inputs[:num_examples])
+        tail = find_tail(record)
     call = None if tail is None else tail.bounding_call
     applies_softmax = is_softmax_repeated(problem, record.outputs)
     place = _place(problem, net, call)
@@ -176,15 +182,16 @@ def loss_bound(problem: Problem, tail: OutputTail) -> LossBound:
     targets = problem.targets[: len(tail.outputs)]
     drawn = torch.randn(tail.start.shape, generator=torch.Generator().manual_seed(0))
     answers = _answers(problem, targets, tail.outputs)
-    starts = [drawn, drawn.abs()]
-    if answers.shape == tail.start.shape:
-        starts.append(answers)
+    starts = [answers] if answers.shape == tail.start.shape else []
+    starts += [drawn, drawn.abs()]
     outputs, loss = tail.outputs, math.inf
     for start in starts:
         values, least = _minimize(lambda values: problem.loss(tail.run(values), targets), start)
         if least < loss:
             outputs, loss = tail.run(values), least
-    if loss <= MARGIN * problem.guess_loss or not math.isfinite(loss):
+        if loss <= MARGIN * problem.guess_loss:
+            return LossBound(outputs, loss, 0.0, 0.0)
+    if not math.isfinite(loss):
         return LossBound(outputs, loss, 0.0, 0.0)
     try:
         _, free_loss = _minimize(lambda values: problem.loss(values, targets), answers)
@@ -204,7 +211,9 @@ def _answers(problem: Problem, targets: Tensor, outputs: Tensor) -> Tensor:
 def _minimize(loss_of: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, float]:
     """Return the values with the least loss by descent from `start`, and this loss."""
     values = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([values], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [values], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
+    )
     with torch.enable_grad():
         first = float(loss_of(values).detach())
 
