@@ -73,6 +73,30 @@ def test_guessing_is_the_best_constant_answer_to_the_loss(
     assert problem.guess_loss == pytest.approx(guess_loss, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("loss", "is_normalized"),
+    [(nn.functional.nll_loss, True), (nn.functional.cross_entropy, False)],
+)
+def test_a_network_may_return_log_probabilities(loss: Any, is_normalized: bool) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(mlp(), nn.LogSoftmax(1))
+
+    problem = make_problem(build, (X, Y), loss=loss)
+    assert problem.guess_loss == pytest.approx(make_problem(mlp, (X, Y)).guess_loss, rel=1e-4)
+    assert (problem.loss is loss) == (not is_normalized)
+    trial = run_trial(problem, problem.net(0), variant="deep", lr=0.1, seed=0, steps=100)
+    assert trial.train_score < 0.7
+
+
+def test_a_loss_may_take_probabilities_only() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(regressor(), nn.Sigmoid())
+
+    targets = (X[:, 0] > 0).float()
+    problem = make_problem(build, (X, targets), loss=nn.functional.binary_cross_entropy)
+    assert problem.guess_loss == pytest.approx(math.log(2), rel=0.05)
+
+
 def test_data_may_be_a_loader_and_the_loss_a_class() -> None:
     loader = DataLoader(TensorDataset(X, Y), batch_size=50)
     for data in (loader, loader.dataset):

@@ -135,6 +135,8 @@ def make_problem(
     )
     _check_build(problem)
     outputs = _check_outputs(problem)
+    if _are_log_probabilities(problem, outputs):
+        problem = replace(problem, loss=_LogProbabilityLoss(problem.loss))
     problem = replace(problem, guess_loss=_loss_of_guessing(problem, outputs))
     _try_a_step(problem)
     return problem
@@ -235,6 +237,32 @@ def _check_outputs(problem: Problem) -> Tensor:
             message += "; if the targets are classes, convert them to integers (int64)"
         raise DiagnosisError(message)
     return outputs
+
+
+def _are_log_probabilities(problem: Problem, outputs: Tensor) -> bool:
+    """Return whether a network gives log-probabilities to a loss that needs them, as nll_loss."""
+    if problem.task != "classification" or bool((outputs > 0).any()):
+        return False
+    if bool(((outputs.exp().sum(1) - 1).abs() > 1e-3).any()):
+        return False
+    targets = problem.targets[: len(outputs)]
+    losses = (_checked_loss(problem, outputs + shift, targets) for shift in (0.0, 1.0))
+    loss, shifted = (float(value.detach()) for value in losses)
+    return abs(loss - shifted) > 1e-3  # cross-entropy does not change, and needs no logarithms
+
+
+@dataclass(frozen=True)
+class _LogProbabilityLoss:
+    """A loss of log-probabilities as a loss of any outputs.
+
+    Log-probabilities stay the same. A constant answer or another network, whose outputs are not
+    normalized, would make such a loss as small as one likes.
+    """
+
+    loss: Loss
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(functional.log_softmax(outputs, 1), targets)
 
 
 def _loss_of_guessing(problem: Problem, outputs: Tensor) -> float:
