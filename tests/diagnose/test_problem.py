@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from reslearn.diagnose import DiagnosisError, load_function, make_problem, run_trial
+from reslearn.diagnose.problem import takes_free_outputs
 
 torch.manual_seed(0)
 X = torch.randn(300, 6)
@@ -95,6 +96,8 @@ def test_a_loss_may_take_probabilities_only() -> None:
     targets = (X[:, 0] > 0).float()
     problem = make_problem(build, (X, targets), loss=nn.functional.binary_cross_entropy)
     assert problem.guess_loss == pytest.approx(math.log(2), rel=0.05)
+    assert not takes_free_outputs(problem)
+    assert takes_free_outputs(make_problem(mlp, (X, Y)))
 
 
 def test_data_may_be_a_loader_and_the_loss_a_class() -> None:

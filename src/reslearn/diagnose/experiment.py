@@ -32,7 +32,7 @@ from reslearn.diagnose.plan import (
     retune_rates,
     speedup,
 )
-from reslearn.diagnose.problem import Problem
+from reslearn.diagnose.problem import Problem, takes_free_outputs
 from reslearn.diagnose.scores import MARGIN, Scores
 from reslearn.diagnose.screening import nearest_neighbor_score
 from reslearn.diagnose.trial import (
@@ -187,7 +187,8 @@ class TrialRunner:
                 rates.update(choose_rates([variant], self.try_short))
         # Does the network fit its training data worse than neighbors predict held-out data?
         fits_worse = min(rates["deep"].scores.values()) - self.neighbors > MARGIN
-        if fits_worse and self.problem.inputs.is_floating_point():
+        is_number = self.problem.inputs.is_floating_point()
+        if fits_worse and is_number and takes_free_outputs(self.problem):
             by_name["wide"] = wide(self.problem)
             rates.update(choose_rates([by_name["wide"]], self.try_short))
 

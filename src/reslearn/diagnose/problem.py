@@ -378,3 +378,13 @@ def _try_a_step(problem: Problem) -> None:
         net.eval()(problem.held_inputs[:3])
     except Exception as error:
         raise DiagnosisError(f"the network cannot be evaluated: {describe(error)}") from None
+
+
+def takes_free_outputs(problem: Problem) -> bool:
+    """Return whether the loss takes any numbers, and not only probabilities."""
+    targets = problem.targets[:4]
+    try:
+        answers = problem.net(0)(problem.example)
+        return bool(torch.isfinite(problem.loss(10 * torch.ones_like(answers), targets)))
+    except Exception:  # the loss is the user's code
+        return False
