@@ -182,7 +182,7 @@ def test_the_command_names_the_attribute_and_the_line(
     assert f"self.hidden = nn.ModuleList([...]) (listed_net.py:{line})." in first
     assert "untrained parameters: 8 tensors with 288 values" in result.stdout
     page = Path("diagnosis/listed_net-Net/report.html").read_text()
-    assert page.index("self.hidden of Net is a list") < page.index(">Verdict<")
+    assert page.index("self.hidden of Net is a list") < page.rindex(">Verdict<")
 
 
 def test_an_undecided_diagnosis_names_its_leading_suspicion(

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reslearn import models
-from reslearn.diagnose import DiagnosisError, Problem, make_problem
+from reslearn.diagnose import DiagnosisError, make_problem
 from reslearn.diagnose.call_record import record_calls
 from reslearn.diagnose.findings import ScreeningFinding
 from reslearn.diagnose.first_steps import (
     COLLAPSE_RATIO,
     EQUAL_DEVIATION,
     FirstSteps,
-    first_step_findings,
+    destroys,
 )
 from reslearn.diagnose.output_layer import PROBABILITY_TOLERANCE, is_softmax_repeated
 from reslearn.diagnose.screening import screen
-from reslearn.diagnose.signal_checks import DEAD_LAYER_SHARE, SPREAD_LIMITS, spread
+from reslearn.diagnose.signal_checks import DEAD_LAYER_SHARE, SATURATION, SPREAD_LIMITS, spread
 
 torch.manual_seed(0)
 X = torch.randn(300, 6)
@@ -346,6 +346,22 @@ def test_the_deviation_between_inputs_from_the_first_to_the_last_layer(
         assert f"{Path(__file__).name}:" in found_signals[check].location
 
 
+@pytest.mark.parametrize("strength", [0.9 * SATURATION, 1.1 * SATURATION])
+def test_weights_that_are_so_large_that_a_sigmoid_saturates(strength: float) -> None:
+    def build() -> nn.Module:
+        net = nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.Linear(6, 4))
+        nn.init.zeros_(net[0].weight)
+        nn.init.constant_(net[0].bias, strength)
+        net[0].weight.data[:, 0] = torch.arange(6) * 0.01
+        nn.init.eye_(net[2].weight)
+        net[2].weight.data.mul_(1e-9)
+        return net
+
+    finding = findings(build)["signal that vanishes"]
+    assert ("so large that sigmoid saturates" in finding.message) == (strength > SATURATION)
+    assert ("too small for this depth" in finding.message) == (strength < SATURATION)
+
+
 def test_a_norm_behind_the_first_layer_takes_the_scale_of_the_inputs() -> None:
     def build() -> nn.Module:
         return nn.Sequential(
@@ -490,10 +506,6 @@ def test_a_rate_that_destroys_the_network_in_its_first_steps(
     assert ("first steps" in found_rates) == is_high
 
 
-def problem_with_rate() -> Problem:
-    return make_problem(mlp, PAIR, lr=0.1)
-
-
 STEPS = FirstSteps(
     num_steps=12,
     equal_units=(),
@@ -515,10 +527,7 @@ STEPS = FirstSteps(
     ],
 )
 def test_the_limit_of_a_collapse(steps: FirstSteps, is_high: bool) -> None:
-    checks = [finding.check for finding in first_step_findings(problem_with_rate(), steps, [])]
-    assert checks == (["first steps"] if is_high else [])
-    not_given = replace(problem_with_rate(), lr_is_given=False)
-    assert not first_step_findings(not_given, steps, [])
+    assert destroys(steps) == is_high
 
 
 class Recurrent(nn.Module):
@@ -591,3 +600,12 @@ def test_a_check_that_fails_on_the_network_is_listed() -> None:
     screening = screen(make_problem(lambda: Fragile(6, 4), PAIR))
     assert any("no training without gradients" in failure for failure in screening.failures)
     assert not screening.findings
+
+
+def test_a_rate_is_not_blamed_for_what_the_scale_or_the_signal_explains() -> None:
+    options: dict[str, Any] = {"lr": 1e3}
+    assert list(findings(mlp, **options)) == ["first steps"]
+    assert list(findings(mlp, (X * 100, Y), **options)) == ["input scale"]
+    assert list(findings(lambda: gains(2 * SPREAD_LIMITS[1]), **options)) == [
+        "signal that explodes"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,3 +96,12 @@ def counted(count: int, noun: str) -> str:
 def at(location: str) -> str:
     """Return the place as it follows a sentence: " (net.py:12)", or nothing if it is unknown."""
     return f" ({location})" if location else ""
+
+
+def joined(places: Sequence[str]) -> str:
+    """Return places as text, with each file once: "net.py:12, 13"."""
+    lines_by_file: dict[str, list[str]] = {}
+    for place in places:
+        file, _, line = place.rpartition(":")
+        lines_by_file.setdefault(file, []).append(line)
+    return "; ".join(f"{file}:{', '.join(lines)}" for file, lines in lines_by_file.items())

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from reslearn.diagnose.call_record import CallRecord, record_calls
-from reslearn.diagnose.findings import ScreeningFinding, counted
+from reslearn.diagnose.findings import ScreeningFinding, counted, joined
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.signal_checks import spread
 from reslearn.diagnose.trial import batches
 
 NUM_STEPS = 12
-MAX_SECONDS = 1.5
-"""Further steps are not made after this time, but at least two are."""
+MAX_SECONDS = 2.0
+"""Processor time after which no further step is made; at least two are."""
 EQUAL_SHARE = 0.5
 """Units of a layer are called equal if at least this share of them repeats another unit."""
 EQUAL_DEVIATION = 1e-3
@@ -65,13 +65,14 @@ class FirstSteps:
     diverged: bool
 
 
-def take_first_steps(problem: Problem, net: nn.Module, inputs: Tensor, seed: int) -> FirstSteps:
+def take_first_steps(
+    problem: Problem, net: nn.Module, before: CallRecord, inputs: Tensor, seed: int
+) -> FirstSteps:
     """Train `net` in place for a few steps, and compare it before and after.
 
     Args:
-        inputs: Inputs on which the calls of the network are recorded.
+        before: The calls of `net` on `inputs`.
     """
-    before = record_calls(net, inputs)
     groups = _equal_groups(before)
     output_spread = spread(before.outputs, len(inputs))
     gradients = _GradientRecord(net)
@@ -91,9 +92,7 @@ def take_first_steps(problem: Problem, net: nn.Module, inputs: Tensor, seed: int
     )
 
 
-def first_step_findings(
-    problem: Problem, steps: FirstSteps, places: Sequence[str]
-) -> list[ScreeningFinding]:
+def first_step_findings(steps: FirstSteps, places: Sequence[str]) -> list[ScreeningFinding]:
     """Turn observations into findings.
 
     Args:
@@ -104,10 +103,12 @@ def first_step_findings(
         findings.append(_equal_finding(steps, places))
     if steps.unused or steps.without_gradient:
         findings.append(_gradient_finding(steps))
-    is_collapsed = steps.collapse < COLLAPSE_RATIO
-    if problem.lr_is_given and (steps.diverged or is_collapsed):
-        findings.append(_rate_finding(problem, steps))
     return findings
+
+
+def destroys(steps: FirstSteps) -> bool:
+    """Return whether the steps made the loss infinite or all outputs equal."""
+    return steps.diverged or steps.collapse < COLLAPSE_RATIO
 
 
 class _GradientRecord:
@@ -146,11 +147,11 @@ def _train(
 ) -> tuple[int, bool]:
     """Train `net`; return the number of steps, and whether the loss stopped being finite."""
     optimizer = problem.make_optimizer(net.parameters(), problem.lr)
-    deadline = time.monotonic() + MAX_SECONDS
+    deadline = time.process_time() + MAX_SECONDS
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         for step, (x, y) in enumerate(batches(problem, seed, 0)):
-            is_late = step > 1 and time.monotonic() > deadline
+            is_late = step > 1 and time.process_time() > deadline
             if step == NUM_STEPS or is_late:
                 return step, False
             optimizer.zero_grad()
@@ -219,7 +220,7 @@ def _equal_finding(steps: FirstSteps, places: Sequence[str]) -> ScreeningFinding
     layer = steps.equal_units[0]
     further = len(steps.equal_units) - 1
     others = f" ({counted(further, 'further layer')} likewise)" if further else ""
-    origin = f" (they are set at {', '.join(places)})" if places else ""
+    origin = f" (they are set at {joined(places)})" if places else ""
     return ScreeningFinding(
         check="equal units",
         level="suspicion",
@@ -259,9 +260,12 @@ def _gradient_finding(steps: FirstSteps) -> ScreeningFinding:
     )
 
 
-def _rate_finding(problem: Problem, steps: FirstSteps) -> ScreeningFinding:
+def rate_finding(problem: Problem, steps: FirstSteps) -> ScreeningFinding:
+    """Return the finding that the learning rate given destroys the network."""
     evidence = f"After {counted(steps.num_steps, 'step')}, the loss is not finite."
-    if not steps.diverged:
+    if steps.collapse == 0:
+        evidence = f"After {counted(steps.num_steps, 'step')}, all inputs give the same outputs."
+    elif not steps.diverged:
         evidence = (
             f"After {counted(steps.num_steps, 'step')}, the outputs deviate between inputs "
             f"{steps.collapse:.2g} times as much as at the start."

@@ -17,7 +17,12 @@ from reslearn.diagnose.call_record import record_calls
 from reslearn.diagnose.code_places import initialization_places
 from reslearn.diagnose.data_checks import data_fault, data_findings, has_bad_scale
 from reslearn.diagnose.findings import Screening, ScreeningFinding, ordered
-from reslearn.diagnose.first_steps import first_step_findings, take_first_steps
+from reslearn.diagnose.first_steps import (
+    destroys,
+    first_step_findings,
+    rate_finding,
+    take_first_steps,
+)
 from reslearn.diagnose.output_layer import output_findings
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.signal_checks import signal_findings
@@ -100,12 +105,19 @@ def _examined_inputs(problem: Problem) -> Tensor:
 def _weight_findings(problem: Problem, inputs: Tensor, seed: int) -> list[ScreeningFinding]:
     """Examine the initial weights by the signals and by a few steps."""
     places = initialization_places(problem)
-    record = record_calls(problem.net(seed), inputs)
-    steps = take_first_steps(problem, problem.net(seed), inputs, seed)
-    return [
-        *signal_findings(record, places),
-        *first_step_findings(problem, steps, places),
-    ]
+    net = problem.net(seed)
+    record = record_calls(net, inputs)
+    findings = signal_findings(record, places)
+    steps = take_first_steps(problem, net, record, inputs, seed)
+    if findings and not steps.unused:
+        return findings  # dead units and extreme signals explain what the steps show
+    findings += first_step_findings(steps, places)
+    if problem.lr_is_given and not findings and not has_bad_scale(problem) and destroys(steps):
+        net = problem.net(seed + 1)  # a small network may die by bad luck
+        further_steps = take_first_steps(problem, net, record_calls(net, inputs), inputs, seed + 1)
+        if destroys(further_steps):
+            findings.append(rate_finding(problem, steps))
+    return findings
 
 
 def suggested_variants(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reslearn.diagnose.call_record import CallRecord, TorchCall, tensors_in
-from reslearn.diagnose.findings import ScreeningFinding
+from reslearn.diagnose.findings import ScreeningFinding, joined
 from reslearn.models.tracing import ACTIVATION_NAMES
 
 SPREAD_LIMITS = (1e-4, 1e4)
@@ -22,6 +22,8 @@ or exploded."""
 DEAD_LAYER_SHARE = 0.95
 """A layer is dead if this share of its units is zero for every input."""
 FEWEST_UNITS = 4
+SATURATION = 5.0
+"""From this root mean square of a layer's output on, tanh and sigmoid behind it saturate."""
 _SATURATING = {"tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "logsigmoid"}
 
 
@@ -138,6 +140,15 @@ def _responses(record: CallRecord) -> list[object]:
     return responses
 
 
+def _largest_response(record: CallRecord) -> float:
+    """Return the largest root mean square of a layer's output."""
+    strengths = [0.0]
+    for layer in record.layers:
+        if isinstance(layer.output, Tensor):
+            strengths.append(float(layer.output.double().square().mean().sqrt()))
+    return max(strengths)
+
+
 def _dead_finding(dead: list[DeadLayer], num_layers: int, places: list[str]) -> ScreeningFinding:
     worst = max(dead, key=lambda layer: layer.share)
     return ScreeningFinding(
@@ -158,17 +169,19 @@ def _signal_finding(ratio: float, record: CallRecord, places: list[str]) -> Scre
     is_vanishing = ratio < 1
     names = {call.name for call in record.calls}
     initializer = "xavier_uniform_" if names & _SATURATING else "kaiming_normal_"
-    word, weights, limit = "explodes", "large", SPREAD_LIMITS[1]
+    word, size, limit = "explodes", "too large for this depth", SPREAD_LIMITS[1]
     if is_vanishing:
-        word, weights, limit = "vanishes", "small", SPREAD_LIMITS[0]
-    origin = f"set at {', '.join(places)}" if places else "torch's default"
+        word, size, limit = "vanishes", "too small for this depth", SPREAD_LIMITS[0]
+        if names & _SATURATING and _largest_response(record) > SATURATION:
+            size = f"so large that {min(names & _SATURATING)} saturates"
+    origin = f"set at {joined(places)}" if places else "torch's default"
     return ScreeningFinding(
         check=f"signal that {word}",
         level="suspicion",
         causes=("vanishing or exploding signal", "dead units"),
         message=f"The signal {word} on its way through the layers: the initial weights "
-        f"({origin}) are too {weights} for this depth. Draw them by nn.init.{initializer} and set "
-        "the biases to 0, or add a norm after each layer.",
+        f"({origin}) are {size}. Draw them by nn.init.{initializer} and set the "
+        "biases to 0, or add a norm after each layer.",
         evidence=f"Between inputs, the outputs of the last of {len(record.layers)} layers deviate "
         f"{ratio:.2g} times as much as the outputs of the first; the limit is {limit:.0e}.",
         location=places[0] if places else "",
@@ -176,4 +189,4 @@ def _signal_finding(ratio: float, record: CallRecord, places: list[str]) -> Scre
 
 
 def _at(places: list[str]) -> str:
-    return f" (they are set at {', '.join(places)})" if places else ""
+    return f" (they are set at {joined(places)})" if places else ""
