@@ -8,7 +8,10 @@ import pytest
 from reslearn.diagnose import RULES, Scores, decide
 from reslearn.diagnose.verdict import suspect
 
-FIELDS = ("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers", "narrows")
+FIELDS = (
+    *("gradient_ratios", "dead_shares", "fault", "held_at_half", "num_layers", "narrows"),
+    *("untrained", "output_layer"),
+)
 
 
 def seeds(mean: float, num_seeds: int = 4) -> list[float]:
@@ -123,6 +126,11 @@ CASES: dict[str, tuple[str, Scores]] = {
         make_scores(neighbors=1.02, deep=0.2, shallow=0.3, held_out={"deep": 1.4, "shallow": 1.3}),
     ),
     "constant inputs": ("data fault", make_scores(fault="inputs do not vary", deep=0.1)),
+    "layers that no optimizer gets": (
+        "untrained parameters",
+        make_scores(untrained="self.hidden is a list.", deep=0.1),
+    ),
+    "a softmax too many": ("output layer", make_scores(output_layer="The loss is bounded.")),
     "a bottleneck inside a removed block": (
         "undecided",
         make_scores(deep=0.7, shallow=0.2, narrows="3 narrows 32 values to 1"),

@@ -107,7 +107,7 @@ def _constant_features(problem: Problem) -> list[ScreeningFinding]:
 def _label_findings(problem: Problem) -> list[ScreeningFinding]:
     """Find classes that do not occur between the first and the last, or only in held-out data."""
     labels = torch.cat([problem.targets, problem.held_targets])
-    present = set(labels.unique().tolist())
+    present = set(labels.tolist())
     num_classes = max(present) + 1
     absent = sorted(set(range(num_classes)) - present)
     findings = []
@@ -123,7 +123,7 @@ def _label_findings(problem: Problem) -> list[ScreeningFinding]:
                 evidence=f"{_listed(absent)} never occur{'s' * (len(absent) == 1)}.",
             )
         )
-    unlearned = sorted(set(problem.held_targets.unique().tolist()) - set(problem.targets.tolist()))
+    unlearned = sorted(set(problem.held_targets.tolist()) - set(problem.targets.tolist()))
     if unlearned:
         findings.append(
             ScreeningFinding(

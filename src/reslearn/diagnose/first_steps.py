@@ -185,9 +185,11 @@ def _equal_groups(record: CallRecord) -> list[_Group]:
         if weights is None or len(weights) < 2 or is_frozen:
             continue
         most_distinct = (1 - EQUAL_SHARE) * len(weights)
-        if len(weights[:, 0].unique()) > most_distinct:  # one column is enough, and quick
+        if len(set(weights[:, 0].tolist())) > most_distinct:  # one column is enough, and quick
             continue
-        rows, inverse, counts = weights.unique(dim=0, return_inverse=True, return_counts=True)
+        rows, inverse, counts = torch.unique(
+            weights, dim=0, return_inverse=True, return_counts=True
+        )
         if len(rows) <= most_distinct:
             units = (inverse == counts.argmax()).nonzero().flatten()
             equal = len(weights) - len(rows)

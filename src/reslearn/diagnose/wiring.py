@@ -68,7 +68,7 @@ def trainable_leaves(outputs: Tensor) -> list[Tensor]:
             continue
         visited.add(node)
         if type(node).__name__ == "AccumulateGrad":
-            leaves.append(node.variable)
+            leaves.append(node.variable)  # type: ignore[attr-defined]
         pending += [following for following, _ in node.next_functions]
     return leaves
 
