@@ -140,7 +140,8 @@ def _with_proof(scores: Scores, screening: Screening) -> Scores:
         return replace(scores, untrained=proof.text)
     if "output layer" in proof.causes:
         return replace(scores, output_layer=proof.text)
-    return replace(scores, fault=proof.message.removesuffix("."))
+    fault = proof.message.removesuffix(".")
+    return replace(scores, fault=f"{fault[:1].lower()}{fault[1:]}")
 
 
 def _run_until_interrupt(runner: TrialRunner, steps: int | None) -> bool:
