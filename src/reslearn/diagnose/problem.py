@@ -134,10 +134,7 @@ def make_problem(
         guess_loss=1.0,
     )
     _check_build(problem)
-    outputs = _check_outputs(problem)
-    if _are_log_probabilities(problem, outputs):
-        problem = replace(problem, loss=_LogProbabilityLoss(problem.loss))
-    problem = replace(problem, guess_loss=_loss_of_guessing(problem, outputs))
+    problem = _with_guess_loss(problem, _check_outputs(problem))
     _try_a_step(problem)
     return problem
 
@@ -237,6 +234,12 @@ def _check_outputs(problem: Problem) -> Tensor:
             message += "; if the targets are classes, convert them to integers (int64)"
         raise DiagnosisError(message)
     return outputs
+
+
+def _with_guess_loss(problem: Problem, outputs: Tensor) -> Problem:
+    if _are_log_probabilities(problem, outputs):
+        problem = replace(problem, loss=_LogProbabilityLoss(problem.loss))
+    return replace(problem, guess_loss=_loss_of_guessing(problem, outputs))
 
 
 def _are_log_probabilities(problem: Problem, outputs: Tensor) -> bool:
