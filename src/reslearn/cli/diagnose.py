@@ -158,10 +158,9 @@ def diagnose(
 ) -> None:
     """Find out by experiment whether depth hurts a network, or what else does.
 
-    First it looks for faults that need no training: untrained layers, a softmax before
-    cross-entropy, equal or dead units. Then it trains variants of your network. Each would be
-    better if one suspected cause were true: shallower, with shortcuts, newly initialized. All have
-    equal budgets and paired seeds. Rules that were written beforehand judge the results.
+    First it looks for faults that need no training, such as a softmax before cross-entropy. Then it
+    trains variants of your network. Each would be better if one suspected cause were true:
+    shallower, with shortcuts, newly initialized. Rules that were written beforehand judge them.
 
     With --patch, it also writes a patch that adds shortcuts. This is a diff of FILE.py if BUILD is
     a function in it, and otherwise a new file that calls BUILD.
