@@ -80,9 +80,9 @@ class _InitializationRecorder(TorchFunctionMode):
     ) -> Any:
         tensor = args[0] if args else (kwargs or {}).get("tensor")
         if getattr(func, "__name__", "") in _INITIALIZERS and isinstance(tensor, Tensor):
-            place = _calling_line()
-            if place:
-                self.places.append(place)
+            location = _calling_line()
+            if location:
+                self.places.append(location)
         return func(*args, **(kwargs or {}))
 
 

@@ -101,7 +101,7 @@ def at(location: str) -> str:
 def joined(places: Sequence[str]) -> str:
     """Return places as text, with each file once: "net.py:12, 13"."""
     lines_by_file: dict[str, list[str]] = {}
-    for place in places:
-        file, _, line = place.rpartition(":")
+    for location in places:
+        file, _, line = location.rpartition(":")
         lines_by_file.setdefault(file, []).append(line)
     return "; ".join(f"{file}:{', '.join(lines)}" for file, lines in lines_by_file.items())

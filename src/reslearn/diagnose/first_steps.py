@@ -221,7 +221,7 @@ def _still_equal(groups: Sequence[_Group], after: CallRecord) -> list[EqualUnits
 def _equal_finding(steps: FirstSteps, places: Sequence[str]) -> ScreeningFinding:
     layer = steps.equal_units[0]
     further = len(steps.equal_units) - 1
-    others = f" ({counted(further, 'further layer')} likewise)" if further else ""
+    likewise = f" ({counted(further, 'further layer')} likewise)" if further else ""
     origin = f" (they are set at {joined(places)})" if places else ""
     return ScreeningFinding(
         check="equal units",
@@ -229,8 +229,8 @@ def _equal_finding(steps: FirstSteps, places: Sequence[str]) -> ScreeningFinding
         causes=("vanishing or exploding signal", "dead units"),
         message=f"The units of layer {layer.name} start equal and stay equal, so they count as "
         f"one. Draw the initial weights at random{origin}.",
-        evidence=f"{layer.num_equal} of {layer.num_units} units repeat another unit{others}, also "
-        f"after {counted(steps.num_steps, 'step')}.",
+        evidence=f"{layer.num_equal} of {layer.num_units} units repeat another unit{likewise}, "
+        f"also after {counted(steps.num_steps, 'step')}.",
         attribute=layer.name,
         location=places[0] if places else "",
     )

@@ -81,26 +81,26 @@ def output_findings(problem: Problem, net: nn.Module, inputs: Tensor) -> list[Sc
         tail = find_tail(record)
     call = None if tail is None else tail.bounding_call
     applies_softmax = is_softmax_repeated(problem, record.outputs)
-    place = _place(problem, net, call)
+    location = _place(problem, net, call)
     if tail is None or call is None:
         if not applies_softmax:
             return []
-        message = _message(problem, record.outputs, "softmax", place, applies_softmax=True)
-        return [_finding(message, "Each row of outputs sums to 1.", "", place, is_proof=True)]
+        message = _message(problem, record.outputs, "softmax", location, applies_softmax=True)
+        return [_finding(message, "Each row of outputs sums to 1.", "", location, is_proof=True)]
     bound = loss_bound(problem, tail)
     if not bound.gap > MARGIN:
         return []
-    message = _message(problem, bound.outputs, call.name, place, applies_softmax=applies_softmax)
+    message = _message(problem, bound.outputs, call.name, location, applies_softmax=applies_softmax)
     evidence = (
         f"However well the network learns, its loss stays above {bound.loss:.3g}, which is "
         f"{bound.loss / problem.guess_loss:.0%} of the loss of guessing. With free outputs it can "
         f"fall to {bound.free_loss:.2g}."
     )
-    return [_finding(message, evidence, call.module, place, is_proof=bound.gap >= PROOF_GAP)]
+    return [_finding(message, evidence, call.module, location, is_proof=bound.gap >= PROOF_GAP)]
 
 
 def _finding(
-    message: str, evidence: str, module: str, place: str, *, is_proof: bool
+    message: str, evidence: str, module: str, location: str, *, is_proof: bool
 ) -> ScreeningFinding:
     return ScreeningFinding(
         check="output layer",
@@ -109,7 +109,7 @@ def _finding(
         message=message,
         evidence=evidence,
         attribute=module,
-        location=place,
+        location=location,
     )
 
 
@@ -186,9 +186,9 @@ def loss_bound(problem: Problem, tail: OutputTail) -> LossBound:
     starts += [drawn, drawn.abs()]
     outputs, loss = tail.outputs, math.inf
     for start in starts:
-        values, least = _minimize(lambda values: problem.loss(tail.run(values), targets), start)
-        if least < loss:
-            outputs, loss = tail.run(values), least
+        values, lowest = _minimize(lambda values: problem.loss(tail.run(values), targets), start)
+        if lowest < loss:
+            outputs, loss = tail.run(values), lowest
         if loss <= MARGIN * problem.guess_loss:
             return LossBound(outputs, loss, 0.0, 0.0)
     if not math.isfinite(loss):
@@ -243,12 +243,12 @@ def _replaced(value: Any, results: dict[int, Any]) -> Any:
 
 
 def _message(
-    problem: Problem, outputs: Tensor, name: str, place: str, *, applies_softmax: bool
+    problem: Problem, outputs: Tensor, name: str, location: str, *, applies_softmax: bool
 ) -> str:
     if applies_softmax:
         return (
             "The network ends in a softmax, and the loss applies another one: cross-entropy takes "
-            f"logits. Remove the softmax behind the last layer{at(place)}."
+            f"logits. Remove the softmax behind the last layer{at(location)}."
         )
     targets = problem.targets
     if problem.task == "regression":
@@ -257,11 +257,11 @@ def _message(
             return (
                 f"The {name} behind the last layer cannot reach the targets: they go from "
                 f"{float(targets.min()):.3g} to {float(targets.max()):.3g}, and the best outputs "
-                f"from {low:.3g} to {high:.3g}. Remove it{at(place)}, or scale the targets."
+                f"from {low:.3g} to {high:.3g}. Remove it{at(location)}, or scale the targets."
             )
     return (
         f"The {name} behind the last layer limits the outputs, but the loss takes free outputs "
-        f"(logits). Remove it{at(place)}."
+        f"(logits). Remove it{at(location)}."
     )
 
 

@@ -156,22 +156,22 @@ def _is_internal(attribute: str) -> bool:
 def _advice(holder: _Holder) -> str:
     """Say what the attribute is and what to make of it, in two sentences."""
     name = f"self.{holder.attribute}"
-    place = at(attribute_place(holder.owner, holder.attribute))
+    location = at(attribute_place(holder.owner, holder.attribute))
     owner, kind = type(holder.owner).__name__, type(holder.value).__name__
     article = "an" if kind[:1].lower() in "aeiou" else "a"
     if isinstance(holder.value, Tensor):
         return (
             f"{name} of {owner} is a plain tensor, so no optimizer trains it. "
-            f"Make it a parameter: {name} = nn.Parameter(...){place}."
+            f"Make it a parameter: {name} = nn.Parameter(...){location}."
         )
     has_modules = any(isinstance(part, nn.Module) for part in _elements(holder.value))
     word = "Module" if has_modules else "Parameter"
     if isinstance(holder.value, dict):
-        change = f"Make it an nn.{word}Dict: {name} = nn.{word}Dict({{...}}){place}."
+        change = f"Make it an nn.{word}Dict: {name} = nn.{word}Dict({{...}}){location}."
     elif isinstance(holder.value, list | tuple):
-        change = f"Make it an nn.{word}List: {name} = nn.{word}List([...]){place}."
+        change = f"Make it an nn.{word}List: {name} = nn.{word}List([...]){location}."
     else:
-        change = f"Assign the modules in it to attributes of {owner}{place}."
+        change = f"Assign the modules in it to attributes of {owner}{location}."
     subject = "its layers" if has_modules else "its weights"
     return (
         f"{name} of {owner} is {article} {kind}, so torch does not know {subject} and no optimizer "
