@@ -87,7 +87,7 @@ def test_export_predict_and_the_lines_of_the_page(
     status, _, errors = reslearn("predict", "photos.onnx", "cat.jpg", "--mean", "0.5")
     assert (status, errors.count("\n")) == (2, 1)
     assert "records its preprocessing and classes: leave out --mean" in errors
-    status, _, errors = reslearn("predict", "photos.onnx", "cat.jpg", "--heatmap", "maps")
+    status, _, errors = reslearn("predict", "photos.onnx", "cat.jpg", "--heat-map", "maps")
     assert (status, errors) == (
         2,
         "reslearn: photos.onnx is an exported file, and heat maps need the network: "

@@ -162,7 +162,7 @@ def test_heat_maps(bundle: Path, photos: Path, tmp_path: Path, reslearn: Run) ->
     (photos / "more" / "0, photo.jpg").write_bytes((photos / "0, photo.png").read_bytes())
     (photos / "broken.png").write_bytes(b"no picture")
     folder = tmp_path / "heat" / "maps"
-    status, output, _ = reslearn("predict", bundle, photos, "--heatmap", folder, "--json")
+    status, output, _ = reslearn("predict", bundle, photos, "--heat-map", folder, "--json")
     assert status == 1
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["0, photo-2.png", *(f"{number}, photo.png" for number in range(5))]

@@ -25,6 +25,7 @@ import reslearn
 from reslearn.cli import (
     analyze,
     bench,
+    bench_deploy,
     bench_load,
     demo,
     diagnose,
@@ -35,6 +36,7 @@ from reslearn.cli import (
     paper,
     predict,
     report,
+    serve,
     study,
     train,
 )
@@ -99,6 +101,7 @@ TRAIN = "Train and evaluate"
 add("train", train.train, train.EXAMPLES, panel=TRAIN)
 add("evaluate", evaluate.evaluate, evaluate.EXAMPLES, panel=TRAIN)
 add("predict", predict.predict, predict.EXAMPLES, panel=TRAIN)
+add("serve", serve.serve, serve.EXAMPLES, panel=TRAIN)
 add("report", report.report, report.EXAMPLES, panel=TRAIN)
 add("download", download.download, download.EXAMPLES, panel=TRAIN)
 
@@ -128,13 +131,15 @@ add("export", export.export, export.EXAMPLES, panel=NETWORKS)
 
 bench_group = add_group(
     "bench",
-    "Measure the speed of training and the errors of diagnosis.",
+    "Measure the speed of training and predictions, and the errors of diagnosis.",
     "bench train",
     "bench study",
     panel="Benchmarks",
 )
 add("train", bench.train, bench.TRAIN_EXAMPLES, to=bench_group)
 add("load", bench_load.load, bench_load.EXAMPLES, to=bench_group)
+add("infer", bench_deploy.infer, bench_deploy.INFER_EXAMPLES, to=bench_group)
+add("serve", bench_deploy.serve, bench_deploy.SERVE_EXAMPLES, to=bench_group)
 add("study", bench.study, bench.STUDY_EXAMPLES, to=bench_group)
 add("diagnose", bench.diagnose, bench.DIAGNOSE_EXAMPLES, to=bench_group)
 

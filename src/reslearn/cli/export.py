@@ -63,7 +63,7 @@ Partial = Annotated[
     bool,
     typer.Option(
         "--partial",
-        help="Leave out tensors that are no part of the network, such as a detector's heads.",
+        help="Leave out tensors that are not part of the network, such as a detector's heads.",
         rich_help_panel=WEIGHTS,
     ),
 ]
@@ -100,14 +100,14 @@ ImageSetName = Annotated[
     ),
 ]
 NumImages = Annotated[
-    int, typer.Option(min=1, help="Compare on so many images.", rich_help_panel=GATE)
+    int, typer.Option(min=1, help="Largest number of images to compare.", rich_help_panel=GATE)
 ]
 Tolerance = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="A probability may differ by this. Default: 0.05 for an image, 0.001 for a crop or a "
-        "tensor, 0.25 for int8.",
+        help="Largest allowed difference of a probability. Default: 0.05 for an image, 0.001 for "
+        "a crop or a tensor, 0.25 for int8.",
         rich_help_panel=GATE,
     ),
 ]

@@ -137,6 +137,7 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
     print_lines(
         "",
         "difference: the largest of one probability; other class: pictures with another top class",
+        _compared_answers(report),
         f"compared on {report.images}; latency of one and throughput of 16 pictures of "
         f"{report.rows[-1].speed.picture_px} px, without decoding, on {processor_name()}",
     )
@@ -149,6 +150,13 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
             print_lines(f"{row.form} does not agree: {problem}")
     if not report.is_written:
         print_lines("nothing was written")
+
+
+def _compared_answers(report: ExportReport) -> str:
+    """Say which answers of the files were compared."""
+    if report.is_served:
+        return "compared: the files fed by hand, and the answers of `reslearn serve` over HTTP"
+    return "compared: the files fed by hand, and in batches by `reslearn predict`"
 
 
 def _full_decoding(parity: Parity) -> str:
@@ -212,6 +220,7 @@ def _record(report: ExportReport) -> dict[str, Any]:
         rows.append({**asdict(replace(row, path=None)), "path": path, "problems": row.problems})
     return {
         "is_written": report.is_written,
+        "is_served": report.is_served,
         "images": report.images,
         "model": report.card.name,
         "input": report.card.input_kind,

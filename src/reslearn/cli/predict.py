@@ -53,7 +53,7 @@ Pictures = Annotated[
     ),
 ]
 Top = Annotated[
-    int, typer.Option(min=1, rich_help_panel=OUTPUT, help="Print so many classes per picture.")
+    int, typer.Option(min=1, rich_help_panel=OUTPUT, help="Number of classes to print per picture.")
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per picture.")
@@ -65,7 +65,7 @@ HeatMap = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel=OUTPUT,
-        help="Write a PNG per picture into this folder: which parts speak for the class.",
+        help="Write a PNG per picture into this folder: the regions that support the class.",
     ),
 ]
 BatchSize = Annotated[
@@ -79,7 +79,7 @@ def predict(
     top: Top = 1,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
-    heatmap: HeatMap = None,
+    heat_map: HeatMap = None,
     mean: MeanOption = None,
     std: StdOption = None,
     size: SizeOption = None,
@@ -100,11 +100,11 @@ def predict(
 
     if as_json and as_csv:
         raise ValueError("--json and --csv: choose one of them")
-    _use_threads(threads)
+    use_threads(threads)
     predictor = Predictor(
         model,
         input_options(mean, std, size, shorter, class_names, stride_in, entry),
-        device=_device(device),
+        device=choose_device(device),
         threads=threads,
         batch_size=batch_size,
     )
@@ -112,7 +112,7 @@ def predict(
     printers = {(False, False): _text_printer, (True, False): _json_printer}
     make_printer = printers.get((as_json, as_csv), _csv_printer)
     print_result = make_printer(predictor.classes, num_classes)
-    write_heat_map = _heat_map_writer(predictor, heatmap)
+    write_heat_map = _heat_map_writer(predictor, heat_map)
     num_results = num_unreadable = 0
     for result in _results(predictor, pictures):
         num_results += 1
@@ -145,14 +145,16 @@ def _heat_map_writer(predictor: Predictor, folder: Path | None) -> Callable[[Pic
     return write
 
 
-def _use_threads(threads: int | None) -> None:
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch compute with this number of threads. None: leave its setting."""
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
 
 
-def _device(device: str | None) -> str:
+def choose_device(device: str | None) -> str:
+    """Return the device to compute on: the given one, else CUDA if available."""
     from reslearn.train import numerics
 
     return str(numerics.choose_device(device))

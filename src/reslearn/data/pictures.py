@@ -13,6 +13,7 @@ Shapes: uint8 [H, W, 3], RGB; S = size_px, the side of the crop.
 
 import errno
 import logging
+import math
 import struct
 import threading
 from contextlib import nullcontext
@@ -66,7 +67,13 @@ def read_picture(source: Path | BinaryIO, size_px: int, shorter_px: int | None =
     return center_crop(open_picture(source, shorter), shorter_px=shorter, size_px=size_px)
 
 
-def open_picture(source: Path | BinaryIO, shorter_px: int | None = None) -> Image.Image:
+def open_picture(
+    source: Path | BinaryIO,
+    shorter_px: int | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: frozenset[str] | None = None,
+) -> Image.Image:
     """Decode a picture as upright 8-bit RGB, on white ground where it is transparent.
 
     All raster formats of Pillow are read, by their content and not by their suffix; of an animation
@@ -76,16 +83,18 @@ def open_picture(source: Path | BinaryIO, shorter_px: int | None = None) -> Imag
         source: A path, or a binary file open for reading.
         shorter_px: A large JPEG is decoded at a fraction of its size. Its shorter side is then
             still at least twice `shorter_px`.
+        max_pixels: Larger pictures are refused before they are decoded.
+        formats: Names of Pillow's formats that are read. None: all raster formats.
 
     Raises:
-        PictureError: If it cannot be read or has more than `MAX_PIXELS`. The message is one line.
+        PictureError: If it cannot be read or has too many pixels. The message is one line.
         DataError: If the machine is at fault, and not the picture, as when it has no memory left.
     """
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
-                return _decode(file, shorter_px)
-        return _decode(source, shorter_px)
+                return _decode(file, shorter_px, max_pixels, formats)
+        return _decode(source, shorter_px, max_pixels, formats)
     except Exception as error:  # decoders raise errors of any type for a broken file
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINE_ERRORS:
             raise DataError(f"{source} cannot be read now ({_reason(error)})") from None
@@ -96,13 +105,16 @@ class _UnknownFormatError(Exception):
     pass
 
 
-def _decode(file: BinaryIO, shorter_px: int | None) -> Image.Image:
-    image = _open_known_format(file)
+def _decode(
+    file: BinaryIO, shorter_px: int | None, max_pixels: int, formats: frozenset[str] | None
+) -> Image.Image:
+    image = _open_known_format(file, formats)
     num_pixels = image.width * image.height
-    if num_pixels > MAX_PIXELS:
+    if num_pixels > max_pixels:
+        side = round(math.sqrt(max_pixels), -3)
         raise ValueError(
             f"{image.width:,} x {image.height:,} are {num_pixels / 1e6:,.0f} million pixels, and "
-            f"the limit is {MAX_PIXELS / 1e6:,.0f} million, as 13,000 x 13,000; "
+            f"the limit is {max_pixels / 1e6:,.0f} million, as {side:,.0f} x {side:,.0f}; "
             "save a smaller copy"
         )
     if shorter_px is not None:
@@ -114,12 +126,12 @@ def _decode(file: BinaryIO, shorter_px: int | None) -> Image.Image:
         return _turn_upright(to_rgb(image, depth, shorter_px), _orientation(image))
 
 
-def _open_known_format(file: BinaryIO) -> Image.Image:
+def _open_known_format(file: BinaryIO, format_names: frozenset[str] | None) -> Image.Image:
     """Open a picture of any format in `picture_formats` without decoding it.
 
     `Image.open` does the same, but warns of sizes that are allowed here, and may start Ghostscript.
     """
-    formats = picture_formats()
+    formats = [name for name in picture_formats() if format_names is None or name in format_names]
     start = file.read(16)
     if not start:
         raise _UnknownFormatError("the file is empty")
@@ -134,7 +146,10 @@ def _open_known_format(file: BinaryIO) -> Image.Image:
             continue  # another format, as Image.open decides
     if is_heif(start) and not has_heif():
         raise _UnknownFormatError("it is a HEIF photo: install reslearn[photos] to read it")
-    raise _UnknownFormatError("its content is not a picture of a known format")
+    readable = "a known format"
+    if format_names is not None:
+        readable = f"these formats: {', '.join(sorted(format_names))}"
+    raise _UnknownFormatError(f"its content is not a picture of {readable}")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -25,6 +25,7 @@ from reslearn.deploy.parity import INT8_ACCURACY_POINTS, Parity, compare
 from reslearn.deploy.parity_images import ParityImages
 from reslearn.deploy.predictor import Predictor
 from reslearn.deploy.preprocess_graph import InputKind, PixelsToProbabilities
+from reslearn.deploy.served_answers import is_served, predicted_answers, served_answers
 from reslearn.interop import Bundle
 from reslearn.progress import progress_bar
 
@@ -49,7 +50,7 @@ class FormReport:
         num_bytes: Size of the file, with the .bin file of OpenVINO.
         tolerance: Allowed difference of a probability; None for the network in PyTorch.
         file: Parity of the file fed by hand, one picture at a time.
-        served: Parity of `Predictor` with the file.
+        served: Parity of the answers over HTTP; see `served_answers`.
         accuracy_pct: Accuracy on the images; None without labels.
         speed: Latency and throughput.
     """
@@ -84,6 +85,7 @@ class ExportReport:
         full_decoding: Parity of a file of input "image" whose pictures are decoded at full size, as
             by programs without reslearn. It is no condition: the difference lies in the decoder.
             None for other inputs, and for images that are no files.
+        is_served: Whether the served answers came over HTTP, and not from `Predictor`.
         is_written: Whether all forms agree, so that the files were written.
     """
 
@@ -91,6 +93,7 @@ class ExportReport:
     images: str
     full_decoding: Parity | None
     rows: tuple[FormReport, ...]
+    is_served: bool
     is_written: bool
 
 
@@ -134,12 +137,11 @@ def export_forms(
                 calibration = _calibration(card, images) if form is ExportForm.INT8 else None
                 writer.write(form, path, calibration=calibration)
                 form_card, engine = open_exported(path, threads=threads)
-                opened[form] = (
-                    path,
-                    OpenedModel(source=str(target), card=form_card, engine=engine),
-                )
+                model = OpenedModel(source=str(target), card=form_card, engine=engine)
+                opened[form] = (path, model)
                 advance(1)
-        reference = _served(_eager_model(bundle), images.pictures, "the network in PyTorch")
+        eager = Predictor(_eager_model(bundle))
+        reference = predicted_answers(eager, images.pictures, "the network in PyTorch")
         rows = _compare_forms(bundle, opened, targets, images, reference, tolerance)
         full_decoding = _full_decoding(next(iter(opened.items())), images, reference, tolerance)
         is_written = not any(row.problems for row in rows)
@@ -151,6 +153,7 @@ def export_forms(
         images=images.description,
         full_decoding=full_decoding,
         rows=tuple(rows),
+        is_served=is_served(card),
         is_written=is_written,
     )
 
@@ -211,7 +214,7 @@ def _parities(
     """Compare the file that is fed by hand, and the served answers, with the reference."""
     answers = (
         _by_hand(model, images.pictures, f"{form.value}, the file"),
-        _served(model, images.pictures, f"{form.value}, served"),
+        served_answers(model, images.pictures, f"{form.value}, served"),
     )
     points = INT8_ACCURACY_POINTS if form is ExportForm.INT8 else 0.0
     file, served = (
@@ -239,23 +242,6 @@ def _tolerance(form: ExportForm, input_kind: InputKind, tolerance: float | None)
     if tolerance is not None:
         return tolerance
     return _INT8_TOLERANCE if form is ExportForm.INT8 else _TOLERANCE[input_kind]
-
-
-def _served(model: OpenedModel, pictures: Sequence[Picture], description: str) -> Probabilities:
-    """Return the answers of `Predictor` for the bytes of the pictures, in batches."""
-    predictor = Predictor(model)
-    rows: list[np.ndarray] = []
-    step = predictor.batch_size
-    with progress_bar(description, len(pictures), after_seconds=2.0) as advance:
-        for start in range(0, len(pictures), step):
-            chunk = [_as_uploaded(picture) for picture in pictures[start : start + step]]
-            rows += [prediction.probabilities for prediction in predictor(chunk)]
-            advance(len(chunk))
-    return np.stack(rows)
-
-
-def _as_uploaded(picture: Picture) -> Picture:
-    return picture.read_bytes() if isinstance(picture, Path) else picture
 
 
 def _full_decoding(

@@ -20,6 +20,7 @@ THROUGHPUT_BATCH = 16
 _WARM_UP_ROUNDS = 2
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 25
 _SECONDS = 12.0
+_REST_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +38,29 @@ class FormSpeed:
     picture_px: int
 
 
-def measure_speeds(models: Mapping[str, OpenedModel]) -> dict[str, FormSpeed]:
-    """Measure all forms in turns, for about twelve seconds.
+def measure_speeds(
+    models: Mapping[str, OpenedModel], *, seconds: float | None = None
+) -> dict[str, FormSpeed]:
+    """Measure all forms in turns.
 
     Args:
         models: The forms by name.
+        seconds: No further round begins after this time, but there are always three. None: twelve.
     """
     inputs = {name: _inputs(model.card) for name, model in models.items()}
-    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in models}
-    end = time.monotonic() + _SECONDS
+    measured: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in models}
+    end = time.monotonic() + (_SECONDS if seconds is None else seconds)
     for round_number in range(_WARM_UP_ROUNDS + _MAX_ROUNDS):
         if time.monotonic() > end and round_number >= _WARM_UP_ROUNDS + _MIN_ROUNDS:
             break
         for name, model in models.items():
-            for batch, times in zip(inputs[name], seconds[name], strict=True):
+            time.sleep(_REST_SECONDS)  # the threads of the form before may wait in a busy loop
+            for batch, times in zip(inputs[name], measured[name], strict=True):
                 start = time.perf_counter()
                 model.engine(batch)
                 times.append(time.perf_counter() - start)
     speeds = {}
-    for name, (single, batched) in seconds.items():
+    for name, (single, batched) in measured.items():
         speeds[name] = FormSpeed(
             latency_ms=1000 * statistics.median(single[_WARM_UP_ROUNDS:]),
             images_per_s=THROUGHPUT_BATCH / statistics.median(batched[_WARM_UP_ROUNDS:]),

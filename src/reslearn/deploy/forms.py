@@ -62,9 +62,9 @@ class FormWriter:
     """
 
     def __init__(self, module: PixelsToProbabilities, card: ModelCard, folder: Path) -> None:
-        self._module = module
+        self.module = module
         self._card = card
-        self._folder = folder
+        self.folder = folder
 
     def write(
         self, form: ExportForm, path: Path, *, calibration: list[InputArray] | None = None
@@ -93,11 +93,11 @@ class FormWriter:
 
     @functools.cached_property
     def _program(self) -> torch.export.ExportedProgram:
-        return export_program(self._module, self._card)
+        return export_program(self.module, self._card)
 
     @functools.cached_property
     def _onnx_path(self) -> Path:
-        path = self._folder / ".float32.onnx"
+        path = self.folder / ".float32.onnx"
         write_onnx(self._program, self._card, path)
         return path
 

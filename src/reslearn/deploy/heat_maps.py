@@ -1,4 +1,4 @@
-"""Heat maps of predictions: which parts of a picture speak for the class (Grad-CAM)."""
+"""Heat maps of predictions: the regions of a picture that support the class (Grad-CAM)."""
 
 from __future__ import annotations
 

@@ -23,6 +23,9 @@ from reslearn.data.pictures import Pixels, center_crop, open_picture
 from reslearn.deploy.engines import InputArray
 from reslearn.deploy.model_card import ModelCard
 
+# The resize in an exported file has one weight for each pixel of a side and of the result.
+_MAX_SIDE_PX = 2**15
+
 Picture: TypeAlias = "Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[Any] | torch.Tensor"
 
 
@@ -36,11 +39,11 @@ class ModelInput:
     """
 
     def __init__(self, card: ModelCard, *, decodes_fully: bool = False) -> None:
-        self._decodes_fully = decodes_fully
         self._preprocess = card.preprocess
         self._kind = card.input_kind
         self._size_px = card.preprocess.size_px
         self._shorter_px = card.preprocess.shorter_px or card.preprocess.size_px
+        self.draft_px = None if decodes_fully else self._shorter_px
 
     def pixels(self, picture: Picture, *, white: float | None = None) -> Pixels:
         """Return one picture as uint8 pixels [H, W, C] for `batch`.
@@ -59,14 +62,13 @@ class ModelInput:
                 raise DataError(f"an array of shape {array.shape} is not one picture [H, W, C]")
             return self._of_array(array)
         if isinstance(picture, Image.Image):
-            return self._of_image(_reopened(picture))
+            return self.pixels_of(_reopened(picture))
         source: Path | BinaryIO
         if isinstance(picture, bytes):
             source = io.BytesIO(picture)
         else:
             source = Path(picture) if isinstance(picture, str) else picture
-        shorter_px = None if self._decodes_fully else self._shorter_px
-        return self._of_image(open_picture(source, shorter_px))
+        return self.pixels_of(open_picture(source, self.draft_px))
 
     def batch(self, pixels: list[Pixels]) -> InputArray:
         """Stack pictures of equal size into one batch of the input of the model."""
@@ -90,7 +92,7 @@ class ModelInput:
             raise DataError(f"an array of shape {array.shape} has no pixels")
         if channels in (1, 3):
             plane = array[:, :, 0] if channels == 1 else array
-            return self._of_image(Image.fromarray(np.ascontiguousarray(plane)))
+            return self.pixels_of(Image.fromarray(np.ascontiguousarray(plane)))
         if array.shape[:2] != (self._size_px, self._size_px):
             raise DataError(
                 f"images of {channels} channels are not resized: give [{self._size_px}, "
@@ -98,12 +100,22 @@ class ModelInput:
             )
         return array
 
-    def _of_image(self, image: Image.Image) -> Pixels:
+    def pixels_of(self, image: Image.Image) -> Pixels:
+        """Return an upright 8-bit picture as uint8 pixels for `batch`.
+
+        Raises:
+            DataError: If the model does not take pictures, or not of this size.
+        """
         channels = self._preprocess.channels
         if channels not in (1, 3):
             raise DataError(f"the model takes arrays of {channels} channels, not pictures")
         image = image.convert("L" if channels == 1 else "RGB")
         if self._kind == "image":
+            if max(image.size) > _MAX_SIDE_PX:
+                raise DataError(
+                    f"a picture of {image.width:,} x {image.height:,} pixels: this model takes "
+                    f"sides of up to {_MAX_SIDE_PX:,}"
+                )
             pixels = np.asarray(image)
         else:
             pixels = center_crop(image, shorter_px=self._shorter_px, size_px=self._size_px)

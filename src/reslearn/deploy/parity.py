@@ -2,8 +2,8 @@
 
 The reference is `Predictor` with the network in PyTorch: it is what `reslearn evaluate` measured.
 Two answers of the file are compared with it. "file" feeds it by hand, one picture at a time, as a
-program without reslearn does. "served" is `Predictor` with the file, in batches, from the bytes of
-the pictures, as a server does.
+program without reslearn does. "served" is what `reslearn serve` with the file answers over HTTP, in
+batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reslearn.deploy.engines import Probabilities
 Labels = npt.NDArray[np.int64]
 # Rounding of decimal numbers is no disagreement.
 _EPSILON = 1e-9
-# The int8 form may have so many percentage points less accuracy, and always one image.
+# Largest loss of accuracy of the int8 form, in percentage points. One image is always allowed.
 INT8_ACCURACY_POINTS = 1.0
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from reslearn.data import DataError
 from reslearn.data.files import map_in_order
@@ -20,7 +21,7 @@ from reslearn.deploy.sources import Source, UnreadableSource
 from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions
 
 DEFAULT_BATCH_SIZE = 16
-# Whole pictures in a batch have so many pixels at most. Their float32 copies take 100 MB.
+# Largest number of pixels of the whole pictures in a batch. Their float32 copies take 100 MB.
 _MAX_BATCH_PIXELS = 2**23
 
 
@@ -134,6 +135,11 @@ class Predictor:
         """Pictures that are decoded ahead. Whole pictures of a camera take 36 MB each."""
         return 2 if self.model.card.input_kind == "image" else 2 * self.batch_size
 
+    @property
+    def draft_px(self) -> int | None:
+        """Twice this shorter side is enough of a large JPEG; see `data.pictures.open_picture`."""
+        return self._input.draft_px
+
     def pixels(self, picture: Picture, *, white: float | None = None) -> Pixels:
         """Return what `predict_pixels` takes of one picture, uint8 [H, W, C].
 
@@ -141,6 +147,14 @@ class Predictor:
             DataError: If the picture cannot be read.
         """
         return self._input.pixels(picture, white=white)
+
+    def pixels_of(self, image: Image.Image) -> Pixels:
+        """Return what `predict_pixels` takes of a picture that `open_picture` has decoded.
+
+        Raises:
+            DataError: If the model does not take such pictures.
+        """
+        return self._input.pixels_of(image)
 
     def predict_pixels(self, pixels: Sequence[Pixels]) -> list[Prediction]:
         """Compute the predictions of pictures that `pixels` prepared, in as few batches as it can.
@@ -151,9 +165,12 @@ class Predictor:
         for index, array in enumerate(pixels):
             by_shape.setdefault(array.shape, []).append(index)
         rows: dict[int, npt.NDArray[np.float32]] = {}
-        for indices in by_shape.values():
-            batch = self._input.batch([pixels[index] for index in indices])
-            rows.update(zip(indices, self.model.engine(batch), strict=True))
+        for (height, width, *_), indices in by_shape.items():
+            size = max(1, _MAX_BATCH_PIXELS // (height * width))
+            for start in range(0, len(indices), size):
+                part = indices[start : start + size]
+                batch = self._input.batch([pixels[index] for index in part])
+                rows.update(zip(part, self.model.engine(batch), strict=True))
         return [
             Prediction(classes=self.classes, probabilities=rows[index])
             for index in range(len(pixels))

@@ -26,7 +26,7 @@ from reslearn.data.walk import Omissions, folder_identity, pictures_below
 
 STDIN = "-"
 MAX_BYTES = 128 * 2**20
-"""A picture from an address or from standard input may have so many bytes."""
+"""Largest number of bytes of a picture from an address or from standard input."""
 TIMEOUT_SECONDS = 30.0
 """A download may take so long as a whole."""
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")

@@ -1,0 +1,140 @@
+"""`reslearn bench infer` and `bench serve`: every contestant has its turn. No time is asserted."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from benchmarks import infer, load_generator
+from benchmarks import serve as serve_benchmark
+from benchmarks.plain_server import plain_app
+
+from reslearn import models
+from reslearn.data import Images, Preprocess
+from reslearn.deploy import Predictor
+from reslearn.deploy.server import serving
+from reslearn.deploy.server_app import ModelServer
+from reslearn.interop import to_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
+import peers
+import torch
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 24, 24, 3), dtype=torch.uint8)
+    built = models.build("resnet8", num_classes=3)
+    path = tmp_path_factory.mktemp("network") / "model.safetensors"
+    path.write_bytes(
+        to_bytes(
+            built.eval(),
+            spec=built.spec,
+            classes=("a", "b", "c"),
+            preprocess=Preprocess.fit(Images(pixels, torch.zeros(4, dtype=torch.int64))),
+            metrics={},
+            recipe_hash="0123456789ab",
+        )
+    )
+    return path
+
+
+def test_ratios_are_medians_of_rounds() -> None:
+    task = infer._Task("resnet8", Path(), threads=1)
+    names = {"ours, onnx": True, "by hand, onnxruntime": False, "eager, plain network": False}
+    contestants = [
+        infer.Contestant(name=name, is_ours=is_ours, run=lambda batch: None)
+        for name, is_ours in names.items()
+    ]
+    times = {
+        ("ours, onnx", 1): [0.001, 0.002, 0.003],
+        ("by hand, onnxruntime", 1): [0.002, 0.004, 0.003],
+        ("eager, plain network", 1): [0.009, 0.009, 0.009],
+        ("ours, onnx", 16): [0.016] * 3,
+        ("by hand, onnxruntime", 16): [0.032] * 3,
+        ("eager, plain network", 16): [0.008] * 3,
+    }
+    ours, by_hand, eager = task.rows("tensors", contestants, times, "onnxruntime")
+    assert (ours.is_chosen, by_hand.is_chosen) == (True, False)
+    assert (ours.latency_ms, ours.images_per_second) == pytest.approx((2, 1000))
+    # The fastest other one is by hand for one image, and eager for sixteen.
+    assert (ours.latency_ratio, ours.throughput_ratio) == (2, 0.5)
+    assert (by_hand.latency_ratio, eager.throughput_ratio) == (1, 1)
+    assert "* ours, onnx" in infer.table([ours, by_hand, eager])
+
+
+def test_the_clients_count_answers_and_errors(network: Path) -> None:
+    contents = [infer.jpeg_file(0), b"not a picture"]
+    with serving(ModelServer({"model": Predictor(network)})) as address:
+        port = int(address.rpartition(":")[2])
+        result = asyncio.run(
+            load_generator.load("127.0.0.1", port, contents, clients=3, seconds=0.3)
+        )
+    assert set(result["statuses"]) == {200, 422}
+    assert result["requests"] == result["statuses"][200] >= 3  # refused ones do not count
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
+
+
+def test_the_plain_server_gives_our_answers(network: Path) -> None:
+    content = infer.jpeg_file(1)
+    (expected,) = Predictor(network)([content])
+    transport = httpx.ASGITransport(app=plain_app(str(network)))
+
+    async def ask() -> dict[str, float]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://plain") as client:
+            response = await client.post("/v1/predict", files={"image": content})
+        answer: dict[str, float] = response.json()
+        return answer
+
+    answer = asyncio.run(ask())
+    assert answer["class"] == expected.label
+    assert answer["probability"] == pytest.approx(expected.probability, abs=0.01)
+
+
+def test_the_share_of_the_engine_leaves_the_clients_out() -> None:
+    turn, name = serve_benchmark._Turn, serve_benchmark._ENGINE_NAME
+    turns = {
+        "batched": [turn(pictures=100, seconds=1, cpu_seconds=1, client_cpu_seconds=1)],
+        "one by one": [turn(pictures=25, seconds=1, cpu_seconds=2)],
+        "plain": [turn(pictures=50, seconds=1, cpu_seconds=2)],
+        name: [turn(pictures=200, seconds=1, cpu_seconds=1.6)],
+    }
+    row = serve_benchmark._row("batched", turns, "onnxruntime", clients=64, threads=2)
+    assert (row.times_plain, row.times_one_by_one, row.client_cpu_pct) == (2, 4, 50)
+    assert row.cpu_share_pct == pytest.approx(80)  # 8 ms beside 10 ms
+    # The clients take half of the processor, and the engine makes 100 with the other half.
+    assert row.throughput_share_pct == pytest.approx(100)
+    assert "80 % by CPU,  100 % by throughput" in serve_benchmark.table([row])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not peers.installed(), reason=peers.REASON)
+def test_infer_runs_as_a_command(
+    reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
+    arguments = ("--models", "resnet8,resnet18", "--rounds", "1", "--no-compile", "--json")
+    status, output, errors = reslearn("bench", "infer", *arguments)
+    assert status == 0, errors
+    rows = json.loads(output)
+    assert len(rows) == 2 * (7 + 4)
+    assert sum(row["is_chosen"] for row in rows) >= 2
+
+
+@pytest.mark.slow
+def test_serve_runs_as_a_command(
+    reslearn: Run, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESLEARN_DATA", str(tmp_path))
+    arguments = (str(network), "--clients", "4", "--rounds", "1", "--threads", "1", "--json")
+    status, output, errors = reslearn("bench", "serve", *arguments)
+    assert status == 0, errors
+    rows = json.loads(output)
+    assert [row["server"] for row in rows][:3] == ["batched", "one by one", "plain"]
+    assert all(row["errors"] == 0 for row in rows)

@@ -1,0 +1,89 @@
+"""The tutorial on services: its commands run in the order of the page, on a small network."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TEXT = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
+(PHOTO, *_) = re.findall(r"^\$ PHOTO=(\S+)$", TEXT, flags=re.MULTILINE)
+COMMANDS = re.findall(
+    r"^\$ (?:reslearn|curl) (.+)$", TEXT.replace("$PHOTO", PHOTO), flags=re.MULTILINE
+)
+PROGRAM = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
+TRAIN = (
+    "train photos --out runs/photos --recipe photos --model resnet8 --epochs 2 "
+    "--set data.size_px=32 --set train.batch_size=8"
+)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def draw_photos(folder: Path) -> None:
+    """Draw pictures of two classes, which differ in their color."""
+    rng = np.random.default_rng(0)
+    for name, color in {"dress": (180, 60, 60), "hat": (60, 60, 180)}.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(24):
+            noise = rng.integers(-50, 50, (48, 64, 3))
+            pixels = (np.array(color) + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:04d}.jpg")
+
+
+def test_the_page_has_its_commands() -> None:
+    assert [command.split()[0] for command in COMMANDS] == [
+        *("predict", "export", "predict", "serve"),
+        *("-F", "bench"),
+    ]
+
+
+def test_the_commands_run_in_the_order_of_the_page(
+    reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_photos(tmp_path / "photos")
+    predict, export, predict_file, serve, curl, bench = COMMANDS
+    assert reslearn(*shlex.split(TRAIN))[0] == 0
+    outputs = []
+    for command in (predict, export, predict_file):
+        status, output, errors = reslearn(*shlex.split(command))
+        assert status == 0, output + errors
+        outputs.append(output)
+    assert all("hat" in outputs[index] and PHOTO in outputs[index] for index in (0, 2))
+    assert "answers of `reslearn serve` over HTTP" in outputs[1]
+    assert Path("photos-model.onnx").exists() and Path("photos-model.int8.onnx").exists()
+    command = serve.replace("--port 8000", "--port 0 --engine torch --threads 1")
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "reslearn", *shlex.split(command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert popen.stderr is not None
+    try:
+        line = popen.stderr.readline()
+        assert line.startswith("serving "), line + popen.stderr.read()
+        address = line.split()[-1]
+        (path,) = re.findall(r"image=@(\S+)", curl)
+        namespace: dict[str, Any] = {}
+        exec(PROGRAM[0], namespace)
+        entries = namespace["classes_of"](path, address)
+        assert {name for name, _ in entries} == {"dress", "hat"}
+        assert sum(probability for _, probability in entries) == pytest.approx(1, abs=1e-5)
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(60) == 0
+    finally:
+        popen.kill()
+        popen.wait()
+        popen.stderr.close()
+    assert bench.split()[:2] == ["bench", "serve"]
