@@ -291,3 +291,19 @@ def test_blocks_with_two_kinds_of_names_are_not_left_out() -> None:
     state = renamed(state_of(net), (r"(layer\d\.1)\.conv", r"\1.unit"), (r"^conv1", "first"))
     with pytest.raises(WeightsError, match=r"layer1\.1 could be a block"):
         identify_checkpoint(checkpoint_of(table=state))
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "last_linear"])
+def test_a_head_without_bias_has_a_bias_of_zero(layout: str, tmp_path: Path) -> None:
+    net = small_network()
+    torch.nn.init.zeros_(net.head.fc.bias)
+    state = state_of(net) if layout == "torchvision" else LAYOUTS[layout](state_of(net))
+    without = {name: tensor for name, tensor in state.items() if tensor.shape != (5,)}
+    assert len(without) == len(state) - 1
+    torch.save(without, tmp_path / "no-bias.pth")
+    for num_classes, initialized in ((5, ()), (3, ("head.fc.weight", "head.fc.bias"))):
+        loaded = models.build("resnet8", num_classes=num_classes, shortcut="B").eval()
+        torch.nn.init.ones_(loaded.head.fc.bias)
+        report = load_weights(loaded, tmp_path / "no-bias.pth")
+        assert report.left_initialized == initialized
+        assert num_classes == 3 or torch.equal(loaded(IMAGE), net(IMAGE))

@@ -195,7 +195,7 @@ def _match(expected: Mapping[str, Tensor], identity: Identity) -> _Match:
     for name, tensor in expected.items():
         if name in identity.names:
             _match_tensor(match, name, tensor, identity)
-        elif name.endswith(NUM_BATCHES_TRACKED):
+        elif name.endswith(NUM_BATCHES_TRACKED) or _is_absent_bias(match, name):
             match.tensors[name] = torch.zeros_like(tensor)
         else:
             match.left_initialized.append(name)
@@ -203,6 +203,11 @@ def _match(expected: Mapping[str, Tensor], identity: Identity) -> _Match:
                 match.problems.append(f"{name} (not in the file)")
     match.problems += [f"{name} (in the file only)" for name in identity.unexplained]
     return match
+
+
+def _is_absent_bias(match: _Match, name: str) -> bool:
+    """Return whether this is the bias of a head whose matrix was loaded, and which has no bias."""
+    return name == f"{_HEAD}bias" and f"{_HEAD}weight" in match.tensors
 
 
 def _match_tensor(match: _Match, name: str, expected: Tensor, identity: Identity) -> None:

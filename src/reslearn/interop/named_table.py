@@ -113,7 +113,9 @@ def _match_names(table: NamedTable, net: Network, *, has_head: bool) -> dict[str
         full_name = table.dialect.file_name(name, table.prefix)
         stored = table.tensors.get(full_name) if full_name is not None else None
         if full_name is None or stored is None:
-            if is_counter or (not has_head and name.startswith("head.fc")):
+            # A head may have no bias: it is then zero (load.py).
+            is_optional = name == "head.fc.bias" or (not has_head and name.startswith("head.fc"))
+            if is_counter or is_optional:
                 continue
             raise NotAResNet(f"it lacks {full_name or name}, which {net.name} has")
         shape = native_shape(table.dialect, name, stored.shape)
