@@ -15,7 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from reslearn.cli import app
-from reslearn.diagnose import RULES, Scores, decide
+from reslearn.diagnose import RULES, Scores, decide, screen
 
 VERDICTS = {name for name, _ in RULES}
 KINDS = sorted({member.kind for member in members()})
@@ -212,3 +212,14 @@ def test_a_measured_truth_is_recorded_with_its_scores(tmp_path: Path) -> None:
 def test_the_command_refuses_an_unknown_half_or_network(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["bench", "diagnose", *arguments])
     assert result.exit_code != 0 and message in str(result.exception)
+
+
+@pytest.mark.slow
+def test_screening_suspects_no_healthy_member() -> None:
+    """A suspicion on a healthy network is the worst fault of a screening."""
+    truths = {line["name"]: line["names"] for line in run.read_lines(run.TRUTHS)}
+    healthy = [member for member in members() if truths.get(member.name) == ["healthy"]]
+    assert len(healthy) == 80
+    for member in healthy:
+        screening = screen(member.problem())
+        assert not screening.findings and not screening.failures, member.name

@@ -91,6 +91,7 @@ def judged(diagnosis: Diagnosis, verdict: VerdictName, *findings: ScreeningFindi
 def test_a_proof_ends_the_diagnosis(proven: Diagnosis) -> None:
     assert proven.verdict.name == "output layer" and proven.verdict.certain
     assert not proven.trials and not proven.interrupted
+    assert not proven.variants.notes  # whether it can be traced does not matter
     first, second = answer_lines(proven)
     assert first.startswith("The network ends in a softmax") and "Remove the softmax" in first
     assert second.startswith("output layer: However well the network learns")

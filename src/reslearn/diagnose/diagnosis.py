@@ -109,7 +109,7 @@ def diagnose(
         verdict=decide(scores),
         scores=scores,
         screening=screening,
-        variants=variants,
+        variants=variants if screening.proof is None else replace(variants, notes=()),
         trials=tuple(runner.trials),
         rates=runner.rates,
         start=start,
