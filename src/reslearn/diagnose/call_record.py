@@ -75,7 +75,7 @@ class TorchCall:
         """Return the weights [units, ...] with the bias of each unit, detached and flattened.
 
         Returns:
-            None if the weights of a unit cannot be told apart, as in attention.
+            None if no axis of the weights belongs to units, as in attention.
         """
         weight = next((weight for weight in self.weights if weight.ndim > 1), None)
         if weight is None:
