@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from reslearn.interop import Identity, WeightsError, identify_checkpoint, load_network
 
@@ -199,6 +200,13 @@ def test_evaluate_predict_and_export_take_an_entry(
         assert (status, errors) == (0, "")
         losses.append(json.loads(output)["loss"])
     assert losses[0] == losses[1] != losses[2]
+    Image.new("L", (8, 8), 200).save("gray.png")
+    status, output, errors = reslearn(
+        "predict", "two.pth", "gray.png", *known, "--entry", "second.", "--json"
+    )
+    pixels = torch.full((1, 1, 8, 8), (200 / 255 - 0.5) / 0.25)
+    expected_class = str(int(networks[1](pixels).argmax()))
+    assert (status, errors) == (0, "") and f'"{expected_class}"' in output
     arguments = ("--to", "cifar-fc", "--out", "second.pth")
     status, output, errors = reslearn("export", "two.pth", "--entry", "second.", *arguments)
     assert (status, errors) == (0, "") and "left out: queue" in output
