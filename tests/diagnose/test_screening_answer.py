@@ -161,6 +161,8 @@ def test_the_page_shows_suspicions_first_and_notes_after_the_verdict(proven: Dia
     ):
         diagnosis = judged(proven, "undecided", *findings)
         page = diagnosis_page(diagnosis, command=["reslearn"])
+        is_in_subtitle = page.subtitle == "Leading suspicion: This is a suspicion."
+        assert is_in_subtitle == (findings == [SUSPICION])
         assert [section.title for section in page.sections[:2]] == titles
         html = render_html(page)
         assert ("This is a suspicion. It has a number." in html) == (findings == [SUSPICION])

@@ -6,6 +6,7 @@ import shlex
 import statistics
 from collections.abc import Callable, Sequence
 
+from reslearn.diagnose.answer import answer_lines
 from reslearn.diagnose.diagnosis import Diagnosis
 from reslearn.diagnose.diagnosis_json import finite_or_none
 from reslearn.diagnose.drawing import network_diagram
@@ -31,6 +32,7 @@ from reslearn.report.curves import interval_note, seeds_series
 from reslearn.report.run import format_duration
 from reslearn.study import interval_text, summary
 
+_SUBTITLE = "Each variant is a network that would be better if one suspected cause were true."
 _FURTHER_NETWORKS = {
     "given": "the network at the given learning rate",
     "constructed": "the trained shallow network, with identities for the blocks it lacks",
@@ -60,6 +62,8 @@ def diagnosis_page(
     """
     problem, verdict = diagnosis.problem, diagnosis.verdict
     summary_text = f"{verdict.name}: {verdict.reason}"
+    if diagnosis.screening.proof is not None:
+        summary_text = f"{verdict.name}: shown before training, so nothing was trained."
     if patch is not None and diagnosis.proof is not None and diagnosis.proof.helps:
         summary_text += f" {patch_line(diagnosis, patch)}"
     patch_text = "" if patch is None else patch_line(diagnosis, patch)
@@ -72,7 +76,7 @@ def diagnosis_page(
         Section("Verdict", summary_text, [scores_table(diagnosis)] if diagnosis.trials else []),
         *([] if is_first else [screening]),
         Section("The curves", "", _curves(diagnosis)),
-        Section("Learning rates", _RATES_TEXT, _rates(diagnosis)),
+        Section("Learning rates", _RATES_TEXT if diagnosis.rates else "", _rates(diagnosis)),
         Section("The patch", patch_text, _patch_items(diagnosis, patch)),
         Section("The network", _notes(diagnosis), _network(diagnosis)),
         Section(
@@ -94,7 +98,7 @@ def diagnosis_page(
         facts["interrupted"] = "yes, before all planned trials were done"
     return Page(
         f"Diagnosis of {problem.name}",
-        "Each variant is a network that would be better if one suspected cause were true.",
+        answer_lines(diagnosis)[0] if is_first else _SUBTITLE,
         [section for section in sections if section.items or section.text],
         facts,
     )
