@@ -92,7 +92,7 @@ def diagnose(
     if screening.proof is None:
         layers = signals_by_layer(problem, variants.by_name, seed=CHOICE_SEED)
         ratio = response_ratio(layers.get("deep", ()))
-        variants.by_name.update(suggested_variants(problem, start, ratio))
+        variants.by_name.update(suggested_variants(problem, start, ratio, screening.findings))
     runner = TrialRunner(
         problem=problem,
         variants=variants,

@@ -7,7 +7,7 @@ experiments.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -121,15 +121,20 @@ def _weight_findings(problem: Problem, inputs: Tensor, seed: int) -> list[Screen
 
 
 def suggested_variants(
-    problem: Problem, start: Signals, response_ratio: float | None
+    problem: Problem,
+    start: Signals,
+    response_ratio: float | None,
+    findings: Sequence[ScreeningFinding] = (),
 ) -> dict[str, Variant]:
-    """Return the variants that the inputs, or the signals at the start, suggest."""
+    """Return the variants that the inputs, the signals at the start or the screening suggest."""
     variants = []
     if has_bad_scale(problem):
         variants.append(standardized(problem))
     ratios = [ratio for ratio in (start.gradient_ratio, response_ratio) if ratio is not None]
     is_dead = start.dead_share is not None and start.dead_share >= MANY_DEAD
-    if is_dead or any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios):
+    is_extreme = any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios)
+    is_suspected = any("vanishing or exploding signal" in finding.causes for finding in findings)
+    if is_dead or is_extreme or is_suspected:
         variants.append(initialized(problem))
     return {variant.name: variant for variant in variants}
 
