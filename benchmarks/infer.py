@@ -43,7 +43,7 @@ from reslearn.data import Preprocess
 from reslearn.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from reslearn.deploy.engine_choice import ServeEngine, with_engine
 from reslearn.deploy.engines import import_extra, open_exported, torch_engine
-from reslearn.deploy.forms import ExportForm, FormWriter
+from reslearn.deploy.forms import ExportForm, FormWriter, silent_exporter
 from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.open_model import OpenedModel
 from reslearn.deploy.predictor import Predictor
@@ -329,15 +329,16 @@ class _Task:
     def _onnx_by_hand(self) -> Compute:
         onnxruntime = import_extra("onnxruntime")
         path = self._folder / "by_hand.onnx"
-        torch.onnx.export(
-            self._eager_network,
-            (torch.from_numpy(self._tensors[:2]),),
-            str(path),
-            dynamo=True,
-            verbose=False,
-            input_names=["x"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        with silent_exporter():
+            torch.onnx.export(
+                self._eager_network,
+                (torch.from_numpy(self._tensors[:2]),),
+                str(path),
+                dynamo=True,
+                verbose=False,
+                input_names=["x"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         session = onnxruntime.InferenceSession(

@@ -81,7 +81,7 @@ class FormWriter:
         """
         if form is ExportForm.TORCH_EXPORT:
             metadata = json.dumps(self._card.to_metadata())
-            with _silent_exporter():
+            with silent_exporter():
                 torch.export.save(self._program, path, extra_files={CARD_FILE: metadata})
         elif form is ExportForm.ONNX:
             shutil.copyfile(self._onnx_path, path)
@@ -123,7 +123,7 @@ def write_onnx(program: torch.export.ExportedProgram, card: ModelCard, path: Pat
     onnx = import_extra("onnx")
     import_extra("onnxscript")
     input_name = INPUT_NAMES[card.input_kind]
-    with _silent_exporter():
+    with silent_exporter():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -167,7 +167,7 @@ def _convert_to_openvino(onnx_path: Path, card: ModelCard, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _silent_exporter() -> Iterator[None]:
+def silent_exporter() -> Iterator[None]:
     """Keep the exporter from printing its progress and what it misses."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

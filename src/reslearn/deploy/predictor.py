@@ -122,6 +122,8 @@ class Predictor:
             DataError: If a picture cannot be read. The message names it.
         """
         items = _as_sequence(pictures)
+        if len(items) == 1:  # threads would take longer to start than one picture takes
+            return self.predict_pixels([self.pixels(items[0], white=white)])
         pixels = map_in_order(
             lambda item: self.pixels(item, white=white), items, num_ahead=self._num_ahead
         )
