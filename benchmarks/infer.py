@@ -313,7 +313,7 @@ class _Task:
         for form in _FORMS:
             path = self._folder / f"{form.value}{form.suffix}"
             writer.write(form, path, calibration=[self._tensors])
-            _, engines[form] = open_exported(path, threads=self._threads)
+            _, engines[form] = open_exported(path, threads=self._threads, busy_waiting=True)
         return engines
 
     @property
