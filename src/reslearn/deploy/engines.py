@@ -72,8 +72,8 @@ class OnnxEngine:
     Args:
         path: The file.
         threads: Threads of the runtime. None: all cores.
-        busy_waiting: Let idle threads wait in a busy loop. It is quicker for tensors, one call after
-            another, and takes the cores from threads that decode pictures.
+        busy_waiting: Let idle threads wait in a busy loop. It is quicker for tensors, one after
+            the other, and takes the cores from threads that decode pictures.
     """
 
     runtime = "onnxruntime"
