@@ -53,6 +53,7 @@ from reslearn.deploy.server_page import CONTENT_SECURITY_POLICY, PAGE
 
 MODEL_PATH, METRICS_PATH = "/v1/model", "/metrics"
 _PATHS = OPEN_PATHS | {PREDICT_PATH, MODEL_PATH, METRICS_PATH}
+_SMALL_BODY_BYTES = 2**18
 FORMATS = frozenset(("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP"))
 """Formats of clients. Rarer ones are decoded in Python, which would stop all other requests."""
 
@@ -177,10 +178,13 @@ class ModelServer:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.limits.answer_seconds):
-                request = await loop.run_in_executor(
-                    self._decoders,
-                    lambda: parse_body(body, content_type, max_pictures=self.limits.pictures),
-                )
+                if len(body) <= _SMALL_BODY_BYTES:  # a thread would take longer to answer
+                    request = parse_body(body, content_type, max_pictures=self.limits.pictures)
+                else:
+                    request = await loop.run_in_executor(
+                        self._decoders,
+                        lambda: parse_body(body, content_type, max_pictures=self.limits.pictures),
+                    )
                 batching_queue = self.queue_of(request.options.model)
                 with self.admission.places(len(request.files)):
                     answers = await self._answers(batching_queue, request)
