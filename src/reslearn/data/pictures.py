@@ -71,7 +71,7 @@ def open_picture(
     source: Path | BinaryIO,
     shorter_px: int | None = None,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     formats: frozenset[str] | None = None,
 ) -> Image.Image:
     """Decode a picture as upright 8-bit RGB, on white ground where it is transparent.
@@ -83,13 +83,14 @@ def open_picture(
         source: A path, or a binary file open for reading.
         shorter_px: A large JPEG is decoded at a fraction of its size. Its shorter side is then
             still at least twice `shorter_px`.
-        max_pixels: Larger pictures are refused before they are decoded.
+        max_pixels: Larger pictures are refused before they are decoded. None: `MAX_PIXELS`.
         formats: Names of Pillow's formats that are read. None: all raster formats.
 
     Raises:
         PictureError: If it cannot be read or has too many pixels. The message is one line.
         DataError: If the machine is at fault, and not the picture, as when it has no memory left.
     """
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
