@@ -219,6 +219,7 @@ def test_loaders_are_compared_with_a_step() -> None:
     assert len(loader.table(rows).splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_study_is_compared_with_its_training_time() -> None:
     small = [
         "schedule.duration=2 steps",
