@@ -53,15 +53,15 @@ def constructor_place(problem: Problem, net: nn.Module, class_name: str) -> str:
     return places[0] if len(places) == 1 else ""
 
 
-def initialization_places(problem: Problem) -> list[str]:
-    """Return the first places FILE:LINE at which the user's code sets initial weights.
+def build_with_places(problem: Problem, seed: int) -> tuple[nn.Module, list[str]]:
+    """Build a network, and return the first places FILE:LINE at which initial weights are set.
 
     Weights that torch's modules draw by default are not listed.
     """
     recorder = _InitializationRecorder()
     with recorder:
-        problem.net(0)
-    return list(dict.fromkeys(recorder.places))[:_MAX_PLACES]
+        net = problem.net(seed)
+    return net, list(dict.fromkeys(recorder.places))[:_MAX_PLACES]
 
 
 class _InitializationRecorder(TorchFunctionMode):

@@ -98,6 +98,11 @@ def at(location: str) -> str:
     return f" ({location})" if location else ""
 
 
+def set_at(places: Sequence[str]) -> str:
+    """Return the places of initial weights as they follow a sentence, or nothing without any."""
+    return f" (they are set at {joined(places)})" if places else ""
+
+
 def joined(places: Sequence[str]) -> str:
     """Return places as text, with each file once: "net.py:12, 13"."""
     lines_by_file: dict[str, list[str]] = {}

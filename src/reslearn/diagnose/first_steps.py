@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from reslearn.diagnose.call_record import CallRecord, record_calls
-from reslearn.diagnose.findings import ScreeningFinding, counted, joined
+from reslearn.diagnose.findings import ScreeningFinding, counted, set_at
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.signal_checks import spread
 from reslearn.diagnose.trial import batches
@@ -222,13 +222,12 @@ def _equal_finding(steps: FirstSteps, places: Sequence[str]) -> ScreeningFinding
     layer = steps.equal_units[0]
     further = len(steps.equal_units) - 1
     likewise = f" ({counted(further, 'further layer')} likewise)" if further else ""
-    origin = f" (they are set at {joined(places)})" if places else ""
     return ScreeningFinding(
         check="equal units",
         level="suspicion",
         causes=("vanishing or exploding signal", "dead units"),
         message=f"The units of layer {layer.name} start equal and stay equal, so they count as "
-        f"one. Draw the initial weights at random{origin}.",
+        f"one. Draw the initial weights at random{set_at(places)}.",
         evidence=f"{layer.num_equal} of {layer.num_units} units repeat another unit{likewise}, "
         f"also after {counted(steps.num_steps, 'step')}.",
         attribute=layer.name,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reslearn.diagnose.call_record import record_calls
-from reslearn.diagnose.code_places import initialization_places
+from reslearn.diagnose.code_places import build_with_places
 from reslearn.diagnose.data_checks import data_fault, data_findings, has_bad_scale
 from reslearn.diagnose.findings import Screening, ScreeningFinding, ordered
 from reslearn.diagnose.first_steps import (
@@ -104,8 +104,7 @@ def _examined_inputs(problem: Problem) -> Tensor:
 
 def _weight_findings(problem: Problem, inputs: Tensor, seed: int) -> list[ScreeningFinding]:
     """Examine the initial weights by the signals and by a few steps."""
-    places = initialization_places(problem)
-    net = problem.net(seed)
+    net, places = build_with_places(problem, seed)
     record = record_calls(net, inputs)
     findings = signal_findings(record, places)
     steps = take_first_steps(problem, net, record, inputs, seed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reslearn.diagnose.call_record import CallRecord, TorchCall, tensors_in
-from reslearn.diagnose.findings import ScreeningFinding, joined
+from reslearn.diagnose.findings import ScreeningFinding, joined, set_at
 from reslearn.models.tracing import ACTIVATION_NAMES
 
 SPREAD_LIMITS = (1e-4, 1e4)
@@ -157,7 +157,7 @@ def _dead_finding(dead: list[DeadLayer], num_layers: int, places: list[str]) -> 
         causes=("dead units", "vanishing or exploding signal"),
         message=f"The units behind activation {worst.name} are zero for every input: no gradient "
         "passes them. Draw the weights by nn.init.kaiming_normal_ and set the biases to 0"
-        f"{_at(places)}.",
+        f"{set_at(places)}.",
         evidence=f"{worst.num_dead} of {worst.num_units} units are dead there; {len(dead)} of "
         f"{num_layers} activations have {DEAD_LAYER_SHARE:.0%} dead units or more.",
         attribute=worst.name,
@@ -186,7 +186,3 @@ def _signal_finding(ratio: float, record: CallRecord, places: list[str]) -> Scre
         f"{ratio:.2g} times as much as the outputs of the first; the limit is {limit:.0e}.",
         location=places[0] if places else "",
     )
-
-
-def _at(places: list[str]) -> str:
-    return f" (they are set at {joined(places)})" if places else ""
