@@ -92,7 +92,7 @@ def test_each_processor_has_its_own_choice(bundle: Path, measurements: list[set[
 def test_without_other_libraries_pytorch_computes(
     bundle: Path, measurements: list[set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_choice, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine_choice, "are_installed", lambda modules: False)
     chosen, choice = with_engine(open_model(bundle), ServeEngine.AUTO)
     assert chosen.engine.runtime == "torch"
     assert choice is not None and choice.path is None and not measurements

@@ -236,13 +236,10 @@ def read_token(path: Path | None) -> str | None:
 
 
 def _require_extra() -> None:
-    from importlib.util import find_spec
+    from reslearn.deploy.engines import SERVER_MODULES, import_extra
 
-    from reslearn.deploy.served_answers import SERVER_MODULES
-
-    missing = [module for module in SERVER_MODULES if find_spec(module) is None]
-    if missing:
-        raise ValueError(f"{missing[0]} is not installed: pip install 'reslearn[serve]'")
+    for module in SERVER_MODULES:
+        import_extra(module)
 
 
 def _limits(

@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from reslearn.deploy.engines import TorchEngine, open_exported
+from reslearn.deploy.engines import TorchEngine, are_installed, open_exported
 from reslearn.deploy.form_speed import THROUGHPUT_BATCH, FormSpeed, measure_speeds
 from reslearn.deploy.forms import ExportForm, FormWriter
 from reslearn.deploy.model_input import ModelInput
@@ -136,7 +135,7 @@ def _with_fastest(
             chosen, _ = with_engine(model, choice.engine, threads=threads)
             return chosen, choice
     rivals = tuple(
-        engine for engine in ServeEngine if engine.modules and all(map(find_spec, engine.modules))
+        engine for engine in ServeEngine if engine.modules and are_installed(engine.modules)
     )
     models = {ServeEngine.TORCH: model}
     with _form_writer(model) as writer:  # one, since two engines begin with the same file
@@ -244,7 +243,7 @@ def _read(path: Path, conditions: Mapping[str, Any]) -> EngineChoice | None:
             for name, values in record["speeds"].items()
         }
         engine = ServeEngine(record["engine"])
-        usable = engine in speeds and all(map(find_spec, engine.modules))
+        usable = engine in speeds and are_installed(engine.modules)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     if not usable:

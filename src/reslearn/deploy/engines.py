@@ -9,8 +9,9 @@ import importlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +35,12 @@ _EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "openvino": "export",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
 }
+SERVER_MODULES = tuple(module for module, extra in _EXTRAS.items() if extra == "serve")
 
 
 class InferenceEngine(Protocol):
@@ -171,6 +177,11 @@ def is_exported(path: Path) -> bool:
         with path.open("rb") as file:
             return FORMAT_KEY.encode() in file.read()
     return path.suffix in (".xml", ".pt2") and path.is_file()
+
+
+def are_installed(modules: Iterable[str]) -> bool:
+    """Return whether libraries of extras are installed, without importing them."""
+    return all(find_spec(module) is not None for module in modules)
 
 
 def import_extra(module: str) -> Any:

@@ -11,7 +11,6 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from PIL import Image
 
 from reslearn.data import DataError
 from reslearn.data.pictures import MAX_PIXELS
-from reslearn.deploy.engines import Probabilities
+from reslearn.deploy.engines import SERVER_MODULES, Probabilities, are_installed
 from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.model_input import Picture
 from reslearn.deploy.open_model import OpenedModel
@@ -30,7 +29,6 @@ from reslearn.progress import progress_bar
 if TYPE_CHECKING:
     from reslearn.deploy.server_limits import Limits
 
-SERVER_MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _SECONDS = 600.0
 _MIB = 2**20
 
@@ -39,7 +37,7 @@ def is_served(card: ModelCard) -> bool:
     """Return whether the answers come over HTTP."""
     can_be_pictures = card.preprocess.channels in (1, 3)
     can_be_told_apart = len(set(card.classes)) == len(card.classes)
-    return can_be_pictures and can_be_told_apart and all(map(find_spec, SERVER_MODULES))
+    return can_be_pictures and can_be_told_apart and are_installed(SERVER_MODULES)
 
 
 def served_answers(

@@ -39,7 +39,7 @@ class Gate:
         self._token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Check a request, read its body, and pass both to the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -110,7 +110,7 @@ class AccessLog:
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Pass a request to the app, then count it and write its line."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -21,7 +21,7 @@ from reslearn.interop.shipped import PREFIX, shipped_path
 from reslearn.interop.stored import WeightsError
 
 # A folder of timm or transformers may hold either.
-_FILES_OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+FILES_OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 # A page of a hub is meant as well as an id; the address of a file on a hub is longer.
 _HUB_PREFIX = re.compile(r"hf[-_]hub:|hf://|https?://(?:huggingface\.co|hf\.co)/")
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
@@ -69,7 +69,7 @@ def weights_file_in(folder: Path) -> Path | None:
     Returns:
         None for all other folders, and for files.
     """
-    for name in _FILES_OF_FOLDERS:
+    for name in FILES_OF_FOLDERS:
         if (folder / name).is_file():
             return folder / name
     return None

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 
+from reslearn.interop.pretrained import FILES_OF_FOLDERS
 from reslearn.interop.stored import Checkpoint, WeightsError
 
 _KEYS = ("arch", "architecture", "model_name", "model_arch", "backbone", "network", "model", "net")
 _BLURRED = re.compile(r"blur|resnetaa|anti_?alias")
 _LARGEST_CONFIG_BYTES = 1 << 20
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def refuse_stated_blur(checkpoint: Checkpoint) -> None:
@@ -33,7 +33,7 @@ def _statements(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         if entry.rpartition(".")[2] in _KEYS:
             yield f"its entry {entry!r}", text
     config = checkpoint.path.with_name("config.json")
-    if checkpoint.path.name not in _HUB_FILES or not config.is_file():
+    if checkpoint.path.name not in FILES_OF_FOLDERS or not config.is_file():
         return
     try:
         if config.stat().st_size <= _LARGEST_CONFIG_BYTES:
