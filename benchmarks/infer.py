@@ -20,30 +20,37 @@ the processor has it.
 from __future__ import annotations
 
 import functools
-import io
 import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from benchmarks.by_hand import (
+    Compute,
+    Tensors,
+    eager,
+    jpeg_file,
+    normalized,
+    onnx_runtime,
+    openvino,
+)
+from benchmarks.measuring import median_ratio
 from benchmarks.peer_loop import peer_network
 from benchmarks.plain_loop import network as plain_network
-from PIL import Image
 from torch import nn
 
 from reslearn import models
 from reslearn.data import Preprocess
 from reslearn.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from reslearn.deploy.engine_choice import ServeEngine, with_engine
-from reslearn.deploy.engines import import_extra, open_exported, torch_engine
-from reslearn.deploy.forms import ExportForm, FormWriter, silent_exporter
+from reslearn.deploy.engines import open_exported, torch_engine
+from reslearn.deploy.forms import ExportForm, FormWriter
 from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.open_model import OpenedModel
 from reslearn.deploy.predictor import Predictor
@@ -52,15 +59,9 @@ from reslearn.progress import print_progress
 from reslearn.train.numerics import processor_name
 
 BATCHES = (1, 16)
-_PICTURE_PX = (500, 375)
 _REST_SECONDS, _TURN_SECONDS = 0.05, 0.2
 _WARM_UP_ROUNDS = 2
 _FORMS = (ExportForm.ONNX, ExportForm.OPENVINO, ExportForm.INT8)
-
-_MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
-
-Tensors = npt.NDArray[np.float32]
-Compute = Callable[[Tensors], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,15 +208,13 @@ class _Task:
             for form, engine in self._exported().items()
         ]
         others: dict[str, Compute] = {
-            "by hand, onnxruntime": self._onnx_by_hand(),
-            "by hand, openvino": self._openvino_by_hand(),
-            self._eager_name: _eager(self._eager_network),
+            **self._by_hand,
+            self._eager_name: eager(self._eager_network),
         }
         if is_compiled:
             # One for each batch size, since one for all would compile with open sizes.
             compiled = {
-                batch: _eager(torch.compile(self._eager_network, dynamic=False))
-                for batch in BATCHES
+                batch: eager(torch.compile(self._eager_network, dynamic=False)) for batch in BATCHES
             }
             others["torch.compile"] = lambda x: compiled[len(x)](x)
         contestants += [
@@ -231,12 +230,8 @@ class _Task:
             return predictor(self._pictures[:batch])
 
         contestants = [Contestant(name="ours, predict", is_ours=True, run=ours)]
-        for name, compute in (
-            ("by hand, onnxruntime", self._onnx_by_hand()),
-            ("by hand, openvino", self._openvino_by_hand()),
-            (self._eager_name, _eager(self._eager_network)),
-        ):
-            contestants.append(self._on_pictures(name, compute))
+        others = {**self._by_hand, self._eager_name: eager(self._eager_network)}
+        contestants += [self._on_pictures(name, compute) for name, compute in others.items()]
         return contestants
 
     def rows(
@@ -256,12 +251,7 @@ class _Task:
         for contestant in contestants:
             medians = [statistics.median(times[contestant.name, batch]) for batch in BATCHES]
             ratios = [
-                statistics.median(
-                    rival / own
-                    for rival, own in zip(
-                        times[fastest[batch], batch], times[contestant.name, batch], strict=True
-                    )
-                )
+                median_ratio(times[fastest[batch], batch], times[contestant.name, batch])
                 for batch in BATCHES
             ]
             form = {"onnxruntime": "onnx"}.get(runtime, runtime)
@@ -293,7 +283,7 @@ class _Task:
 
         def run(batch: int) -> object:
             crops = [
-                _prepared(content, preprocess.shorter_px or self.size_px, self.size_px)
+                normalized(content, preprocess.shorter_px or self.size_px, self.size_px)
                 for content in self._pictures[:batch]
             ]
             return compute(np.stack(crops))
@@ -302,19 +292,22 @@ class _Task:
 
     def _exported(self) -> dict[ExportForm, Any]:
         module = PixelsToProbabilities(self._network, self._card.preprocess, input_kind="tensor")
-        card = ModelCard(
-            name=self.name,
-            classes=self._card.classes,
-            preprocess=self._card.preprocess,
-            input_kind="tensor",
-        )
-        writer = FormWriter(module.eval(), card, self._folder)
+        writer = FormWriter(module.eval(), replace(self._card, input_kind="tensor"), self._folder)
         engines = {}
         for form in _FORMS:
             path = self._folder / f"{form.value}{form.suffix}"
             writer.write(form, path, calibration=[self._tensors])
             _, engines[form] = open_exported(path, threads=self._threads, busy_waiting=True)
         return engines
+
+    @functools.cached_property
+    def _by_hand(self) -> dict[str, Compute]:
+        network, example = self._eager_network, self._tensors[:2]
+        path = self._folder / "by_hand.onnx"
+        return {
+            "by hand, onnxruntime": onnx_runtime(network, example, path, threads=self._threads),
+            "by hand, openvino": openvino(network, example, threads=self._threads),
+        }
 
     @property
     def _eager_name(self) -> str:
@@ -326,72 +319,11 @@ class _Task:
             return plain_network(self.name).eval()
         return peer_network("torchvision", self.name, 1000).eval()
 
-    def _onnx_by_hand(self) -> Compute:
-        onnxruntime = import_extra("onnxruntime")
-        path = self._folder / "by_hand.onnx"
-        with silent_exporter():
-            torch.onnx.export(
-                self._eager_network,
-                (torch.from_numpy(self._tensors[:2]),),
-                str(path),
-                dynamo=True,
-                verbose=False,
-                input_names=["x"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        return lambda x: session.run(None, {"x": x})
-
-    def _openvino_by_hand(self) -> Compute:
-        openvino = import_extra("openvino")
-        model = openvino.convert_model(
-            self._eager_network,
-            example_input=torch.from_numpy(self._tensors[:2]),
-            input=[-1, *self._tensors.shape[1:]],
-        )
-        settings = {"INFERENCE_NUM_THREADS": self._threads, "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
-        return lambda x: compiled([x])
-
 
 def plain_has(name: str) -> bool:
     """Return whether the plain network of plain_loop.py exists: 6n+2 layers."""
     match = re.fullmatch(r"resnet(\d+)", name)
     return match is not None and int(match[1]) % 6 == 2
-
-
-def _eager(network: Callable[[torch.Tensor], torch.Tensor]) -> Compute:
-    def compute(x: Tensors) -> object:
-        with torch.inference_mode():
-            return network(torch.from_numpy(x)).numpy()
-
-    return compute
-
-
-def jpeg_file(seed: int) -> bytes:
-    """Return a JPEG file of smooth noise, as large as a small photo."""
-    random = np.random.default_rng(seed)
-    image = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-    with io.BytesIO() as file:
-        image.resize(_PICTURE_PX, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
-        return file.getvalue()
-
-
-def _prepared(content: bytes, shorter_px: int, size_px: int) -> Tensors:
-    """Decode, resize, crop and normalize one picture, as a tutorial would write it."""
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    scale = shorter_px / min(image.size)
-    image = image.resize(
-        (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
-    )
-    left, top = (image.width - size_px) // 2, (image.height - size_px) // 2
-    pixels = np.asarray(image.crop((left, top, left + size_px, top + size_px)), np.float32)
-    normalized = (pixels - _MEAN) / _STD
-    return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
 
 def table(rows: Sequence[InferRow]) -> str:

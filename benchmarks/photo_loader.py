@@ -18,7 +18,6 @@ images per second then depend on how many processes and threads a path has.
 import contextlib
 import math
 import multiprocessing
-import os
 import random
 import statistics
 import time
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.measuring import median_ratio, process_seconds
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -85,8 +85,7 @@ def measure(
     rows = []
     for name, values in speeds.items():
         ratios = {
-            other: statistics.median(a / b for a, b in zip(values, speeds[other], strict=True))
-            for other in ("DataLoader", "decoding")
+            other: median_ratio(values, speeds[other]) for other in ("DataLoader", "decoding")
         }
         rows.append(
             PhotoRow(
@@ -143,12 +142,11 @@ def _timed(batches: Iterator[object], batch_size: int, workers: int) -> tuple[fl
 
 def _cpu_seconds() -> float:
     """Return the CPU time of this process and of the workers of a DataLoader."""
-    ticks = 0
+    seconds = time.process_time()
     for worker in multiprocessing.active_children():
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{worker.pid}/stat").read_text(encoding="utf-8").split(") ")[1]
-            ticks += sum(map(int, fields.split()[11:13]))
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+            seconds += process_seconds(worker.pid or 0)
+    return seconds
 
 
 def _endless_order(num_images: int) -> Iterator[int]:

@@ -8,15 +8,14 @@ it:
 
 from __future__ import annotations
 
-import io
 import sys
 import threading
 from typing import Annotated, Any
 
 import torch
 import uvicorn
+from benchmarks.by_hand import center_pixels
 from fastapi import FastAPI, File
-from PIL import Image
 
 from reslearn.deploy.open_model import open_bundle
 
@@ -33,16 +32,8 @@ def plain_app(source: str) -> FastAPI:
     # Without `async`: FastAPI calls it in a thread, so that the server keeps listening.
     @app.post("/v1/predict")
     def predict(image: Annotated[bytes, File()]) -> dict[str, Any]:
-        picture = Image.open(io.BytesIO(image)).convert("RGB")
-        scale = shorter_px / min(picture.size)
-        picture = picture.resize(
-            (round(picture.width * scale), round(picture.height * scale)),
-            Image.Resampling.BILINEAR,
-        )
-        left, top = (picture.width - size_px) // 2, (picture.height - size_px) // 2
-        picture = picture.crop((left, top, left + size_px, top + size_px))
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        x = preprocess(pixels.view(1, size_px, size_px, 3))
+        pixels = center_pixels(image, shorter_px, size_px)
+        x = preprocess(torch.from_numpy(pixels[None]))
         with lock, torch.inference_mode():
             probabilities = network(x).softmax(1)[0]
         index = int(probabilities.argmax())

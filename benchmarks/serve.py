@@ -33,6 +33,7 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
+from benchmarks.measuring import median_ratio, process_seconds
 
 from reslearn.deploy.engine_choice import ServeEngine
 from reslearn.deploy.predictor import DEFAULT_BATCH_SIZE, Predictor
@@ -202,13 +203,13 @@ def _server_turn(
     seconds: float,
 ) -> Callable[[], _Turn]:
     def take() -> _Turn:
-        before = _cpu_seconds(process.pid)
+        before = process_seconds(process.pid)
         result = _load(port, pictures, clients, seconds)
         statuses: Mapping[str, int] = result["statuses"]
         return _Turn(
             pictures=result["requests"],
             seconds=result["seconds"],
-            cpu_seconds=_cpu_seconds(process.pid) - before,
+            cpu_seconds=process_seconds(process.pid) - before,
             client_cpu_seconds=result["cpu_seconds"],
             p50_ms=result["p50_ms"],
             p99_ms=result["p99_ms"],
@@ -245,13 +246,6 @@ def _engine_turn(predictor: Predictor, contents: Sequence[bytes], seconds: float
     )
 
 
-def _cpu_seconds(process_id: int) -> float:
-    """Return the processor time of all threads of a process."""
-    fields = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8").rpartition(") ")[2]
-    user, system = fields.split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
 def _row(
     name: str, turns: Mapping[str, Sequence[_Turn]], runtime: str, *, clients: int, threads: int
 ) -> ServeRow:
@@ -270,13 +264,15 @@ def _row(
         errors=sum(turn.errors for turn in own),
         times_plain=_median_ratio(own, turns["plain"]),
         times_one_by_one=_median_ratio(own, turns["one by one"]),
-        cpu_share_pct=statistics.median(
-            100 * engine.cpu_milliseconds / turn.cpu_milliseconds
-            for turn, engine in zip(own, turns[_ENGINE_NAME], strict=True)
+        cpu_share_pct=100
+        * median_ratio(
+            [turn.cpu_milliseconds for turn in turns[_ENGINE_NAME]],
+            [turn.cpu_milliseconds for turn in own],
         ),
-        throughput_share_pct=statistics.median(
-            100 * turn.rate / (engine.rate * (1 - turn.client_share))
-            for turn, engine in zip(own, turns[_ENGINE_NAME], strict=True)
+        throughput_share_pct=100
+        * median_ratio(
+            [turn.rate / (1 - turn.client_share) for turn in own],
+            [turn.rate for turn in turns[_ENGINE_NAME]],
         ),
         threads=threads,
         processor=processor_name(),
@@ -284,9 +280,7 @@ def _row(
 
 
 def _median_ratio(own: Sequence[_Turn], others: Sequence[_Turn]) -> float:
-    return statistics.median(
-        turn.rate / other.rate for turn, other in zip(own, others, strict=True)
-    )
+    return median_ratio([turn.rate for turn in own], [turn.rate for turn in others])
 
 
 def table(rows: Sequence[ServeRow]) -> str:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from benchmarks import infer, load_generator
 from benchmarks import serve as serve_benchmark
+from benchmarks.by_hand import jpeg_file
 from benchmarks.plain_server import plain_app
 
 from reslearn import models
@@ -70,7 +71,7 @@ def test_ratios_are_medians_of_rounds() -> None:
 
 
 def test_the_clients_count_answers_and_errors(network: Path) -> None:
-    contents = [infer.jpeg_file(0), b"not a picture"]
+    contents = [jpeg_file(0), b"not a picture"]
     with serving(ModelServer({"model": Predictor(network)})) as address:
         port = int(address.rpartition(":")[2])
         result = asyncio.run(
@@ -82,7 +83,7 @@ def test_the_clients_count_answers_and_errors(network: Path) -> None:
 
 
 def test_the_plain_server_gives_our_answers(network: Path) -> None:
-    content = infer.jpeg_file(1)
+    content = jpeg_file(1)
     (expected,) = Predictor(network)([content])
     transport = httpx.ASGITransport(app=plain_app(str(network)))
 

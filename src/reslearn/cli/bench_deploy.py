@@ -106,7 +106,7 @@ def _files(pictures: list[Path], folder: Path) -> list[Path]:
     from reslearn.deploy.sources import PictureSource, expand
 
     if not pictures:
-        jpeg_file = import_benchmark("infer").jpeg_file
+        jpeg_file = import_benchmark("by_hand").jpeg_file
         drawn = [folder / f"{number}.jpg" for number in range(_NUM_PICTURES)]
         for number, path in enumerate(drawn):
             path.write_bytes(jpeg_file(number))
