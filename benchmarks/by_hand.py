@@ -85,9 +85,10 @@ def onnx_runtime(network: nn.Module, example: Tensors, path: Path, *, threads: i
 def openvino(network: nn.Module, example: Tensors, *, threads: int) -> Compute:
     """Convert a network, and return a function that computes with OpenVINO in float32."""
     library = import_extra("openvino")
-    model = library.convert_model(
-        network, example_input=torch.from_numpy(example), input=[-1, *example.shape[1:]]
-    )
+    with silent_exporter():
+        model = library.convert_model(
+            network, example_input=torch.from_numpy(example), input=[-1, *example.shape[1:]]
+        )
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = library.Core().compile_model(model, "CPU", settings)
     return lambda x: compiled([x])

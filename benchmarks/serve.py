@@ -10,9 +10,10 @@ The clients are another process on the same cores (load_generator.py), whose pro
 reported beside. `Predictor` computes the same pictures in this process, in batches of 16: it is the
 speed of the engine without HTTP. What HTTP keeps of it is measured twice, without the clients:
 
-- by processor time: that of a picture in `Predictor`, divided by that of a request in the server;
-- by throughput: that of the server, divided by the part of `Predictor`'s throughput that the
-  processor time of the clients leaves over.
+- by processor time: the time of a picture in `Predictor`, divided by the time of a request in the
+  server;
+- by throughput: pictures per second of the server, divided by the part of `Predictor`'s pictures
+  per second that the processor time of the clients leaves over.
 """
 
 from __future__ import annotations

@@ -124,3 +124,55 @@ def reslearn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return int(exit_info.value.code or 0), output.out, output.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return `make(in_channels=3, shorter_px=28, temperature=1.5, ...)`, which writes a bundle.
+
+    It is a resnet8 for pictures of 24 pixels and the classes blue, green and red. `weight_scale`
+    multiplies the weights of its head, so that probabilities differ from picture to picture.
+    """
+    from reslearn import models
+    from reslearn.data import Images, Preprocess
+    from reslearn.interop import to_bytes
+
+    def make(
+        *,
+        in_channels: int = 3,
+        shorter_px: int | None = 28,
+        temperature: float = 1.5,
+        weight_scale: float = 8.0,
+    ) -> Path:
+        torch.manual_seed(5)
+        network = models.build("resnet8", num_classes=3, in_channels=in_channels)
+        pixels = torch.randint(0, 256, (9, 24, 24, in_channels), dtype=torch.uint8)
+        preprocess = Preprocess.fit(
+            Images(pixels, torch.zeros(9, dtype=torch.int64)), shorter_px=shorter_px
+        )
+        network.train()
+        with torch.no_grad():
+            # Batch norm gets statistics, so that logits differ from picture to picture.
+            network(preprocess(pixels))
+            network.head.get_submodule("fc").weight.mul_(weight_scale)
+        path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
+        path.write_bytes(
+            to_bytes(
+                network,
+                spec=network.spec,
+                classes=("blue", "green", "red"),
+                preprocess=preprocess,
+                metrics={},
+                recipe_hash="0123456789ab",
+                temperature=temperature,
+            )
+        )
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle(make_bundle: Callable[..., Path]) -> Path:
+    """The default network of `make_bundle`."""
+    return make_bundle()

@@ -13,37 +13,20 @@ from benchmarks import serve as serve_benchmark
 from benchmarks.by_hand import jpeg_file
 from benchmarks.plain_server import plain_app
 
-from reslearn import models
-from reslearn.data import Images, Preprocess
 from reslearn.deploy import Predictor
 from reslearn.deploy.server import serving
 from reslearn.deploy.server_app import ModelServer
-from reslearn.interop import to_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
 import peers
-import torch
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    pixels = torch.randint(0, 256, (4, 24, 24, 3), dtype=torch.uint8)
-    built = models.build("resnet8", num_classes=3)
-    path = tmp_path_factory.mktemp("network") / "model.safetensors"
-    path.write_bytes(
-        to_bytes(
-            built.eval(),
-            spec=built.spec,
-            classes=("a", "b", "c"),
-            preprocess=Preprocess.fit(Images(pixels, torch.zeros(4, dtype=torch.int64))),
-            metrics={},
-            recipe_hash="0123456789ab",
-        )
-    )
-    return path
+def network(make_bundle: Callable[..., Path]) -> Path:
+    # The plain server knows no temperature, and decodes a large JPEG in full.
+    return make_bundle(temperature=1.0, weight_scale=1.0)
 
 
 def test_ratios_are_medians_of_rounds() -> None:

@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from drawn_photos import draw_photos
 
 TEXT = (Path(__file__).parents[2] / "docs" / "photos.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ reslearn (.+)$", TEXT, flags=re.MULTILINE)
@@ -21,18 +23,6 @@ SHORTER = {
 Run = Callable[..., tuple[int, str, str]]
 
 
-def draw_photos(folder: Path) -> None:
-    """Draw 40 pictures of two classes, which differ in their color, and one broken file."""
-    rng = np.random.default_rng(0)
-    for name, color in {"dress": (180, 60, 60), "hat": (60, 60, 180)}.items():
-        (folder / name).mkdir(parents=True)
-        for number in range(20):
-            noise = rng.integers(-50, 50, (48, 64, 3))
-            pixels = (np.array(color) + noise).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number:04d}.jpg")
-    (folder / "hat" / "broken.jpg").write_bytes(b"not a picture")
-
-
 def test_the_page_has_its_commands() -> None:
     names = [command.split()[0] for command in COMMANDS]
     assert names == ["inspect", "train", "train", "evaluate", "report", "study", "predict"]
@@ -44,7 +34,8 @@ def test_the_commands_run_in_the_order_of_the_page(
     reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    draw_photos(tmp_path / "photos")
+    draw_photos(tmp_path / "photos", 20)
+    (tmp_path / "photos" / "hat" / "broken.jpg").write_bytes(b"not a picture")
     outputs = []
     for command in COMMANDS:
         for long, short in SHORTER.items():

@@ -1,6 +1,5 @@
 """The page on Ray Serve: two replicas, one of them killed under load, and no request lost."""
 
-import io
 import json
 import os
 import re
@@ -12,15 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
+from benchmarks.by_hand import jpeg_file
 
-from reslearn import models
-from reslearn.data import Images, Preprocess
 from reslearn.deploy import Predictor
-from reslearn.interop import to_bytes
 
 ray = pytest.importorskip("ray", reason="pip install 'ray[serve]' for this test")
 pytestmark = pytest.mark.slow
@@ -30,35 +24,12 @@ SERVICE, CLIENT = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE 
 NUM_REQUESTS, NUM_CLIENTS = 600, 16
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    pixels = torch.randint(0, 256, (4, 24, 24, 3), dtype=torch.uint8)
-    network = models.build("resnet8", num_classes=3)
-    network.train()
-    preprocess = Preprocess.fit(Images(pixels, torch.zeros(4, dtype=torch.int64)))
-    with torch.no_grad():
-        network(preprocess(pixels))
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    path.write_bytes(
-        to_bytes(
-            network.eval(),
-            spec=network.spec,
-            classes=("a", "b", "c"),
-            preprocess=preprocess,
-            metrics={},
-            recipe_hash="0123456789ab",
-        )
-    )
-    return path
-
-
 @pytest.fixture
-def service(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def service(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the service of the page on a local Ray, and yield its address."""
     from ray import serve
 
-    monkeypatch.setenv("MODEL", str(model))
+    monkeypatch.setenv("MODEL", str(bundle))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "service.py").write_text(SERVICE)
@@ -79,11 +50,11 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
 
 
-def test_a_replica_is_killed_and_no_request_is_lost(service: str, model: Path) -> None:
+def test_a_replica_is_killed_and_no_request_is_lost(service: str, bundle: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(CLIENT, namespace)
-    contents = [picture(seed) for seed in range(4)]
-    expected = [prediction.label for prediction in Predictor(model)(contents)]
+    contents = [jpeg_file(seed) for seed in range(4)]
+    expected = [prediction.label for prediction in Predictor(bundle)(contents)]
     killed: list[int] = []
 
     def ask(number: int) -> bool:
@@ -99,14 +70,6 @@ def test_a_replica_is_killed_and_no_request_is_lost(service: str, model: Path) -
     assert answers == [True] * NUM_REQUESTS
     assert len(killed) == 1
     wait_for_two_replicas(killed[0])
-
-
-def picture(seed: int) -> bytes:
-    """Return a PNG of noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 31, 3), dtype=np.uint8)
-    with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, "PNG")
-        return file.getvalue()
 
 
 def replica_processes() -> list[int]:

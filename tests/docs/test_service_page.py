@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from drawn_photos import draw_photos
 
 TEXT = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
 (PHOTO, *_) = re.findall(r"^\$ PHOTO=(\S+)$", TEXT, flags=re.MULTILINE)
@@ -28,17 +29,6 @@ TRAIN = (
 Run = Callable[..., tuple[int, str, str]]
 
 
-def draw_photos(folder: Path) -> None:
-    """Draw pictures of two classes, which differ in their color."""
-    rng = np.random.default_rng(0)
-    for name, color in {"dress": (180, 60, 60), "hat": (60, 60, 180)}.items():
-        (folder / name).mkdir(parents=True)
-        for index in range(24):
-            noise = rng.integers(-50, 50, (48, 64, 3))
-            pixels = (np.array(color) + noise).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index:04d}.jpg")
-
-
 def test_the_page_has_its_commands() -> None:
     assert [command.split()[0] for command in COMMANDS] == [
         *("predict", "export", "predict", "serve"),
@@ -50,7 +40,7 @@ def test_the_commands_run_in_the_order_of_the_page(
     reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    draw_photos(tmp_path / "photos")
+    draw_photos(tmp_path / "photos", 24)
     predict, export, predict_file, serve, curl, bench = COMMANDS
     assert reslearn(*shlex.split(TRAIN))[0] == 0
     outputs = []

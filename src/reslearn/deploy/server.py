@@ -1,6 +1,6 @@
 """Run served models over HTTP: sockets, time limits of connections, graceful stop.
 
-A server that is told to end (SIGTERM, Ctrl-C) first reports on /readyz that it is not ready, and
+A server that receives SIGTERM or Ctrl-C first reports on /readyz that it is not ready, and
 answers with `Connection: close`. After `Limits.drain_seconds` it accepts no connection any more,
 answers every request that it has received, and ends. A second signal ends it at once.
 """
@@ -157,7 +157,7 @@ class TimedProtocol(H11Protocol):
             self._stop_reader_timer()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or close."""
+        """Continue with the next request, or close."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_reader()

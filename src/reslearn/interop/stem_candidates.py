@@ -47,7 +47,7 @@ class StemCandidate:
 
 
 def stem_candidates(grouped: GroupedTable) -> list[StemCandidate]:
-    """Return possible stems: those of the deepest scope first, then those of few input channels."""
+    """Return possible stems: the deepest scope first, then few input channels."""
     candidates = [
         StemCandidate(convolutions=(layer,), scope=scope, path=layer.path)
         for layer, scope in grouped.loose
