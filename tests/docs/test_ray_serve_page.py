@@ -17,7 +17,9 @@ from benchmarks.by_hand import jpeg_file
 from reslearn.deploy import Predictor
 
 ray = pytest.importorskip("ray", reason="pip install 'ray[serve]' for this test")
-pytestmark = pytest.mark.slow
+pytest.importorskip("grpc_reflection", reason="pip install 'ray[serve]' for this test")
+# Ray Serve uses deprecated parts of other libraries, and leaves sockets to the garbage collector.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 TEXT = (Path(__file__).parents[2] / "docs" / "ray-serve.md").read_text(encoding="utf-8")
 SERVICE, CLIENT = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
