@@ -19,7 +19,7 @@ def test_it_is_the_class_activation_map_of_a_pooled_head(preactivation: bool) ->
     x, classes = torch.randn(6, 3, 16, 16), torch.tensor([0, 1, 2, 3, 4, 0])
     heat = grad_cam(net, x, classes)
     with torch.no_grad():
-        maps = net.features(x)
+        maps = net.forward_features(x)
         weights = net.head.get_submodule("fc").weight[classes]
     expected = torch.einsum("bk,bkhw->bhw", weights, maps).clamp_min(0)
     greatest = expected.amax((1, 2), keepdim=True)

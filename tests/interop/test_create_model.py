@@ -28,8 +28,8 @@ def test_create_list_save_and_load_models(tmp_path: Path, weights: Path) -> None
         net.spec["shortcut"],
     ) == (3, 1, "B")
     x = torch.randn(2, 1, 16, 16)
-    assert torch.equal(net.head(net.features(x)), net(x))
-    net.reset_head(7)
+    assert torch.equal(net.head(net.forward_features(x)), net(x))
+    net.reset_classifier(7)
     assert net(x).shape == (2, 7) and net.spec["num_classes"] == 7
     loaded = from_pretrained(save_pretrained(net, tmp_path / "folder"))
     assert torch.equal(loaded(x), net(x))

@@ -159,7 +159,7 @@ def test_export_of_a_detectors_backbone(
     assert (identity.dialect.name, identity.num_classes, identity.unmatched) == ("caffe", None, ())
     again = load_network(identity, num_classes=1)
     image = torch.randn(1, 3, 64, 64)
-    assert torch.equal(again.features(image), net.features(image))
+    assert torch.equal(again.forward_features(image), net.forward_features(image))
 
 
 @pytest.mark.filterwarnings("default")  # a warning about the new head

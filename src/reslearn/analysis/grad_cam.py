@@ -1,9 +1,9 @@
 """Grad-CAM: which parts of an image speak for a class (Selvaraju et al. 2017, arXiv 1610.02391).
 
-The maps are the output of the last stage, which the head pools (`Network.features`). The gradient
-of the logit of the class, averaged over positions, weights the channels. The heat map is the
-positive part of the weighted sum (Eq. 1 and 2). For global average pooling and one fully connected
-layer these weights are the weights of the layer, as in CAM (Zhou et al. 2016).
+The maps are the output of the last stage, which the head pools (`Network.forward_features`). The
+gradient of the logit of the class, averaged over positions, weights the channels. The heat map is
+the positive part of the weighted sum (Eq. 1 and 2). For global average pooling and one fully
+connected layer these weights are the weights of the layer, as in CAM (Zhou et al. 2016).
 
 Shapes: images x [B, C, H, W]; heat maps [B, h, w] with the size of the maps of the last stage.
 """
@@ -39,7 +39,7 @@ def grad_cam(
     net.eval()
     try:
         with torch.no_grad():
-            maps = net.features(x)
+            maps = net.forward_features(x)
         maps = maps.detach().clone().requires_grad_(True)
         with torch.enable_grad():
             logits = _pool_and_classify(net, maps)
@@ -67,7 +67,7 @@ def draw_heat_map(
 
 
 def _pool_and_classify(net: Network, maps: Tensor) -> Tensor:
-    """Compute the logits from the output of `Network.features`."""
+    """Compute the logits from the output of `Network.forward_features`."""
     names = [name for name, _ in net.head.named_children()]
     for name in names[names.index("pool") :]:
         maps = net.head.get_submodule(name)(maps)

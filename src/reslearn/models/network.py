@@ -138,10 +138,6 @@ class Network(nn.Module):
         logits: Tensor = self.get_classifier()(pooled)
         return logits
 
-    def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
-        """Return the same as `forward_features`."""
-        return self.forward_features(x)
-
     def get_classifier(self) -> nn.Module:
         """Return the fully connected layer, or an `nn.Identity` if there are no classes."""
         return self.head.get_submodule("fc")
@@ -172,10 +168,6 @@ class Network(nn.Module):
             nn.init.zeros_(layer.bias)
         self.head.add_module("fc", layer.train(self.training))
         self.spec["num_classes"] = num_classes
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the fully connected layer as `reset_classifier` does."""
-        self.reset_classifier(num_classes)
 
     def blocks(self) -> list[tuple[str, Residual]]:
         """Return ("stage1.0", block), ... in the order of the computation."""
