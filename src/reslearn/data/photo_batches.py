@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -215,25 +216,36 @@ class PixelSteps:
     def device(self) -> torch.device:
         return self.preprocess.device
 
+    @cached_property
+    def fill_color(self) -> tuple[float, ...]:
+        """The color outside of a picture: black, or the mean color, which becomes zero."""
+        preprocess = self.preprocess
+        if preprocess.padding == "black":
+            return (0.0,) * preprocess.channels
+        mean = preprocess.mean.cpu()
+        if mean.ndim == 3:
+            mean = mean.mean(dim=(0, 1))
+        return tuple(mean.round().clamp(0, 255).tolist())
+
     def __call__(self, pixels: PixelBatch, views: list[PhotoView]) -> Float32[Tensor, "b s s c"]:
         if self.augment.policy == "trivial":
             pixels = change_colors(pixels, views)
         return self.erase(self.preprocess.normalize(pixels), views)
 
+    def fill(
+        self, rows: Float32[Tensor, "b s s c"], pixels: PixelBatch, views: list[PhotoView]
+    ) -> None:
+        """Write what `__call__` returns into `rows`, image by image, which caches can hold."""
+        if self.augment.policy == "trivial":
+            pixels = change_colors(pixels, views)
+        for row, image in zip(rows, pixels, strict=True):
+            self.preprocess.normalize(image, out=row)
+        self.erase(rows, views)
+
     def erase(
         self, x: Float32[Tensor, "b s s c"], views: list[PhotoView]
     ) -> Float32[Tensor, "b s s c"]:
         return erase_rectangles(x, views) if self.augment.erase else x
-
-
-def fill_color(preprocess: Preprocess) -> tuple[float, ...]:
-    """Return the color outside of a picture: black, or the mean color, which becomes zero."""
-    if preprocess.padding == "black":
-        return (0.0,) * preprocess.channels
-    mean = preprocess.mean.cpu()
-    if mean.ndim == 3:
-        mean = mean.mean(dim=(0, 1))
-    return tuple(mean.round().clamp(0, 255).tolist())
 
 
 class CroppedImages:
@@ -247,7 +259,7 @@ class CroppedImages:
         if whole_pictures is not None:
             self.shapes = whole_pictures.shapes.tolist()
         self.steps = steps
-        self.fill = fill_color(steps.preprocess)
+        self.fill = steps.fill_color
 
     def empty(self, num_images: int) -> Tensor:
         return torch.empty((num_images, self.size_px, self.size_px, self.pixels.shape[3]))
@@ -261,7 +273,7 @@ class CroppedImages:
             pixels[row] = render(
                 pictures[view.index], view, self.size_px, fill=self.fill, shape=shape
             )
-        rows.copy_(self.steps(pixels, views))
+        self.steps.fill(rows, pixels, views)
 
     def finish(self, batch: PendingBatch) -> Float32[Tensor, "b s s c"]:
         return batch.rows
@@ -294,7 +306,7 @@ class ShiftedImages:
     def __init__(self, images: Images, steps: PixelSteps) -> None:
         self.pixels = images.pixels.to(steps.device)
         self.steps = steps
-        self.fill = torch.tensor(fill_color(steps.preprocess), device=steps.device)
+        self.fill = torch.tensor(steps.fill_color, device=steps.device)
 
     def batch(self, views: list[PhotoView]) -> Float32[Tensor, "b s s c"]:
         device, shift = self.pixels.device, self.steps.augment.base.max_shift_px
@@ -354,7 +366,7 @@ class FileSource:
         if rows.dtype == torch.uint8:
             rows.copy_(pixels)
         else:
-            rows.copy_(self.steps(pixels, batch.views[start:stop]))
+            self.steps.fill(rows, pixels, batch.views[start:stop])
 
     def finish(self, batch: PendingBatch) -> Float32[Tensor, "b s s c"]:
         if batch.rows.dtype == torch.uint8:
@@ -380,7 +392,7 @@ class FileSource:
 
         def render_file(path: Path) -> None:
             picture = decode_picture(path, view.half_shorter_px(size_px))
-            slot.copy_(render(picture, view, size_px, fill=fill_color(self.steps.preprocess)))
+            slot.copy_(render(picture, view, size_px, fill=self.steps.fill_color))
 
         result = self.files.attempt(view.index, render_file)
         return result if isinstance(result, SkippedImage) else None

@@ -141,15 +141,21 @@ class Preprocess:
         """
         return read_picture(path, self.size_px, self.shorter_px)
 
-    def normalize(self, pixels: UInt8[Tensor, "*batch h w c"]) -> Float32[Tensor, "*batch h w c"]:
-        """Return (pixels - mean) / scale on the device of the pixels, with channels last."""
+    def normalize(
+        self, pixels: UInt8[Tensor, "*batch h w c"], out: Tensor | None = None
+    ) -> Float32[Tensor, "*batch h w c"]:
+        """Return (pixels - mean) / scale on the device of the pixels, with channels last.
+
+        Args:
+            out: Contiguous float32 tensor of the same shape and device, to hold the result.
+        """
         expected = (self.size_px, self.size_px, self.channels)
         if tuple(pixels.shape[-3:]) != expected or pixels.dtype != torch.uint8:
             raise DataError(
                 f"images are {tuple(pixels.shape[-3:])} {pixels.dtype}; "
                 f"this preprocessing takes {expected} torch.uint8"
             )
-        return self._normalize(pixels)
+        return self._normalize(pixels, out)
 
     def normalize_any_size(
         self, pixels: UInt8[Tensor, "*batch h w c"]
@@ -162,16 +168,20 @@ class Preprocess:
             return replace(self, mean=self.mean.mean(dim=(0, 1)))._normalize(pixels)
         return self._normalize(pixels)
 
-    def _normalize(self, pixels: Tensor) -> Tensor:
+    def _normalize(self, pixels: Tensor, out: Tensor | None = None) -> Tensor:
         # Whole rows at a time: torch is four times slower with the three colors as inner loop. The
         # scale is a vector even if it is one number: some devices turn a division by a scalar into
         # a multiplication, which rounds differently.
         width = pixels.shape[-2]
         mean = self.mean if self.mean.ndim == 3 else self.mean.repeat(width, 1)
         scale = self.scale.repeat(width, 1)
-        rows = pixels.to(torch.float32, memory_format=torch.contiguous_format).flatten(-2)
-        rows.sub_(mean.flatten(-2).to(pixels.device))
-        return rows.div_(scale.flatten().to(pixels.device)).view(pixels.shape)
+        if out is None:
+            out = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        else:
+            out.copy_(pixels)
+        rows = out.flatten(-2).sub_(mean.flatten(-2).to(pixels.device))
+        rows.div_(scale.flatten().to(pixels.device))
+        return out
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> Float32[Tensor, "b c h w"]:
         """Return a batch as the network takes it: float32 [B, C, H, W] in channels_last memory."""
