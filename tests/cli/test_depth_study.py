@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reslearn.cli.depth_plan import DepthPlan
+from reslearn.cli.depth_plan import DepthPlan, DepthRequest, make_plan
 from reslearn.cli.depth_study import has_time
 from reslearn.runs import RunFolder
+from reslearn.study.depth import ladder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,6 +90,37 @@ def test_a_wrong_ladder_is_one_line_and_writes_nothing(
     status, output, errors = reslearn("study", "digits", *depth, *arguments, "--out", out)
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert message in errors and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "family"),
+    [
+        (("data.size_px=64",), "resnet20"),
+        (("data.size_px=65",), "resnet18"),
+        (("data.size_px=32", "model.name=resnet34"), "resnet18"),
+        (("data.size_px=96", "model.name=plain20"), "plain20"),
+    ],
+)
+def test_the_size_or_the_user_chooses_the_ladder(
+    overrides: tuple[str, ...], family: str, make_pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_pictures(tmp_path / "photos", train=2, test=1)
+    settings = (*overrides, 'schedule.duration="2 epochs"')
+    request = DepthRequest(
+        data=str(folder),
+        depth="auto",
+        seeds=1,
+        recipe=None,
+        minutes=None,
+        margin_pct=2.0,
+        overrides=settings,
+        data_dir=None,
+        jobs=1,
+    )
+    plan = make_plan(request)
+    assert plan.models == ladder(family)
+    jobs = plan.jobs(plan.models, 0, tmp_path, [])
+    assert [job.recipe.model.name for job in jobs] == list(plan.models)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ _PART_FOR_TRAINING = 0.75
 """Part of the time for training. The rest is for loading, evaluation, and waiting runs."""
 _NOT_SHARED = ("model.name", "model.shortcut", "init.source", "schedule.duration")
 """Values that `photos` chooses for one network. They are not shared by the ladder."""
+_NAME_KEY = "model.name="
+_SMALL_NETWORK = "resnet20"
+"""Its family has a CIFAR stem, so it is the ladder for small photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,7 @@ def make_plan(request: DepthRequest) -> DepthPlan:
     from reslearn.cli.train_recipe import PHOTOS, default_recipe, sets_duration
     from reslearn.recipes.toml import quoted
     from reslearn.study.depth import ladder
+    from reslearn.survey.advice import SMALL_INPUT_PX
     from reslearn.train.images import load_images
 
     data = request.data
@@ -121,11 +125,16 @@ def make_plan(request: DepthRequest) -> DepthPlan:
         minutes = _PHOTO_MINUTES
     base = recipes.load(recipe, overrides=[data_override, *overrides])
     model = base.model.name
+    is_named = any(text.startswith(_NAME_KEY) for text in overrides)
     if recipe == PHOTOS and minutes is not None:
-        model, settings = _photo_settings(base, request, minutes)
+        chosen, settings = _photo_settings(base, request, minutes)
+        model = model if is_named else chosen
         overrides = [*settings, *overrides]
         base = recipes.load(recipe, overrides=[data_override, *overrides])
+    elif recipe == PHOTOS and not is_named and (base.data.size_px or 224) <= SMALL_INPUT_PX:
+        model = _SMALL_NETWORK
     models = ladder(model, _depths(request.depth))
+    overrides = [text for text in overrides if not text.startswith(_NAME_KEY)]
     dataset = load_images(base, data_dir=request.data_dir, download=False)
     num_validation, num_train = len(dataset.validation or ()), len(dataset.train)
     if not num_validation:

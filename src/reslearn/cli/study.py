@@ -78,7 +78,7 @@ DepthOption = Annotated[
         rich_help_panel=DEPTH,
         help="Find the smallest sufficient depth for the data. Give numbers of layers, as in "
         "8,20,56, or auto: 8 to 56 layers of CIFAR networks, or 18 to 101 layers of ImageNet "
-        "networks.",
+        "networks. --set model.name chooses the family.",
     ),
 ]
 MinutesOption = Annotated[
