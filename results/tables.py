@@ -23,6 +23,7 @@ from reslearn.study.collect import Row, RunGroup
 
 RESULTS = Path(__file__).resolve().parent
 DOCS = RESULTS.parent / "docs"
+_NOT_IN_THE_TABLE = ("ambiguities", "clothing", "trials")
 TRAINING, TEST = "train_recomputed_top1_error_pct", "test_top1_error_pct"
 
 
@@ -59,14 +60,14 @@ def replace_between_markers(text: str, name: str, content: str) -> str:
 def results_table(results: Path = RESULTS) -> str:
     """Return a Markdown table with a row per network and recipe, plain networks first, by depth.
 
-    Trials are left out: they chose a recipe, or repeat a seed. The ambiguities have a figure of
-    their own.
+    Left out are trials, which chose a recipe or repeat a seed, the ambiguities, which have a
+    figure, and the clothing photos, whose epochs differ by run.
     """
     rows = [
         row
         for row in collect(results).rows
         if not row.recipe["data"]["validation_images"]
-        and row.folder.relative_to(results).parts[0] not in ("ambiguities", "trials")
+        and row.folder.relative_to(results).parts[0] not in _NOT_IN_THE_TABLE
     ]
     headings = (
         "network",
