@@ -1,31 +1,55 @@
 """The fastest engine is measured once and kept; one that computes other answers is not chosen."""
 
+import copy
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from reslearn.deploy import OpenedModel, engine_choice, open_model
-from reslearn.deploy.engine_choice import ServeEngine, choice_folder, with_engine
-from reslearn.deploy.engines import InferenceEngine, open_exported
+from reslearn.deploy import OpenedModel, converted_networks, engine_choice, open_model
+from reslearn.deploy.converted_networks import ConvertedNetwork, files_of, weights_digest
+from reslearn.deploy.engine_choice import (
+    ServeEngine,
+    choice_folder,
+    converted_folder,
+    with_engine,
+)
+from reslearn.deploy.engines import InferenceEngine, open_exported, torch_engine
 from reslearn.deploy.form_speed import FormSpeed
 from reslearn.deploy.forms import ExportForm, FormWriter
 from reslearn.deploy.model_card import ModelCard
+from reslearn.deploy.preprocess_graph import PixelsToProbabilities
 
-# The tests have one network, and a conversion takes seconds.
-OPENED: dict[str, tuple[ModelCard, InferenceEngine]] = {}
+# The tests have two networks, and a conversion takes seconds.
+WRITTEN: dict[tuple[str, str], dict[str, bytes]] = {}
+OPENED: dict[bytes, tuple[ModelCard, InferenceEngine]] = {}
 TIMES_MS = {"torch": 9.0, "onnx": 2.0, "openvino": 4.0}
+CONVERSIONS: list[str] = []
 
 
 class WriterOfOnce(FormWriter):
-    """Write and open each form only once."""
+    """Convert each network only once, and note what was to be converted."""
 
     def write(self, form: ExportForm, path: Path, **options: Any) -> None:
-        if path.suffix not in OPENED:
+        CONVERSIONS.append(form.value)
+        key = (weights_digest(self.module.network), form.value)
+        if key not in WRITTEN:
             super().write(form, path, **options)
-            OPENED[path.suffix] = open_exported(path, threads=1)
+            WRITTEN[key] = {file.suffix: file.read_bytes() for file in files_of(path)}
+        for suffix, content in WRITTEN[key].items():
+            path.with_suffix(suffix).write_bytes(content)
+
+
+def open_once(path: Path, *, threads: int | None = None) -> tuple[ModelCard, InferenceEngine]:
+    content = b"".join(file.read_bytes() for file in files_of(path))
+    if content not in OPENED:
+        OPENED[content] = open_exported(path, threads=threads)
+    return OPENED[content]
 
 
 @pytest.fixture
@@ -41,8 +65,9 @@ def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[set[st
             if name in models
         }
 
+    CONVERSIONS.clear()
     monkeypatch.setattr(engine_choice, "FormWriter", WriterOfOnce)
-    monkeypatch.setattr(engine_choice, "open_exported", lambda path, threads: OPENED[path.suffix])
+    monkeypatch.setattr(engine_choice, "open_exported", open_once)
     monkeypatch.setenv("RESLEARN_DATA", str(tmp_path / "cache"))
     monkeypatch.setattr(engine_choice, "measure_speeds", measure)
     return calls
@@ -58,6 +83,87 @@ def test_the_fastest_engine_is_measured_once(bundle: Path, measurements: list[se
         assert choice is not None and choice.is_new == is_first
         assert "engine onnx, the fastest" in choice.text()
     assert measurements == [{"torch", "onnx", "openvino"}]
+    assert CONVERSIONS == ["onnx", "openvino"]
+
+
+@pytest.mark.parametrize("engine", [ServeEngine.ONNX, ServeEngine.OPENVINO])
+@pytest.mark.parametrize(
+    "damage", ["no file", "cut", "one bit", "no digests", "no JSON", "of another network"]
+)
+def test_a_damaged_or_foreign_network_is_converted_again(
+    bundle: Path, measurements: list[set[str]], engine: ServeEngine, damage: str
+) -> None:
+    model = open_model(bundle)
+    batch = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    with_engine(model, engine, threads=1)
+    (folder,) = converted_folder().iterdir()
+    path = folder / f"model{ExportForm(engine.value).suffix}"
+    content = bytearray(path.read_bytes())
+    if damage == "no file":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[:-100])
+    elif damage == "one bit":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "no digests":
+        (folder / "digests.json").unlink()
+    elif damage == "no JSON":
+        (folder / "digests.json").write_text("{")
+    else:  # even if its digests are right
+        replace_by_another(folder, model, engine)
+    for num_conversions in (2, 2):  # the second time, the network is kept again
+        chosen, _ = with_engine(model, engine, threads=1)
+        assert chosen.engine(batch) == pytest.approx(model.engine(batch), abs=1e-4)
+        assert len(CONVERSIONS) == num_conversions
+
+
+def replace_by_another(folder: Path, model: OpenedModel, engine: ServeEngine) -> None:
+    """Put the network of `changed` into the folder of another one."""
+    with_engine(changed(model), engine, threads=1)
+    (other,) = (entry for entry in converted_folder().iterdir() if entry != folder)
+    for file in other.iterdir():
+        file.replace(folder / file.name)
+    other.rmdir()
+    CONVERSIONS.pop()
+
+
+def changed(model: OpenedModel) -> OpenedModel:
+    """Return the model with another weight."""
+    network = copy.deepcopy(model.require_network())
+    with torch.no_grad():
+        next(network.parameters()).mul_(-3)
+    module = PixelsToProbabilities(network, model.card.preprocess, input_kind="crop")
+    return replace(model, network=network, engine=torch_engine(module))
+
+
+def test_only_the_networks_that_were_used_last_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
+    monkeypatch.setattr(converted_networks, "_MAX_NETWORKS", 2)
+    model = open_model(bundle)
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    places = []
+    for number in range(3):
+        card = replace(model.card, name=str(number))
+        network = model.require_network()
+        places.append(ConvertedNetwork(tmp_path / "cache", network, card, ExportForm.ONNX))
+    for seconds, place in enumerate(places[:2]):
+        place.keep(tmp_path / "net.onnx")
+        path = place.path()
+        assert path is not None and path.read_bytes() == b"x"
+        os.utime(path.parent, (seconds, seconds))
+    assert places[0].path() is not None  # it is used now
+    places[2].keep(tmp_path / "net.onnx")
+    assert [place.path() is not None for place in places] == [True, False, True]
+
+
+def test_a_cache_that_cannot_be_written_keeps_nothing(
+    bundle: Path, measurements: list[set[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    chosen, _ = with_engine(open_model(bundle), ServeEngine.ONNX, threads=1)
+    assert chosen.engine.runtime == "onnxruntime"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +175,7 @@ def test_a_damaged_or_old_record_is_measured_again(
 ) -> None:
     model = open_model(bundle)
     with_engine(model, ServeEngine.AUTO, processor="P", threads=1)
-    (path,) = choice_folder().iterdir()
+    (path,) = choice_folder().glob("*.json")
     record = json.loads(path.read_text())
     if damage == "remove an engine":
         del record["speeds"]["onnx"]
@@ -86,7 +192,7 @@ def test_each_processor_has_its_own_choice(bundle: Path, measurements: list[set[
     model = open_model(bundle)
     for processor in ("P", "Q"):
         with_engine(model, ServeEngine.AUTO, processor=processor, threads=1)
-    assert len(measurements) == len(list(choice_folder().iterdir())) == 2
+    assert len(measurements) == len(list(choice_folder().glob("*.json"))) == 2
 
 
 def test_without_other_libraries_pytorch_computes(

@@ -1,5 +1,6 @@
 """The server over real sockets: answers, bad input, limits on bytes, time and the queue."""
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -27,10 +28,18 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from reslearn.deploy import Predictor
+from reslearn.deploy import Predictor, server_batches
+from reslearn.deploy.heat_maps import draw_heat_maps
 from reslearn.deploy.server import serving
 from reslearn.deploy.server_app import ModelServer, PredictAnswer
-from reslearn.deploy.server_limits import Limits
+from reslearn.deploy.server_batches import (
+    BatchingQueue,
+    DecodedPicture,
+    PendingRequest,
+    ThreadTeam,
+)
+from reslearn.deploy.server_body import PictureFile
+from reslearn.deploy.server_limits import Admission, Limits
 
 sys.path.insert(0, str(Path(__file__).parent))
 from served import picture
@@ -281,18 +290,77 @@ def test_decoded_pictures_that_wait_are_limited(predictor: Predictor) -> None:
 
 def test_a_client_that_does_not_read_is_cut_off(address: str, client: httpx.Client) -> None:
     parts = urlsplit(address)
+    num_sent, num_bytes = 0, 0
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((parts.hostname, parts.port))
         connection.settimeout(10)
         with contextlib.suppress(OSError):  # the server does not take all of them
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
-        time.sleep(3 * LIMITS.read_seconds)
-        num_bytes = 0
+            for _ in range(60):
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 16)
+                num_sent += 16
+                time.sleep(0.01)
+        time.sleep(2 * LIMITS.read_seconds)
         with contextlib.suppress(ConnectionError):
             while chunk := connection.recv(2**16):
                 num_bytes += len(chunk)
-    assert num_bytes < 2000 * len(client.get("/").content)
+    assert num_bytes < num_sent * len(client.get("/").content)
+
+
+def test_requests_that_wait_behind_one_another_are_limited(address: str) -> None:
+    """Thirty-two wait behind the first. Each would take far more memory than its bytes."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = head.replace(b"Host", b"Connection: close\r\nHost")
+    assert raw(address, head * 32 + last).count(b"HTTP/1.1 200") == 33
+    answer = raw(address, head * 33 + last)
+    assert answer.count(b"HTTP/1.1 400") == 1
+    assert b"HTTP/1.1 200" not in answer
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /" + b"x" * 70_000,
+        b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000,
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 12_000,
+        b"\r\n" * 40_000,
+        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 70_000,
+        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"y" * 70_000,
+    ],
+    ids=["path", "header", "headers", "empty lines", "extension of a chunk", "trailer"],
+)
+def test_a_head_without_end_gets_400(address: str, start: bytes) -> None:
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            for offset in range(0, len(start), 10_000):  # more than one packet
+                connection.sendall(start[offset : offset + 10_000])
+                time.sleep(0.002)
+        with contextlib.suppress(ConnectionError):
+            while chunk := connection.recv(2**16):
+                answer += chunk
+    assert not answer or answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "line", [b"OPTIONS *", b"CONNECT x:1", b"GET /\xff", b"GET http://x/healthz", b"GET //"]
+)
+def test_odd_targets_are_no_error_of_the_server(address: str, line: bytes) -> None:
+    answer = raw(address, line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer[:10] in (b"HTTP/1.1 2", b"HTTP/1.1 4")
+
+
+def test_an_upgrade_is_ignored(address: str) -> None:
+    """curl --http2 asks for one. The connection ends, since its parser stops at an upgrade."""
+    body = PART + picture(1) + b"\r\n--b--"
+    head = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )
+    answer = raw(address, head + body)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
 
 
 def test_a_server_that_ends_says_so(model_server: ModelServer, client: httpx.Client) -> None:
@@ -358,6 +426,37 @@ def test_a_disconnect_in_mid_upload_frees_its_bytes(
     wait_until(lambda: json.loads(log.getvalue().splitlines()[-1])["status"] == 499)
 
 
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict%0A"])
+def test_both_ways_to_the_predictions_are_the_same(client: httpx.Client, path: str) -> None:
+    """The exact path goes around the router, and the router takes a line feed for an end."""
+    answers = [
+        client.post(path, json=in_json(picture(1), top=1)),
+        client.post(path, json=in_json(picture(1), model="z")),
+        client.post(path, content=b"x" * (LIMITS.body_bytes + 1), headers=JSON),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 413]
+    assert answers[0].headers["content-type"] == "application/json"
+    assert answers[0].headers["x-content-type-options"] == "nosniff"
+    assert client.get("/v1/predict").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict%0A"])
+def test_an_error_of_the_server_is_logged_and_gets_500(
+    predictor: Predictor, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Predictor):
+        def predict_pixels(self, pixels: Any) -> Any:
+            raise RuntimeError("the model is broken")
+
+    server = ModelServer({"a": Broken(predictor.model)}, Limits(drain_seconds=0.0))
+    with serving(server) as address:
+        response = httpx.post(f"{address}{path}", files={"image": picture(1)})
+    assert response.status_code == 500
+    assert response.json() == {"error": "the server failed; its log has the reason"}
+    assert "the model is broken" in caplog.text
+    assert (server.admission.pictures, server.admission.pixels) == (0, 0)
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 5
     while not condition():
@@ -402,7 +501,7 @@ def test_a_full_queue_answers_503_and_what_waits_shares_a_batch(slow: SlowPredic
         assert refused.headers["retry-after"] == "1"
         assert "queue is full" in refused.json()["error"]
         last = pool.submit(post, 1)
-        wait_until(lambda: server.queues["a"]._jobs.qsize() == 4)
+        wait_until(lambda: server.service.queues["a"].num_waiting == 4)
         slow.release.set()
         responses = [future.result() for future in (first, *others, last)]
         assert [response.status_code for response in responses] == [200] * 5
@@ -423,11 +522,7 @@ def test_an_answer_that_takes_too_long_is_503(slow: SlowPredictor) -> None:
         slow.release.set()
 
 
-def test_a_broken_batch_does_not_take_others_down(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from reslearn.deploy.server_batches import BatchingQueue
-
+def test_a_broken_batch_does_not_take_others_down(predictor: Predictor) -> None:
     crop = predictor.pixels(picture(1))
     poison = np.full_like(crop, 77)
 
@@ -437,14 +532,60 @@ def test_a_broken_batch_does_not_take_others_down(
                 raise RuntimeError("poison")
             return super().predict_pixels(pixels)
 
-    batches = BatchingQueue("a", Fragile(predictor.model), lambda *_: None)
-    futures = [batches.submit(array) for array in (crop, poison, crop)]
-    batches.start()
-    assert futures[0].result(5).prediction.label == futures[2].result(5).prediction.label
-    with pytest.raises(RuntimeError, match="poison"):
-        futures[1].result(5)
+    async def ask() -> list[Any]:
+        files = [PictureFile(name="x", content=b"")]
+        requests = [PendingRequest(files) for _ in range(3)]
+        for request, pixels in zip(requests, (crop, poison, crop), strict=True):
+            admission.take_pixels(pixels)
+            batches.put(DecodedPicture(request, 0, pixels))
+        batches.start()
+        return await asyncio.gather(
+            *(request.answers for request in requests), return_exceptions=True
+        )
+
+    admission = Admission(Limits())
+    drawers = ThreadTeam("draw", 1)
+    batches = BatchingQueue("a", Fragile(predictor.model), admission, lambda *_: None, drawers)
+    first, second, third = asyncio.run(ask())
+    assert first[0].prediction.label == third[0].prediction.label
+    assert isinstance(second, RuntimeError)
     assert batches.is_alive
     batches.stop()
+    assert admission.pixels == 0
+
+
+def test_heat_maps_keep_nobody_else_waiting_and_are_limited(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, num_drawing = threading.Event(), [0, 0]  # now, and the most at once
+
+    def draw_slowly(model: Any, crops: Any, classes: Any) -> Any:
+        num_drawing[0] += 1
+        num_drawing[1] = max(num_drawing)
+        release.wait(20)
+        num_drawing[0] -= 1
+        return draw_heat_maps(model, crops, classes)
+
+    monkeypatch.setattr(server_batches, "draw_heat_maps", draw_slowly)
+    server = ModelServer({"a": predictor}, Limits(pictures=2, heat_maps=3, drain_seconds=0.0))
+    with serving(server) as address, ThreadPoolExecutor(2) as pool:
+
+        def post(count: int, *, heat_map: bool) -> httpx.Response:
+            body = in_json(*[picture(1)] * count, heat_map=heat_map)
+            return httpx.post(f"{address}/v1/predict", json=body, timeout=20)
+
+        drawn = [pool.submit(post, count, heat_map=True) for count in (2, 1)]
+        wait_until(lambda: server.admission.heat_maps == 3 and num_drawing[0] == 1)
+        refused = post(1, heat_map=True)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "too many heat maps" in refused.json()["error"]
+        assert post(2, heat_map=False).status_code == 200
+        release.set()
+        responses = [future.result() for future in drawn]
+    assert [len(response.json()["predictions"]) for response in responses] == [2, 1]
+    assert all("heat_map" in entry for entry in responses[0].json()["predictions"])
+    assert num_drawing == [0, 1]
+    assert (server.admission.heat_maps, server.admission.pixels) == (0, 0)
 
 
 def test_the_token(predictor: Predictor) -> None:

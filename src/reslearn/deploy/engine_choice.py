@@ -2,13 +2,12 @@
 
 Which one is the fastest depends on the processor, the network and the batch, so it is measured: in
 turns, for a few seconds. The times are kept in a file for each kind of network, and later starts
-read them.
+read them. The converted networks are kept, too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reslearn.deploy.converted_networks import ConvertedNetwork, library_versions
 from reslearn.deploy.engines import TorchEngine, are_installed, open_exported
 from reslearn.deploy.form_speed import THROUGHPUT_BATCH, FormSpeed, measure_speeds
 from reslearn.deploy.forms import ExportForm, FormWriter
@@ -124,6 +124,11 @@ def choice_folder() -> Path:
     return pretrained.folder().with_name("engines")
 
 
+def converted_folder() -> Path:
+    """Return where converted networks are kept, beside the choices."""
+    return choice_folder() / "converted"
+
+
 def _with_fastest(
     model: OpenedModel, processor: str, threads: int | None
 ) -> tuple[OpenedModel, EngineChoice]:
@@ -178,17 +183,38 @@ def _form_writer(model: OpenedModel) -> Iterator[FormWriter]:
 def _converted(
     model: OpenedModel, engine: ServeEngine, threads: int | None, writer: FormWriter
 ) -> OpenedModel:
-    """Return the model with an engine.
+    """Return the model with an engine, by a converted network of the cache if there is one.
 
     Raises:
         ValueError: If a probability differs too much from PyTorch.
     """
+    assert model.network is not None, "exported files keep their engine"
     form = ExportForm(engine.value)
+    cache = ConvertedNetwork(converted_folder(), model.network, model.card, form)
+    path = cache.path()
+    if path is not None:
+        with suppress(Exception):  # a file of something else: it is converted again
+            return _opened(model, path, threads, writer.module)
     path = writer.folder / f"model{form.suffix}"
     writer.write(form, path)
-    _, computation = open_exported(path, threads=threads)
+    converted = _opened(model, path, threads, writer.module)
+    cache.keep(path)
+    return converted
+
+
+def _opened(
+    model: OpenedModel, path: Path, threads: int | None, module: PixelsToProbabilities
+) -> OpenedModel:
+    """Return the model with the engine of a converted file.
+
+    Raises:
+        ValueError: If the file is of another model, or a probability differs too much from PyTorch.
+    """
+    card, computation = open_exported(path, threads=threads)
+    if card.to_metadata() != model.card.to_metadata():
+        raise ValueError(f"{path} is not the converted network of {model.source}")
     converted = replace(model, engine=computation, device="cpu")
-    difference = _difference(converted, TorchEngine(writer.module))
+    difference = _difference(converted, TorchEngine(module))
     if not difference <= _TOLERANCE:
         raise ValueError(
             f"{computation.runtime} computes probabilities of {model.source} that differ by "
@@ -210,17 +236,13 @@ def _difference(model: OpenedModel, expected: TorchEngine) -> float:
 def _conditions(model: OpenedModel, processor: str, threads: int | None) -> dict[str, Any]:
     """Return all that the speed depends on. The values of the weights are not part of it."""
     assert model.network is not None
-    installed = {}
-    for name in _LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            installed[name] = importlib.metadata.version(name)
     return {
         "network": {key: str(value) for key, value in model.network.spec.items()},
         "classes": len(model.card.classes),
         "size_px": model.card.preprocess.size_px,
         "processor": processor,
         "threads": threads or torch.get_num_threads(),
-        "versions": installed,
+        "versions": library_versions(_LIBRARIES),
     }
 
 

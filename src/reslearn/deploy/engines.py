@@ -37,6 +37,7 @@ _EXTRAS = {
     "openvino": "export",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "httptools": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
 }

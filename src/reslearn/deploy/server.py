@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from reslearn.deploy.server_app import ModelServer
 from reslearn.deploy.server_limits import Limits, error_response
@@ -31,6 +31,9 @@ _POLL_SECONDS = 0.05
 # At the end, connections that the system has accepted are taken from it for so long.
 _LAST_ACCEPT_SECONDS = 1.0
 _START_SECONDS, _STOP_SECONDS = 0.005, 60.0
+_MAX_HEAD_BYTES = 2**16
+# A request that waits behind another one takes a hundred times as much memory as its bytes.
+_MAX_PIPELINED = 32
 
 
 class HttpServer(uvicorn.Server):
@@ -51,7 +54,7 @@ class HttpServer(uvicorn.Server):
             http=_protocol_class(limits),
             ws="none",
             lifespan="off",
-            loop="asyncio",
+            loop="auto",  # uvloop where it is installed
             log_config=None,
             access_log=False,
             server_header=False,
@@ -113,11 +116,12 @@ def serving(model_server: ModelServer) -> Iterator[str]:
         raise RuntimeError("the server did not stop")
 
 
-class TimedProtocol(H11Protocol):
-    """uvicorn's connection, with a time limit on the head of a request and on reading an answer.
+class TimedProtocol(HttpToolsProtocol):
+    """uvicorn's connection, with limits on heads, waiting requests, and the reading of an answer.
 
     uvicorn waits without end for the first byte of a connection, for the rest of a head, and for a
-    client that does not take its answer.
+    client that does not take its answer. It keeps a head of any length, and any number of requests
+    that a client sends without waiting for answers.
     """
 
     limits: Limits
@@ -126,6 +130,8 @@ class TimedProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
+        self._is_within_head = True
+        self._num_head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit, or refuse one connection too many."""
@@ -136,8 +142,36 @@ class TimedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes of the client."""
+        self._is_within_head = True
         super().data_received(data)
+        # Bytes that end no head and belong to no body: a head, a trailer, an extension of a chunk.
+        self._num_head_bytes = self._num_head_bytes + len(data) if self._is_within_head else 0
+        if self._num_head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._answer_and_close(400, "the head of the request is too long")
         self._watch_head()
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request, or queue it behind the one that is being answered.
+
+        Raises:
+            ValueError: If too many requests wait. The parser stops, and the client gets 400.
+        """
+        self._is_within_head = False
+        if len(self.pipeline) == _MAX_PIPELINED:
+            raise ValueError("too many requests without waiting for answers")
+        super().on_headers_complete()
+        if self.parser.should_upgrade():  # the parser reads no further request
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Collect a part of a body."""
+        self._is_within_head = False
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        self._is_within_head = False
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the time limit of a closed connection."""

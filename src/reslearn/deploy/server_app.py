@@ -10,11 +10,7 @@ GET  /metrics      numbers for Prometheus
 
 from __future__ import annotations
 
-import asyncio
-import io
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
 
 from fastapi import FastAPI, Request, Response, Security
@@ -25,20 +21,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import reslearn
-from reslearn.data import DataError
-from reslearn.data.errors import PictureError
-from reslearn.data.pictures import Pixels, open_picture
 from reslearn.deploy.predictor import Predictor
-from reslearn.deploy.server_batches import Answer, BatchingQueue
-from reslearn.deploy.server_body import (
-    FORM_TYPE,
-    JSON_TYPE,
-    FormRequest,
-    JsonRequest,
-    PictureFile,
-    PictureRequest,
-    parse_body,
-)
+from reslearn.deploy.server_batches import BatchingQueue
+from reslearn.deploy.server_body import FORM_TYPE, JSON_TYPE, FormRequest, JsonRequest
 from reslearn.deploy.server_gate import OPEN_PATHS, PREDICT_PATH, Gate
 from reslearn.deploy.server_limits import (
     Admission,
@@ -46,16 +31,15 @@ from reslearn.deploy.server_limits import (
     RequestError,
     busy_error,
     error_response,
+    failure_response,
     json_response,
 )
 from reslearn.deploy.server_metrics import AccessLog, ServerMetrics
 from reslearn.deploy.server_page import CONTENT_SECURITY_POLICY, PAGE
+from reslearn.deploy.server_predict import PredictService, PredictShortcut
 
 MODEL_PATH, METRICS_PATH = "/v1/model", "/metrics"
 _PATHS = OPEN_PATHS | {PREDICT_PATH, MODEL_PATH, METRICS_PATH}
-_SMALL_BODY_BYTES = 2**18
-FORMATS = frozenset(("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP"))
-"""Formats of clients. Rarer ones are decoded in Python, which would stop all other requests."""
 
 
 class ClassProbability(BaseModel):
@@ -130,136 +114,35 @@ class ModelServer:
         self.limits = limits or Limits()
         self.admission = Admission(self.limits)
         self.metrics = ServerMetrics(frozenset(_PATHS), self.admission)
-        self.queues = {
-            name: BatchingQueue(name, predictor, self.metrics.observe_batch)
-            for name, predictor in predictors.items()
-        }
-        self._decoders = ThreadPoolExecutor(
-            num_decoders or os.cpu_count() or 1, thread_name_prefix="decode"
+        self.service = PredictService(
+            predictors, self.admission, self.metrics.observe_batch, num_decoders
         )
-        gate = Gate(_routes(self, has_token=token is not None), self.admission, token)
-        self.app: ASGIApp = AccessLog(gate, self.metrics, self.admission, log_stream)
+        routes = PredictShortcut(_routes(self, has_token=token is not None), self.service)
+        gate = Gate(routes, self.admission, token)
+        self._log = AccessLog(gate, self.metrics, self.admission, log_stream)
+        self.app: ASGIApp = self._log
 
     def start(self) -> None:
-        """Start one thread per model."""
-        for batching_queue in self.queues.values():
-            batching_queue.start()
+        """Start the threads that decode and compute."""
+        self.service.start()
 
     def stop(self) -> None:
-        """Answer what waits, and end the threads."""
-        self._decoders.shutdown()
-        for batching_queue in self.queues.values():
-            batching_queue.stop()
+        """Answer what waits, end the threads, and write the rest of the access log."""
+        self.service.stop()
+        self._log.flush()
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken and answered."""
-        is_alive = all(batching_queue.is_alive for batching_queue in self.queues.values())
+        is_alive = all(batching_queue.is_alive for batching_queue in self.service.queues.values())
         return is_alive and not self.admission.is_draining
-
-    def queue_of(self, name: str | None) -> BatchingQueue:
-        """Return the queue of a model.
-
-        Raises:
-            RequestError: 404, if there is no such model.
-        """
-        batching_queue = self.queues.get(next(iter(self.queues)) if name is None else name)
-        if batching_queue is None:
-            names = ", ".join(self.queues)
-            raise RequestError(404, f"there is no model {name!r}: the server has {names}")
-        return batching_queue
-
-    async def predict(self, body: bytes, content_type: str) -> tuple[dict[str, Any], int]:
-        """Answer the body of a request. Return the answer and the number of pictures.
-
-        Raises:
-            RequestError: If the request cannot be answered.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self.limits.answer_seconds):
-                if len(body) <= _SMALL_BODY_BYTES:  # a thread would take longer to answer
-                    request = parse_body(body, content_type, max_pictures=self.limits.pictures)
-                else:
-                    request = await loop.run_in_executor(
-                        self._decoders,
-                        lambda: parse_body(body, content_type, max_pictures=self.limits.pictures),
-                    )
-                batching_queue = self.queue_of(request.options.model)
-                with self.admission.places(len(request.files)):
-                    answers = await self._answers(batching_queue, request)
-        except TimeoutError:
-            raise busy_error(
-                f"no answer after {self.limits.answer_seconds:g} seconds: the server is too busy"
-            ) from None
-        predictions = [
-            _picture_answer(file.name, answer, request.options.top)
-            for file, answer in zip(request.files, answers, strict=True)
-        ]
-        return {"model": batching_queue.name, "predictions": predictions}, len(predictions)
-
-    async def _answers(
-        self, batching_queue: BatchingQueue, request: PictureRequest
-    ) -> list[Answer]:
-        predictor = batching_queue.predictor
-        with_heat_map = request.options.heat_map
-        if with_heat_map and predictor.model.network is None:
-            raise RequestError(
-                422, f"heat_map: the model {batching_queue.name} is an exported file and has none"
-            )
-        loop = asyncio.get_running_loop()
-        decoding = [
-            loop.run_in_executor(self._decoders, _decode, predictor, file, self.limits.pixels)
-            for file in request.files
-        ]
-        pixels: list[Pixels] = []
-        # All are awaited, so that none is left behind when one of them is unreadable.
-        for result in await asyncio.gather(*decoding, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
-            pixels.append(result)
-        with self.admission.room(sum(array.shape[0] * array.shape[1] for array in pixels)):
-            waiting = [
-                asyncio.wrap_future(batching_queue.submit(array, with_heat_map=with_heat_map))
-                for array in pixels
-            ]
-            try:
-                return await asyncio.gather(*waiting)
-            except MemoryError:
-                raise busy_error("the server has no memory left: send fewer pictures") from None
-
-
-def _decode(predictor: Predictor, file: PictureFile, max_pixels: int) -> Pixels:
-    try:
-        image = open_picture(
-            io.BytesIO(file.content), predictor.draft_px, max_pixels=max_pixels, formats=FORMATS
-        )
-    except PictureError as error:
-        raise RequestError(422, f"{file.name} cannot be read ({error.reason})") from None
-    except (DataError, MemoryError):  # the machine is at fault, as `open_picture` says
-        raise busy_error(f"{file.name} cannot be read now: the server lacks memory") from None
-    try:
-        return predictor.pixels_of(image)
-    except DataError as error:
-        raise RequestError(422, f"{file.name}: {error}") from None
-    except MemoryError:
-        raise busy_error(f"{file.name} cannot be read now: the server lacks memory") from None
-
-
-def _picture_answer(name: str, answer: Answer, count: int) -> dict[str, Any]:
-    top = [
-        {"class": label, "probability": probability}
-        for label, probability in answer.prediction.top(count)
-    ]
-    record = {"picture": name, **top[0], "top": top}
-    return record if answer.heat_map is None else {**record, "heat_map": answer.heat_map}
 
 
 def _model_answer(server: ModelServer, batching_queue: BatchingQueue) -> dict[str, Any]:
     model = batching_queue.predictor.model
     return {
         "name": batching_queue.name,
-        "models": list(server.queues),
+        "models": list(server.service.queues),
         "network": model.card.name,
         "classes": list(model.card.classes),
         "size_px": model.card.preprocess.size_px,
@@ -309,9 +192,9 @@ def _routes(server: ModelServer, *, has_token: bool) -> FastAPI:
     )
     async def predict(request: Request) -> Response:
         body = await request.body()
-        answer, num_pictures = await server.predict(body, request.headers.get("content-type", ""))
-        request.scope["reslearn"] = {"model": answer["model"], "pictures": num_pictures}
-        return json_response(answer)
+        answer = await server.service.answer(body, request.headers.get("content-type", ""))
+        request.scope["reslearn"] = answer.log_fields
+        return Response(answer.content, media_type=JSON_TYPE)
 
     @app.get(
         MODEL_PATH,
@@ -321,7 +204,7 @@ def _routes(server: ModelServer, *, has_token: bool) -> FastAPI:
         summary="Describe a model",
     )
     async def model(name: str | None = None) -> Response:
-        return json_response(_model_answer(server, server.queue_of(name)))
+        return json_response(_model_answer(server, server.service.queue_of(name)))
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -378,4 +261,4 @@ def _add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def fail(request: Request, error: Exception) -> Response:
-        return error_response(500, "the server failed; its log has the reason")
+        return failure_response()

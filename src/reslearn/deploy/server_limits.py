@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import Response
 
+from reslearn.data.pictures import Pixels
 from reslearn.terminal import joined_lines
 
 _LONGEST_MESSAGE = 500
+# `json.dumps` would make a new encoder for each answer.
+_ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,8 @@ class Limits:
         all_bytes: Bytes of all requests that are being read or computed.
         queued_pictures: Pictures that are accepted and not answered yet. More get status 503.
         pictures: Pictures of one request.
+        heat_maps: Pictures with a heat map that are accepted and not answered yet. They are drawn
+            one at a time. More get status 503.
         pixels: Pixels of one picture, read from the file header.
         queued_pixels: Pixels of all decoded pictures that wait. Crops for a network are small; an
             exported file may take whole pictures.
@@ -38,6 +44,7 @@ class Limits:
     all_bytes: int = 256 * 2**20
     queued_pictures: int = 128
     pictures: int = 16
+    heat_maps: int = 16
     pixels: int = 64_000_000
     queued_pixels: int = 2**27
     read_seconds: float = 15.0
@@ -50,6 +57,11 @@ class Limits:
             raise ValueError(
                 f"a queue of {self.queued_pictures} pictures is too short: a request may have "
                 f"{self.pictures}"
+            )
+        if self.pictures > self.heat_maps:
+            raise ValueError(
+                f"a request may have {self.pictures} pictures, and {self.heat_maps} heat maps are "
+                "accepted: accept more heat maps"
             )
         if self.pixels > self.queued_pixels:
             raise ValueError(
@@ -96,21 +108,31 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     return json_response({"error": text}, status, headers)
 
 
+def failure_response() -> Response:
+    """Return the answer for an error of the server itself, which the log explains."""
+    return error_response(500, "the server failed; its log has the reason")
+
+
 def json_response(
     content: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """Return one line of JSON."""
+    return Response(json_line(content), status, dict(headers or {}), media_type="application/json")
+
+
+def json_line(content: Any) -> bytes:
     """Return one line of JSON. Letters beyond ASCII are escaped, so every name can be sent."""
-    body = json.dumps(content, allow_nan=False) + "\n"
-    return Response(body, status, dict(headers or {}), media_type="application/json")
+    return _ENCODER.encode(content).encode() + b"\n"
 
 
 @dataclass
 class Admission:
-    """Count what the server has accepted. Only the event loop uses it.
+    """Count what the server has accepted. Only the event loop uses it, except for the pixels.
 
     Attributes:
         limits: The limits.
         pictures: Pictures that are accepted and not answered.
+        heat_maps: Those of them that get a heat map.
         pixels: Pixels of decoded pictures in memory.
         bytes: Bytes of the bodies in memory.
         is_draining: The server ends: answers close their connections.
@@ -118,9 +140,11 @@ class Admission:
 
     limits: Limits
     pictures: int = 0
+    heat_maps: int = 0
     pixels: int = 0
     bytes: int = 0
     is_draining: bool = False
+    _pixel_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def check_queue(self, num_pictures: int = 1) -> None:
         """Raise the error with status 503 if the queue has no place for the pictures."""
@@ -128,33 +152,43 @@ class Admission:
             raise busy_error("the queue is full: send the request again later")
 
     @contextmanager
-    def places(self, num_pictures: int) -> Iterator[None]:
-        """Hold places in the queue.
+    def places(self, num_pictures: int, *, with_heat_map: bool = False) -> Iterator[None]:
+        """Hold places in the queue, and in the queue of heat maps.
 
         Raises:
             RequestError: 503, if it is full.
         """
         self.check_queue(num_pictures)
+        num_heat_maps = num_pictures if with_heat_map else 0
+        if self.heat_maps + num_heat_maps > self.limits.heat_maps:
+            raise busy_error(
+                "too many heat maps wait: send the request again later, or without heat_map"
+            )
         self.pictures += num_pictures
+        self.heat_maps += num_heat_maps
         try:
             yield
         finally:
             self.pictures -= num_pictures
+            self.heat_maps -= num_heat_maps
 
-    @contextmanager
-    def room(self, num_pixels: int) -> Iterator[None]:
-        """Hold memory for decoded pictures.
+    def take_pixels(self, pixels: Pixels) -> None:
+        """Count the memory of a decoded picture. Threads may call it.
 
         Raises:
             RequestError: 503, if all pictures together have too many pixels.
         """
-        if self.pixels + num_pixels > self.limits.queued_pixels:
-            raise busy_error("too many pixels wait: send the request again later")
-        self.pixels += num_pixels
-        try:
-            yield
-        finally:
-            self.pixels -= num_pixels
+        count = pixels.shape[0] * pixels.shape[1]
+        with self._pixel_lock:
+            if self.pixels + count > self.limits.queued_pixels:
+                raise busy_error("too many pixels wait: send the request again later")
+            self.pixels += count
+
+    def give_pixels(self, *pictures: Pixels) -> None:
+        """Give back what `take_pixels` has counted. Threads may call it."""
+        count = sum(pixels.shape[0] * pixels.shape[1] for pixels in pictures)
+        with self._pixel_lock:
+            self.pixels -= count
 
     def take_bytes(self, num_bytes: int) -> None:
         """Count bytes of a body.
