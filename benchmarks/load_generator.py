@@ -1,7 +1,8 @@
 """Clients that send one picture after another to a model server, as fast as it answers.
 
-The clients are connections of one process, without a library for HTTP, so that they take little
-processor time from the server. benchmarks/serve.py starts the process:
+The clients are connections of one process, without a library for HTTP and with the event loop of
+uvloop where it is installed, so that they take little processor time from the server.
+benchmarks/serve.py starts the process:
 
     python -m benchmarks.load_generator 127.0.0.1 8000 --clients 64 --seconds 5 photo.jpg ...
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import time
 from collections import Counter
@@ -165,15 +167,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
     contents = [path.read_bytes() for path in arguments.pictures]
-    result = asyncio.run(
-        load(
-            arguments.host,
-            arguments.port,
-            contents,
-            clients=arguments.clients,
-            seconds=arguments.seconds,
+    has_uvloop = importlib.util.find_spec("uvloop") is not None
+    loop_factory = importlib.import_module("uvloop").new_event_loop if has_uvloop else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        result = runner.run(
+            load(
+                arguments.host,
+                arguments.port,
+                contents,
+                clients=arguments.clients,
+                seconds=arguments.seconds,
+            )
         )
-    )
     print(json.dumps(result))
 
 

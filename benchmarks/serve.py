@@ -1,19 +1,28 @@
 """The speed of `reslearn serve` under 64 clients, and what HTTP costs.
 
-Three servers take turns, each in a process of its own, with the same network and pictures:
+Four servers take turns, each in a process of its own, with the same network and pictures:
 
 - batched: `reslearn serve`, which computes together what waits;
 - one by one: `reslearn serve --batch-size 1`;
-- plain: the plainest FastAPI server with eager PyTorch (plain_server.py).
+- plain, same engine: the plainest FastAPI server (plain_server.py), with the library that
+  `reslearn serve` chose, used by hand with its default settings;
+- plain: the same with eager PyTorch.
 
 The clients are another process on the same cores (load_generator.py), whose processor time is
-reported beside. `Predictor` computes the same pictures in this process, in batches of 16: it is the
-speed of the engine without HTTP. What HTTP keeps of it is measured twice, without the clients:
+reported beside. Two turns measure the engine without HTTP, in this process:
 
-- by processor time: the time of a picture in `Predictor`, divided by the time of a request in the
+- encoded pictures: `Predictor` on the same files, in batches of 16, as `reslearn predict` does it;
+- decoded pictures: the computation alone, on pixels that are ready.
+
+The share of the engine that survives HTTP is measured on encoded pictures, since a server decodes
+them too. It is measured twice, without the clients:
+
+- by processor time: the time of a picture in the engine, divided by the time of a request in the
   server;
-- by throughput: pictures per second of the server, divided by the part of `Predictor`'s pictures
+- by throughput: pictures per second of the server, divided by the part of the engine's pictures
   per second that the processor time of the clients leaves over.
+
+The share of the engine on decoded pictures is reported beside. It also contains the decoder.
 """
 
 from __future__ import annotations
@@ -37,14 +46,16 @@ import torch
 from benchmarks.measuring import median_ratio, process_seconds
 
 from reslearn.deploy.engine_choice import ServeEngine
-from reslearn.deploy.predictor import DEFAULT_BATCH_SIZE, Predictor
+from reslearn.deploy.predictor import DEFAULT_BATCH_SIZE
 from reslearn.deploy.server_models import open_served
 from reslearn.progress import print_progress
 from reslearn.train.numerics import processor_name
 
 _SECONDS_PER_TURN = 5.0
 _START_SECONDS = 180.0
-_ENGINE_NAME = "Predictor, without HTTP"
+_BATCHED, _ONE_BY_ONE = "batched", "one by one"
+_PLAIN_ENGINE, _PLAIN = "plain, same engine", "plain"
+_ENCODED, _DECODED = "engine, encoded pictures", "engine, decoded pictures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +69,12 @@ class ServeRow:
         cpu_milliseconds: Processor time per picture of the server.
         client_cpu_pct: Part of all processor time that the clients took.
         errors: Requests without status 200, in all rounds.
-        times_plain, times_one_by_one: Pictures per second in units of the two servers without
-            batches, medians of the rounds.
-        cpu_share_pct, throughput_share_pct: What HTTP keeps of the speed of the engine, by
-            processor time and by throughput.
+        times_plain, times_plain_engine, times_one_by_one: Pictures per second in units of the three
+            servers without batches, medians of the rounds.
+        cpu_share_pct, throughput_share_pct: What HTTP keeps of the speed of the engine on encoded
+            pictures, by processor time and by throughput.
+        decoded_cpu_share_pct, decoded_throughput_share_pct: The same of its speed on decoded
+            pictures.
     """
 
     server: str
@@ -74,9 +87,12 @@ class ServeRow:
     client_cpu_pct: float
     errors: int
     times_plain: float
+    times_plain_engine: float
     times_one_by_one: float
     cpu_share_pct: float
     throughput_share_pct: float
+    decoded_cpu_share_pct: float
+    decoded_throughput_share_pct: float
     threads: int
     processor: str
 
@@ -131,32 +147,40 @@ def measure(
     if choice is not None:
         print_progress(choice.text())
     runtime = predictor.model.engine.runtime
-    contents = [path.read_bytes() for path in pictures]
+    files = [path.read_bytes() for path in pictures]
+    contents = [files[index % len(files)] for index in range(16 * DEFAULT_BATCH_SIZE)]
+    pixels = [predictor.pixels(content) for content in contents[:DEFAULT_BATCH_SIZE]]
     turns: dict[str, list[_Turn]] = {}
     with ExitStack() as stack:
         takes: dict[str, Callable[[], _Turn]] = {}
-        for name, command in _commands(model, threads).items():
+        for name, command in _commands(model, threads, runtime).items():
             process, port = stack.enter_context(_started(command))
             takes[name] = _server_turn(process, port, pictures, clients, seconds)
-        takes[_ENGINE_NAME] = lambda: _engine_turn(predictor, contents, seconds)
+        takes[_ENCODED] = lambda: _engine_turn(predictor, contents, seconds)
+        takes[_DECODED] = lambda: _engine_turn(predictor.predict_pixels, pixels, seconds)
         for number in range(1 + rounds):
             print_progress(f"round {number} of {rounds}" if number else "warm-up")
             for name, take in takes.items():
                 turn = take()
                 if number:
                     turns.setdefault(name, []).append(turn)
-    runtimes = {"batched": runtime, "one by one": runtime, "plain": "torch", _ENGINE_NAME: runtime}
-    return [_row(name, turns, runtimes[name], clients=clients, threads=threads) for name in turns]
+    rows = []
+    for name in turns:
+        library = "torch" if name == _PLAIN else runtime
+        rows.append(_row(name, turns, library, clients=clients, threads=threads))
+    return rows
 
 
-def _commands(model: str, threads: int) -> dict[str, list[str]]:
+def _commands(model: str, threads: int, runtime: str) -> dict[str, list[str]]:
     """Return the command of each server. PORT stands for its port."""
     serve = ["reslearn", "serve", model, "--port", "PORT", "--no-access-log"]
     serve += ["--threads", str(threads)]
+    plain = ["benchmarks.plain_server", model, "PORT", str(threads)]
     return {
-        "batched": serve,
-        "one by one": [*serve, "--batch-size", "1"],
-        "plain": ["benchmarks.plain_server", model, "PORT", str(threads)],
+        _BATCHED: serve,
+        _ONE_BY_ONE: [*serve, "--batch-size", "1"],
+        _PLAIN_ENGINE: [*plain, runtime],
+        _PLAIN: [*plain, "torch"],
     }
 
 
@@ -232,14 +256,16 @@ def _load(port: int, pictures: Sequence[Path], clients: int, seconds: float) -> 
     return result
 
 
-def _engine_turn(predictor: Predictor, contents: Sequence[bytes], seconds: float) -> _Turn:
-    batch = [contents[index % len(contents)] for index in range(16 * DEFAULT_BATCH_SIZE)]
-    predictor(batch[:DEFAULT_BATCH_SIZE])
+def _engine_turn(
+    compute: Callable[[Sequence[Any]], object], pictures: Sequence[Any], seconds: float
+) -> _Turn:
+    """Compute pictures in this process again and again: files, or pixels that are ready."""
+    compute(pictures)
     num_pictures = 0
     start, cpu_start = time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
-        predictor(batch)
-        num_pictures += len(batch)
+        compute(pictures)
+        num_pictures += len(pictures)
     return _Turn(
         pictures=num_pictures,
         seconds=time.perf_counter() - start,
@@ -263,29 +289,36 @@ def _row(
         cpu_milliseconds=statistics.median(turn.cpu_milliseconds for turn in own),
         client_cpu_pct=statistics.median(100 * turn.client_share for turn in own),
         errors=sum(turn.errors for turn in own),
-        times_plain=_median_ratio(own, turns["plain"]),
-        times_one_by_one=_median_ratio(own, turns["one by one"]),
-        cpu_share_pct=100
-        * median_ratio(
-            [turn.cpu_milliseconds for turn in turns[_ENGINE_NAME]],
-            [turn.cpu_milliseconds for turn in own],
-        ),
-        throughput_share_pct=100
-        * median_ratio(
-            [turn.rate / (1 - turn.client_share) for turn in own],
-            [turn.rate for turn in turns[_ENGINE_NAME]],
-        ),
+        times_plain=_rate_ratio(own, turns[_PLAIN]),
+        times_plain_engine=_rate_ratio(own, turns[_PLAIN_ENGINE]),
+        times_one_by_one=_rate_ratio(own, turns[_ONE_BY_ONE]),
+        cpu_share_pct=_cpu_share_pct(own, turns[_ENCODED]),
+        throughput_share_pct=_throughput_share_pct(own, turns[_ENCODED]),
+        decoded_cpu_share_pct=_cpu_share_pct(own, turns[_DECODED]),
+        decoded_throughput_share_pct=_throughput_share_pct(own, turns[_DECODED]),
         threads=threads,
         processor=processor_name(),
     )
 
 
-def _median_ratio(own: Sequence[_Turn], others: Sequence[_Turn]) -> float:
+def _rate_ratio(own: Sequence[_Turn], others: Sequence[_Turn]) -> float:
     return median_ratio([turn.rate for turn in own], [turn.rate for turn in others])
 
 
+def _cpu_share_pct(own: Sequence[_Turn], engine: Sequence[_Turn]) -> float:
+    """Return the processor time of the engine as a part of that of the server."""
+    server_times = [turn.cpu_milliseconds for turn in own]
+    return 100 * median_ratio([turn.cpu_milliseconds for turn in engine], server_times)
+
+
+def _throughput_share_pct(own: Sequence[_Turn], engine: Sequence[_Turn]) -> float:
+    """Return the rate of the server as a part of that of the engine beside the same clients."""
+    rates = [turn.rate / (1 - turn.client_share) for turn in own]
+    return 100 * median_ratio(rates, [turn.rate for turn in engine])
+
+
 def table(rows: Sequence[ServeRow]) -> str:
-    """Return the rows as text, one line each."""
+    """Return the rows as text: a line each for the speed and for the share of the engine."""
     lines = []
     for row in rows:
         latency = ""
@@ -295,10 +328,16 @@ def table(rows: Sequence[ServeRow]) -> str:
                 f"{row.client_cpu_pct:.0f} % of the processor, {row.errors} errors"
             )
         lines.append(
-            f"{row.server:23} {row.runtime:11} {row.pictures_per_second:7,.0f} pictures/s, "
-            f"{row.times_plain:5.2f} times plain, {row.times_one_by_one:5.2f} times one by one, "
-            f"{row.cpu_milliseconds:6.2f} ms of CPU per picture; of the engine "
-            f"{row.cpu_share_pct:4.0f} % by CPU, {row.throughput_share_pct:4.0f} % by throughput"
-            f"{latency}"
+            f"{row.server:24} {row.runtime:11} {row.pictures_per_second:7,.0f} pictures/s, "
+            f"{row.cpu_milliseconds:6.2f} ms of CPU per picture{latency}"
+        )
+    lines.append("")
+    for row in rows:
+        lines.append(
+            f"{row.server:24} {row.times_plain:6.2f} times plain, {row.times_plain_engine:5.2f} "
+            f"times plain with the same engine, {row.times_one_by_one:5.2f} times one by one; of "
+            f"the engine on encoded pictures {row.cpu_share_pct:4.0f} % by CPU, "
+            f"{row.throughput_share_pct:4.0f} % by throughput; on decoded pictures "
+            f"{row.decoded_cpu_share_pct:4.0f} % and {row.decoded_throughput_share_pct:4.0f} %"
         )
     return "\n".join(lines)

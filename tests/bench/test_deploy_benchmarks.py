@@ -65,10 +65,17 @@ def test_the_clients_count_answers_and_errors(network: Path) -> None:
     assert 0 < result["p50_ms"] <= result["p99_ms"]
 
 
-def test_the_plain_server_gives_our_answers(network: Path) -> None:
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "torch",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnxruntime", "openvino")),
+    ],
+)
+def test_the_plain_server_gives_our_answers(network: Path, runtime: str) -> None:
     content = jpeg_file(1)
     (expected,) = Predictor(network)([content])
-    transport = httpx.ASGITransport(app=plain_app(str(network)))
+    transport = httpx.ASGITransport(app=plain_app(str(network), runtime))
 
     async def ask() -> dict[str, float]:
         async with httpx.AsyncClient(transport=transport, base_url="http://plain") as client:
@@ -82,19 +89,24 @@ def test_the_plain_server_gives_our_answers(network: Path) -> None:
 
 
 def test_the_share_of_the_engine_leaves_the_clients_out() -> None:
-    turn, name = serve_benchmark._Turn, serve_benchmark._ENGINE_NAME
+    turn = serve_benchmark._Turn
     turns = {
         "batched": [turn(pictures=100, seconds=1, cpu_seconds=1, client_cpu_seconds=1)],
         "one by one": [turn(pictures=25, seconds=1, cpu_seconds=2)],
         "plain": [turn(pictures=50, seconds=1, cpu_seconds=2)],
-        name: [turn(pictures=200, seconds=1, cpu_seconds=1.6)],
+        "plain, same engine": [turn(pictures=20, seconds=1, cpu_seconds=2)],
+        "engine, encoded pictures": [turn(pictures=200, seconds=1, cpu_seconds=1.6)],
+        "engine, decoded pictures": [turn(pictures=400, seconds=1, cpu_seconds=1.6)],
     }
     row = serve_benchmark._row("batched", turns, "onnxruntime", clients=64, threads=2)
     assert (row.times_plain, row.times_one_by_one, row.client_cpu_pct) == (2, 4, 50)
+    assert row.times_plain_engine == 5
     assert row.cpu_share_pct == pytest.approx(80)  # 8 ms beside 10 ms
     # The clients take half of the processor, and the engine makes 100 with the other half.
     assert row.throughput_share_pct == pytest.approx(100)
-    assert "80 % by CPU,  100 % by throughput" in serve_benchmark.table([row])
+    assert row.decoded_cpu_share_pct == pytest.approx(40)
+    assert row.decoded_throughput_share_pct == pytest.approx(50)
+    assert "80 % by CPU,  100 % by throughput; on decoded" in serve_benchmark.table([row])
 
 
 @pytest.mark.slow
@@ -120,5 +132,10 @@ def test_serve_runs_as_a_command(
     status, output, errors = reslearn("bench", "serve", *arguments)
     assert status == 0, errors
     rows = json.loads(output)
-    assert [row["server"] for row in rows][:3] == ["batched", "one by one", "plain"]
+    assert [row["server"] for row in rows][:4] == [
+        "batched",
+        "one by one",
+        "plain, same engine",
+        "plain",
+    ]
     assert all(row["errors"] == 0 for row in rows)

@@ -86,9 +86,10 @@ def serve(
 ) -> None:
     """Measure the server under many clients, beside servers without batches.
 
-    Three servers are measured in turns with the same model: `reslearn serve`, the same with a batch
-    size of 1, and the plainest FastAPI server with PyTorch. The clients run on the same machine,
-    and their processor time is reported separately. It takes about two minutes.
+    Four servers are measured in turns with the same model: `reslearn serve`, the same with a batch
+    size of 1, and the plainest FastAPI server with the same engine and with PyTorch. The engine is
+    measured without a server, too, on the same files and on decoded pictures. The clients run on
+    the same machine, and their processor time is reported separately. It takes about four minutes.
     """
     bench = import_benchmark("serve")
     with TemporaryDirectory() as folder:
