@@ -6,8 +6,12 @@ CIFAR networks; for these, `autocast` trains the networks of the plain loop. Not
 used.
 """
 
+import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +19,31 @@ import torch
 from benchmarks.plain_loop import network
 from torch import Tensor, nn
 
+_PEERS = Path(__file__).parents[1] / ".venv-peers"
+
 
 def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
     """Build a network of a peer.
 
     Raises:
-        ModuleNotFoundError: If the peer is not installed.
+        ValueError: If the peer is not installed.
     """
     if peer == "autocast":
         return network(name)
-    module = import_module(peer)
+    module = _import_peer(peer)
     create = module.create_model if peer == "timm" else module.models.get_model
     net: nn.Module = create(name, num_classes=num_classes)
     return net
+
+
+def _import_peer(peer: str) -> ModuleType:
+    """Import torchvision or timm, from this environment or from that of `make peers`."""
+    if find_spec(peer) is None:
+        sys.path += map(str, _PEERS.glob("lib/python3.*/site-packages"))
+    try:
+        return import_module(peer)
+    except ModuleNotFoundError:
+        raise ValueError(f"{peer} is not installed: run `make peers` in the clone") from None
 
 
 def peer_loop(

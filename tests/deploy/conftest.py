@@ -1,17 +1,26 @@
-"""All forms of a small network, and pictures of many kinds, shared by the tests of deployment."""
+"""All forms of a small network, pictures of many kinds, and a server, for tests of deployment."""
 
-from collections.abc import Callable
+import io
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 
-from reslearn.deploy import export, form_speed
+from reslearn.deploy import Predictor, export, form_speed
 from reslearn.deploy.export import ExportReport, export_forms
 from reslearn.deploy.forms import ExportForm
 from reslearn.deploy.open_model import card_of_bundle, open_bundle
 from reslearn.deploy.parity_images import load_parity_images
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:  # the extra `serve` may be missing
+    from reslearn.deploy.server_app import ModelServer
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +60,36 @@ def exported(bundle: Path, pictures: Path, tmp_path_factory: pytest.TempPathFact
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     """Return random gray levels, uint8."""
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> Predictor:
+    return Predictor(bundle)
+
+
+@pytest.fixture(scope="module")
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def model_server(predictor: Predictor, log: io.StringIO) -> "ModelServer":
+    from served import LIMITS
+
+    from reslearn.deploy.server_app import ModelServer
+
+    return ModelServer({"a": predictor, "b": predictor}, LIMITS, log_stream=lambda: log)
+
+
+@pytest.fixture(scope="module")
+def address(model_server: "ModelServer") -> Iterator[str]:
+    from reslearn.deploy.server import serving
+
+    with serving(model_server) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=20) as client:
+        yield client

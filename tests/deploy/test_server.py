@@ -2,19 +2,15 @@
 
 import asyncio
 import base64
-import contextlib
 import io
 import json
-import socket
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -42,59 +38,14 @@ from reslearn.deploy.server_body import PictureFile
 from reslearn.deploy.server_limits import Admission, Limits
 
 sys.path.insert(0, str(Path(__file__).parent))
-from served import picture
+from served import FORM, JSON, LIMITS, PART, picture, wait_until
 
 CLASSES = ("blue", "green", "red")
 TOKEN = "a-long-token"
-LIMITS = Limits(
-    body_bytes=200_000, all_bytes=400_000, read_seconds=0.6, pictures=4, drain_seconds=0.0
-)
-
-
-@pytest.fixture(scope="module")
-def predictor(bundle: Path) -> Predictor:
-    return Predictor(bundle)
-
-
-@pytest.fixture(scope="module")
-def log() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture(scope="module")
-def model_server(predictor: Predictor, log: io.StringIO) -> ModelServer:
-    return ModelServer({"a": predictor, "b": predictor}, LIMITS, log_stream=lambda: log)
-
-
-@pytest.fixture(scope="module")
-def address(model_server: ModelServer) -> Iterator[str]:
-    with serving(model_server) as address:
-        yield address
-
-
-@pytest.fixture
-def client(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, timeout=20) as client:
-        yield client
 
 
 def in_json(*pictures: bytes, **options: Any) -> dict[str, Any]:
     return {"images": [base64.b64encode(content).decode() for content in pictures], **options}
-
-
-def raw(address: str, content: bytes, *, pause: float = 0.0) -> bytes:
-    """Send bytes, wait, and return all that the server sends until it closes the connection."""
-    parts = urlsplit(address)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
-        connection.sendall(content)
-        time.sleep(pause)
-        answer = b""
-        try:
-            while chunk := connection.recv(65536):
-                answer += chunk
-        except ConnectionResetError:
-            pass
-        return answer
 
 
 def test_answers_equal_those_of_the_predictor(client: httpx.Client, predictor: Predictor) -> None:
@@ -159,9 +110,6 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-FORM = {"content-type": "multipart/form-data; boundary=b"}
-JSON = {"content-type": "application/json"}
-PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
 BAD_REQUESTS: list[tuple[str, dict[str, str], Callable[[], bytes], int, str]] = [
     ("no body", {}, lambda: b"", 415, "allowed are"),
     ("text", {"content-type": "text/plain"}, lambda: b"x", 415, "text/plain"),
@@ -288,81 +236,6 @@ def test_decoded_pictures_that_wait_are_limited(predictor: Predictor) -> None:
         assert client.post("/v1/predict", files={"image": picture(1)}).status_code == 200
 
 
-def test_a_client_that_does_not_read_is_cut_off(address: str, client: httpx.Client) -> None:
-    parts = urlsplit(address)
-    num_sent, num_bytes = 0, 0
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect((parts.hostname, parts.port))
-        connection.settimeout(10)
-        with contextlib.suppress(OSError):  # the server does not take all of them
-            for _ in range(60):
-                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 16)
-                num_sent += 16
-                time.sleep(0.01)
-        time.sleep(2 * LIMITS.read_seconds)
-        with contextlib.suppress(ConnectionError):
-            while chunk := connection.recv(2**16):
-                num_bytes += len(chunk)
-    assert num_bytes < num_sent * len(client.get("/").content)
-
-
-def test_requests_that_wait_behind_one_another_are_limited(address: str) -> None:
-    """Thirty-two wait behind the first. Each would take far more memory than its bytes."""
-    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = head.replace(b"Host", b"Connection: close\r\nHost")
-    assert raw(address, head * 32 + last).count(b"HTTP/1.1 200") == 33
-    answer = raw(address, head * 33 + last)
-    assert answer.count(b"HTTP/1.1 400") == 1
-    assert b"HTTP/1.1 200" not in answer
-
-
-@pytest.mark.parametrize(
-    "start",
-    [
-        b"GET /" + b"x" * 70_000,
-        b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000,
-        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 12_000,
-        b"\r\n" * 40_000,
-        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 70_000,
-        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"y" * 70_000,
-    ],
-    ids=["path", "header", "headers", "empty lines", "extension of a chunk", "trailer"],
-)
-def test_a_head_without_end_gets_400(address: str, start: bytes) -> None:
-    parts = urlsplit(address)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
-        answer = b""
-        with contextlib.suppress(ConnectionError):
-            for offset in range(0, len(start), 10_000):  # more than one packet
-                connection.sendall(start[offset : offset + 10_000])
-                time.sleep(0.002)
-        with contextlib.suppress(ConnectionError):
-            while chunk := connection.recv(2**16):
-                answer += chunk
-    assert not answer or answer.startswith(b"HTTP/1.1 400")
-
-
-@pytest.mark.parametrize(
-    "line", [b"OPTIONS *", b"CONNECT x:1", b"GET /\xff", b"GET http://x/healthz", b"GET //"]
-)
-def test_odd_targets_are_no_error_of_the_server(address: str, line: bytes) -> None:
-    answer = raw(address, line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert answer[:10] in (b"HTTP/1.1 2", b"HTTP/1.1 4")
-
-
-def test_an_upgrade_is_ignored(address: str) -> None:
-    """curl --http2 asks for one. The connection ends, since its parser stops at an upgrade."""
-    body = PART + picture(1) + b"\r\n--b--"
-    head = (
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
-        b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n" % len(body)
-    )
-    answer = raw(address, head + body)
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"connection: close" in answer
-
-
 def test_a_server_that_ends_says_so(model_server: ModelServer, client: httpx.Client) -> None:
     model_server.admission.is_draining = True
     try:
@@ -372,58 +245,6 @@ def test_a_server_that_ends_says_so(model_server: ModelServer, client: httpx.Cli
     finally:
         model_server.admission.is_draining = False
     assert client.head("/readyz").status_code == 200
-
-
-def test_a_malformed_chunk_in_mid_upload_gets_400(address: str) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert raw(address, head + b"zz\r\nxx\r\n").startswith(b"HTTP/1.1 400")
-    both = head.replace(b"Host: x", b"Host: x\r\nContent-Length: 5")
-    assert raw(address, both + b"0\r\n\r\n").startswith(b"HTTP/1.1 400")
-
-
-def test_slow_clients_are_cut_off(address: str, model_server: ModelServer) -> None:
-    start = time.perf_counter()
-    heads = [
-        b"",
-        b"POST /v1/predict HT",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 100\r\n\r\n{",
-    ]
-    with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda head: raw(address, head), heads))
-    assert time.perf_counter() - start < 8
-    assert answers[:2] == [b"", b""]
-    assert answers[2].startswith(b"HTTP/1.1 408")
-    assert model_server.admission.bytes == 0
-
-
-def test_many_slow_clients_do_not_keep_others_out(address: str, client: httpx.Client) -> None:
-    parts = urlsplit(address)
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
-    with contextlib.ExitStack() as stack:
-        for number in range(200):
-            connection = socket.create_connection((parts.hostname, parts.port), timeout=10)
-            stack.enter_context(connection)
-            connection.sendall((b"", head, head + b"\r\nx")[number % 3])
-        assert client.post("/v1/predict", files={"image": picture(1)}).status_code == 200
-
-
-def test_what_is_not_http_gets_400(address: str) -> None:
-    answer = raw(address, b"\x16\x03\x01 GARBAGE\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 400")
-    body = answer.partition(b"\r\n\r\n")[2]
-    assert "error" in json.loads(body)
-
-
-def test_a_disconnect_in_mid_upload_frees_its_bytes(
-    address: str, model_server: ModelServer, log: io.StringIO
-) -> None:
-    parts = urlsplit(address)
-    with socket.create_connection((parts.hostname, parts.port)) as connection:
-        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
-        wait_until(lambda: model_server.admission.bytes == 1)
-    wait_until(lambda: model_server.admission.bytes == 0)
-    wait_until(lambda: json.loads(log.getvalue().splitlines()[-1])["status"] == 499)
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict%0A"])
@@ -455,13 +276,6 @@ def test_an_error_of_the_server_is_logged_and_gets_500(
     assert response.json() == {"error": "the server failed; its log has the reason"}
     assert "the model is broken" in caplog.text
     assert (server.admission.pictures, server.admission.pixels) == (0, 0)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 class SlowPredictor(Predictor):

@@ -154,7 +154,9 @@ def test_other_engines_compute_the_same(bundle: Path, engine: str) -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_requests_of_64_clients(bundle: Path, tmp_path: Path) -> None:
+def test_ten_thousand_requests_of_64_clients(
+    bundle: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     contents = [picture(seed) for seed in range(8)]
     expected = Predictor(bundle)(contents)
     with process(tmp_path, bundle, "--no-access-log") as server, ThreadPoolExecutor(64) as pool:
@@ -177,6 +179,8 @@ def test_ten_thousand_requests_of_64_clients(bundle: Path, tmp_path: Path) -> No
             answers = pool.map(send, range(64), [num_requests] * 64)
             assert sum(answers) == num_requests
             memory.append(resident_memory(server.popen.pid))
+            num_all = num_requests if len(memory) == 1 else 10_000
+            record_property(f"resident MiB after {num_all}", round(memory[-1] / 2**20, 1))
         # A kilobyte that is kept of each request would be 8 MB.
         assert memory[1] - memory[0] < 8 * 2**20
         assert server.end() == 0
