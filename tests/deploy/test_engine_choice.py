@@ -86,9 +86,17 @@ def test_the_fastest_engine_is_measured_once(bundle: Path, measurements: list[se
     assert CONVERSIONS == ["onnx", "openvino"]
 
 
-@pytest.mark.parametrize("engine", [ServeEngine.ONNX, ServeEngine.OPENVINO])
 @pytest.mark.parametrize(
-    "damage", ["no file", "cut", "one bit", "no digests", "no JSON", "of another network"]
+    ("engine", "damage"),
+    [
+        (ServeEngine.ONNX, "no file"),
+        (ServeEngine.ONNX, "cut"),
+        (ServeEngine.ONNX, "one bit"),
+        (ServeEngine.ONNX, "no digests"),
+        (ServeEngine.ONNX, "no JSON"),
+        (ServeEngine.ONNX, "of another network"),
+        (ServeEngine.OPENVINO, "one bit"),
+    ],
 )
 def test_a_damaged_or_foreign_network_is_converted_again(
     bundle: Path, measurements: list[set[str]], engine: ServeEngine, damage: str

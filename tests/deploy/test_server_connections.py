@@ -51,12 +51,12 @@ def test_requests_that_wait_behind_one_another_are_limited(address: str) -> None
 @pytest.mark.parametrize(
     "start",
     [
-        b"GET /" + b"x" * 70_000,
-        b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000,
-        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 12_000,
-        b"\r\n" * 40_000,
-        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 70_000,
-        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"y" * 70_000,
+        b"GET /" + b"x" * 100_000,
+        b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000,
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000,
+        b"\r\n" * 60_000,
+        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 100_000,
+        b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"y" * 100_000,
     ],
     ids=["path", "header", "headers", "empty lines", "extension of a chunk", "trailer"],
 )
