@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -143,12 +144,32 @@ class TimedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Handle bytes of the client."""
         self._is_within_head = True
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            is_ours = type(error.__context__) is ValueError
+            self._answer_and_close(400, str(error.__context__ if is_ours else error))
         # Bytes that end no head and belong to no body: a head, a trailer, an extension of a chunk.
         self._num_head_bytes = self._num_head_bytes + len(data) if self._is_within_head else 0
         if self._num_head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._answer_and_close(400, "the head of the request is too long")
         self._watch_head()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse data, and ignore wishes for another protocol, as RFC 9110 (7.8) allows.
+
+        httptools throws the body of such a request away. curl and Java send them.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            lines = [method + b" " + self.url + b" HTTP/" + version]
+            lines += [b": ".join(header) for header in self.headers if header[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            rest_of_data = data[upgrade.args[0] :]
+            self._parse(b"\r\n".join([*lines, b"", rest_of_data]))
 
     def on_headers_complete(self) -> None:
         """Begin to answer a request, or queue it behind the one that is being answered.
@@ -159,9 +180,10 @@ class TimedProtocol(HttpToolsProtocol):
         self._is_within_head = False
         if len(self.pipeline) == _MAX_PIPELINED:
             raise ValueError("too many requests without waiting for answers")
-        super().on_headers_complete()
-        if self.parser.should_upgrade():  # the parser reads no further request
-            self.cycle.keep_alive = False
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            raise ValueError("the server is no proxy")
 
     def on_body(self, body: bytes) -> None:
         """Collect a part of a body."""
@@ -171,7 +193,8 @@ class TimedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note the end of a request."""
         self._is_within_head = False
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the time limit of a closed connection."""
@@ -200,10 +223,6 @@ class TimedProtocol(HttpToolsProtocol):
         """Close a connection that was idle for too long."""
         super().timeout_keep_alive_handler()
         self._watch_reader()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        self._answer_and_close(400, msg)
 
     def shutdown(self) -> None:
         """Close the connection, but let a request arrive that is on its way."""
