@@ -59,13 +59,17 @@ def _logits_by(
                 return np.asarray(network(torch.from_numpy(x)))
 
         return compute
-    outputs: Callable[[Tensors], Any]
     if runtime == "openvino":
         outputs = openvino(network, example, threads=threads)
     else:
         with TemporaryDirectory() as folder:
             outputs = onnx_runtime(network, example, Path(folder) / "net.onnx", threads=threads)
-    return lambda x: np.asarray(outputs(x)[0])
+
+    def first_output(x: Tensors) -> Tensors:
+        batches: Any = outputs(x)
+        return np.asarray(batches[0])
+
+    return first_output
 
 
 def main() -> None:

@@ -79,13 +79,17 @@ class PredictService:
 
     def start(self) -> None:
         """Start all threads, one of them per model."""
-        for team in (self._decoders, *self.queues.values(), self._drawers):
+        for batching_queue in self.queues.values():
+            batching_queue.start()
+        for team in (self._decoders, self._drawers):
             team.start()
 
     def stop(self) -> None:
         """Answer what waits, and end the threads, in the order in which pictures pass them."""
-        for team in (self._decoders, *self.queues.values(), self._drawers):
-            team.stop()
+        self._decoders.stop()
+        for batching_queue in self.queues.values():
+            batching_queue.stop()
+        self._drawers.stop()
 
     def queue_of(self, name: str | None) -> BatchingQueue:
         """Return the queue of a model.
