@@ -186,7 +186,6 @@ def serve(
         )
         _warn_of_no_token(host, token)
         _log_warnings()
-        _spare_collector()
         http_server = HttpServer(server, listener)  # from here on connections are accepted
         print_lines(f"serving {', '.join(sources)} on {address_of(listener)}", file=sys.stderr)
         http_server.serve_until_stopped()
@@ -203,6 +202,7 @@ def _open_models(
         predictors[name], choice = open_served(source, options, **inference)
         if choice is not None:
             print_lines(f"{name}: {choice.text()}", file=sys.stderr)
+    _spare_collector()
     return predictors
 
 
