@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _BOUNDARY = "reslearn-benchmark"
 _PATH = "/v1/predict"
@@ -61,8 +61,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first request."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop has another base
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -157,6 +156,14 @@ async def load(
     }
 
 
+def run_load(host: str, port: int, contents: Sequence[bytes], **options: Any) -> dict[str, Any]:
+    """Run `load` with the event loop of uvloop where it is installed."""
+    has_uvloop = importlib.util.find_spec("uvloop") is not None
+    loop_factory = importlib.import_module("uvloop").new_event_loop if has_uvloop else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(load(host, port, contents, **options))
+
+
 def main() -> None:
     """Run the clients of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -167,18 +174,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
     contents = [path.read_bytes() for path in arguments.pictures]
-    has_uvloop = importlib.util.find_spec("uvloop") is not None
-    loop_factory = importlib.import_module("uvloop").new_event_loop if has_uvloop else None
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        result = runner.run(
-            load(
-                arguments.host,
-                arguments.port,
-                contents,
-                clients=arguments.clients,
-                seconds=arguments.seconds,
-            )
-        )
+    result = run_load(
+        arguments.host,
+        arguments.port,
+        contents,
+        clients=arguments.clients,
+        seconds=arguments.seconds,
+    )
     print(json.dumps(result))
 
 

@@ -57,9 +57,7 @@ def test_the_clients_count_answers_and_errors(network: Path) -> None:
     contents = [jpeg_file(0), b"not a picture"]
     with serving(ModelServer({"model": Predictor(network)})) as address:
         port = int(address.rpartition(":")[2])
-        result = asyncio.run(
-            load_generator.load("127.0.0.1", port, contents, clients=3, seconds=0.3)
-        )
+        result = load_generator.run_load("127.0.0.1", port, contents, clients=3, seconds=0.3)
     assert set(result["statuses"]) == {200, 422}
     assert result["requests"] == result["statuses"][200] >= 3  # refused ones do not count
     assert 0 < result["p50_ms"] <= result["p99_ms"]
