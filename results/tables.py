@@ -23,7 +23,7 @@ from reslearn.study.collect import Row, RunGroup
 
 RESULTS = Path(__file__).resolve().parent
 DOCS = RESULTS.parent / "docs"
-_NOT_IN_THE_TABLE = ("ambiguities", "clothing", "trials")
+_NOT_IN_THE_TABLE = ("ambiguities", "clothing", "clothing-depth", "trials")
 TRAINING, TEST = "train_recomputed_top1_error_pct", "test_top1_error_pct"
 
 
