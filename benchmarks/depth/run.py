@@ -1,9 +1,7 @@
-"""Measure members in parallel, with one thread each.
+"""Measure members of a generation in parallel, with one thread each.
 
-Each finished member becomes a line of a file, so a stopped benchmark can be resumed.
-`truth.jsonl` lies beside this file, because it belongs to the members. `verdicts.jsonl` lies in
-results/depth, because it belongs to the current diagnosis. The `rules` of a line are a hash of its
-source, and lines with another hash are measured again.
+Each finished member becomes a line of a file, so a stopped benchmark can be resumed. The `rules` of
+a verdict are a hash of the source that decides it, and lines with another hash are measured again.
 """
 
 import hashlib
@@ -16,92 +14,95 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.depth import rivals, truth
-from benchmarks.depth.members import Member, members
 from benchmarks.depth.score import Judged
+from benchmarks.generations import GENERATIONS, AnyMember, Generation
 
 import reslearn.diagnose
 from reslearn.cli.output import process_pool
-from reslearn.diagnose import diagnose
+from reslearn.diagnose import DiagnosisError, diagnose
 
-TRUTHS = Path(__file__).parent / "truth.jsonl"
-VERDICTS = Path(__file__).parents[2] / "results" / "depth" / "verdicts.jsonl"
 MINUTES = 30.0
 """No member comes near this limit. Budgets are in steps, so verdicts are independent of the
 machine."""
-RULE_FILES = {
-    "diagnose": (
-        "diagnosis",
-        "experiment",
-        "plan",
-        "problem",
-        "scores",
-        "screening",
-        "signals",
-        "trial",
-        "variant",
-        "verdict",
-        "verdict_rules",
-        "findings",
-        "call_record",
-        "data_checks",
-        "first_steps",
-        "output_layer",
-        "signal_checks",
-        "wiring",
-    ),
-    "models": ("blocks", "surgery", "tracing"),
+REFUSED = "refused"
+"""Recorded in place of a verdict if the network or its data were refused."""
+PRESENTATION = {
+    *("answer", "code_places", "diagnosis_json", "drawing", "page", "parallel"),
+    *("patch", "source_edit", "user_code", "user_data"),
 }
-"""The files that decide a verdict: rules, experiments and surgery."""
+"""Files of the room diagnose that do not decide a verdict."""
+SURGERY = ("blocks", "surgery", "tracing")
+"""Files of the room models that decide a verdict."""
 
 Line = dict[str, Any]
 Say = Callable[[str], None]
 Limits = dict[str, int]
-"""Fewer `steps` or `seeds` than the rule says, for tests."""
+"""Fewer `steps` or `seeds` than the rule says, or `cores` per diagnosis."""
+Work = Callable[[int, str, Limits], Line]
 
 
 def measure_truths(
-    chosen: Sequence[Member], *, jobs: int, say: Say, path: Path = TRUTHS, **limits: int
-) -> None:
-    """Measure the truth of the members that the file lacks."""
-    done = {line["name"] for line in read_lines(path)}
-    pending = [member for member in chosen if member.name not in done]
-    _run(_truth_line, pending, path, jobs, say, limits)
-
-
-def measure_verdicts(
-    chosen: Sequence[Member],
+    generation: Generation,
+    chosen: Sequence[AnyMember],
     *,
     jobs: int,
     say: Say,
-    path: Path = VERDICTS,
-    truths: Path = TRUTHS,
+    path: Path | None = None,
+    **limits: int,
+) -> None:
+    """Measure the truth of the members that the file lacks.
+
+    Args:
+        path: The file; by default the one of the generation.
+    """
+    path = path or generation.truths
+    measured = {line["name"] for line in read_lines(path)}
+    pending = [member for member in chosen if member.name not in measured]
+    lines = _finished_lines(_truth_line, generation, pending, jobs, limits)
+    _write(lines, len(pending), path, say)
+
+
+def measure_verdicts(
+    generation: Generation,
+    chosen: Sequence[AnyMember],
+    *,
+    jobs: int,
+    say: Say,
+    path: Path | None = None,
     **limits: int,
 ) -> None:
     """Diagnose the members that the file lacks under the current rules.
 
-    Members whose truth was measured and is unsettled are skipped.
+    Members without a settled truth are skipped.
+
+    Args:
+        path: The file; by default the one of the generation.
     """
-    current_rules = rules()
+    path = path or generation.verdicts
+    current_rules, settled = rules(), settled_names(generation)
     current_lines = [line for line in read_lines(path) if line["rules"] == current_rules]
-    skipped = {line["name"] for line in current_lines} | _unsettled_names(truths)
+    measured = {line["name"] for line in current_lines}
     if path.is_file():
         path.write_text("".join(json.dumps(line) + "\n" for line in current_lines))
-    pending = [member for member in chosen if member.name not in skipped]
-    _run(_verdict_line, pending, path, jobs, say, limits)
+    pending = [
+        member for member in chosen if member.name in settled and member.name not in measured
+    ]
+    lines = _finished_lines(_verdict_line, generation, pending, jobs, limits)
+    _write(lines, len(pending), path, say)
 
 
-def judged(half: str | None, *, truths: Path = TRUTHS, verdicts: Path = VERDICTS) -> list[Judged]:
+def judged(generation: Generation, half: str | None) -> list[Judged]:
     """Return the members of a half, or of both, that have a settled truth and a verdict."""
-    names = {line["name"]: tuple(line["names"]) for line in read_lines(truths)}
-    names |= {member.name: member.truths for member in members() if member.truths}
-    lines = {line["name"]: line for line in read_lines(verdicts)}
+    names = settled_names(generation)
+    lines = {line["name"]: line for line in read_lines(generation.verdicts)}
     results = []
-    for member in _members_of(half):
+    for member in _members_of(generation, half):
         line = lines.get(member.name)
-        if line is not None and names.get(member.name):
+        if line is not None and member.name in names:
             results.append(
                 Judged(
                     name=member.name,
+                    kind=member.kind,
                     truths=names[member.name],
                     verdict=line["verdict"],
                     seconds=line["seconds"],
@@ -111,10 +112,18 @@ def judged(half: str | None, *, truths: Path = TRUTHS, verdicts: Path = VERDICTS
     return results
 
 
-def num_unsettled(half: str | None, *, truths: Path = TRUTHS) -> int:
+def settled_names(generation: Generation) -> dict[str, tuple[str, ...]]:
+    """Return the right verdicts of each member whose truth is settled."""
+    names = {line["name"]: tuple(line["names"]) for line in read_lines(generation.truths)}
+    if not generation.checks_construction:
+        names |= {member.name: member.truths for member in generation.members() if member.truths}
+    return {name: truths for name, truths in names.items() if truths}
+
+
+def num_unsettled(generation: Generation, half: str | None) -> int:
     """Return how many members of a half, or of both, have an unsettled truth."""
-    names = _unsettled_names(truths)
-    return sum(member.name in names for member in _members_of(half))
+    unsettled = {line["name"] for line in read_lines(generation.truths) if not line["names"]}
+    return sum(member.name in unsettled for member in _members_of(generation, half))
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -131,75 +140,82 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def rules() -> str:
-    """Return twelve digits of the hash of RULE_FILES."""
-    root = Path(reslearn.diagnose.__file__).parents[1]
-    source = b""
-    for room, names in RULE_FILES.items():
-        for name in names:
-            source += (root / room / f"{name}.py").read_bytes()
+    """Return twelve digits of the hash of the files that decide a verdict."""
+    diagnose_room = Path(reslearn.diagnose.__file__).parent
+    files = [file for file in diagnose_room.glob("*.py") if file.stem not in PRESENTATION]
+    files += [diagnose_room.parent / "models" / f"{name}.py" for name in SURGERY]
+    source = b"".join(file.read_bytes() for file in sorted(files))
     return hashlib.sha256(source + str(truth.DIAGNOSIS_STEPS).encode()).hexdigest()[:12]
 
 
-def _members_of(half: str | None) -> list[Member]:
-    return [member for member in members() if half in (None, member.half)]
+def _members_of(generation: Generation, half: str | None) -> list[AnyMember]:
+    return [member for member in generation.members() if half in (None, member.half)]
 
 
-def _unsettled_names(truths: Path) -> set[str]:
-    return {line["name"] for line in read_lines(truths) if not line["names"]}
+def _truth_line(number: int, name: str, limits: Limits) -> Line:
+    generation, started = GENERATIONS[number], time.monotonic()
+    measured = generation.truth_of(_member(generation, name), **limits)
+    seconds = round(time.monotonic() - started, 1)
+    return {"name": name, **asdict(measured), "seconds": seconds}
 
 
-def _truth_line(name: str, limits: Limits) -> Line:
-    return {"name": name, **asdict(truth.truth_of(_member(name), **limits))}
-
-
-def _verdict_line(name: str, limits: Limits) -> Line:
-    problem, steps = _member(name).problem(), limits.get("steps", truth.DIAGNOSIS_STEPS)
+def _verdict_line(number: int, name: str, limits: Limits) -> Line:
+    member = _member(GENERATIONS[number], name)
+    steps, cores = limits.get("steps", truth.DIAGNOSIS_STEPS), limits.get("cores", 1)
     started = time.monotonic()
-    diagnosis = diagnose(problem, minutes=MINUTES, steps=steps)
-    seconds = time.monotonic() - started
-    return {
-        "name": name,
+    line: Line = {"name": name, "cores": cores, "rules": rules()}
+    try:
+        problem = member.problem()
+        diagnosis = diagnose(problem, minutes=MINUTES, steps=steps, jobs=cores)
+    except DiagnosisError as error:
+        seconds = round(time.monotonic() - started, 1)
+        alarms = dict.fromkeys(rivals.NAMES, False)
+        return line | {
+            "verdict": REFUSED,
+            "because": str(error),
+            "seconds": seconds,
+            "alarms": alarms,
+        }
+    seconds = round(time.monotonic() - started, 1)
+    return line | {
         "verdict": diagnosis.verdict.name,
         "because": diagnosis.verdict.reason,
         "certain": diagnosis.verdict.certain,
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
         "alarms": rivals.alarms(problem, steps=steps),
         "evidence": asdict(diagnosis.scores),
-        "rules": rules(),
     }
 
 
-def _run(
-    work: Callable[[str, Limits], Line],
-    pending: Sequence[Member],
-    path: Path,
-    jobs: int,
-    say: Say,
-    limits: Limits,
-) -> None:
+def _write(lines: Iterator[Line], total: int, path: Path, say: Say) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = [member.name for member in pending]
-    for number, line in enumerate(_finished_lines(work, names, jobs, limits), 1):
+    for number, line in enumerate(lines, 1):
         with path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         result = line.get("verdict") or " or ".join(line["names"]) or "unsettled"
-        say(f"{number}/{len(pending)} {line['name']}: {result}")
+        say(f"{number}/{total} {line['name']}: {result}")
 
 
 def _finished_lines(
-    work: Callable[[str, Limits], Line], names: Sequence[str], jobs: int, limits: Limits
+    work: Work,
+    generation: Generation,
+    pending: Sequence[AnyMember],
+    jobs: int,
+    limits: Limits,
 ) -> Iterator[Line]:
+    names = [member.name for member in pending]
     if jobs == 1:
-        yield from (work(name, limits) for name in names)
+        yield from (work(generation.number, name, limits) for name in names)
         return
     with process_pool(jobs) as pool:
         try:
-            for future in as_completed([pool.submit(work, name, limits) for name in names]):
+            tasks = [pool.submit(work, generation.number, name, limits) for name in names]
+            for future in as_completed(tasks):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True, wait=False)
             raise
 
 
-def _member(name: str) -> Member:
-    return next(member for member in members() if member.name == name)
+def _member(generation: Generation, name: str) -> AnyMember:
+    return next(member for member in generation.members() if member.name == name)

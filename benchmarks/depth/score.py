@@ -1,4 +1,4 @@
-"""Compare verdicts with truths: the confusion matrix, false alarms, and missed degradations."""
+"""Compare verdicts with truths: the confusion matrix, false alarms, and faults that are missed."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ class Judged:
     """A member with a settled truth, its verdict, and the alarm of each rival."""
 
     name: str
+    kind: str
     truths: tuple[str, ...]
     verdict: str
     seconds: float
@@ -56,7 +57,10 @@ class Score:
 
     Attributes:
         confusion: Number of members by truth and verdict.
-        rivals: Alarms among healthy members and among degraded ones, by rival.
+        ill_wrong: Ill members that were called healthy, or by a wrong name.
+        undecided: Members of any truth that were left undecided.
+        by_kind: Right verdicts by kind.
+        rivals: Alarms among healthy, degraded and all ill members, by rival.
         seconds_interval: 95 % interval of the median over members, by bootstrap.
         unsettled: Number of members that are left out because their truth is not settled.
     """
@@ -65,8 +69,12 @@ class Score:
     false_alarms: Rate
     healthy_undecided: Rate
     degradations_missed: Rate
+    ill_wrong: Rate
+    ill_undecided: Rate
+    undecided: Rate
     right: Rate
-    rivals: dict[str, tuple[Rate, Rate]]
+    by_kind: dict[str, Rate]
+    rivals: dict[str, tuple[Rate, Rate, Rate]]
     seconds_median: float
     seconds_interval: Interval | None
     seconds_max: float
@@ -87,12 +95,17 @@ def score(judged: Sequence[Judged], *, num_unsettled: int = 0) -> Score:
         confusion.setdefault(member.truths[0], Counter())[member.verdict] += 1
     healthy = [member for member in judged if member.truths == ("healthy",)]
     degraded = [member for member in judged if member.truths[0] == "degradation"]
+    ill = [member for member in judged if "healthy" not in member.truths]
     rivals = {}
     for name in RIVALS:
         rivals[name] = (
             _share(member.alarms[name] for member in healthy),
             _share(member.alarms[name] for member in degraded),
+            _share(member.alarms[name] for member in ill),
         )
+    by_kind: dict[str, list[bool]] = {}
+    for member in judged:
+        by_kind.setdefault(member.kind, []).append(member.is_right)
     seconds = [member.seconds for member in judged]
     wrong = [member for member in judged if not member.is_right]
     return Score(
@@ -100,7 +113,15 @@ def score(judged: Sequence[Judged], *, num_unsettled: int = 0) -> Score:
         false_alarms=_share(member.verdict not in NO_ALARM for member in healthy),
         healthy_undecided=_share(member.verdict == "undecided" for member in healthy),
         degradations_missed=_share(not member.is_right for member in degraded),
+        ill_wrong=_share(not member.is_right and member.verdict != "undecided" for member in ill),
+        ill_undecided=_share(
+            not member.is_right and member.verdict == "undecided" for member in ill
+        ),
+        undecided=_share(
+            not member.is_right and member.verdict == "undecided" for member in judged
+        ),
         right=_share(member.is_right for member in judged),
+        by_kind={kind: _share(flags) for kind, flags in sorted(by_kind.items())},
         rivals=rivals,
         seconds_median=median(seconds),
         seconds_interval=bootstrap(seconds, median),
@@ -142,16 +163,21 @@ def table(result: Score) -> str:
         f"false alarms among the healthy  {result.false_alarms}",
         f"healthy, left undecided         {result.healthy_undecided}",
         f"degradations missed             {result.degradations_missed}",
+        f"ill, missed or misnamed         {result.ill_wrong}",
+        f"ill, left undecided             {result.ill_undecided}",
+        f"undecided                       {result.undecided}",
         f"right verdicts                  {result.right}",
         f"left out, truth not settled     {result.unsettled}",
     ]
-    for name, (healthy, degraded) in result.rivals.items():
-        lines.append(f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}")
+    for kind, right in result.by_kind.items():
+        lines.append(f"right, {kind:24} {right}")
+    for name, (healthy, degraded, ill) in result.rivals.items():
+        lines.append(f"rival, {name:24} alarms: healthy {healthy}; degraded {degraded}; ill {ill}")
     interval = ""
     if result.seconds_interval is not None:
         interval = f" [{result.seconds_interval.low:.0f}, {result.seconds_interval.high:.0f}]"
     lines.append(
-        f"seconds per network on one core: median {result.seconds_median:.0f}{interval}, "
+        f"seconds per network: median {result.seconds_median:.0f}{interval}, "
         f"maximum {result.seconds_max:.0f}"
     )
     return "\n".join([*lines, *(f"wrong: {line}" for line in result.wrong)])

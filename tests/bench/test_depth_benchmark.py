@@ -11,6 +11,7 @@ from benchmarks.depth import rivals, run, score, tasks
 from benchmarks.depth.members import HALVES, Member, members
 from benchmarks.depth.score import Judged
 from benchmarks.depth.truth import settle
+from benchmarks.generations import FIRST
 from torch import nn
 from typer.testing import CliRunner
 
@@ -93,7 +94,7 @@ def test_the_rule_that_settles_a_truth(
 
 def test_committed_truths_belong_to_members_and_follow_the_rule() -> None:
     by_name = {member.name: member for member in members()}
-    for line in run.read_lines(run.TRUTHS):
+    for line in run.read_lines(FIRST.truths):
         member = by_name[line["name"]]
         names = settle(line["measured"]["scores"]) if line["measured"] else member.truths
         assert tuple(line["names"]) == names, member.name
@@ -102,6 +103,7 @@ def test_committed_truths_belong_to_members_and_follow_the_rule() -> None:
 def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
     return Judged(
         name=f"{truth}-{verdict}",
+        kind=f"{truth} networks",
         truths=(truth,),
         verdict=verdict,
         seconds=3.0,
@@ -111,7 +113,7 @@ def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
 
 def test_the_rules_give_the_committed_verdicts_for_the_committed_scores() -> None:
     """If a rule changes one of these verdicts, the benchmark must be measured again."""
-    lines = run.read_lines(run.VERDICTS)
+    lines = run.read_lines(FIRST.verdicts)
     assert len(lines) > 170
     changed = []
     for line in lines:
@@ -133,7 +135,9 @@ def test_rates_and_their_intervals() -> None:
     assert (result.false_alarms.hits, result.false_alarms.n) == (1, 11)
     assert result.healthy_undecided.hits == 1
     assert (result.degradations_missed.hits, result.degradations_missed.n) == (1, 4)
-    assert [rate.hits for rate in result.rivals["dead units"]] == [1, 3]
+    assert (result.ill_wrong.hits, result.ill_undecided.hits, result.undecided.hits) == (0, 1, 2)
+    assert result.by_kind["degradation networks"].hits == 3
+    assert [rate.hits for rate in result.rivals["dead units"]] == [1, 3, 3]
     text = score.table(result)
     assert "degradations missed             1 of 4: 25 %" in text
     assert "wrong: degradation-undecided" in text
@@ -141,6 +145,13 @@ def test_rates_and_their_intervals() -> None:
     assert score.rate(0, 72).high_pct == pytest.approx(none_of_72)
     with pytest.raises(ValueError, match="no member has both"):
         score.score([])
+
+
+def test_an_ill_member_is_wrong_if_it_is_called_healthy_or_by_another_name() -> None:
+    verdicts = ("dead units", "healthy", "data fault", "undecided", "refused")
+    result = score.score([judged("dead units", verdict) for verdict in verdicts])
+    assert (result.ill_wrong.hits, result.ill_wrong.n) == (3, 5)
+    assert (result.ill_undecided.hits, result.false_alarms.n) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -183,22 +194,22 @@ def test_rivals_detect_what_they_watch() -> None:
 def test_a_stopped_benchmark_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [member_named("mlp-wine-constant"), member_named("mlp3-wine")]
     path, said = tmp_path / "verdicts.jsonl", list[str]()
-    run.measure_verdicts(chosen[:1], jobs=1, say=said.append, path=path, steps=4)
-    run.measure_verdicts(chosen, jobs=1, say=said.append, path=path, steps=4)
+    run.measure_verdicts(FIRST, chosen[:1], jobs=1, say=said.append, path=path, steps=4)
+    run.measure_verdicts(FIRST, chosen, jobs=1, say=said.append, path=path, steps=4)
     assert said[0] == "1/1 mlp-wine-constant: data fault"
     assert len(said) == 2 and said[1].startswith("1/1 mlp3-wine: ")
     with path.open("a") as file:
         file.write('{"name": "mlp6-wi')  # killed while writing
     assert [line["name"] for line in run.read_lines(path)] == ["mlp-wine-constant", "mlp3-wine"]
     monkeypatch.setattr(run, "rules", lambda: "other rules")
-    run.measure_verdicts(chosen[:1], jobs=1, say=said.append, path=path, steps=4)
+    run.measure_verdicts(FIRST, chosen[:1], jobs=1, say=said.append, path=path, steps=4)
     assert [line["rules"] for line in run.read_lines(path)] == ["other rules"]
 
 
 def test_a_measured_truth_is_recorded_with_its_scores(tmp_path: Path) -> None:
     path = tmp_path / "truth.jsonl"
     chosen = [member_named("mlp3-wine")]
-    run.measure_truths(chosen, jobs=1, say=lambda text: None, path=path, steps=6, seeds=2)
+    run.measure_truths(FIRST, chosen, jobs=1, say=lambda text: None, path=path, steps=6, seeds=2)
     assert set(json.loads(path.read_text())["measured"]["scores"]) >= {"deep", "shallow"}
 
 
@@ -206,7 +217,8 @@ def test_a_measured_truth_is_recorded_with_its_scores(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--half", "neither"], "--half is neither: allowed are tuning, held-out, both"),
-        (["--only", "vgg*"], "--only vgg* matches no network of the half held-out"),
+        (["--members", "vgg*"], "--members vgg* matches no network of the half held-out"),
+        (["--generation", "3"], "--generation is 3: allowed are 1, 2"),
     ],
 )
 def test_the_command_refuses_an_unknown_half_or_network(arguments: list[str], message: str) -> None:
@@ -217,7 +229,7 @@ def test_the_command_refuses_an_unknown_half_or_network(arguments: list[str], me
 @pytest.mark.slow
 def test_screening_suspects_no_healthy_member() -> None:
     """A suspicion on a healthy network is the worst fault of a screening."""
-    truths = {line["name"]: line["names"] for line in run.read_lines(run.TRUTHS)}
+    truths = {line["name"]: line["names"] for line in run.read_lines(FIRST.truths)}
     healthy = [member for member in members() if truths.get(member.name) == ["healthy"]]
     assert len(healthy) == 80
     for member in healthy:

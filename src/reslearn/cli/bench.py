@@ -33,7 +33,9 @@ STUDY_EXAMPLES = (
 )
 DIAGNOSE_EXAMPLES = (
     "reslearn bench diagnose",
-    "reslearn bench diagnose --half tuning --only 'mlp*' --json",
+    "reslearn bench diagnose --half tuning --members '*-softmax' --json",
+    "reslearn bench diagnose --cores 2 --jobs 1",
+    "reslearn bench diagnose --generation 1 --half both --list",
     "reslearn bench diagnose --truth",
 )
 
@@ -90,9 +92,11 @@ Half = Annotated[
         help="Score this half of the networks: held-out, tuning or both.", rich_help_panel=WHAT
     ),
 ]
-Only = Annotated[
+MemberPattern = Annotated[
     str,
     typer.Option(
+        "--members",
+        "--only",
         help="Run only networks whose name matches this pattern, as in 'mlp*'. All networks that "
         "were run before are scored too.",
         rich_help_panel=WHAT,
@@ -103,6 +107,21 @@ MeasureTruth = Annotated[
     typer.Option(
         "--truth",
         help="Measure the truth about the networks instead, at ten times the steps.",
+        rich_help_panel=WHAT,
+    ),
+]
+GenerationNumber = Annotated[
+    int,
+    typer.Option(
+        help="Use this generation of networks: 1 is benchmarks/depth, 2 is benchmarks/causes.",
+        rich_help_panel=WHAT,
+    ),
+]
+CoresPerNetwork = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Give each diagnosis this number of processes. The seconds depend on it.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -181,49 +200,65 @@ def study(
 
 def diagnose(
     half: Half = "held-out",
-    only: Only = "*",
+    members: MemberPattern = "*",
+    generation: GenerationNumber = 2,
     truth: MeasureTruth = False,
+    cores: CoresPerNetwork = 1,
     jobs: JobsOption = None,
     list_only: ListOnly = False,
     as_json: JsonOption = False,
 ) -> None:
     """Diagnose networks with known truth; count false alarms and misses.
 
-    The healthy and ill networks are in benchmarks/depth, and each is diagnosed at a fixed number of
-    steps. The benchmark prints the confusion matrix, rates with exact 95 % intervals, rivals that
-    only watch a training, and the seconds per network.
+    The second generation of healthy and ill networks is in benchmarks/causes, the first one in
+    benchmarks/depth. Each is diagnosed at a fixed number of steps. The benchmark prints the
+    confusion matrix, rates with exact 95 % intervals, rivals that only watch a training, and the
+    seconds per network.
 
-    Each network that was run is a line of results/depth/verdicts.jsonl, so a stopped benchmark can
-    be resumed. Lines made by other rules are measured again. It takes an hour or two.
+    Each network that was run is a line of results/causes/verdicts.jsonl or
+    results/depth/verdicts.jsonl, so a stopped benchmark can be resumed. Lines made by other rules
+    are measured again. It takes an hour or two.
     """
     bench, score = import_benchmark("depth.run"), import_benchmark("depth.score")
     from fnmatch import fnmatch
 
-    halves = import_benchmark("depth.members").HALVES
-    if half not in (*halves, "both"):
-        raise ValueError(f"--half is {half}: allowed are {', '.join(halves)}, both")
+    generations = import_benchmark("generations")
+    if generation not in generations.GENERATIONS:
+        allowed = ", ".join(str(number) for number in generations.GENERATIONS)
+        raise ValueError(f"--generation is {generation}: allowed are {allowed}")
+    networks = generations.GENERATIONS[generation]
+    if half not in (*generations.HALVES, "both"):
+        raise ValueError(f"--half is {half}: allowed are {', '.join(generations.HALVES)}, both")
     chosen_half = None if half == "both" else half
     chosen = [
         member
-        for member in bench.members()
-        if chosen_half in (None, member.half) and fnmatch(member.name, only)
+        for member in networks.members()
+        if chosen_half in (None, member.half) and fnmatch(member.name, members)
     ]
     if not chosen:
-        names = ", ".join(member.name for member in bench.members()[:5])
+        names = ", ".join(member.name for member in networks.members()[:5])
         raise ValueError(
-            f"--only {only} matches no network of the half {half}: there are {names}, and others"
+            f"--members {members} matches no network of the half {half}: there are {names}, and "
+            "others"
         )
+    if truth:
+        bench.measure_truths(networks, chosen, jobs=_jobs_at_once(jobs, 1), say=print_progress)
+        return
     if not list_only:
-        measure = bench.measure_truths if truth else bench.measure_verdicts
-        measure(chosen, jobs=jobs or os.cpu_count() or 1, say=print_progress)
-    if not truth:
-        result = score.score(
-            bench.judged(chosen_half), num_unsettled=bench.num_unsettled(chosen_half)
-        )
-        if as_json:
-            print_json(score.to_json(result), indent=2)
-        else:
-            print(score.table(result))
+        at_once = _jobs_at_once(jobs, cores)
+        bench.measure_verdicts(networks, chosen, jobs=at_once, say=print_progress, cores=cores)
+    result = score.score(
+        bench.judged(networks, chosen_half),
+        num_unsettled=bench.num_unsettled(networks, chosen_half),
+    )
+    if as_json:
+        print_json(score.to_json(result), indent=2)
+    else:
+        print(score.table(result))
+
+
+def _jobs_at_once(jobs: int | None, cores: int) -> int:
+    return jobs or max(1, (os.cpu_count() or 1) // cores)
 
 
 def print_rows(bench: Any, rows: Sequence[Any], as_json: bool) -> None:
