@@ -170,7 +170,7 @@ def _initializations() -> Iterator[Fields]:
         yield _fields(name, "strong-recurrence", "initialization", signal, build=build)
     for name in (
         *("tower-clusters", "tower-rings", "cnn-turned", "stack-bumps", "tcn-chirps"),
-        *("denoiser-edges", "token-tower-largest", "dense-rings", "gin-crowded"),
+        *("denoiser-edges", "token-tower-largest", "dense-rings"),
     ):
         build = partial(vectors.initialized, SOUND[name][0], faults.negative_bias)
         yield _fields(name, "negative-biases", "dead units", "dead units", build=build)
