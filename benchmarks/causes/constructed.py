@@ -231,8 +231,8 @@ def _data() -> Iterator[Fields]:
         yield fault(name, "erased", partial(tasks.erased, SOUND[name][1]))
     sgd = {"optimizer": "sgd", "lr": 0.02}
     raw = {"tower-ledger": tasks.ledger, "tower-impedance": tasks.impedance_raw}
-    for name, data in raw.items():
-        yield fault(name, "raw", data, **sgd)
+    for name, table in raw.items():
+        yield fault(name, "raw", table, **sgd)
     for name, factor, offset in (
         ("tower-clusters", 500.0, 0.0),
         ("tower-pixels", 1.0, 500.0),

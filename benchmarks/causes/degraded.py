@@ -147,11 +147,13 @@ def _others() -> Iterator[Row]:
 
 def _token_net(vocabulary: int, outputs: int, length: int, *, depth: int, skip: bool) -> Any:
     mode = "pre" if skip else "none"
-    return attention.TokenTransformer(vocabulary, outputs, length, depth, mode=mode)
+    build: Any = attention.TokenTransformer
+    return build(vocabulary, outputs, length, depth, mode=mode)
 
 
 def _picture_net(channels: int, outputs: int, *, depth: int, skip: bool) -> Any:
-    return attention.ViT(channels, outputs, depth, mode="pre" if skip else "none")
+    build: Any = attention.ViT
+    return build(channels, outputs, depth, mode="pre" if skip else "none")
 
 
 def _residual() -> Iterator[Row]:
@@ -230,4 +232,5 @@ def _attentive() -> Iterator[Row]:
 
 
 def _resnet(channels: int, outputs: int, zero_init: bool = False, *, depth: int) -> Any:
-    return pictures.resnet(channels, outputs, depth, zero_init=zero_init)
+    build: Any = pictures.resnet
+    return build(channels, outputs, depth, zero_init=zero_init)

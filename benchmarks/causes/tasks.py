@@ -204,7 +204,8 @@ def parity() -> Pair:
 def brackets() -> Pair:
     """Brackets [2000, 12] of two tokens: are they balanced?"""
     draw = np.random.default_rng(33)
-    rows, labels = [], []
+    rows: list[np.ndarray] = []
+    labels: list[int] = []
     while len(rows) < NUM_EXAMPLES:
         row = draw.integers(0, 2, 12)
         height = np.cumsum(1 - 2 * row)
