@@ -79,13 +79,7 @@ def _towers() -> Iterator[Row]:
     yield "tower2-clusters-gelu", partial(tower, 12, 5, 2, 48, nn.GELU), tasks.clusters, 5e-3, {}
     yield "tower3-yields", partial(tower, 10, 1, 3, 48), tasks.yields, 5e-3, {}
     yield "tower2-impedance-tanh", partial(tower, 4, 1, 2, 32, nn.Tanh), tasks.impedance, 1e-2, {}
-    yield (
-        "tower2-returns",
-        partial(tower, 6, 1, 2, 64),
-        tasks.returns,
-        5e-3,
-        {},
-    )
+    yield "tower2-returns", partial(tower, 6, 1, 2, 64), tasks.returns, 5e-3, {}
     yield (
         "tower3-returns-huber",
         partial(tower, 6, 1, 3, 48),
@@ -102,6 +96,25 @@ def _towers() -> Iterator[Row]:
     )
     yield "tower2-pixels-sgd", partial(tower, 64, 10, 2, 32), tasks.pixels, 0.05, sgd
     yield "tower4-pixels-leaky", partial(tower, 64, 10, 4, 32, nn.LeakyReLU), tasks.pixels, 3e-3, {}
+    yield from _other_optimizers()
+    body = partial(tower, 64, 10, 2, 32)
+    yield (
+        "tower2-pixels-log-softmax-twice",
+        partial(vectors.with_tail, body, faults.log_softmax),
+        tasks.pixels,
+        5e-3,
+        {},
+    )
+    yield (
+        "tower2-pixels-nll",
+        partial(vectors.with_tail, body, faults.log_softmax),
+        tasks.pixels,
+        5e-3,
+        {"loss": nn.NLLLoss()},
+    )
+
+
+def _other_optimizers() -> Iterator[Row]:
     yield (
         "tower3-clusters-rmsprop",
         partial(tower, 12, 5, 3, 48),
@@ -122,21 +135,6 @@ def _towers() -> Iterator[Row]:
         tasks.pixels,
         0.2,
         {"optimizer": faults.plain_sgd},
-    )
-    body = partial(tower, 64, 10, 2, 32)
-    yield (
-        "tower2-pixels-log-softmax-twice",
-        partial(vectors.with_tail, body, faults.log_softmax),
-        tasks.pixels,
-        5e-3,
-        {},
-    )
-    yield (
-        "tower2-pixels-nll",
-        partial(vectors.with_tail, body, faults.log_softmax),
-        tasks.pixels,
-        5e-3,
-        {"loss": nn.NLLLoss()},
     )
 
 
