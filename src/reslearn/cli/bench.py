@@ -224,8 +224,8 @@ def diagnose(
 
     generations = import_benchmark("generations")
     if generation not in generations.GENERATIONS:
-        allowed = ", ".join(str(number) for number in generations.GENERATIONS)
-        raise ValueError(f"--generation is {generation}: allowed are {allowed}")
+        numbers = ", ".join(str(number) for number in generations.GENERATIONS)
+        raise ValueError(f"--generation is {generation}: allowed are {numbers}")
     networks = generations.GENERATIONS[generation]
     if half not in (*generations.HALVES, "both"):
         raise ValueError(f"--half is {half}: allowed are {', '.join(generations.HALVES)}, both")
