@@ -97,6 +97,10 @@ def _towers() -> Iterator[Row]:
     yield "tower2-pixels-sgd", partial(tower, 64, 10, 2, 32), tasks.pixels, 0.05, sgd
     yield "tower4-pixels-leaky", partial(tower, 64, 10, 4, 32, nn.LeakyReLU), tasks.pixels, 3e-3, {}
     yield from _other_optimizers()
+    yield from _log_softmax_tails()
+
+
+def _log_softmax_tails() -> Iterator[Row]:
     body = partial(tower, 64, 10, 2, 32)
     yield (
         "tower2-pixels-log-softmax-twice",
