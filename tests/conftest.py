@@ -1,9 +1,16 @@
 """Settings and fixtures of all tests: one thread, no progress bars, no window, no user settings."""
 
+import functools
 import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
 
 # A shell starts background jobs with Ctrl-C ignored, and child processes inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -13,20 +20,26 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["RESLEARN_PROGRESS"] = "off"
-os.environ.pop("RESLEARN_DEBUG", None)
-os.environ.pop("RESLEARN_DATA", None)
+for name in ("RESLEARN_DEBUG", "RESLEARN_DATA"):
+    os.environ.pop(name, None)
+# Otherwise each of the many processes that tests start would compile our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# A process builds its commands once, in 33 ms. The tests run hundreds of commands in one process.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pytest
-import torch
-from hypothesis import settings
-from PIL import Image
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Set up libraries. The process that distributes the tests of `make test` needs none."""
+    if session.config.getoption("numprocesses", None):
+        return
+    import torch
+    from hypothesis import settings
 
-torch.set_num_threads(1)
+    torch.set_num_threads(1)
+    # A deadline would assert a time. Without randomness a failure happens on every machine.
+    settings.register_profile("reslearn", deadline=None, derandomize=True)
+    settings.load_profile("reslearn")
 
 
 def pytest_collection_finish() -> None:
@@ -39,14 +52,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-# A deadline would assert a time. Without randomness a failure happens on every machine.
-settings.register_profile("reslearn", deadline=None, derandomize=True)
-settings.load_profile("reslearn")
-
-
 @pytest.fixture(autouse=True)
 def _known_seed() -> None:
     """Seed torch, so that tests do not depend on their order."""
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -76,6 +86,8 @@ def make_pictures() -> Callable[..., Path]:
     Sizes are odd. Some pictures are gray, transparent or rotated by EXIF. Pictures of one class
     share a color.
     """
+    import numpy as np
+    from PIL import Image
 
     def make(
         folder: Path, *, classes: tuple[str, ...] = ("blue", "green", "red"), **splits: int
@@ -91,7 +103,7 @@ def make_pictures() -> Callable[..., Path]:
                     write_picture(folder / split / name, number, pixels)
         return folder
 
-    def write_picture(folder: Path, number: int, pixels: np.ndarray) -> None:
+    def write_picture(folder: Path, number: int, pixels: Any) -> None:
         mode, suffix, exif = "RGB", "jpg", Image.Exif()
         if number % 5 == 1:
             mode = "L"
@@ -133,6 +145,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     It is a resnet8 for pictures of 24 pixels and the classes blue, green and red. `weight_scale`
     multiplies the weights of its head, so that probabilities differ from picture to picture.
     """
+    import torch
+
     from reslearn import models
     from reslearn.data import Images, Preprocess
     from reslearn.interop import to_bytes

@@ -53,7 +53,7 @@ def apply(diff: str, folder: Path) -> None:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the source with all changes applied."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", folder / "src")  # compiled modules too
     shutil.copy(ROOT / "pyproject.toml", folder)
     for change in CHANGES:
         apply(change.diff, folder)

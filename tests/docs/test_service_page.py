@@ -40,6 +40,7 @@ def test_the_commands_run_in_the_order_of_the_page(
     reslearn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("reslearn.deploy.form_speed._SECONDS", 0.0)
     draw_photos(tmp_path / "photos", 24)
     predict, export, predict_file, serve, curl, bench = COMMANDS
     assert reslearn(*shlex.split(TRAIN))[0] == 0

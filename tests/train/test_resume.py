@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fork_server import fork_server
 from killing import Killed, until_killed
+from quick_processes import quick_processes
 
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
@@ -101,8 +101,7 @@ def test_process_killed_at_random_moments(
     recipe = small(*VARIANTS[variant], "schedule.duration=40 steps")
     train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
     out, moments = tmp_path / "killed", random.Random(variant)
-    # One process imports everything that is slow and is forked for each run.
-    context = fork_server()
+    context = quick_processes()
     for _ in range(2):
         steps = saved_steps(out)
         process = context.Process(

@@ -1,6 +1,6 @@
 """Run a task on several processes, with the environment variables of torchrun's workers.
 
-The processes are forked from one that has imported torch.
+The processes are forks of one that has imported torch.
 """
 
 import copy
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fork_server import fork_server
 from killing import until_killed
+from quick_processes import quick_processes
 from torch import Tensor, nn
 
 from reslearn.recipes import Recipe
@@ -33,21 +33,22 @@ def on_processes(
 
     An outcome is ("value", result), or the name of an exception and its text.
     """
-    context = fork_server()
+    context = quick_processes()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
-    processes = [
-        context.Process(target=_work, args=(rank, count, port, sender, task, arguments, named))
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for process in processes:
+    receivers, processes = [], []
+    for rank in range(count):
+        receiver, sender = context.Pipe(duplex=False)
+        work = (rank, count, port, sender, task, arguments, named)
+        process = context.Process(target=_work, args=work)  # type: ignore[attr-defined]
         process.start()
-    for _, sender in pipes:
-        sender.close()  # the copy here: then a process that dies without a message ends the wait
+        # No other process has this end: then a process that dies without a message ends the wait.
+        sender.close()
+        receivers.append(receiver)
+        processes.append(process)
     try:
-        return [_receive(receiver) for receiver, _ in pipes]
+        return [_receive(receiver) for receiver in receivers]
     finally:
         for process in processes:
             process.join(10)
