@@ -15,14 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from reslearn.deploy import Predictor, server_batches
 from reslearn.deploy.heat_maps import draw_heat_maps
@@ -431,6 +424,14 @@ def test_the_page_runs_nothing_from_elsewhere(client: httpx.Client) -> None:
 
 
 def test_requests_drawn_from_the_openapi_document(address: str, model_server: ModelServer) -> None:
+    import schemathesis  # here, since it takes a second
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import (
+        content_type_conformance,
+        response_schema_conformance,
+        status_code_conformance,
+    )
+
     checks = [
         not_a_server_error,
         content_type_conformance,
