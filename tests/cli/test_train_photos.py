@@ -61,6 +61,19 @@ def test_a_folder_alone_is_enough_and_the_run_can_be_repeated(
     assert same.result["test_loss"] == folder.result["test_loss"]
 
 
+@pytest.mark.filterwarnings("default")  # warnings go to standard error
+def test_broken_pictures_do_not_stop_the_plan(photos: Path, tmp_path: Path, reslearn: Run) -> None:
+    broken = [path for path in sorted(photos.rglob("train/*/*")) if path.is_file()][::4]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-200])
+    status, output, errors = reslearn("train", photos, *TINY, "--out", "run")
+    assert (status, "test accuracy " in output) == (0, True), errors
+    assert errors.count("15 of 60 training images cannot be read and are left out") == 1
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.environment["data"]["skipped"]["count"] == len(broken) == 15
+    assert folder.result["skipped_images"] == 15
+
+
 def test_what_the_user_sets_stays(photos: Path, tmp_path: Path, reslearn: Run) -> None:
     flags = ("--model", "resnet14", "--set", "data.size_px=8", "--batch-size", "9", "--lr", "0.007")
     status, _, errors = reslearn("train", photos, *TINY, *flags, "--minutes", "9", "--out", "run")

@@ -80,6 +80,7 @@ def test_a_link_in_a_circle_is_named_and_not_followed(tmp_path: Path) -> None:
     assert names(listing) == ["cat/1.png", "dog/1.png", "dog/more/2.png"]
     circles = [str(link.relative_to(photos)) for link in listing.link_circles]
     assert circles == ["cat/again", "dog/itself", "dog/twice"]
+    assert listing.left_out == ()
 
 
 def test_content_decides_before_the_suffix(tmp_path: Path) -> None:

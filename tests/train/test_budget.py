@@ -119,6 +119,8 @@ def test_a_time_that_is_too_short_says_what_is_needed() -> None:
     needed = float(str(error.value).split("--minutes ")[1].split()[0])
     assert 0.2 < needed < 1
     assert chosen(needed).epochs > 0
+    with pytest.raises(TooShortError, match=r"set --minutes 3\.\d or more"):
+        choose(photos(), TWO_CORES, {}, seconds=0, used_seconds=180)
     with pytest.raises(TooShortError, match=r"^0 s are left"):
         chosen(-0.2)
 

@@ -67,6 +67,8 @@ class Omissions:
     link_circles: dict[Path, None] = field(default_factory=dict)
 
     def leave_out(self, class_name: str, path: str) -> None:
+        if Path(path) in self.link_circles:
+            return  # is counted there
         key = (class_name, suffix_of(path))
         count, first = self.left_out.get(key, (0, path))
         self.left_out[key] = (count + 1, first)

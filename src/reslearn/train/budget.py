@@ -108,6 +108,7 @@ def choose(
     weights: Mapping[str, str],
     *,
     seconds: float,
+    used_seconds: float = 0.0,
     on_gpu: bool = False,
 ) -> Choice:
     """Choose by the rule of this module.
@@ -118,6 +119,7 @@ def choose(
             cheapest to the most expensive.
         weights: Sources of weights by the name of the network.
         seconds: Time left for loading, training and evaluation.
+        used_seconds: Time of the command so far, for the message of an error.
         on_gpu: Whether to use the larger batches of a GPU.
 
     Raises:
@@ -130,7 +132,7 @@ def choose(
         image_seconds = seconds_per_image[candidate]
         parts = _parts(photos, image_seconds, seconds, _closing_images(photos))
         if affordable is None:
-            _check_time(photos, parts, seconds)
+            _check_time(photos, parts, seconds, used_seconds)
         num_images = int(parts.train_seconds / parts.seconds_per_image)
         source = weights.get(candidate.model)
         is_enough = num_images >= wanted_images(photos.num_train, from_weights=source is not None)
@@ -147,10 +149,12 @@ def wanted_images(num_train: int, *, from_weights: bool) -> int:
     return min(max(epochs * num_train, minimum), maximum)
 
 
-def _check_time(photos: Photos, parts: "_Parts", seconds: float) -> None:
+def _check_time(photos: Photos, parts: "_Parts", seconds: float, used_seconds: float) -> None:
     if parts.train_seconds >= _MIN_TRAINING_SHARE * seconds:
         return
-    needed = (parts.load_seconds + parts.close_seconds) / (1 - _MARGIN - _MIN_TRAINING_SHARE)
+    needed = used_seconds + (parts.load_seconds + parts.close_seconds) / (
+        1 - _MARGIN - _MIN_TRAINING_SHARE
+    )
     raise TooShortError(
         f"{max(0.0, seconds):.0f} s are left after a look at photos and machine, too short to "
         f"load, train and evaluate {photos.num_all:,} photos: set --minutes "
@@ -168,18 +172,24 @@ class _Parts:
 
 
 def affordable_epochs(
-    photos: Photos, seconds_per_image: float, *, seconds: float, closing_images: int
+    photos: Photos,
+    seconds_per_image: float,
+    *,
+    seconds: float,
+    closing_images: int,
+    used_seconds: float = 0.0,
 ) -> float:
     """Return the epochs of a given recipe that fit into the seconds.
 
     Args:
         closing_images: Images that the recipe evaluates after the last step.
+        used_seconds: Time of the command so far, for the message of an error.
 
     Raises:
         TooShortError: If no time is left for training.
     """
     parts = _parts(photos, seconds_per_image, seconds, closing_images)
-    _check_time(photos, parts, seconds)
+    _check_time(photos, parts, seconds, used_seconds)
     return parts.train_seconds / parts.seconds_per_image / photos.num_train
 
 

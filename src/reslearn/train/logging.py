@@ -130,7 +130,7 @@ class RunLog(Log):
         if not self._is_end_moved:
             self._is_end_moved = True
             self.say(
-                "not as fast as planned: to end in time, the schedule ends at about step "
+                "not at the planned speed: to end in time, the schedule ends at about step "
                 f"{last_step:,}"
             )
         self._display.move_end(last_step)

@@ -6,6 +6,7 @@ run folder holds a complete recipe that can be resumed and repeated anywhere.
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,7 +68,9 @@ def plan_photos(
         DataError: If the folder holds no photos of two classes.
         TooShortError: If the time is too short to load and evaluate the photos.
     """
-    dataset = data.load(recipe.data.name, data_dir=machine.data_dir, stream=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the training loads the photos again, and warns once
+        dataset = data.load(recipe.data.name, data_dir=machine.data_dir, stream=True)
     if not isinstance(dataset.train, data.Files):
         raise data.DataError(
             f"{recipe.data.name} is no folder of image files: name a recipe, as in "
@@ -84,11 +87,13 @@ def plan_photos(
         num_classes=photos.num_classes,
         seconds=min(_PROBE_SHARE * 60 * minutes, _PROBE_SECONDS),
     )
+    seconds = end_at - time.monotonic()
     choice = choose(
         photos,
         speed.seconds_per_image,
         weights.sources,
-        seconds=end_at - time.monotonic(),
+        seconds=seconds,
+        used_seconds=60 * minutes - seconds,
         on_gpu=choose_device(machine.device) != "cpu",
     )
     return PhotoPlan(
@@ -133,6 +138,7 @@ def epochs_for_minutes(recipe: recipes.Recipe, machine: Machine, *, end_at: floa
         speed.seconds_per_image[candidate],
         seconds=end_at - time.monotonic(),
         closing_images=closing_images,
+        used_seconds=time.monotonic() - began_at,
     )
 
 

@@ -86,13 +86,19 @@ def measure(
 
 
 def read_seconds(files: Files, *, size_px: int) -> float:
-    """Return the mean seconds to read a picture with all cores, from a sample."""
+    """Return the mean seconds to read a picture with all cores, from a sample.
+
+    Pictures that cannot be read are skipped: the training leaves them out too, and says so.
+    """
     sample = files.evenly_spaced(min(_NUM_PICTURES, len(files)))
-    paths = [sample.path(index) for index in range(len(sample))]
+
+    def attempt(index: int) -> None:
+        sample.attempt(index, lambda path: read_picture(path, size_px))
+
     began_at = time.monotonic()
-    for _ in map_in_order(lambda path: read_picture(path, size_px), paths, num_ahead=16):
+    for _ in map_in_order(attempt, range(len(sample)), num_ahead=16):
         pass
-    return (time.monotonic() - began_at) / len(paths)
+    return (time.monotonic() - began_at) / len(sample)
 
 
 def _choose_threads(trial: "_Trial", machine: Machine) -> tuple[int, float]:
