@@ -92,7 +92,7 @@ def test_the_smallest_network_may_be_the_best() -> None:
         ((3.0, 3.1, 3.2), "yes", "try deeper networks"),
         ((0.0, 0.1, 0.2), "no", "which is less than 2 points"),
         ((-1.0, 1.0, 3.0), "undecided", "to see 2 points on these images takes"),
-        ((-3.0, -3.1, -3.2), "no", "resnet56 reduces the error of resnet20 by -3.10"),
+        ((-3.0, -3.1, -3.2), "no", "the error of resnet20 minus that of resnet56 is -3.10"),
     ],
 )
 def test_more_depth_pays_if_the_deepest_network_is_certainly_better(

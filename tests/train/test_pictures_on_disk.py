@@ -240,6 +240,7 @@ def test_a_run_with_damaged_images_is_resumed_bit_for_bit(
     assert 0 < result["resumed_at"][0] < result["steps"]
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert result["skipped_images"] == 1
+    assert result["skipped"]["first"][0]["path"] == str(folder / "train" / "red" / "0.jpg")
 
 
 def test_resume_with_other_images_is_refused(make_pictures: Make, tmp_path: Path) -> None:

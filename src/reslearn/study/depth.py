@@ -251,7 +251,7 @@ def _more_depth(
         comparison.difference, signed=True, unit="points", interval=comparison.interval
     )
     evidence = (
-        f"{deepest.model} reduces the error of {shallower.model} by {numbers} "
+        f"the error of {shallower.model} minus that of {deepest.model} is {numbers} "
         f"({count_text(comparison.n_a)})"
     )
     if answer == "yes":

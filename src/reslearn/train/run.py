@@ -16,6 +16,7 @@ from torch import nn
 
 from reslearn import data, recipes
 from reslearn.data import DataError, ImageSet
+from reslearn.data.skipped import SkipLog
 from reslearn.evaluate import Metrics, recompute_batch_norm
 from reslearn.runs import RunError, RunFolder, disk_state, removed_on_error
 from reslearn.train import numerics
@@ -292,6 +293,7 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
     temperature = setup.fit_temperature(network)
     test = setup.evaluate(network, dataset.test)
     log.evaluation("test", state.step, test)
+    skipped = _gather_skipped_images(setup, log)
     result = {
         "test_top1_error_pct": test.top1_error_pct,
         "test_loss": test.loss,
@@ -311,7 +313,8 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
         "resumed_at": folder.environment.get("resumed_at", []),
         "warmed_up_at_step": state.learning_rate.warmed_up_at_step,
         "temperature": temperature,
-        "skipped_images": _count_skipped_images(setup, log),
+        "skipped_images": len(skipped),
+        "skipped": skipped.record(),
         **_decisions(setup, state),
     }
     log.bundle(network, folder.bundle_path, metrics=result, temperature=temperature)
@@ -319,8 +322,8 @@ def _finish(setup: RunSetup, state: State, log: RunLog) -> dict[str, Any]:
     return setup.processes.broadcast(folder.finish(result) if is_first else result)
 
 
-def _count_skipped_images(setup: RunSetup, log: RunLog) -> int:
-    """Return how many images could not be read, on any process, and say so."""
+def _gather_skipped_images(setup: RunSetup, log: RunLog) -> SkipLog:
+    """Return the images that could not be read, on any process, and say how many."""
     skip_log = setup.dataset.skip_log
     for images in setup.processes.collect(skip_log.images()):
         for image in images:
@@ -331,7 +334,7 @@ def _count_skipped_images(setup: RunSetup, log: RunLog) -> int:
             f"images that could not be read and were left out: {len(skip_log):,}; "
             f"the first is {first.path} ({first.reason})"
         )
-    return len(skip_log)
+    return skip_log
 
 
 def _restore_best(setup: RunSetup, state: State) -> None:
