@@ -48,7 +48,7 @@ docs: .venv/docs.stamp
 
 venv: .venv/full.stamp
 
-# Without dependencies: tests use the torch of .venv (tests/interop/peers.py).
+# Without dependencies: tests use the torch of .venv (benchmarks/peers.py).
 peers: .venv-peers/full.stamp
 
 .venv-peers/full.stamp:

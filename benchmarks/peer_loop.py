@@ -6,20 +6,17 @@ CIFAR networks; for these, `autocast` trains the networks of the plain loop. Not
 used.
 """
 
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from benchmarks import peers
 from benchmarks.plain_loop import network
 from torch import Tensor, nn
-
-_PEERS = Path(__file__).parents[1] / ".venv-peers"
 
 
 def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
@@ -38,12 +35,9 @@ def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
 
 def _import_peer(peer: str) -> ModuleType:
     """Import torchvision or timm, from this environment or from that of `make peers`."""
-    if find_spec(peer) is None:
-        sys.path += map(str, _PEERS.glob("lib/python3.*/site-packages"))
-    try:
-        return import_module(peer)
-    except ModuleNotFoundError:
-        raise ValueError(f"{peer} is not installed: run `make peers` in the clone") from None
+    if find_spec(peer) is None and not peers.installed():
+        raise ValueError(peers.REASON)
+    return import_module(peer)
 
 
 def peer_loop(

@@ -18,7 +18,7 @@ from reslearn.deploy.server import serving
 from reslearn.deploy.server_app import ModelServer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
-import peers
+from benchmarks import peers
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import peers
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks import peers
 
 Shapes = dict[str, list[int]]
 HERE = Path(__file__).parent / "recorded"

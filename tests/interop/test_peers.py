@@ -29,7 +29,7 @@ from reslearn.interop import (
 from reslearn.models import Backbone, FeatureListNet
 
 sys.path.insert(0, str(Path(__file__).parent))
-import peers
+from benchmarks import peers
 
 pytestmark = pytest.mark.skipif(not peers.installed(), reason=peers.REASON)
 QUICK = ["torchvision:resnet18", "timm:resnet18d", "timm:resnetv2_18"]

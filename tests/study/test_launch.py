@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,12 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESLEARN_PROGRESS", "off")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _new_server() -> None:
+    """Stop the fork server of an earlier test, which has imported other modules."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def test_forked_runs_end_like_separate_processes(tmp_path: Path) -> None:

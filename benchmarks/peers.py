@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FOLDERS = sorted((ROOT / ".venv-peers").glob("lib/python3.*/site-packages"))
-REASON = "`make peers` installs torchvision and timm for this test"
+REASON = "torchvision and timm are not installed: run `make peers` in the clone"
 _LIBRARIES: list[object] = []
 
 
