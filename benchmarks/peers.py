@@ -24,8 +24,9 @@ def installed() -> bool:
     if str(FOLDERS[0]) not in sys.path:
         sys.path.append(str(FOLDERS[0]))
         if torch.version.cuda is None:
-            library = torch.library.Library("torchvision", "DEF")
+            library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             for name in ("nms", "qnms"):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                library.define(name + signature)  # type: ignore[no-untyped-call]
             _LIBRARIES.append(library)  # the declaration lasts as long as this object
     return True
