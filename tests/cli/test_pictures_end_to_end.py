@@ -111,7 +111,7 @@ def test_wrong_use_is_one_line(make_pictures: Make, tmp_path: Path, reslearn: Ru
         ((out, "--images", "validation"), "has no validation images"),
         (
             (out, make_pictures(tmp_path / "others", classes=("cat", "dog"), train=1, test=1)),
-            "has other classes",
+            "has 3 outputs, and ",
         ),
     ):
         status, _, errors = reslearn("evaluate", *arguments)

@@ -43,7 +43,8 @@ def test_the_example_with_photos_needs_only_photos_and_weights(
 
 
 def test_commands_and_their_options_exist() -> None:
-    assert {command.split()[0] for command in COMMANDS} == {"inspect", "train", "export"}
+    names = {command.split()[0] for command in COMMANDS}
+    assert names == {"inspect", "train", "export", "evaluate"}
     for command in COMMANDS:
         name, *arguments = shlex.split(command)
         parameters = get_command(app).commands[name].params  # type: ignore[attr-defined]

@@ -146,3 +146,12 @@ def test_entry_chooses_the_average(
     status, _, errors = reslearn("predict", "both.pth", pictures, *USUAL, "--entry", "ema")
     assert (status, errors.count("\n")) == (2, 1)
     assert "has no entry 'ema'" in errors and "'state_dict_ema'" in errors
+
+
+@pytest.mark.parametrize("option", [("--entry", "state_dict_ema"), ("--partial",)])
+def test_options_of_weights_without_weights_are_refused(
+    option: tuple[str, ...], reslearn: Run
+) -> None:
+    status, output, errors = reslearn("train", "digits", *option)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert f"{' '.join(option)} needs weights to start from" in errors

@@ -33,6 +33,7 @@ from torch import nn
 from reslearn import models
 from reslearn.interop import WeightsError, identify_checkpoint, read_checkpoint
 from reslearn.interop.load import load_network
+from reslearn.interop.stated import stated_input
 
 sys.path.insert(0, str(Path(__file__).parent))
 from weight_files import STATE, WRITERS
@@ -227,7 +228,9 @@ def read_all(path: Path) -> str:
             for stored in tensors.values():
                 assert stored.read().shape == stored.shape
         for entry in checkpoint.entries:
-            load_network(identify_checkpoint(checkpoint, entry=entry))
+            identity = identify_checkpoint(checkpoint, entry=entry)
+            assert all(line.isprintable() for line in stated_input(identity).lines())
+            load_network(identity)
     except WeightsError as error:
         return str(error)
     return ""

@@ -7,29 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.model_options import (
-    ClassNamesOption,
-    EntryOption,
-    MeanOption,
-    ShorterOption,
-    SizeOption,
-    StdOption,
-    StrideInOption,
-    input_options,
-)
+from reslearn.cli.model_options import InputArguments, takes_input_arguments
 from reslearn.cli.options import MACHINE, DataDirOption, DeviceOption, JsonOption
 from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines
 
 if TYPE_CHECKING:
     from reslearn.evaluate import Metrics
+    from reslearn.interop.as_bundle import InputOptions
     from reslearn.study import Interval
+    from reslearn.train import Machine
+    from reslearn.train.input_trial import InputTrial
 
 EXAMPLES = (
     "reslearn evaluate runs/digits",
     "reslearn evaluate runs/photos --images validation --views",
     "reslearn evaluate runs/digits/model.safetensors digits --images train --json",
     "reslearn evaluate runs/one runs/two photos --protocol ten-crop",
+    "reslearn evaluate resnet20-12fca82f.th cifar10",
 )
 
 _PROTOCOL = "Protocol"
@@ -81,6 +76,7 @@ PrecisionOption = Annotated[
 ]
 
 
+@takes_input_arguments
 def evaluate(
     sources: Sources,
     images: ImagesOption = "test",
@@ -89,13 +85,8 @@ def evaluate(
     precision: PrecisionOption = None,
     device: DeviceOption = None,
     data_dir: DataDirOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    shorter: ShorterOption = None,
-    class_names: ClassNamesOption = None,
-    stride_in: StrideInOption = None,
-    entry: EntryOption = None,
+    *,
+    inputs: InputArguments,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good trained networks are, on clean images.
@@ -103,6 +94,10 @@ def evaluate(
     For one network: accuracy, precision, recall and F1 of each class, confusions, calibration, the
     most confident mistakes, suspected labels, and robustness to small changes. The evaluation of a
     run on its own data is saved as analysis/evaluation.json, and `reslearn report RUN` draws it.
+
+    A file of another project may leave open what its network computes (zeros of option A, stride),
+    mean and deviation, and the size of images. Then all choices are tried on training images, and
+    the best is evaluated. Options such as --mean, --size and --set say it instead.
 
     With several networks, or another protocol than a single view, their softmax scores are
     averaged, and only loss, accuracy and error are printed.
@@ -117,26 +112,53 @@ def evaluate(
     """
     from reslearn.cli.detailed_evaluation import evaluate_in_detail, print_evaluation
     from reslearn.train import Machine, evaluate_bundle
+    from reslearn.train.evaluate_run import check_options
 
     networks, data = _split_sources(sources)
     machine = Machine(device=device, data_dir=data_dir)
-    options = input_options(mean, std, size, shorter, class_names, stride_in, entry)
-    choices: Any = {"images": images, "precision": precision, "options": options}
+    check_options(images, precision)
+    is_detailed = len(networks) == 1 and protocol == EvaluationProtocol.single
+    if views is not None and not is_detailed:
+        raise ValueError("--views and --no-views need one network and --protocol single")
+    options, trials = _decide(networks, data, machine, inputs.options(), as_json=as_json)
+    choices: Any = {"images": images, "precision": precision}
     record: dict[str, Any] = {}
-    if len(networks) == 1 and protocol == EvaluationProtocol.single:
+    if is_detailed:
         metrics, record, path = evaluate_in_detail(
-            networks[0], data, machine, **choices, with_views=views
+            networks[0], data, machine, **choices, options=options[0], with_views=views
         )
     else:
-        if views is not None:
-            raise ValueError("--views and --no-views need one network and --protocol single")
-        metrics = evaluate_bundle(networks, data, machine, **choices, protocol=protocol.value)
+        choices |= {"protocol": protocol.value, "options": options}
+        metrics = evaluate_bundle(networks, data, machine, **choices)
     if as_json:
-        _print_json(metrics, record, protocol, len(networks))
+        trial_record = {"open_choices": [trial.record() for trial in trials]}
+        _print_json(metrics, record | trial_record, protocol, len(networks))
         return
     print_lines(_summary(metrics, images, protocol, len(networks)))
     if record:
         print_evaluation(record, path)
+
+
+def _decide(
+    networks: list[str],
+    data: str | None,
+    machine: Machine,
+    user_options: InputOptions,
+    *,
+    as_json: bool,
+) -> tuple[list[InputOptions], list[InputTrial]]:
+    """Try what the file of each network leaves open, and print the trials."""
+    from reslearn.train.input_trial import decide_open_input
+
+    options, trials = [], []
+    for network in networks:
+        decided_options, trial = decide_open_input(network, data, machine, user_options)
+        options.append(decided_options)
+        if trial is not None:
+            trials.append(trial)
+            if not as_json:
+                print_lines(*trial.lines(), "")
+    return options, trials
 
 
 def _split_sources(sources: list[str]) -> tuple[list[str], str | None]:

@@ -3,26 +3,21 @@
 Forms for runtimes (onnx, openvino, torch-export, int8) are in `cli/export_forms.py`.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reslearn.cli import export_forms
 from reslearn.cli.export_forms import GATE
-from reslearn.cli.model_options import (
-    WEIGHTS,
-    ClassNamesOption,
-    EntryOption,
-    MeanOption,
-    ShorterOption,
-    SizeOption,
-    StdOption,
-    StrideInOption,
-    input_options,
-)
+from reslearn.cli.model_options import WEIGHTS, InputArguments, takes_input_arguments
 from reslearn.cli.options import OUTPUT, DataDirOption, JsonOption, ThreadsOption
 from reslearn.terminal import print_lines
+
+if TYPE_CHECKING:
+    from reslearn.interop.as_bundle import InputOptions
 
 EXAMPLES = (
     "reslearn export runs/photos --to onnx --out photos.onnx",
@@ -113,6 +108,7 @@ Tolerance = Annotated[
 ]
 
 
+@takes_input_arguments
 def export(
     source: Source,
     to: To,
@@ -127,13 +123,8 @@ def export(
     tolerance: Tolerance = None,
     data_dir: DataDirOption = None,
     threads: ThreadsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    shorter: ShorterOption = None,
-    class_names: ClassNamesOption = None,
-    stride_in: StrideInOption = None,
-    entry: EntryOption = None,
+    *,
+    inputs: InputArguments,
     partial: Partial = False,
 ) -> None:
     """Write a network for another runtime, or its weights for another project.
@@ -147,16 +138,14 @@ def export(
     """
     forms = export_forms.forms_of(to)
     if not forms:
-        _export_weights(
-            source, to, out, entry=entry, stride_in=stride_in, partial=partial, force=force
-        )
+        _export_weights(source, to, out, inputs.options(), partial=partial, force=force)
         return
     if partial:
         raise ValueError("--partial is for the weights of a dialect: leave it out")
     report = export_forms.export_through_gate(
         source,
         export_forms.targets(forms, out, force=force),
-        input_options(mean, std, size, shorter, class_names, stride_in, entry),
+        inputs.options(),
         export_forms.GateOptions(data, images, num_images, tolerance, data_dir, threads),
         input_kind=input_kind,
         license_text=license_text,
@@ -170,9 +159,8 @@ def _export_weights(
     source: str,
     to: str,
     out: Path,
+    options: InputOptions,
     *,
-    entry: str | None,
-    stride_in: str | None,
     partial: bool,
     force: bool,
 ) -> None:
@@ -187,9 +175,7 @@ def _export_weights(
     if out.exists() and not force:
         raise ValueError(f"{out} already exists: choose another --out, or pass --force")
     path = _weights_of(source)
-    identity = identify(path, entry=entry)
-    if stride_in is not None:
-        identity = identity.with_switches(stride_in=stride_in)
+    identity = identify(path, entry=options.entry).with_switches(**options.chosen_switches)
     net = build(**identity.spec, num_classes=identity.num_classes or 1)
     report = load_weights(net, identity, partial=partial)
     missing = [name for name in report.left_initialized if not name.startswith("head.fc.")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslearn.cli.model_options import switches_of
 from reslearn.cli.options import JsonOption
 from reslearn.cli.output import print_json
 from reslearn.terminal import print_lines, safe_console
@@ -149,7 +150,7 @@ def inspect(
             "subsample": subsample,
             "stride_in": stride_in,
             "normalize": normalize,
-            **_switches(overrides or []),
+            **switches_of(overrides or []),
         }
         _inspect_network(source, switches, size_px=size_px, as_json=json)
 
@@ -176,21 +177,6 @@ def _inspect_network(
         _print_json(spec, cost, size_px)
     else:
         _print_table(spec, cost, size_px)
-
-
-def _switches(overrides: list[str]) -> dict[str, Any]:
-    """Return the switches that `--set` names, as in a recipe: model.groups=32."""
-    from reslearn.recipes.load import flag_text, parse_value
-
-    switches = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.startswith("model."):
-            raise ValueError(
-                f"{flag_text(override)}: model.NAME=VALUE is needed, as in model.groups=32"
-            )
-        switches[key.removeprefix("model.")] = parse_value(value, override=override)
-    return switches
 
 
 def _is_images(model: str) -> bool:

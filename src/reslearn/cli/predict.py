@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.model_options import (
-    ClassNamesOption,
-    EntryOption,
-    MeanOption,
-    ShorterOption,
-    SizeOption,
-    StdOption,
-    StrideInOption,
-    input_options,
-)
+from reslearn.cli.model_options import InputArguments, takes_input_arguments
 from reslearn.cli.options import MACHINE, OUTPUT, DeviceOption, ThreadsOption
 from reslearn.cli.output import print_json
 from reslearn.progress import progress_bar
@@ -73,6 +64,7 @@ BatchSize = Annotated[
 ]
 
 
+@takes_input_arguments
 def predict(
     model: Model,
     pictures: Pictures,
@@ -80,13 +72,8 @@ def predict(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     heat_map: HeatMap = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    shorter: ShorterOption = None,
-    class_names: ClassNamesOption = None,
-    stride_in: StrideInOption = None,
-    entry: EntryOption = None,
+    *,
+    inputs: InputArguments,
     batch_size: BatchSize = 16,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -103,7 +90,7 @@ def predict(
     use_threads(threads)
     predictor = Predictor(
         model,
-        input_options(mean, std, size, shorter, class_names, stride_in, entry),
+        inputs.options(),
         device=choose_device(device),
         threads=threads,
         batch_size=batch_size,

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslearn.cli.model_options import (
-    ClassNamesOption,
-    EntryOption,
-    MeanOption,
-    ShorterOption,
-    SizeOption,
-    StdOption,
-    StrideInOption,
-    input_options,
-)
+from reslearn.cli.model_options import InputArguments, takes_input_arguments
 from reslearn.cli.options import MACHINE, DeviceOption, ThreadsOption
 from reslearn.terminal import print_lines
 
@@ -129,6 +120,7 @@ AnswerSeconds = Annotated[
 ]
 
 
+@takes_input_arguments
 def serve(
     models: Models,
     host: Host = "127.0.0.1",
@@ -143,13 +135,8 @@ def serve(
     read_seconds: ReadSeconds = 15.0,
     answer_seconds: AnswerSeconds = 30.0,
     drain_seconds: DrainSeconds = 0.5,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    shorter: ShorterOption = None,
-    class_names: ClassNamesOption = None,
-    stride_in: StrideInOption = None,
-    entry: EntryOption = None,
+    *,
+    inputs: InputArguments,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -170,7 +157,7 @@ def serve(
     limits = _limits(queue_size, max_mib, max_megapixels, *seconds)
     sources = named_sources(models)
     use_threads(threads)
-    inputs = input_options(mean, std, size, shorter, class_names, stride_in, entry)
+    options = inputs.options()
     inference: dict[str, Any] = {
         "engine": _engine(engine),
         "device": choose_device(device),
@@ -179,7 +166,7 @@ def serve(
         "batch_size": batch_size,
     }
     with bind(host, port) as listener:
-        predictors = _open_models(sources, inputs, inference)
+        predictors = _open_models(sources, options, inference)
         log_stream = (lambda: sys.stdout) if access_log else (lambda: None)
         server = ModelServer(
             predictors, limits, token=token, num_decoders=threads, log_stream=log_stream

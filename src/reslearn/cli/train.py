@@ -104,7 +104,7 @@ def train(
         "train.batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
-        **init_values(init, entry, partial=partial),
+        **init_values(init, entry, partial=partial, set_=set_ or [], origin=origin),
     }
     overrides = all_overrides(values, set_ or [], epochs=epochs, origin=origin)
     if resume and recipe is None and not overrides:

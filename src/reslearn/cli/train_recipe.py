@@ -191,8 +191,25 @@ def epoch_values(
     return values
 
 
-def init_values(init: str | None, entry: str | None, *, partial: bool) -> dict[str, str | None]:
-    """Return the options of the weights to start from as values of a recipe."""
+def init_values(
+    init: str | None,
+    entry: str | None,
+    *,
+    partial: bool,
+    set_: list[str],
+    origin: str | RunFolder,
+) -> dict[str, str | None]:
+    """Return the options of the weights to start from as values of a recipe.
+
+    Raises:
+        ValueError: If --entry or --partial is given without weights to start from.
+    """
+    has_source = init not in (None, "none") or any(each.startswith("init") for each in set_)
+    if (entry is not None or partial) and not has_source and load_recipe(origin, []).init is None:
+        option = "--partial" if entry is None else f"--entry {entry}"
+        raise ValueError(
+            f"{option} needs weights to start from: name them too, as in --init checkpoint.pth"
+        )
     return {
         "init" if init == "none" else "init.source": quoted(init),
         "init.entry": quoted(entry),

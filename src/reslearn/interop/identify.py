@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reslearn.interop.identity import FurtherNetwork, Identity
-from reslearn.interop.stated import refuse_stated_blur
+from reslearn.interop.stated import refuse_stated_functions, stated_switches
 from reslearn.interop.stored import (
     Checkpoint,
     StoredTensor,
@@ -43,7 +43,7 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
         WeightsError: If no network of the catalog is there. The message says what is nearest, and
             the difference.
     """
-    refuse_stated_blur(checkpoint)
+    refuse_stated_functions(checkpoint)
     names, beginning = _requested(checkpoint, entry)
     results = [_networks(checkpoint, name, beginning) for name in names]
     identities: list[Identity] = []
@@ -61,7 +61,20 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
         for each, each_entry in zip(identities, entries, strict=True)
         if each is not chosen
     )
-    return replace(chosen, further=further, notes=(*chosen.notes, *note))
+    chosen = replace(chosen, further=further, notes=(*chosen.notes, *note))
+    return _with_stated_switches(chosen)
+
+
+def _with_stated_switches(identity: Identity) -> Identity:
+    """Return the identity with the switches that a file beside the weights states."""
+    stated = stated_switches(identity.checkpoint)
+    switches = {key: stated[key] for key in identity.undetermined if key in stated}
+    if not switches:
+        return identity
+    notes = [note for note in identity.notes if "stride in the 1x1" not in note]
+    notes += [f"config.json states {key} {value!r}" for key, value in switches.items()]
+    identity = identity.with_switches(**switches)
+    return replace(identity, notes=tuple(notes), stated_switches=tuple(switches))
 
 
 def _choose(

@@ -49,6 +49,7 @@ class Identity:
             a detector. The network computes the same without them.
         further: Other networks of the file.
         notes: Sentences about switches that the weights cannot show.
+        stated_switches: Switches that the weights cannot show, and files beside them state.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +63,7 @@ class Identity:
     beside: tuple[str, ...] = ()
     further: tuple[FurtherNetwork, ...] = ()
     notes: tuple[str, ...]
+    stated_switches: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
@@ -94,26 +96,57 @@ class Identity:
             name
             for name, switch in SWITCHES.items()
             if switch.in_weights == "hidden"
+            and name not in self.stated_switches
             and switch.applies(has_bottlenecks=self.has_bottlenecks, shortcut=self.spec["shortcut"])
         )
 
+    @property
+    def plain_name(self) -> str | None:
+        """The network without shortcuts that has the same tensors; None if there is none.
+
+        Shortcuts of option A have no weights, so a file does not show whether they are there.
+        """
+        name = str(self.spec["name"])
+        is_recorded = recorded_spec(self.checkpoint.metadata) is not None
+        if self.spec["shortcut"] != "A" or is_recorded or not name.startswith("resnet"):
+            return None
+        return name.replace("resnet", "plain", 1)
+
     def with_switches(self, **switches: Any) -> "Identity":
         """Return a copy with user-supplied values for switches that are `undetermined`.
+
+        Args:
+            switches: Values by switch. `name` may be `plain_name`.
 
         Raises:
             WeightsError: If a switch is visible in the weights, or has no effect on this network.
             ValueError: If the value of a switch is not allowed.
         """
+        is_plain = "name" in switches and switches["name"] == self.plain_name
+        names = (*self.undetermined, *(("name",) if is_plain else ()))
         for key, value in switches.items():
-            if key not in self.undetermined:
-                raise WeightsError(
-                    f"{self.checkpoint.path}: {key}={value!r} cannot be set; the weights of this "
-                    f"{self.spec['name']} show it, or it has no effect; switches that may be set: "
-                    f"{', '.join(self.undetermined) or 'none'}"
-                )
+            if key not in names:
+                raise WeightsError(self._no_such_switch(key, value))
+        spec = {**self.spec, **switches}
+        if is_plain:
+            for key in ("shortcut", "zero_pad", "subsample"):
+                del spec[key]
         with torch.device("meta"):
-            net = models.build(**{**self.spec, **switches}, num_classes=1)
+            net = models.build(**spec, num_classes=1)
         return replace(self, spec={key: net.spec[key] for key in self.spec})
+
+    def _no_such_switch(self, key: str, value: Any) -> str:
+        """Return one line about a switch that cannot be set."""
+        possible = list(self.undetermined)
+        if self.plain_name is not None:
+            possible.append(f"name={self.plain_name!r}")
+        reason = f"the weights of this {self.spec['name']} show it, or it has no effect"
+        if key in self.stated_switches:
+            reason = f"the files beside it state {key}={self.spec[key]!r}"
+        return (
+            f"{self.checkpoint.path}: {key}={value!r} cannot be set; {reason}; switches that may "
+            f"be set: {', '.join(possible) or 'none'}"
+        )
 
     def read(self, name: str) -> Tensor:
         """Read the tensor with this native name, in the native layout.

@@ -112,8 +112,8 @@ def _notes(spec: Mapping[str, Any], dialect: Dialect, *, is_bottleneck: bool) ->
 
 def _override(key: str) -> str:
     return (
-        f"set model.{key} to override it; "
-        "the right value has the lower error on labeled images (docs/weights.md)"
+        f"--set model.{key} overrides it; reslearn evaluate FILE DATA finds the right value on "
+        "labeled images"
     )
 
 

@@ -15,6 +15,7 @@ from reslearn.interop.identify import identify_checkpoint
 from reslearn.interop.identity import Identity
 from reslearn.interop.pretrained import local_path
 from reslearn.interop.read import read_checkpoint
+from reslearn.interop.stated import stated_input, usual_size
 from reslearn.interop.stored import abbreviate
 from reslearn.models import Network
 
@@ -186,7 +187,7 @@ def inspect_file(
             {"entry": each.entry, "model": each.name, "average": each.is_average}
             for each in identity.further
         ),
-        notes=(*identity.notes, *identity.dialect.notes),
+        notes=(*identity.notes, *identity.dialect.notes, *stated_input(identity).lines()),
         command=_train_command(str(source), identity, entry),
     )
 
@@ -206,7 +207,7 @@ def _usual_size(identity: Identity) -> int:
     preprocess = recorded_preprocess(identity.checkpoint.metadata)
     if preprocess is not None:
         return preprocess.size_px
-    return 32 if identity.spec["stem"] == "cifar" else 224
+    return stated_input(identity).size or usual_size(identity)
 
 
 def _head_cost(net: Network) -> tuple[int, int]:

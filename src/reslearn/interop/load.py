@@ -27,11 +27,12 @@ from reslearn.interop.identify import identify_checkpoint
 from reslearn.interop.identity import NUM_BATCHES_TRACKED, Identity
 from reslearn.interop.pretrained import local_path, published_statistics, published_weights
 from reslearn.interop.read import read_checkpoint
+from reslearn.interop.stated import stated_input
 from reslearn.interop.stored import WeightsError, abbreviate, first_not_finite
 from reslearn.models import Network
 from reslearn.switches import SWITCHES
 
-PreprocessOrigin = Literal["recorded", "published", "assumed", "unknown"]
+PreprocessOrigin = Literal["recorded", "published", "stated", "assumed", "unknown"]
 
 _NUM_LISTED = 8
 _HEAD = "head.fc."
@@ -293,12 +294,15 @@ def preprocess_origin(identity: Identity, *, source: Path | str = "") -> Preproc
 
     - "recorded": the file holds it.
     - "published": it is published with the weights of the name `source`.
+    - "stated": the file, or one beside it, states mean and deviation (`stated_input`).
     - "assumed": a file has the names of a project whose published weights use it. The file itself
       may have been trained with another.
     - "unknown": `preprocess_with` returns None.
     """
     if recorded_preprocess(identity.checkpoint.metadata) is not None:
         return "recorded"
+    if str(source) not in published_weights() and stated_input(identity).mean is not None:
+        return "stated"
     if not (published_statistics(str(source)) or identity.dialect.preprocess):
         return "unknown"
     return "published" if str(source) in published_weights() else "assumed"
@@ -310,7 +314,8 @@ def preprocess_with(
     """Return the preprocessing that belongs to the weights, for images of this size.
 
     A bundle holds its own preprocessing. Otherwise mean and standard deviation of each channel come
-    from the published name `source`, or else from the dialect: `preprocess_origin` says which.
+    from the published name `source`, from what the file states, or else from the dialect:
+    `preprocess_origin` says which.
 
     Args:
         size_px: Side of the square images.
@@ -326,7 +331,7 @@ def preprocess_with(
     if recorded is not None:
         return _resized(recorded, size_px, channels, identity.checkpoint.path)
     statistics: Mapping[str, Any] | None = published_statistics(str(source))
-    statistics = statistics or identity.dialect.preprocess
+    statistics = statistics or _stated_statistics(identity) or identity.dialect.preprocess
     if not statistics or channels != len(statistics["mean"]):
         return None
     return Preprocess(
@@ -336,6 +341,12 @@ def preprocess_with(
         scale=torch.tensor(statistics["std"], dtype=torch.float32) * 255,
         padding="after-mean",
     )
+
+
+def _stated_statistics(identity: Identity) -> Mapping[str, Any]:
+    """Return mean and deviation that the file of a network states; else an empty mapping."""
+    stated = stated_input(identity)
+    return {} if stated.mean is None else {"mean": stated.mean, "std": stated.std}
 
 
 def _resized(preprocess: Preprocess, size_px: int, channels: int, path: Path) -> Preprocess:

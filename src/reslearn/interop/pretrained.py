@@ -20,8 +20,11 @@ from reslearn.data.fetch import fetch, locked_folder, verify
 from reslearn.interop.shipped import PREFIX, shipped_path
 from reslearn.interop.stored import WeightsError
 
-# A folder of timm or transformers may hold either.
-FILES_OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+# A folder of timm or transformers may hold any. An index names the files of large weights.
+FILES_OF_FOLDERS = (
+    *("model.safetensors", "pytorch_model.bin"),
+    *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
+)
 # A page of a hub is meant as well as an id; the address of a file on a hub is longer.
 _HUB_PREFIX = re.compile(r"hf[-_]hub:|hf://|https?://(?:huggingface\.co|hf\.co)/")
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")

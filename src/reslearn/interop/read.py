@@ -13,10 +13,12 @@ from pathlib import Path
 import safetensors
 
 from reslearn.interop.bundle import is_written_by_reslearn
+from reslearn.interop.class_lists import class_lists_of
 from reslearn.interop.file_digest import is_intact
 from reslearn.interop.hdf5_files import read_hdf5
 from reslearn.interop.pickles import read_pickle
 from reslearn.interop.protobuf_files import read_caffe, read_onnx
+from reslearn.interop.sharded import INDEX_SUFFIX, read_sharded
 from reslearn.interop.stored import (
     DTYPES,
     Checkpoint,
@@ -67,11 +69,15 @@ _DAMAGE = (
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read the table of contents of a weight file. Values of tensors are read later, on request.
 
+    An index of several files, as `save_pretrained` writes it, stands for these files.
+
     Raises:
         WeightsError: If the file is absent, empty, truncated, too large, of an unknown format, or
             would run code when loaded. The message is one line.
     """
     path = Path(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        return read_sharded(path, read_checkpoint)
     size = check_file_size(path)
     with path.open("rb") as file:
         beginning = file.read(64)
@@ -148,6 +154,7 @@ def _torch_reader(
             other_keys=tables.other_keys,
             unknown_objects=content.unknown_objects,
             texts=tables.texts,
+            class_lists=class_lists_of(content.value),
         )
 
     return read_tables

@@ -75,6 +75,8 @@ class Checkpoint:
         unknown_objects: Names of the functions and classes in a pickle that stand-ins replace.
         metadata: The text metadata of a safetensors file.
         texts: Short texts in a pickle, by place, such as "arch" and "args.arch".
+        class_lists: Lists of class names in a pickle, by place, such as "meta.CLASSES".
+        shards: The files that hold the tensors, if `path` is only an index of them.
     """
 
     path: Path
@@ -84,6 +86,8 @@ class Checkpoint:
     unknown_objects: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    class_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shards: tuple[Path, ...] = ()
 
     @property
     def averages(self) -> tuple[str, ...]:

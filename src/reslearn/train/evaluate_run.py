@@ -6,7 +6,7 @@ By default each network is evaluated with the precision it was trained with.
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from reslearn.evaluate import (
     views,
 )
 from reslearn.interop import Bundle, read_bundle
-from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions, as_bundle, have_same_classes
+from reslearn.interop.as_bundle import NO_OPTIONS, InputOptions, as_bundle, with_classes_of
 from reslearn.interop.pretrained import has_name, hub_hint, weights_file_in
 from reslearn.progress import track
 from reslearn.runs import RunError, RunFolder, check_weights
@@ -47,7 +47,7 @@ def evaluate_bundle(
     images: str = "test",
     protocol: Protocol = "single",
     precision: str | None = None,
-    options: InputOptions = NO_OPTIONS,
+    options: InputOptions | Sequence[InputOptions] = NO_OPTIONS,
 ) -> Metrics:
     """Evaluate networks of run folders, bundles or weight files on clean images.
 
@@ -63,7 +63,8 @@ def evaluate_bundle(
         images: "train", "validation" or "test".
         protocol: The views of each image that are evaluated (Sec. 4.1).
         precision: "fp32" or "bf16". None: the precision of the run; fp32 for a bundle.
-        options: Preprocessing and classes, for weights of other projects.
+        options: Preprocessing and classes, for weights of other projects. One value is for all
+            networks.
 
     Raises:
         RunError: If a run does not exist, is incomplete, or its data have changed.
@@ -72,22 +73,19 @@ def evaluate_bundle(
         ValueError: If an option has a wrong value, the data have other classes, or the loss is NaN
             or infinite.
     """
-    _check_options(images, precision)
+    check_options(images, precision)
     sources = [source] if isinstance(source, str | Path) else source
-    members = [_open(each, options) for each in sources]
+    all_options = [options] * len(sources) if isinstance(options, InputOptions) else options
+    members = [_open(*pair) for pair in zip(sources, all_options, strict=True)]
     if not members:
         raise ValueError("there is nothing to evaluate: name a run folder or a bundle")
     device = numerics.choose_device(machine.device)
     numerics.choose_kernels(device)
     sets = []
-    for member in members:
-        dataset = _load(
-            member,
-            data_name or _data_of_runs(members),
-            protocol,
-            machine.data_dir,
-            is_named=data_name is not None,
-        )
+    name = data_name or _data_of_runs(members)
+    for number, member in enumerate(members):
+        dataset = _load(member, name, protocol, machine.data_dir, is_named=data_name is not None)
+        members[number] = _with_classes_of(member, dataset, name)
         sets.append(_select(dataset, images, member.run if data_name is None else None))
     if protocol == "single" and len(members) == 1:
         metrics = _evaluate_single(members[0], sets[0], _numerics(members[0], precision, device))
@@ -121,12 +119,13 @@ def open_task(
     Raises:
         RunError, BundleError, DataError, ValueError: As `evaluate_bundle`.
     """
-    _check_options(images, precision)
+    check_options(images, precision)
     member = _open(source, options)
     device = numerics.choose_device(machine.device)
     numerics.choose_kernels(device)
     name = data_name or _data_of_runs([member])
     dataset = _load(member, name, "single", machine.data_dir, is_named=data_name is not None)
+    member = _with_classes_of(member, dataset, name)
     run = member.run if data_name is None else None
     image_set = _select(dataset, images, run)
     bundle, chosen = member.bundle, _numerics(member, precision, device)
@@ -187,7 +186,8 @@ def _files_of(
     return files if torch.equal(files.labels, image_set.labels) else None
 
 
-def _check_options(images: str, precision: str | None) -> None:
+def check_options(images: str, precision: str | None) -> None:
+    """Raise ValueError if an option of an evaluation has a wrong value."""
     if images not in _SETS:
         raise ValueError(f"--images {images} is unknown: use train, validation or test")
     if precision not in (None, "fp32", "bf16"):
@@ -304,13 +304,19 @@ def _load(
             ) from None
     if in_memory and protocol != "single":
         dataset = data.load(name, data_dir=data_dir, size_px=size_px, stream=True)
-    classes = member.bundle.classes
-    if not have_same_classes(dataset.classes, classes):
-        raise ValueError(
-            f"{name} has other classes ({', '.join(dataset.classes[:3])}, ...) than {member.path} "
-            f"({', '.join(classes[:3])}, ...): name data with the same classes"
-        )
     return dataset
+
+
+def _with_classes_of(
+    member: _EnsembleMember, dataset: data.ImageData, name: str
+) -> _EnsembleMember:
+    """Return a network whose outputs are the classes of the data, in their order.
+
+    Raises:
+        ValueError: If the data have other classes.
+    """
+    bundle = with_classes_of(member.bundle, dataset.classes, data_name=name, source=member.path)
+    return replace(member, bundle=bundle)
 
 
 def _select(dataset: data.ImageData, images: str, run: RunFolder | None) -> data.ImageSet:

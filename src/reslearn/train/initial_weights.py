@@ -154,7 +154,7 @@ def _describe_preprocess(
     source: str, identity: Identity, preprocess: data.Preprocess | None, origin: PreprocessOrigin
 ) -> str:
     """Return one line on the preprocessing. A guess is called a guess."""
-    if origin in ("recorded", "published"):
+    if origin in ("recorded", "published", "stated"):
         return f"{source}: its preprocessing overrides data.mean, data.std and data.padding"
     if preprocess is None:
         return (
@@ -196,9 +196,15 @@ def _recorded(environment: dict[str, Any]) -> InitialWeights:
 
 
 def _sha256(identity: Identity, source: str, environment: dict[str, Any] | None) -> str:
-    """Return the hash of the weights. Raise RunError if the run began with another file."""
-    with Path(identity.checkpoint.path).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the hash of all files with the weights.
+
+    Raises:
+        RunError: If the run began with another file.
+    """
+    sha256 = _file_sha256(identity.checkpoint.path)
+    if shards := identity.checkpoint.shards:
+        digests = "".join([sha256, *map(_file_sha256, shards)])
+        sha256 = hashlib.sha256(digests.encode()).hexdigest()
     recorded = (environment or {}).get("init", {}).get("sha256", sha256)
     if recorded != sha256:
         raise RunError(
@@ -206,6 +212,11 @@ def _sha256(identity: Identity, source: str, environment: dict[str, Any] | None)
             f"not {recorded[:12]}: restore the file, or start again in another folder"
         )
     return sha256
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identify(recipe: recipes.Recipe) -> Identity:
@@ -218,6 +229,8 @@ def _identify(recipe: recipes.Recipe) -> Identity:
         for key in identity.undetermined
         if f"model.{key}" in set_by_user
     }
+    if "model.name" in set_by_user and recipe.model.name == identity.plain_name:
+        switches = {"name": recipe.model.name}
     return identity.with_switches(**switches)
 
 
