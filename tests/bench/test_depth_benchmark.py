@@ -111,15 +111,24 @@ def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
     )
 
 
-def test_the_rules_give_the_committed_verdicts_for_the_committed_scores() -> None:
-    """If a rule changes one of these verdicts, the benchmark must be measured again."""
+def test_rules_change_few_of_the_committed_verdicts_and_none_for_the_worse() -> None:
+    """Older rules wrote the verdicts. docs/diagnose.md lists the changes."""
     lines = run.read_lines(FIRST.verdicts)
+    truths = {line["name"]: line["names"] for line in run.read_lines(FIRST.truths)}
+    truths |= {member.name: member.truths for member in members() if member.truths}
     assert len(lines) > 170
-    changed = []
+    changed = {}
     for line in lines:
-        if decide(Scores(**line["evidence"])).name != line["verdict"]:
-            changed.append(line["name"])
-    assert changed == []
+        name = decide(Scores(**line["evidence"])).name
+        if name != line["verdict"]:
+            changed[line["name"]] = name
+            assert name in ("undecided", *truths[line["name"]]), line["name"]
+    assert changed == {
+        "conv2d-too-small": "undecided",
+        "mlp-digits-dropout": "undecided",
+        "mlp24-digits-wide": "bad learning rate",
+        "conv2d-12": "bad learning rate",
+    }
 
 
 def test_rates_and_their_intervals() -> None:

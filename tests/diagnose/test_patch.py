@@ -14,12 +14,16 @@ from reslearn.diagnose import (
     DiagnosisError,
     Patch,
     Problem,
+    load_data,
     load_function,
     make_patch,
     make_problem,
     make_variants,
     write_patch,
 )
+from reslearn.diagnose.interventions import initialized
+from reslearn.diagnose.repairs import Repair
+from reslearn.diagnose.source_edit import with_repair
 from reslearn.models import SurgeryError
 
 torch.manual_seed(0)
@@ -27,6 +31,7 @@ DATA = torch.randn(60, 6), torch.arange(60) % 4
 HEAD = "import torch.nn as nn\n"
 BODY = "[m for _ in range(4) for m in (nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())]"
 LAYERS = f"nn.Linear(6, 8), nn.ReLU(), *{BODY}, nn.Linear(8, 4)"
+END = "nn.Linear(8, 4), nn.Sigmoid()"
 ONE_RETURN = f"{HEAD}\ndef build():\n    net = nn.Sequential({LAYERS})\n    return net\n"
 FUNCTIONS = {
     "one return": ONE_RETURN,
@@ -230,7 +235,7 @@ def test_modules_are_edited_and_installed_ones_get_a_new_file(
     monkeypatch.setattr("reslearn.diagnose.patch._is_installed", lambda file: True)
     patch = make_patch("strange.nets:build", problem)
     write_patch(patch)
-    assert patch.kind == "file" and "from strange.nets import build as plain" in patch.text
+    assert patch.kind == "file" and "from strange.nets import build as original" in patch.text
     assert "sys.path" not in patch.text
     assert_builds_the_variant(patch.use, problem)
 
@@ -281,3 +286,72 @@ def test_a_network_that_has_shortcuts_gets_no_patch(tmp_path: Path) -> None:
     problem = make_problem(load_function(place)[0], data)
     with pytest.raises(SurgeryError, match="no block could get a shortcut"):
         make_patch(place, problem, folder=tmp_path)
+
+
+def test_new_initial_weights_are_those_of_the_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_module(tmp_path, ONE_RETURN)
+    problem = problem_of(f"{file.name}:build")
+    place = f"{file.name}:build"
+    patch = make_patch(place, problem, folder=Path("out"), repair="initialized")
+    assert patch.path == Path("out/initialized.patch") and not patch.shortcuts_around
+    write_patch(patch)
+    apply(patch, tmp_path)
+    assert "return newly_initialized(net)" in file.read_text()
+    renamed = file.rename(tmp_path / f"renamed_{file.name}")  # Python caches the old one
+    state = problem_of(f"{renamed.name}:build").net(7).state_dict()
+    expected = initialized(problem).make(7).state_dict()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_an_output_activation_is_removed_in_a_new_file_for_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_module(tmp_path, WRAPPED["a class"].replace("nn.Linear(8, 4)", END))
+    place = f"{file.name}:build"
+    patch = make_patch(place, problem_of(place), folder=tmp_path, repair="bare")
+    assert patch.kind == "file"
+    write_patch(patch)
+    net = problem_of(patch.use).net(0)
+    assert isinstance(list(net.children())[-1], nn.Identity)
+    plain = write_module(tmp_path, ONE_RETURN)
+    with pytest.raises(SurgeryError, match="no module of its own"):
+        make_patch(f"{plain.name}:build", problem_of(f"{plain.name}:build"), repair="bare")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("x, y", "scaled((x, y))"),
+        ("(x, y)", "scaled((x, y))"),
+        ("(x), (y)", "scaled(((x), (y)))"),
+        ("(x,\n y,\n)", "scaled((x,\n y,\n))"),
+        ("(x(1), y(2))", "scaled((x(1), y(2)))"),
+        ("x", "scaled(x)"),
+    ],
+)
+def test_a_tuple_that_is_returned_becomes_one_argument(value: str, expected: str) -> None:
+    change = Repair(name="standardized", summary="", imports=(), before="scaled(")
+    edited = with_repair(f"def data():\n    return {value}\n", "data", change)
+    assert edited == f"def data():\n    return {expected}\n"
+
+
+def test_the_data_function_is_changed_to_standardized_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = f"{ONE_RETURN}\ndef data():\n    import torch\n    torch.manual_seed(0)\n"
+    text += "    return 300 + 50 * torch.randn(60, 6), torch.arange(60) % 4\n"
+    file = write_module(tmp_path, text)
+    inputs = load_data(load_function(f"{file.name}:data")[0])
+    problem = make_problem(load_function(f"{file.name}:build")[0], inputs)
+    patch = make_patch(f"{file.name}:data", problem, folder=Path("out"), repair="standardized")
+    write_patch(patch)
+    apply(patch, tmp_path)
+    renamed = file.rename(tmp_path / f"renamed_{file.name}")
+    x, y = load_data(load_function(f"{renamed.name}:data")[0])
+    assert torch.allclose(x.mean(0), torch.zeros(6), atol=1e-4)
+    assert torch.allclose(x.std(0), torch.ones(6), atol=1e-4) and len(y) == 60

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from reslearn.diagnose import DiagnosisError, load_function, make_problem, run_trial
-from reslearn.diagnose.problem import takes_free_outputs
+from reslearn.diagnose.interventions import takes_free_outputs
 
 torch.manual_seed(0)
 X = torch.randn(300, 6)

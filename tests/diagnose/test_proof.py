@@ -14,8 +14,8 @@ from torch import nn
 
 from reslearn.diagnose import MARGIN, Diagnosis, Patch, diagnose, make_problem
 from reslearn.diagnose.diagnosis_json import diagnosis_json
-from reslearn.diagnose.experiment import PROOF_SEED
 from reslearn.diagnose.page import diagnosis_page, patch_line
+from reslearn.diagnose.proof import PROOF_SEED
 from reslearn.report import Page, render_html
 
 torch.manual_seed(0)
@@ -83,7 +83,8 @@ def test_shortcuts_are_proven_on_a_separate_seed(quick: Quick) -> None:
     for text in ("git apply a.patch", "Training loss before and after", "Response of each layer"):
         assert text in page
     assert 'class="arc"' in page
-    assert "The patch" not in html(diagnosis_page(diagnosis, command=["reslearn"]))
+    page = html(diagnosis_page(diagnosis, command=["reslearn"]))
+    assert "The patch" not in page and "The repair" in page
 
     values = json.loads(json.dumps(diagnosis_json(diagnosis, patch=PATCH), allow_nan=False))
     assert values["proof"]["helps"] and values["proof"]["after"]["curve"]

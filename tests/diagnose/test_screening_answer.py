@@ -62,6 +62,7 @@ def finding(level: Any, *causes: VerdictName) -> ScreeningFinding:
 NOTE = finding("note")
 SUSPICION = finding("suspicion", "dead units")
 PROOF = finding("proof", "output layer")
+HEALTHY = "Nothing is wrong with this network: it learns its training data."
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +101,12 @@ def test_a_proof_ends_the_diagnosis(proven: Diagnosis) -> None:
 @pytest.mark.parametrize(
     ("verdict", "findings", "lines"),
     [
-        ("healthy", [NOTE], ["healthy: It was measured."]),
+        ("healthy", [NOTE], [HEALTHY, "healthy: It was measured."]),
         (
             "healthy",
             [NOTE, SUSPICION],
             [
+                HEALTHY,
                 "healthy: It was measured.",
                 "Not confirmed: before training, screening suspected: This is a suspicion. It has "
                 "a number.",
@@ -113,7 +115,7 @@ def test_a_proof_ends_the_diagnosis(proven: Diagnosis) -> None:
         (
             "dead units",
             [NOTE, SUSPICION],
-            ["This is a suspicion.", "It has a number.", "dead units: It was measured."],
+            ["This is a suspicion.", "dead units: It was measured.", "It has a number."],
         ),
         (
             "undecided",
@@ -122,6 +124,7 @@ def test_a_proof_ends_the_diagnosis(proven: Diagnosis) -> None:
                 "Leading suspicion: This is a suspicion.",
                 "It has a number.",
                 "undecided: It was measured.",
+                "To settle it: diagnose(problem, minutes=20)",
             ],
         ),
         ("output layer", [PROOF], ["This is a proof.", "output layer: It has a number."]),
@@ -200,7 +203,6 @@ def test_an_undecided_diagnosis_names_its_leading_suspicion(
         return net
 
     diagnosis = diagnose(make_problem(build, PAIR), minutes=5, steps=4)
-    assert "initialized" in diagnosis.variants.by_name  # so that the suspicion is tested
     first = answer_lines(diagnosis)[0]
     assert "The units of layer 0 start equal and stay equal" in first
     assert re.search(r"test_screening_answer\.py:\d+", first)

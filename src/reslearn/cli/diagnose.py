@@ -103,11 +103,20 @@ Jobs = Annotated[
         rich_help_panel=BUDGET,
     ),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Repeat the diagnosis with other random weights and orders of the examples.",
+        rich_help_panel=BUDGET,
+    ),
+]
 WithPatch = Annotated[
     bool,
     typer.Option(
         "--patch",
-        help="Write a patch that adds shortcuts, and train before and after it on a fresh seed.",
+        help="Write a patch with the repair that helped, and train before and after it on a fresh "
+        "seed.",
         rich_help_panel=PATCH,
     ),
 ]
@@ -150,6 +159,7 @@ def diagnose(
     minutes: Minutes = 10.0,
     steps: Steps = None,
     jobs: Jobs = None,
+    seed: Seed = 0,
     patch: WithPatch = False,
     patch_file: PatchFile = None,
     out: Out = None,
@@ -159,20 +169,20 @@ def diagnose(
     """Find out by experiment whether depth hurts a network, or what else does.
 
     First it looks for faults that need no training, such as a softmax before cross-entropy. Then it
-    trains variants of your network. Each would be better if one suspected cause were true:
-    shallower, with shortcuts, newly initialized. Rules that were written beforehand judge them.
+    trains variants of your network. Each would be better if one suspected cause were true.
 
-    With --patch, it also writes a patch that adds shortcuts. This is a diff of FILE.py if BUILD is
-    a function in it, and otherwise a new file that calls BUILD.
-    Ctrl-C ends the diagnosis with a verdict on the trials so far.
+    With --patch, it also writes the change that helped: shortcuts, new initial weights, another
+    output layer, registered modules or scaled inputs. This is a diff of FILE.py if BUILD is a
+    function in it, and otherwise a new file. After Ctrl-C, the trials so far are judged.
     """
     from reslearn.diagnose import diagnose as run_diagnosis
     from reslearn.diagnose import load_data, load_function, make_problem
 
     build, name = load_function(network)
+    pair = load_data(_function_or_name(data), size_px=size_px, data_dir=data_dir)
     problem = make_problem(
         build,
-        load_data(_function_or_name(data), size_px=size_px, data_dir=data_dir),
+        pair,
         name=name,
         depth=depth,
         loss=None if loss is None else load_function(loss)[0],
@@ -181,18 +191,25 @@ def diagnose(
         batch_size=batch_size,
     )
     folder = _page_folder(out, name)
-    new_patch = None
-    if patch or patch_file:
-        new_patch = _make_patch(network, problem, depth, patch_file, folder)
+    wants_patch = patch or patch_file is not None
+    new_patch = _make_patch(network, problem, depth, patch_file, folder) if wants_patch else None
     diagnosis = run_diagnosis(
         problem,
         minutes=minutes,
         steps=steps,
-        with_proof=new_patch is not None,
+        with_proof=wants_patch,
         jobs=jobs,
+        seed=seed,
         say=print_progress,
     )
+    if _mends_otherwise(diagnosis):
+        new_patch = _cure_patch(diagnosis, (network, data), depth, patch_file, folder)
     _report(diagnosis, new_patch, folder, as_json=as_json)
+    _exit(diagnosis, check=check)
+
+
+def _exit(diagnosis: "Diagnosis", *, check: bool) -> None:
+    """Exit with a status other than 0 if Ctrl-C ended the diagnosis, or if a check fails."""
     if diagnosis.interrupted:
         raise typer.Exit(130)
     if check and diagnosis.verdict.name != "healthy":
@@ -222,7 +239,7 @@ def _unused(folder: Path) -> Path:
 def _make_patch(
     network: str, problem: "Problem", depth: int | None, path: Path | None, folder: Path
 ) -> "Patch | None":
-    """Make the patch before training, so that a wrong path is reported at once.
+    """Make the patch with shortcuts before training, so that a wrong path is reported at once.
 
     Returns:
         None if the network takes no shortcuts.
@@ -233,14 +250,63 @@ def _make_patch(
     try:
         patch = make_patch(network, problem, depth=depth, path=path, folder=folder)
     except SurgeryError as error:
-        print_progress(f"There is no patch: {error}.")
+        print_progress(f"There is no patch with shortcuts: {error}.")
         return None
     num_blocks = len(patch.shortcuts_around)
     print_progress(
-        f"The patch adds shortcuts around {num_blocks} block{'s' * (num_blocks > 1)}. "
-        "It will be tried on a fresh seed within the given minutes."
+        f"A patch can add shortcuts around {num_blocks} block{'s' * (num_blocks > 1)}. The repair "
+        "that helps will be tried on a fresh seed within the given minutes."
     )
     return patch
+
+
+def _mends_otherwise(diagnosis: "Diagnosis") -> bool:
+    """Return whether shortcuts are not the repair: another one was tried, or screening proved."""
+    if diagnosis.proof is not None:
+        return diagnosis.proof.repair != "shortcuts"
+    return diagnosis.screening.proof is not None
+
+
+def _cure_patch(
+    diagnosis: "Diagnosis",
+    places: tuple[str, str],
+    depth: int | None,
+    path: Path | None,
+    folder: Path,
+) -> "Patch | None":
+    """Make the patch of a repair other than shortcuts.
+
+    Args:
+        places: Where the network and the data are defined.
+
+    Returns:
+        None without a repair, for a learning rate, which is a value, or if there is no code to
+        change.
+    """
+    from reslearn.diagnose import make_patch
+
+    if diagnosis.proof is None:
+        return None
+    network, data = places
+    repair = diagnosis.proof.repair
+    if repair == "given":
+        return None
+    changes_data = repair == "standardized"
+    if changes_data and ":" not in data:
+        print_progress(f"There is no patch: no function of yours returns the data {data}.")
+        return None
+    try:
+        return make_patch(
+            data if changes_data else network,
+            diagnosis.problem,
+            depth=None if changes_data else depth,
+            path=path,
+            folder=folder,
+            repair=repair,
+        )
+    except ValueError as error:
+        print_progress(f"There is no patch: {error}.")
+        return None
 
 
 def _report(diagnosis: "Diagnosis", patch: "Patch | None", folder: Path, *, as_json: bool) -> None:
@@ -253,20 +319,27 @@ def _report(diagnosis: "Diagnosis", patch: "Patch | None", folder: Path, *, as_j
     page = write_page(diagnosis_page(diagnosis, command=command, patch=patch), folder)
     if patch is not None:
         write_patch(patch)
-    _print(diagnosis, page, patch, as_json=as_json)
+    _print(diagnosis, page, patch, command, as_json=as_json)
 
 
-def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json: bool) -> None:
+def _print(
+    diagnosis: "Diagnosis",
+    page: Path,
+    patch: "Patch | None",
+    command: list[str],
+    *,
+    as_json: bool,
+) -> None:
     from reslearn.diagnose.answer import answer_lines, further_findings
     from reslearn.diagnose.diagnosis_json import diagnosis_json
     from reslearn.diagnose.page import patch_line
 
     if as_json:
-        values = {**diagnosis_json(diagnosis, patch=patch), "page": str(page)}
+        values = {**diagnosis_json(diagnosis, patch=patch, command=command), "page": str(page)}
         print_json(values)
         return
     console = safe_console()
-    first_line, *further_lines = answer_lines(diagnosis)
+    first_line, *further_lines = answer_lines(diagnosis, command)
     console.print(first_line, style="bold", soft_wrap=True)
     for line in further_lines:
         console.print(line, soft_wrap=True)
@@ -280,6 +353,8 @@ def _print(diagnosis: "Diagnosis", page: Path, patch: "Patch | None", *, as_json
         action = "apply it with" if patch.kind == "diff" else "use it as"
         console.print(patch_line(diagnosis, patch), soft_wrap=True)
         console.print(f"patch: {patch.path} ({action} {patch.use})", soft_wrap=True)
+    elif diagnosis.proof is not None:
+        console.print(f"{diagnosis.proof.text()}.", soft_wrap=True)
     console.print(f"page: {page}")
 
 

@@ -5,18 +5,18 @@ from types import ModuleType
 from typing import Any
 
 from reslearn.diagnose.diagnosis import Diagnosis, diagnose
-from reslearn.diagnose.experiment import Proof
 from reslearn.diagnose.findings import Screening, ScreeningFinding
 from reslearn.diagnose.patch import Patch, make_patch, write_patch
 from reslearn.diagnose.problem import Problem, make_problem
+from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.scores import MARGIN, Scores
 from reslearn.diagnose.screening import screen
 from reslearn.diagnose.trial import Trial, run_trial
 from reslearn.diagnose.user_code import DiagnosisError, load_function
 from reslearn.diagnose.user_data import load_data
 from reslearn.diagnose.variant import Variant, Variants, make_variants
-from reslearn.diagnose.verdict import NetworkVerdict, decide
-from reslearn.diagnose.verdict_rules import RULES
+from reslearn.diagnose.verdict import decide
+from reslearn.diagnose.verdict_rules import RULES, NetworkVerdict
 
 __all__ = [
     "MARGIN",

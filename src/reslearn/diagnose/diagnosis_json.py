@@ -8,26 +8,30 @@ from typing import Any
 
 from reslearn.diagnose.answer import answer_lines
 from reslearn.diagnose.diagnosis import Diagnosis
-from reslearn.diagnose.experiment import Proof
 from reslearn.diagnose.findings import finding_json
 from reslearn.diagnose.patch import Patch
+from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.scores import MARGIN
 from reslearn.diagnose.signals import LayerSignal
 from reslearn.diagnose.trial import Trial
 from reslearn.diagnose.verdict_rules import RULES
 
 
-def diagnosis_json(diagnosis: Diagnosis, *, patch: Patch | None = None) -> dict[str, Any]:
+def diagnosis_json(
+    diagnosis: Diagnosis, *, patch: Patch | None = None, command: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return everything that `reslearn diagnose --json` prints; unknown numbers are None."""
     variants, scores = diagnosis.variants, diagnosis.scores
     return {
         "network": diagnosis.problem.name,
         "verdict": diagnosis.verdict.name,
+        "subcause": diagnosis.verdict.subcause,
+        "suspicion": diagnosis.verdict.suspicion,
         "because": diagnosis.verdict.reason,
         "certain": diagnosis.verdict.certain,
         "interrupted": diagnosis.interrupted,
         "margin": MARGIN,
-        "answer": answer_lines(diagnosis),
+        "answer": answer_lines(diagnosis, command),
         "findings": [finding_json(finding) for finding in diagnosis.screening.findings],
         "screening_failures": list(diagnosis.screening.failures),
         "conditions": {name: variant.description for name, variant in variants.by_name.items()},
@@ -40,7 +44,9 @@ def diagnosis_json(diagnosis: Diagnosis, *, patch: Patch | None = None) -> dict[
         "train_scores": _lists(scores.train),
         "held_scores": _lists(scores.held_out),
         "held_scores_at_half": _lists(scores.held_at_half),
+        "train_scores_at_half": _lists(scores.train_at_half),
         "neighbors_held_score": scores.neighbors,
+        "linear_train_score": finite_or_none(scores.linear),
         "gradient_ratio_at_start": finite_or_none(diagnosis.start.gradient_ratio),
         "dead_share_at_start": finite_or_none(diagnosis.start.dead_share),
         "layer_signals": {name: _layers(layers) for name, layers in diagnosis.layers.items()},
@@ -76,6 +82,7 @@ def _layers(layers: Sequence[LayerSignal]) -> list[dict[str, Any]]:
 def _patch(patch: Patch) -> dict[str, Any]:
     return {
         "kind": patch.kind,
+        "repair": patch.repair,
         "file": str(patch.path),
         "use": patch.use,
         "shortcuts_around": list(patch.shortcuts_around),
@@ -85,6 +92,7 @@ def _patch(patch: Patch) -> dict[str, Any]:
 
 def _proof(proof: Proof) -> dict[str, Any]:
     return {
+        "repair": proof.repair,
         "seed": proof.before.seed,
         "before": _trial(proof.before),
         "after": _trial(proof.after),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx, nn
 
+from reslearn.diagnose.containers import traced_network
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.variant import Variants
 from reslearn.models import (
@@ -16,7 +17,6 @@ from reslearn.models import (
     blocks,
     has_shortcut,
     layers,
-    trace,
 )
 from reslearn.models.tracing import ACTIVATION_NAMES
 from reslearn.report import Box, Diagram, LayerGroup
@@ -42,7 +42,7 @@ _CAPTION = (
 def network_diagram(problem: Problem, variants: Variants) -> Diagram | None:
     """Draw the network; return None if it cannot be traced."""
     try:
-        opened = trace(problem.net(0), problem.example)
+        opened = traced_network(problem, 0)
     except SurgeryError:
         return None
     block_of = {}

@@ -1,91 +1,60 @@
-"""The experiments of a diagnosis, in order, until the verdict is certain or the time is used up.
+"""Run the trials of a diagnosis: which are planned, recorded and judged, and at which rates.
 
-1. Checks that need no training: do inputs vary, and how good are nearest neighbors?
-2. Learning rates: each variant is tried at a few rates, on a separate seed.
-3. Short trials: all variants are trained seed after seed, paired by seed. The rules are applied
-   after three seeds and after each further one.
-4. Longer trials, if depth or the learning rate seems to hurt. A deeper network may only be slow at
-   the start, and it may need a lower rate in the long run. So rates are tuned again.
+`stages.py` decides which variants are examined, and in which order.
 """
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-
-import torch
-from torch import nn
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reslearn.diagnose.parallel import run_parallel
 from reslearn.diagnose.plan import (
-    LR_FACTORS,
+    LR_STEP,
     MIN_STEPS,
     Candidate,
     Deadline,
     RateChoice,
-    TrialGroup,
+    checked_rates,
     choose_rates,
-    fitting_steps,
     learns,
+    look_counts,
     retune_rates,
     speedup,
 )
-from reslearn.diagnose.problem import Problem, takes_free_outputs
-from reslearn.diagnose.scores import MARGIN, Scores
-from reslearn.diagnose.screening import nearest_neighbor_score
+from reslearn.diagnose.problem import Problem
+from reslearn.diagnose.proof import Proof
+from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, Scores
 from reslearn.diagnose.trial import (
     CHOICE_SEED,
     PlannedTrial,
     Trial,
-    evaluate_untrained,
     judged_trials,
 )
-from reslearn.diagnose.variant import Variants, constructed, shallowest, wide
-from reslearn.diagnose.verdict import FEWEST_SEEDS, NEED_LONGER, ruled_out, suspect
+from reslearn.diagnose.variant import Variants
+from reslearn.diagnose.verdict import FEWEST_SEEDS
 
 LONGER = 4
 """Steps of a longer trial, in units of a short one."""
-MAX_SEEDS = {1: 4, LONGER: 6}
+MAX_SEEDS = {1: 4, LONGER: 8}
 """Number of seeds at most, by the length of the trials."""
-PROOF_SEED = 2000
-"""Nothing is chosen or judged by this seed, so the proof may contradict the diagnosis."""
-_RETUNED_RATES = 3
-"""Number of rates at which a network is usually tuned again."""
-_CHOICE_LENGTH = 0.5
+CHOICE_LENGTH = 0.5
 """Steps of a trial that chooses a learning rate, in units of a short one."""
+_MAX_STEPS_DOWN = 2
+"""How often the rate of a variant is lowered because a seed fails."""
+_YARDSTICKS = ("wide", "constructed", "continued")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Proof:
-    """The network before and after shortcuts, trained on a fresh seed.
+class _Length(NamedTuple):
+    """What is judged at one length of trials."""
 
-    Both are trained at their best learning rates, for as many steps as the judged trials.
-    """
-
-    before: Trial
-    after: Trial
-
-    @property
-    def gain(self) -> float:
-        """Decrease of the training score, as a share of the loss of guessing."""
-        return self.before.train_score - self.after.train_score
-
-    @property
-    def helps(self) -> bool:
-        """Whether the gain exceeds the margin of the rules. Only then is a patch recommended."""
-        return self.gain > MARGIN
-
-    def text(self) -> str:
-        """Return a sentence with both training losses, without its final period."""
-        losses = (
-            f"on a fresh seed, the training loss is {self.before.train_score:.2f} before and "
-            f"{self.after.train_score:.2f} after"
-        )
-        if self.helps:
-            return f"Shortcuts help: {losses}"
-        return f"Shortcuts do not help: {losses}, and a gain of more than {MARGIN:g} is needed"
+    judged_steps: int
+    active: list[str]
+    rates: dict[str, RateChoice]
+    num_seeds: int | None
+    is_extended: bool
 
 
 @dataclass(kw_only=True, eq=False)
@@ -93,9 +62,13 @@ class TrialRunner:
     """The trials so far, and the methods that train further ones.
 
     Attributes:
+        active: Names of the variants that are judged, in order. "deep" is the first.
+        signal: What the initial weights do to the signal (`Scores.signal`).
         steps: Steps of a short trial.
-        length: Steps of the judged trials, in units of a short one.
+        judged_steps: Steps of the judged trials.
+        num_seeds: Number of seeds that the rules see; None for all.
         shallow_weights: Weights of the trained shallow networks, by seed.
+        is_out_of_time: Whether a planned trial was left out because of the deadline.
     """
 
     problem: Problem
@@ -105,270 +78,244 @@ class TrialRunner:
     say: Callable[[str], None]
     with_proof: bool
     jobs: int = 1
+    signal: str = ""
     neighbors: float = 1.0
+    linear: float = float("inf")
     steps: int = 0
-    length: int = 1
+    judged_steps: int = 0
+    active: list[str] = field(default_factory=list)
+    num_seeds: int | None = None
     trials: list[Trial] = field(default_factory=list)
     rates: dict[str, RateChoice] = field(default_factory=dict)
     shallow_weights: dict[int, bytes] = field(default_factory=dict)
     proof: Proof | None = None
+    is_out_of_time: bool = False
+    is_extended: bool = False
+    _before: _Length | None = None
 
     @property
-    def judged_steps(self) -> int:
-        return self.length * self.steps
+    def is_short(self) -> bool:
+        """Whether the judged trials are short ones."""
+        return self.judged_steps == self.steps
 
-    def run(self, steps: int | None) -> None:
-        """Run all experiments in order."""
-        self.say("Nearest neighbors, as a yardstick.")
-        self.neighbors = nearest_neighbor_score(self.problem)
-        self.steps = steps or fitting_steps(
-            self.trial_groups(), self.deadline, self.measure_seconds, jobs=self.jobs
-        )
-        self.choose_rates()
-        for length in MAX_SEEDS:
-            if length > 1:
-                if not self.has_time_for_longer(length):
-                    break
-                self.length = length
-                self.retune_rates()
-            self.judge()
-            if suspect(self.scores()).name not in NEED_LONGER:
-                break
-        if suspect(self.scores()).name == "degradation":
-            self.construct()
-        if self.with_proof:
-            self.prove()
-
-    def trial_groups(self) -> list[TrialGroup]:
-        """Return all trials that may be needed. A verdict needs the rates and the fewest seeds."""
-        # Also the network at the given rate, and one variant that comes up during the diagnosis.
-        num = len(self.variants.by_name) + 2
-        further_seeds = MAX_SEEDS[1] - FEWEST_SEEDS
-        return [
-            TrialGroup(num * len(LR_FACTORS), _CHOICE_LENGTH, required=True),
-            TrialGroup(num * FEWEST_SEEDS, 1, required=True),
-            *[TrialGroup(num, 1)] * further_seeds,
-            TrialGroup(2 * _RETUNED_RATES, LONGER),
-            TrialGroup(num * FEWEST_SEEDS, LONGER),
-            TrialGroup(2 * self.with_proof, LONGER),
-        ]
+    @property
+    def max_seeds(self) -> int:
+        """Number of seeds at most, at the current length."""
+        return MAX_SEEDS[1] if self.is_short else MAX_SEEDS[LONGER]
 
     def measure_seconds(self, steps: int) -> float:
         """Return the seconds of trials of the deep network, `jobs` of them at once.
 
         They run at once because they share the bandwidth of the memory.
         """
-        start_time, lowest_lr = time.monotonic(), self.problem.lr * LR_FACTORS[0]
-        probe = PlannedTrial(
-            self.variants.by_name["deep"], lowest_lr, CHOICE_SEED, steps, name="probe"
-        )
-        list(run_parallel([probe.run] * self.jobs, self.jobs))
+        start_time = time.monotonic()
+        list(run_parallel([self._probe("deep", steps).run] * self.jobs, self.jobs))
         return time.monotonic() - start_time
+
+    def relative_costs(self, names: Sequence[str], steps: int) -> dict[str, float]:
+        """Return the time of a trial of each variant, in units of the deep network."""
+        tasks = [self._probe(name, steps).run for name in ("deep", *names)]
+        seconds = [trial.seconds for trial, _ in run_parallel(tasks, self.jobs)]
+        costs = [max(0.2, value / max(1e-6, seconds[0])) for value in seconds[1:]]
+        return dict(zip(names, costs, strict=True))
+
+    def _probe(self, name: str, steps: int) -> PlannedTrial:
+        variant = self.variants.by_name[name]
+        return PlannedTrial(variant, self.problem.lr / 16, CHOICE_SEED, steps, name="probe")
 
     def train(self, planned: Iterable[PlannedTrial]) -> list[Trial]:
         """Run trials in parallel and record them in order, so that an interrupt leaves no gaps."""
         trials = []
-        for trial, weights in run_parallel((plan.run for plan in planned), self.jobs):
+        tasks = (plan.run for plan in self._affordable(planned))
+        for trial, weights in run_parallel(tasks, self.jobs):
             trials.append(trial)
             self.trials.append(trial)
             if weights:
                 self.shallow_weights[trial.seed] = weights
         return trials
 
-    def choose_rates(self) -> None:
-        """Choose rates for all variants, and add the variants that the scores ask for."""
-        by_name, rates = self.variants.by_name, self.rates
-        rates.update(choose_rates(list(by_name.values()), self.try_short))
-        names = [name for name in ("deep", "shallow") if name in rates]
-        if not any(learns(rates[name].scores) for name in names):
-            variant = shallowest(self.problem)
-            if variant is not None:
-                by_name["shallowest"] = variant
-                rates.update(choose_rates([variant], self.try_short))
-        # Does the network fit its training data worse than neighbors predict held-out data?
-        fits_worse = min(rates["deep"].scores.values()) - self.neighbors > MARGIN
-        is_number = self.problem.inputs.is_floating_point()
-        if fits_worse and is_number and takes_free_outputs(self.problem):
-            by_name["wide"] = wide(self.problem)
-            rates.update(choose_rates([by_name["wide"]], self.try_short))
+    def _affordable(self, planned: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
+        """Yield trials until one would end after the deadline. The first trial always runs."""
+        for plan in planned:
+            seconds = self.seconds_of(plan.variant.name, plan.steps)
+            if self.trials and self.deadline.remaining() < seconds + self.proof_seconds():
+                self.is_out_of_time = True
+                return
+            yield plan
 
-    def retune_rates(self) -> None:
+    def choose_rates(self, names: Sequence[str]) -> None:
+        """Choose rates for variants by short trials on two seeds."""
+        variants = [self.variants.by_name[name] for name in names]
+        if not variants:
+            return
+        choices = choose_rates(variants, self.try_short)
+        choices = checked_rates(variants, choices, self.try_second_seed)
+        self.rates.update(choices)
+
+    def retune_rates(self, names: Sequence[str]) -> None:
         """Tune learning rates again at the longer trial length.
 
         A rate that is stable in a short trial may diverge in a long one.
         """
-        names = ("deep", "shallow", "shallowest")
-        variants = [variant for name, variant in self.variants.by_name.items() if name in names]
+        variants = [self.variants.by_name[name] for name in names]
         self.rates.update(retune_rates(variants, self.rates, self.try_long))
 
     def try_short(self, candidates: Sequence[Candidate]) -> list[float]:
         """Return training scores of trials that choose a learning rate."""
-        steps = self.steps
-        if steps > MIN_STEPS:
-            steps = max(MIN_STEPS, int(_CHOICE_LENGTH * steps))
-        return self.try_rates(candidates, steps)
+        return self.try_rates(candidates, self._choice_steps(), CHOICE_SEED)
+
+    def try_second_seed(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Return training scores of trials on a second seed, as long as those on the first."""
+        return self.try_rates(candidates, self._choice_steps(), CHOICE_SEED + 1)
 
     def try_long(self, candidates: Sequence[Candidate]) -> list[float]:
         """Return training scores of trials as long as those that are judged."""
-        return self.try_rates(candidates, self.judged_steps)
+        return self.try_rates(candidates, self.judged_steps, CHOICE_SEED)
 
-    def try_rates(self, candidates: Sequence[Candidate], steps: int) -> list[float]:
-        """Train variants at learning rates and return their training scores."""
+    def _choice_steps(self) -> int:
+        if self.steps <= MIN_STEPS:
+            return self.steps
+        return max(MIN_STEPS, int(CHOICE_LENGTH * self.steps))
+
+    def try_rates(self, candidates: Sequence[Candidate], steps: int, seed: int) -> list[float]:
+        """Train variants at learning rates; return their training scores, 2 without time left."""
 
         def planned() -> Iterator[PlannedTrial]:
             for variant, lr in candidates:
                 self.say(f"Learning rates: {variant.name} at {lr:.3g}, {steps} steps.")
                 name = f"{variant.name}, to choose its rate"
-                yield PlannedTrial(variant, lr, CHOICE_SEED, steps, name=name)
+                yield PlannedTrial(variant, lr, seed, steps, name=name)
 
-        return [trial.train_score for trial in self.train(planned())]
+        scores = [trial.train_score for trial in self.train(planned())]
+        return scores + [2.0] * (len(candidates) - len(scores))
 
-    def judge(self) -> None:
-        """Train seed after seed until a verdict is certain or the time is used up."""
-        self.shallow_weights.clear()
-        start = 0
-        for stop in range(FEWEST_SEEDS, MAX_SEEDS[self.length] + 1):
-            self.train(self.planned_seeds(range(start, stop)))
-            start = stop
-            num_judged = len(self.judged("deep"))
-            if num_judged < stop:
-                self.say(f"No time is left for another seed. Number of seeds judged: {num_judged}.")
-                break
-            verdict = suspect(self.scores())
-            line = f"After {stop} seeds: {verdict.name}. {verdict.reason}"
-            causes = ruled_out(self.scores())
-            if causes:
-                line += f" Ruled out: {', '.join(causes)}."
-            self.say(line)
-            if verdict.certain:
-                break
+    def train_seeds(self, num_seeds: int) -> None:
+        """Train all active variants on the first `num_seeds` seeds, where that is not done yet.
 
-    def planned_seeds(self, seeds: Sequence[int]) -> Iterator[PlannedTrial]:
-        """Yield the trials of every variant on `seeds`, while there is time for another seed."""
-        steps, by_name = self.judged_steps, self.variants.by_name
-        for seed in seeds:
-            seconds = self.seed_seconds() / speedup(len(by_name), self.jobs)
-            if seed and self.deadline.remaining() < seconds + self.proof_seconds():
-                return
-            for variant in by_name.values():
-                self.say(f"Seed {seed}, {steps} steps: {variant.name} ({variant.description}).")
-                yield PlannedTrial(
-                    variant,
-                    self.rates[variant.name].lr,
-                    seed,
-                    steps,
-                    with_weights=variant.name == "shallow",
-                )
-            lr = self.problem.lr
-            if self.problem.lr_is_given and self.rates["deep"].lr != lr:
-                self.say(f"Seed {seed}, {steps} steps: deep at the given learning rate {lr:.3g}.")
-                yield PlannedTrial(by_name["deep"], lr, seed, steps, name="given")
-
-    def construct(self) -> None:
-        """Evaluate the paper's solution by construction, and train it further while time is left.
-
-        It is the deep network with the trained shallow one inside it and identities elsewhere.
+        If a seed fails at a variant's rate, the rate is lowered. If the user's rate is better than
+        the chosen one, it is taken.
         """
-        self.train(self.planned_constructions())
+        self.num_seeds = None
+        self.train(self._planned_seeds(range(num_seeds), self.active))
+        for name in self.active:
+            is_fixed = name in _YARDSTICKS or name.endswith(AT_GIVEN_RATE)
+            if not is_fixed and learns(self.rates[name].scores or {0.0: 1.0}):
+                self._step_rate_down(name, num_seeds)
+        self._take_better_given_rate()
+        self.train(self._planned_seeds(range(num_seeds), self.active))  # the rate may be new
+        self.num_seeds = num_seeds
 
-    def planned_constructions(self) -> Iterator[PlannedTrial]:
-        """Construct a network per seed and evaluate it; yield its further training."""
-        steps, deep = self.judged_steps, self.variants.by_name["deep"]
-        for index, (seed, weights) in enumerate(self.shallow_weights.items()):
-            shallow = self.variants.by_name["shallow"].make(seed)
-            shallow.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
-            net = constructed(self.problem, seed, shallow, self.variants.removed_blocks)
-            if isinstance(net, str):
-                self.say(f"There is no solution by construction: {net}.")
+    def _planned_seeds(self, seeds: Sequence[int], names: Sequence[str]) -> Iterator[PlannedTrial]:
+        """Yield the trials of variants on seeds that were not made yet at the current rates."""
+        trained = {(trial.variant, trial.lr, trial.seed, trial.steps) for trial in self.trials}
+        for seed in seeds:
+            plans = [(name, self.rates[name].lr) for name in names]
+            if self.problem.lr_is_given and "deep" in names:
+                plans.append(("deep", self.problem.lr))
+            for name, lr in dict.fromkeys(plans):
+                if (name, lr, seed, self.judged_steps) in trained:
+                    continue
+                variant = self.variants.by_name[name]
+                self.say(f"Seed {seed}, {self.judged_steps} steps: {name} at {lr:.3g}.")
+                with_weights = name == "shallow"
+                yield PlannedTrial(variant, lr, seed, self.judged_steps, with_weights=with_weights)
+
+    def _step_rate_down(self, name: str, num_seeds: int) -> None:
+        """Lower the rate of a variant while seeds fail at it and the lower rate is better."""
+        for _ in range(_MAX_STEPS_DOWN):
+            trials = self.judged(name)
+            if not any(trial.train_score > LEARNS for trial in trials):
                 return
-            self.say(f"Seed {seed}: constructed (the trained shallow network and identities).")
-            self.trials.append(
-                evaluate_untrained(self.problem, net, variant="constructed", seed=seed, steps=steps)
-            )
-            num_remaining = len(self.shallow_weights) - index
-            seconds = num_remaining * self.seconds_of("deep") / speedup(num_remaining, self.jobs)
-            if self.deadline.remaining() > seconds + self.proof_seconds():
-                self.say(
-                    f"Seed {seed}, {steps} steps: further training of the constructed network."
-                )
-                variant = replace(deep, make=_constant(net))
-                yield PlannedTrial(variant, self.rates["deep"].lr, seed, steps, name="continued")
+            choice = self.rates[name]
+            self.rates[name] = choice._replace(lr=choice.lr / LR_STEP)
+            self.train(self._planned_seeds(range(num_seeds), [name]))
+            if not _is_better(self.judged(name), trials):
+                self.rates[name] = choice
+                return
 
-    def prove(self) -> None:
-        """Train the variants "deep" and "shortcuts" on PROOF_SEED."""
-        self.say(f"Before and after on a fresh seed: about {self.pair_seconds():.0f} s.")
-        tasks = []
-        for name, variant_name in (("before", "deep"), ("after", "shortcuts")):
-            variant, lr = self.variants.by_name[variant_name], self.rates[variant_name].lr
-            planned = PlannedTrial(variant, lr, PROOF_SEED, self.judged_steps, name=name)
-            tasks.append(planned.run)
-        (before, _), (after, _) = run_parallel(tasks, self.jobs)
-        self.proof = Proof(before=before, after=after)
+    def _take_better_given_rate(self) -> None:
+        lr, choice = self.problem.lr, self.rates["deep"]
+        at_given_rate = judged_trials(self.trials, "deep", self.judged_steps, lr)
+        if self.problem.lr_is_given and _is_better(at_given_rate, self.judged("deep")):
+            self.rates["deep"] = choice._replace(lr=lr)
 
-    def has_time_for_longer(self, length: int) -> bool:
-        """Return whether there is time for the fewest seeds at `length`, and for the proof."""
-        num_seeds = FEWEST_SEEDS * len(self.variants.by_name)
-        num_rates = 2 * _RETUNED_RATES
-        seeds = FEWEST_SEEDS * self.seed_seconds() / speedup(num_seeds, self.jobs)
-        rates = num_rates * self.seconds_of("deep") / speedup(num_rates, self.jobs)
-        seconds = length * (seeds + rates + self.proof_seconds())
-        if self.deadline.remaining() < seconds:
-            self.say(
-                f"No time is left for trials of {length} times the steps, which would take "
-                f"{seconds:.0f} s."
-            )
-            return False
-        return True
-
-    def seed_seconds(self) -> float:
-        """Return the time of the longest seed so far, its variants one after another; 0 if none."""
-        seconds: dict[int, float] = {}
-        for trial in self.trials:
-            if trial.seed != CHOICE_SEED and trial.steps == self.judged_steps:
-                seconds[trial.seed] = seconds.get(trial.seed, 0.0) + trial.seconds
-        return max(seconds.values(), default=0.0)
+    def look_counts(self) -> list[int]:
+        """Return the numbers of seeds after which the rules are applied."""
+        return look_counts(FEWEST_SEEDS, self.max_seeds)
 
     def proof_seconds(self) -> float:
         """Return the time that must remain for the proof; 0 if none was asked for."""
-        return self.pair_seconds() if self.with_proof else 0
+        return self.pair_seconds() if self.with_proof and self.proof is None else 0
 
     def pair_seconds(self) -> float:
         """Return the time of one trial of "deep" and one of "shortcuts"; 0 if there is none yet."""
-        seconds = self.seconds_of("deep") + self.seconds_of("shortcuts")
+        steps = self.judged_steps
+        seconds = self.seconds_of("deep", steps) + self.seconds_of("shortcuts", steps)
         return seconds / speedup(2, self.jobs)
 
-    def seconds_of(self, variant: str) -> float:
-        """Return the time of the latest trial of a variant; 0 if there is none yet."""
-        for trial in reversed(self.trials):
-            if trial.variant == variant:
-                return trial.seconds
+    def seconds_of(self, name: str, steps: int) -> float:
+        """Predict the time of a trial from the latest trial of the variant, or of "deep".
+
+        Returns:
+            0 if there is none yet.
+        """
+        for variant in (name, "deep"):
+            for trial in reversed(self.trials):
+                if trial.variant.partition(",")[0] == variant and trial.steps:
+                    return trial.seconds * max(0.2, steps / trial.steps)
         return 0.0
 
-    def drop_incomplete_trials(self) -> None:
-        """Judge the short trials if there are too few longer ones."""
-        if len(self.judged("deep")) < FEWEST_SEEDS:
-            self.length = 1
+    def lengthen(self, steps: int, names: list[str]) -> None:
+        """Judge trials of more steps from now on, of the variants `names`."""
+        self._before = _Length(
+            self.judged_steps, self.active, dict(self.rates), self.num_seeds, self.is_extended
+        )
+        self.judged_steps, self.active, self.num_seeds = steps, names, None
+        self.shallow_weights.clear()
 
-    def judged(self, variant: str) -> list[Trial]:
-        return judged_trials(self.trials, variant, self.judged_steps)
+    def drop_incomplete_trials(self) -> bool:
+        """Judge the shorter trials if there are too few longer ones; return whether there are."""
+        before = self._before
+        self.num_seeds = None
+        if before is None or len(self.judged("deep")) >= FEWEST_SEEDS:
+            return False
+        self.judged_steps, self.active, self.rates, self.num_seeds, self.is_extended = before
+        self._before = None
+        return True
+
+    def judged(self, name: str) -> list[Trial]:
+        """Return the trials of a variant that the verdict rests on, in the order of seeds."""
+        lr = self.rates[name].lr if name in self.rates else None
+        variant = name
+        if name == "given":
+            if not self.problem.lr_is_given or self.rates["deep"].lr == self.problem.lr:
+                return []
+            variant, lr = "deep", self.problem.lr
+        trials = judged_trials(self.trials, variant, self.judged_steps, lr)
+        trials = sorted(trials, key=lambda trial: trial.seed)
+        return trials if self.num_seeds is None else trials[: self.num_seeds]
+
+    def judged_by_name(self) -> dict[str, tuple[Trial, ...]]:
+        """Return the judged trials of every variant that has some."""
+        if "deep" not in self.rates:
+            return {}
+        names = dict.fromkeys((*self.variants.by_name, "given", "constructed", "continued"))
+        return {name: tuple(trials) for name in names if (trials := self.judged(name))}
 
     def scores(self) -> Scores:
         """Return what the rules judge."""
-        names = (*self.variants.by_name, "given", "constructed", "continued")
-        by_name = {name: trials for name in names if (trials := self.judged(name))}
-        deep = by_name.get("deep", [])
-        train, held_out, held_at_half = {}, {}, {}
-        for name, trials in by_name.items():
-            train[name] = [trial.train_score for trial in trials]
-            held_out[name] = [trial.held_score for trial in trials]
-            held_at_half[name] = [trial.held_at_half for trial in trials]
+        by_name = self.judged_by_name()
+        deep = by_name.get("deep", ())
         return Scores(
-            train=train,
-            held_out=held_out,
-            held_at_half=held_at_half,
+            train=_values(by_name, lambda trial: trial.train_score),
+            held_out=_values(by_name, lambda trial: trial.held_score),
+            held_at_half=_values(by_name, lambda trial: trial.held_at_half),
+            train_at_half=_values(by_name, lambda trial: trial.train_at_half),
             neighbors=self.neighbors,
-            looks=MAX_SEEDS[self.length] - FEWEST_SEEDS + 1,
-            is_short=self.length == 1,
+            linear=self.linear,
+            looks=len(self.look_counts()),
+            is_short=self.is_short,
+            is_extended=self.is_extended,
             num_layers=self.variants.num_layers,
             response_ratio=self.response_ratio,
             narrows=self.variants.narrows,
@@ -376,11 +323,25 @@ class TrialRunner:
                 (trial.start.gradient_ratio, trial.end.gradient_ratio) for trial in deep
             ],
             dead_shares=[_larger(trial.start.dead_share, trial.end.dead_share) for trial in deep],
+            signal=self.signal,
+            given_lr=self.problem.lr if self.problem.lr_is_given else 0.0,
+            best_lr=self.rates["deep"].lr if "deep" in self.rates else 0.0,
         )
 
 
-def _constant(net: nn.Module) -> Callable[[int], nn.Module]:
-    return lambda seed: net
+def _values(
+    by_name: dict[str, tuple[Trial, ...]], value: Callable[[Trial], float]
+) -> dict[str, list[float]]:
+    return {name: list(map(value, trials)) for name, trials in by_name.items()}
+
+
+def _is_better(trials: Sequence[Trial], than: Sequence[Trial]) -> bool:
+    """Return whether the mean training score of as many trials is lower."""
+    if not trials or len(trials) < len(than):
+        return False
+    return sum(trial.train_score for trial in trials[: len(than)]) < sum(
+        trial.train_score for trial in than
+    )
 
 
 def _larger(first: float | None, second: float | None) -> float | None:

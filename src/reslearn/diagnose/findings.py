@@ -63,6 +63,17 @@ class Screening:
         """The first finding that is not only a note."""
         return next((finding for finding in self.findings if finding.level != "note"), None)
 
+    @property
+    def signal(self) -> str:
+        """What the initial weights do: "vanishing", "exploding", "equal units", or empty."""
+        signals = {
+            "equal units": "equal units",
+            "signal that vanishes": "vanishing",
+            "signal that explodes": "exploding",
+        }
+        checks = [finding.check for finding in self.findings]
+        return next((signal for check, signal in signals.items() if check in checks), "")
+
     def lines(self) -> list[str]:
         """Return one line per finding, or one line that nothing is wrong."""
         if not self.findings:

@@ -29,7 +29,7 @@ _SHIFT = 3.0
 _ITERATIONS = 60
 _MAX_FREE_VALUES = 2**19
 """Number of values over which the loss is minimized, at most (images have many)."""
-_BOUNDING = {
+BOUNDING_NAMES = {
     *("softmax", "sigmoid", "tanh", "relu", "relu6", "hardtanh", "hardsigmoid", "softplus"),
     *("elu", "selu", "celu", "gelu", "silu", "leaky_relu", "clamp", "clamp_min", "clamp_max"),
     *("logsigmoid", "softsign", "exp", "abs", "square", "log_softmax", "softmin", "normalize"),
@@ -63,7 +63,7 @@ class OutputTail:
     @property
     def bounding_call(self) -> TorchCall | None:
         """The last call that limits the range of the outputs."""
-        calls = [call for call in self.calls if call.name in _BOUNDING]
+        calls = [call for call in self.calls if call.name in BOUNDING_NAMES]
         return calls[-1] if calls else None
 
 

@@ -6,14 +6,16 @@ import shlex
 import statistics
 from collections.abc import Callable, Sequence
 
+from reslearn.diagnose.advice import rate_line
 from reslearn.diagnose.answer import answer_lines
 from reslearn.diagnose.diagnosis import Diagnosis
 from reslearn.diagnose.diagnosis_json import finite_or_none
 from reslearn.diagnose.drawing import network_diagram
 from reslearn.diagnose.patch import Patch
+from reslearn.diagnose.proof import Proof
 from reslearn.diagnose.scores import MARGIN
 from reslearn.diagnose.signals import LayerSignal
-from reslearn.diagnose.trial import Trial, judged_trials
+from reslearn.diagnose.trial import Trial
 from reslearn.diagnose.verdict_rules import RULES
 from reslearn.report import (
     Cell,
@@ -32,7 +34,6 @@ from reslearn.report.curves import interval_note, seeds_series
 from reslearn.report.run import format_duration
 from reslearn.study import interval_text, summary
 
-_SUBTITLE = "Each variant is a network that would be better if one suspected cause were true."
 _FURTHER_NETWORKS = {
     "given": "the network at the given learning rate",
     "constructed": "the trained shallow network, with identities for the blocks it lacks",
@@ -44,7 +45,7 @@ _SIGNALS_TEXT = (
 )
 _RATES_TEXT = (
     "Each variant is trained at its best learning rate, so that a bad rate is not mistaken for "
-    "depth. Rates are chosen by training loss on a separate seed. If there were longer trials, the "
+    "depth. Rates are chosen by training loss on separate seeds. If there were longer trials, the "
     "rates of the network and of the shallower networks were tuned again at their length."
 )
 _MAX_DRAWN = 1.5
@@ -61,12 +62,15 @@ def diagnosis_page(
         patch: Shown with its proof.
     """
     problem, verdict = diagnosis.problem, diagnosis.verdict
-    summary_text = f"{verdict.name}: {verdict.reason}"
+    first_line, *further_lines = answer_lines(diagnosis, command)
+    summary_text = "\n\n".join(further_lines)
     if diagnosis.screening.proof is not None:
-        summary_text = f"{verdict.name}: shown before training, so nothing was trained."
+        summary_text = f"{verdict.name}: shown before training, without any trial."
     if patch is not None and diagnosis.proof is not None and diagnosis.proof.helps:
-        summary_text += f" {patch_line(diagnosis, patch)}"
+        summary_text += f"\n\n{patch_line(diagnosis, patch)}"
     patch_text = "" if patch is None else patch_line(diagnosis, patch)
+    if patch is None and diagnosis.proof is not None:
+        patch_text = f"{diagnosis.proof.text()}."
     rules = Table("Applied in this order.", ["verdict", "when"], list(RULES))
     command_text = Code(_repeat_command(diagnosis, command), "Command")
     screening = _screening_section(diagnosis)
@@ -76,15 +80,19 @@ def diagnosis_page(
         Section("Verdict", summary_text, [scores_table(diagnosis)] if diagnosis.trials else []),
         *([] if is_first else [screening]),
         Section("The curves", "", _curves(diagnosis)),
-        Section("Learning rates", _RATES_TEXT if diagnosis.rates else "", _rates(diagnosis)),
-        Section("The patch", patch_text, _patch_items(diagnosis, patch)),
+        Section("Learning rates", _rates_text(diagnosis), _rates(diagnosis)),
+        Section(
+            "The repair" if patch is None else "The patch",
+            patch_text,
+            [*_proof_items(diagnosis.proof), *_patch_items(patch)],
+        ),
         Section("The network", _notes(diagnosis), _network(diagnosis)),
         Section(
             "Signal and gradient by layer",
             _SIGNALS_TEXT if diagnosis.layers else "",
             _signals_by_layer(diagnosis),
         ),
-        Section("Rules", f"Margin: {MARGIN:g} of the loss of guessing.", [rules]),
+        Section("Rules", f"Margin: {MARGIN:g} of the loss of guessing.", [rules], is_folded=True),
         Section("How to repeat it", "", [command_text]),
     ]
     facts = {
@@ -98,7 +106,7 @@ def diagnosis_page(
         facts["interrupted"] = "yes, before all planned trials were done"
     return Page(
         f"Diagnosis of {problem.name}",
-        answer_lines(diagnosis)[0] if is_first else _SUBTITLE,
+        first_line,
         [section for section in sections if section.items or section.text],
         facts,
     )
@@ -112,17 +120,22 @@ def patch_line(diagnosis: Diagnosis, patch: Patch) -> str:
             reason = "the diagnosis was stopped before"
         reason = reason or "nothing was trained"
         return f"The patch was not tried, so it is not recommended: {reason}."
-    train = diagnosis.scores.train
-    num_seeds = len(train["deep"])
-    seeds = f"{num_seeds} judged seed{'s' * (num_seeds > 1)}"
-    means = statistics.fmean(train["deep"]), statistics.fmean(train["shortcuts"])
     advice = "was written because you asked for it"
     if diagnosis.proof.helps:
         advice = "is recommended"
-    return (
-        f"{diagnosis.proof.text()} ({means[0]:.2f} and {means[1]:.2f} on the {seeds}). "
-        f"The patch {advice}."
-    )
+    return f"{diagnosis.proof.text()}{_judged_means(diagnosis)}. The patch {advice}."
+
+
+def _judged_means(diagnosis: Diagnosis) -> str:
+    """Return the mean losses before and after on the judged seeds, in parentheses."""
+    train, proof = diagnosis.scores.train, diagnosis.proof
+    assert proof is not None, "there is a patch with a proof"
+    if not train.get(proof.repair):
+        return ""
+    num_seeds = len(train["deep"])
+    seeds = f"{num_seeds} judged seed{'s' * (num_seeds > 1)}"
+    means = statistics.fmean(train["deep"]), statistics.fmean(train[proof.repair])
+    return f" ({means[0]:.2f} and {means[1]:.2f} on the {seeds})"
 
 
 def _screening_section(diagnosis: Diagnosis) -> Section:
@@ -165,7 +178,7 @@ def _curves(diagnosis: Diagnosis) -> list[Item]:
     series: list[Series] = []
     max_seeds = 0
     for name in diagnosis.scores.train:
-        trials = judged_trials(diagnosis.trials, name, diagnosis.steps)
+        trials = diagnosis.judged.get(name, ())
         curves = {trial.seed: list(trial.curve) for trial in trials if trial.curve}
         series += seeds_series(name, curves, group=name)
         max_seeds = max(max_seeds, len(curves))
@@ -190,18 +203,30 @@ def _peak(curve: Series) -> float:
     return max((y for y in curve.y if y is not None), default=0.0)
 
 
+def _rates_text(diagnosis: Diagnosis) -> str:
+    has_choice = any(choice.scores for choice in diagnosis.rates.values())
+    return f"{rate_line(diagnosis)} {_RATES_TEXT}" if has_choice else rate_line(diagnosis)
+
+
 def _rates(diagnosis: Diagnosis) -> list[Item]:
     if not diagnosis.rates:
         return []
     rates: set[float] = set()
     for choice in diagnosis.rates.values():
         rates.update(choice.scores)
+    if not rates:
+        return []
     rows: list[list[Cell]] = []
     for name, choice in diagnosis.rates.items():
+        if not choice.scores:
+            continue
         scores = [choice.scores.get(lr) for lr in sorted(rates)]
         rows.append([name, *scores, f"{choice.lr:.3g}"])
-    columns: list[Column | str] = [Column(f"at {lr:.3g}", ".3f", True) for lr in sorted(rates)]
     problem = diagnosis.problem
+    columns: list[Column | str] = []
+    for lr in sorted(rates):
+        mark = " (given)" if problem.lr_is_given and lr == problem.lr else ""
+        columns.append(Column(f"at {lr:.3g}{mark}", ".3f", True))
     source = "The given learning rate"
     if not problem.lr_is_given:
         source = "No learning rate was given; the usual one"
@@ -209,20 +234,13 @@ def _rates(diagnosis: Diagnosis) -> list[Item]:
     return [Table(caption, ["variant", *columns, "chosen"], rows)]
 
 
-def _patch_items(diagnosis: Diagnosis, patch: Patch | None) -> list[Item]:
-    """Return curves and numbers before and after, how to use the patch, and its text."""
-    if patch is None:
+def _proof_items(proof: Proof | None) -> list[Item]:
+    """Return curves and numbers before and after a repair."""
+    if proof is None:
         return []
-    title = "Build your network with"
-    if patch.kind == "diff":
-        title = "Apply it, from the folder in which the diagnosis was made"
-    files: list[Item] = [Code(patch.use, title), Code(patch.text, str(patch.path))]
-    if diagnosis.proof is None:
-        return files
-    before, after = diagnosis.proof.before, diagnosis.proof.after
+    before, after = proof.before, proof.after
     caption = (
-        f"On seed {before.seed}, on which nothing was chosen or judged, each network at its best "
-        "learning rate. 1 is the loss of guessing."
+        f"On seed {before.seed}, on which nothing was chosen or judged. 1 is the loss of guessing."
     )
     series = [_trial_series(before), _trial_series(after)]
     figure = _loss_figure("proof", "Training loss before and after", caption, series)
@@ -235,7 +253,17 @@ def _patch_items(diagnosis: Diagnosis, patch: Patch | None) -> list[Item]:
     ]
     caption = f"After {before.steps} steps. Losses are divided by the loss of guessing."
     table = Table(caption, columns, [_trial_row(before), _trial_row(after)])
-    return [figure, table, *files]
+    return [figure, table]
+
+
+def _patch_items(patch: Patch | None) -> list[Item]:
+    """Return how to use the patch, and its text."""
+    if patch is None:
+        return []
+    title = "Build your network with"
+    if patch.kind == "diff":
+        title = "Apply it, from the folder in which the diagnosis was made"
+    return [Code(patch.use, title), Code(patch.text, str(patch.path))]
 
 
 def _trial_series(trial: Trial) -> Series:
@@ -254,7 +282,7 @@ def _trial_row(trial: Trial) -> list[Cell]:
 def _network(diagnosis: Diagnosis) -> list[Item]:
     """Return the drawing of the network, if it can be traced, and facts about it."""
     variants = diagnosis.variants
-    deep = judged_trials(diagnosis.trials, "deep", diagnosis.steps)
+    deep = diagnosis.judged.get("deep", ())
     ratio_at_end = _median([trial.end.gradient_ratio for trial in deep])
     dead_at_end = _median([trial.end.dead_share for trial in deep])
     start = diagnosis.start

@@ -1,14 +1,14 @@
-"""Patches: the change of the user's code that makes it build the network with shortcuts (Eq. 1).
+"""Patches: the change of the user's code that repairs the network or its data.
 
-All parameters keep their names. There are two kinds of patch:
+There are two kinds of patch:
 
-- A unified diff, if the build is a function or a lambda in a file. Its return value is passed
-  through `add_shortcuts`.
-- A new file with a function that calls the user's build. Classes, decorated or composed callables
-  and installed modules need this kind.
+- A unified diff, if the function is a function or a lambda in a file. Its return value is passed
+  through the code of a repair: `add_shortcuts`, for example.
+- A new file with a function that calls the user's function. Classes, decorated or composed
+  callables and installed modules need this kind.
 
-Each patch is run before it is offered. It must give the network of the variant "shortcuts": the
-same state_dict and the same outputs.
+Each patch is run before it is offered. It must give the network of the variant with the same
+change: the same state_dict and the same outputs. Shortcuts keep all parameters under their names.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ import torch
 from torch import nn
 
 from reslearn.diagnose.problem import Problem
-from reslearn.diagnose.source_edit import with_shortcuts
+from reslearn.diagnose.repairs import Repair, repair_of
+from reslearn.diagnose.source_edit import with_registrations, with_repair
 from reslearn.diagnose.user_code import Build, DiagnosisError, bind_depth
-from reslearn.models import add_shortcuts
+from reslearn.diagnose.user_data import load_data
 from reslearn.runs import write_atomically
 
 MARK = "Made by reslearn diagnose --patch"
@@ -66,6 +67,7 @@ class Patch:
         text: The content of the patch.
         use: The command that applies a diff, or the FILE.py:BUILD of a new file.
         shortcuts_around: Names of the blocks that get a shortcut.
+        repair: The change: a key of REPAIRS.
     """
 
     kind: Literal["diff", "file"]
@@ -73,6 +75,7 @@ class Patch:
     text: str
     use: str
     shortcuts_around: tuple[str, ...]
+    repair: str = "shortcuts"
 
 
 def make_patch(
@@ -82,42 +85,46 @@ def make_patch(
     depth: int | None = None,
     path: Path | None = None,
     folder: Path = Path(),
+    repair: str = "shortcuts",
 ) -> Patch:
-    """Make the patch of a build; `write_patch` writes it.
+    """Make the patch of a function; `write_patch` writes it.
 
     Args:
-        location: FILE.py:BUILD or MODULE:BUILD, as for `load_function`, or a function.
+        location: FILE.py:BUILD or MODULE:BUILD, as for `load_function`, or a function. For
+            "standardized", it is the function that returns the data.
         problem: The problem that was made of this build.
         path: Where to write it. A name that ends in .py asks for a new file, any other for a diff.
         folder: Used if `path` is None: a diff if possible, under a standard name.
+        repair: The change: "shortcuts", "initialized", "bare", "standardized" or
+            "registered".
 
     Raises:
-        DiagnosisError: If no file defines the build, if no diff is possible, or if `path` is
+        DiagnosisError: If no file defines the function, if no diff is possible, or if `path` is
             taken or cannot be written.
-        SurgeryError: If no block can be given a shortcut.
+        SurgeryError: If no block can be given a shortcut, or if the change has no code.
     """
-    shortcuts_around = add_shortcuts(problem.net(_SEED), problem.example).changed
+    change = repair_of(repair, problem)
     source = _find_source(location if isinstance(location, str) else _location_of(location))
     needs_file = path is not None and path.suffix == ".py"
     if path is not None:
         _check_path(path)
     if source.file is not None and not needs_file:
-        edited = _edit(source, source.file, problem)
-        if edited is not None:
-            build = _run(edited, source, source.file, depth)
-            if _builds_the_same(problem, build):
-                target = path or folder / "shortcuts.patch"
+        for edited in _edits(source, source.file, change):
+            function = _run(edited, source, source.file, depth)
+            if _gives_the_same(problem, function, change):
+                target = path or folder / f"{repair}.patch"
                 _check_path(target)
-                return _diff(source, source.file, edited, target, shortcuts_around)
+                return _diff(source, source.file, edited, target, change)
     if path is not None and not needs_file:
         raise DiagnosisError(
             f"no diff can be made for {source.build}, because an edit of its return value is not "
             "enough: give the name of a new file that ends in .py"
         )
-    target = path or folder / f"{source.module.rpartition('.')[2]}_residual.py"
+    suffix = "residual" if repair == "shortcuts" else repair
+    target = path or folder / f"{source.module.rpartition('.')[2]}_{suffix}.py"
     _check_path(target)
-    text = _wrapper(source, target, _example(problem))
-    if not _builds_the_same(problem, _run(text, source, target, depth)):
+    text = _wrapper(source, target, change)
+    if not _gives_the_same(problem, _run(text, source, target, depth), change):
         raise DiagnosisError(
             f"no patch: another file cannot import {source.build}, or gets another network from it"
         )
@@ -126,7 +133,8 @@ def make_patch(
         path=target,
         text=text,
         use=f"{target}:{source.name}",
-        shortcuts_around=shortcuts_around,
+        shortcuts_around=change.changed if repair == "shortcuts" else (),
+        repair=repair,
     )
 
 
@@ -212,24 +220,19 @@ def _is_installed(file: Path) -> bool:
     return any(file.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
-def _example(problem: Problem) -> str:
-    """Return Python code for a batch of the right shape; `add_shortcuts` ignores its values."""
-    sizes = ", ".join(str(size) for size in (2, *problem.inputs.shape[1:]))
-    dtype = "" if problem.inputs.dtype == torch.float32 else f", dtype={problem.inputs.dtype}"
-    return f"torch.zeros({sizes}{dtype})"
-
-
-def _edit(source: _Source, file: Path, problem: Problem) -> str | None:
-    """Return the file with shortcuts; None if an edit of the return value is not enough."""
+def _edits(source: _Source, file: Path, change: Repair) -> list[str]:
+    """Return the changed file, the best change first; empty if only a new file is possible."""
     try:
-        return with_shortcuts(file.read_bytes().decode(), source.name, _example(problem))
+        text = file.read_bytes().decode()
+        edits = [with_repair(text, source.name, change)]
+        if change.registrations:
+            edits.insert(0, with_registrations(text, change.registrations))
     except (UnicodeDecodeError, SyntaxError):
-        return None
+        return []
+    return [edited for edited in edits if edited is not None]
 
 
-def _diff(
-    source: _Source, file: Path, edited: str, target: Path, shortcuts_around: tuple[str, ...]
-) -> Patch:
+def _diff(source: _Source, file: Path, edited: str, target: Path, change: Repair) -> Patch:
     """Return a unified diff, to be applied in this folder, or in the folder of the file.
 
     The latter is used if the file is not below this folder.
@@ -244,20 +247,21 @@ def _diff(
     new_lines = edited.encode().splitlines(keepends=True)
     old_name, new_name = f"a/{name}{tab}".encode(), f"b/{name}{tab}".encode()
     lines = difflib.diff_bytes(difflib.unified_diff, old_lines, new_lines, old_name, new_name)
-    blocks = f"{len(shortcuts_around)} block{'s' * (len(shortcuts_around) > 1)}"
-    text = (
-        f"# {MARK}: {source.build} with shortcuts around {blocks}; parameters keep their names.\n"
-        f"# Apply: {use}\n"
-    ).encode()
+    text = f"# {MARK}: {source.build} {change.summary}.\n# Apply: {use}\n".encode()
     for line in lines:
         text += line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
     return Patch(
-        kind="diff", path=target, text=text.decode(), use=use, shortcuts_around=shortcuts_around
+        kind="diff",
+        path=target,
+        text=text.decode(),
+        use=use,
+        shortcuts_around=change.changed if change.name == "shortcuts" else (),
+        repair=change.name,
     )
 
 
-def _wrapper(source: _Source, target: Path, example: str) -> str:
-    """Return a new file that imports the user's build and adds shortcuts to what it returns."""
+def _wrapper(source: _Source, target: Path, change: Repair) -> str:
+    """Return a new file that imports the user's function and changes what it returns."""
     names = [*source.module.split("."), source.name]
     if not all(name.isidentifier() for name in names):
         raise DiagnosisError(
@@ -268,22 +272,19 @@ def _wrapper(source: _Source, target: Path, example: str) -> str:
         path = Path(os.path.relpath(source.root, target.resolve().parent)).as_posix()
         imports = "import sys\nfrom pathlib import Path\n"
         search = f"sys.path.insert(0, str(Path(__file__).resolve().parent / {path!r}))\n"
-    return f'''"""{MARK}: {source.build} with shortcuts around its blocks (Eq. 1 of He et al. 2015).
-
-Parameters keep their names, so weights of the plain network load into this one.
-"""
+    further = "\n".join(change.imports)
+    return f'''"""{MARK}: {source.build} {change.summary}."""
 
 import functools
 {imports}
-import torch
-from reslearn.models import add_shortcuts
+{further}
 
-{search}from {source.module} import {source.name} as plain
+{search}from {source.module} import {source.name} as original
 
-
-@functools.wraps(plain, updated=())
+{change.helper}
+@functools.wraps(original, updated=())
 def {source.name}(*arguments, **named):
-    return add_shortcuts(plain(*arguments, **named), {example}).network
+    return {change.before}original(*arguments, **named){change.after}
 '''
 
 
@@ -302,18 +303,32 @@ def _run(text: str, source: _Source, file: Path, depth: int | None) -> Build | N
         sys.path[:] = search_path
 
 
-@torch.no_grad()
-def _builds_the_same(problem: Problem, build: Build | None) -> bool:
-    """Return whether `build` gives the network of `add_shortcuts`: keys, weights and outputs."""
-    if build is None:
+def _gives_the_same(problem: Problem, function: Build | None, change: Repair) -> bool:
+    """Return whether a changed function gives what the repair promises."""
+    if function is None:
         return False
-    expected = add_shortcuts(problem.net(_SEED), problem.example).network.eval()
+    if change.expected is None:
+        return _gives_standardized_inputs(function)
+    return _builds_the_same(problem, function, change.expected(_SEED).eval())
+
+
+def _gives_standardized_inputs(data: Build) -> bool:
+    try:
+        inputs, _ = load_data(data)
+    except DiagnosisError:
+        return False
+    return abs(float(inputs.mean())) < 0.01 and float(inputs.std()) < 1.01
+
+
+@torch.no_grad()
+def _builds_the_same(problem: Problem, build: Build, expected: nn.Module) -> bool:
+    """Return whether `build` gives the expected network: keys, weights and outputs."""
     try:
         net = replace(problem, build=build).net(_SEED).eval()
         expected_state: dict[str, Any] = expected.state_dict()
         state: dict[str, Any] = net.state_dict()
         return (
-            list(state) == list(expected_state)
+            sorted(state) == sorted(expected_state)
             and all(_equal(state[key], expected_state[key]) for key in state)
             and _equal(net(problem.example), expected(problem.example))
         )

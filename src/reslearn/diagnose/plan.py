@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reslearn.diagnose.scores import MARGIN
+from reslearn.diagnose.scores import LEARNS, MARGIN
 from reslearn.diagnose.user_code import DiagnosisError
 from reslearn.diagnose.variant import Variant
 
@@ -47,13 +47,24 @@ class Deadline:
 class TrialGroup(NamedTuple):
     """Trials that can run at the same time.
 
-    `length` is the number of steps of each, in units of a short trial. Without the trials that are
-    `required`, there is no verdict. The others are made while time is left.
+    `length` is the number of steps of each, in units of a short trial. `cost` is the time of one
+    step, in units of the unchanged network. Without the trials that are `required`, there is no
+    verdict. The others are made while time is left.
     """
 
     num_trials: int
     length: float
     required: bool = False
+    cost: float = 1.0
+
+
+def look_counts(fewest: int, max_seeds: int) -> list[int]:
+    """Return the numbers of seeds after which the rules are applied, as 3, 4, 6, 8."""
+    counts = [fewest]
+    while counts[-1] < max_seeds:
+        step = 1 if len(counts) == 1 else 2
+        counts.append(min(max_seeds, counts[-1] + step))
+    return counts
 
 
 def speedup(num_trials: int, jobs: int) -> float:
@@ -116,8 +127,8 @@ class _Cost(NamedTuple):
         start_up, per_step = 0.0, 0.0
         for group in groups:
             rounds = math.ceil(group.num_trials / self.jobs)
-            start_up += rounds * self.seconds_per_trial
-            per_step += rounds * group.length * self.seconds_per_step
+            start_up += rounds * group.cost * self.seconds_per_trial
+            per_step += rounds * group.length * group.cost * self.seconds_per_step
         return start_up, per_step
 
     def seconds_of_shortest(self, groups: Iterable[TrialGroup]) -> float:
@@ -164,6 +175,36 @@ def choose_rates(variants: Sequence[Variant], try_rates: TryRates) -> dict[str, 
     return choices
 
 
+def checked_rates(
+    variants: Sequence[Variant], choices: Mapping[str, RateChoice], try_rates: TryRates
+) -> dict[str, RateChoice]:
+    """Try each chosen rate on a second seed; while it fails there, take the next smaller rate.
+
+    A rate fails if it learns on the first seed and not on the second one. If no smaller rate
+    passes, the choice stays.
+    """
+    checked = dict(choices)
+    remaining = {
+        variant.name: sorted(_learning_rates(choices[variant.name]), reverse=True)
+        for variant in variants
+    }
+    pending = [variant for variant in variants if remaining[variant.name]]
+    while pending:
+        candidates = [(variant, remaining[variant.name].pop(0)) for variant in pending]
+        pending = []
+        for (variant, lr), score in zip(candidates, try_rates(candidates), strict=True):
+            if score <= LEARNS:
+                checked[variant.name] = choices[variant.name]._replace(lr=lr)
+            elif remaining[variant.name]:
+                pending.append(variant)
+    return checked
+
+
+def _learning_rates(choice: RateChoice) -> list[float]:
+    """Return the chosen rate and smaller ones, as far as they learn."""
+    return [lr for lr, score in choice.scores.items() if lr <= choice.lr and score <= LEARNS]
+
+
 def retune_rates(
     variants: Sequence[Variant], choices: Mapping[str, RateChoice], try_rates: TryRates
 ) -> dict[str, RateChoice]:
@@ -179,8 +220,10 @@ def retune_rates(
     candidates: list[Candidate] = []
     for variant in variants:
         choice, usual = choices[variant.name], variant.problem.lr
-        rates = {choice.lr, choice.lr / LR_STEP, usual}
-        if not learns(choice.scores):
+        rates = {choice.lr, choice.lr / LR_STEP}
+        if not variant.problem.lr_is_given:
+            rates.add(usual)  # a given rate is judged in any case
+        if choice.scores and not learns(choice.scores):
             rates |= {usual * factor for factor in LR_FACTORS}
         candidates += [(variant, lr) for lr in sorted(rates)]
     scores: dict[str, dict[float, float]] = {variant.name: {} for variant in variants}

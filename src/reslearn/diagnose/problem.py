@@ -48,7 +48,8 @@ class Problem:
     """A network and its task.
 
     `lr` is the user's learning rate, or the usual one of the optimizer if none was given. Only a
-    learning rate that was given is judged. The experiments try other rates too.
+    learning rate that was given is judged. The experiments try other rates too. `seed` changes all
+    random numbers of the trials: weights and the order of examples.
     """
 
     build: Build
@@ -65,12 +66,17 @@ class Problem:
     lr_is_given: bool
     batch_size: int
     guess_loss: float
+    seed: int = 0
 
     def net(self, seed: int) -> nn.Module:
         """Build a network with the weights of `seed`; the global generator is restored."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(self.random_seed(seed))
             return self.build()
+
+    def random_seed(self, seed: int) -> int:
+        """Return the seed of the generator for the trial of `seed`."""
+        return seed + 10_000 * self.seed
 
     @property
     def example(self) -> Tensor:
@@ -381,13 +387,3 @@ def _try_a_step(problem: Problem) -> None:
         net.eval()(problem.held_inputs[:3])
     except Exception as error:
         raise DiagnosisError(f"the network cannot be evaluated: {describe(error)}") from None
-
-
-def takes_free_outputs(problem: Problem) -> bool:
-    """Return whether the loss takes any numbers, and not only probabilities."""
-    targets = problem.targets[:4]
-    try:
-        answers = problem.net(0)(problem.example)
-        return bool(torch.isfinite(problem.loss(10 * torch.ones_like(answers), targets)))
-    except Exception:  # the loss is the user's code
-        return False

@@ -7,7 +7,7 @@ experiments.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,18 +23,15 @@ from reslearn.diagnose.first_steps import (
     rate_finding,
     take_first_steps,
 )
+from reslearn.diagnose.interventions import standardized
 from reslearn.diagnose.output_layer import output_findings
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.signal_checks import signal_findings
-from reslearn.diagnose.signals import Signals
 from reslearn.diagnose.trial import CHOICE_SEED, WORST_SCORE
 from reslearn.diagnose.user_code import describe
-from reslearn.diagnose.variant import Variant, initialized, standardized
-from reslearn.diagnose.verdict_rules import GRADIENT_RATIO
+from reslearn.diagnose.variant import Variant
 from reslearn.diagnose.wiring import wiring_findings
 
-MANY_DEAD = 0.4
-"""From this share of dead units on, another initialization is tried too."""
 NUM_NEIGHBORS = 10
 MAX_INPUTS = 256
 _MAX_VALUES = 2**20
@@ -119,23 +116,9 @@ def _weight_findings(problem: Problem, inputs: Tensor, seed: int) -> list[Screen
     return findings
 
 
-def suggested_variants(
-    problem: Problem,
-    start: Signals,
-    response_ratio: float | None,
-    findings: Sequence[ScreeningFinding] = (),
-) -> dict[str, Variant]:
-    """Return the variants that the inputs, the signals at the start or the screening suggest."""
-    variants = []
-    if has_bad_scale(problem):
-        variants.append(standardized(problem))
-    ratios = [ratio for ratio in (start.gradient_ratio, response_ratio) if ratio is not None]
-    is_dead = start.dead_share is not None and start.dead_share >= MANY_DEAD
-    is_extreme = any(not 1 / GRADIENT_RATIO < ratio < GRADIENT_RATIO for ratio in ratios)
-    is_suspected = any("vanishing or exploding signal" in finding.causes for finding in findings)
-    if is_dead or is_extreme or is_suspected:
-        variants.append(initialized(problem))
-    return {variant.name: variant for variant in variants}
+def suggested_variants(problem: Problem) -> dict[str, Variant]:
+    """Return the variants that the inputs suggest."""
+    return {"standardized": standardized(problem)} if has_bad_scale(problem) else {}
 
 
 def nearest_neighbor_score(problem: Problem) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reslearn.diagnose.call_record import CallRecord, TorchCall, tensors_in
 from reslearn.diagnose.findings import ScreeningFinding, joined, set_at
+from reslearn.diagnose.initial_weights import Initializer, initializer_of
 from reslearn.models.tracing import ACTIVATION_NAMES
 
 SPREAD_LIMITS = (1e-4, 1e4)
@@ -54,7 +55,7 @@ def signal_findings(record: CallRecord, places: list[str]) -> list[ScreeningFind
     layers = [layer for layer in dead_layers(record) if layer.num_units >= FEWEST_UNITS]
     dead = [layer for layer in layers if layer.share >= DEAD_LAYER_SHARE]
     if dead:
-        return [_dead_finding(dead, len(layers), places)]
+        return [_dead_finding(dead, len(layers), initializer_of(record), places)]
     ratio = spread_ratio(record)
     low, high = SPREAD_LIMITS
     if ratio is None or low <= ratio <= high:
@@ -149,14 +150,16 @@ def _largest_response(record: CallRecord) -> float:
     return max(strengths)
 
 
-def _dead_finding(dead: list[DeadLayer], num_layers: int, places: list[str]) -> ScreeningFinding:
+def _dead_finding(
+    dead: list[DeadLayer], num_layers: int, initializer: Initializer, places: list[str]
+) -> ScreeningFinding:
     worst = max(dead, key=lambda layer: layer.share)
     return ScreeningFinding(
         check="dead units",
         level="suspicion",
         causes=("dead units", "vanishing or exploding signal"),
         message=f"The units behind activation {worst.name} are zero for every input: no gradient "
-        "passes them. Draw the weights by nn.init.kaiming_normal_ and set the biases to 0"
+        f"passes them. Draw the weights by {initializer.text} and set the biases to 0"
         f"{set_at(places)}.",
         evidence=f"{worst.num_dead} of {worst.num_units} units are dead there; {len(dead)} of "
         f"{num_layers} activations have {DEAD_LAYER_SHARE:.0%} dead units or more.",
@@ -168,7 +171,6 @@ def _dead_finding(dead: list[DeadLayer], num_layers: int, places: list[str]) -> 
 def _signal_finding(ratio: float, record: CallRecord, places: list[str]) -> ScreeningFinding:
     is_vanishing = ratio < 1
     names = {call.name for call in record.calls}
-    initializer = "xavier_uniform_" if names & _SATURATING else "kaiming_normal_"
     word, size, limit = "explodes", "too large for this depth", SPREAD_LIMITS[1]
     if is_vanishing:
         word, size, limit = "vanishes", "too small for this depth", SPREAD_LIMITS[0]
@@ -180,7 +182,7 @@ def _signal_finding(ratio: float, record: CallRecord, places: list[str]) -> Scre
         level="suspicion",
         causes=("vanishing or exploding signal", "dead units"),
         message=f"The signal {word} on its way through the layers: the initial weights "
-        f"({origin}) are {size}. Draw them by nn.init.{initializer} and set the "
+        f"({origin}) are {size}. Draw them by {initializer_of(record).text} and set the "
         "biases to 0, or add a norm after each layer.",
         evidence=f"Between inputs, the outputs of the last of {len(record.layers)} layers deviate "
         f"{ratio:.2g} times as much as the outputs of the first; the limit is {limit:.0e}.",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from reslearn.analysis import first_to_last
+from reslearn.diagnose.containers import traced_network, with_open_containers
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.variant import Variant
 from reslearn.models import Block, SurgeryError, Trace, layers, trace
@@ -62,7 +63,7 @@ def measure_signals(net: nn.Module, problem: Problem) -> Signals:
     """Measure gradients and dead units of a copy of `net` on one batch, in training mode."""
     x, y = problem.inputs[:NUM_INPUTS], problem.targets[:NUM_INPUTS]
     try:
-        opened = trace(net, problem.example)
+        opened = trace(with_open_containers(net, problem.example), problem.example)
     except SurgeryError:
         return UNKNOWN
     graph_module = opened.graph_module.train()
@@ -88,7 +89,7 @@ def signals_by_layer(
         Layers in order, by variant. Empty if the network cannot be traced.
     """
     try:
-        opened = trace(problem.net(seed), problem.example)
+        opened = traced_network(problem, seed)
     except SurgeryError:
         return {}
     traced_layers = [layer for layer in layers(opened) if layer is not None]

@@ -1,25 +1,29 @@
-"""Edit a Python file so that a function returns its network with shortcuts.
+"""Edit a Python file so that values pass through another function.
 
-Return values are passed through `add_shortcuts`. Text is inserted at positions that Python's parser
-reports, so all other lines and comments stay unchanged.
+These are what a function returns, or what a class assigns to an attribute.
+
+Text is inserted at positions that Python's parser reports, so all other lines and comments stay
+unchanged.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from reslearn.diagnose.registration import Registration
+from reslearn.diagnose.repairs import Repair
 
 _Insertion = tuple[int, int, str]
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _Import = ast.Import | ast.ImportFrom
 
 
-def with_shortcuts(source: str, name: str, example: str) -> str | None:
-    """Return the file with every return value of `name` passed through `add_shortcuts`.
+def with_repair(source: str, name: str, repair: Repair) -> str | None:
+    """Return the file with every return value of `name` passed through the code of a repair.
 
     Args:
         source: The text of the file.
-        example: Python code for a batch that the network takes, as "torch.zeros(2, 3, 32, 32)".
 
     Returns:
         None if the file does not define `name` exactly once, as a function or a lambda.
@@ -29,19 +33,78 @@ def with_shortcuts(source: str, name: str, example: str) -> str | None:
     values = list(_returned_values(definitions[0])) if len(definitions) == 1 else []
     if not values:
         return None
-    newline = "\r\n" if "\r\n" in source else "\n"
     insertions: list[_Insertion] = []
     for value in values:
-        assert value.end_lineno is not None and value.end_col_offset is not None
-        insertions.append((value.lineno, value.col_offset, "add_shortcuts("))
-        insertions.append((value.end_lineno, value.end_col_offset, f", {example}).network"))
-    imports = ""
-    for line in ("import torch", "from reslearn.models import add_shortcuts"):
-        if not _has_import(tree, line):
-            imports += line + newline
-    if imports:
-        insertions.append((_line_after_imports(tree, definitions[0].lineno), 0, imports))
-    return _insert(source, insertions)
+        insertions += _around(source, value, repair.before, repair.after)
+    added = _missing_imports(tree, repair.imports) + repair.helper
+    return _insert(source, insertions, added, _line_after_imports(tree, definitions[0].lineno))
+
+
+def with_registrations(source: str, changes: Sequence[Registration]) -> str | None:
+    """Return the file with every value that a class assigns to an attribute passed through nn.
+
+    Args:
+        source: The text of the file.
+
+    Returns:
+        None if the file does not define one of the classes, or if a class does not assign the
+        attribute.
+    """
+    tree = ast.parse(source)
+    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    insertions: dict[_Insertion, None] = {}  # several modules may have one class
+    for change in changes:
+        definition = classes.get(change.owner)
+        values = [] if definition is None else _assigned_values(definition, change.attribute)
+        if not values:
+            return None
+        for value in values:
+            insertions |= dict.fromkeys(_around(source, value, f"nn.{change.wrapper}(", ")"))
+    first_line = min(definition.lineno for definition in classes.values())
+    added = _missing_imports(tree, ("from torch import nn",))
+    return _insert(source, list(insertions), added, _line_after_imports(tree, first_line))
+
+
+def _assigned_values(definition: ast.ClassDef, attribute: str) -> list[ast.expr]:
+    """Return what a class assigns to `self.ATTRIBUTE`."""
+    values = []
+    for node in ast.walk(definition):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        names = [target.attr for target in targets if isinstance(target, ast.Attribute)]
+        if attribute in names and node.value is not None:  # type: ignore[attr-defined]
+            values.append(node.value)  # type: ignore[attr-defined]
+    return values
+
+
+def _around(source: str, value: ast.expr, before: str, after: str) -> list[_Insertion]:
+    assert value.end_lineno is not None and value.end_col_offset is not None
+    if isinstance(value, ast.Tuple) and not _has_parentheses(source, value):
+        before, after = f"{before}(", f"){after}"  # else each element would be an argument
+    return [
+        (value.lineno, value.col_offset, before),
+        (value.end_lineno, value.end_col_offset, after),
+    ]
+
+
+def _has_parentheses(source: str, value: ast.Tuple) -> bool:
+    """Return whether a tuple stands in parentheses of its own, unlike `(a), (b)`."""
+    text = ast.get_source_segment(source, value) or ""
+    if not (text.startswith("(") and text.endswith(")")):
+        return False
+    try:
+        call = ast.parse(f"f({text[1:-1]}\n)", mode="eval").body
+    except SyntaxError:
+        return False
+    if not isinstance(call, ast.Call):
+        return False
+    return [ast.dump(part) for part in call.args] == [ast.dump(part) for part in value.elts]
+
+
+def _missing_imports(tree: ast.Module, lines: Sequence[str]) -> str:
+    """Return the lines of imports that a file lacks."""
+    return "".join(f"{line}\n" for line in lines if not _has_import(tree, line))
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:
@@ -103,11 +166,14 @@ def _line_after_imports(tree: ast.Module, before: int) -> int:
     return 1 if last is None else (last.end_lineno or last.lineno) + 1
 
 
-def _insert(source: str, insertions: list[_Insertion]) -> str:
-    r"""Insert texts at (line from 1, byte in the line).
+def _insert(source: str, insertions: list[_Insertion], added: str, line_number: int) -> str:
+    r"""Insert texts at (line from 1, byte in the line), and lines before a line.
 
     These are the positions of the parser: bytes of UTF-8, and lines that end in \n, \r or both.
     """
+    if added:
+        newline = "\r\n" if "\r\n" in source else "\n"
+        insertions = [*insertions, (line_number, 0, added.replace("\n", newline))]
     lines = source.encode().splitlines(keepends=True)
     for line, column, text in sorted(insertions, key=lambda item: item[:2], reverse=True):
         old = lines[line - 1]

@@ -1,8 +1,9 @@
 """One trial: a variant trained on one seed, and the scores it ends with.
 
 All trials of a seed have equal budgets: the same number of steps on the same batches. The
-learning rate is constant for two thirds of the steps, then falls linearly to zero. Batch-norm
-statistics are recomputed before every evaluation, since moving averages mislead.
+learning rate is constant for two thirds of the steps, then falls linearly to zero. So the scores
+after half of the steps show the network at its own rate, without decay. Batch-norm statistics are
+recomputed before every evaluation, since moving averages mislead.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from reslearn.data import permutation
 from reslearn.diagnose.problem import MAX_EVALUATED, Problem
 from reslearn.diagnose.signals import UNKNOWN, Signals, measure_signals
-from reslearn.diagnose.variant import Variant
+from reslearn.diagnose.variant import Regime, Variant
 from reslearn.evaluate import recompute_batch_norm
 from reslearn.train import LearningRate, NonFiniteLossError, fit
 
@@ -32,6 +33,9 @@ WORST_HELD_SCORE = 100.0
 """Upper limit of a held-out score: overfitting may go far beyond the loss of guessing."""
 CHOICE_SEED = 1000
 """Learning rates are chosen on this seed, and no verdict uses it."""
+CLIP_NORM = 1.0
+"""Norm to which the variant "clipped" scales gradients that are larger."""
+_WARM_UP_SHARE = 0.2
 _CONSTANT_SHARE = 2 / 3
 _EVALUATION_BATCH = 250
 _READINGS = 40
@@ -46,6 +50,7 @@ class Trial:
         train_score: Score on clean training data at the end, at most WORST_SCORE.
         held_score: Score on held-out data at the end, at most WORST_HELD_SCORE.
         held_at_half: Score on held-out data after half of the steps.
+        train_at_half: Score on training data after half of the steps, before the rate falls.
         train_error_pct: Training error; None for regression.
         curve: Pairs (step, score on running batches).
         start: Signals before training, if they were asked for.
@@ -65,6 +70,7 @@ class Trial:
     start: Signals
     end: Signals
     seconds: float
+    train_at_half: float = WORST_SCORE
 
 
 class TrialResult(NamedTuple):
@@ -101,6 +107,7 @@ class PlannedTrial:
             seed=self.seed,
             steps=self.steps,
             with_signals=self.name is None and variant.name == "deep",
+            regime=variant.regime,
         )
         weights = io.BytesIO()
         if self.with_weights:
@@ -117,6 +124,7 @@ def run_trial(
     seed: int,
     steps: int,
     with_signals: bool = False,
+    regime: Regime | None = None,
 ) -> Trial:
     """Train `net` in place and evaluate it.
 
@@ -126,15 +134,17 @@ def run_trial(
     Args:
         variant: Name to record.
         with_signals: Measure gradients and dead units too, which takes a while.
+        regime: By default, training without warm-up and clipped gradients.
     """
     start_time = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(problem.random_seed(seed))
         start = measure_signals(net, problem) if with_signals else UNKNOWN
-        curve, held_at_half, diverged = _train(problem, net, lr=lr, seed=seed, steps=steps)
-        scores = _EndScores(WORST_SCORE, None, WORST_SCORE)
+        training = _Training(problem, net, lr, seed, steps, regime or Regime())
+        training.run()
+        scores = _DIVERGED
         end = UNKNOWN
-        if not diverged:
+        if not training.diverged:
             scores = _evaluate(net, problem)
             if with_signals:
                 end = measure_signals(net, problem)
@@ -145,10 +155,11 @@ def run_trial(
         steps=steps,
         train_score=scores.train,
         held_score=scores.held_out,
-        held_at_half=held_at_half,
+        held_at_half=training.at_half.held_out,
+        train_at_half=training.at_half.train,
         train_error_pct=scores.train_error_pct,
-        diverged=diverged,
-        curve=tuple(curve),
+        diverged=training.diverged,
+        curve=tuple(training.curve),
         start=start,
         end=end,
         seconds=time.monotonic() - start_time,
@@ -172,6 +183,7 @@ def evaluate_untrained(
         train_score=scores.train,
         held_score=scores.held_out,
         held_at_half=scores.held_out,
+        train_at_half=scores.train,
         train_error_pct=scores.train_error_pct,
         diverged=False,
         curve=(),
@@ -181,12 +193,21 @@ def evaluate_untrained(
     )
 
 
-def judged_trials(trials: Sequence[Trial], variant: str, steps: int) -> list[Trial]:
-    """Return the trials of a variant that a verdict after `steps` rests on, one per seed."""
+def judged_trials(
+    trials: Sequence[Trial], variant: str, steps: int, lr: float | None = None
+) -> list[Trial]:
+    """Return the trials of a variant that a verdict after `steps` rests on, one per seed.
+
+    Args:
+        lr: Only trials at this learning rate; None for any rate.
+    """
     return [
         trial
         for trial in trials
-        if trial.variant == variant and trial.steps == steps and trial.seed != CHOICE_SEED
+        if trial.variant == variant
+        and trial.steps == steps
+        and trial.seed < CHOICE_SEED
+        and lr in (None, trial.lr)
     ]
 
 
@@ -195,46 +216,65 @@ def batches(problem: Problem, seed: int, start_step: int) -> Iterator[tuple[Tens
     num, size = len(problem.inputs), problem.batch_size
     first_epoch, first_batch = divmod(start_step, num // size)
     for epoch in count(first_epoch):
-        order = permutation(seed, epoch, num)  # once per epoch: it sorts all indices
+        # Once per epoch, because it sorts all indices.
+        order = permutation(problem.random_seed(seed), epoch, num)
         for first in range(first_batch * size, num - size + 1, size):
             index = order[first : first + size]
             yield problem.inputs[index], problem.targets[index]
         first_batch = 0
 
 
-def _train(
-    problem: Problem, net: nn.Module, *, lr: float, seed: int, steps: int
-) -> tuple[list[tuple[int, float]], float, bool]:
-    """Train `net` in place; return the curve, the held-out score at half, whether it diverged."""
-    curve: list[tuple[int, float]] = []
-    held_at_half = WORST_SCORE
-    half = steps // 2
+class _Training:
+    """The training of one trial: its curve, and its scores after half of the steps."""
 
-    def train_part(start_step: int, num_steps: int) -> None:
+    def __init__(
+        self, problem: Problem, net: nn.Module, lr: float, seed: int, steps: int, regime: Regime
+    ) -> None:
+        self.problem, self.net, self.lr, self.seed = problem, net, lr, seed
+        self.steps, self.regime = steps, regime
+        self.curve: list[tuple[int, float]] = []
+        self.at_half = _DIVERGED
+        self.diverged = False
+
+    def run(self) -> None:
+        """Train the network in place, until the last step or a loss that is not finite."""
+        half = self.steps // 2
+        try:
+            optimizer = self.problem.make_optimizer(self.net.parameters(), self.lr)
+            if self.regime.clips_gradients:
+                optimizer.register_step_pre_hook(self._clip_gradients)
+            self._train_part(optimizer, 0, half)
+            self.at_half = _evaluate(deepcopy(self.net), self.problem)
+            self._train_part(optimizer, half, self.steps - half)
+        except NonFiniteLossError:
+            self.diverged = True
+
+    def _clip_gradients(self, *_: object) -> None:
+        nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
+
+    def _train_part(
+        self, optimizer: torch.optim.Optimizer, start_step: int, num_steps: int
+    ) -> None:
+        def factor(step: float) -> float:
+            return _lr_factor(start_step + step, self.steps, warms_up=self.regime.warms_up)
+
         readings = fit(
-            net,
-            batches(problem, seed, start_step),
-            problem.loss,
+            self.net,
+            batches(self.problem, self.seed, start_step),
+            self.problem.loss,
             optimizer,
             steps=num_steps,
-            read_every_steps=max(1, steps // _READINGS),
-            learning_rate=LearningRate(lambda step: _lr_factor(start_step + step, steps)),
+            read_every_steps=max(1, self.steps // _READINGS),
+            learning_rate=LearningRate(factor),
         )
         for reading in readings:
-            curve.append((start_step + reading.step, _score(reading.loss, problem)))
-
-    try:
-        optimizer = problem.make_optimizer(net.parameters(), lr)
-        train_part(0, half)
-        held_at_half = _evaluate(deepcopy(net), problem).held_out
-        train_part(half, steps - half)
-    except NonFiniteLossError:
-        return curve, held_at_half, True
-    return curve, held_at_half, False
+            self.curve.append((start_step + reading.step, _score(reading.loss, self.problem)))
 
 
-def _lr_factor(step: float, steps: int) -> float:
-    num_constant = _CONSTANT_SHARE * steps
+def _lr_factor(step: float, steps: int, *, warms_up: bool = False) -> float:
+    num_warm, num_constant = _WARM_UP_SHARE * steps, _CONSTANT_SHARE * steps
+    if warms_up and step < num_warm:
+        return (step + 1) / (num_warm + 1)
     return 1.0 if step < num_constant else (steps - step) / (steps - num_constant)
 
 
@@ -244,6 +284,9 @@ class _EndScores(NamedTuple):
     train: float
     train_error_pct: float | None
     held_out: float
+
+
+_DIVERGED = _EndScores(WORST_SCORE, None, WORST_SCORE)
 
 
 @torch.no_grad()

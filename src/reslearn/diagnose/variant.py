@@ -6,26 +6,24 @@
 | shallow | two of three shape-preserving blocks removed | depth |
 | shallowest | all of them removed; tried if "shallow" learns nothing either | depth |
 | shortcuts | parameter-free shortcuts around the blocks (Eq. 1, option A) | depth |
-| standardized | inputs scaled to mean 0 and standard deviation 1 | scale of the inputs |
-| initialized | weights drawn by He's rule, biases zero | initialization |
-| wide | another network, wide and residual, as a yardstick | capacity |
 
-All variants of a seed start from the weights that the deep network has at that seed, so results
-are paired by seed. `constructed` builds the paper's solution by construction (Sec. 1).
+Variants for other causes are in `interventions.py`. All variants of a seed start from the weights
+that the deep network has at that seed, so results are paired by seed. `constructed` builds the
+paper's solution by construction (Sec. 1).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from reslearn.diagnose.containers import traced_network
 from reslearn.diagnose.problem import Problem
 from reslearn.models import (
-    Residual,
     SurgeryError,
     Trace,
     add_shortcuts,
@@ -37,8 +35,20 @@ from reslearn.models import (
 
 KEEP_ONE_IN = 3
 """The shallow variant keeps one shape-preserving block in three."""
-WIDE_UNITS = 256
 MakeNetwork = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """How a network is trained, apart from its learning rate.
+
+    Attributes:
+        warms_up: The rate rises linearly during the first fifth of the steps.
+        clips_gradients: Larger gradients are scaled to a norm of 1.
+    """
+
+    warms_up: bool = False
+    clips_gradients: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +62,7 @@ class Variant:
     description: str
     problem: Problem
     make: MakeNetwork
+    regime: Regime = Regime()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +102,7 @@ def make_variants(problem: Problem) -> Variants:
     shortcuts_around: tuple[str, ...] = ()
     narrows = ""
     try:
-        opened = trace(problem.net(0), problem.example)
+        opened = traced_network(problem, 0)
         num_layers = opened.num_layers
         names = _shape_preserving_blocks(opened)
         removed_blocks = tuple(name for index, name in enumerate(names) if index % KEEP_ONE_IN != 0)
@@ -138,7 +149,7 @@ def shallowest(problem: Problem) -> Variant | None:
         None if "shallow" has only one such block, or if the network cannot be traced.
     """
     try:
-        opened = trace(problem.net(0), problem.example)
+        opened = traced_network(problem, 0)
         names = tuple(_shape_preserving_blocks(opened))
         if len(names) <= KEEP_ONE_IN:
             return None
@@ -168,7 +179,7 @@ def constructed(
     """
     try:
         construction = construct_from(
-            trace(problem.net(seed), problem.example), shallow, removed_blocks, problem.inputs[:64]
+            traced_network(problem, seed), shallow, removed_blocks, problem.inputs[:64]
         )
     except SurgeryError as error:
         return str(error)
@@ -178,100 +189,6 @@ def constructed(
             f"{construction.scale:.2g}), so ReLU does not pass them unchanged"
         )
     return construction.network
-
-
-def standardized(problem: Problem) -> Variant:
-    """Return the deep network on inputs of mean 0 and standard deviation 1.
-
-    Statistics are per feature, or per channel if inputs have spatial dimensions.
-    """
-    axes = [0]
-    if problem.inputs.ndim > 1:
-        axes = [axis for axis in range(problem.inputs.ndim) if axis != 1]
-    mean = problem.inputs.mean(axes, keepdim=True)
-    deviation = problem.inputs.std(axes, keepdim=True).clamp_min(1e-6)
-
-    def standardize(x: Tensor) -> Tensor:
-        return (x - mean) / deviation
-
-    return Variant(
-        name="standardized",
-        description="inputs scaled to mean 0 and standard deviation 1",
-        problem=replace(
-            problem,
-            inputs=standardize(problem.inputs),
-            held_inputs=standardize(problem.held_inputs),
-        ),
-        make=problem.net,
-    )
-
-
-def initialized(problem: Problem) -> Variant:
-    """Return the deep network with weights by He's rule (2015) and biases at zero."""
-
-    def make(seed: int) -> nn.Module:
-        net = problem.net(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for module in net.modules():
-                if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-        return net
-
-    return Variant(
-        name="initialized",
-        description="weights drawn by He's rule, biases zero",
-        problem=problem,
-        make=make,
-    )
-
-
-def wide(problem: Problem) -> Variant:
-    """Return another network that is large enough for most tasks of a few thousand examples.
-
-    It has two residual blocks of 256 units.
-    """
-
-    def make(seed: int) -> nn.Module:
-        shape = problem.net(seed)(problem.example).shape[1:]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            bodies = [_wide_body(), _wide_body()]
-            num_inputs = problem.example[0].numel()
-            head: list[nn.Module] = [
-                nn.Linear(WIDE_UNITS, shape.numel()),
-                nn.Unflatten(1, tuple(shape) or (1,)),
-            ]
-            layers: list[nn.Module] = [
-                nn.Flatten(),
-                nn.BatchNorm1d(num_inputs),
-                nn.Linear(num_inputs, WIDE_UNITS),
-                nn.ReLU(),
-            ]
-            layers += [Residual(body, nn.Identity(), nn.ReLU()) for body in bodies]
-            layers.append(nn.Sequential(*head))
-            if not shape:
-                layers.append(nn.Flatten(0))
-            return nn.Sequential(*layers)
-
-    return Variant(
-        name="wide",
-        description=f"another network, {WIDE_UNITS} units wide, as a yardstick",
-        problem=problem,
-        make=make,
-    )
-
-
-def _wide_body() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(WIDE_UNITS, WIDE_UNITS),
-        nn.BatchNorm1d(WIDE_UNITS),
-        nn.ReLU(),
-        nn.Linear(WIDE_UNITS, WIDE_UNITS),
-        nn.BatchNorm1d(WIDE_UNITS),
-    )
 
 
 def _with_shortcuts(problem: Problem, shortcuts_around: tuple[str, ...]) -> Variant:
@@ -286,7 +203,7 @@ def _with_shortcuts(problem: Problem, shortcuts_around: tuple[str, ...]) -> Vari
 
 def _without(problem: Problem, removed_blocks: tuple[str, ...]) -> MakeNetwork:
     def make(seed: int) -> nn.Module:
-        opened = trace(problem.net(seed), problem.example)
+        opened = traced_network(problem, seed)
         return remove_blocks(opened, removed_blocks).network
 
     return make

@@ -1,14 +1,11 @@
 """Apply the rules that turn scores into a verdict.
 
-The rules were written down, and tuned on one half of benchmarks/depth, before its other half was
-evaluated. One rule was added later, for ResNet-56 on CIFAR-10: the rule of slow networks (LOG.md).
-It changes no verdict of the benchmark.
-
 All scores are losses divided by the loss of guessing. Each variant is trained at its best of a few
-learning rates, chosen on a separate seed, and variants are paired by seed. "Worse" means: the mean
-difference is above MARGIN and its interval lies above 0. "Not worse" means: the interval lies
-below MARGIN. Rules are applied several times while seeds accumulate, so for k planned looks the
-intervals have a confidence of 1 - 0.05 / k (Bonferroni).
+learning rates, chosen on separate seeds, and variants are paired by seed. "Worse" means: the mean
+difference is above MARGIN and its interval lies above 0, or Fisher's exact test shows that more
+seeds learn nothing. "Not worse" means: the interval lies below MARGIN. Rules are applied several
+times while seeds accumulate, so for k planned looks the intervals have a confidence of
+1 - 0.05 / k (Bonferroni).
 
 A difference after few steps may be only a slow start. So the verdicts of NEED_LONGER are given
 only if they hold in longer trials too.
@@ -16,26 +13,34 @@ only if they hold in longer trials too.
 
 from __future__ import annotations
 
-import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Literal
 
+from reslearn.diagnose.rate_rules import rate_fails_before_decay, rate_verdict
 from reslearn.diagnose.scores import (
+    LEARNS,
     MARGIN,
-    NETWORKS,
     Scores,
     comparison_text,
     difference_text,
     exceeds_margin,
     is_worse,
     mean_text,
+    network_text,
+)
+from reslearn.diagnose.signal_text import (
+    gradients_are_extreme,
+    signal_subcause,
+    signal_text,
 )
 from reslearn.diagnose.verdict_rules import (
     DEAD_SHARE,
     FEW_LAYERS,
-    GRADIENT_RATIO,
     OVERFITTING_GAP,
+    NetworkVerdict,
     VerdictName,
+    certain,
 )
 from reslearn.study import Comparison, margin_test
 
@@ -46,51 +51,53 @@ NEED_LONGER: tuple[VerdictName, ...] = (
     "capacity too small",
     "undecided",
 )
+_MAY_BE_SLOW: tuple[VerdictName, ...] = (
+    "vanishing or exploding signal",
+    "dead units",
+    "output layer",
+)
 _SHALLOWER = ("shallow", "shallowest")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkVerdict:
-    """The verdict on a network.
-
-    Attributes:
-        reason: Sentences with the numbers that the verdict rests on.
-        certain: Whether further seeds are unnecessary.
-    """
-
-    name: VerdictName
-    reason: str
-    certain: bool
 
 
 def decide(scores: Scores) -> NetworkVerdict:
     """Apply RULES in order; a suspicion from short trials becomes "undecided"."""
     verdict = suspect(scores)
-    if scores.is_short and verdict.certain and verdict.name in NEED_LONGER:
+    if scores.is_short and verdict.certain and needs_longer(scores, verdict):
         reason = (
             f"Short trials suggest {verdict.name}, and there was no time for the longer trials "
             f"that must confirm it. {verdict.reason}"
         )
-        return _undecided(reason)
+        return replace(_undecided(reason, verdict.name), subcause=verdict.subcause)
     return verdict
+
+
+def needs_longer(scores: Scores, verdict: NetworkVerdict) -> bool:
+    """Return whether a verdict must be confirmed in longer trials.
+
+    A network that learns may only learn more slowly than with other weights or another output
+    layer. If it learns nothing and would, this is certain after short trials.
+    """
+    if verdict.name in NEED_LONGER:
+        return True
+    is_slow = scores.learns("deep") and verdict.name in _MAY_BE_SLOW
+    return is_slow and verdict.subcause != "scale of the inputs"
 
 
 def suspect(scores: Scores) -> NetworkVerdict:
     """Apply RULES in order, whether trials were short or long."""
     if scores.fault:
-        return _certain("data fault", f"{scores.fault[:1].upper()}{scores.fault[1:]}.")
+        return certain("data fault", f"{scores.fault[:1].upper()}{scores.fault[1:]}.")
     if scores.untrained:
-        return _certain("untrained parameters", scores.untrained)
+        return certain("untrained parameters", scores.untrained)
     if scores.output_layer:
-        return _certain("output layer", scores.output_layer)
+        return certain("output layer", scores.output_layer)
     if not scores.train.get("deep"):
         return _undecided("Nothing was trained yet.")
     rules = (
         _no_information,
-        _unscaled,
-        _initialization,
+        _interventions,
         _depth,
-        _learning_rate,
+        rate_verdict,
         _capacity,
         _overfitting,
         _healthy,
@@ -109,34 +116,39 @@ def suspect(scores: Scores) -> NetworkVerdict:
 
 
 def ruled_out(scores: Scores) -> list[str]:
-    """Return the causes that are certainly not it, in words."""
+    """Return the causes that are certainly not it, in words.
+
+    Two networks that both learn nothing rule nothing out.
+    """
     causes = {
         "the learning rate given": ("given", "deep"),
         "the scale of the inputs": ("deep", "standardized"),
+        "the output layer": ("deep", "bare"),
         "the initialization": ("deep", "initialized"),
     }
-    answers = [cause for cause, pair in causes.items() if is_worse(scores, *pair) == "no"]
+    answers = [cause for cause, pair in causes.items() if _is_ruled_out(scores, *pair)]
     shallower = [name for name in _SHALLOWER if scores.train.get(name)]
-    if shallower and all(is_worse(scores, "deep", name) == "no" for name in shallower):
+    if shallower and all(_is_ruled_out(scores, "deep", name) for name in shallower):
         answers.append("depth")
-    if min(scores.neighbors, _best_held_score(scores)) < 1 - MARGIN:
+    if min(scores.neighbors, _best_held_score(scores)) < LEARNS:
         answers.append("inputs without information")
     return answers
 
 
-def _certain(name: VerdictName, reason: str) -> NetworkVerdict:
-    return NetworkVerdict(name=name, reason=reason, certain=True)
+def _is_ruled_out(scores: Scores, first: str, second: str) -> bool:
+    is_learning = scores.learns(first) or scores.learns(second)
+    return is_learning and is_worse(scores, first, second) == "no"
 
 
-def _undecided(reason: str) -> NetworkVerdict:
-    return NetworkVerdict(name="undecided", reason=reason, certain=False)
+def _undecided(reason: str, suspicion: VerdictName | Literal[""] = "") -> NetworkVerdict:
+    return NetworkVerdict(name="undecided", reason=reason, certain=False, suspicion=suspicion)
 
 
 def _no_information(scores: Scores) -> NetworkVerdict | None:
     best = _best_held_score(scores)
-    if min(scores.neighbors, best) < 1 - MARGIN or len(scores.held_out["deep"]) < FEWEST_SEEDS:
+    if min(scores.neighbors, best) < LEARNS or len(scores.held_out["deep"]) < FEWEST_SEEDS:
         return None
-    return _certain(
+    return certain(
         "data fault",
         "Nothing beats guessing on held-out data: the best variant has "
         f"{best:.2f} of the loss of guessing, and nearest neighbors have {scores.neighbors:.2f}. "
@@ -150,24 +162,41 @@ def _best_held_score(scores: Scores) -> float:
     return min(means, default=1.0)
 
 
-def _unscaled(scores: Scores) -> NetworkVerdict | None:
-    if is_worse(scores, "deep", "standardized") != "yes":
+def _interventions(scores: Scores) -> NetworkVerdict | None:
+    """Name the cause whose removal helps most; of equally good ones, the first."""
+    rules = {"standardized": _unscaled, "bare": _output_layer, "initialized": _initialization}
+    helpful = [name for name in rules if is_worse(scores, "deep", name) == "yes"]
+    if not helpful:
         return None
+    best = min(scores.mean(name) for name in helpful)
+    for name in helpful:
+        if scores.mean(name) <= best + MARGIN:
+            verdict = rules[name](scores)
+            if verdict is not None:
+                return verdict
+    return None
+
+
+def _unscaled(scores: Scores) -> NetworkVerdict | None:
     comparison = comparison_text(scores, "deep", "standardized")
-    return _certain("data fault", f"The inputs are not scaled. {comparison}")
+    return certain("data fault", f"The inputs are not scaled. {comparison}", "scale of the inputs")
+
+
+def _output_layer(scores: Scores) -> NetworkVerdict | None:
+    return certain("output layer", comparison_text(scores, "deep", "bare"), "output activation")
 
 
 def _initialization(scores: Scores) -> NetworkVerdict | None:
-    if is_worse(scores, "deep", "initialized") != "yes":
-        return None
     if is_worse(scores, "initialized", "shallow") == "yes":
         return None  # new weights do not cure the network, so the rule of depth decides
     comparison = comparison_text(scores, "deep", "initialized")
     dead_shares = [share for share in scores.dead_shares if share is not None]
     if dead_shares and statistics.median(dead_shares) >= DEAD_SHARE:
         share = f"{statistics.median(dead_shares):.0%}"
-        return _certain("dead units", f"{share} of the units are dead. {comparison}")
-    return _certain("vanishing or exploding signal", f"{comparison} {_signal_text(scores)}")
+        reason = f"{share} of the units are dead. {comparison}"
+        return certain("dead units", reason, "initialization")
+    reason = f"{comparison} {signal_text(scores)}"
+    return certain("vanishing or exploding signal", reason, signal_subcause(scores))
 
 
 def _depth(scores: Scores) -> NetworkVerdict | None:
@@ -180,17 +209,33 @@ def _depth(scores: Scores) -> NetworkVerdict | None:
     sentences = [comparison_text(scores, "deep", shallower)]
     for name in ("constructed", "continued", "shortcuts"):
         if scores.train.get(name):
-            subject = NETWORKS[name].capitalize()
+            subject = network_text(name).capitalize()
             sentences.append(f"{subject} has {mean_text(scores.train[name])}.")
     reason = " ".join(sentences)
     if scores.narrows:
         return _undecided(
             f"{reason} But {scores.narrows}, so the deep network may be unable to compute what the "
-            "shallow one does. The cause may be width or depth."
+            "shallow one does. The cause may be width or depth.",
+            suspicion="degradation",
         )
-    if not _deep_learns(scores) and _gradients_are_extreme(scores):
-        return _certain("vanishing or exploding signal", f"{reason} {_signal_text(scores)}")
-    return _certain("degradation", reason)
+    if not scores.learns("deep") and gradients_are_extreme(scores):
+        reason = f"{reason} {signal_text(scores)}"
+        return certain("vanishing or exploding signal", reason, signal_subcause(scores))
+    if is_still_falling(scores) and not scores.is_short and not scores.is_extended:
+        return _undecided(
+            f"{reason} But the loss of the deep network is still falling: it was "
+            f"{mean_text(scores.train_at_half['deep'])} after half of the steps.",
+            suspicion="degradation",
+        )
+    return certain("degradation", reason)
+
+
+def is_still_falling(scores: Scores) -> bool:
+    """Return whether the deep network gained more than MARGIN in the second half of training."""
+    half, end = scores.train_at_half.get("deep"), scores.train.get("deep")
+    if not half or not end:
+        return False
+    return statistics.fmean(half) - statistics.fmean(end) > MARGIN
 
 
 def _compare_with_half_time(scores: Scores, shallower: str) -> Comparison | None:
@@ -206,14 +251,6 @@ def _compare_with_half_time(scores: Scores, shallower: str) -> Comparison | None
     return scores.compare(deep, half)
 
 
-def _learning_rate(scores: Scores) -> NetworkVerdict | None:
-    if is_worse(scores, "given", "deep") != "yes" or not _deep_learns(scores):
-        return None
-    if statistics.fmean(scores.held_out["given"]) < statistics.fmean(scores.held_out["deep"]):
-        return None  # the best rate only fits faster what does not carry over
-    return _certain("bad learning rate", comparison_text(scores, "given", "deep"))
-
-
 def _capacity(scores: Scores) -> NetworkVerdict | None:
     deep, wide = scores.train["deep"], scores.held_out.get("wide", ())
     counterparts = [name for name in (*_SHALLOWER, "shortcuts") if scores.train.get(name)]
@@ -223,11 +260,22 @@ def _capacity(scores: Scores) -> NetworkVerdict | None:
         return None
     if exceeds_margin(scores.compare(deep, wide)) != "yes":
         return None
-    return _certain(
+    # A network that learns nothing on some seed, that is worse than a linear model, or whose rate
+    # was wrong has another fault than its size.
+    if max(deep) > LEARNS or _linear_is_better(scores):
+        return None
+    if is_worse(scores, "given", "deep") == "yes":
+        return None
+    return certain(
         "capacity too small",
         f"The network has training loss {mean_text(deep)}, and a wide network has "
         f"{mean_text(wide)} on held-out data.",
     )
+
+
+def _linear_is_better(scores: Scores) -> bool:
+    """Return whether a linear model fits the training data better, so that something is wrong."""
+    return scores.mean("deep") - scores.linear > MARGIN
 
 
 def _overfitting(scores: Scores) -> NetworkVerdict | None:
@@ -244,7 +292,7 @@ def _overfitting(scores: Scores) -> NetworkVerdict | None:
     is_worse_than_guessing = margin_test(scores.interval(held_out[:n]), 1) == "yes"
     if not (is_rising or is_worse_than_guessing):
         return None
-    return _certain(
+    return certain(
         "overfitting",
         f"The held-out loss is {mean_text(held_out)} at the end and {mean_text(half)} after half "
         f"of the steps. The training loss is {mean_text(train)}.",
@@ -254,7 +302,13 @@ def _overfitting(scores: Scores) -> NetworkVerdict | None:
 def _healthy(scores: Scores) -> NetworkVerdict | None:
     deep = scores.train["deep"]
     sentences = []
-    if not scores.train.get("shallow"):
+    nothing_is_better = scores.is_below_margin("deep")
+    if nothing_is_better:
+        sentences.append(
+            f"The network has training loss {mean_text(deep)}, surely below {MARGIN:g}, so nothing "
+            "could be better by the margin."
+        )
+    elif not scores.train.get("shallow"):
         if not _has_few_layers(scores):
             return None
         sentences.append(
@@ -263,18 +317,20 @@ def _healthy(scores: Scores) -> NetworkVerdict | None:
         )
     for first, second in (("deep", "shallow"), ("given", "deep")):
         comparison = scores.training(first, second)
-        if comparison is None:
+        if comparison is None or (nothing_is_better and first == "deep"):
             continue
         sentences.append(comparison_text(scores, first, second))
-        if exceeds_margin(comparison) != "no":
+        if is_worse(scores, first, second) != "no":
             reason = _slow_text(scores, second) if first == "deep" else ""
             if not reason:
                 return None
             sentences.append(reason)
-    interval = scores.interval(deep)
-    if interval is None or interval.high >= 1 - MARGIN:
+    if rate_fails_before_decay(scores):
         return None
-    return _certain("healthy", " ".join(sentences))
+    interval = scores.interval(deep)
+    if interval is None or interval.high >= LEARNS or _linear_is_better(scores):
+        return None
+    return certain("healthy", " ".join(sentences))
 
 
 def _slow_text(scores: Scores, shallower: str) -> str:
@@ -287,41 +343,11 @@ def _slow_text(scores: Scores, shallower: str) -> str:
         return ""
     return (
         f"It is slow, not degraded: on held-out data it has {mean_text(scores.held_out['deep'])}, "
-        f"and {NETWORKS[shallower]} had {mean_text(scores.held_at_half[shallower])} after half of "
-        f"the steps, a difference of {difference_text(scores, comparison)}."
+        f"and {network_text(shallower)} had {mean_text(scores.held_at_half[shallower])} after half "
+        f"of the steps, a difference of {difference_text(scores, comparison)}."
     )
-
-
-def _deep_learns(scores: Scores) -> bool:
-    return statistics.fmean(scores.train["deep"]) <= 1 - MARGIN
 
 
 def _has_few_layers(scores: Scores) -> bool:
     """Return whether there are too few layers for depth to hurt."""
     return scores.num_layers is not None and scores.num_layers <= FEW_LAYERS
-
-
-def _gradients_are_extreme(scores: Scores) -> bool:
-    """Return whether the median ratio over seeds is extreme at the start and, if known, the end."""
-    ratios_at_start = [start for start, _ in scores.gradient_ratios]
-    ratios_at_end = [end for _, end in scores.gradient_ratios]
-    for ratios_by_seed in (ratios_at_start, ratios_at_end):
-        ratios = [ratio for ratio in ratios_by_seed if ratio is not None and not math.isnan(ratio)]
-        if ratios and 1 / GRADIENT_RATIO < statistics.median(ratios) < GRADIENT_RATIO:
-            return False
-    return any(ratio is not None for ratio in ratios_at_start)
-
-
-def _signal_text(scores: Scores) -> str:
-    starts = [start for start, _ in scores.gradient_ratios if start is not None]
-    sentences = []
-    if scores.response_ratio is not None:
-        sentences.append(
-            f"At the start, the signal in the last layers is {scores.response_ratio:.2g} times the "
-            "signal in the first layers."
-        )
-    if starts:
-        sentences.append(
-            f"The first layers get {statistics.median(starts):.2g} times the gradient of the last."
-        )
-    return " ".join(sentences) or "The signals of single layers are unknown."

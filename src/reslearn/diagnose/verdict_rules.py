@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from reslearn.diagnose.scores import MARGIN
@@ -23,6 +24,30 @@ VerdictName = Literal[
     "undecided",
 ]
 
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkVerdict:
+    """The verdict on a network.
+
+    Attributes:
+        reason: Sentences with the numbers that the verdict rests on.
+        certain: Whether further seeds are unnecessary.
+        subcause: The kind of the cause: "vanishing", "too high", "warm-up missing". May be empty.
+        suspicion: The verdict that an undecided diagnosis suspects. May be empty.
+    """
+
+    name: VerdictName
+    reason: str
+    certain: bool
+    subcause: str = ""
+    suspicion: VerdictName | Literal[""] = ""
+
+
+def certain(name: VerdictName, reason: str, subcause: str = "") -> NetworkVerdict:
+    """Return a verdict that further seeds would not change."""
+    return NetworkVerdict(name=name, reason=reason, certain=True, subcause=subcause)
+
+
 GRADIENT_RATIO = 1e3
 DEAD_SHARE = 0.6
 """Share of ReLU units that are zero for every input, from which the verdict is "dead units".
@@ -40,7 +65,7 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
         "data fault",
         "Before training: the inputs are not finite, or they do not vary. After training: neither "
         f"a variant nor nearest neighbors beat guessing on held-out data by {MARGIN:g}. Or the "
-        "network is worse than on standardized inputs.",
+        "network is worse than on standardized inputs, at its best learning rate or at yours.",
     ),
     (
         "untrained parameters",
@@ -52,17 +77,21 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
         "output layer",
         "Before training: what follows the last weights bounds the loss, whatever its inputs are. "
         f"The bound is {PROOF_GAP:.0%} of the loss of guessing, or more, above what the loss can "
-        "reach with free outputs. Nothing is trained.",
+        "reach with free outputs. After training: the network is worse than without the activation "
+        "behind its last weights.",
     ),
     (
         "dead units",
-        "The network is worse than with weights newly initialized by He's rule, and "
+        "The network is worse than with new initial weights, by He's rule or, if its "
+        "activations saturate, by Glorot's. And "
         f"{DEAD_SHARE:.0%} or more of its ReLU units are zero for every input.",
     ),
     (
         "vanishing or exploding signal",
-        "The network is worse than with newly initialized weights. Or it is worse than a shallower "
-        "network, no better than guessing, and its gradients are extreme at start and end: the "
+        "The network is worse than with newly initialized weights. If several of these three "
+        f"changes help, the one that helps most is named; within {MARGIN:g}, the first. Or the "
+        "network is worse than a shallower network, no better than guessing, and its gradients are "
+        "extreme at start and end: the "
         f"gradients of the first third of layers are at least {GRADIENT_RATIO:g} times the "
         f"gradients of the last third, or at most 1/{GRADIENT_RATIO:g} of them.",
     ),
@@ -73,19 +102,26 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
         "verdict is not given if a removed block is narrower inside, because identities then "
         "cannot copy the shallow network. Nor is it given if the network is only slow: in the "
         f"longer trials it is better on held-out data, by {MARGIN:g}, than the shallower network "
-        "was after half of the steps.",
+        "was after half of the steps. If its training loss fell by more than "
+        f"{MARGIN:g} in the second half, both networks must have had more steps in addition.",
     ),
     (
         "bad learning rate",
         "If a learning rate is given: the network is worse at this rate than at the best rate, on "
-        "held-out data too, and at the best rate it learns.",
+        "held-out data too, and at the best rate it learns. Or, before the rate falls, every seed "
+        "learns nothing at the given rate and learns at the best one. If a change at the given "
+        f"rate is within {MARGIN:g} of the best rate, the change is named: scaled inputs, another "
+        "output layer, new weights, warm-up, or clipped gradients. Without a given rate: the "
+        "network learns nothing at any rate, and is better with warm-up or clipped gradients.",
     ),
     (
         "capacity too small",
         "Another, wide network is better on held-out data than this network is on its training "
-        "data. The network is worse neither than the shallower networks nor than itself with "
-        f"shortcuts; with more than {FEW_LAYERS} layers one of these must exist. The cause may "
-        "also be regularization: weight decay or dropout.",
+        "data. The network learns on every seed, and it is worse neither than the shallower "
+        "networks, nor than itself with shortcuts, nor than a linear model of no more parameters. "
+        f"With more than {FEW_LAYERS} layers a shallower or a residual network must exist. The "
+        "learning rate is not at fault. The cause may also be regularization: weight decay or "
+        "dropout.",
     ),
     (
         "overfitting",
@@ -96,10 +132,16 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
     (
         "healthy",
         f"The network is better than guessing by more than {MARGIN:g}, and the whole interval is. "
-        "It is not worse than the shallow network, or it is slow and surely better than the "
-        "shallow network was after half of the steps. It is not worse at the given learning rate "
-        "than at the best one. If no shallow network can be made, the network must have "
-        f"{FEW_LAYERS} layers or fewer.",
+        f"It ends surely below {MARGIN:g}, so that nothing could be better by the margin. Or it is "
+        "not worse than the shallow network, or it is slow and surely better than the shallow "
+        "network was after half of the steps. If no shallow network can be made, the network must "
+        f"have {FEW_LAYERS} layers or fewer. It is not worse at the given learning rate than at "
+        "the best one.",
     ),
     ("undecided", "No other rule applies with the required certainty."),
 )
+"""The rules in words.
+
+"Worse" also holds if more seeds learn nothing, by Fisher's exact test. For the given learning rate,
+it also holds if the ratio of losses is surely above 1 and the median difference is above MARGIN.
+"""

@@ -24,8 +24,12 @@ _MAX_NESTING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Holder:
-    """The attribute of a registered module that holds tensors which are not registered."""
+class AttributeHolder:
+    """The attribute of a registered module that holds tensors which are not registered.
+
+    Attributes:
+        path: The module that has it, from the network; empty for the network.
+    """
 
     owner: nn.Module
     path: str
@@ -79,18 +83,24 @@ def unregistered_modules(net: nn.Module) -> str:
     Returns:
         One sentence per attribute with what to change. Empty if there are none.
     """
+    sentences = dict.fromkeys(_advice(holder) for holder in unregistered_holders(net))
+    return " ".join(sentences)
+
+
+def unregistered_holders(net: nn.Module) -> list[AttributeHolder]:
+    """Return the attributes that hold trainable tensors which are not registered, each once."""
     registered = {id(parameter) for parameter in net.parameters()}
-    sentences: dict[str, None] = {}  # a set that keeps the order
+    holders: dict[tuple[str, str], AttributeHolder] = {}
     for tensor, holder in _held_tensors(net):
         is_trainable = tensor.requires_grad and tensor.is_leaf
         if is_trainable and id(tensor) not in registered:
-            sentences[_advice(holder)] = None
-    return " ".join(sentences)
+            holders.setdefault((holder.path, holder.attribute), holder)
+    return list(holders.values())
 
 
 def _unregistered_findings(net: nn.Module, unreached: Sequence[Tensor]) -> list[ScreeningFinding]:
     """Return one finding per attribute that holds tensors, and one for tensors without any."""
-    holders: dict[int, _Holder] = {}
+    holders: dict[int, AttributeHolder] = {}
     for tensor, holder in _held_tensors(net):
         holders.setdefault(id(tensor), holder)
     names = {id(parameter): name for name, parameter in net.named_parameters()}
@@ -115,13 +125,13 @@ def _unregistered_findings(net: nn.Module, unreached: Sequence[Tensor]) -> list[
     return findings
 
 
-def _held_tensors(net: nn.Module) -> Iterator[tuple[Tensor, _Holder]]:
+def _held_tensors(net: nn.Module) -> Iterator[tuple[Tensor, AttributeHolder]]:
     """Yield tensors in attributes that nn.Module does not register, with their attributes."""
     for path, module in net.named_modules():
         for attribute, value in vars(module).items():
             if attribute in _INTERNAL_ATTRIBUTES:
                 continue
-            holder = _Holder(owner=module, path=path, attribute=attribute, value=value)
+            holder = AttributeHolder(owner=module, path=path, attribute=attribute, value=value)
             for tensor in _tensors_inside(value, _MAX_NESTING, set()):
                 yield tensor, holder
 
@@ -153,7 +163,7 @@ def _is_internal(attribute: str) -> bool:
     return attribute in _INTERNAL_ATTRIBUTES
 
 
-def _advice(holder: _Holder) -> str:
+def _advice(holder: AttributeHolder) -> str:
     """Say what the attribute is and what to make of it, in two sentences."""
     name = f"self.{holder.attribute}"
     location = at(attribute_place(holder.owner, holder.attribute))
@@ -190,7 +200,7 @@ def _elements(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _held_finding(holder: _Holder, tensors: Sequence[Tensor]) -> ScreeningFinding:
+def _held_finding(holder: AttributeHolder, tensors: Sequence[Tensor]) -> ScreeningFinding:
     return ScreeningFinding(
         check="unregistered parameters",
         level="proof",

@@ -319,11 +319,15 @@ class Section:
     """A part of a page with a heading: its text, then its items in order.
 
     Blank lines in the text separate paragraphs, and `backticks` mark code.
+
+    Args:
+        is_folded: Only the heading is visible until a reader opens the section.
     """
 
     title: str
     text: str = ""
     items: Sequence[Item] = ()
+    is_folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,14 @@ def render_html(page: Page, downloads: Downloads | None = None) -> str:
     sections = []
     for section in page.sections:
         items = [entries.entry(item) for item in section.items]
-        sections.append({"title": section.title, "text": section.text, "entries": items})
+        sections.append(
+            {
+                "title": section.title,
+                "text": section.text,
+                "entries": items,
+                "is_folded": section.is_folded,
+            }
+        )
     script = _package_text("report.js")
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(

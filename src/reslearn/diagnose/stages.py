@@ -1,0 +1,365 @@
+"""The experiments of a diagnosis, in order, until the verdict is certain or the time is used up.
+
+1. Yardsticks that need no training of the network: nearest neighbors and a linear model.
+2. The unchanged network, at the user's learning rate. If it ends below the margin, it is healthy.
+3. Causes that seconds settle: initial weights, the scale of the inputs, the output layer. Learning
+   rates are chosen on separate seeds.
+4. Depth: shallower networks, and the network with shortcuts.
+5. The remaining causes, as far as the scores ask for them: warm-up, clipped gradients, capacity,
+   and other causes at the user's own rate.
+6. Longer trials of the variants that decide. A deeper network may only be slow at the start, and it
+   may need a lower rate in the long run. So rates are tuned again.
+7. Still more steps for the deep and the shallow network alone, if the deep one is still falling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reslearn.diagnose.experiment import CHOICE_LENGTH, LONGER, MAX_SEEDS, TrialRunner
+from reslearn.diagnose.final_trials import construct, prove
+from reslearn.diagnose.interventions import (
+    bare,
+    clipped,
+    initialized,
+    linear_score,
+    takes_free_outputs,
+    warmed_up,
+    wide,
+)
+from reslearn.diagnose.plan import LR_FACTORS, RateChoice, TrialGroup, fitting_steps, speedup
+from reslearn.diagnose.rate_rules import is_rate_at_fault
+from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, MARGIN, is_worse
+from reslearn.diagnose.screening import nearest_neighbor_score
+from reslearn.diagnose.variant import Variant, shallowest
+from reslearn.diagnose.verdict import (
+    FEWEST_SEEDS,
+    is_still_falling,
+    needs_longer,
+    ruled_out,
+    suspect,
+)
+from reslearn.diagnose.verdict_rules import NetworkVerdict
+
+_RETUNED_RATES = 2
+"""Number of rates at which a network is usually tuned again."""
+_SHORTEST_EXTENSION = 1.5
+"""Longer trials have at least so many times the steps. Else they would show nothing new."""
+_SPARE_SHARE = 0.1
+_BEFORE_DEPTH = ("standardized", "bare", "initialized")
+_DEPTH = ("shallow", "shortcuts")
+_SHALLOWER = ("shallow", "shallowest")
+
+
+def run_stages(runner: TrialRunner, steps: int | None) -> None:
+    """Run all experiments in order."""
+    runner.say("Yardsticks: nearest neighbors and a linear model.")
+    runner.neighbors = nearest_neighbor_score(runner.problem)
+    runner.linear = linear_score(runner.problem)
+    _add_interventions(runner)
+    runner.steps = steps or _fitting_steps(runner)
+    runner.judged_steps = runner.steps
+    verdict = _examine(runner)
+    if verdict.name == "degradation" and "shallow" in runner.rates:
+        construct(runner)
+    repair = chosen_repair(runner, verdict) if runner.with_proof else ""
+    if repair:
+        prove(runner, repair)
+
+
+def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
+    """Return the variant that repairs the network, or "given" for another learning rate.
+
+    Returns:
+        "shortcuts" if no other variant helped; empty if the network takes none.
+    """
+    scores = runner.scores()
+    by_verdict = {
+        "vanishing or exploding signal": "initialized",
+        "dead units": "initialized",
+        "output layer": "bare",
+        "data fault": "standardized",
+    }
+    repair = by_verdict.get(verdict.name, "")
+    helps = is_worse(scores, "deep", repair) == "yes"
+    helps = helps or is_worse(scores, "given", f"{repair}{AT_GIVEN_RATE}") == "yes"
+    if repair and helps:
+        return repair
+    if verdict.name == "bad learning rate" and scores.train.get("given"):
+        return "given"
+    return "shortcuts" if "shortcuts" in runner.variants.by_name else ""
+
+
+def _add_interventions(runner: TrialRunner) -> None:
+    """Add the variants that are always tried, if the network allows them."""
+    by_name = runner.variants.by_name
+    by_name.setdefault("initialized", initialized(runner.problem))
+    without_activation = bare(runner.problem)
+    if without_activation is not None:
+        by_name["bare"] = without_activation
+
+
+def _fitting_steps(runner: TrialRunner) -> int:
+    names = [name for name in runner.variants.by_name if name != "deep"]
+    runner.measure_seconds(1)  # not counted: the first step waits for imports of torch
+    costs = runner.relative_costs(names, 12)
+    groups = trial_groups(runner, sum(costs.values()) + 1)
+    return fitting_steps(groups, runner.deadline, runner.measure_seconds, jobs=runner.jobs)
+
+
+def trial_groups(runner: TrialRunner, total_cost: float) -> list[TrialGroup]:
+    """Return all trials that may be needed. A verdict needs the rates and the fewest seeds.
+
+    Args:
+        total_cost: Time of one trial of every variant, in units of the deep network.
+    """
+    # Also the network at the given rate, and one variant that comes up during the diagnosis.
+    num = len(runner.variants.by_name) + 2
+    cost = (total_cost + 2) / num
+    further_seeds = MAX_SEEDS[1] - FEWEST_SEEDS
+    return [
+        TrialGroup(num * (len(LR_FACTORS) + 1), CHOICE_LENGTH, required=True, cost=cost),
+        TrialGroup(num * FEWEST_SEEDS, 1, required=True, cost=cost),
+        *[TrialGroup(num, 1, cost=cost)] * further_seeds,
+        TrialGroup(2 * _RETUNED_RATES, LONGER),
+        TrialGroup(4 * FEWEST_SEEDS, LONGER, cost=cost),
+        TrialGroup(2 * runner.with_proof, LONGER),
+    ]
+
+
+def _examine(runner: TrialRunner) -> NetworkVerdict:
+    """Judge variants stage after stage; return what the scores suggest at the end."""
+    if _judge_as_given(runner):
+        return suspect(runner.scores())
+    for names_of in (_other_causes, _depth, _remaining):
+        names = names_of(runner)
+        if not names and _has_rate(runner, "deep"):
+            continue
+        _judge(runner, names)
+        if _is_settled(runner):
+            return suspect(runner.scores())
+        if _nothing_is_better(runner):
+            _judge(runner, _cures_at_given_rate(runner))
+            break
+        if runner.is_out_of_time:
+            break
+    verdict = _add_seeds(runner)
+    if verdict.certain and not needs_longer(runner.scores(), verdict):
+        return verdict
+    if LONGER not in MAX_SEEDS:
+        return verdict
+    verdict = _judge_longer(runner, verdict)
+    if verdict.suspicion == "degradation" and is_still_falling(runner.scores()):
+        verdict = _extend(runner, verdict)
+    return verdict
+
+
+def _judge_as_given(runner: TrialRunner) -> bool:
+    """Train the network at the user's learning rate; return whether nothing could be better."""
+    runner.active = ["deep"]
+    runner.rates["deep"] = RateChoice(runner.problem.lr, {})
+    runner.train_seeds(FEWEST_SEEDS)
+    verdict = suspect(runner.scores())
+    is_healthy = verdict.name in ("healthy", "overfitting") and _nothing_is_better(runner)
+    is_healthy = is_healthy and not _fails_before_decay(runner)
+    if is_healthy:
+        _say_verdict(runner, verdict)
+    return is_healthy
+
+
+def _fails_before_decay(runner: TrialRunner) -> bool:
+    """Return whether a seed learns nothing until the rate falls, as it usually does not."""
+    return max(runner.scores().train_at_half["deep"]) > LEARNS
+
+
+def _nothing_is_better(runner: TrialRunner) -> bool:
+    return runner.scores().is_below_margin("deep")
+
+
+def _other_causes(runner: TrialRunner) -> list[str]:
+    return [name for name in _BEFORE_DEPTH if name in runner.variants.by_name]
+
+
+def _depth(runner: TrialRunner) -> list[str]:
+    return [name for name in _DEPTH if name in runner.variants.by_name]
+
+
+def _remaining(runner: TrialRunner) -> list[str]:
+    """Return the variants that the scores ask for, and add them."""
+    scores, problem, by_name = runner.scores(), runner.problem, runner.variants.by_name
+    names = []
+    if not any(scores.learns(name) for name in ("deep", "shallow")):
+        variant = shallowest(problem)
+        if variant is not None:
+            by_name["shallowest"] = variant
+            names.append("shallowest")
+        by_name |= {"warm-up": warmed_up(problem), "clipped": clipped(problem)}
+        names += ["warm-up", "clipped"]
+    # Does the network fit its training data worse than neighbors predict held-out data?
+    fits_worse = scores.mean("deep") - runner.neighbors > MARGIN
+    is_number = problem.inputs.is_floating_point()
+    if fits_worse and is_number and takes_free_outputs(problem):
+        by_name["wide"] = wide(problem)
+        names.append("wide")
+    return [*names, *_cures_at_given_rate(runner)]
+
+
+def _cures_at_given_rate(runner: TrialRunner) -> list[str]:
+    """Return changes at the user's own rate, if this rate seems to be at fault."""
+    scores, problem, by_name = runner.scores(), runner.problem, runner.variants.by_name
+    if not scores.train.get("given") or not scores.learns("deep"):
+        return []
+    is_suspected = scores.mean("given") - scores.mean("deep") > MARGIN
+    if not (is_suspected or is_rate_at_fault(scores)):
+        return []
+    candidates = [by_name[name] for name in ("standardized", "bare") if name in by_name]
+    if runner.signal:
+        candidates.append(by_name["initialized"])
+    if problem.lr > runner.rates["deep"].lr:
+        candidates += [warmed_up(problem), clipped(problem)]
+    return [_at_given_rate(runner, variant) for variant in candidates]
+
+
+def _at_given_rate(runner: TrialRunner, variant: Variant) -> str:
+    name = f"{variant.name}{AT_GIVEN_RATE}"
+    description = f"{variant.description}; the learning rate is the given one"
+    runner.variants.by_name[name] = replace(variant, name=name, description=description)
+    runner.rates[name] = RateChoice(runner.problem.lr, {})
+    return name
+
+
+def _judge(runner: TrialRunner, names: Sequence[str]) -> None:
+    """Choose rates for further variants, and for "deep" if it has none yet; then train them."""
+    tuned = [name for name in ("deep", *names) if not _has_rate(runner, name)]
+    runner.choose_rates(tuned)
+    runner.active += [name for name in names if name not in runner.active]
+    runner.train_seeds(FEWEST_SEEDS)
+
+
+def _has_rate(runner: TrialRunner, name: str) -> bool:
+    choice = runner.rates.get(name)
+    return choice is not None and (bool(choice.scores) or name.endswith(AT_GIVEN_RATE))
+
+
+def _is_settled(runner: TrialRunner) -> bool:
+    """Return whether the verdict is certain, and variants that follow would not change it."""
+    scores = runner.scores()
+    verdict = suspect(scores)
+    _say_verdict(runner, verdict)
+    if not verdict.certain or needs_longer(scores, verdict):
+        return False
+    has_tried_depth = "shallow" in runner.active or "shallow" not in runner.variants.by_name
+    if verdict.name in ("vanishing or exploding signal", "dead units"):
+        return has_tried_depth or scores.is_below_margin("initialized")
+    if verdict.subcause in ("scale of the inputs", "output activation"):
+        return True
+    return has_tried_depth or (_nothing_is_better(runner) and verdict.name != "data fault")
+
+
+def _say_verdict(runner: TrialRunner, verdict: NetworkVerdict) -> None:
+    scores = runner.scores()
+    line = f"After {len(scores.train['deep'])} seeds: {verdict.name}. {verdict.reason}"
+    causes = ruled_out(scores)
+    if causes:
+        line += f" Ruled out: {', '.join(causes)}."
+    runner.say(line)
+
+
+def _add_seeds(runner: TrialRunner) -> NetworkVerdict:
+    """Train seed after seed until a verdict is certain or the time is used up.
+
+    Seeds between two looks run at the same time, so that cores are not idle. Each look judges only
+    its own seeds, so the verdict does not depend on the number of cores.
+    """
+    verdict = suspect(runner.scores())
+    for num_seeds in runner.look_counts()[1:]:
+        if verdict.certain or runner.is_out_of_time:
+            break
+        runner.train_seeds(num_seeds)
+        verdict = suspect(runner.scores())
+        _say_verdict(runner, verdict)
+    return verdict
+
+
+def _judge_longer(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdict:
+    """Repeat the trials that decide with more steps, as many as the remaining time allows."""
+    names = _deciding_names(runner, verdict)
+    tuned = [name for name in ("deep", *_SHALLOWER) if name in names]
+    num_trials = FEWEST_SEEDS * (len(names) + 1) + _RETUNED_RATES * len(tuned)
+    length = _affordable_length(runner, names, num_trials)
+    if length < _SHORTEST_EXTENSION:
+        runner.say("No time is left for longer trials.")
+        return verdict
+    runner.lengthen(round(length * runner.steps), names)
+    runner.retune_rates(tuned)
+    runner.train_seeds(FEWEST_SEEDS)
+    if runner.drop_incomplete_trials():
+        return verdict
+    verdict = suspect(runner.scores())
+    _say_verdict(runner, verdict)
+    return _add_seeds(runner)
+
+
+def _deciding_names(runner: TrialRunner, verdict: NetworkVerdict) -> list[str]:
+    """Return the variants on which a suspicion rests, for the longer trials."""
+    by_verdict: dict[str, tuple[str, ...]] = {
+        "degradation": (*_SHALLOWER, "shortcuts"),
+        "capacity too small": (*_SHALLOWER, "shortcuts", "wide"),
+        "vanishing or exploding signal": ("initialized", "shallow"),
+        "dead units": ("initialized", "shallow"),
+        "output layer": ("bare", "shallow"),
+        "bad learning rate": ("warm-up", "clipped"),
+    }
+    variants = by_verdict.get(verdict.suspicion or verdict.name)
+    if variants is None:
+        return list(runner.active)
+    scores = runner.scores()
+    if verdict.name == "bad learning rate" and not _nothing_is_better(runner):
+        variants += ("shallow",)
+    names = ["deep", *(name for name in variants if name in runner.active)]
+    names += [
+        name
+        for name in runner.active
+        if name.endswith(AT_GIVEN_RATE) and is_worse(scores, "given", name) != "no"
+    ]
+    return names
+
+
+def _affordable_length(runner: TrialRunner, names: Sequence[str], num_trials: int) -> float:
+    """Return the length of trials that fit into the remaining time, at most LONGER.
+
+    The unit is the number of steps of a short trial.
+    """
+    seconds = max(runner.seconds_of(name, runner.steps) for name in names)
+    total = num_trials * seconds / speedup(num_trials, runner.jobs)
+    remaining = runner.deadline.remaining() * (1 - _SPARE_SHARE)
+    pair = 2 * seconds / speedup(2, runner.jobs) if runner.with_proof else 0.0
+    return min(LONGER, remaining / max(1e-9, total + pair))
+
+
+def _extend(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdict:
+    """Give the deep and the shallower network more steps, because the deep one is still falling."""
+    scores = runner.scores()
+    worse = [name for name in _SHALLOWER if is_worse(scores, "deep", name) == "yes"]
+    names = ["deep", *worse[:1]]
+    seconds = max(runner.seconds_of(name, runner.judged_steps) for name in names)
+    num_trials = FEWEST_SEEDS * len(names)
+    total = num_trials * seconds / speedup(num_trials, runner.jobs)
+    factor = min(LONGER, runner.deadline.remaining() * (1 - _SPARE_SHARE) / max(1e-9, total))
+    if factor < _SHORTEST_EXTENSION:
+        runner.say("The deep network is still falling, and no time is left for more steps.")
+        return verdict
+    steps = math.ceil(factor * runner.judged_steps)
+    runner.say(
+        f"The deep network is still falling: it and the shallower one train for {steps} steps."
+    )
+    runner.lengthen(steps, names)
+    runner.is_extended = True
+    runner.train_seeds(FEWEST_SEEDS)
+    if runner.drop_incomplete_trials():
+        return verdict
+    verdict = suspect(runner.scores())
+    _say_verdict(runner, verdict)
+    return _add_seeds(runner)
