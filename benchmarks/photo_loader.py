@@ -39,6 +39,7 @@ from reslearn.data import Files, Preprocess, photo_batches
 from reslearn.data.jpeg import decode_bytes
 from reslearn.data.photo_views import PhotoAugment, PhotoSequence
 from reslearn.progress import print_progress
+from reslearn.train.numerics import keep_freed_memory
 
 AREA = (0.25, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -108,9 +109,6 @@ def _paths(
     torch.set_num_threads(1)
     for index in range(len(files)):
         files.path(index).read_bytes()
-    preprocess = Preprocess.fit(files, mean="imagenet", std="imagenet")
-    options: dict[str, Any] = {"augment": AUGMENT, "batch_size": batch_size, "seed": 0}
-    in_memory = data.load(folder, size_px=files.size_px, keep_whole=True).train
     plain: DataLoader[tuple[Tensor, int]] = DataLoader(
         Photos(files),
         batch_size=batch_size,
@@ -118,10 +116,20 @@ def _paths(
         num_workers=workers,
         persistent_workers=True,
     )
+    plain_batches = iter(plain)  # its workers start now, with the usual settings of memory
+    keep_freed_memory()  # as a training does
+    preprocess = Preprocess.fit(files, mean="imagenet", std="imagenet")
+    options: dict[str, Any] = {
+        "augment": AUGMENT,
+        "batch_size": batch_size,
+        "seed": 0,
+        "num_workers": workers,
+    }
+    in_memory = data.load(folder, size_px=files.size_px, keep_whole=True).train
     return {
-        "files": photo_batches(files, preprocess, num_workers=workers, **options),
+        "files": photo_batches(files, preprocess, **options),
         "memory": photo_batches(in_memory, preprocess, **options),
-        "DataLoader": iter(plain),
+        "DataLoader": plain_batches,
         "decoding": _decoding(files, workers=workers, batch_size=batch_size),
     }
 

@@ -191,7 +191,7 @@ def prepare(numerics: Numerics) -> None:
     torch.set_num_threads(numerics.threads)
     choose_kernels(numerics.device)
     if not numerics.device.startswith("cuda"):
-        _keep_memory()
+        keep_freed_memory()
 
 
 def choose_kernels(device: str) -> None:
@@ -203,7 +203,7 @@ def choose_kernels(device: str) -> None:
         torch.backends.cudnn.allow_tf32 = False  # bf16 is the fast precision
 
 
-def _keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let malloc of glibc keep freed memory.
 
     Otherwise every step returns its large blocks to the system and faults them in again.
