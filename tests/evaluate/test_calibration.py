@@ -59,7 +59,7 @@ def test_an_overconfident_network_is_accused_and_its_temperature_helps() -> None
     assert scaled.loss < value.loss and scaled.ece.pct < value.ece.pct / 3
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 7.0])
+@pytest.mark.parametrize("temperature", [0.3, 1.5, 7.0])
 def test_the_temperature_has_the_lowest_cross_entropy(temperature: float) -> None:
     logits, labels = sample(500, temperature=temperature)
     best = minimize_scalar(
@@ -84,6 +84,18 @@ def test_no_temperature_is_fitted_without_an_optimum() -> None:
     logits, _ = sample(200, temperature=1)
     assert fit_temperature(logits, logits.argmax(1)) is None, "all right: more confidence pays"
     assert fit_temperature(logits, logits.argmin(1)) is None, "all wrong: none pays"
+
+
+def test_a_temperature_is_used_only_if_the_loss_falls_by_more_than_chance() -> None:
+    """Of perfectly calibrated networks, the test of likelihoods changes one in twenty."""
+    fitted = [fit_temperature(*sample(100, temperature=1, seed=seed)) for seed in range(200)]
+    assert 2 <= sum(temperature is not None for temperature in fitted) <= 20
+    logits, labels = torch.tensor([[2.0, 0.0]]).repeat(100, 1), torch.zeros(100, dtype=torch.int64)
+    # The confidence is 0.881. With 7 and 6 mistakes the likelihood ratio is 2.7 and 4.0.
+    for num_wrong, is_fitted in ((12, False), (7, False), (6, True)):
+        labels[:] = 0
+        labels[:num_wrong] = 1
+        assert (fit_temperature(logits, labels) is not None) == is_fitted
 
 
 def test_no_temperature_is_fitted_on_fewer_than_fifty_images() -> None:

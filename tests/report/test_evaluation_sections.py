@@ -128,6 +128,14 @@ def test_both_sets_of_images_are_shown_with_figures_of_their_own(run: RunFolder)
     assert {"reliability", "reliability-validation"} <= set(names)
 
 
+@pytest.mark.parametrize(("num_images", "num_figures"), [(149, 0), (150, 1)])
+def test_few_images_make_no_reliability_diagram(
+    run: RunFolder, num_images: int, num_figures: int
+) -> None:
+    page = page_of(run, evaluation(num_images=num_images))
+    assert [figure.name for figure in page.figures()].count("reliability") == num_figures
+
+
 @pytest.mark.parametrize("num_classes", [MAX_CLASSES, MAX_CLASSES + 1])
 def test_a_matrix_of_many_classes_becomes_a_list(run: RunFolder, num_classes: int) -> None:
     items = section(page_of(run, evaluation(num_classes)), "Confusions").items

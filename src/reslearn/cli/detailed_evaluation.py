@@ -216,7 +216,10 @@ def _notes(record: Record) -> list[str]:
         "95 % intervals are exact binomial; class means and the ECE have bootstrap intervals",
     ]
     if record["temperature"] is None:
-        notes.append("no temperature was fitted: that needs at least 50 validation images")
+        notes.append(
+            "no temperature was fitted: it needs at least 50 validation images whose loss it "
+            "lowers by more than chance"
+        )
     elif record["images"] == "validation":
         notes.append(
             "the temperature was fitted on these validation images, so its ECE and loss are too "

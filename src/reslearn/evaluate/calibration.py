@@ -20,12 +20,13 @@ Shapes: N images, K classes; logits float [N, K].
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -37,6 +38,11 @@ NUM_BINS = 15
 MIN_IMAGES_PER_BIN = 50
 MIN_IMAGES_TO_FIT = 50
 """With fewer validation images the temperature is too uncertain to be used."""
+LIKELIHOOD_RATIO = 3.84
+"""95th percentile of twice the fall of the loss, summed over images, if the best temperature is 1.
+
+It is the chi-squared distribution with one degree of freedom (Wilks 1938).
+"""
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 _NUM_RESAMPLES = 1000
 _SEED = 0
@@ -124,8 +130,10 @@ def fit_temperature(
         total: Adds sums over the processes that hold other images of the same set.
 
     Returns:
-        None if there are fewer than 50 images, or if the best temperature is not between 0.05 and
-        20: for example if every prediction is right, so that more confidence always pays.
+        None if the probabilities are better as they are: with fewer than 50 images; if the loss
+        falls no more than by chance (likelihood ratio, 5 %); or if the best temperature is not
+        between 0.05 and 20, for example if every prediction is right, so that more confidence
+        always pays.
     """
     logits = logits.double()
     count = float(total(logits.new_tensor([len(labels)], device=logits.device))[0])
@@ -145,8 +153,11 @@ def fit_temperature(
     for _ in range(40):  # halves the interval each time: 1e-11 at the end
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    temperature = 2 / (low + high)
-    return float(f"{temperature:.4g}") if math.isfinite(temperature) else None
+    best = (low + high) / 2
+    losses = torch.stack([F.cross_entropy(logits * x, labels, reduction="sum") for x in (1, best)])
+    loss, best_loss = total(losses).tolist()
+    # A NaN fails the comparison, too.
+    return float(f"{1 / best:.4g}") if 2 * (loss - best_loss) > LIKELIHOOD_RATIO else None
 
 
 def _bin(confidences: Floats, is_right: Floats) -> ReliabilityBin:

@@ -26,6 +26,8 @@ MAX_PICTURES = 24
 MAX_SUSPECTED_SHARE = 0.15
 """Above this share of suspected labels, the network is the more likely cause."""
 _MAX_NAME_CHARACTERS = 40
+_MIN_BINS = 3
+"""A reliability diagram of fewer bins shows less than the sentence above it."""
 
 
 def evaluation_sections(run: RunFolder) -> list[Section]:
@@ -147,7 +149,10 @@ def _calibration_text(record: Record) -> str:
     trained, scaled = record["calibration"], record["scaled_calibration"]
     text = f"As trained, the network {_judged(trained, record['accuracy']['pct'])}."
     if scaled is None:
-        return f"{text} No temperature was fitted: that needs at least 50 validation images."
+        return (
+            f"{text} No temperature was fitted: it needs at least 50 validation images whose loss "
+            "it lowers by more than chance."
+        )
     text = (
         f"{text} With the temperature {scaled['temperature']:.4g}, fitted on validation images and "
         f"stored in the bundle, it {_judged(scaled, record['accuracy']['pct'])}. The temperature "
@@ -174,6 +179,8 @@ def _judged(calibration: Record, accuracy_pct: float) -> str:
 
 
 def _calibration(record: Record, images: str) -> list[Item]:
+    if len(record["calibration"]["bins"]) < _MIN_BINS:
+        return []
     series = [_reliability("as trained", record["calibration"])]
     if record["scaled_calibration"] is not None:
         series.append(_reliability("with the temperature", record["scaled_calibration"]))
