@@ -1,5 +1,6 @@
 """Preprocessing of given weights is only called theirs where it is known; a guess is named so."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def test_the_preprocessing_of_a_bundle_is_its_own(
     )
     path.write_bytes(content)
     assert preprocess_origin(identify(path)) == "recorded"
+    with warnings.catch_warnings(action="error"):
+        initial = start(folder, path)  # nothing that the user has set is overridden
+    assert initial.preprocess == preprocess
     with pytest.warns(UserWarning, match="its preprocessing overrides data.mean"):
         initial = start(folder, path, "data.mean=per-channel")
     assert initial.preprocess == preprocess

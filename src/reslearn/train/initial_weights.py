@@ -2,7 +2,9 @@
 
 Switches that decide what the weights compute (shortcut option, position of the stride and others)
 override the recipe. So does the preprocessing of the weights, if it is known, or if it can be
-guessed and the user sets none. A warning reports both, and environment.json records them.
+guessed and the user sets none. environment.json records both. A warning says where they override
+what the user has set, where the preprocessing is a guess, and where more than the output layer is
+new.
 """
 
 import hashlib
@@ -27,6 +29,9 @@ from reslearn.interop.load import OUTPUT_SWITCHES, PreprocessOrigin
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder
 
+_PREPROCESS_KEYS = frozenset(("data.mean", "data.std", "data.padding"))
+_OUTPUT_LAYER = frozenset(("head.fc.weight", "head.fc.bias"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
@@ -39,6 +44,11 @@ class InitialWeights:
 
     record: dict[str, Any]
     preprocess: data.Preprocess | None
+
+    def note(self) -> str:
+        """Return one line if the output layer is new, else an empty text."""
+        is_new = not _OUTPUT_LAYER.isdisjoint(self.record["fresh"])
+        return f"a new output layer on the weights of {self.record['source']}" if is_new else ""
 
 
 def adopt_weights_spec(recipe: recipes.Recipe, folder: RunFolder) -> recipes.Recipe:
@@ -137,9 +147,11 @@ def load_initial_weights(
     if origin == "assumed" and {"data.mean", "data.std"} & _set_by_user(recipe):
         preprocess, origin = None, "unknown"  # the user knows better than a guess
     if environment is None:
-        warnings.warn(_describe_preprocess(source, identity, preprocess, origin), stacklevel=2)
-    if environment is None and loaded.left_initialized:
-        warnings.warn(loaded.summary(), stacklevel=2)
+        is_known = origin in ("recorded", "published")
+        if not is_known or _PREPROCESS_KEYS & _set_by_user(recipe):
+            warnings.warn(_describe_preprocess(source, identity, preprocess, origin), stacklevel=2)
+        if loaded.adapted or not set(loaded.left_initialized) <= _OUTPUT_LAYER:
+            warnings.warn(loaded.summary(), stacklevel=2)
     record = {
         "source": source,
         "sha256": sha256,

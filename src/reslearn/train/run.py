@@ -100,8 +100,9 @@ def _train_and_finish(
     time_limit = None if end_at is None else _time_limit(setup, end_at)
     with log, stop_on_signal() as stop, _add_resume_hints(setup, state, log.folder):
         log.say(_summary(setup, state.learning_rate.last_step(setup.num_steps)))
-        if state.step == 0 and (note := _export_note(setup)):
-            log.say(note)
+        if state.step == 0:
+            for note in filter(None, _notes(setup)):
+                log.say(note)
         train(setup.loop_setup(state, stop, time_limit), state, log)
         log.say(f"{state.step} steps in {log.seconds:.0f} s; evaluating")
         stop.at_once = True  # the last checkpoint holds everything that could be lost
@@ -223,12 +224,13 @@ def _summary(setup: RunSetup, num_steps: int) -> str:
     )
 
 
-def _export_note(setup: RunSetup) -> str:
-    """Return the note on export for a training on a folder of photos, else an empty text."""
+def _notes(setup: RunSetup) -> Iterator[str]:
+    """Yield lines on initial weights and, for a folder of photos, on export. Some are empty."""
     recipe = setup.recipe
-    if recipe.data.name in data.names():
-        return ""
-    return export_note(setup.model, has_weights=recipe.init is not None)
+    if setup.initial_weights is not None:
+        yield setup.initial_weights.note()
+    if recipe.data.name not in data.names():
+        yield export_note(setup.model, has_weights=recipe.init is not None)
 
 
 @contextmanager
