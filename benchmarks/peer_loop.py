@@ -34,7 +34,7 @@ def peer_network(peer: str, name: str, num_classes: int) -> nn.Module:
 
 
 def _import_peer(peer: str) -> ModuleType:
-    """Import torchvision or timm, from this environment or from that of `make peers`."""
+    """Import torchvision or timm, from this environment or from `.venv-peers`."""
     if find_spec(peer) is None and not peers.installed():
         raise ValueError(peers.REASON)
     return import_module(peer)

@@ -306,13 +306,13 @@ def _rate_ratio(own: Sequence[_Turn], others: Sequence[_Turn]) -> float:
 
 
 def _cpu_share_pct(own: Sequence[_Turn], engine: Sequence[_Turn]) -> float:
-    """Return the processor time of the engine as a part of that of the server."""
+    """Return the processor time of the engine divided by the processor time of the server."""
     server_times = [turn.cpu_milliseconds for turn in own]
     return 100 * median_ratio([turn.cpu_milliseconds for turn in engine], server_times)
 
 
 def _throughput_share_pct(own: Sequence[_Turn], engine: Sequence[_Turn]) -> float:
-    """Return the rate of the server as a part of that of the engine beside the same clients."""
+    """Return the rate of the server divided by the rate of the engine beside the same clients."""
     rates = [turn.rate / (1 - turn.client_share) for turn in own]
     return 100 * median_ratio(rates, [turn.rate for turn in engine])
 

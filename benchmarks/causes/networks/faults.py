@@ -194,7 +194,7 @@ class UnregisteredHeads(nn.Module):
 
 
 class MadeInForward(nn.Module):
-    """A layer that is created anew in each forward, or once."""
+    """A layer that is created again in each forward, or once."""
 
     def __init__(self, inputs, outputs, width=24, once=False):
         super().__init__()
