@@ -26,7 +26,7 @@ from reslearn.interop.class_lists import class_lists_of, names_by_number
 from reslearn.interop.stated import StatedInput, stated_input
 
 sys.path.insert(0, str(Path(__file__).parent))
-from layouts import behind, checkpoint_of, small_network, state_of
+from layouts import behind, checkpoint_of, small_network, state_of, without_head
 
 Run = Callable[..., tuple[int, str, str]]
 NAMES = ("cat", "dog", "emu", "fox", "gnu")
@@ -183,6 +183,18 @@ def test_the_classes_in_a_checkpoint_are_used(tmp_path: Path) -> None:
     ):
         torch.save({"state_dict": state, **beside}, tmp_path / f"{number}.pth")
         assert stated_input(identify(tmp_path / f"{number}.pth")).class_names == NAMES
+
+
+def test_the_names_of_as_many_classes_as_the_network_has_are_used(tmp_path: Path) -> None:
+    """A detector has names of objects, and its backbone has none of them."""
+    lists = {"meta": {"CLASSES": ("person", "bicycle")}, "labels": list(NAMES)}
+    state = state_of(small_network())
+    for number, (table, names) in enumerate(((state, NAMES), (without_head(state), None))):
+        path = tmp_path / f"{number}.pth"
+        torch.save({"state_dict": table, **lists}, path)
+        stated = stated_input(identify(path))
+        assert stated.class_names == names
+        assert len(stated.lines()) == (names is not None)
 
 
 @pytest.mark.parametrize(

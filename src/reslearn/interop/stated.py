@@ -60,6 +60,16 @@ class StatedInput:
         names = [name for name in values if getattr(self, name) is not None]
         return replace(self, origins=dict.fromkeys(names, origin))
 
+    def for_classes(self, num_classes: int | None) -> "StatedInput":
+        """Return a copy without class names if their number is another one.
+
+        A detector, for example, has names of objects and a backbone without classes.
+        """
+        if self.class_names is None or len(self.class_names) == num_classes:
+            return self
+        origins = {name: self.origins[name] for name in self.origins if name != "class_names"}
+        return replace(self, class_names=None, origins=origins)
+
     def completed_by(self, further: "StatedInput") -> "StatedInput":
         """Return a copy with the values of `further` where this one has none.
 
@@ -123,14 +133,11 @@ def stated_input(identity: Identity) -> StatedInput:
         ),
         _of_timm(config, channels).with_origin(_CONFIG),
         _of_normalizer(identity, channels),
-        _of_class_lists(checkpoint),
+        *_of_class_lists(checkpoint),
     )
     stated = StatedInput()
     for statement in statements:
-        stated = stated.completed_by(statement)
-    names = stated.class_names
-    if names is not None and len(names) != identity.num_classes:
-        stated = replace(stated, class_names=None)
+        stated = stated.completed_by(statement.for_classes(identity.num_classes))
     return stated
 
 
@@ -229,10 +236,9 @@ def _of_normalizer(identity: Identity, channels: int) -> StatedInput:
     return StatedInput()
 
 
-def _of_class_lists(checkpoint: Checkpoint) -> StatedInput:
+def _of_class_lists(checkpoint: Checkpoint) -> Iterator[StatedInput]:
     for entry, names in checkpoint.class_lists.items():
-        return StatedInput(class_names=names).with_origin(f"its entry {entry!r}")
-    return StatedInput()
+        yield StatedInput(class_names=names).with_origin(f"its entry {entry!r}")
 
 
 def _statistics(
