@@ -268,6 +268,35 @@ def test_what_may_change_the_function_still_needs_partial() -> None:
         assert name in identity.unexplained
 
 
+def test_batch_norms_in_a_head_of_several_layers_need_no_partial() -> None:
+    """MoCo v3 and SimSiam put such a head into the encoder, in the place of its fc."""
+    norm = {f"fc.1.{leaf}": torch.ones(32) for leaf in ("weight", "bias", "running_mean")}
+    norm["fc.1.running_var"] = torch.ones(32)
+    matrices = {"fc.0.weight": torch.zeros(32, 64), "fc.3.weight": torch.zeros(16, 32)}
+    table = behind("module.base_encoder.", without_head(STATE) | matrices | norm)
+    identity = identify_checkpoint(checkpoint_of(state_dict=table))
+    assert (identity.num_classes, identity.unexplained, len(identity.beside)) == (None, (), 6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_beside"), [((4, 64), True), ((64, 64), False), ((1, 64), False)]
+)
+def test_a_second_head_lies_beside_the_network(shape: tuple[int, int], is_beside: bool) -> None:
+    """A square matrix may lie before the head, and a single output may weight positions."""
+    table = STATE | {"rotation.weight": torch.zeros(shape), "rotation.bias": torch.zeros(shape[0])}
+    identity = identify_checkpoint(checkpoint_of(state_dict=table))
+    assert identity.num_classes == 5
+    names = ("rotation.weight", "rotation.bias")
+    assert (identity.beside, identity.unexplained) == ((names, ()) if is_beside else ((), names))
+
+
+def test_two_equal_heads_are_called_several() -> None:
+    heads = {"age.weight": torch.zeros(9, 64), "kind.weight": torch.zeros(2, 64)}
+    identity = identify_checkpoint(checkpoint_of(state_dict=without_head(STATE) | heads))
+    assert identity.num_classes is None and identity.unexplained == ()
+    assert "age.weight, kind.weight: it has several heads" in " ".join(identity.notes)
+
+
 def test_a_head_behind_another_layer_is_left_out() -> None:
     """Without the batch norm between them the head would see other values."""
     table = behind("backbone.", without_head(STATE))

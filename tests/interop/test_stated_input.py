@@ -220,15 +220,21 @@ def test_a_list_in_a_million_places_is_read_a_few_times() -> None:
     assert names_by_number({"0": "a", "1": "b", "x": "c"}) is None
 
 
-def test_a_normalizer_beside_the_network_is_used(tmp_path: Path) -> None:
-    """As in the robustness library; values of pixels up to 255 have no known order of colors."""
+@pytest.mark.parametrize(
+    ("mean", "deviation"), [("new_mean", "new_std"), ("mu", "sigma"), ("means", "sds")]
+)
+def test_a_normalizer_beside_the_network_is_used(mean: str, deviation: str, tmp_path: Path) -> None:
+    """As in robustness, RobustBench and smoothing.
+
+    Values of pixels up to 255 have no known order of colors.
+    """
     state = behind("module.model.", state_of(small_network()))
-    for number, (mean, expected) in enumerate(((0.5, "stated"), (123.0, "unknown"))):
-        beside = {"new_mean": torch.full((3, 1, 1), mean), "new_std": torch.full((3, 1, 1), 0.25)}
+    for number, (value, expected) in enumerate(((0.5, "stated"), (123.0, "unknown"))):
+        beside = {mean: torch.full((3, 1, 1), value), deviation: torch.full((3, 1, 1), 0.25)}
         path = tmp_path / f"{number}.pth"
         torch.save({"model": behind("module.normalizer.", beside) | state}, path)
         identity = identify(path)
         assert preprocess_origin(identity) == expected
     stated = stated_input(identify(tmp_path / "0.pth"))
     assert (stated.mean, stated.std) == ((0.5,) * 3, (0.25,) * 3)
-    assert stated.lines()[0].startswith("module.normalizer.new_mean beside the network states")
+    assert stated.lines()[0].startswith(f"module.normalizer.{mean} beside the network states")

@@ -223,7 +223,7 @@ def test_another_depth_is_called_a_depth() -> None:
 def test_group_norm_is_refused() -> None:
     state = {name: tensor for name, tensor in STATE.items() if "running" not in name}
     for table in (state, LAYOUTS["stem called conv and bn"](state)):
-        with pytest.raises(WeightsError, match="holds no network of the catalog"):
+        with pytest.raises(WeightsError, match="networks with group norm"):
             identify_checkpoint(checkpoint_of(table=table))
 
 
@@ -270,8 +270,9 @@ def test_a_longer_stem_is_not_cut(tmp_path: Path) -> None:
     stem = {"conv1": (32, 3), "conv2": (32, 32), "conv3": (64, 32)}
     kernels = {f"{name}.weight": torch.zeros(*shape, 3, 3) for name, shape in stem.items()}
     norms = {f"bn{n}.{leaf}": torch.ones(32) for n in (1, 2) for leaf in ("weight", "running_var")}
-    table = behind("visual.", kernels | norms | state)
-    with pytest.raises(WeightsError, match="holds no network of the catalog"):
+    pool = {"attnpool.k_proj.weight": torch.zeros(8, 8), "attnpool.k_proj.bias": torch.zeros(8)}
+    table = behind("visual.", kernels | norms | state | pool)
+    with pytest.raises(WeightsError, match="its names show attention pooling, as in CLIP"):
         identify_checkpoint(checkpoint_of(state_dict=table))
 
 

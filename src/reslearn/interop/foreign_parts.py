@@ -15,6 +15,7 @@ _SQUEEZE = "squeeze-and-excitation, as in SE networks and ResNet-RS"
 _CHANNEL = "efficient channel attention, as in ECA networks"
 _BLUR = "blur pooling, as in anti-aliased networks"
 _ATTENTION = "attention"
+_ATTENTION_POOL = "attention pooling, as in CLIP"
 _OFFSET = "deformable convolution"
 _ADAPTER = "an adapter"
 _WORDS = {
@@ -27,6 +28,7 @@ _WORDS = {
         "cbam|bam|ca|sa|attn|attention|channel_?att\\w*|spatial_?att\\w*|non_?local|nl|"
         "gc|gc_?block|context_?block|ge|gather|coord_?att\\w*"
     ),
+    _ATTENTION_POOL: "attn_?pool|attention_?pool",
     _OFFSET: "offset|conv\\d?_offset|conv_mask",
     "split attention, as in SK networks and ResNeSt": "paths|radix|fc_reduce|fc_select",
     "parallel convolutions, as in Res2Net": "convs|bns",

@@ -29,6 +29,8 @@ _BLURRED = re.compile(r"blur|resnetaa|anti_?alias")
 _LARGEST_CONFIG_BYTES = 4 << 20
 _LARGEST_PX = 4096
 _UNNAMED = re.compile(r"LABEL_\d+")
+# Names of the mean in normalizers, and of the deviation beside it.
+_NORMALIZER_LEAVES = {"mean": ("std",), "means": ("stds", "sds"), "mu": ("sigma", "std")}
 # ConvNextImageProcessor, which transformers uses for ResNets: smaller images are cut out of a
 # shorter side of size / crop_pct, larger ones are not cut.
 _CROP_PCT, _FIRST_UNCUT_PX = 224 / 256, 384
@@ -223,17 +225,24 @@ def _of_normalizer(identity: Identity, channels: int) -> StatedInput:
 
     Values of pixels from 0 to 255 are passed over: their order of colors is not known.
     """
-    for name in identity.beside:
-        path, _, leaf = name.rpartition(".")
-        partner = f"{path}.{leaf.replace('mean', 'std')}".removeprefix(".")
-        if not leaf.endswith("mean") or partner not in identity.beside:
-            continue
+    for name, partner in _statistics_beside(identity):
         tensors = [identity.tensors[each] for each in (name, partner)]
         if all(tensor.num_values in (1, channels) for tensor in tensors):
             values = [tensor.read().double().flatten().tolist() for tensor in tensors]
             mean, std = _statistics(values[0], values[1], channels, factor=1.0)
             return StatedInput(mean=mean, std=std).with_origin(f"{name} beside the network")
     return StatedInput()
+
+
+def _statistics_beside(identity: Identity) -> Iterator[tuple[str, str]]:
+    """Yield names of means, each with the name of the deviations beside it."""
+    for name in identity.beside:
+        path, _, leaf = name.rpartition(".")
+        for mean, deviations in _NORMALIZER_LEAVES.items():
+            for deviation in deviations:
+                partner = f"{path}.{leaf.replace(mean, deviation)}".removeprefix(".")
+                if leaf.endswith(mean) and partner in identity.beside:
+                    yield name, partner
 
 
 def _of_class_lists(checkpoint: Checkpoint) -> Iterator[StatedInput]:

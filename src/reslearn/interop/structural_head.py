@@ -52,6 +52,13 @@ def find_head(search: HeadSearch, layers: Sequence[TableLayer]) -> StructuralHea
     follows = [layer for layer in follows if layer.shape[1] == head.shape[0]]
     if len(fitting) == 1 and not follows and (is_inside or len(further) == 1):
         return StructuralHead(layer=head)
+    is_chain = bool(follows) or any(layer.shape[0] == search.num_channels for layer in fitting)
+    if len(fitting) > 1 and not is_chain:
+        labels = abbreviate([layer.label for layer in fitting], _NUM_LISTED)
+        return StructuralHead(
+            layer=None,
+            notes=(f"{labels}: it has several heads, which are left out, so there are no classes",),
+        )
     labels = [layer.label for layer in (*fitting, *follows)]
     if len(labels) == 1:
         return StructuralHead(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from reslearn.interop.averages import averages_of
 from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
-from reslearn.interop.foreign_parts import is_inert, main_part
+from reslearn.interop.foreign_parts import is_inert, main_part, part_of
 from reslearn.interop.identity import Identity
 from reslearn.interop.infer import NotAResNet
 from reslearn.interop.named_table import AnotherFunction, NamedTable, common_path, verify
@@ -13,7 +13,7 @@ from reslearn.interop.projection import without_projection_head
 from reslearn.interop.stored import Checkpoint, StoredTensor
 from reslearn.interop.structural_dialect import structural_dialect
 from reslearn.interop.structure import read_structures
-from reslearn.interop.table_layers import is_parameter, path_of
+from reslearn.interop.table_layers import LayerPath, is_parameter, leaf_of, path_of
 
 _MAX_PREFIXES = 16
 _MAX_NETWORKS = 32
@@ -74,7 +74,18 @@ def _no_network(tensors: Mapping[str, StoredTensor], failures: Failures) -> Tabl
     part = main_part(tensors)
     if part is not None and part not in reason:
         reason += f"; its names show {part}"
+    elif _has_norms_without_statistics(tensors):
+        reason += "; it has no running mean and variance, as networks with group norm"
     return TableNetworks(identities=(), reason=reason, certainty=certainty)
+
+
+def _has_norms_without_statistics(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Return whether layers normalize, and none of them as batch norm does."""
+    leaves = {leaf_of(name) for name in tensors}
+    has_vectors = any(
+        len(stored.shape) == 1 and leaf_of(name) == "weight" for name, stored in tensors.items()
+    )
+    return has_vectors and "running_mean" not in leaves
 
 
 def names_and_structure(
@@ -208,8 +219,7 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
     if identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR:
         notes = (*notes, _BLUR_NOTE)
     scope = common_path(identity.names.values())
-    has_head = identity.num_classes is not None
-    matrices = {path_of(name) for name in identity.unmatched if len(tensors[name].shape) == 2}
+    heads = _left_out_heads(identity, tensors, scope)
 
     def is_beside(name: str) -> bool:
         path = path_of(name)
@@ -217,10 +227,33 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
             return True
         if not is_parameter(name):  # a buffer, such as the queue of MoCo
             return len(tensors[name].shape) < 3 or tensors[name].num_values <= 4
-        return not has_head and path in matrices  # layers of a head that is left out
+        return path in heads or path[:-1] in heads
 
     beside = tuple(name for name in identity.unmatched if is_beside(name))
     return replace(identity, beside=beside, notes=notes)
+
+
+def _left_out_heads(
+    identity: Identity, tensors: Mapping[str, StoredTensor], scope: LayerPath
+) -> set[LayerPath]:
+    """Return the paths of matrices that are no part of the network, and the paths right above them.
+
+    If a head was found, further matrices may lie before it. They do not if none of them returns as
+    many values as the head takes. A single output may weight positions, and its name may say so.
+    """
+    shapes = {
+        name: tensors[name].shape for name in identity.unmatched if len(tensors[name].shape) == 2
+    }
+    paths = {path_of(name) for name in shapes}
+    if identity.num_classes is None:
+        # The batch norms of such a head lie between its matrices.
+        return paths | {path[:-1] for path in paths if len(path) > len(scope) + 1}
+    num_features = tensors[identity.names["head.fc.weight"]].shape[1]
+    returned = {shape[0] for shape in shapes.values()}
+    may_lie_before = not returned.isdisjoint((1, num_features))
+    if may_lie_before or any(part_of(name, shape) for name, shape in shapes.items()):
+        return set()
+    return paths
 
 
 def _among(names: Sequence[str], selected: set[str]) -> tuple[str, ...]:
