@@ -202,6 +202,36 @@ FILES: dict[str, tuple[str, bytes | Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("content", "explanation"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
+        (b'{"error": "not found"}', "JSON"),
+        (b"\x1f\x8b\x08\0\0", "gzip; unpack it first"),
+        (b"weights.pth".ljust(257, b"\0") + b"ustar", "a tar archive; unpack it first"),
+        (pickle.dumps(None), "it holds None, not a dict of named tensors"),
+        (FILES["a zip of something else"][1], "unpack it first"),
+        (lambda path: torch.save(torch.zeros(3), path), "it holds a tensor, not a dict"),
+        (lambda path: cut_short(path), "download it again"),
+    ],
+)
+def test_what_is_no_weight_file_is_explained(
+    content: bytes | Callable[[Path], None], explanation: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content(path)
+    assert explanation in error_of(path)
+
+
+def cut_short(path: Path) -> None:
+    torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_foreign_and_hostile_files_raise_one_line(name: str, tmp_path: Path) -> None:
     if name == "only the beginning of HDF5":

@@ -53,13 +53,25 @@ _SAFETENSORS_DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+# What often lies in the place of a weight file, by its first bytes in small letters.
+_OTHER_FILES = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"<": "a web page, which servers send instead of a file; download it again",
+    b"{": "a text in JSON, which servers send instead of a file; download it again",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"bzh": "compressed by bzip2; unpack it first",
+    b"\xfd7zxz": "compressed by xz; unpack it first",
+    b"rar!": "a RAR archive; unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it first",
+    b"\x93numpy": "one array of NumPy, not a table of named tensors",
+}
+_TAR_MARK_AT = 257
 # Errors of the readers, of zipfile and of h5py for files that are damaged or of another format.
 _DAMAGE = (
     ValueError,
     OSError,
     KeyError,
     EOFError,
-    zipfile.BadZipFile,
     NotImplementedError,
     RuntimeError,
     RecursionError,
@@ -80,7 +92,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         return read_sharded(path, read_checkpoint)
     size = check_file_size(path)
     with path.open("rb") as file:
-        beginning = file.read(64)
+        beginning = file.read(_TAR_MARK_AT + 5)
     container, read = _detect_format(path, beginning, size)
     try:
         checkpoint = read(path)
@@ -88,6 +100,11 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: refused, nothing was run: {first_line(error)}") from None
+    except zipfile.BadZipFile:
+        raise WeightsError(
+            f"{path}: damaged: the end of the archive is missing or broken, as after a download "
+            "that was cut off; copy or download it again"
+        ) from None
     except _DAMAGE as error:
         raise WeightsError(
             f"{path}: damaged, or not a {container} file: {first_line(error)}"
@@ -138,7 +155,17 @@ def _detect_format(
         return "ONNX", _single_entry_reader("ONNX", read_onnx)
     if beginning[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
         return "pickle of arrays", _torch_reader("pickle of arrays", _read_arrays)
-    raise WeightsError(f"{path} is not a weight file of a known format; formats are {READABLE}")
+    raise WeightsError(f"{path} is {_other_file(beginning)}")
+
+
+def _other_file(beginning: bytes) -> str:
+    """Return what a file of an unknown format is, with what to do."""
+    if beginning[_TAR_MARK_AT:] == b"ustar":
+        return "no weight file: it is a tar archive; unpack it first"
+    for first_bytes, explanation in _OTHER_FILES.items():
+        if beginning.lstrip().lower().startswith(first_bytes):
+            return f"no weight file: it is {explanation}"
+    return f"not a weight file of a known format; formats are {READABLE}"
 
 
 def _torch_reader(

@@ -136,7 +136,9 @@ def describe(value: Any) -> str:
         return f"the name {value.text}"[:LONGEST_PRINTED]
     if type(value) is str:
         return repr(value[:LONGEST_PRINTED])
-    return f"a {type(value).__name__.lower()}"
+    if value is None:
+        return "None"
+    return f"a {type(value).__name__.removesuffix('Reference').lower()}"
 
 
 def decode_key(key: object) -> str:

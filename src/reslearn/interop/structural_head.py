@@ -54,10 +54,10 @@ def find_head(search: HeadSearch, layers: Sequence[TableLayer]) -> StructuralHea
         return StructuralHead(layer=head)
     is_chain = bool(follows) or any(layer.shape[0] == search.num_channels for layer in fitting)
     if len(fitting) > 1 and not is_chain:
-        labels = abbreviate([layer.label for layer in fitting], _NUM_LISTED)
+        heads = abbreviate([layer.label for layer in fitting], _NUM_LISTED)
         return StructuralHead(
             layer=None,
-            notes=(f"{labels}: it has several heads, which are left out, so there are no classes",),
+            notes=(f"{heads}: it has several heads, which are left out, so there are no classes",),
         )
     labels = [layer.label for layer in (*fitting, *follows)]
     if len(labels) == 1:

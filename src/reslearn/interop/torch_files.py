@@ -107,7 +107,9 @@ def _root_folder(archive: zipfile.ZipFile) -> str:
     names = archive.namelist()
     pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise ValueError("a zip archive, but torch.save did not write it")
+        raise ValueError(
+            "a zip archive, but torch.save did not write it; if weights lie in it, unpack it first"
+        )
     if archive.getinfo(pickles[0]).file_size > _LARGEST_PICKLE_BYTES:
         raise ValueError(f"its pickle has more than {_LARGEST_PICKLE_BYTES:,} bytes")
     return pickles[0].removesuffix("data.pkl")
