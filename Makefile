@@ -29,9 +29,10 @@ help:
 demo: .venv/core.stamp
 	$(BIN)/reslearn demo
 
-# Test files run in parallel. Within a file tests run in order, so its fixtures are made once.
+# Test files run in parallel, in the order of tests/conftest.py. Within a file tests run in order,
+# so its fixtures are made once.
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/full.stamp
 	$(BIN)/python -m pytest -m "slow and not gpu"
