@@ -123,7 +123,9 @@ def test_a_slow_machine_ends_in_time_and_says_how_to_repeat_it(
     monkeypatch.setattr("reslearn.train.photo_plan.affordable_epochs", lambda *_, **__: 5_000.0)
     monkeypatch.setattr("reslearn.train.time_limit._WRITING_SECONDS", 0.5)
     flags = ("--model", "resnet8", "--threads", "1", "--set", "evaluation.recompute_images=0")
-    status, output, errors = reslearn("train", "digits", *flags, "--minutes", "0.1", "--out", "run")
+    status, output, errors = reslearn(
+        "train", "digits", *flags, "--minutes", "0.05", "--out", "run"
+    )
     assert status == 0, errors
     assert "repeat it exactly: reslearn train --recipe run/recipe.json --set schedule.ends=[[" in (
         output

@@ -163,10 +163,14 @@ def network(dialect: Dialect) -> Network:
         switches = {
             key: value for key, value in switches.items() if key not in ("zero_pad", "subsample")
         }
-    net = models.build(name, num_classes=7, **switches)
+    with torch.device("meta"):
+        net = models.build(name, num_classes=7, **switches)
+    net.to_empty(device="cpu")  # so that nothing is drawn twice
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 1.5)
+        else:
+            tensor.zero_()
     return net
 
 

@@ -326,7 +326,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.deferred(lambda: st.sampled_from(seeds())), CHANGES)
 def test_damaged_files_raise_data_errors_only(
     content: bytes, changes: list[tuple[float, str, bytes]]

@@ -16,7 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslearn.interop import WeightsError, pickle_machine, pickles, read_checkpoint, stand_ins
+from reslearn.interop import (
+    WeightsError,
+    pickle_machine,
+    pickles,
+    read_checkpoint,
+    stand_ins,
+    tables,
+)
 from reslearn.interop.numpy_pickles import NUMPY_FUNCTIONS, NumpyArray
 from reslearn.interop.pickles import read_pickle
 from reslearn.interop.stand_ins import PLAIN_FUNCTIONS, ObjectKey, StandIn
@@ -165,12 +172,17 @@ def test_objects_that_contain_themselves_end_the_search(name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "layer", [torch.nn.Linear(1, 1), torch.nn.Identity()], ids=["Linear", "Identity"]
 )
-def test_a_module_in_many_places_has_a_limit(layer: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_module_in_many_places_has_a_limit(
+    layer: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sixty levels of two equal modules would have 2**60 layers."""
+    for limit in ("_MAX_MODULES", "_MAX_MODULE_TENSORS"):
+        assert getattr(tables, limit) == 100_000
+        monkeypatch.setattr(tables, limit, 1_000)
     for _ in range(60):
         layer = torch.nn.Sequential(layer, layer)
     torch.save(layer, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"more than 100,000 (tensors|modules)"):
+    with pytest.raises(WeightsError, match=r"more than 1,000 (tensors|modules)"):
         read_checkpoint(tmp_path / "x.pth")
 
 

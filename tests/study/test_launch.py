@@ -106,6 +106,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESLEARN_PROGRESS", "off")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    forkserver._forkserver._stop()  # other tests start servers that import other modules
 
 
 @pytest.fixture(autouse=True)

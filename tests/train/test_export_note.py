@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
+from reslearn import models
 from reslearn.interop import dialect_named
 from reslearn.interop.write import foreign_state_dict
-from reslearn.models import build
+from reslearn.models import Network
 from reslearn.train.export_note import export_note
 
 Run = Callable[..., tuple[int, str, str]]
 BOTH = "torchvision and Hugging Face cannot load the trained network, because "
+
+
+def build(name: str, **switches: Any) -> Network:
+    """Return a network whose weights are not drawn: the note depends on names and shapes."""
+    with torch.device("meta"):
+        network = models.build(name, num_classes=3, **switches)
+    return network.to_empty(device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -34,30 +43,30 @@ BOTH = "torchvision and Hugging Face cannot load the trained network, because "
 def test_the_note_names_the_switches_that_make_an_export_possible(
     name: str, switches: dict[str, Any], reason: str, settings: dict[str, str]
 ) -> None:
-    note = export_note(build(name, num_classes=3, **switches), has_weights=False)
+    note = export_note(build(name, **switches), has_weights=False)
     options = " ".join(f"--set model.{key}={value}" for key, value in settings.items())
     assert note == f"{BOTH}{reason}; to export a network there, add {options}"
-    advised = build(name, num_classes=3, **switches | settings)
+    advised = build(name, **switches | settings)
     assert export_note(advised, has_weights=False) == ""
     for dialect in ("torchvision", "hf"):
         assert foreign_state_dict(advised, dialect_named(dialect))
 
 
 def test_the_note_on_a_cifar_stem_names_another_network() -> None:
-    note = export_note(build("resnet20", num_classes=3, shortcut="B"), has_weights=False)
+    note = export_note(build("resnet20", shortcut="B"), has_weights=False)
     assert note.startswith(f"{BOTH}resnet20 has a CIFAR stem; ")
     assert note.endswith("--model resnet18 --set model.shortcut=B")
-    assert export_note(build("resnet18", num_classes=3, shortcut="B"), has_weights=False) == ""
+    assert export_note(build("resnet18", shortcut="B"), has_weights=False) == ""
 
 
 def test_weights_decide_the_switches() -> None:
-    note = export_note(build("resnet18", num_classes=3), has_weights=True)
+    note = export_note(build("resnet18"), has_weights=True)
     assert note.endswith("option A; to export a network there, start from other weights")
 
 
 @pytest.mark.parametrize("name", ["plain18", "plain20", "resnet50d", "resnetv2_50"])
 def test_networks_without_a_counterpart_get_no_note(name: str) -> None:
-    assert export_note(build(name, num_classes=3), has_weights=False) == ""
+    assert export_note(build(name), has_weights=False) == ""
     assert export_note(nn.Identity(), has_weights=False) == ""
 
 
