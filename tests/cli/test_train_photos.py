@@ -26,7 +26,7 @@ TINY = ("--init", "none", "--threads", "1", "--workers", "0")
 def photos(make_pictures: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Few photos, and a rule that trains them for few steps."""
     monkeypatch.setattr(photo_plan, "LADDER", (Candidate(model="resnet8", size_px=16),))
-    monkeypatch.setattr(budget, "_WANTED_IMAGES", (100, 1_000))
+    monkeypatch.setattr(budget, "_WANTED_IMAGES", (60, 120))
     monkeypatch.setattr(budget, "_MAX_EPOCHS", 2)
     monkeypatch.chdir(tmp_path)
     return make_pictures(tmp_path / "photos", train=20, test=4)

@@ -91,7 +91,7 @@ def test_a_training_on_photos_begins_with_the_note(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESLEARN_PROGRESS", "on")
-    make_pictures(tmp_path / "photos", train=6, test=2)
+    make_pictures(tmp_path / "photos", train=2, test=1)
     options = ("--threads", "1", "--workers", "0", "--epochs", "1", "--batch-size", "4")
     network = ("--model", "resnet18", "--set", "data.size_px=32", "--init", "none")
     recipe = ("train", "photos", *network, *options)
