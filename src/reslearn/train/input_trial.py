@@ -146,10 +146,15 @@ class InputTrial:
         num_left = self.result.num_left
         if self.result.decided_by == "error":
             return "all others err more often on the same images (paired test, p < 0.0001)"
-        rivals = f"{num_left} choices have errors that do not differ significantly"
         if self.result.decided_by == "loss":
-            return f"{rivals}; its loss is the lowest (paired t-test, p < 0.0001)"
-        return f"undecided: {rivals}, nor do their losses; its loss is the lowest"
+            return (
+                f"{num_left} choices have errors that do not differ significantly, and its loss is "
+                "the lowest (paired t-test, p < 0.0001)"
+            )
+        return (
+            f"{num_left} choices differ significantly neither in errors nor in losses, so any of "
+            "them may be right; its loss is the lowest"
+        )
 
 
 def decide_open_input(
