@@ -49,6 +49,7 @@ from reslearn.deploy.engine_choice import ServeEngine
 from reslearn.deploy.predictor import DEFAULT_BATCH_SIZE
 from reslearn.deploy.server_models import open_served
 from reslearn.progress import print_progress
+from reslearn.study import die_with_parent
 from reslearn.train.numerics import processor_name
 
 _SECONDS_PER_TURN = 5.0
@@ -191,8 +192,10 @@ def _started(command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     words = [str(port) if word == "PORT" else word for word in command]
+    # A benchmark that is killed cannot stop its servers: they would keep the cores busy, unseen.
+    end_with_us = [sys.executable, "-I", die_with_parent.__file__, str(os.getpid())]
     process = subprocess.Popen(
-        [sys.executable, "-m", *words],
+        [*end_with_us, sys.executable, "-m", *words],
         stdout=subprocess.DEVNULL,
         cwd=Path(__file__).parents[1],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +108,41 @@ def test_the_share_of_the_engine_leaves_the_clients_out() -> None:
     assert row.decoded_cpu_share_pct == pytest.approx(40)
     assert row.decoded_throughput_share_pct == pytest.approx(50)
     assert "80 % by CPU,  100 % by throughput; on decoded" in serve_benchmark.table([row])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
+def test_servers_end_with_a_benchmark_that_is_killed() -> None:
+    code = """if True:
+        import sys
+        from benchmarks import serve
+        serve._wait_for = lambda process, port: None
+        with serve._started(["http.server", "PORT", "--bind", "127.0.0.1"]) as (process, _):
+            print(process.pid, flush=True)
+            sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as benchmark:
+        assert benchmark.stdout is not None
+        pid = int(benchmark.stdout.readline())
+        assert is_running(pid)
+        benchmark.kill()
+    end = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.slow

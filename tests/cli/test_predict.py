@@ -114,6 +114,10 @@ def test_standard_input(
     status, of_names = predict(f"{path}\n{photos}\n".encode())
     assert (status, len(of_names.splitlines())) == (0, 6)
     assert of_names.splitlines()[0].split("  ")[:2] == of_picture.split("  ")[:2]
+    monkeypatch.setattr("sys.stdin", None)  # as after `<&-`
+    status, _, errors = reslearn("predict", bundle, "-")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "standard input, which is not available" in errors
 
 
 def test_weights_of_other_projects(photos: Path, tmp_path: Path, reslearn: Run) -> None:
@@ -175,6 +179,9 @@ def test_heat_maps(bundle: Path, photos: Path, tmp_path: Path, reslearn: Run) ->
     heat = grad_cam(opened.network, x, torch.tensor([label]))[0]
     expected = draw_heat_map(torch.from_numpy(pixels), heat)
     np.testing.assert_array_equal(np.asarray(Image.open(folder / name)), expected)
+    status, _, errors = reslearn("predict", bundle, photos / name, "--heat-map", photos / name)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "it is a file, and a folder is needed" in errors
 
 
 def test_weights_of_other_projects_are_evaluated(

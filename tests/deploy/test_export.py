@@ -21,7 +21,7 @@ from reslearn.deploy.forms import ExportForm
 from reslearn.deploy.model_input import ModelInput
 from reslearn.deploy.open_model import card_of_bundle, open_bundle, open_model
 from reslearn.deploy.parity_images import ParityImages, load_parity_images
-from reslearn.interop import WeightsError
+from reslearn.interop import WeightsError, read_checkpoint
 
 CLASSES = ("blue", "green", "red")
 
@@ -192,6 +192,26 @@ def test_other_files_are_refused(exported: Any, tmp_path: Path) -> None:
         path.write_text("reslearn_format")
         with pytest.raises(WeightsError, match=message):
             open_model(path)
+    alone = tmp_path / "alone.xml"
+    alone.write_bytes(exported.paths[ExportForm.OPENVINO].read_bytes())
+    with pytest.raises(WeightsError, match=r"alone\.bin beside it: .*cannot be found"):
+        open_model(alone)
+
+
+@pytest.mark.parametrize("form", ExportForm)
+def test_commands_that_need_the_network_refuse_a_file(form: ExportForm, exported: Any) -> None:
+    with pytest.raises(WeightsError, match="is a file of `reslearn export`, which only"):
+        read_checkpoint(exported.paths[form])
+
+
+def test_a_damaged_file_logs_nothing(
+    exported: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = tmp_path / "cut.pt2"
+    damaged.write_bytes(exported.paths[ExportForm.TORCH_EXPORT].read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="not a torch"):
+        open_model(damaged)
+    assert caplog.text == ""
 
 
 def test_a_torch_export_file_cannot_run_pickled_code(

@@ -58,6 +58,7 @@ def test_every_kind_of_input_gives_the_same_answer(bundle: Path, tmp_path: Path)
     for picture in (
         str(path),
         path.read_bytes(),
+        bytearray(path.read_bytes()),
         io.BytesIO(path.read_bytes()),
         Image.open(path),
         pixels,
@@ -71,6 +72,17 @@ def test_every_kind_of_input_gives_the_same_answer(bundle: Path, tmp_path: Path)
         )
     both = np.stack([pixels, pixels[::-1]])
     assert len(predictor(both)) == 2 == len(predictor([path, pixels]))
+
+
+def test_what_is_no_picture_is_named(bundle: Path) -> None:
+    predictor = Predictor(bundle)
+    for picture, message in (
+        (None, "a picture of the type NoneType: allowed are a path, the bytes"),
+        (iter([]), "list_iterator"),
+        ("https://example.org/cat.jpg", "is an address: download it"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predictor(picture)  # type: ignore[arg-type]
 
 
 def test_the_range_of_an_array_is_never_guessed(bundle: Path) -> None:

@@ -113,7 +113,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, str], Callable[[], bytes], int, str]] = 
     ("a list", JSON, lambda: b"[]", 422, "object"),
     ("no images", JSON, lambda: b'{"images": []}', 422, "images"),
     ("wrong type", JSON, lambda: b'{"images": [3]}', 422, "images.0"),
-    ("wrong key", JSON, lambda: b'{"image": "AA=="}', 422, "images"),
+    ("wrong key", JSON, lambda: b'{"image": "AA=="}', 422, "fields are heat_map, images,"),
     ("no base64", JSON, lambda: b'{"images": ["%%"]}', 422, "not base64"),
     ("not ASCII", JSON, lambda: '{"images": ["é"]}'.encode(), 422, "not base64"),
     ("no picture", JSON, lambda: b'{"images": ["AAAA"]}', 422, "image 1 cannot be read"),
@@ -129,6 +129,13 @@ BAD_REQUESTS: list[tuple[str, dict[str, str], Callable[[], bytes], int, str]] = 
     ("many parts", FORM, lambda: (PART + b"\r\n") * 100 + b"--b--", 400, "more than 64 parts"),
     ("long head", FORM, lambda: PART[:-4] + b"\r\nx: " + b"y" * 9000, 400, "malformed"),
     ("field", FORM, lambda: PART.replace(b"image", b"top") + b"x\r\n--b--", 422, "top"),
+    (
+        "other field",
+        FORM,
+        lambda: PART.replace(b"image", b"file") + b"\r\n--b--",
+        422,
+        "image, model",
+    ),
     ("no name", FORM, lambda: b"--b\r\n\r\nx\r\n--b--\r\n", 422, ""),
 ]
 
@@ -421,6 +428,7 @@ def test_the_page_runs_nothing_from_elsewhere(client: httpx.Client) -> None:
     assert "http:" not in response.text
     assert "https:" not in response.text
     assert 'aria-live="polite"' in response.text
+    assert client.head("/").status_code == 200
 
 
 def test_requests_drawn_from_the_openapi_document(address: str, model_server: ModelServer) -> None:

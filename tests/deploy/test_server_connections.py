@@ -82,6 +82,12 @@ def test_odd_targets_are_no_error_of_the_server(address: str, line: bytes) -> No
     assert answer[:10] in (b"HTTP/1.1 2", b"HTTP/1.1 4")
 
 
+def test_an_address_that_is_too_long_is_called_so(address: str) -> None:
+    answer = raw(address, b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"too long" in answer
+
+
 def test_an_upgrade_is_ignored(address: str) -> None:
     """curl --http2 and Java ask for one. The body and the next request are read."""
     body = PART + picture(1) + b"\r\n--b--\r\n"

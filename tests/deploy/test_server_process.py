@@ -105,7 +105,12 @@ def test_sigterm_under_load_loses_no_request(bundle: Path, tmp_path: Path) -> No
 def test_ctrl_c_and_the_token_of_the_environment(bundle: Path, tmp_path: Path) -> None:
     with process(tmp_path, bundle, RESLEARN_TOKEN="abc") as server:
         assert httpx.get(f"{server.address}/v1/model").status_code == 401
+        headers = {"authorization": "Bearer abc", "content-type": "multipart/form-data; boundary=b"}
+        malformed = httpx.post(f"{server.address}/v1/predict", content=b"x", headers=headers)
+        assert malformed.status_code == 400
         assert server.end(signal.SIGINT) == 0
+        assert server.popen.stderr is not None
+        assert server.popen.stderr.read() == ""  # the client got the reason, and the log its line
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,10 @@ def _heat_map_writer(predictor: Predictor, folder: Path | None) -> Callable[[Pic
     from reslearn.deploy.heat_maps import HeatMapFolder, draw_heat_maps
 
     predictor.model.require_network()
-    heat_maps = HeatMapFolder(folder)
+    try:
+        heat_maps = HeatMapFolder(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"--heat-map {folder}: it is a file, and a folder is needed") from None
 
     def write(result: PictureResult) -> None:
         if result.prediction is None or result.pixels is None:
@@ -152,7 +155,9 @@ def _results(predictor: Predictor, texts: list[str]) -> Iterator[PictureResult]:
     from reslearn.deploy.sources import STDIN, expand
 
     total = None if STDIN in texts else sum(1 for _ in expand(texts))
-    sources = expand(texts, sys.stdin.buffer if STDIN in texts else None)
+    # A process may be started without a standard input, and Python then has no object for it.
+    stdin = getattr(sys.stdin, "buffer", None) if STDIN in texts else None
+    sources = expand(texts, stdin)
     with progress_bar("predicting", total, after_seconds=2.0) as advance:
         for result in predictor.stream(sources):
             advance(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,14 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reslearn.deploy.model_card import FORMAT_KEY, ModelCard
+from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.preprocess_graph import PixelsToProbabilities
+from reslearn.interop.exported_files import CARD_FILE, FORMAT_KEY
 from reslearn.interop.stored import WeightsError, first_line
 
 Probabilities = npt.NDArray[np.float32]
 InputArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-# The extra file of torch.export that holds the metadata.
-CARD_FILE = "reslearn.json"
 OPENVINO_KEY = "reslearn"
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _environment_lock = threading.Lock()
@@ -129,7 +129,11 @@ class OpenVinoEngine:
             model = core.read_model(path)
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:
-            raise WeightsError(f"{path}: OpenVINO cannot read it: {first_line(error)}") from None
+            reason = str(error).strip().splitlines()[-1]  # the first lines name sources of OpenVINO
+            raise WeightsError(
+                f"{path}: OpenVINO cannot read it and {path.with_suffix('.bin').name} beside it: "
+                f"{reason}"
+            ) from None
         self.metadata = _openvino_metadata(model)
         self._requests = threading.local()  # a request serves one thread at a time
 
@@ -202,7 +206,7 @@ def import_extra(module: str) -> Any:
 def _open_torch_export(path: Path) -> tuple[ModelCard, InferenceEngine]:
     extra_files = {CARD_FILE: ""}
     try:
-        with _without_pickled_code():
+        with _without_pickled_code(), _without_log("torch.export"):
             program = torch.export.load(path, extra_files=extra_files)
         metadata = json.loads(extra_files[CARD_FILE] or "{}")
     except Exception as error:  # a damaged archive raises errors of any type
@@ -228,6 +232,18 @@ def _without_pickled_code() -> Iterator[None]:
                 del os.environ[_FORCE_WEIGHTS_ONLY]
             else:
                 os.environ[_FORCE_WEIGHTS_ONLY] = before
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    """Leave out what a library logs. torch.export logs a traceback for each damaged file."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _openvino_metadata(model: Any) -> dict[str, str]:

@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
-from reslearn.deploy.engines import CARD_FILE, OPENVINO_KEY, InputArray, import_extra
+from reslearn.deploy.engines import OPENVINO_KEY, InputArray, import_extra
 from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.preprocess_graph import PixelsToProbabilities
 from reslearn.deploy.quantize import quantize
+from reslearn.interop.exported_files import CARD_FILE
 
 INPUT_NAMES = {"image": "image", "crop": "crop", "tensor": "input"}
 OUTPUT_NAME = "probabilities"

@@ -15,10 +15,10 @@ from typing import Any
 import reslearn
 from reslearn.data import Preprocess
 from reslearn.deploy.preprocess_graph import INPUT_KINDS, InputKind
+from reslearn.interop.exported_files import FORMAT_KEY
 from reslearn.interop.stored import WeightsError, first_line
 
 CARD_FORMAT = "reslearn-export-1"
-FORMAT_KEY = "reslearn_format"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,12 +63,7 @@ class ModelInput:
             return self._of_array(array)
         if isinstance(picture, Image.Image):
             return self.pixels_of(_reopened(picture))
-        source: Path | BinaryIO
-        if isinstance(picture, bytes):
-            source = io.BytesIO(picture)
-        else:
-            source = Path(picture) if isinstance(picture, str) else picture
-        return self.pixels_of(open_picture(source, self.draft_px))
+        return self.pixels_of(open_picture(_file_of(picture), self.draft_px))
 
     def batch(self, pixels: list[Pixels]) -> InputArray:
         """Stack pictures of equal size into one batch of the input of the model."""
@@ -151,6 +146,29 @@ def as_uint8(array: npt.NDArray[Any] | torch.Tensor, *, white: float | None = No
             f"between 0 and {white:g}"
         )
     return np.floor(values.astype(np.float64) * (255 / white) + 0.5).astype(np.uint8)
+
+
+def _file_of(picture: Path | str | bytes | BinaryIO) -> Path | BinaryIO:
+    """Return a path or an open file with the bytes of a picture.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    if isinstance(picture, bytes | bytearray):
+        return io.BytesIO(picture)
+    if isinstance(picture, str):
+        if picture.startswith(("http://", "https://")):
+            raise DataError(
+                f"{picture} is an address: download it and pass its bytes (`reslearn predict` "
+                "downloads by itself)"
+            )
+        return Path(picture)
+    if isinstance(picture, Path) or hasattr(picture, "read"):
+        return picture
+    raise DataError(
+        f"a picture of the type {type(picture).__name__}: allowed are a path, the bytes of a file, "
+        "a binary file, a Pillow image, an array, or a list of these"
+    )
 
 
 def _reopened(image: Image.Image) -> Image.Image:

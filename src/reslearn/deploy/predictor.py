@@ -204,7 +204,7 @@ def _as_sequence(pictures: Picture | Sequence[Picture]) -> Sequence[Picture]:
     """Return the pictures one by one. An array with four dimensions holds several."""
     if isinstance(pictures, np.ndarray | torch.Tensor):
         return list(pictures) if pictures.ndim == 4 else [pictures]
-    if isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes):
+    if isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray):
         return pictures
     return [pictures]
 

@@ -148,8 +148,9 @@ class TimedProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            is_ours = type(error.__context__) is ValueError
-            self._answer_and_close(400, str(error.__context__ if is_ours else error))
+            # The error of a callback says only that there was one.
+            has_reason = isinstance(error.__context__, ValueError | httptools.HttpParserError)
+            self._answer_and_close(400, str(error.__context__ if has_reason else error))
         # Bytes that end no head and belong to no body: a head, a trailer, an extension of a chunk.
         self._num_head_bytes = self._num_head_bytes + len(data) if self._is_within_head else 0
         if self._num_head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():

@@ -206,6 +206,7 @@ def _routes(server: ModelServer, *, has_token: bool) -> FastAPI:
     async def model(name: str | None = None) -> Response:
         return json_response(_model_answer(server, server.service.queue_of(name)))
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from reslearn.deploy.server_limits import RequestError
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 IMAGE_FIELD = "image"
+# The parser logs each malformed form on the standard error, and the client gets the reason anyway.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 _MAX_PARTS = 64
 _MAX_HEADER_BYTES = 2**12
 _MAX_JSON_VALUES = 1000
@@ -94,7 +97,7 @@ def parse_body(body: bytes, content_type: str, *, max_pictures: int) -> PictureR
             415, f"the content type is {content_type!r}: allowed are {JSON_TYPE} and {FORM_TYPE}"
         )
     if not request.files:
-        raise RequestError(422, "the request has no picture")
+        raise RequestError(422, f"the request has no picture: send it in the field {IMAGE_FIELD}")
     if len(request.files) > max_pictures:
         raise RequestError(
             413, f"the request has {len(request.files)} pictures: {max_pictures} are allowed"
@@ -109,7 +112,7 @@ def _parse_json(body: bytes) -> PictureRequest:
     try:
         request = JsonRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _validation_error(error) from None
+        raise _validation_error(error, JsonRequest) from None
     files = [
         PictureFile(name=f"image {number}", content=_decoded(text, number))
         for number, text in enumerate(request.images, 1)
@@ -127,12 +130,16 @@ def _decoded(text: str, number: int) -> bytes:
         raise RequestError(422, f"image {number} is not base64: {error}") from None
 
 
-def _validation_error(error: ValidationError) -> RequestError:
+def _validation_error(error: ValidationError, body: type[RequestOptions]) -> RequestError:
+    """Return the answer to a body with a wrong field. `body` has all fields that are allowed."""
     detail = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(str(part)[:_LONGEST_KEY] for part in detail["loc"])
     is_malformed = detail["type"] == "json_invalid"
-    message = f"{key}: {detail['msg']}" if key else detail["msg"]
-    return RequestError(400 if is_malformed else 422, message)
+    message = detail["msg"]
+    if detail["type"] in ("missing", "extra_forbidden"):
+        reason = "is missing" if detail["type"] == "missing" else "is not allowed"
+        message = f"the field {reason}; the fields are {', '.join(sorted(body.model_fields))}"
+    return RequestError(400 if is_malformed else 422, f"{key}: {message}" if key else message)
 
 
 def _parse_form(body: bytes, boundary: bytes) -> PictureRequest:
@@ -160,7 +167,7 @@ def _parse_form(body: bytes, boundary: bytes) -> PictureRequest:
     try:
         options = RequestOptions.model_validate_strings(values)
     except ValidationError as error:
-        raise _validation_error(error) from None
+        raise _validation_error(error, FormRequest) from None
     return PictureRequest(files=tuple(files), options=options)
 
 

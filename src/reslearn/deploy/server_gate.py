@@ -71,7 +71,7 @@ class Gate:
         if scheme.lower() != b"bearer" or not is_valid:
             raise RequestError(
                 401,
-                "a token is needed: send the header `Authorization: Bearer TOKEN`",
+                "the token is missing or wrong: send the header `Authorization: Bearer TOKEN`",
                 {"WWW-Authenticate": "Bearer"},
             )
 

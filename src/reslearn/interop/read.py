@@ -14,6 +14,7 @@ import safetensors
 
 from reslearn.interop.bundle import is_written_by_reslearn
 from reslearn.interop.class_lists import class_lists_of
+from reslearn.interop.exported_files import refuse_exported_file
 from reslearn.interop.file_digest import is_intact
 from reslearn.interop.hdf5_files import read_hdf5
 from reslearn.interop.pickles import read_pickle
@@ -91,6 +92,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if path.name.endswith(INDEX_SUFFIX):
         return read_sharded(path, read_checkpoint)
     size = check_file_size(path)
+    refuse_exported_file(path)
     with path.open("rb") as file:
         beginning = file.read(_TAR_MARK_AT + 5)
     container, read = _detect_format(path, beginning, size)
