@@ -87,7 +87,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     import torch
     from hypothesis import settings
 
+    from reslearn.report.png import figure_png
+
     torch.set_num_threads(1)
+    # A ninth of the pixels. The tests draw hundreds of figures, and look at some of them only.
+    figure_png.__kwdefaults__["dots_per_inch"] = 50
     if not torch.cuda.is_available():
         # Each of many thousand seeds would format the stack, for a GPU that may come later.
         for device in (torch.cuda, torch.xpu, torch.mtia):

@@ -166,7 +166,7 @@ def test_colors_have_contrast_on_their_background_and_differ_by_marker():
 def longest_dark_row_px(num_series):
     """Return the length of the horizontal axis, which is the longest dark row of pixels."""
     series = [Series(f"net-{i} with a long name", [1, 2], [50, i]) for i in range(num_series)]
-    png = figure_png(figure(*series, y_limits=(0, 100)))
+    png = figure_png(figure(*series, y_limits=(0, 100)), dots_per_inch=150)
     with Image.open(io.BytesIO(png)) as picture:
         return (np.asarray(picture.convert("L")) < 100).sum(axis=1).max()
 

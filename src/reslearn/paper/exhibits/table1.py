@@ -44,19 +44,20 @@ def _count(name: str, paper_gmacs: float) -> tuple[Line, list[Cell]]:
 
     with torch.device("meta"):
         network = build(name, num_classes=1000)
-        with torch.no_grad():
-            maps = network.stages(torch.empty(2, *INPUT_SHAPE))
         stride_in_3x3 = ""
         if any(".conv3" in layer for layer, _ in network.response_layers()):
             variant = build(name, num_classes=1000, stride_in="3x3")
             stride_in_3x3 = f"{complexity(variant, INPUT_SHAPE).macs:,}"
     counted = complexity(network, INPUT_SHAPE)
+    # The last layer of a part has the map of the part.
+    maps = {layer.name.partition(".")[0]: layer.output_shape for layer in counted.layers}
+    del maps["head"]
     blocks = [
         str(sum(block.startswith(f"{stage}.") for block, _ in network.blocks()))
         for stage in maps
         if stage != "stem"
     ]
-    shapes = [counted.layers[0].output_shape, *(output.shape[1:] for output in maps.values())]
+    shapes = [counted.layers[0].output_shape, *maps.values()]
     row: list[Cell] = [
         name,
         str(network.spec["shortcut"]),
