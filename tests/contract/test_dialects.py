@@ -245,7 +245,9 @@ def test_a_wide_network_computes_what_its_source_does(tmp_path: Path) -> None:
     logits = functional.linear(
         normalized_relu("bn1", x).mean((2, 3)), state["fc.weight"], state["fc.bias"]
     )
+    random_state = torch.random.get_rng_state()
     torch.testing.assert_close(load_network(tmp_path / "wide.pth")(image), logits)
+    assert torch.equal(torch.random.get_rng_state(), random_state), "no weights are drawn"
 
 
 def test_the_weights_in_a_training_checkpoint_are_found(tmp_path: Path) -> None:

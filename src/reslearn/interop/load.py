@@ -121,6 +121,13 @@ def load_network(
             f"{identity.checkpoint.path} has no head; pass num_classes to add a new head, "
             "or num_classes=0 for a network that returns features"
         )
+    if not partial and num_outputs == identity.num_classes:
+        # The file holds every value, and to draw them first would take most of the time.
+        with torch.device("meta"):
+            net = models.build(**spec, num_classes=num_outputs)
+        net.to_empty(device="cpu")
+        if not load_weights(net, identity).left_initialized:
+            return net.eval()
     net = models.build(**spec, num_classes=num_outputs)
     load_weights(net, identity, partial=partial)
     return net.eval()
