@@ -26,6 +26,7 @@ for name in ("RESLEARN_DEBUG", "RESLEARN_DATA"):
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # A process builds its commands once, in 33 ms. The tests run hundreds of commands in one process.
+sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests of many rooms use
 typer.main.get_command = functools.cache(typer.main.get_command)
 
 

@@ -3,19 +3,18 @@
 A name may hold escape sequences, marks that reverse text, and bytes that are no UTF-8.
 """
 
-import contextlib
-import errno
 import json
 import os
 import pty
+import select
 import struct
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from forked_command import start_command
 
 Run = Callable[..., tuple[int, str, str]]
 # Each begins a line of its own kind: colors, a title, a link, carriage return, backspace, a new
@@ -192,19 +191,15 @@ def in_terminal(*arguments: object) -> str:
     main_end, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
     environment.pop("RESLEARN_PROGRESS", None)
-    command = [sys.executable, "-m", "reslearn", *map(str, arguments)]
-    process = subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
-    )
-    os.close(terminal)
+    streams = dict.fromkeys((0, 1, 2), os.ttyname(terminal))
+    process = start_command(*arguments, streams=streams, environment=environment)
     parts = []
-    with contextlib.closing(os.fdopen(main_end, "rb", buffering=0)) as screen:
-        try:
-            while part := screen.read(65_536):
-                parts.append(part)
-        except OSError as error:
-            if error.errno != errno.EIO:  # Linux reports the end of a terminal by this error
-                raise
+    while (is_readable := select.select([main_end], [], [], 0.1)[0]) or process.is_alive():
+        if is_readable:
+            parts.append(os.read(main_end, 65_536))
+    os.close(main_end)
+    os.close(terminal)
     output = b"".join(parts).decode()
-    assert process.wait() == 0, output
+    process.join()
+    assert process.exitcode == 0, output
     return output

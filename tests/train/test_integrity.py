@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -318,7 +316,9 @@ def replace_weights(path: Path, value: float) -> None:
     path.write_bytes(content)
 
 
-def test_evaluate_refuses_networks_that_are_not_finite(small: Small, tmp_path: Path) -> None:
+def test_evaluate_refuses_networks_that_are_not_finite(
+    small: Small, tmp_path: Path, reslearn: Callable[..., tuple[int, str, str]]
+) -> None:
     train_recipe(small(), tmp_path / "run", ONE_THREAD)
     weights = tmp_path / "run" / "model.safetensors"
     replace_weights(weights, 3e38)
@@ -326,11 +326,10 @@ def test_evaluate_refuses_networks_that_are_not_finite(small: Small, tmp_path: P
         with pytest.raises(ValueError, match="outputs that are not finite have no error rate"):
             evaluate_bundle(source, "digits", machine=ONE_THREAD)
     replace_weights(weights, float("nan"))
-    command = [sys.executable, "-m", "reslearn", "evaluate", str(weights), "digits"]
-    ended = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2 and ended.stdout == ""
-    assert "head.fc.weight holds NaN or infinity" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    status, output, errors = reslearn("evaluate", weights, "digits", "--json")
+    assert (status, output) == (2, "")
+    assert "head.fc.weight holds NaN or infinity" in errors
+    assert errors.count("\n") == 1
 
 
 def test_diverged_json_is_sealed(small: Small, tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from forked_command import start_command
 from reslearn.data import DataError
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder
@@ -42,27 +41,25 @@ def test_printed_command_resumes_a_stopped_run(
     ]
     (tmp_path / "my data").mkdir()
     options = ["--out", "my run", "--data-dir", "my data", "--threads", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reslearn", "train", *flags, *options],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    errors = tmp_path / "errors.txt"
+    process = start_command("train", *flags, *options, streams={2: errors}, folder=tmp_path)
+    assert process.pid is not None
     folder = RunFolder(tmp_path / "my run")
     while not folder.metrics():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.is_alive(), errors.read_text()
         time.sleep(0.05)
-    process.send_signal(signal.SIGSTOP)  # it keeps its lock, and leaves this process its time
+    os.kill(process.pid, signal.SIGSTOP)  # it keeps its lock, and leaves this process its time
     with pytest.raises(RunError, match="in use by another process"):
         train_recipe(
             small("schedule.duration=100000 steps", "train.checkpoint_every_seconds=1000"),
             folder.path,
             resume=True,
         )
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGCONT)
-    line = process.communicate(timeout=60)[1].strip()
-    assert process.returncode == 128 + signal.SIGTERM
+    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(60)
+    line = errors.read_text().strip()
+    assert process.exitcode == 128 + signal.SIGTERM
     assert line.startswith("reslearn: stopped after step ")
     assert "\n" not in line
     (checkpoint,) = folder.checkpoints()

@@ -42,13 +42,14 @@ def quick_processes() -> BaseContext:
 
 
 def _fork_server() -> BaseContext:
-    """Return a context whose processes are forks of a server with the modules of this folder."""
+    """Return a context whose processes are forks of a server with the modules of tests/train."""
     if _SERVER._forkserver_pid not in _pids:
         _SERVER._stop()  # other tests start servers that import less
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torchrun_processes", "preloaded"])
     # The server of Python 3.11 does not get our sys.path, and ignores modules that it cannot find.
-    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    here = Path(__file__).parent
+    folders = [str(here), str(here / "train"), *filter(None, [os.environ.get("PYTHONPATH")])]
     with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(folders)}):
         forkserver.ensure_running()
     _pids.add(_SERVER._forkserver_pid)
