@@ -4,17 +4,19 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import httpx
 import pytest
 
+from forked_command import start_command
 from reslearn.deploy import Predictor
 from reslearn.deploy.server_models import named_sources
 
@@ -28,38 +30,37 @@ Run = Callable[..., tuple[int, str, str]]
 class Process:
     """A server in a process of its own."""
 
-    popen: subprocess.Popen[str]
+    process: BaseProcess
     address: str
     log: Path
 
-    def end(self, number: int = signal.SIGTERM) -> int:
+    def end(self, number: int = signal.SIGTERM) -> int | None:
         """Send a signal, and return the exit status."""
-        self.popen.send_signal(number)
-        return self.popen.wait(60)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+        self.process.join(60)
+        return self.process.exitcode
 
 
 @contextlib.contextmanager
 def process(tmp_path: Path, *arguments: object, **environment: str) -> Iterator[Process]:
-    log = tmp_path / "access.log"
-    command = [sys.executable, "-m", "reslearn", "serve", *map(str, arguments)]
+    log, messages = tmp_path / "access.log", tmp_path / "messages.txt"
     engine = [] if "--engine" in arguments else ["--engine", "torch"]
-    with log.open("w") as stdout:
-        popen = subprocess.Popen(
-            [*command, "--port", "0", "--threads", "1", *engine],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        assert popen.stderr is not None
-        try:
-            line = popen.stderr.readline()
-            assert line.startswith("serving "), line + popen.stderr.read()
-            yield Process(popen=popen, address=line.split()[-1], log=log)
-        finally:
-            popen.kill()
-            popen.wait()
-            popen.stderr.close()
+    server = start_command(
+        *("serve", *arguments, "--port", "0", "--threads", "1", *engine),
+        streams={1: log, 2: messages},
+        environment={**os.environ, **environment},
+    )
+    try:
+        while not (messages.exists() and messages.read_text().endswith("\n")):
+            assert server.is_alive()
+            time.sleep(0.02)
+        line = messages.read_text()
+        assert line.startswith("serving "), line
+        yield Process(process=server, address=line.split()[-1], log=log)
+    finally:
+        server.kill()
+        server.join()
 
 
 def test_sigterm_under_load_loses_no_request(bundle: Path, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_ten_thousand_requests_of_64_clients(
         for num_requests in (2_000, 8_000):
             answers = pool.map(send, range(64), [num_requests] * 64)
             assert sum(answers) == num_requests
-            memory.append(resident_memory(server.popen.pid))
+            memory.append(resident_memory(server.process.pid))
             num_all = num_requests if len(memory) == 1 else 10_000
             record_property(f"resident MiB after {num_all}", round(memory[-1] / 2**20, 1))
         # A kilobyte that is kept of each request would be 8 MB.
@@ -191,7 +192,7 @@ def test_ten_thousand_requests_of_64_clients(
         assert server.end() == 0
 
 
-def resident_memory(process_id: int) -> int:
+def resident_memory(process_id: int | None) -> int:
     """Return the resident memory in bytes."""
     status = Path(f"/proc/{process_id}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]

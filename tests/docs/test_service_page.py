@@ -4,13 +4,15 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from forked_command import start_command
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_photos import draw_photos
@@ -53,17 +55,15 @@ def test_the_commands_run_in_the_order_of_the_page(
     assert "answers of `reslearn serve` over HTTP" in outputs[1]
     assert Path("photos-model.onnx").exists() and Path("photos-model.int8.onnx").exists()
     command = serve.replace("--port 8000", "--port 0 --engine torch --threads 1")
-    popen = subprocess.Popen(
-        [sys.executable, "-m", "reslearn", *shlex.split(command)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-    assert popen.stderr is not None
+    messages = tmp_path / "messages.txt"
+    server = start_command(*shlex.split(command), streams={1: os.devnull, 2: messages})
+    assert server.pid is not None
     try:
-        line = popen.stderr.readline()
-        assert line.startswith("serving "), line + popen.stderr.read()
+        while not (messages.exists() and messages.read_text().endswith("\n")):
+            assert server.is_alive()
+            time.sleep(0.02)
+        line = messages.read_text()
+        assert line.startswith("serving "), line
         address = line.split()[-1]
         (path,) = re.findall(r"image=@(\S+)", curl)
         namespace: dict[str, Any] = {}
@@ -71,10 +71,10 @@ def test_the_commands_run_in_the_order_of_the_page(
         entries = namespace["classes_of"](path, address)
         assert {name for name, _ in entries} == {"dress", "hat"}
         assert sum(probability for _, probability in entries) == pytest.approx(1, abs=1e-5)
-        popen.send_signal(signal.SIGTERM)
-        assert popen.wait(60) == 0
+        os.kill(server.pid, signal.SIGTERM)
+        server.join(60)
+        assert server.exitcode == 0
     finally:
-        popen.kill()
-        popen.wait()
-        popen.stderr.close()
+        server.kill()
+        server.join()
     assert bench.split()[:2] == ["bench", "serve"]
