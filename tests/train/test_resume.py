@@ -168,9 +168,9 @@ def test_initial_weights_are_needed_until_the_first_checkpoint(
     )
     weights, moved_weights = tmp_path / "weights.safetensors", tmp_path / "moved_weights"
     RunFolder(tmp_path / "before").bundle_path.rename(weights)
-    # It differs from the preprocessing of the recipe.
+    # It differs from the preprocessing that the recipe asks for, which is worth a warning.
     preprocess = read_bundle(weights).preprocess
-    recipe = small(f'init.source="{weights}"')
+    recipe = small(f'init.source="{weights}"', "data.std=scalar")
     with pytest.warns(UserWarning, match="its preprocessing overrides"):
         train_recipe(recipe, tmp_path / "unbroken", Machine(threads=1))
 
