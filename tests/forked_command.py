@@ -4,6 +4,7 @@ tests/cli/test_interrupted_start.py and others start `python -m reslearn` as a u
 imports torch in seconds.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -40,8 +41,9 @@ def _run(
 ) -> None:
     for number, path in streams.items():
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOCTTY), number)
-    # pytest has replaced the streams.
+    # pytest has replaced the streams, and receives messages of libraries.
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    logging.getLogger().handlers.clear()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -191,7 +191,7 @@ def test_weights_of_other_projects_are_evaluated(
     network = models.build("resnet18", num_classes=3, shortcut="B").eval()
     weights, data = tmp_path / "resnet18.pth", tmp_path / "data"
     write_weights(network, weights, dialect_named("torchvision"))
-    make_pictures(data, train=4, test=5)
+    make_pictures(data, train=2, test=2)
     options = ("--size", "32", "--shorter", "36", "--mean", "0.4", "--std", "0.3", "--json")
     status, output, _ = reslearn("evaluate", weights, data, *options)
     assert status == 0
@@ -203,8 +203,8 @@ def test_weights_of_other_projects_are_evaluated(
     labels = [Path(line["picture"]).parent.name for line in lines]
     predicted = [classes[int(line["class"])] for line in lines]
     num_wrong = sum(label != name for label, name in zip(labels, predicted, strict=True))
-    assert record["num_images"] == len(lines) == 15
-    assert record["top1_error_pct"] == pytest.approx(100 * num_wrong / 15)
+    assert record["num_images"] == len(lines) == 6
+    assert record["top1_error_pct"] == pytest.approx(100 * num_wrong / 6)
     status, _, errors = reslearn("evaluate", weights, data, "--mean", "9")
     assert (status, errors.count("\n")) == (2, 1)
 

@@ -36,7 +36,7 @@ def make_images(num_images: int, size_px: int = 6, channels: int = 3, seed: int 
     return Images(pixels, torch.arange(num_images))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     num_images=st.integers(1, 40),
     size_px=st.integers(1, 9),

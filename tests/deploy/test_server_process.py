@@ -33,6 +33,7 @@ class Process:
     process: BaseProcess
     address: str
     log: Path
+    messages: Path
 
     def end(self, number: int = signal.SIGTERM) -> int | None:
         """Send a signal, and return the exit status."""
@@ -57,7 +58,7 @@ def process(tmp_path: Path, *arguments: object, **environment: str) -> Iterator[
             time.sleep(0.02)
         line = messages.read_text()
         assert line.startswith("serving "), line
-        yield Process(process=server, address=line.split()[-1], log=log)
+        yield Process(process=server, address=line.split()[-1], log=log, messages=messages)
     finally:
         server.kill()
         server.join()
@@ -110,8 +111,8 @@ def test_ctrl_c_and_the_token_of_the_environment(bundle: Path, tmp_path: Path) -
         malformed = httpx.post(f"{server.address}/v1/predict", content=b"x", headers=headers)
         assert malformed.status_code == 400
         assert server.end(signal.SIGINT) == 0
-        assert server.popen.stderr is not None
-        assert server.popen.stderr.read() == ""  # the client got the reason, and the log its line
+        # The client got the reason, and the log its line.
+        assert server.messages.read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from killing import Killed, until_killed
-from quick_processes import quick_processes
 
+from quick_processes import quick_processes
 from reslearn.interop import read_bundle
 from reslearn.recipes import Recipe
 from reslearn.runs import RunError, RunFolder

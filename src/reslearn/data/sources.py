@@ -4,6 +4,7 @@ To add a source, write a function that returns an `ImageData` and add one line t
 """
 
 import difflib
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from reslearn.data.batches import held_out_mask
 from reslearn.data.cifar import (
@@ -106,13 +108,8 @@ def load_digits(*, size_px: int | None = None) -> ImageData:
     Raises:
         DataError: If `size_px` does not divide 8.
     """
-    # Importing scikit-learn takes a second, so only this source pays for it.
-    from sklearn import datasets
-
-    bunch = datasets.load_digits()
-    stretched = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)
+    stretched, labels = _stretched_digits()
     pixels = shrink(stretched.unsqueeze(-1), size_px, name="digits")
-    labels = torch.from_numpy(bunch.target).to(torch.int64)
     is_test = held_out_mask(labels, every=5)
     train = Images(pixels[~is_test], labels[~is_test])
     test = Images(pixels[is_test], labels[is_test])
@@ -123,6 +120,17 @@ def load_digits(*, size_px: int | None = None) -> ImageData:
         test=test,
         fingerprint=fingerprint([train, test]),
     )
+
+
+@functools.cache  # the file is text, which is read slowly
+def _stretched_digits() -> tuple[Tensor, Tensor]:
+    """Return all digits, uint8 [1797, 8, 8], and their labels, int64 [1797]."""
+    # Importing scikit-learn takes a second, so only this source pays for it.
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    stretched = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)
+    return stretched, torch.from_numpy(bunch.target).to(torch.int64)
 
 
 @runtime_checkable

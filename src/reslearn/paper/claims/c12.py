@@ -50,10 +50,13 @@ def measure(trained: Trained) -> Result:
 
 
 def _row(depth: int) -> dict[str, Any]:
+    import torch
+
     from reslearn.models import build, complexity
 
-    plain = build(f"plain{depth}", num_classes=10)
-    residual = build(f"resnet{depth}", num_classes=10, shortcut="A")
+    with torch.device("meta"):
+        plain = build(f"plain{depth}", num_classes=10)
+        residual = build(f"resnet{depth}", num_classes=10, shortcut="A")
     counted = complexity(residual, _SHAPES[depth])
     plain_counted = complexity(plain, _SHAPES[depth])
     # The sum in a block has the shape of the output of the block's last layer.
