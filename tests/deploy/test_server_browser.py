@@ -120,6 +120,19 @@ def test_a_photo_is_dropped_or_pasted(
     expect_answer(browser, predictor, picture(4))
 
 
+def test_a_photo_that_the_browser_cannot_show_is_hidden(
+    browser: Any, address: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    open_page(browser, address)
+    path = tmp_path / "photo.tif"
+    path.write_bytes(picture(5, "TIFF"))
+    browser.find_element("id", "file").send_keys(str(path))
+    expect_answer(browser, predictor, picture(5))
+    wait(browser, lambda: not browser.find_element("id", "photo").is_displayed())
+    assert browser.find_element("id", "heat-map").is_displayed()
+    assert text(browser, "name") == "photo.tif"
+
+
 def test_what_is_no_photo_is_said_in_words(browser: Any, address: str, tmp_path: Path) -> None:
     open_page(browser, address)
     path = tmp_path / "notes.txt"
