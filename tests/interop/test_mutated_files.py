@@ -1,8 +1,10 @@
 """Mutated files of every format: one line of error or a table, no import, bounded memory.
 
-The quick test mutates a few hundred files, and `make test-slow` 10,000. A file is mutated as a
-whole. In a zip archive the pickle is mutated too, and the archive is written again around it, since
-its checksum would reveal the change.
+The quick test mutates a few hundred files, and `make test-slow` 10,000, or as many as
+RESLEARN_MUTATED_FILES says. `-s` prints how many still had a table of tensors, and a network.
+
+A file is mutated as a whole. In a zip archive the pickle is mutated too, and the archive is written
+again around it, since its checksum would reveal the change.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import collections
 import contextlib
 import io
 import itertools
+import os
 import pathlib
 import pickle
 import pickletools
@@ -38,7 +41,8 @@ from reslearn.interop.stated import stated_input
 sys.path.insert(0, str(Path(__file__).parent))
 from weight_files import STATE, WRITERS
 
-NUM_QUICK, NUM_SLOW = 20, 10_000  # mutated files of each original, and of all together
+NUM_QUICK = 20  # mutated files of each original
+NUM_SLOW = int(os.environ.get("RESLEARN_MUTATED_FILES", "10000"))  # of all originals together
 MOST_GROWTH_BYTES = 600 * 2**20
 EXTREMES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0")
 # Instructions of pickles that combine what lies on the stack.
@@ -220,10 +224,16 @@ def watch() -> Watch:
     return WATCH
 
 
-def read_all(path: Path) -> str:
-    """Read, identify and load a file; return the error. It may only be a WeightsError."""
+def read_all(path: Path) -> tuple[str, bool]:
+    """Read, identify and load a file.
+
+    Returns:
+        The error, which may only be a WeightsError, and whether the file had a table of tensors.
+    """
+    has_table = False
     try:
         checkpoint = read_checkpoint(path)
+        has_table = True
         for tensors in checkpoint.entries.values():
             for stored in tensors.values():
                 assert stored.read().shape == stored.shape
@@ -232,8 +242,8 @@ def read_all(path: Path) -> str:
             assert all(line.isprintable() for line in stated_input(identity).lines())
             load_network(identity)
     except WeightsError as error:
-        return str(error)
-    return ""
+        return str(error), has_table
+    return "", has_table
 
 
 def peak_bytes() -> int:
@@ -263,13 +273,21 @@ def read_mutated(
         pytest.skip("pip install 'reslearn[weights,test]' brings h5py and onnx")
     draw = random.Random(f"{name} {number}")
     bytes_before = peak_bytes()
+    num_tables = num_networks = 0
     for index in range(number):
         donor = originals[draw.choice(list(originals))]
         path.write_bytes(mutate(draw, originals[name], donor))
         with watch.during():
-            error = read_all(path)
+            error, has_table = read_all(path)
         assert error.isprintable() and len(error) < 1000, f"file {index}"
         assert not watch.events, f"file {index}: {watch.events}"
+        num_tables += has_table
+        num_networks += not error
+    peak_mib = peak_bytes() / 2**20
+    print(
+        f"{name}: {number} files, {num_tables} with a table, {num_networks} with a network, "
+        f"peak {peak_mib:.0f} MiB"
+    )
     assert peak_bytes() - bytes_before < MOST_GROWTH_BYTES
 
 
