@@ -104,7 +104,7 @@ def test_folders_of_transformers_are_read_in_python(tmp_path: Path, safe: bool) 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     for load in (load_network, from_pretrained):
-        with pytest.raises(WeightsError, match=r"not a weight file; it has no model\.safetensors"):
+        with pytest.raises(WeightsError, match=r"not a weight file, and has no model\.safetensors"):
             load(tmp_path)
 
 

@@ -210,6 +210,20 @@ def test_a_chain_of_channels_that_does_not_close_is_refused_with_the_tensor() ->
     assert "returns 16" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("layer2.0.bn2.running_mean", r"cifar-fc, but it lacks layer2\.0\.bn2\.running_mean"),
+        ("conv1.weight", "it has 3 blocks and no convolution of 7 x 7 or 3 x 3 before them"),
+    ],
+)
+def test_a_missing_tensor_is_the_reason(name: str, reason: str) -> None:
+    """Dialects of other stems with the same names have no better reason."""
+    table = {key: tensor for key, tensor in STATE.items() if key != name}
+    with pytest.raises(WeightsError, match=reason):
+        identify_checkpoint(checkpoint_of(table=table))
+
+
 def test_another_depth_is_called_a_depth() -> None:
     """timm's resnet26 has two bottlenecks in each stage."""
     with torch.device("meta"):

@@ -20,6 +20,10 @@ class NotAResNet(ValueError):
     """Names and shapes fit no network of the catalog. The message says why."""
 
 
+class OtherDialect(NotAResNet):
+    """A table has the names of a dialect, and shapes that no network of this dialect has."""
+
+
 def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
     """Infer depth, body, stem, widths, groups and shortcut option.
 
@@ -73,11 +77,11 @@ def _visible_switches(shapes: Shapes, block_counts: tuple[int, ...]) -> dict[str
 
 
 def _apply_dialect(spec: dict[str, Any], dialect: Dialect, *, is_bottleneck: bool) -> None:
-    """Set the switches that the dialect decides; raise NotAResNet if it contradicts the shapes."""
+    """Set the switches that the dialect decides; raise OtherDialect if the shapes contradict it."""
     for key, value in dialect.spec.items():
         allowed_values = _as_list(value)
         if key in ("stem", "shortcut") and spec[key] not in allowed_values:
-            raise NotAResNet(
+            raise OtherDialect(
                 f"it has {key} {spec[key]!r}, and networks of this dialect have "
                 f"{' or '.join(map(repr, allowed_values))}"
             )

@@ -189,7 +189,8 @@ def check_file_size(path: Path, largest: int = LARGEST_FILE_BYTES) -> int:
     try:
         if path.is_dir():
             raise WeightsError(
-                f"{path} is a folder, not a weight file; it has no model.safetensors"
+                f"{path} is a folder, not a weight file, and has no model.safetensors; name the "
+                "file in it"
             )
         size = os.stat(path).st_size
     except OSError as error:

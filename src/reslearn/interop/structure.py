@@ -160,6 +160,10 @@ def _find_trunks(
         except NotAResNet as error:
             takes_images = stem.convolutions[0].shape[1] in _IMAGE_CHANNELS
             problems.append((takes_images, len(groups), str(error)))
+    if not problems and not trunks and len(grouped.groups) >= _MIN_BLOCKS:
+        return [], (
+            f"it has {len(grouped.groups)} blocks and no convolution of 7 x 7 or 3 x 3 before them"
+        )
     if not problems:
         return trunks, None
     return trunks, max(problems, key=lambda problem: problem[:2])[2]

@@ -7,7 +7,7 @@ from reslearn.interop.averages import averages_of
 from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
 from reslearn.interop.foreign_parts import is_inert, main_part, part_of
 from reslearn.interop.identity import Identity
-from reslearn.interop.infer import NotAResNet
+from reslearn.interop.infer import NotAResNet, OtherDialect
 from reslearn.interop.named_table import AnotherFunction, NamedTable, common_path, verify
 from reslearn.interop.projection import without_projection_head
 from reslearn.interop.stored import Checkpoint, StoredTensor
@@ -117,7 +117,9 @@ def _by_dialects(
             except NotAResNet as error:
                 # A dialect that knows few of the names has nothing to say about the table.
                 if 10 * num_named > len(tensors):
-                    rank = 2 if 2 * num_named > len(tensors) else 0
+                    # A dialect with the same names may fit, and may have a better reason.
+                    is_near = 2 * num_named > len(tensors) and not isinstance(error, OtherDialect)
+                    rank = 2 if is_near else 0
                     reason = f"the nearest dialect is {dialect.name}, but {error}"
                     failures.append(((rank, num_named), reason))
     return identities, failures
