@@ -126,12 +126,14 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     Keyword arguments set further constants of a diagnosis.
     """
-    from reslearn.diagnose import experiment, plan, stages
+    from reslearn.diagnose import experiment, plan, quick_rounds, stages
+
+    rooms = (plan, experiment, quick_rounds, stages)
 
     def set_constants(**further: Any) -> None:
         constants = {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, **further}
         for name, value in constants.items():
-            modules = [module for module in (plan, experiment, stages) if hasattr(module, name)]
+            modules = [module for module in rooms if hasattr(module, name)]
             assert modules, name
             for module in modules:
                 monkeypatch.setattr(module, name, value)

@@ -14,7 +14,7 @@ from reslearn.diagnose import Scores, decide
 from reslearn.diagnose.plan import RateChoice, checked_rates, look_counts
 from reslearn.diagnose.scores import AT_GIVEN_RATE, fails_more_often, fisher_p, is_worse
 from reslearn.diagnose.suspicion import leading_suspicion
-from reslearn.diagnose.verdict import ruled_out, suspect
+from reslearn.diagnose.verdict import is_plain, ruled_out, suspect
 from reslearn.diagnose.verdict_rules import GRADIENT_RATIO
 
 INSIDE, OUTSIDE = 0.049, 0.051
@@ -107,6 +107,26 @@ SIDES: dict[str, tuple[Side, Side]] = {
         ("bad learning rate", "too low", scores(deep=0.1, shallow=0.1, given=0.9, given_lr=0.09)),
         ("bad learning rate", "too high", scores(deep=0.1, shallow=0.1, given=0.9, given_lr=0.11)),
     ),
+    "a slow rate comes at least halfway": (
+        ("healthy", "", scores(deep=0.1, shallow=0.1, given=0.5, given_lr=0.05)),
+        ("bad learning rate", "too low", scores(deep=0.1, shallow=0.1, given=0.51, given_lr=0.05)),
+    ),
+    "a slow rate is at most four times smaller": (
+        ("healthy", "", scores(deep=0.1, shallow=0.1, given=0.5, given_lr=0.025)),
+        ("bad learning rate", "too low", scores(deep=0.1, shallow=0.1, given=0.5, given_lr=0.0249)),
+    ),
+    "a rate that is too high after short trials": (
+        (
+            "bad learning rate",
+            "too high",
+            scores(deep=0.5, shallow=0.5, given=0.951, given_lr=1.0, is_short=True),
+        ),
+        (
+            "undecided",
+            "too high",
+            scores(deep=0.5, shallow=0.5, given=0.949, given_lr=1.0, is_short=True),
+        ),
+    ),
     "standardized inputs cure the network at the given rate": (
         (
             "data fault",
@@ -155,6 +175,27 @@ def test_a_rule_separates_both_sides_of_its_margin(name: str) -> None:
     for verdict_name, subcause, side in SIDES[name]:
         verdict = decide(side)
         assert (verdict.name, verdict.subcause) == (verdict_name, subcause), verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("expected", "side"),
+    [
+        (True, scores(deep=0.951, initialized=0.7, signal="vanishing")),
+        (False, scores(deep=0.951, initialized=0.701, signal="vanishing")),
+        (False, scores(deep=0.949, initialized=0.1, signal="vanishing")),
+        (False, scores(deep=0.951, initialized=0.1)),  # no signal was measured before training
+        (True, replace(scores(deep=0.951, initialized=0.1), dead_shares=[0.6] * SEEDS)),
+        (True, scores(deep=0.951, bare=0.7)),
+        (False, scores(deep=0.951, bare=0.701)),
+        (True, scores(deep=0.301, standardized=0.1)),
+        (False, scores(deep=0.299, standardized=0.1)),
+        (False, scores(deep=0.02)),
+    ],
+)
+def test_a_plain_verdict_needs_a_network_that_learns_nothing_and_a_cure(
+    expected: bool, side: Scores
+) -> None:
+    assert is_plain(side, suspect(side)) == expected
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def _make_patch(
 def _mends_otherwise(diagnosis: "Diagnosis") -> bool:
     """Return whether shortcuts are not the repair: another one was tried, or screening proved."""
     if diagnosis.proof is not None:
-        return diagnosis.proof.repair != "shortcuts"
+        return diagnosis.proof.repairs != ("shortcuts",)
     return diagnosis.screening.proof is not None
 
 
@@ -274,7 +274,7 @@ def _cure_patch(
     path: Path | None,
     folder: Path,
 ) -> "Patch | None":
-    """Make the patch of a repair other than shortcuts.
+    """Make the patch of all repairs that were tried.
 
     Args:
         places: Where the network and the data are defined.
@@ -285,24 +285,24 @@ def _cure_patch(
     """
     from reslearn.diagnose import make_patch
 
-    if diagnosis.proof is None:
-        return None
+    repairs = () if diagnosis.proof is None else diagnosis.proof.repairs
+    of_build = [name for name in repairs if name not in ("given", "standardized")]
     network, data = places
-    repair = diagnosis.proof.repair
-    if repair == "given":
+    if not of_build and "standardized" not in repairs:
         return None
-    changes_data = repair == "standardized"
-    if changes_data and ":" not in data:
+    if not of_build and ":" not in data:
         print_progress(f"There is no patch: no function of yours returns the data {data}.")
         return None
+    if of_build and "standardized" in repairs:
+        print_progress("The patch does not scale the inputs: change the data function yourself.")
     try:
         return make_patch(
-            data if changes_data else network,
+            network if of_build else data,
             diagnosis.problem,
-            depth=None if changes_data else depth,
+            depth=depth if of_build else None,
             path=path,
             folder=folder,
-            repair=repair,
+            repair=of_build or "standardized",
         )
     except ValueError as error:
         print_progress(f"There is no patch: {error}.")

@@ -32,7 +32,8 @@ def answer_lines(diagnosis: Diagnosis, command: Sequence[str] | None = None) -> 
     if leading is not None and leading.level == "proof":
         if leading.causes == ("data fault",):
             return [verdict_line]
-        return [leading.message, f"{verdict.name}: {leading.evidence}"]
+        further = [f"Then: {answer_lines(following)[0]}" for following in diagnosis.further]
+        return [leading.message, f"{verdict.name}: {leading.evidence}", *further]
     if verdict.name == "undecided":
         lines = _undecided_lines(diagnosis, verdict_line, command)
     elif leading is not None and verdict.name in leading.causes:
@@ -41,7 +42,8 @@ def answer_lines(diagnosis: Diagnosis, command: Sequence[str] | None = None) -> 
         lines = [advice(diagnosis), verdict_line]
         if leading is not None:
             lines.append(f"Not confirmed: before training, screening suspected: {leading.text}")
-    return [line for line in (*lines, rate) if line]
+    further = [f"Then: {answer_lines(following)[0]}" for following in diagnosis.further]
+    return [line for line in (*lines, rate, *further) if line]
 
 
 def further_findings(diagnosis: Diagnosis) -> list[ScreeningFinding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from reslearn.diagnose.experiment import TrialRunner
 from reslearn.diagnose.final_trials import prove_screened
 from reslearn.diagnose.findings import Screening
+from reslearn.diagnose.mending import mend
 from reslearn.diagnose.parallel import resolve_jobs
 from reslearn.diagnose.plan import Deadline, RateChoice
 from reslearn.diagnose.problem import Problem
@@ -45,7 +46,9 @@ class Diagnosis:
         short_steps: Steps of the short trials. Pass them as `steps` to repeat the diagnosis on any
             machine.
         minutes: The time limit.
-        proof: None if it was not asked for, or if the network takes no shortcuts.
+        proof: None if it was not asked for, or if there is no repair to try.
+        further: Diagnoses of the repaired network, as long as it hardly learned. The proof is of
+            all repairs together.
         interrupted: Whether Ctrl-C ended the diagnosis. The verdict then rests on the trials so
             far.
     """
@@ -65,6 +68,7 @@ class Diagnosis:
     seconds: float
     minutes: float
     proof: Proof | None = None
+    further: tuple[Diagnosis, ...] = ()
     interrupted: bool = False
 
 
@@ -84,7 +88,8 @@ def diagnose(
         minutes: Time limit.
         steps: Steps of a short trial, by default as many as fit into `minutes`. If given, the
             result is independent of the machine.
-        with_proof: Also train before and after the repair on a fresh seed.
+        with_proof: Also train before and after the repair on a fresh seed. If the repaired network
+            hardly learns, it is diagnosed too.
         jobs: Trials at once. 1 uses all threads, more fork this process, None is one per core.
         seed: Another seed repeats the diagnosis with other random numbers.
         say: Called with one line about each step of the diagnosis.
@@ -93,7 +98,33 @@ def diagnose(
         DiagnosisError: If an argument is out of range or the time does not suffice.
     """
     jobs = _check_budget(minutes, steps, jobs)
-    problem = replace(problem, seed=seed)
+    deadline = Deadline(seconds=60 * minutes)
+
+    def diagnose_problem(problem: Problem, minutes: float = minutes) -> Diagnosis:
+        return _diagnose(
+            problem, minutes=minutes, steps=steps, with_proof=with_proof, jobs=jobs, say=say
+        )
+
+    def diagnose_again(mended: Problem) -> Diagnosis:
+        say("The repaired network hardly learns, so it is diagnosed too.")
+        minutes_left = deadline.remaining() / 60
+        _check_budget(minutes_left, steps, jobs)
+        return diagnose_problem(mended, minutes_left)
+
+    diagnosis = diagnose_problem(replace(problem, seed=seed))
+    return mend(diagnosis, diagnose_again) if with_proof else diagnosis
+
+
+def _diagnose(
+    problem: Problem,
+    *,
+    minutes: float,
+    steps: int | None,
+    with_proof: bool,
+    jobs: int,
+    say: Callable[[str], None],
+) -> Diagnosis:
+    """Diagnose one network, without what follows a repair."""
     deadline = Deadline(seconds=60 * minutes)
     screening = screen(problem, say=say)
     start = measure_signals(problem.net(CHOICE_SEED), problem)

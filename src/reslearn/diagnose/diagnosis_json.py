@@ -45,7 +45,7 @@ def diagnosis_json(
         "held_scores": _lists(scores.held_out),
         "held_scores_at_half": _lists(scores.held_at_half),
         "train_scores_at_half": _lists(scores.train_at_half),
-        "neighbors_held_score": scores.neighbors,
+        "neighbors_held_score": finite_or_none(scores.neighbors),
         "linear_train_score": finite_or_none(scores.linear),
         "gradient_ratio_at_start": finite_or_none(diagnosis.start.gradient_ratio),
         "dead_share_at_start": finite_or_none(diagnosis.start.dead_share),
@@ -93,6 +93,7 @@ def _patch(patch: Patch) -> dict[str, Any]:
 def _proof(proof: Proof) -> dict[str, Any]:
     return {
         "repair": proof.repair,
+        "repairs": list(proof.repairs),
         "seed": proof.before.seed,
         "before": _trial(proof.before),
         "after": _trial(proof.after),

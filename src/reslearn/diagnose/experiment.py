@@ -79,7 +79,7 @@ class TrialRunner:
     with_proof: bool
     jobs: int = 1
     signal: str = ""
-    neighbors: float = 1.0
+    neighbors: float = float("inf")
     linear: float = float("inf")
     steps: int = 0
     judged_steps: int = 0
@@ -264,6 +264,12 @@ class TrialRunner:
                 if trial.variant.partition(",")[0] == variant and trial.steps:
                     return trial.seconds * max(0.2, steps / trial.steps)
         return 0.0
+
+    def restart(self, steps: int) -> None:
+        """Judge trials of `steps` from now on, and forget the rates that were chosen."""
+        self.steps = self.judged_steps = steps
+        self.active, self.rates, self.num_seeds = [], {}, None
+        self.shallow_weights.clear()
 
     def lengthen(self, steps: int, names: list[str]) -> None:
         """Judge trials of more steps from now on, of the variants `names`."""

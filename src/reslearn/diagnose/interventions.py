@@ -73,7 +73,8 @@ def initialized(problem: Problem) -> Variant:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(problem.random_seed(seed))
             net = problem.build()  # the new weights follow the user's own numbers, as in a patch
-            for module in net.modules():
+            # By name, so that weights do not depend on the order in which modules are registered.
+            for _, module in sorted(net.named_modules()):
                 if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                     initializer.draw(module.weight)
                     if module.bias is not None:

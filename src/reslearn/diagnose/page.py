@@ -130,7 +130,7 @@ def _judged_means(diagnosis: Diagnosis) -> str:
     """Return the mean losses before and after on the judged seeds, in parentheses."""
     train, proof = diagnosis.scores.train, diagnosis.proof
     assert proof is not None, "there is a patch with a proof"
-    if not train.get(proof.repair):
+    if not train.get(proof.repair) or proof.further:
         return ""
     num_seeds = len(train["deep"])
     seeds = f"{num_seeds} judged seed{'s' * (num_seeds > 1)}"
@@ -247,11 +247,12 @@ def _proof_items(proof: Proof | None) -> list[Item]:
     columns: list[Column | str] = [
         "network",
         "learning rate",
+        Column("steps", "d", True),
         Column("training", ".3f", True),
         Column("held out", ".3f", True),
         Column("training error (%)", ".2f", True),
     ]
-    caption = f"After {before.steps} steps. Losses are divided by the loss of guessing."
+    caption = "Losses are divided by the loss of guessing."
     table = Table(caption, columns, [_trial_row(before), _trial_row(after)])
     return [figure, table]
 
@@ -276,7 +277,7 @@ def _trial_series(trial: Trial) -> Series:
 
 def _trial_row(trial: Trial) -> list[Cell]:
     scores = (trial.train_score, trial.held_score, trial.train_error_pct)
-    return [trial.variant, f"{trial.lr:.3g}", *scores]
+    return [trial.variant, f"{trial.lr:.3g}", trial.steps, *scores]
 
 
 def _network(diagnosis: Diagnosis) -> list[Item]:
@@ -286,7 +287,6 @@ def _network(diagnosis: Diagnosis) -> list[Item]:
     ratio_at_end = _median([trial.end.gradient_ratio for trial in deep])
     dead_at_end = _median([trial.end.dead_share for trial in deep])
     start = diagnosis.start
-    neighbors = f"{diagnosis.scores.neighbors:.3f}" if diagnosis.trials else ""
     facts = {
         "layers": str(variants.num_layers or "unknown: the network cannot be traced"),
         "removed in the shallow variant": ", ".join(variants.removed_blocks),
@@ -295,7 +295,7 @@ def _network(diagnosis: Diagnosis) -> list[Item]:
         "the same gradients at the end": _text(ratio_at_end, ".3g"),
         "dead units at start": _text(start.dead_share, ".0%"),
         "dead units at the end": _text(dead_at_end, ".0%"),
-        "nearest neighbors, held out": neighbors,
+        "nearest neighbors, held out": _text(finite_or_none(diagnosis.scores.neighbors), ".3f"),
     }
     items: list[Item] = [Facts({label: text for label, text in facts.items() if text})]
     drawing = network_diagram(diagnosis.problem, variants)

@@ -20,7 +20,7 @@ import os
 import shlex
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -30,8 +30,8 @@ import torch
 from torch import nn
 
 from reslearn.diagnose.problem import Problem
-from reslearn.diagnose.repairs import Repair, repair_of
-from reslearn.diagnose.source_edit import with_registrations, with_repair
+from reslearn.diagnose.repairs import Repair, combined
+from reslearn.diagnose.source_edit import with_parts, with_repair
 from reslearn.diagnose.user_code import Build, DiagnosisError, bind_depth
 from reslearn.diagnose.user_data import load_data
 from reslearn.runs import write_atomically
@@ -85,7 +85,7 @@ def make_patch(
     depth: int | None = None,
     path: Path | None = None,
     folder: Path = Path(),
-    repair: str = "shortcuts",
+    repair: str | Sequence[str] = "shortcuts",
 ) -> Patch:
     """Make the patch of a function; `write_patch` writes it.
 
@@ -95,15 +95,15 @@ def make_patch(
         problem: The problem that was made of this build.
         path: Where to write it. A name that ends in .py asks for a new file, any other for a diff.
         folder: Used if `path` is None: a diff if possible, under a standard name.
-        repair: The change: "shortcuts", "initialized", "bare", "standardized" or
-            "registered".
+        repair: The change: "shortcuts", "initialized", "bare", "standardized" or "registered".
+            Several changes of the build are applied in order.
 
     Raises:
         DiagnosisError: If no file defines the function, if no diff is possible, or if `path` is
             taken or cannot be written.
         SurgeryError: If no block can be given a shortcut, or if the change has no code.
     """
-    change = repair_of(repair, problem)
+    change = combined([repair] if isinstance(repair, str) else repair, problem)
     source = _find_source(location if isinstance(location, str) else _location_of(location))
     needs_file = path is not None and path.suffix == ".py"
     if path is not None:
@@ -112,7 +112,7 @@ def make_patch(
         for edited in _edits(source, source.file, change):
             function = _run(edited, source, source.file, depth)
             if _gives_the_same(problem, function, change):
-                target = path or folder / f"{repair}.patch"
+                target = path or folder / f"{change.name}.patch"
                 _check_path(target)
                 return _diff(source, source.file, edited, target, change)
     if path is not None and not needs_file:
@@ -120,7 +120,7 @@ def make_patch(
             f"no diff can be made for {source.build}, because an edit of its return value is not "
             "enough: give the name of a new file that ends in .py"
         )
-    suffix = "residual" if repair == "shortcuts" else repair
+    suffix = "residual" if change.name == "shortcuts" else change.name
     target = path or folder / f"{source.module.rpartition('.')[2]}_{suffix}.py"
     _check_path(target)
     text = _wrapper(source, target, change)
@@ -133,8 +133,8 @@ def make_patch(
         path=target,
         text=text,
         use=f"{target}:{source.name}",
-        shortcuts_around=change.changed if repair == "shortcuts" else (),
-        repair=repair,
+        shortcuts_around=change.changed if change.name == "shortcuts" else (),
+        repair=change.name,
     )
 
 
@@ -224,9 +224,7 @@ def _edits(source: _Source, file: Path, change: Repair) -> list[str]:
     """Return the changed file, the best change first; empty if only a new file is possible."""
     try:
         text = file.read_bytes().decode()
-        edits = [with_repair(text, source.name, change)]
-        if change.registrations:
-            edits.insert(0, with_registrations(text, change.registrations))
+        edits = [with_parts(text, source.name, change), with_repair(text, source.name, change)]
     except (UnicodeDecodeError, SyntaxError):
         return []
     return [edited for edited in edits if edited is not None]

@@ -10,14 +10,15 @@ from reslearn.diagnose.trial import Trial
 PROOF_SEED = 2000
 """Nothing is chosen or judged by this seed, so the proof may contradict the diagnosis."""
 REPAIRS = {
-    "shortcuts": "Shortcuts help",
-    "initialized": "New initial weights help",
-    "bare": "An output layer without its activation helps",
-    "standardized": "Standardized inputs help",
-    "given": "Another learning rate helps",
-    "registered": "Registered modules help",
+    "shortcuts": "shortcuts",
+    "initialized": "new initial weights",
+    "bare": "an output layer without its activation",
+    "standardized": "standardized inputs",
+    "given": "the learning rate",
+    "registered": "registered modules",
 }
-"""What a proof says about each repair. "given" is the repair of the user's learning rate."""
+"""How a proof calls each repair. "given" is the repair of the user's learning rate."""
+_SINGULAR = ("bare", "given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,18 @@ class Proof:
 
     Attributes:
         repair: A key of REPAIRS.
+        further: Repairs that followed, because the first one was not enough.
     """
 
     before: Trial
     after: Trial
     repair: str = "shortcuts"
+    further: tuple[str, ...] = ()
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """All repairs, in the order in which they were found."""
+        return (self.repair, *self.further)
 
     @property
     def gain(self) -> float:
@@ -47,14 +55,19 @@ class Proof:
 
     def text(self) -> str:
         """Return a sentence with both training losses, without its final period."""
+        names = [self._text_of(repair) for repair in self.repairs]
+        subject = " and ".join(names)
+        is_singular = len(names) == 1 and self.repair in _SINGULAR
+        statement = f"{subject[:1].upper()}{subject[1:]}"
         losses = (
             f"on a fresh seed, the training loss is {self.before.train_score:.2f} before and "
             f"{self.after.train_score:.2f} after"
         )
-        statement = REPAIRS[self.repair]
         if self.helps:
-            return f"{statement}: {losses}"
-        verb = statement.rpartition(" ")[2]
-        negated = "do not help" if verb == "help" else "does not help"
-        statement = f"{statement.rpartition(' ')[0]} {negated}"
-        return f"{statement}: {losses}, and a gain of more than {MARGIN:g} is needed"
+            return f"{statement} {'helps' if is_singular else 'help'}: {losses}"
+        negated = "does not help" if is_singular else "do not help"
+        return f"{statement} {negated}: {losses}, and a gain of more than {MARGIN:g} is needed"
+
+    def _text_of(self, repair: str) -> str:
+        text = REPAIRS[repair]
+        return f"{text} {self.after.lr:.3g}" if repair == "given" else text

@@ -11,6 +11,7 @@ import statistics
 
 from reslearn.diagnose.scores import (
     AT_GIVEN_RATE,
+    HALFWAY,
     LEARNS,
     MARGIN,
     Scores,
@@ -19,7 +20,7 @@ from reslearn.diagnose.scores import (
     mean_text,
 )
 from reslearn.diagnose.signal_text import signal_subcause
-from reslearn.diagnose.verdict_rules import NetworkVerdict, VerdictName, certain
+from reslearn.diagnose.verdict_rules import SLOW_FACTOR, NetworkVerdict, VerdictName, certain
 
 _CURES: tuple[tuple[str, VerdictName, str], ...] = (
     ("standardized", "data fault", "scale of the inputs"),
@@ -59,9 +60,28 @@ def is_rate_at_fault(scores: Scores) -> bool:
         return False
     if rate_fails_before_decay(scores):
         return True
-    if is_worse(scores, "given", "deep") != "yes":
+    if is_worse(scores, "given", "deep") != "yes" or is_slow_at_given_rate(scores):
         return False
     return statistics.fmean(scores.held_out["given"]) >= statistics.fmean(scores.held_out["deep"])
+
+
+def is_slow_at_given_rate(scores: Scores) -> bool:
+    """Return whether the given rate only takes more steps than the best one.
+
+    It is at most SLOW_FACTOR times smaller, and at it every seed comes at least halfway.
+    """
+    ratio = scores.best_lr / scores.given_lr if scores.given_lr else 0.0
+    return 1 < ratio <= SLOW_FACTOR and max(scores.train["given"]) <= HALFWAY
+
+
+def slow_rate_text(scores: Scores) -> str:
+    """Say that the given rate is only slow; empty if it is more than that."""
+    if not is_slow_at_given_rate(scores):
+        return ""
+    return (
+        f"The given rate is slow, not at fault: the network learns at it, and {scores.best_lr:.3g} "
+        "needs fewer steps."
+    )
 
 
 def rate_fails_before_decay(scores: Scores) -> bool:

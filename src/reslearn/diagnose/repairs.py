@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,13 +26,14 @@ from reslearn.diagnose.interventions import (
 )
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.registration import Registration, registered, registrations
+from reslearn.diagnose.user_code import Build
 from reslearn.models import SurgeryError, add_shortcuts
 
 _SEED = 0
 _INITIALIZATION = '''
 def newly_initialized(net):
     """Draw the weights by {rule}, and set the biases to 0."""
-    for module in net.modules():
+    for _, module in sorted(net.named_modules()):
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             {code}
             if module.bias is not None:
@@ -64,6 +66,7 @@ class Repair:
         changed: Names of the blocks or modules that change.
         registrations: Attributes to register where a class assigns them. Then nothing needs to be
             done to return values.
+        parts: The repairs that this one combines, in order; empty for a single one.
         expected: Builds the repaired network of a seed. None if the data change.
     """
 
@@ -75,7 +78,43 @@ class Repair:
     after: str = ")"
     changed: tuple[str, ...] = ()
     registrations: tuple[Registration, ...] = ()
+    parts: tuple[Repair, ...] = ()
     expected: Callable[[int], nn.Module] | None = None
+
+    def applied_to(self, build: Build) -> Build:
+        """Return a build that passes the networks of `build` through the code of the repair."""
+        namespace: dict[str, Any] = {}
+        exec("\n".join(self.imports) + self.helper, namespace)
+        change = eval(f"lambda value: {self.before}value{self.after}", namespace)
+        return lambda: change(build())
+
+
+def combined(names: Sequence[str], problem: Problem) -> Repair:
+    """Return several repairs of a build as one, applied in order.
+
+    Raises:
+        SurgeryError: If one of the changes has no code, or if no block can get a shortcut.
+    """
+    repairs: list[Repair] = []
+    current = problem
+    for name in names:
+        repair = repair_of(name, current)
+        repairs.append(repair)
+        current = replace(current, build=repair.applied_to(current.build))
+    if len(repairs) == 1:
+        return repairs[0]
+    imports = dict.fromkeys(line for repair in repairs for line in repair.imports)
+    return Repair(
+        name="repairs",
+        summary=", and ".join(repair.summary for repair in repairs),
+        imports=tuple(imports),
+        helper="".join(repair.helper for repair in repairs),
+        before="".join(repair.before for repair in reversed(repairs)),
+        after="".join(repair.after for repair in repairs),
+        changed=tuple(name for repair in repairs for name in repair.changed),
+        parts=tuple(repairs),
+        expected=current.net,
+    )
 
 
 def repair_of(name: str, problem: Problem) -> Repair:

@@ -22,6 +22,10 @@ MARGIN = 0.05
 """The smallest difference between scores that counts."""
 LEARNS = 1 - MARGIN
 """A network that ends at or below this score has learned something."""
+CURED = 0.7
+"""A network that learned nothing before a change, and ends at or below this score, is cured."""
+HALFWAY = 0.5
+"""A network that ends at or below this score has learned half of what there is to learn."""
 AT_GIVEN_RATE = " at the given rate"
 """Ends the name of a variant that is trained at the user's learning rate."""
 _LEAST_RATIO_SCORE = MARGIN / 10
@@ -137,9 +141,10 @@ def is_worse(scores: Scores, first: str, second: str) -> Answer:
     """Decide whether variant `first` has a higher training score than variant `second`.
 
     "yes": the mean difference is above MARGIN, and the interval lies above 0, or more seeds of
-    `first` learn nothing (`fails_more_often`). For "given", it is enough that the interval of the
-    ratio lies above 1 (`is_several_times_worse`). Of two different networks, one may only learn
-    faster. "no": the interval lies below MARGIN. "undecided" also if a variant was not trained.
+    `first` learn nothing (`fails_more_often`). If only the rate or the scale of the inputs differs,
+    it is enough that the interval of the ratio lies above 1 (`is_several_times_worse`). Of two
+    different networks, one may only learn faster. "no": the interval lies below MARGIN. "undecided"
+    also if a variant was not trained.
     """
     comparison = scores.training(first, second)
     if comparison is None:
@@ -147,7 +152,8 @@ def is_worse(scores: Scores, first: str, second: str) -> Answer:
     if comparison.difference > MARGIN:
         if fails_more_often(scores, first, second):
             return "yes"
-        if first == "given" and is_several_times_worse(scores, first, second):
+        is_same_network = first == "given" or second == "standardized"
+        if is_same_network and is_several_times_worse(scores, first, second):
             return "yes"
     return exceeds_margin(comparison)
 

@@ -40,6 +40,25 @@ def with_repair(source: str, name: str, repair: Repair) -> str | None:
     return _insert(source, insertions, added, _line_after_imports(tree, definitions[0].lineno))
 
 
+def with_parts(source: str, name: str, repair: Repair) -> str | None:
+    """Return the file with the repairs that `repair` combines, one after another.
+
+    Attributes are registered where a class assigns them, and not where the build returns.
+
+    Returns:
+        None if one of the edits is not possible.
+    """
+    text: str | None = source
+    for part in repair.parts or (repair,):
+        if text is None:
+            return None
+        if part.registrations:
+            text = with_registrations(text, part.registrations)
+        else:
+            text = with_repair(text, name, part)
+    return text
+
+
 def with_registrations(source: str, changes: Sequence[Registration]) -> str | None:
     """Return the file with every value that a class assigns to an attribute passed through nn.
 

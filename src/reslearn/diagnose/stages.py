@@ -1,6 +1,6 @@
 """The experiments of a diagnosis, in order, until the verdict is certain or the time is used up.
 
-1. Yardsticks that need no training of the network: nearest neighbors and a linear model.
+1. Quick rounds of few steps (`quick_rounds.py`), then nearest neighbors and a linear model.
 2. The unchanged network, at the user's learning rate. If it ends below the margin, it is healthy.
 3. Causes that seconds settle: initial weights, the scale of the inputs, the output layer. Learning
    rates are chosen on separate seeds.
@@ -16,29 +16,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from reslearn.diagnose.experiment import CHOICE_LENGTH, LONGER, MAX_SEEDS, TrialRunner
 from reslearn.diagnose.final_trials import construct, prove
 from reslearn.diagnose.interventions import (
-    bare,
     clipped,
-    initialized,
     linear_score,
     takes_free_outputs,
     warmed_up,
     wide,
 )
-from reslearn.diagnose.plan import LR_FACTORS, RateChoice, TrialGroup, fitting_steps, speedup
-from reslearn.diagnose.rate_rules import is_rate_at_fault
-from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, MARGIN, is_worse
+from reslearn.diagnose.plan import LR_FACTORS, TrialGroup, fitting_steps, speedup
+from reslearn.diagnose.quick_rounds import (
+    BEFORE_DEPTH,
+    add_interventions,
+    cures_at_given_rate,
+    judge_as_given,
+    nothing_is_better,
+    say_verdict,
+    settle_quickly,
+)
+from reslearn.diagnose.scores import AT_GIVEN_RATE, MARGIN, is_worse
 from reslearn.diagnose.screening import nearest_neighbor_score
-from reslearn.diagnose.variant import Variant, shallowest
+from reslearn.diagnose.variant import shallowest
 from reslearn.diagnose.verdict import (
     FEWEST_SEEDS,
+    is_plain,
     is_still_falling,
     needs_longer,
-    ruled_out,
     suspect,
 )
 from reslearn.diagnose.verdict_rules import NetworkVerdict
@@ -48,25 +53,31 @@ _RETUNED_RATES = 2
 _SHORTEST_EXTENSION = 1.5
 """Longer trials have at least so many times the steps. Else they would show nothing new."""
 _SPARE_SHARE = 0.1
-_BEFORE_DEPTH = ("standardized", "bare", "initialized")
 _DEPTH = ("shallow", "shortcuts")
 _SHALLOWER = ("shallow", "shallowest")
 
 
 def run_stages(runner: TrialRunner, steps: int | None) -> None:
     """Run all experiments in order."""
-    runner.say("Yardsticks: nearest neighbors and a linear model.")
-    runner.neighbors = nearest_neighbor_score(runner.problem)
-    runner.linear = linear_score(runner.problem)
-    _add_interventions(runner)
-    runner.steps = steps or _fitting_steps(runner)
-    runner.judged_steps = runner.steps
-    verdict = _examine(runner)
+    add_interventions(runner)
+    if settle_quickly(runner, steps):
+        verdict = suspect(runner.scores())
+    else:
+        verdict = _experiment(runner, steps or _fitting_steps(runner))
     if verdict.name == "degradation" and "shallow" in runner.rates:
         construct(runner)
     repair = chosen_repair(runner, verdict) if runner.with_proof else ""
     if repair:
         prove(runner, repair)
+
+
+def _experiment(runner: TrialRunner, steps: int) -> NetworkVerdict:
+    """Run the experiments that follow the quick rounds; return what the scores suggest."""
+    runner.say("Yardsticks: nearest neighbors and a linear model.")
+    runner.neighbors = nearest_neighbor_score(runner.problem)
+    runner.linear = linear_score(runner.problem)
+    runner.restart(steps)
+    return _examine(runner)
 
 
 def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
@@ -90,15 +101,6 @@ def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
     if verdict.name == "bad learning rate" and scores.train.get("given"):
         return "given"
     return "shortcuts" if "shortcuts" in runner.variants.by_name else ""
-
-
-def _add_interventions(runner: TrialRunner) -> None:
-    """Add the variants that are always tried, if the network allows them."""
-    by_name = runner.variants.by_name
-    by_name.setdefault("initialized", initialized(runner.problem))
-    without_activation = bare(runner.problem)
-    if without_activation is not None:
-        by_name["bare"] = without_activation
 
 
 def _fitting_steps(runner: TrialRunner) -> int:
@@ -131,7 +133,7 @@ def trial_groups(runner: TrialRunner, total_cost: float) -> list[TrialGroup]:
 
 def _examine(runner: TrialRunner) -> NetworkVerdict:
     """Judge variants stage after stage; return what the scores suggest at the end."""
-    if _judge_as_given(runner):
+    if judge_as_given(runner):
         return suspect(runner.scores())
     for names_of in (_other_causes, _depth, _remaining):
         names = names_of(runner)
@@ -140,8 +142,8 @@ def _examine(runner: TrialRunner) -> NetworkVerdict:
         _judge(runner, names)
         if _is_settled(runner):
             return suspect(runner.scores())
-        if _nothing_is_better(runner):
-            _judge(runner, _cures_at_given_rate(runner))
+        if nothing_is_better(runner):
+            _judge(runner, cures_at_given_rate(runner))
             break
         if runner.is_out_of_time:
             break
@@ -156,30 +158,8 @@ def _examine(runner: TrialRunner) -> NetworkVerdict:
     return verdict
 
 
-def _judge_as_given(runner: TrialRunner) -> bool:
-    """Train the network at the user's learning rate; return whether nothing could be better."""
-    runner.active = ["deep"]
-    runner.rates["deep"] = RateChoice(runner.problem.lr, {})
-    runner.train_seeds(FEWEST_SEEDS)
-    verdict = suspect(runner.scores())
-    is_healthy = verdict.name in ("healthy", "overfitting") and _nothing_is_better(runner)
-    is_healthy = is_healthy and not _fails_before_decay(runner)
-    if is_healthy:
-        _say_verdict(runner, verdict)
-    return is_healthy
-
-
-def _fails_before_decay(runner: TrialRunner) -> bool:
-    """Return whether a seed learns nothing until the rate falls, as it usually does not."""
-    return max(runner.scores().train_at_half["deep"]) > LEARNS
-
-
-def _nothing_is_better(runner: TrialRunner) -> bool:
-    return runner.scores().is_below_margin("deep")
-
-
 def _other_causes(runner: TrialRunner) -> list[str]:
-    return [name for name in _BEFORE_DEPTH if name in runner.variants.by_name]
+    return [name for name in BEFORE_DEPTH if name in runner.variants.by_name]
 
 
 def _depth(runner: TrialRunner) -> list[str]:
@@ -203,31 +183,7 @@ def _remaining(runner: TrialRunner) -> list[str]:
     if fits_worse and is_number and takes_free_outputs(problem):
         by_name["wide"] = wide(problem)
         names.append("wide")
-    return [*names, *_cures_at_given_rate(runner)]
-
-
-def _cures_at_given_rate(runner: TrialRunner) -> list[str]:
-    """Return changes at the user's own rate, if this rate seems to be at fault."""
-    scores, problem, by_name = runner.scores(), runner.problem, runner.variants.by_name
-    if not scores.train.get("given") or not scores.learns("deep"):
-        return []
-    is_suspected = scores.mean("given") - scores.mean("deep") > MARGIN
-    if not (is_suspected or is_rate_at_fault(scores)):
-        return []
-    candidates = [by_name[name] for name in ("standardized", "bare") if name in by_name]
-    if runner.signal:
-        candidates.append(by_name["initialized"])
-    if problem.lr > runner.rates["deep"].lr:
-        candidates += [warmed_up(problem), clipped(problem)]
-    return [_at_given_rate(runner, variant) for variant in candidates]
-
-
-def _at_given_rate(runner: TrialRunner, variant: Variant) -> str:
-    name = f"{variant.name}{AT_GIVEN_RATE}"
-    description = f"{variant.description}; the learning rate is the given one"
-    runner.variants.by_name[name] = replace(variant, name=name, description=description)
-    runner.rates[name] = RateChoice(runner.problem.lr, {})
-    return name
+    return [*names, *cures_at_given_rate(runner)]
 
 
 def _judge(runner: TrialRunner, names: Sequence[str]) -> None:
@@ -247,7 +203,9 @@ def _is_settled(runner: TrialRunner) -> bool:
     """Return whether the verdict is certain, and variants that follow would not change it."""
     scores = runner.scores()
     verdict = suspect(scores)
-    _say_verdict(runner, verdict)
+    say_verdict(runner, verdict)
+    if is_plain(scores, verdict):
+        return True
     if not verdict.certain or needs_longer(scores, verdict):
         return False
     has_tried_depth = "shallow" in runner.active or "shallow" not in runner.variants.by_name
@@ -255,16 +213,7 @@ def _is_settled(runner: TrialRunner) -> bool:
         return has_tried_depth or scores.is_below_margin("initialized")
     if verdict.subcause in ("scale of the inputs", "output activation"):
         return True
-    return has_tried_depth or (_nothing_is_better(runner) and verdict.name != "data fault")
-
-
-def _say_verdict(runner: TrialRunner, verdict: NetworkVerdict) -> None:
-    scores = runner.scores()
-    line = f"After {len(scores.train['deep'])} seeds: {verdict.name}. {verdict.reason}"
-    causes = ruled_out(scores)
-    if causes:
-        line += f" Ruled out: {', '.join(causes)}."
-    runner.say(line)
+    return has_tried_depth or (nothing_is_better(runner) and verdict.name != "data fault")
 
 
 def _add_seeds(runner: TrialRunner) -> NetworkVerdict:
@@ -279,7 +228,7 @@ def _add_seeds(runner: TrialRunner) -> NetworkVerdict:
             break
         runner.train_seeds(num_seeds)
         verdict = suspect(runner.scores())
-        _say_verdict(runner, verdict)
+        say_verdict(runner, verdict)
     return verdict
 
 
@@ -298,7 +247,7 @@ def _judge_longer(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdic
     if runner.drop_incomplete_trials():
         return verdict
     verdict = suspect(runner.scores())
-    _say_verdict(runner, verdict)
+    say_verdict(runner, verdict)
     return _add_seeds(runner)
 
 
@@ -316,7 +265,7 @@ def _deciding_names(runner: TrialRunner, verdict: NetworkVerdict) -> list[str]:
     if variants is None:
         return list(runner.active)
     scores = runner.scores()
-    if verdict.name == "bad learning rate" and not _nothing_is_better(runner):
+    if verdict.name == "bad learning rate" and not nothing_is_better(runner):
         variants += ("shallow",)
     names = ["deep", *(name for name in variants if name in runner.active)]
     names += [
@@ -361,5 +310,5 @@ def _extend(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdict:
     if runner.drop_incomplete_trials():
         return verdict
     verdict = suspect(runner.scores())
-    _say_verdict(runner, verdict)
+    say_verdict(runner, verdict)
     return _add_seeds(runner)

@@ -13,12 +13,14 @@ only if they hold in longer trials too.
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import replace
 from typing import Literal
 
-from reslearn.diagnose.rate_rules import rate_fails_before_decay, rate_verdict
+from reslearn.diagnose.rate_rules import rate_fails_before_decay, rate_verdict, slow_rate_text
 from reslearn.diagnose.scores import (
+    CURED,
     LEARNS,
     MARGIN,
     Scores,
@@ -45,6 +47,8 @@ from reslearn.diagnose.verdict_rules import (
 from reslearn.study import Comparison, margin_test
 
 FEWEST_SEEDS = 3
+SCALE_GAIN = 3.0
+"""Few steps show unscaled inputs only if the loss is so many times as high as on scaled ones."""
 NEED_LONGER: tuple[VerdictName, ...] = (
     "degradation",
     "bad learning rate",
@@ -77,10 +81,33 @@ def needs_longer(scores: Scores, verdict: NetworkVerdict) -> bool:
     A network that learns may only learn more slowly than with other weights or another output
     layer. If it learns nothing and would, this is certain after short trials.
     """
+    if is_plain(scores, verdict):
+        return False
     if verdict.name in NEED_LONGER:
         return True
-    is_slow = scores.learns("deep") and verdict.name in _MAY_BE_SLOW
-    return is_slow and verdict.subcause != "scale of the inputs"
+    return scores.learns("deep") and verdict.name in _MAY_BE_SLOW
+
+
+def is_plain(scores: Scores, verdict: NetworkVerdict) -> bool:
+    """Return whether a verdict holds after few steps: nothing is learned, and the cure works.
+
+    An initial signal that looks healthy may only be slow, so new weights must cure what was
+    measured before training: equal units, a signal that vanishes or explodes, or dead units.
+    """
+    if verdict.subcause == "scale of the inputs" and scores.train.get("standardized"):
+        return scores.mean("deep") >= SCALE_GAIN * scores.mean("standardized")
+    if verdict.name == "bad learning rate" and verdict.subcause != "too low":
+        scores_given = scores.train.get("given", ())
+        return (
+            bool(scores_given) and min(scores_given) > LEARNS and max(scores.train["deep"]) <= CURED
+        )
+    cures = {
+        "vanishing or exploding signal": "initialized" if scores.signal else "",
+        "dead units": "initialized",
+        "output layer": "bare",
+    }
+    cure = scores.train.get(cures.get(verdict.name, ""), ())
+    return bool(cure) and not scores.learns("deep") and max(cure) <= CURED
 
 
 def suspect(scores: Scores) -> NetworkVerdict:
@@ -146,6 +173,8 @@ def _undecided(reason: str, suspicion: VerdictName | Literal[""] = "") -> Networ
 
 def _no_information(scores: Scores) -> NetworkVerdict | None:
     best = _best_held_score(scores)
+    if not math.isfinite(scores.neighbors):
+        return None  # nearest neighbors were not asked yet
     if min(scores.neighbors, best) < LEARNS or len(scores.held_out["deep"]) < FEWEST_SEEDS:
         return None
     return certain(
@@ -321,7 +350,7 @@ def _healthy(scores: Scores) -> NetworkVerdict | None:
             continue
         sentences.append(comparison_text(scores, first, second))
         if is_worse(scores, first, second) != "no":
-            reason = _slow_text(scores, second) if first == "deep" else ""
+            reason = _slow_text(scores, second) if first == "deep" else slow_rate_text(scores)
             if not reason:
                 return None
             sentences.append(reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reslearn.diagnose.scores import MARGIN
+from reslearn.diagnose.scores import HALFWAY, MARGIN
 
 VerdictName = Literal[
     "degradation",
@@ -49,6 +49,8 @@ def certain(name: VerdictName, reason: str, subcause: str = "") -> NetworkVerdic
 
 
 GRADIENT_RATIO = 1e3
+SLOW_FACTOR = 4.0
+"""A rate that is at most so many times smaller than the best one is slow, and not a fault."""
 DEAD_SHARE = 0.6
 """Share of ReLU units that are zero for every input, from which the verdict is "dead units".
 
@@ -108,11 +110,14 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
     (
         "bad learning rate",
         "If a learning rate is given: the network is worse at this rate than at the best rate, on "
-        "held-out data too, and at the best rate it learns. Or, before the rate falls, every seed "
-        "learns nothing at the given rate and learns at the best one. If a change at the given "
-        f"rate is within {MARGIN:g} of the best rate, the change is named: scaled inputs, another "
-        "output layer, new weights, warm-up, or clipped gradients. Without a given rate: the "
-        "network learns nothing at any rate, and is better with warm-up or clipped gradients.",
+        "held-out data too, and at the best rate it learns. But a rate is only slow if every seed "
+        f"ends at or below {HALFWAY:g}, and if the best rate is at most {SLOW_FACTOR:g} times as "
+        "large. Or, before the rate falls, every seed learns nothing at the given rate and learns "
+        "at the best one. If a "
+        f"change at the given rate is within {MARGIN:g} of the best rate, the change is named: "
+        "scaled inputs, another output layer, new weights, warm-up, or clipped gradients. Without "
+        "a given rate: the network learns nothing at any rate, and is better with warm-up or "
+        "clipped gradients.",
     ),
     (
         "capacity too small",
@@ -142,6 +147,7 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
 )
 """The rules in words.
 
-"Worse" also holds if more seeds learn nothing, by Fisher's exact test. For the given learning rate,
-it also holds if the ratio of losses is surely above 1 and the median difference is above MARGIN.
+"Worse" also holds if more seeds learn nothing, by Fisher's exact test. For the given learning rate
+and the scale of the inputs, it also holds if the ratio of losses is surely above 1 and the median
+difference is above MARGIN.
 """

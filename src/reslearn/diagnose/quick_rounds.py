@@ -1,0 +1,166 @@
+"""Quick rounds of few steps, before the experiments.
+
+Many causes need no long trials: if a network learns nothing, and learns with one change, the change
+is the cure. A round trains the network at the user's rate, then with each change at the same rate,
+then each at its best rate. It ends the diagnosis only if `is_plain` holds. Rounds grow while they
+take a small share of the time. They come before the plan of the experiments, which costs seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reslearn.diagnose.experiment import LONGER, TrialRunner
+from reslearn.diagnose.interventions import bare, clipped, initialized, warmed_up
+from reslearn.diagnose.plan import MIN_STEPS, RateChoice, speedup
+from reslearn.diagnose.rate_rules import is_rate_at_fault
+from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, MARGIN
+from reslearn.diagnose.variant import Variant
+from reslearn.diagnose.verdict import (
+    FEWEST_SEEDS,
+    is_plain,
+    is_still_falling,
+    ruled_out,
+    suspect,
+)
+from reslearn.diagnose.verdict_rules import NetworkVerdict
+
+BEFORE_DEPTH = ("standardized", "bare", "initialized")
+"""Variants for causes that few trials settle."""
+_MAX_STEPS = 480
+"""Steps of a round with changes, at most."""
+_SHARE_OF_TIME = 0.1
+"""A round may take this share of the time that is left."""
+
+
+def settle_quickly(runner: TrialRunner, steps: int | None) -> bool:
+    """Run rounds until one settles the verdict; return whether one does.
+
+    The steps of the last round are the steps of the runner.
+
+    Args:
+        steps: Steps of the only round; by default, rounds grow from MIN_STEPS.
+    """
+    runner.restart(steps or MIN_STEPS)
+    if _settles(runner):
+        return True
+    while steps is None and runner.steps < _MAX_STEPS:
+        if not _is_affordable(runner, 1 + 2 * len(runner.active)):
+            break
+        runner.restart(LONGER * runner.steps)
+        if _settles(runner):
+            return True
+    while steps is None and is_still_falling(runner.scores()) and _is_affordable(runner, 1):
+        runner.restart(LONGER * runner.steps)
+        runner.say(f"The network learns, so it trains for {runner.steps} steps.")
+        if judge_as_given(runner):
+            return True
+    return False
+
+
+def _is_affordable(runner: TrialRunner, num_variants: int) -> bool:
+    """Return whether the time suffices for a longer round of so many variants."""
+    if runner.is_out_of_time or len(runner.judged("deep")) < FEWEST_SEEDS:
+        return False
+    num_trials = FEWEST_SEEDS * num_variants
+    seconds = num_trials * runner.seconds_of("deep", LONGER * runner.steps)
+    return seconds / speedup(num_trials, runner.jobs) < _SHARE_OF_TIME * runner.deadline.remaining()
+
+
+def _settles(runner: TrialRunner) -> bool:
+    """Run a round: the network, then changes at its own rate, then changes at the best rates."""
+    if judge_as_given(runner):
+        return True
+    by_name = runner.variants.by_name
+    candidates = ("standardized",) if runner.scores().learns("deep") else BEFORE_DEPTH
+    names = [name for name in candidates if name in by_name]
+    if not names:
+        return False
+    for name in names:
+        runner.rates[name] = RateChoice(runner.problem.lr, {})
+    runner.active += names
+    runner.train_seeds(FEWEST_SEEDS)
+    if _is_plain(runner):
+        return True
+    if runner.scores().learns("deep") or runner.is_out_of_time:
+        return False
+    runner.choose_rates(["deep", *names])
+    runner.train_seeds(FEWEST_SEEDS)
+    cures = cures_at_given_rate(runner)
+    if cures:
+        runner.active += cures
+        runner.train_seeds(FEWEST_SEEDS)
+    return _is_plain(runner)
+
+
+def _is_plain(runner: TrialRunner) -> bool:
+    scores = runner.scores()
+    verdict = suspect(scores)
+    say_verdict(runner, verdict)
+    return is_plain(scores, verdict)
+
+
+def judge_as_given(runner: TrialRunner) -> bool:
+    """Train the network at the user's learning rate; return whether nothing could be better."""
+    runner.active = ["deep"]
+    runner.rates["deep"] = RateChoice(runner.problem.lr, {})
+    runner.train_seeds(FEWEST_SEEDS)
+    verdict = suspect(runner.scores())
+    is_healthy = verdict.name in ("healthy", "overfitting") and nothing_is_better(runner)
+    is_healthy = is_healthy and not _fails_before_decay(runner)
+    if is_healthy:
+        say_verdict(runner, verdict)
+    return is_healthy
+
+
+def _fails_before_decay(runner: TrialRunner) -> bool:
+    """Return whether a seed learns nothing until the rate falls, as it usually does not."""
+    return max(runner.scores().train_at_half["deep"]) > LEARNS
+
+
+def nothing_is_better(runner: TrialRunner) -> bool:
+    """Return whether the network surely ends below the margin."""
+    return runner.scores().is_below_margin("deep")
+
+
+def cures_at_given_rate(runner: TrialRunner) -> list[str]:
+    """Return changes at the user's own rate, if this rate seems to be at fault."""
+    scores, problem, by_name = runner.scores(), runner.problem, runner.variants.by_name
+    if not scores.train.get("given") or not scores.learns("deep"):
+        return []
+    is_suspected = scores.mean("given") - scores.mean("deep") > MARGIN
+    if not (is_suspected or is_rate_at_fault(scores)):
+        return []
+    candidates = [by_name[name] for name in ("standardized", "bare") if name in by_name]
+    if runner.signal:
+        candidates.append(by_name["initialized"])
+    if problem.lr > runner.rates["deep"].lr:
+        candidates += [warmed_up(problem), clipped(problem)]
+    return [_at_given_rate(runner, variant) for variant in candidates]
+
+
+def _at_given_rate(runner: TrialRunner, variant: Variant) -> str:
+    name = f"{variant.name}{AT_GIVEN_RATE}"
+    description = f"{variant.description}; the learning rate is the given one"
+    runner.variants.by_name[name] = replace(variant, name=name, description=description)
+    runner.rates[name] = RateChoice(runner.problem.lr, {})
+    return name
+
+
+def say_verdict(runner: TrialRunner, verdict: NetworkVerdict) -> None:
+    """Say what the scores suggest so far, and what they rule out."""
+    scores = runner.scores()
+    line = f"After {len(scores.train['deep'])} seeds: {verdict.name}. {verdict.reason}"
+    causes = ruled_out(scores)
+    if causes:
+        line += f" Ruled out: {', '.join(causes)}."
+    runner.say(line)
+
+
+def add_interventions(runner: TrialRunner) -> None:
+    """Add the variants that are always tried, if the network allows them."""
+    by_name = runner.variants.by_name
+    by_name.setdefault("initialized", initialized(runner.problem))
+    without_activation = bare(runner.problem)
+    if without_activation is not None:
+        by_name["bare"] = without_activation
