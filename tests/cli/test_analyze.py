@@ -96,8 +96,8 @@ def invoke(*arguments: object) -> dict[str, Any]:
 
 
 def test_a_report_draws_saved_analyses(run: Path) -> None:
-    for what in ("responses", "lesion", "paths", "landscape"):
-        invoke(run, what)
+    for what in ("responses", "lesion", "paths", "landscape --points 5 --grid 5"):
+        invoke(run, *what.split())
     titles = [section.title for section in run_page(run).sections]
     assert {"Responses of layers", "Lesions", "Lengths of paths", "Loss landscape"} <= set(titles)
 
