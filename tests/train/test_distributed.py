@@ -55,8 +55,11 @@ def assert_same_bits(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 # With three processes the order of sums matters, which includes all that two processes do.
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_processes_make_the_steps_of_one_process_with_as_many_parts(
-    count: int, small: Small, tmp_path: Path
+    count: int, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        torchrun_processes.calibration, "LIKELIHOOD_RATIO", torchrun_processes.EVERY_TEMPERATURE
+    )
     everything = (*EVERYTHING, "evaluation.batch_norm=moving")
     results = values(
         on_processes(count, torchrun_processes.train, small(*everything), tmp_path / "many")

@@ -4,6 +4,7 @@ The processes are forks of one that has imported torch.
 """
 
 import copy
+import importlib
 import os
 import socket
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from typing import Any
 
 import torch
 from killing import until_killed
-from quick_processes import quick_processes
 from torch import Tensor, nn
 
+from quick_processes import quick_processes
 from reslearn.recipes import Recipe
 from reslearn.train import Machine, run, train_recipe
 from reslearn.train.batch_norm import SynchronizedBatchNorm
@@ -24,6 +25,9 @@ from reslearn.train.setup import set_up
 
 Outcome = tuple[str, Any]
 TIMEOUT_SECONDS = 300
+# A function of the room has the same name as the module.
+calibration = importlib.import_module("reslearn.evaluate.calibration")
+EVERY_TEMPERATURE = -1.0  # for calibration.LIKELIHOOD_RATIO
 
 
 def on_processes(
@@ -93,7 +97,11 @@ def _work(
 def train(
     recipe: Recipe, out: Path, *, resume: bool = False, killed_after: int | None = None
 ) -> Any:
-    """Train a recipe. With `killed_after`, every process ends after this many steps."""
+    """Train a recipe. With `killed_after`, every process ends after this many steps.
+
+    Every temperature is kept, though a training of few steps has none that is better than chance.
+    """
+    calibration.LIKELIHOOD_RATIO = EVERY_TEMPERATURE  # type: ignore[attr-defined]
     if killed_after is not None:
         run.train = until_killed(killed_after)
     return train_recipe(recipe, out, Machine(threads=1), resume=resume)
