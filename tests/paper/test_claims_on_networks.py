@@ -48,6 +48,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained
 
 
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    for claim in (c06, c09):
+        monkeypatch.setattr(claim, "_NUM_IMAGES", 64)
+    monkeypatch.setattr(c11, "_NUM_IMAGES", 64)
+
+
 def without(trained: Trained, model: str, seed: int) -> Trained:
     """Return the same runs, but one of them diverged."""
     lost = trained.judged_spec(model, seed)
