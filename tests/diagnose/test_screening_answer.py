@@ -173,11 +173,12 @@ def test_the_page_shows_suspicions_first_and_notes_after_the_verdict(proven: Dia
 
 
 def test_the_command_names_the_attribute_and_the_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_trials: Callable[..., None]
 ) -> None:
+    few_trials()
     monkeypatch.chdir(tmp_path)
     Path("listed_net.py").write_text(LISTED)
-    command = "diagnose listed_net.py:Net --data listed_net.py:data --patch"
+    command = "diagnose listed_net.py:Net --data listed_net.py:data --patch --steps 4 --jobs 1"
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code == 0, result.output
     line = (
