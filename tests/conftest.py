@@ -131,7 +131,9 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     rooms = (plan, experiment, quick_rounds, stages)
 
     def set_constants(**further: Any) -> None:
-        constants = {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}, **further}
+        constants: dict[str, Any] = {"LR_FACTORS": (1.0,), "FEWEST_SEEDS": 1, "MAX_SEEDS": {1: 1}}
+        constants["_SHARE_OF_TIME"] = 0.0  # one quick round
+        constants |= further
         for name, value in constants.items():
             modules = [module for module in rooms if hasattr(module, name)]
             assert modules, name
