@@ -322,3 +322,57 @@ def test_a_head_without_bias_has_a_bias_of_zero(layout: str, tmp_path: Path) -> 
         report = load_weights(loaded, tmp_path / "no-bias.pth")
         assert report.left_initialized == initialized
         assert num_classes == 3 or torch.equal(loaded(IMAGE), net(IMAGE))
+
+
+_WORDS = {"0": "one", "1": "two", "2": "three"}
+
+
+@pytest.mark.parametrize("kind", ["blocks", "norms"])
+def test_words_show_no_order_if_the_file_is_sorted(kind: str) -> None:
+    """Three comes before two in a sorted file, and end before start."""
+    net = models.build("resnet20", num_classes=5, shortcut="B").eval()
+    for name, tensor in net.state_dict().items():
+        if tensor.is_floating_point() and ".bn" in name:
+            tensor.uniform_(0.5, 1.5)
+    rules = {
+        "blocks": [(r"layer(\d)\.(\d)", lambda match: f"part{match[1]}.{_WORDS[match[2]]}")],
+        "norms": [(r"layer", "part"), (r"\.bn1", ".norm_start"), (r"\.bn2", ".norm_end")],
+    }
+    state = renamed(state_of(net), *rules[kind])
+    loaded = load_network(identify_checkpoint(checkpoint_of(table=state)))
+    assert torch.equal(loaded(IMAGE), net(IMAGE))
+    with pytest.raises(WeightsError, match="do not show which comes first"):
+        identify_checkpoint(checkpoint_of(table=dict(sorted(state.items()))))
+
+
+def test_numbers_in_names_outweigh_the_order_of_the_file() -> None:
+    net = small_network()
+    state = renamed(state_of(net), (r"layer(\d)", r"part\1"))
+    swapped = {}
+    other = {"1": "2", "2": "1"}
+    for name in state:
+        swapped_name = re.sub(r"(\.\d\.bn)(\d)", lambda match: match[1] + other[match[2]], name)
+        swapped[swapped_name] = state[swapped_name]
+    assert list(swapped) != list(state)
+    loaded = load_network(identify_checkpoint(checkpoint_of(table=swapped)))
+    assert torch.equal(loaded(IMAGE), net(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("logit_scale", ()), ("temperature", (1,)), ("p", (1,)), ("factor", (64,)), ("prior", (5,))],
+)
+def test_factors_of_the_outputs_are_not_left_out_silently(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    state = state_of(small_network()) | {name: torch.full(shape, 2.0)}
+    identity = identify_checkpoint(checkpoint_of(table=state))
+    assert identity.beside == ()
+    with pytest.raises(WeightsError, match=f"{name} .in the file only.*--partial"):
+        load_network(identity)
+
+
+def test_inspect_says_what_tensors_do_not_show() -> None:
+    state = LAYOUTS["stem called conv and bn"](state_of(small_network()))
+    identity = identify_checkpoint(checkpoint_of(table=state))
+    assert any("activations" in note for note in identity.notes)

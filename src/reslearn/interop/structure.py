@@ -22,6 +22,7 @@ from reslearn.interop.block_groups import (
 )
 from reslearn.interop.foreign_parts import is_side_branch
 from reslearn.interop.infer import NotAResNet
+from reslearn.interop.layer_order import doubt_about_order
 from reslearn.interop.stem_candidates import StemCandidate, stem_candidates
 from reslearn.interop.stored import StoredTensor
 from reslearn.interop.structural_head import HeadSearch, find_head
@@ -88,12 +89,16 @@ def read_structures(
     order of names is used.
     """
     layers = layers_of(tensors)
-    orders = [layers, in_natural_order(layers)]
-    if list(tensors) == sorted(tensors):
+    is_sorted = list(tensors) == sorted(tensors)
+    orders = [(layers, is_sorted), (in_natural_order(layers), True)]
+    if is_sorted:
         orders.reverse()
     reason = None
-    for ordered in orders:
+    for ordered, is_by_name in orders:
         trunks, problem = _find_trunks(ordered, tensors)
+        doubts = [doubt_about_order(trunk.names, is_by_name=is_by_name) for trunk in trunks]
+        trunks = [trunk for trunk, doubt in zip(trunks, doubts, strict=True) if doubt is None]
+        problem = next(filter(None, doubts), problem)
         if trunks:
             return [_with_head(trunk, trunks, ordered) for trunk in trunks], problem
         reason = reason or problem

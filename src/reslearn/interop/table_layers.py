@@ -112,11 +112,11 @@ def _kind(shapes: Mapping[str, tuple[int, ...]]) -> LayerKind | None:
 
 def in_natural_order(layers: Sequence[TableLayer]) -> list[TableLayer]:
     """Return the layers by name, with numbers in names compared as numbers: 2 before 10."""
-    return sorted(layers, key=lambda layer: [_natural_key(part) for part in layer.path])
+    return sorted(layers, key=lambda layer: [natural_key(part) for part in layer.path])
 
 
-def _natural_key(part: str) -> list[tuple[bool, int, str]]:
-    """Return a key of texts and numbers. Numbers come before texts."""
+def natural_key(part: str) -> list[tuple[bool, int, str]]:
+    """Return a key of texts and numbers: numbers are compared as numbers, and precede texts."""
     pieces = re.split(r"([0-9]+)", part)
     return [
         (False, int(piece[:18]), "") if piece.isdecimal() and piece.isascii() else (True, 0, piece)

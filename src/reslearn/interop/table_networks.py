@@ -1,5 +1,6 @@
 """All networks in a table of tensors: by the names of dialects, by structure, and averages."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,17 @@ _MAX_NETWORKS = 32
 _BLUR_NOTE = (
     "networks with blur pooling (resnetblur50 and resnetaa50 of timm) have exactly these names and "
     "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
+)
+# Of images, as in a normalizer, or of a training.
+_STATISTICS = re.compile(r"mean|std|var|queue|center|class_?weight|loss|criterion|best|acc", re.I)
+_UNSEEN_NOTE = (
+    "tensors do not show strides, dilation, pooling, activations, and the epsilon of batch norm; "
+    "those of usual ResNets are taken; the error on labeled images decides: "
+    "reslearn evaluate FILE DATA"
+)
+_POOL_NOTE = (
+    "something without weights stands before its projections; an average pool is taken, as in "
+    "ResNet-D"
 )
 _DIALECTS_WITH_BLUR = ("torchvision", "timm-d", BY_STRUCTURE)
 
@@ -220,6 +232,10 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
     notes = identity.notes
     if identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR:
         notes = (*notes, _BLUR_NOTE)
+    if identity.dialect.name == BY_STRUCTURE:
+        notes = (*notes, _UNSEEN_NOTE)
+        if identity.spec["shortcut_pool"]:
+            notes = (*notes, _POOL_NOTE)
     scope = common_path(identity.names.values())
     heads = _left_out_heads(identity, tensors, scope)
 
@@ -228,11 +244,25 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
         if path[: len(scope)] != scope or is_inert(name, tensors[name]):
             return True
         if not is_parameter(name):  # a buffer, such as the queue of MoCo
+            if _may_scale_outputs(name, tensors[name], identity):
+                return False
             return len(tensors[name].shape) < 3 or tensors[name].num_values <= 4
         return path in heads or path[:-1] in heads
 
     beside = tuple(name for name in identity.unmatched if is_beside(name))
     return replace(identity, beside=beside, notes=notes)
+
+
+def _may_scale_outputs(name: str, stored: StoredTensor, identity: Identity) -> bool:
+    """Return whether a tensor may be a temperature, or a factor of features or classes.
+
+    A network without a head returns its features, and such numbers belong to what is left out.
+    """
+    if identity.num_classes is None or _STATISTICS.search(name):
+        return False
+    matrix = identity.checkpoint.entries[identity.entry][identity.names["head.fc.weight"]]
+    sizes = (1, *matrix.shape[:2])
+    return len(stored.shape) <= 1 and stored.num_values in sizes
 
 
 def _left_out_heads(

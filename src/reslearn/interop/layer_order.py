@@ -1,0 +1,69 @@
+"""Whether names contradict the order in which a network was read, or cannot show it.
+
+Batch norms of a block, and blocks of a stage, have equal shapes. Their order decides what a network
+computes. Tables that are sorted by name show it only by numbers or single letters.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+from reslearn.interop.table_layers import LayerPath, natural_key, path_of
+
+_BLOCK = re.compile(r"(stage\d+)\.(\d+)\.body\.conv1\.weight")
+_LONGEST_BODY = 3
+
+
+def doubt_about_order(names: Mapping[str, str], *, is_by_name: bool) -> str | None:
+    """Return why the order of layers is in doubt, or None.
+
+    Args:
+        names: The native name of each tensor, to its name in the file, in the order that was read.
+        is_by_name: Whether this order is that of the names, and not that of a program.
+    """
+    stages: dict[str, list[str]] = {}
+    for native_name in names:
+        if match := _BLOCK.fullmatch(native_name):
+            stages.setdefault(match[1], []).append(native_name)
+    pairs = [pair for blocks in stages.values() for pair in pairwise(blocks)]
+    for first_convolution in [name for blocks in stages.values() for name in blocks]:
+        pairs += _norm_pairs(first_convolution.removesuffix(".conv1.weight"), names)
+    for first, second in pairs:
+        path, following = path_of(names[first]), path_of(names[second])
+        reason = _doubt(path, following, is_by_name=is_by_name)
+        if reason is not None:
+            return f"{names[first]} and {names[second]} {reason}"
+    return None
+
+
+def _norm_pairs(body: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return neighboring batch norms of a block, unless each lies beside its own convolution."""
+    norms = [f"{body}.bn{number}.running_mean" for number in range(1, _LONGEST_BODY + 1)]
+    norms = [name for name in norms if name in names]
+    parents = [path_of(names[name])[:-1] for name in norms]
+    convolutions = [f"{body}.conv{number}.weight" for number in range(1, len(norms) + 1)]
+    homes = [path_of(names[name])[:-1] for name in convolutions]
+    if parents == homes and len(set(homes)) == len(homes):
+        return []
+    return list(pairwise(norms))
+
+
+def _doubt(path: LayerPath, following: LayerPath, *, is_by_name: bool) -> str | None:
+    differing = ((part, other) for part, other in zip(path, following, strict=False))
+    part, other = next(((a, b) for a, b in differing if a != b), ("", ""))
+    if re.sub(r"\d+", "", part) == re.sub(r"\d+", "", other):
+        is_reversed = natural_key(part) > natural_key(other)
+        return "have numbers against the order of the file" if is_reversed else None
+    if is_by_name and not _differ_by_a_letter(part, other):
+        return (
+            "have equal shapes, and names that do not show which comes first; the file is sorted "
+            "by name, so save the state dict with torch.save, or number its layers"
+        )
+    return None
+
+
+def _differ_by_a_letter(part: str, other: str) -> bool:
+    """Return whether single letters count the parts, as in conv_a and conv_b."""
+    beginning, letter = part[:-1], part[-1:]
+    has_word = beginning[-1:].isalpha()
+    return other[:-1] == beginning and letter.isalpha() and letter < other[-1:] and not has_word
