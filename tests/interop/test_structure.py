@@ -349,9 +349,9 @@ def test_numbers_in_names_outweigh_the_order_of_the_file() -> None:
     net = small_network()
     state = renamed(state_of(net), (r"layer(\d)", r"part\1"))
     swapped = {}
-    other = {"1": "2", "2": "1"}
+    swap = {"1": "2", "2": "1"}
     for name in state:
-        swapped_name = re.sub(r"(\.\d\.bn)(\d)", lambda match: match[1] + other[match[2]], name)
+        swapped_name = re.sub(r"(\.\d\.bn)(\d)", lambda match: match[1] + swap[match[2]], name)
         swapped[swapped_name] = state[swapped_name]
     assert list(swapped) != list(state)
     loaded = load_network(identify_checkpoint(checkpoint_of(table=swapped)))

@@ -49,12 +49,14 @@ def _norm_pairs(body: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _doubt(path: LayerPath, following: LayerPath, *, is_by_name: bool) -> str | None:
-    differing = ((part, other) for part, other in zip(path, following, strict=False))
-    part, other = next(((a, b) for a, b in differing if a != b), ("", ""))
-    if re.sub(r"\d+", "", part) == re.sub(r"\d+", "", other):
-        is_reversed = natural_key(part) > natural_key(other)
+    pairs = zip(path, following, strict=False)
+    part, next_part = next(
+        ((first, second) for first, second in pairs if first != second), ("", "")
+    )
+    if re.sub(r"\d+", "", part) == re.sub(r"\d+", "", next_part):
+        is_reversed = natural_key(part) > natural_key(next_part)
         return "have numbers against the order of the file" if is_reversed else None
-    if is_by_name and not _differ_by_a_letter(part, other):
+    if is_by_name and not _differ_by_a_letter(part, next_part):
         return (
             "have equal shapes, and names that do not show which comes first; the file is sorted "
             "by name, so save the state dict with torch.save, or number its layers"
@@ -62,8 +64,9 @@ def _doubt(path: LayerPath, following: LayerPath, *, is_by_name: bool) -> str | 
     return None
 
 
-def _differ_by_a_letter(part: str, other: str) -> bool:
+def _differ_by_a_letter(part: str, next_part: str) -> bool:
     """Return whether single letters count the parts, as in conv_a and conv_b."""
     beginning, letter = part[:-1], part[-1:]
-    has_word = beginning[-1:].isalpha()
-    return other[:-1] == beginning and letter.isalpha() and letter < other[-1:] and not has_word
+    if beginning[-1:].isalpha() or not letter.isalpha():
+        return False
+    return next_part[:-1] == beginning and letter < next_part[-1:]
