@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,18 @@ import pytest
 import torch
 import typer.main
 from torch import nn
+from typer.testing import CliRunner
 
 from reslearn import diagnose
 from reslearn.cli import app
-from reslearn.diagnose import diagnosis
+from reslearn.diagnose import (
+    diagnosis,
+    load_data,
+    load_function,
+    make_patch,
+    make_problem,
+    screen,
+)
 
 TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
 SECTIONS = {
@@ -64,6 +73,50 @@ def test_an_example_gives_the_verdict_that_the_page_shows(title: str) -> None:
 @pytest.mark.parametrize("title", VERDICTS)
 def test_the_page_shows_a_verdict_below_its_example(title: str) -> None:
     assert re.search(rf"^> {VERDICTS[title]}: ", SECTIONS[title], re.MULTILINE)
+
+
+QUESTION = "A question and its answer"
+
+
+def quotations(title: str) -> list[str]:
+    """Return the lines of output that a section quotes."""
+    parts = re.findall(r"(?:^> .*\n)+", SECTIONS[title], flags=re.MULTILINE)
+    return [" ".join(re.sub(r"^> ", "", part, flags=re.MULTILINE).split()) for part in parts]
+
+
+def test_the_patch_of_the_question_is_the_one_that_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "question.py").write_text(example(QUESTION))
+    problem = make_problem(load_function("question.py:build")[0], load_data("digits"), lr=0.005)
+    patch = make_patch("question.py:build", problem, repair=("registered", "initialized"))
+    (shown,) = re.findall(r"^```diff\n(.*?)^```$", SECTIONS[QUESTION], re.DOTALL | re.MULTILINE)
+    # An editor may strip the space of a blank line of context.
+    lines = [line.rstrip() for line in patch.text.splitlines()[2:]]
+    assert lines == [line.rstrip() for line in shown.splitlines()]
+    screening = screen(problem)
+    assert screening.findings[0].message == quotations(QUESTION)[0]
+
+
+@pytest.mark.slow
+def test_the_question_gets_the_answer_that_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "question.py").write_text(example(QUESTION))
+    (command,) = re.findall(r"^\$ reslearn (.+)$", SECTIONS[QUESTION], flags=re.MULTILINE)
+    words = [*shlex.split(command), "--jobs", "1"]
+    before = CliRunner().invoke(app, words)
+    apply = "git apply diagnosis/question-build/repairs.patch"
+    subprocess.run(apply.split(), cwd=tmp_path, check=True)
+    (tmp_path / "question.py").rename(tmp_path / "mended.py")  # Python caches the old module
+    words[words.index("question.py:build")] = "mended.py:build"
+    after = CliRunner().invoke(app, [word for word in words if word != "--patch"])
+    *answers, last = quotations(QUESTION)
+    for quotation in answers:
+        assert quotation in " ".join(before.output.split())
+    assert last in after.output
 
 
 def test_shortcuts_keep_every_parameter_under_its_name() -> None:

@@ -271,6 +271,7 @@ def _wrapper(source: _Source, target: Path, change: Repair) -> str:
         imports = "import sys\nfrom pathlib import Path\n"
         search = f"sys.path.insert(0, str(Path(__file__).resolve().parent / {path!r}))\n"
     further = "\n".join(change.imports)
+    helper = f"\n\n{change.helper}\n" if change.helper else ""
     return f'''"""{MARK}: {source.build} {change.summary}."""
 
 import functools
@@ -278,8 +279,8 @@ import functools
 {further}
 
 {search}from {source.module} import {source.name} as original
+{helper}
 
-{change.helper}
 @functools.wraps(original, updated=())
 def {source.name}(*arguments, **named):
     return {change.before}original(*arguments, **named){change.after}

@@ -63,6 +63,8 @@ class Proof:
             f"on a fresh seed, the training loss is {self.before.train_score:.2f} before and "
             f"{self.after.train_score:.2f} after"
         )
+        if self.after.lr != self.before.lr and "given" not in self.repairs:
+            losses += f", at the learning rate {self.after.lr:.3g}"
         if self.helps:
             return f"{statement} {'helps' if is_singular else 'help'}: {losses}"
         negated = "does not help" if is_singular else "do not help"

@@ -30,7 +30,7 @@ from reslearn.diagnose.user_code import Build
 from reslearn.models import SurgeryError, add_shortcuts
 
 _SEED = 0
-_INITIALIZATION = '''
+_INITIALIZATION = '''\
 def newly_initialized(net):
     """Draw the weights by {rule}, and set the biases to 0."""
     for _, module in sorted(net.named_modules()):
@@ -38,18 +38,14 @@ def newly_initialized(net):
             {code}
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    return net
-
-'''
-_STANDARDIZATION = '''
+    return net'''
+_STANDARDIZATION = '''\
 def standardized(pair):
     """Scale the inputs to mean 0 and standard deviation 1."""
     inputs, targets = torch.as_tensor(pair[0]).float(), pair[1]
     mean = inputs.mean({axes}, keepdim=True)
     deviation = inputs.std({axes}, keepdim=True).clamp_min(1e-6)
-    return (inputs - mean) / deviation, targets
-
-'''
+    return (inputs - mean) / deviation, targets'''
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +80,7 @@ class Repair:
     def applied_to(self, build: Build) -> Build:
         """Return a build that passes the networks of `build` through the code of the repair."""
         namespace: dict[str, Any] = {}
-        exec("\n".join(self.imports) + self.helper, namespace)
+        exec("\n".join((*self.imports, self.helper)), namespace)
         change = eval(f"lambda value: {self.before}value{self.after}", namespace)
         return lambda: change(build())
 
@@ -108,7 +104,7 @@ def combined(names: Sequence[str], problem: Problem) -> Repair:
         name="repairs",
         summary=", and ".join(repair.summary for repair in repairs),
         imports=tuple(imports),
-        helper="".join(repair.helper for repair in repairs),
+        helper="\n\n\n".join(repair.helper for repair in repairs if repair.helper),
         before="".join(repair.before for repair in reversed(repairs)),
         after="".join(repair.after for repair in repairs),
         changed=tuple(name for repair in repairs for name in repair.changed),
@@ -179,9 +175,9 @@ def _output_layer(problem: Problem) -> Repair:
         parent, _, attribute = name.rpartition(".")
         lines.append(f"    setattr(net.get_submodule({parent!r}), {attribute!r}, nn.Identity())\n")
     helper = (
-        "\ndef without_output_activation(net):\n"
+        "def without_output_activation(net):\n"
         '    """Replace the activation behind the last weights by the identity."""\n'
-        f"{''.join(lines)}    return net\n\n"
+        f"{''.join(lines)}    return net"
     )
 
     def expected(seed: int) -> nn.Module:
@@ -223,9 +219,9 @@ def _registration(problem: Problem) -> Repair:
         value = f"{module}.{change.attribute}"
         lines.append(f"    {value} = nn.{change.wrapper}({value})\n")
     helper = (
-        "\ndef registered(net):\n"
+        "def registered(net):\n"
         '    """Register the modules that plain attributes hold."""\n'
-        f"{''.join(lines)}    return net\n\n"
+        f"{''.join(lines)}    return net"
     )
     return Repair(
         name="registered",

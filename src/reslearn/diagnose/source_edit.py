@@ -36,8 +36,13 @@ def with_repair(source: str, name: str, repair: Repair) -> str | None:
     insertions: list[_Insertion] = []
     for value in values:
         insertions += _around(source, value, repair.before, repair.after)
-    added = _missing_imports(tree, repair.imports) + repair.helper
-    return _insert(source, insertions, added, _line_after_imports(tree, definitions[0].lineno))
+    added = _missing_imports(tree, repair.imports)
+    line_number = _line_after_imports(tree, definitions[0].lineno)
+    if repair.helper:
+        following = source.splitlines()[line_number - 1 :]
+        is_blank = not following or not following[0].strip()
+        added += f"\n\n{repair.helper}\n" + "\n\n" * (not is_blank)
+    return _insert(source, insertions, added, line_number)
 
 
 def with_parts(source: str, name: str, repair: Repair) -> str | None:
