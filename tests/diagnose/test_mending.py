@@ -1,14 +1,17 @@
 """Two faults of one network are mended one after another, and one patch has both repairs."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from reslearn.diagnose import diagnose, load_function, make_patch, make_problem, write_patch
+from reslearn.diagnose.advice import rate_line
 from reslearn.diagnose.answer import answer_lines
 from reslearn.diagnose.page import diagnosis_page
+from reslearn.diagnose.plan import RateChoice
 from reslearn.diagnose.repairs import combined
 from reslearn.report import render_html
 
@@ -52,7 +55,14 @@ def test_two_causes_are_mended_by_one_patch(
     assert [following.verdict.subcause for following in diagnosis.further] == ["vanishing"]
     assert answer_lines(diagnosis)[-1].startswith("Then: The signal vanishes")
     assert proof.text().startswith("Registered modules and new initial weights help: on a fresh")
-    assert proof.text() in render_html(diagnosis_page(diagnosis, command=["reslearn"]))
+    page = render_html(diagnosis_page(diagnosis, command=["reslearn"]))
+    assert proof.text() in page and "Then: The signal vanishes" in page
+    (following,) = diagnosis.further
+    rates = {name: RateChoice(lr, {lr: 1.0}) for name, lr in (("deep", 0.1), ("initialized", 0.4))}
+    assert rate_line(replace(following, rates=rates)) == (
+        "Learning rate: the network learns at none of those tried. After the change, 0.4 is the "
+        "best of them."
+    )
 
     patch = make_patch("tiny.py:build", problem, folder=Path("out"), repair=proof.repairs)
     assert (patch.kind, patch.path) == ("diff", Path("out/repairs.patch"))

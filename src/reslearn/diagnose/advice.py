@@ -21,6 +21,15 @@ _SIGNALS = {
 }
 
 
+_CURES = {
+    "vanishing or exploding signal": "initialized",
+    "dead units": "initialized",
+    "output layer": "bare",
+    "degradation": "shortcuts",
+}
+"""Variants that have the change which the advice of a verdict asks for."""
+
+
 def advice(diagnosis: Diagnosis) -> str:
     """Return what the cause is and what to change, in one or two sentences."""
     verdict = diagnosis.verdict
@@ -45,6 +54,13 @@ def rate_line(diagnosis: Diagnosis) -> str:
     problem = diagnosis.problem
     if choice is None or not diagnosis.judged:
         return ""
+    scores = diagnosis.scores
+    if choice.scores and not scores.learns("deep"):
+        line = "Learning rate: the network learns at none of those tried."
+        cure = _CURES.get(diagnosis.verdict.name, "")
+        if scores.learns(cure) and cure in diagnosis.rates:
+            line += f" After the change, {diagnosis.rates[cure].lr:.3g} is the best of them."
+        return line
     source = "given" if problem.lr_is_given else f"usual for {problem.optimizer_name}"
     if choice.lr == problem.lr:
         extent = "the best of those tried" if choice.scores else "the only one tried"

@@ -10,6 +10,8 @@ from reslearn.diagnose.diagnosis import Diagnosis
 from reslearn.diagnose.findings import ScreeningFinding
 from reslearn.diagnose.suspicion import leading_suspicion
 
+THEN = "Then: "
+"""Begins the line of a cause that came out after the first repair."""
 _MORE_MINUTES = 4
 """An experiment that settles a suspicion gets so many times the minutes."""
 
@@ -32,8 +34,7 @@ def answer_lines(diagnosis: Diagnosis, command: Sequence[str] | None = None) -> 
     if leading is not None and leading.level == "proof":
         if leading.causes == ("data fault",):
             return [verdict_line]
-        further = [f"Then: {answer_lines(following)[0]}" for following in diagnosis.further]
-        return [leading.message, f"{verdict.name}: {leading.evidence}", *further]
+        return [leading.message, f"{verdict.name}: {leading.evidence}", *_further(diagnosis)]
     if verdict.name == "undecided":
         lines = _undecided_lines(diagnosis, verdict_line, command)
     elif leading is not None and verdict.name in leading.causes:
@@ -42,8 +43,19 @@ def answer_lines(diagnosis: Diagnosis, command: Sequence[str] | None = None) -> 
         lines = [advice(diagnosis), verdict_line]
         if leading is not None:
             lines.append(f"Not confirmed: before training, screening suspected: {leading.text}")
-    further = [f"Then: {answer_lines(following)[0]}" for following in diagnosis.further]
-    return [line for line in (*lines, rate, *further) if line]
+    return [line for line in (*lines, rate, *_further(diagnosis)) if line]
+
+
+def leads_with_screening(diagnosis: Diagnosis) -> bool:
+    """Return whether the first line of the answer is a finding of the screening."""
+    leading, verdict = diagnosis.screening.leading, diagnosis.verdict
+    if leading is None:
+        return False
+    return leading.level == "proof" or verdict.name in ("undecided", *leading.causes)
+
+
+def _further(diagnosis: Diagnosis) -> list[str]:
+    return [f"{THEN}{answer_lines(following)[0]}" for following in diagnosis.further]
 
 
 def further_findings(diagnosis: Diagnosis) -> list[ScreeningFinding]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from reslearn.diagnose.advice import rate_line
-from reslearn.diagnose.answer import answer_lines
+from reslearn.diagnose.answer import THEN, answer_lines, leads_with_screening
 from reslearn.diagnose.diagnosis import Diagnosis
 from reslearn.diagnose.diagnosis_json import finite_or_none
 from reslearn.diagnose.drawing import network_diagram
@@ -65,7 +65,9 @@ def diagnosis_page(
     first_line, *further_lines = answer_lines(diagnosis, command)
     summary_text = "\n\n".join(further_lines)
     if diagnosis.screening.proof is not None:
-        summary_text = f"{verdict.name}: shown before training, without any trial."
+        further = [line for line in further_lines if line.startswith(THEN)]
+        proof_text = f"{verdict.name}: shown before training, without any trial."
+        summary_text = "\n\n".join([proof_text, *further])
     if patch is not None and diagnosis.proof is not None and diagnosis.proof.helps:
         summary_text += f"\n\n{patch_line(diagnosis, patch)}"
     patch_text = "" if patch is None else patch_line(diagnosis, patch)
@@ -74,7 +76,7 @@ def diagnosis_page(
     rules = Table("Applied in this order.", ["verdict", "when"], list(RULES))
     command_text = Code(_repeat_command(diagnosis, command), "Command")
     screening = _screening_section(diagnosis)
-    is_first = diagnosis.screening.leading is not None
+    is_first = leads_with_screening(diagnosis)
     sections = [
         *([screening] if is_first else []),
         Section("Verdict", summary_text, [scores_table(diagnosis)] if diagnosis.trials else []),
