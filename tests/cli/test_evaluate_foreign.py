@@ -247,8 +247,15 @@ def test_another_order_of_unnamed_classes_is_found(
     write(net, Path("moved.pth"))
     status, output, errors = reslearn("evaluate", "moved.pth", "digits", *KNOWN, "--no-views")
     assert status == 0 and "another order than those of digits" in errors
-    assert f"by these images: {', '.join(map(str, order))}; put these names" in output
+    assert f"by training images: {', '.join(map(str, order))}; put these names" in output
     assert f"error {usual['top1_error_pct']:.2f} %" in output
+    known = [*KNOWN, "--set", "model.zero_pad=split", "--set", "model.subsample=slice"]
+    status, output, _ = reslearn("evaluate", "moved.pth", "digits", *known, "--no-views")
+    assert status == 0 and f"by training images: {', '.join(map(str, order))}" in output
+    assert "leaves open" not in output and f"error {usual['top1_error_pct']:.2f} %" in output
+    given = "--set model.zero_pad=split --set model.subsample=slice --mean"
+    assert f"to use it again: reslearn evaluate moved.pth digits {given}" in output
+    assert " --size 8 --class-names FILE" in output
     Path("names.txt").write_text("\n".join(map(str, order)))
     status, output, _ = reslearn(
         "evaluate", "moved.pth", "digits", *KNOWN, "--class-names", "names.txt", "--json"

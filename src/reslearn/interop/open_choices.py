@@ -149,6 +149,20 @@ def switches_text(switches: Mapping[str, Any]) -> str:
     return " ".join(f"--set model.{key}={value}" for key, value in switches.items())
 
 
+def given_text(options: InputOptions) -> str:
+    """Return what the user has given as options of a command line."""
+    texts = [switches_text(options.chosen_switches)] if options.chosen_switches else []
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        if values is not None:
+            texts.append(f"--{name} {_joined(values)}")
+    for name in ("size", "shorter", "class_names", "entry"):
+        value = getattr(options, name)
+        if value is not None:
+            texts.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    return " ".join(texts)
+
+
 def command_text(source: Path | str, data_name: str, options: str) -> str:
     """Return the command that evaluates a source with options."""
     return f"reslearn evaluate {shlex.quote(str(source))} {shlex.quote(data_name)} {options}"

@@ -24,6 +24,7 @@ from reslearn.interop.open_choices import (
     InputChoice,
     OpenInput,
     command_text,
+    given_text,
     open_input,
     switches_text,
 )
@@ -44,6 +45,7 @@ class InputTrial:
     Attributes:
         source: The file, folder, name or URL.
         data_name: The data whose training images were used.
+        given_options: The options that the user gave, as on a command line.
         open_values: The values that were tried.
         choices: All combinations, in the order of the race.
         result: The race of `choices`.
@@ -54,6 +56,7 @@ class InputTrial:
 
     source: str
     data_name: str
+    given_options: str
     open_values: OpenInput
     choices: Sequence[InputChoice]
     result: RaceResult
@@ -68,23 +71,21 @@ class InputTrial:
         """Return the trial as text: a line for each value, and what was taken and why."""
         racers, num_choices = self.result.racers, len(self.choices)
         num_images = racers[self.result.winner].num_images
-        lines = [
-            f"{self.source} leaves open: {', '.join(self.open_values.names())}",
-            f"{num_choices} choices were tried on up to {num_images:,} training images of "
-            f"{self.data_name}:",
-            "   error %   images  choice, with the other values as taken",
-        ]
-        for number, label in self._compared():
-            racer = racers[number]
-            error_pct = 100 * racer.num_errors / racer.num_images
-            mark = ", taken" if number == self.result.winner else ""
-            lines.append(f"{error_pct:10.2f} {racer.num_images:8,}  {label}{mark}")
-        lines.append(f"taken: {self.winner.options_text()}; {self._reason()}")
+        lines = []
+        if num_choices > 1:
+            lines += [
+                f"{self.source} leaves open: {', '.join(self.open_values.names())}",
+                f"{num_choices} choices were tried on up to {num_images:,} training images of "
+                f"{self.data_name}:",
+                "   error %   images  choice, with the other values as taken",
+            ]
+            lines += self._choice_lines()
+            lines.append(f"taken: {self.winner.options_text()}; {self._reason()}")
         lines += self._order_lines()
-        options = self.winner.options_text()
+        options = [self.given_options, self.winner.options_text()]
         if self.found_names is not None:
-            options += " --class-names FILE"
-        command = command_text(self.source, self.data_name, options)
+            options.append("--class-names FILE")
+        command = command_text(self.source, self.data_name, " ".join(filter(None, options)))
         lines.append(f"to use it again: {command} (predict, export and serve take these options)")
         if not is_above_chance(racers[self.result.winner].misses, self.largest_share):
             lines.append(
@@ -110,6 +111,16 @@ class InputTrial:
             "options": self.winner.options_text(),
         }
 
+    def _choice_lines(self) -> list[str]:
+        """Return a line for each value that was tried."""
+        lines = []
+        for number, label in self._compared():
+            racer = self.result.racers[number]
+            error_pct = 100 * racer.num_errors / racer.num_images
+            mark = ", taken" if number == self.result.winner else ""
+            lines.append(f"{error_pct:10.2f} {racer.num_images:8,}  {label}{mark}")
+        return lines
+
     def _order_lines(self) -> list[str]:
         """Return a line if the outputs stand in another order than the classes of the data."""
         if self.found_names is None:
@@ -118,7 +129,8 @@ class InputTrial:
         if len(self.found_names) > _MOST_NAMES_PRINTED:
             listed += ", ... (--json lists all)"
         return [
-            "its outputs stand in another order than the classes of the data; by these images: "
+            f"the outputs of {self.source} stand in another order than the classes of the data; by "
+            "training images: "
             f"{listed}; put these names into a file, one per line, for --class-names FILE"
         ]
 
@@ -195,16 +207,19 @@ def decide_open_input(
         identity, options, source, fitted=images.statistics, data_size_px=images.size_px
     )
     choices = values.choices()
-    if len(choices) == 1:
+    is_unnamed = classes == unnamed_classes(len(classes))
+    if len(choices) == 1 and not is_unnamed:
         return choices[0].options(options), None
     device = numerics.choose_device(machine.device)
     numerics.choose_kernels(device)
     measure = ChoiceMeasure(identity, options, str(source), images, choices, order, device)
-    is_unnamed = classes == unnamed_classes(len(classes))
     result, found_names = _race_in_order(measure, is_unnamed=is_unnamed)
+    if len(choices) == 1 and found_names is None:
+        return choices[0].options(options), None
     trial = InputTrial(
         source=str(source),
         data_name=data_name,
+        given_options=given_text(options),
         open_values=values,
         choices=choices,
         result=result,
