@@ -345,6 +345,22 @@ def test_words_show_no_order_if_the_file_is_sorted(kind: str) -> None:
         identify_checkpoint(checkpoint_of(table=dict(sorted(state.items()))))
 
 
+@pytest.mark.parametrize(("position", "is_read"), [(1, True), (2, False)])
+def test_a_layer_between_a_convolution_and_its_norm_is_refused(
+    position: int, is_read: bool
+) -> None:
+    """`Sequential(conv, bn)` is a projection, and `Sequential(conv, ReLU, bn)` another function."""
+    net = models.build("resnet20", num_classes=5, shortcut="B").eval()
+    rules = ((r"downsample\.1", f"skip.{position}"), (r"downsample\.0", "skip.0"))
+    state = renamed(state_of(net), (r"layer", "part"), *rules)
+    if is_read:
+        loaded = load_network(identify_checkpoint(checkpoint_of(table=state)))
+        assert torch.equal(loaded(IMAGE), net(IMAGE))
+        return
+    with pytest.raises(WeightsError, match="something without weights between them"):
+        identify_checkpoint(checkpoint_of(table=state))
+
+
 def test_numbers_in_names_outweigh_the_order_of_the_file() -> None:
     net = small_network()
     state = renamed(state_of(net), (r"layer(\d)", r"part\1"))

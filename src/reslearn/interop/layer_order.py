@@ -21,6 +21,9 @@ def doubt_about_order(names: Mapping[str, str], *, is_by_name: bool) -> str | No
         names: The native name of each tensor, to its name in the file, in the order that was read.
         is_by_name: Whether this order is that of the names, and not that of a program.
     """
+    for native_name in names:
+        if (gap := _gap_before_norm(native_name, names)) is not None:
+            return gap
     stages: dict[str, list[str]] = {}
     for native_name in names:
         if match := _BLOCK.fullmatch(native_name):
@@ -34,6 +37,26 @@ def doubt_about_order(names: Mapping[str, str], *, is_by_name: bool) -> str | No
         if reason is not None:
             return f"{names[first]} and {names[second]} {reason}"
     return None
+
+
+def _gap_before_norm(native_name: str, names: Mapping[str, str]) -> str | None:
+    """Return why a convolution and its batch norm are not neighbors in a sequence, or None."""
+    if not native_name.endswith(".running_mean"):
+        return None
+    parent, _, norm = native_name.removesuffix(".running_mean").rpartition(".")
+    convolution = f"{parent}.{norm.replace('bn', 'conv')}.weight"
+    if convolution not in names:
+        return None
+    *home, position = path_of(names[convolution]) or ("",)
+    *norm_home, norm_position = path_of(names[native_name]) or ("",)
+    if home != norm_home or not (position.isdigit() and norm_position.isdigit()):
+        return None
+    if int(norm_position) - int(position) == 1:
+        return None
+    return (
+        f"{names[convolution]} and {names[native_name]} have something without weights between "
+        "them, which changes what the batch norm sees"
+    )
 
 
 def _norm_pairs(body: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
