@@ -8,6 +8,7 @@ take a small share of the time. They come before the plan of the experiments, wh
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
 from reslearn.diagnose.experiment import LONGER, TrialRunner
@@ -19,7 +20,6 @@ from reslearn.diagnose.variant import Variant
 from reslearn.diagnose.verdict import (
     FEWEST_SEEDS,
     is_plain,
-    is_still_falling,
     ruled_out,
     suspect,
 )
@@ -29,6 +29,8 @@ BEFORE_DEPTH = ("standardized", "bare", "initialized")
 """Variants for causes that few trials settle."""
 _MAX_STEPS = 480
 """Steps of a round with changes, at most."""
+_IMPROVEMENT = 0.8
+"""A loss that fell to this share in the second half of a round may still fall to the margin."""
 _SHARE_OF_TIME = 0.1
 """A round may take this share of the time that is left."""
 
@@ -42,33 +44,58 @@ def settle_quickly(runner: TrialRunner, steps: int | None) -> bool:
         steps: Steps of the only round; by default, rounds grow from MIN_STEPS.
     """
     runner.restart(steps or MIN_STEPS)
-    if _settles(runner):
+    if _settles(runner, with_rates=steps is not None):
         return True
-    while steps is None and runner.steps < _MAX_STEPS:
-        if not _is_affordable(runner, 1 + 2 * len(runner.active)):
+    while steps is None:
+        next_steps, learns = _next_steps(runner), runner.scores().learns("deep")
+        if not next_steps:
             break
-        runner.restart(LONGER * runner.steps)
-        if _settles(runner):
-            return True
-    while steps is None and is_still_falling(runner.scores()) and _is_affordable(runner, 1):
-        runner.restart(LONGER * runner.steps)
-        runner.say(f"The network learns, so it trains for {runner.steps} steps.")
-        if judge_as_given(runner):
+        runner.restart(next_steps)
+        if learns and not _first_seed_is_healthy(runner):
+            continue
+        if _settles(runner, with_rates=True):
             return True
     return False
 
 
-def _is_affordable(runner: TrialRunner, num_variants: int) -> bool:
-    """Return whether the time suffices for a longer round of so many variants."""
-    if runner.is_out_of_time or len(runner.judged("deep")) < FEWEST_SEEDS:
-        return False
+def _next_steps(runner: TrialRunner) -> int:
+    """Return the steps of the next round, or 0 if there is none.
+
+    A network that learns gets more steps while its loss is falling: then it may be healthy.
+    """
+    scores = runner.scores()
+    if runner.is_out_of_time or not runner.judged("deep"):
+        return 0
+    growth, num_variants = LONGER, 1 + 2 * len(runner.active)
+    if scores.learns("deep"):
+        growth, num_variants = 2, 1
+        half = statistics.fmean(scores.train_at_half["deep"])
+        if scores.mean("deep") > _IMPROVEMENT * half:
+            return 0
+    elif runner.steps >= _MAX_STEPS:
+        return 0
     num_trials = FEWEST_SEEDS * num_variants
-    seconds = num_trials * runner.seconds_of("deep", LONGER * runner.steps)
-    return seconds / speedup(num_trials, runner.jobs) < _SHARE_OF_TIME * runner.deadline.remaining()
+    seconds = num_trials * runner.seconds_of("deep", growth * runner.steps)
+    seconds /= speedup(num_trials, runner.jobs)
+    is_affordable = seconds < _SHARE_OF_TIME * runner.deadline.remaining()
+    return growth * runner.steps if is_affordable else 0
 
 
-def _settles(runner: TrialRunner) -> bool:
-    """Run a round: the network, then changes at its own rate, then changes at the best rates."""
+def _first_seed_is_healthy(runner: TrialRunner) -> bool:
+    """Train one seed of a network that learns; while it fails, the other seeds change nothing."""
+    runner.active = ["deep"]
+    runner.rates["deep"] = RateChoice(runner.problem.lr, {})
+    runner.train_seeds(1)
+    scores = runner.scores().train.get("deep", ())
+    return bool(scores) and max(scores) < MARGIN
+
+
+def _settles(runner: TrialRunner, *, with_rates: bool) -> bool:
+    """Run a round: the network, then changes at its own rate, then all of them at other rates.
+
+    Args:
+        with_rates: Try other rates. This is too early in the first of several rounds.
+    """
     if judge_as_given(runner):
         return True
     by_name = runner.variants.by_name
@@ -82,7 +109,7 @@ def _settles(runner: TrialRunner) -> bool:
     runner.train_seeds(FEWEST_SEEDS)
     if _is_plain(runner):
         return True
-    if runner.scores().learns("deep") or runner.is_out_of_time:
+    if runner.scores().learns("deep") or runner.is_out_of_time or not with_rates:
         return False
     runner.choose_rates(["deep", *names])
     runner.train_seeds(FEWEST_SEEDS)
