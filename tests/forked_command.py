@@ -7,6 +7,7 @@ imports torch in seconds.
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,6 +35,16 @@ def start_command(
     process: BaseProcess = quick_processes().Process(target=_run, args=(words, *options))
     process.start()
     return process
+
+
+def served_address(server: BaseProcess, messages: Path) -> str:
+    """Wait for the line with which a server says that it is ready; return its address."""
+    while not (messages.exists() and messages.read_text().endswith("\n")):
+        assert server.is_alive()
+        time.sleep(0.02)
+    line = messages.read_text()
+    assert line.startswith("serving "), line
+    return line.split()[-1]
 
 
 def _run(

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from forked_command import start_command
+from forked_command import served_address, start_command
 from reslearn.deploy import Predictor
 from reslearn.deploy.server_models import named_sources
 
@@ -53,12 +52,8 @@ def process(tmp_path: Path, *arguments: object, **environment: str) -> Iterator[
         environment={**os.environ, **environment},
     )
     try:
-        while not (messages.exists() and messages.read_text().endswith("\n")):
-            assert server.is_alive()
-            time.sleep(0.02)
-        line = messages.read_text()
-        assert line.startswith("serving "), line
-        yield Process(process=server, address=line.split()[-1], log=log, messages=messages)
+        address = served_address(server, messages)
+        yield Process(process=server, address=address, log=log, messages=messages)
     finally:
         server.kill()
         server.join()

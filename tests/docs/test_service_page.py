@@ -5,14 +5,13 @@ import re
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forked_command import start_command
+from forked_command import served_address, start_command
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_photos import draw_photos
@@ -59,12 +58,7 @@ def test_the_commands_run_in_the_order_of_the_page(
     server = start_command(*shlex.split(command), streams={1: os.devnull, 2: messages})
     assert server.pid is not None
     try:
-        while not (messages.exists() and messages.read_text().endswith("\n")):
-            assert server.is_alive()
-            time.sleep(0.02)
-        line = messages.read_text()
-        assert line.startswith("serving "), line
-        address = line.split()[-1]
+        address = served_address(server, messages)
         (path,) = re.findall(r"image=@(\S+)", curl)
         namespace: dict[str, Any] = {}
         exec(PROGRAM[0], namespace)

@@ -206,7 +206,8 @@ def import_extra(module: str) -> Any:
 def _open_torch_export(path: Path) -> tuple[ModelCard, InferenceEngine]:
     extra_files = {CARD_FILE: ""}
     try:
-        with _without_pickled_code(), _without_log("torch.export"):
+        # torch.export logs a traceback for each damaged file.
+        with _without_pickled_code(), log_from(logging.CRITICAL, "torch.export"):
             program = torch.export.load(path, extra_files=extra_files)
         metadata = json.loads(extra_files[CARD_FILE] or "{}")
     except Exception as error:  # a damaged archive raises errors of any type
@@ -235,15 +236,20 @@ def _without_pickled_code() -> Iterator[None]:
 
 
 @contextmanager
-def _without_log(name: str) -> Iterator[None]:
-    """Leave out what a library logs. torch.export logs a traceback for each damaged file."""
+def log_from(level: int, name: str | None = None) -> Iterator[None]:
+    """Leave out messages of a library below a level.
+
+    Args:
+        level: The lowest level that is logged.
+        name: The logger of the library. None: that of all libraries.
+    """
     logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    level_before = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(level_before)
 
 
 def _openvino_metadata(model: Any) -> dict[str, str]:

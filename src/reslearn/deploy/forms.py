@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from reslearn.deploy.engines import OPENVINO_KEY, InputArray, import_extra
+from reslearn.deploy.engines import OPENVINO_KEY, InputArray, import_extra, log_from
 from reslearn.deploy.model_card import ModelCard
 from reslearn.deploy.preprocess_graph import PixelsToProbabilities
 from reslearn.deploy.quantize import quantize
@@ -170,12 +170,7 @@ def _convert_to_openvino(onnx_path: Path, card: ModelCard, path: Path) -> None:
 @contextlib.contextmanager
 def silent_exporter() -> Iterator[None]:
     """Keep the exporter from printing its progress and what it misses."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    silent_output = contextlib.redirect_stdout(io.StringIO())
+    with log_from(logging.ERROR, "torch.onnx"), warnings.catch_warnings(), silent_output:
+        warnings.simplefilter("ignore")
+        yield

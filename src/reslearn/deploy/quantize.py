@@ -8,13 +8,11 @@ float32: they are a small part of the time, and the head decides the probabiliti
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reslearn.deploy.engines import InputArray, import_extra
+from reslearn.deploy.engines import InputArray, import_extra, log_from
 
 _QUANTIZED = ("Conv", "Add", "Relu", "MaxPool")
 
@@ -32,7 +30,8 @@ def quantize(
     """
     onnx, tools = import_extra("onnx"), import_extra("onnxruntime.quantization")
     model = onnx.load(path)
-    with _silent_quantizer():
+    # Without the advice to simplify the graph first, which the exporter has done.
+    with log_from(logging.ERROR):
         tools.quantize_static(
             str(path),
             str(quantized_path),
@@ -75,15 +74,3 @@ def _reader(tools: Any, input_name: str, calibration: list[InputArray]) -> Any:
             return None if batch is None else {input_name: batch}
 
     return Reader()
-
-
-@contextlib.contextmanager
-def _silent_quantizer() -> Iterator[None]:
-    """Leave out the advice to simplify the graph first, which the exporter has done."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
