@@ -1,5 +1,6 @@
 """Preprocessing of given weights is only called theirs where it is known; a guess is named so."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_the_preprocessing_of_a_bundle_is_its_own(
         initial = start(folder, path, "data.mean=per-channel")
     assert initial.preprocess == preprocess
     assert initial.record["preprocess_origin"] == "recorded"
+
+
+def test_a_stated_preprocessing_is_no_guess(
+    network: models.Network, make_pictures: Make, tmp_path: Path
+) -> None:
+    folder = make_pictures(tmp_path / "pictures", train=3, test=1)
+    path = tmp_path / "model.safetensors"
+    write_weights(network, path, dialect_named("torchvision"))
+    statistics = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2]}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": statistics}))
+    with warnings.catch_warnings(action="error"):
+        initial = start(folder, path)
+    assert initial.record["preprocess_origin"] == "stated"
+    with pytest.warns(UserWarning, match="its preprocessing overrides data.mean"):
+        start(folder, path, "data.mean=per-channel")
 
 
 def test_a_published_name_has_published_statistics(network: models.Network, tmp_path: Path) -> None:

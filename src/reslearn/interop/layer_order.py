@@ -19,7 +19,7 @@ def doubt_about_order(names: Mapping[str, str], *, is_by_name: bool) -> str | No
 
     Args:
         names: The native name of each tensor, to its name in the file, in the order that was read.
-        is_by_name: Whether this order is that of the names, and not that of a program.
+        is_by_name: Whether the tensors are sorted by name. Else a program wrote them in its order.
     """
     for native_name in names:
         if (gap := _gap_before_norm(native_name, names)) is not None:

@@ -33,6 +33,8 @@ from reslearn.models import Network
 from reslearn.switches import SWITCHES
 
 PreprocessOrigin = Literal["recorded", "published", "stated", "assumed", "unknown"]
+KNOWN_ORIGINS = ("recorded", "published", "stated")
+"""Origins of a preprocessing that is no guess."""
 
 _NUM_LISTED = 8
 _HEAD = "head.fc."

@@ -13,7 +13,7 @@ from typing import Any
 
 from reslearn.interop.as_bundle import InputOptions
 from reslearn.interop.identity import Identity
-from reslearn.interop.load import preprocess_origin
+from reslearn.interop.load import KNOWN_ORIGINS, preprocess_origin
 from reslearn.interop.pretrained import published_weights
 from reslearn.interop.stated import Numbers, stated_input, usual_size
 from reslearn.switches import SWITCHES
@@ -198,7 +198,7 @@ def _open_statistics(
     """Return the statistics to try: the dialect's, the usual ones, and the images' own."""
     origin = preprocess_origin(identity, source=source)
     is_given = options.mean is not None and options.std is not None
-    if is_given or origin in ("recorded", "published", "stated"):
+    if is_given or origin in KNOWN_ORIGINS:
         return [None]
     channels = int(identity.spec["in_channels"])
     candidates = [

@@ -25,7 +25,7 @@ from reslearn.interop import (
     preprocess_origin,
     preprocess_with,
 )
-from reslearn.interop.load import OUTPUT_SWITCHES, PreprocessOrigin
+from reslearn.interop.load import KNOWN_ORIGINS, OUTPUT_SWITCHES, PreprocessOrigin
 from reslearn.models import Network
 from reslearn.runs import RunError, RunFolder
 
@@ -147,8 +147,7 @@ def load_initial_weights(
     if origin == "assumed" and {"data.mean", "data.std"} & _set_by_user(recipe):
         preprocess, origin = None, "unknown"  # the user knows better than a guess
     if environment is None:
-        is_known = origin in ("recorded", "published")
-        if not is_known or _PREPROCESS_KEYS & _set_by_user(recipe):
+        if origin not in KNOWN_ORIGINS or _PREPROCESS_KEYS & _set_by_user(recipe):
             warnings.warn(_describe_preprocess(source, identity, preprocess, origin), stacklevel=2)
         if loaded.adapted or not set(loaded.left_initialized) <= _OUTPUT_LAYER:
             warnings.warn(loaded.summary(), stacklevel=2)
@@ -166,7 +165,7 @@ def _describe_preprocess(
     source: str, identity: Identity, preprocess: data.Preprocess | None, origin: PreprocessOrigin
 ) -> str:
     """Return one line on the preprocessing. A guess is called a guess."""
-    if origin in ("recorded", "published", "stated"):
+    if origin in KNOWN_ORIGINS:
         return f"{source}: its preprocessing overrides data.mean, data.std and data.padding"
     if preprocess is None:
         return (

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +118,7 @@ class ChoiceMeasure:
         choices: The choices.
         order: The output of the network for each class of the data.
         device: Where to compute.
+        networks: Networks that were built, by their switches.
     """
 
     identity: Identity
@@ -128,6 +128,7 @@ class ChoiceMeasure:
     choices: Sequence[InputChoice]
     order: Sequence[int]
     device: str
+    networks: dict[str, Network] = field(default_factory=dict)
 
     def num_images(self) -> int:
         """Return how many images a choice may see: fewer for networks that compute for long."""
@@ -197,17 +198,13 @@ class ChoiceMeasure:
     def _preprocess(self, choice: InputChoice) -> data.Preprocess:
         return foreign_preprocess(self.identity, choice.options(self.options), self.source)
 
-    @cached_property
-    def _networks(self) -> dict[str, Network]:
-        return {}
-
     def _network(self, switches: Mapping[str, Any]) -> Network:
         """Return the network with these switches. It is built once."""
         key = json.dumps(dict(switches))
-        if key not in self._networks:
+        if key not in self.networks:
             identity = self.identity.with_switches(**switches)
-            self._networks[key] = load_network(identity).to(self.device)
-        return self._networks[key]
+            self.networks[key] = load_network(identity).to(self.device)
+        return self.networks[key]
 
 
 def _best_order(outputs: Integers, labels: Integers, num_classes: int) -> list[int]:
