@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from reslearn.diagnose.findings import at
 from reslearn.diagnose.initial_weights import suitable_initializer
 from reslearn.diagnose.scores import is_worse
+from reslearn.diagnose.verdict_rules import CURES
 
 if TYPE_CHECKING:
     from reslearn.diagnose.diagnosis import Diagnosis
@@ -19,15 +20,6 @@ _SIGNALS = {
     "equal units": "Units start equal and stay equal, so they count as one.",
     "initialization": "The initial weights keep the network from learning.",
 }
-
-
-_CURES = {
-    "vanishing or exploding signal": "initialized",
-    "dead units": "initialized",
-    "output layer": "bare",
-    "degradation": "shortcuts",
-}
-"""Variants that have the change which the advice of a verdict asks for."""
 
 
 def advice(diagnosis: Diagnosis) -> str:
@@ -57,7 +49,7 @@ def rate_line(diagnosis: Diagnosis) -> str:
     scores = diagnosis.scores
     if choice.scores and not scores.learns("deep"):
         line = "Learning rate: the network learns at none of those tried."
-        cure = _CURES.get(diagnosis.verdict.name, "")
+        cure = CURES.get(diagnosis.verdict.name, "")
         if scores.learns(cure) and cure in diagnosis.rates:
             line += f" After the change, {diagnosis.rates[cure].lr:.3g} is the best of them."
         return line

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
@@ -137,10 +138,8 @@ def _wide_body() -> nn.Module:
 
 def takes_free_outputs(problem: Problem) -> bool:
     """Return whether the loss takes any numbers, and not only probabilities."""
-    targets = problem.targets[:4]
     try:
-        answers = problem.net(0)(problem.example)
-        return bool(torch.isfinite(problem.loss(10 * torch.ones_like(answers), targets)))
+        return _takes_large_outputs(problem, problem.net(0)(problem.example))
     except Exception:  # the loss is the user's code
         return False
 
@@ -204,10 +203,15 @@ def without_output_activation(net: nn.Module, example: Tensor) -> nn.Module | No
     """
     names = output_activations(net, example)
     copy = deepcopy(net)
+    return without_modules(copy, names) if names else _without_last_calls(copy, example)
+
+
+def without_modules(net: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Replace modules by the identity, in place, and return the network."""
     for name in names:
         parent, _, attribute = name.rpartition(".")
-        setattr(copy.get_submodule(parent), attribute, nn.Identity())
-    return copy if names else _without_last_calls(copy, example)
+        setattr(net.get_submodule(parent), attribute, nn.Identity())
+    return net
 
 
 def output_activations(net: nn.Module, example: Tensor) -> tuple[str, ...]:
@@ -268,7 +272,7 @@ def _called_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
 
 def _takes_large_outputs(problem: Problem, outputs: Tensor) -> bool:
     large = 10 * torch.ones_like(outputs)
-    return bool(torch.isfinite(problem.loss(large, problem.targets[: len(outputs)])))
+    return bool(torch.isfinite(problem.loss(large, problem.targets[: len(problem.example)])))
 
 
 @torch.no_grad()

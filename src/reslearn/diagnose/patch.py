@@ -133,7 +133,7 @@ def make_patch(
         path=target,
         text=text,
         use=f"{target}:{source.name}",
-        shortcuts_around=change.changed if change.name == "shortcuts" else (),
+        shortcuts_around=change.shortcuts_around,
         repair=change.name,
     )
 
@@ -253,7 +253,7 @@ def _diff(source: _Source, file: Path, edited: str, target: Path, change: Repair
         path=target,
         text=text.decode(),
         use=use,
-        shortcuts_around=change.changed if change.name == "shortcuts" else (),
+        shortcuts_around=change.shortcuts_around,
         repair=change.name,
     )
 

@@ -23,6 +23,7 @@ from reslearn.diagnose.interventions import (
     initialized,
     output_activations,
     standard_axes,
+    without_modules,
 )
 from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.registration import Registration, registered, registrations
@@ -76,6 +77,11 @@ class Repair:
     registrations: tuple[Registration, ...] = ()
     parts: tuple[Repair, ...] = ()
     expected: Callable[[int], nn.Module] | None = None
+
+    @property
+    def shortcuts_around(self) -> tuple[str, ...]:
+        """Names of the blocks that get a shortcut, if that is the whole change."""
+        return self.changed if self.name == "shortcuts" else ()
 
     def applied_to(self, build: Build) -> Build:
         """Return a build that passes the networks of `build` through the code of the repair."""
@@ -179,14 +185,6 @@ def _output_layer(problem: Problem) -> Repair:
         '    """Replace the activation behind the last weights by the identity."""\n'
         f"{''.join(lines)}    return net"
     )
-
-    def expected(seed: int) -> nn.Module:
-        net = problem.net(seed)
-        for name in names:
-            parent, _, attribute = name.rpartition(".")
-            setattr(net.get_submodule(parent), attribute, nn.Identity())
-        return net
-
     return Repair(
         name="bare",
         summary="without the activation behind the last weights",
@@ -194,7 +192,7 @@ def _output_layer(problem: Problem) -> Repair:
         helper=helper,
         before="without_output_activation(",
         changed=names,
-        expected=expected,
+        expected=lambda seed: without_modules(problem.net(seed), names),
     )
 
 

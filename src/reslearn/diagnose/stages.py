@@ -46,7 +46,7 @@ from reslearn.diagnose.verdict import (
     needs_longer,
     suspect,
 )
-from reslearn.diagnose.verdict_rules import NetworkVerdict
+from reslearn.diagnose.verdict_rules import CURES, NetworkVerdict
 
 _RETUNED_RATES = 2
 """Number of rates at which a network is usually tuned again."""
@@ -87,13 +87,7 @@ def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
         "shortcuts" if no other variant helped; empty if the network takes none.
     """
     scores = runner.scores()
-    by_verdict = {
-        "vanishing or exploding signal": "initialized",
-        "dead units": "initialized",
-        "output layer": "bare",
-        "data fault": "standardized",
-    }
-    repair = by_verdict.get(verdict.name, "")
+    repair = (CURES | {"data fault": "standardized"}).get(verdict.name, "")
     helps = is_worse(scores, "deep", repair) == "yes"
     helps = helps or is_worse(scores, "given", f"{repair}{AT_GIVEN_RATE}") == "yes"
     if repair and helps:
@@ -237,12 +231,19 @@ def _judge_longer(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdic
     names = _deciding_names(runner, verdict)
     tuned = [name for name in ("deep", *_SHALLOWER) if name in names]
     num_trials = FEWEST_SEEDS * (len(names) + 1) + _RETUNED_RATES * len(tuned)
-    length = _affordable_length(runner, names, num_trials)
-    if length < _SHORTEST_EXTENSION:
+    growth = _affordable_growth(
+        runner, names, num_trials, runner.steps, with_pair=runner.with_proof
+    )
+    if growth < _SHORTEST_EXTENSION:
         runner.say("No time is left for longer trials.")
         return verdict
-    runner.lengthen(round(length * runner.steps), names)
+    runner.lengthen(round(growth * runner.steps), names)
     runner.retune_rates(tuned)
+    return _judge_lengthened(runner, verdict)
+
+
+def _judge_lengthened(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdict:
+    """Train at the new length; return `verdict`, the one before, if the time does not suffice."""
     runner.train_seeds(FEWEST_SEEDS)
     if runner.drop_incomplete_trials():
         return verdict
@@ -276,16 +277,21 @@ def _deciding_names(runner: TrialRunner, verdict: NetworkVerdict) -> list[str]:
     return names
 
 
-def _affordable_length(runner: TrialRunner, names: Sequence[str], num_trials: int) -> float:
-    """Return the length of trials that fit into the remaining time, at most LONGER.
+def _affordable_growth(
+    runner: TrialRunner, names: Sequence[str], num_trials: int, steps: int, *, with_pair: bool
+) -> float:
+    """Return by how much trials may be longer in the remaining time, at most LONGER.
 
-    The unit is the number of steps of a short trial.
+    Args:
+        steps: Steps of the trials before.
+        with_pair: Leave time for both trials of the proof at the new length.
     """
-    seconds = max(runner.seconds_of(name, runner.steps) for name in names)
+    seconds = max(runner.seconds_of(name, steps) for name in names)
     total = num_trials * seconds / speedup(num_trials, runner.jobs)
+    if with_pair:
+        total += 2 * seconds / speedup(2, runner.jobs)
     remaining = runner.deadline.remaining() * (1 - _SPARE_SHARE)
-    pair = 2 * seconds / speedup(2, runner.jobs) if runner.with_proof else 0.0
-    return min(LONGER, remaining / max(1e-9, total + pair))
+    return min(LONGER, remaining / max(1e-9, total))
 
 
 def _extend(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdict:
@@ -293,22 +299,15 @@ def _extend(runner: TrialRunner, verdict: NetworkVerdict) -> NetworkVerdict:
     scores = runner.scores()
     worse = [name for name in _SHALLOWER if is_worse(scores, "deep", name) == "yes"]
     names = ["deep", *worse[:1]]
-    seconds = max(runner.seconds_of(name, runner.judged_steps) for name in names)
     num_trials = FEWEST_SEEDS * len(names)
-    total = num_trials * seconds / speedup(num_trials, runner.jobs)
-    factor = min(LONGER, runner.deadline.remaining() * (1 - _SPARE_SHARE) / max(1e-9, total))
-    if factor < _SHORTEST_EXTENSION:
+    growth = _affordable_growth(runner, names, num_trials, runner.judged_steps, with_pair=False)
+    if growth < _SHORTEST_EXTENSION:
         runner.say("The deep network is still falling, and no time is left for more steps.")
         return verdict
-    steps = math.ceil(factor * runner.judged_steps)
+    steps = math.ceil(growth * runner.judged_steps)
     runner.say(
         f"The deep network is still falling: it and the shallower one train for {steps} steps."
     )
     runner.lengthen(steps, names)
     runner.is_extended = True
-    runner.train_seeds(FEWEST_SEEDS)
-    if runner.drop_incomplete_trials():
-        return verdict
-    verdict = suspect(runner.scores())
-    say_verdict(runner, verdict)
-    return _add_seeds(runner)
+    return _judge_lengthened(runner, verdict)

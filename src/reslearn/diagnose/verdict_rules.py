@@ -48,6 +48,13 @@ def certain(name: VerdictName, reason: str, subcause: str = "") -> NetworkVerdic
     return NetworkVerdict(name=name, reason=reason, certain=True, subcause=subcause)
 
 
+CURES: dict[VerdictName, str] = {
+    "vanishing or exploding signal": "initialized",
+    "dead units": "initialized",
+    "output layer": "bare",
+    "degradation": "shortcuts",
+}
+"""Variants that have the change which the advice of a verdict asks for."""
 GRADIENT_RATIO = 1e3
 SLOW_FACTOR = 4.0
 """A rate that is at most so many times smaller than the best one is slow, and not a fault."""
