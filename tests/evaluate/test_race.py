@@ -29,7 +29,7 @@ def choice(error: float, loss: float, *, seed: int = 0) -> tuple[Misses, Losses]
 def test_a_choice_that_is_far_off_costs_few_images() -> None:
     measure, calls = choices_of(choice(0.8, 3.0), choice(0.1, 0.4, seed=1), choice(0.9, 9, seed=2))
     result = race(3, measure, NUM_IMAGES)
-    assert (result.winner, result.decided_by, result.num_left) == (1, "error", 1)
+    assert (result.winner, result.num_equal) == (1, 1)
     assert [racer.num_images for racer in result.racers] == [race_module.FIRST_IMAGES] * 3
     assert calls == [(number, 0, race_module.FIRST_IMAGES) for number in range(3)]
 
@@ -38,19 +38,36 @@ def test_the_loss_decides_between_equal_errors() -> None:
     misses, losses = choice(0.05, 0.3)
     measure, calls = choices_of((misses, losses + 0.01), (misses, losses))
     result = race(2, measure, NUM_IMAGES)
-    assert (result.winner, result.decided_by, result.num_left) == (1, "loss", 2)
-    assert [racer.num_images for racer in result.racers] == [NUM_IMAGES] * 2
-    assert calls[-1] == (1, 400, 800), "each image is computed once"
+    assert (result.winner, result.decided_by) == (1, "loss")
+    assert result.num_equal == 1
+    assert calls == [(0, 0, 20), (1, 0, 20)], "a clearly higher loss costs few images"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equal_choices_are_undecided(seed: int) -> None:
     """With equal losses the first is taken, the usual one."""
     first = choice(0.05, 0.3)
-    measure, _ = choices_of(first, first if seed == 0 else choice(0.05, 0.3, seed=seed))
+    measure, calls = choices_of(first, first if seed == 0 else choice(0.05, 0.3, seed=seed))
     result = race(2, measure, NUM_IMAGES)
-    assert (result.decided_by, result.num_left) == ("nothing", 2)
+    assert (result.decided_by, result.num_equal) == ("nothing", 2)
+    assert calls[-1] == (1, 640, 800), "each image is computed once"
     assert seed == 1 or result.winner == 0
+
+
+@pytest.mark.parametrize(("budget", "num_images"), [(0, 80), (639, 80), (640, 160), (641, 160)])
+def test_equal_choices_stop_when_the_budget_is_used(budget: float, num_images: int) -> None:
+    """Two choices that cost 1 and 3 cost 320 for 80 images, and 640 for 160."""
+    first = choice(0.05, 0.3)
+    measure, _ = choices_of(first, first)
+    result = race(2, measure, NUM_IMAGES, costs=[1, 3], budget=budget)
+    assert [racer.num_images for racer in result.racers] == [num_images] * 2
+
+
+def test_a_lower_loss_does_not_outweigh_errors() -> None:
+    confident_errors = choice(0.3, 0.1)
+    measure, _ = choices_of(confident_errors, choice(0.05, 0.5, seed=1))
+    result = race(2, measure, NUM_IMAGES)
+    assert (result.winner, result.decided_by) == (1, "error")
 
 
 def test_one_choice_needs_no_comparison() -> None:

@@ -33,7 +33,7 @@ from reslearn.progress import progress_bar
 from reslearn.runs import RunFolder
 from reslearn.train import numerics
 from reslearn.train.setup import Machine
-from reslearn.train.trial_images import ChoiceMeasure, TrialImages
+from reslearn.train.trial_images import BUDGET_MACS, ChoiceMeasure, TrialImages
 
 _MOST_NAMES_PRINTED = 40
 
@@ -155,17 +155,16 @@ class InputTrial:
         return compared
 
     def _reason(self) -> str:
-        num_left = self.result.num_left
         if self.result.decided_by == "error":
             return "all others err more often on the same images (paired test, p < 0.0001)"
         if self.result.decided_by == "loss":
             return (
-                f"{num_left} choices have errors that do not differ significantly, and its loss is "
-                "the lowest (paired t-test, p < 0.0001)"
+                "all others err more often or have a higher loss on the same images (paired tests, "
+                "p < 0.0001)"
             )
         return (
-            f"{num_left} choices differ significantly neither in errors nor in losses, so any of "
-            "them may be right; its loss is the lowest"
+            f"{self.result.num_equal} choices differ significantly neither in errors nor in "
+            "losses, so any of them may be right; its loss is the lowest"
         )
 
 
@@ -258,7 +257,13 @@ def _race(measure: ChoiceMeasure) -> RaceResult:
             advance(stop - start)
             return measure.measure(number, start, stop)
 
-        return race(num_choices, with_bar, measure.num_images())
+        return race(
+            num_choices,
+            with_bar,
+            len(measure.images),
+            costs=measure.costs(),
+            budget=BUDGET_MACS,
+        )
 
 
 def _foreign_identity(source: str | Path, options: InputOptions) -> Identity | None:

@@ -26,11 +26,13 @@ from reslearn.interop.as_bundle import InputOptions, foreign_preprocess
 from reslearn.interop.open_choices import InputChoice, InputStatistics
 from reslearn.models import Network
 
-# Half a minute of two processor cores.
-_MACS_OF_ONE_CHOICE = 4e11
-_FEWEST_IMAGES, _MOST_IMAGES = 200, 2_000
+# About ten seconds of two processor cores for small networks, which compute 2e10 a second, and less
+# for large ones.
+BUDGET_MACS = 2e11
+_MOST_IMAGES = 2_000
 _MOST_FITTED_FILES = 300
 _IMAGES_FOR_ORDER = 500
+_IMAGES_PER_CLASS = 4
 _MAX_BATCH = 250
 _LARGEST_LOSS = 1e3
 
@@ -130,15 +132,17 @@ class ChoiceMeasure:
     device: str
     networks: dict[str, Network] = field(default_factory=dict)
 
-    def num_images(self) -> int:
-        """Return how many images a choice may see: fewer for networks that compute for long."""
+    def costs(self) -> list[float]:
+        """Return the multiply-adds of an image for each choice."""
+        sizes = [self._preprocess(choice).size_px for choice in self.choices]
         identity = self.identity
-        size = max(self._preprocess(choice).size_px for choice in self.choices)
         with torch.device("meta"):
             net = models.build(**identity.spec, num_classes=identity.num_classes or 1)
-        macs = models.complexity(net, (int(identity.spec["in_channels"]), size, size)).macs
-        affordable = max(_FEWEST_IMAGES, int(_MACS_OF_ONE_CHOICE / macs))
-        return min(len(self.images), affordable)
+        channels = int(identity.spec["in_channels"])
+        macs = {
+            size: float(models.complexity(net, (channels, size, size)).macs) for size in set(sizes)
+        }
+        return [macs[size] for size in sizes]
 
     @torch.inference_mode()
     def measure(self, number: int, start: int, stop: int) -> tuple[Misses, Losses]:
@@ -161,9 +165,11 @@ class ChoiceMeasure:
         if, for some choice, it is better than chance on the other half and halves the errors.
 
         Returns:
-            None if there is no such order.
+            None if there is no such order, or more classes than the images can show.
         """
-        num_images = min(len(self.images), _IMAGES_FOR_ORDER)
+        if _IMAGES_PER_CLASS * len(self.order) > _IMAGES_FOR_ORDER:
+            return None
+        num_images = self._num_images_for_order()
         half = num_images // 2
         best: tuple[int, list[int]] | None = None
         for number in range(len(self.choices)):
@@ -178,6 +184,12 @@ class ChoiceMeasure:
             if best is None or misses.sum() < best[0]:
                 best = int(misses.sum()), _best_order(outputs, labels, len(self.order))
         return None if best is None else best[1]
+
+    def _num_images_for_order(self) -> int:
+        """Return a few images per class, and more for small networks."""
+        fewest = _IMAGES_PER_CLASS * len(self.order)
+        affordable = int(BUDGET_MACS / sum(self.costs()))
+        return min(len(self.images), _IMAGES_FOR_ORDER, max(fewest, affordable))
 
     @torch.inference_mode()
     def _predicted(self, number: int, num_images: int) -> tuple[Integers, Integers]:
