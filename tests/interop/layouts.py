@@ -47,6 +47,18 @@ def renamed(state: Mapping[str, Tensor], *rules: Rule) -> State:
     return names
 
 
+def net_state(net: Network) -> State:
+    """Return the state of a network on the meta device in torchvision's names."""
+    rules = (
+        (r"^stem\.(conv|bn)\.", r"\g<1>1."),
+        (r"^stage(\d)\.(\d+)\.body\.", r"layer\1.\2."),
+        (r"^stage(\d)\.(\d+)\.shortcut\.conv", r"layer\1.\2.downsample.0"),
+        (r"^stage(\d)\.(\d+)\.shortcut\.bn", r"layer\1.\2.downsample.1"),
+        (r"^head\.fc", "fc"),
+    )
+    return renamed(net.state_dict(), *rules)
+
+
 def without_head(state: Mapping[str, Tensor]) -> State:
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 

@@ -26,6 +26,7 @@ from layouts import (
     LAYOUTS,
     behind,
     checkpoint_of,
+    net_state,
     renamed,
     small_network,
     state_of,
@@ -70,18 +71,6 @@ def test_networks_of_imagenet_with_unknown_names(name: str) -> None:
     assert (identity.spec["name"], identity.num_classes, identity.prefix) == (name, 7, "encoder.")
     if name != "resnet34":
         assert "3x3 is assumed" in " ".join(identity.notes)
-
-
-def net_state(net: models.Network) -> dict[str, torch.Tensor]:
-    """Return the state of a network on the meta device in torchvision's names."""
-    rules = (
-        (r"^stem\.(conv|bn)\.", r"\g<1>1."),
-        (r"^stage(\d)\.(\d+)\.body\.", r"layer\1.\2."),
-        (r"^stage(\d)\.(\d+)\.shortcut\.conv", r"layer\1.\2.downsample.0"),
-        (r"^stage(\d)\.(\d+)\.shortcut\.bn", r"layer\1.\2.downsample.1"),
-        (r"^head\.fc", "fc"),
-    )
-    return renamed(net.state_dict(), *rules)
 
 
 @pytest.mark.parametrize(("position", "pools"), [(0, False), (1, True)])

@@ -69,6 +69,8 @@ class Dialect:
     """The names and the layout of a project's weights. See the top of this file.
 
     Attributes:
+        notes: Sentences about all networks of the project.
+        bottleneck_notes: Sentences about its networks with bottlenecks.
         exact_names: For one file that was read by its structure: the name in the file of each
             native name. They stand instead of rules.
     """
@@ -86,8 +88,9 @@ class Dialect:
     written_extra: tuple[str, ...]
     missing: tuple[str, ...]
     preprocess: Mapping[str, Any]
-    notes: tuple[str, ...]
     wrapper: str
+    notes: tuple[str, ...] = ()
+    bottleneck_notes: tuple[str, ...] = ()
     rules: tuple[_Rule, ...] = field(repr=False, default=())
     exact_names: Mapping[str, str] = field(repr=False, default_factory=dict)
 
@@ -219,6 +222,7 @@ def _make_dialect(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Dialect
         missing=tuple(inherited("missing", ())),
         preprocess=inherited("preprocess", {}),
         notes=tuple(table.get("notes", ())),
+        bottleneck_notes=tuple(table.get("bottleneck_notes", ())),
         wrapper=table.get("wrapper", ""),
     )
     return replace(dialect, rules=tuple(_rules(dialect)))

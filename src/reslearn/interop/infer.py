@@ -49,7 +49,8 @@ def infer(shapes: Shapes, dialect: Dialect) -> tuple[dict[str, Any], list[str]]:
     _apply_dialect(spec, dialect, is_bottleneck=is_bottleneck)
     if is_bottleneck:
         spec |= _groups(shapes)
-    base, architecture = _base_network("bottleneck" if is_bottleneck else "basic", block_counts)
+    body = "bottleneck" if is_bottleneck else "basic"
+    base, architecture = _base_network(body, block_counts, channels)
     spec["width"] = _width_multiple(base, architecture, channels)
     spec["name"] = _variant(spec, architecture) or base
     notes = _notes(spec, dialect, is_bottleneck=is_bottleneck)
@@ -177,7 +178,9 @@ def _groups(shapes: Shapes) -> dict[str, Any]:
     return {"groups": groups, "base_width": width // groups}
 
 
-def _base_network(body: str, block_counts: tuple[int, ...]) -> tuple[str, Architecture]:
+def _base_network(
+    body: str, block_counts: tuple[int, ...], channels: list[int]
+) -> tuple[str, Architecture]:
     """Return the name and the architecture of the paper's network with these blocks."""
     name = ""
     for depth, row in IMAGENET_BLOCKS.items():
@@ -193,7 +196,8 @@ def _base_network(body: str, block_counts: tuple[int, ...]) -> tuple[str, Archit
     if architecture is None:
         depth = _num_layers(body, block_counts)
         raise NotAResNet(
-            f"it has {depth} layers: no network of the catalog has {body} blocks {block_counts}"
+            f"it has {depth} layers: no network of the catalog has {body} blocks {block_counts} in "
+            f"stages of {channels} channels"
         )
     return name, architecture
 

@@ -187,9 +187,14 @@ def inspect_file(
             {"entry": each.entry, "model": each.name, "average": each.is_average}
             for each in identity.further
         ),
-        notes=(*identity.notes, *identity.dialect.notes, *stated_input(identity).lines()),
+        notes=(*identity.notes, *_dialect_notes(identity), *stated_input(identity).lines()),
         command=_train_command(str(source), identity, entry),
     )
+
+
+def _dialect_notes(identity: Identity) -> tuple[str, ...]:
+    dialect = identity.dialect
+    return dialect.notes + (dialect.bottleneck_notes if identity.has_bottlenecks else ())
 
 
 def _averages(identity: Identity) -> tuple[str, ...]:

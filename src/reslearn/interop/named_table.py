@@ -1,6 +1,6 @@
 """A table of tensors under the names of a dialect, compared with the network it would be."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,16 +117,43 @@ def _match_names(table: NamedTable, net: Network, *, has_head: bool) -> dict[str
             is_optional = name == "head.fc.bias" or (not has_head and name.startswith("head.fc"))
             if is_counter or is_optional:
                 continue
-            raise NotAResNet(f"it lacks {full_name or name}, which {net.name} has")
+            raise NotAResNet(_lacking(table, name, net.name))
         shape = native_shape(table.dialect, name, stored.shape)
         is_single_count = is_counter and stored.num_values == 1
         if shape != tuple(expected.shape) and not is_single_count:
             raise NotAResNet(
-                f"{full_name} is {tuple(stored.shape)}, "
-                f"where {net.name} has {tuple(expected.shape)}"
+                f"{full_name} is {tuple(stored.shape)}, where {net.name} has "
+                f"{tuple(expected.shape)}{_cut_off(name, shape, table)}"
             )
         names[name] = full_name
     return names
+
+
+def _lacking(table: NamedTable, name: str, network: str) -> str:
+    """Return one line about a tensor that the network has and the file lacks."""
+
+    def file_name(native_name: str) -> str | None:
+        full_name = table.dialect.file_name(native_name, table.prefix)
+        return full_name if full_name in table.tensors else None
+
+    layer = name.rpartition(".")[0]
+    statistics = file_name(f"{layer}.running_mean")
+    if statistics is not None and name in (f"{layer}.weight", f"{layer}.bias"):
+        return (
+            f"the batch norm of {statistics} has no weight and bias (affine=False), and those of "
+            f"{network} have"
+        )
+    shortcut = file_name(f"{layer.removesuffix('.bn')}.conv.weight")
+    if layer.endswith(".shortcut.bn") and shortcut is not None:
+        return f"the shortcut {shortcut} has no batch norm, and those of {network} have"
+    return f"it lacks {table.dialect.file_name(name, table.prefix) or name}, which {network} has"
+
+
+def _cut_off(name: str, shape: Sequence[int], table: NamedTable) -> str:
+    """Return an addition if three stages look like those of a network with four."""
+    first_stage = table.native_shapes.get("stage1.0.body.conv1.weight", ())
+    is_cut_off = name == "stem.conv.weight" and shape[0] in first_stage[:1]
+    return "; a network of four stages without its last one has such a shape" if is_cut_off else ""
 
 
 def _extra_names(table: NamedTable, net: Network) -> set[str]:

@@ -40,7 +40,6 @@ def structural_dialect(reading: StructureReading) -> Dialect:
         written_extra=(),
         missing=(),
         preprocess=dialects()["torchvision"].preprocess if reading.has_large_stem else {},
-        notes=(),
         wrapper="",
         exact_names=names,
     )

@@ -294,7 +294,7 @@ def _stem_names(
         elif not is_normalized and "bias" not in convolution.names:
             raise NotAResNet(
                 f"{convolution.label} has neither a bias nor a batch norm with running mean and "
-                "variance, as in networks with group norm"
+                "variance, as in networks with group norm or instance norm"
             )
         elif is_normalized:
             raise NotAResNet(

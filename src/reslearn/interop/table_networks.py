@@ -1,10 +1,11 @@
 """All networks in a table of tensors: by the names of dialects, by structure, and averages."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reslearn.interop.averages import averages_of
+from reslearn.interop.bundle import recorded_spec
 from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
 from reslearn.interop.foreign_parts import is_inert, main_part, part_of
 from reslearn.interop.identity import Identity
@@ -86,8 +87,10 @@ def _no_network(tensors: Mapping[str, StoredTensor], failures: Failures) -> Tabl
     part = main_part(tensors)
     if part is not None and part not in reason:
         reason += f"; its names show {part}"
-    elif _has_norms_without_statistics(tensors):
-        reason += "; it has no running mean and variance, as networks with group norm"
+    elif "group norm" not in reason and _has_norms_without_statistics(tensors):
+        reason += (
+            "; it has no running mean and variance, as networks with group norm or instance norm"
+        )
     return TableNetworks(identities=(), reason=reason, certainty=certainty)
 
 
@@ -229,13 +232,7 @@ def _with_structure(
 def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Identity:
     """Return an identity without a head that gives no classes, and with what lies beside it."""
     identity = without_projection_head(identity, tensors)
-    notes = identity.notes
-    if identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR:
-        notes = (*notes, _BLUR_NOTE)
-    if identity.dialect.name == BY_STRUCTURE:
-        notes = (*notes, _UNSEEN_NOTE)
-        if identity.spec["shortcut_pool"]:
-            notes = (*notes, _POOL_NOTE)
+    notes = (*identity.notes, *_unseen(identity))
     scope = common_path(identity.names.values())
     heads = _left_out_heads(identity, tensors, scope)
 
@@ -251,6 +248,18 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
 
     beside = tuple(name for name in identity.unmatched if is_beside(name))
     return replace(identity, beside=beside, notes=notes)
+
+
+def _unseen(identity: Identity) -> Iterator[str]:
+    """Yield sentences about what tensors do not show, if the file does not record its network."""
+    if recorded_spec(identity.checkpoint.metadata) is not None:
+        return
+    is_by_structure = identity.dialect.name == BY_STRUCTURE
+    if identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR:
+        yield _BLUR_NOTE
+    yield _UNSEEN_NOTE
+    if is_by_structure and identity.spec["shortcut_pool"]:
+        yield _POOL_NOTE
 
 
 def _may_scale_outputs(name: str, stored: StoredTensor, identity: Identity) -> bool:

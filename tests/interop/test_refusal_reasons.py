@@ -1,0 +1,121 @@
+"""Networks that are nearly in the catalog are refused with what is different in them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslearn import models
+from reslearn.interop import (
+    WeightsError,
+    identify_checkpoint,
+    inspect_file,
+    save_pretrained,
+    write_weights,
+)
+from reslearn.interop.dialect import dialect_named
+
+sys.path.insert(0, str(Path(__file__).parent))
+from layouts import LAYOUTS, State, checkpoint_of, net_state, small_network
+
+with torch.device("meta"):
+    RESNET18 = net_state(models.build("resnet18", num_classes=5, shortcut="B"))
+    SMALL = net_state(models.build("resnet8", num_classes=5, shortcut="B"))
+
+
+def without(state: State, *parts: str) -> State:
+    return {
+        name: tensor for name, tensor in state.items() if not any(part in name for part in parts)
+    }
+
+
+def with_wider_kernels(state: State) -> State:
+    """Return the state with 3 x 3 convolutions in the shortcuts."""
+    return {
+        name: tensor.new_empty((*tensor.shape[:2], 3, 3)) if "downsample.0" in name else tensor
+        for name, tensor in state.items()
+    }
+
+
+def with_fifth_stage(state: State) -> State:
+    fifth = {
+        name.replace("layer4", "layer5"): tensor.new_empty(
+            [2 * size if size > 3 else size for size in tensor.shape]
+        )
+        for name, tensor in state.items()
+        if "layer4" in name
+    }
+    return {**without(state, "fc."), **fifth}
+
+
+def without_affine(state: State) -> State:
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if tensor.ndim != 1 or "running" in name or name.startswith("fc.")
+    }
+
+
+REASONS: dict[str, tuple[Callable[[State], State], State, str]] = {
+    "no weights in batch norms": (without_affine, SMALL, r"no weight and bias \(affine=False\)"),
+    "no norm in shortcuts": (
+        lambda state: without(state, "downsample.1"),
+        RESNET18,
+        r"the shortcut \S+\.weight has no batch norm, and those of resnet18 have",
+    ),
+    "3 x 3 shortcuts": (
+        with_wider_kernels,
+        RESNET18,
+        r"is \(128, 64, 3, 3\), where resnet18 has \(128, 64, 1, 1\)",
+    ),
+    "instance norm": (
+        lambda state: without(state, "running"),
+        SMALL,
+        "as (in )?networks with group norm or instance norm",
+    ),
+    "no fourth stage": (
+        lambda state: without(state, "layer4", "fc."),
+        RESNET18,
+        "a network of four stages without its last one has such a shape",
+    ),
+    "a fifth stage": (
+        with_fifth_stage,
+        RESNET18,
+        r"basic blocks \(2, 2, 2, 2, 2\) in stages of \[64, 128, 256, 512, 1024\] channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", REASONS)
+@pytest.mark.parametrize("layout", [None, "stem called conv and bn"])
+def test_the_reason_is_the_difference(difference: str, layout: str | None) -> None:
+    change, state, reason = REASONS[difference]
+    table = change(state)
+    if layout is not None:
+        table = LAYOUTS[layout](table)
+    with pytest.raises(WeightsError, match=reason):
+        identify_checkpoint(checkpoint_of(table=table))
+
+
+def notes_of(dialect: str, path: Path, **switches: object) -> str:
+    name = str(switches.pop("name", "resnet8"))
+    net = small_network() if name == "resnet8" else models.build(name, num_classes=5, **switches)
+    write_weights(net, path, dialect_named(dialect))
+    return " ".join(inspect_file(path).notes)
+
+
+def test_what_tensors_do_not_show_is_said(tmp_path: Path) -> None:
+    """A folder of save_pretrained records the network."""
+    unseen = "tensors do not show strides, dilation"
+    assert unseen in notes_of("cifar-fc", tmp_path / "net.safetensors")
+    save_pretrained(small_network(), tmp_path / "folder")
+    assert unseen not in " ".join(inspect_file(tmp_path / "folder").notes)
+
+
+@pytest.mark.parametrize(("name", "is_noted"), [("resnet18", False), ("resnet50", True)])
+def test_the_style_is_noted_for_bottlenecks(name: str, is_noted: bool, tmp_path: Path) -> None:
+    switches = {} if name == "resnet18" else {"stride_in": "3x3"}
+    notes = notes_of("mmpretrain", tmp_path / "net.pth", name=name, shortcut="B", **switches)
+    assert ("style = pytorch" in notes) == is_noted
