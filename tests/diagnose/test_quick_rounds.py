@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from reslearn.diagnose import Diagnosis, diagnose, make_problem
@@ -53,3 +54,21 @@ def test_unscaled_inputs_are_named_after_nine_trials() -> None:
     diagnosis = run(lambda: chain(0), X * 300 + 100, steps=60)
     assert diagnosis.verdict.subcause == "scale of the inputs"
     assert len(diagnosis.trials) == 9  # unchanged, standardized, initialized
+
+
+@pytest.mark.parametrize("seed", [3, 8])
+def test_unscaled_inputs_are_named_though_the_network_learns(seed: int) -> None:
+    """At a rate that is nearly too high, pixels up to 255 only make learning slow and uneven."""
+    pixels, labels = load_digits(return_X_y=True)
+    problem = make_problem(
+        lambda: nn.Sequential(
+            *(nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10))
+        ),
+        (torch.tensor(pixels * 255 / 16, dtype=torch.float32), torch.tensor(labels)),
+        optimizer=lambda parameters, lr: torch.optim.RMSprop(parameters, lr=lr),
+        lr=0.01,
+    )
+    diagnosis = diagnose(problem, minutes=5, seed=seed)
+    assert diagnosis.scores.learns("deep")
+    assert diagnosis.verdict.subcause == "scale of the inputs"
+    assert diagnosis.steps <= 480  # three seeds of 30 steps are too few, more of both settle it

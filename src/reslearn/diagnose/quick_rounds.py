@@ -19,6 +19,7 @@ from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, MARGIN
 from reslearn.diagnose.variant import Variant
 from reslearn.diagnose.verdict import (
     FEWEST_SEEDS,
+    SCALE_GAIN,
     is_plain,
     ruled_out,
     suspect,
@@ -47,11 +48,11 @@ def settle_quickly(runner: TrialRunner, steps: int | None) -> bool:
     if _settles(runner, with_rates=steps is not None):
         return True
     while steps is None:
-        next_steps, learns = _next_steps(runner), runner.scores().learns("deep")
+        next_steps, needs_no_change = _next_steps(runner), _needs_no_change(runner)
         if not next_steps:
             break
         runner.restart(next_steps)
-        if learns and not _first_seed_is_healthy(runner):
+        if needs_no_change and not _first_seed_is_healthy(runner):
             continue
         if _settles(runner, with_rates=True):
             return True
@@ -61,13 +62,14 @@ def settle_quickly(runner: TrialRunner, steps: int | None) -> bool:
 def _next_steps(runner: TrialRunner) -> int:
     """Return the steps of the next round, or 0 if there is none.
 
-    A network that learns gets more steps while its loss is falling: then it may be healthy.
+    A network that learns gets more steps while its loss is falling: then it may be healthy. On
+    inputs that are not scaled it may learn slowly, and more steps show the difference.
     """
     scores = runner.scores()
     if runner.is_out_of_time or not runner.judged("deep"):
         return 0
     growth, num_variants = LONGER, 1 + 2 * len(runner.active)
-    if scores.learns("deep"):
+    if _needs_no_change(runner):
         growth, num_variants = 2, 1
         half = statistics.fmean(scores.train_at_half["deep"])
         if scores.mean("deep") > _IMPROVEMENT * half:
@@ -79,6 +81,11 @@ def _next_steps(runner: TrialRunner) -> int:
     seconds /= speedup(num_trials, runner.jobs)
     is_affordable = seconds < _SHARE_OF_TIME * runner.deadline.remaining()
     return growth * runner.steps if is_affordable else 0
+
+
+def _needs_no_change(runner: TrialRunner) -> bool:
+    """Return whether the network learns, and its inputs are scaled."""
+    return runner.scores().learns("deep") and "standardized" not in runner.variants.by_name
 
 
 def _first_seed_is_healthy(runner: TrialRunner) -> bool:
@@ -107,7 +114,7 @@ def _settles(runner: TrialRunner, *, with_rates: bool) -> bool:
         runner.rates[name] = RateChoice(runner.problem.lr, {})
     runner.active += names
     runner.train_seeds(FEWEST_SEEDS)
-    if _is_plain(runner):
+    if _is_plain(runner) or (_seems_unscaled(runner) and _is_plain_with_more_seeds(runner)):
         return True
     if runner.scores().learns("deep") or runner.is_out_of_time or not with_rates:
         return False
@@ -117,6 +124,18 @@ def _settles(runner: TrialRunner, *, with_rates: bool) -> bool:
     if cures:
         runner.active += cures
         runner.train_seeds(FEWEST_SEEDS)
+    return _is_plain(runner)
+
+
+def _seems_unscaled(runner: TrialRunner) -> bool:
+    scores = runner.scores()
+    if not scores.train.get("standardized"):
+        return False
+    return scores.mean("deep") >= SCALE_GAIN * scores.mean("standardized")
+
+
+def _is_plain_with_more_seeds(runner: TrialRunner) -> bool:
+    runner.train_seeds(runner.max_seeds)
     return _is_plain(runner)
 
 
