@@ -41,7 +41,7 @@ def plain(depth: int = 4) -> nn.Module:
         ({0.01: 0.9, 0.04: 0.25, 0.16: 0.22}, []),  # it no longer improves by the margin
         ({0.01: 0.9, 0.04: 0.2, 0.16: 0.5}, []),  # the best rate is in the middle
         ({0.01: 0.2, 0.04: 0.5, 0.16: 2.0}, [0.0025]),
-        ({0.01: 2.0, 0.04: 2.0, 0.16: 2.0}, [0.0025]),  # all diverge
+        ({0.01: 2.0, 0.04: 2.0, 0.16: 2.0}, [0.0025, 0.64]),  # no direction: too low or too high
         ({0.01: 1.0, 0.04: 0.999, 0.16: 0.99}, [0.64]),  # nothing learns yet
     ],
 )

@@ -101,7 +101,7 @@ def first_step_findings(steps: FirstSteps, places: Sequence[str]) -> list[Screen
     findings = []
     if steps.equal_units:
         findings.append(_equal_finding(steps, places))
-    if steps.unused or steps.without_gradient:
+    if steps.unused or (steps.without_gradient and not steps.equal_units):
         findings.append(_gradient_finding(steps))
     return findings
 

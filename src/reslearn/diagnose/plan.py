@@ -261,11 +261,16 @@ def further_rates(scores: Mapping[float, float]) -> list[float]:
     """Return one more rate to try, beyond the smallest or the largest, or none.
 
     Another rate is worthwhile if the best one lies at an end, and if either its score gained more
-    than MARGIN over its neighbor or no rate learns yet.
+    than MARGIN over its neighbor or no rate learns yet. Equal scores, as of losses far above that
+    of guessing, show no direction, so one rate is tried at each end.
     """
     rates = sorted(scores)
+    if len(rates) < 2:
+        return []
     best = min(rates, key=lambda lr: scores[lr])
-    if len(rates) < 2 or best not in (rates[0], rates[-1]):
+    if max(scores.values()) == scores[best]:
+        return [rates[0] / LR_STEP, rates[-1] * LR_STEP]
+    if best not in (rates[0], rates[-1]):
         return []
     neighbor = rates[1] if best == rates[0] else rates[-2]
     if scores[neighbor] - scores[best] <= MARGIN and learns(scores):

@@ -105,6 +105,8 @@ def _weight_findings(problem: Problem, inputs: Tensor, seed: int) -> list[Screen
     record = record_calls(net, inputs)
     findings = signal_findings(record, places)
     steps = take_first_steps(problem, net, record, inputs, seed)
+    if steps.equal_units:
+        return first_step_findings(steps, places)  # equal units explain dead ones and the signal
     if findings and not steps.unused:
         return findings  # dead units and extreme signals explain what the steps show
     findings += first_step_findings(steps, places)

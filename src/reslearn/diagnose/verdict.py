@@ -220,7 +220,8 @@ def _initialization(scores: Scores) -> NetworkVerdict | None:
         return None  # new weights do not cure the network, so the rule of depth decides
     comparison = comparison_text(scores, "deep", "initialized")
     dead_shares = [share for share in scores.dead_shares if share is not None]
-    if dead_shares and statistics.median(dead_shares) >= DEAD_SHARE:
+    is_dead = bool(dead_shares) and statistics.median(dead_shares) >= DEAD_SHARE
+    if is_dead and scores.signal != "equal units":
         share = f"{statistics.median(dead_shares):.0%}"
         reason = f"{share} of the units are dead. {comparison}"
         return certain("dead units", reason, "initialization")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _INTERNAL_ATTRIBUTES = frozenset(vars(nn.Module()))
 _MAX_NESTING = 4
+LEFT_OUT_SHARE = 0.5
+"""From this share of values that the optimizer does not get, it is a proof."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,13 +260,18 @@ def _partly_optimized(
 ) -> ScreeningFinding:
     left_out = [parameter for parameter in trainable if id(parameter) not in optimized]
     names = {id(parameter): name for name, parameter in net.named_parameters()}
+    first = names[id(left_out[0])]
+    listed = first if len(left_out) == 1 else f"{first} and {len(left_out) - 1} more"
+    num_left_out, num_values = (sum(t.numel() for t in ts) for ts in (left_out, trainable))
+    is_most = num_left_out >= LEFT_OUT_SHARE * num_values
     return ScreeningFinding(
         check="optimizer without some parameters",
-        level="note",
-        message=f"The optimizer does not get {names[id(left_out[0])]}. If it is frozen on purpose, "
-        "set requires_grad to False.",
+        level="proof" if is_most else "note",
+        causes=("untrained parameters",) if is_most else (),
+        message=f"The optimizer does not get {listed}, so no step changes them. Give it all of "
+        "net.parameters(). If they are frozen on purpose, set their requires_grad to False.",
         evidence=f"It leaves out {_size(left_out)} of {_size(trainable)}.",
-        attribute=names[id(left_out[0])],
+        attribute=first,
     )
 
 
