@@ -29,7 +29,10 @@ def scores(looks: int = 1, half: dict[str, float] | None = None, **means: Any) -
     """
     fields = {
         name: means.pop(name)
-        for name in ("num_layers", "linear", "is_short", "is_extended", "signal", "given_lr")
+        for name in (
+            *("num_layers", "linear", "is_short", "is_extended", "signal", "given_lr"),
+            "dead_shares",
+        )
         if name in means
     }
     values = {
@@ -69,6 +72,18 @@ SIDES: dict[str, tuple[Side, Side]] = {
             "vanishing or exploding signal",
             "initialization",
             scores(deep=0.9, bare=0.3, initialized=0.3 - OUTSIDE),
+        ),
+    ),
+    "units die of a signal that vanishes": (
+        (
+            "dead units",
+            "initialization",
+            scores(deep=1.0, initialized=0.1, dead_shares=[1.0] * SEEDS),
+        ),
+        (
+            "vanishing or exploding signal",
+            "vanishing",
+            scores(deep=1.0, initialized=0.1, dead_shares=[1.0] * SEEDS, signal="vanishing"),
         ),
     ),
     "the deep network is still falling": (

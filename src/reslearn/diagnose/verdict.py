@@ -221,7 +221,7 @@ def _initialization(scores: Scores) -> NetworkVerdict | None:
     comparison = comparison_text(scores, "deep", "initialized")
     dead_shares = [share for share in scores.dead_shares if share is not None]
     is_dead = bool(dead_shares) and statistics.median(dead_shares) >= DEAD_SHARE
-    if is_dead and scores.signal != "equal units":
+    if is_dead and not scores.signal:  # what is wrong before training explains dead units after it
         share = f"{statistics.median(dead_shares):.0%}"
         reason = f"{share} of the units are dead. {comparison}"
         return certain("dead units", reason, "initialization")
