@@ -1,10 +1,12 @@
 """Networks that are nearly in the catalog are refused with what is different in them."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from reslearn import models
@@ -58,6 +60,33 @@ def without_affine(state: State) -> State:
     }
 
 
+def with_flat_parameters(state: State) -> State:
+    return {
+        "_flat_param": state["fc.weight"].new_empty(9),
+        "layer1.0._flat_param": state["fc.bias"],
+    }
+
+
+def quantized(state: State) -> State:
+    """Return what torch saves of quantized layers, without the weights, which are not read."""
+    leaves = ("scale", "zero_point")
+    names = [f"{name.removesuffix('weight')}{leaf}" for name in state for leaf in leaves]
+    return {name: state["fc.bias"].new_empty(()) for name in names if "conv" in name}
+
+
+def with_other_kernels(state: State, shape: tuple[int, ...]) -> State:
+    return {
+        name: tensor.new_empty((*tensor.shape[:2], *shape)) if tensor.ndim == 4 else tensor
+        for name, tensor in state.items()
+    }
+
+
+def in_blocks(state: State, *leaves: str) -> State:
+    """Return the state with further numbers in each block."""
+    names = [f"layer{stage}.0.{leaf}" for stage in (1, 2, 3) for leaf in leaves]
+    return state | {name: state["fc.bias"].new_empty(1) for name in names}
+
+
 REASONS: dict[str, tuple[Callable[[State], State], State, str]] = {
     "no weights in batch norms": (without_affine, SMALL, r"no weight and bias \(affine=False\)"),
     "no norm in shortcuts": (
@@ -79,6 +108,26 @@ REASONS: dict[str, tuple[Callable[[State], State], State, str]] = {
         lambda state: without(state, "layer4", "fc."),
         RESNET18,
         "a network of four stages without its last one has such a shape",
+    ),
+    "videos": (lambda state: with_other_kernels(state, (3, 3, 3)), SMALL, "three dimensions"),
+    "signals": (lambda state: with_other_kernels(state, (3,)), SMALL, "one dimension, as for sig"),
+    "flat parameters": (with_flat_parameters, SMALL, "flat parameters of FSDP; save a full state"),
+    "quantized": (quantized, SMALL, "its names show quantized weights"),
+    "fake quantization": (
+        lambda state: in_blocks(state, "conv1.weight_fake_quant.scale"),
+        SMALL,
+        r"weight_fake_quant\.scale \(quantized weights",
+    ),
+    "masks": (lambda state: in_blocks(state, "conv1.mask"), SMALL, r"mask \(pruned or normalized"),
+    "Fixup": (
+        lambda state: in_blocks(without(state, "bn", "downsample"), "bias1a", "bias2b", "scale"),
+        SMALL,
+        "as in Fixup networks",
+    ),
+    "only parameters": (
+        lambda state: without(state, "running", "num_batches"),
+        SMALL,
+        "files of parameters without buffers",
     ),
     "a fifth stage": (
         with_fifth_stage,
@@ -119,3 +168,22 @@ def test_the_style_is_noted_for_bottlenecks(name: str, is_noted: bool, tmp_path:
     switches = {} if name == "resnet18" else {"stride_in": "3x3"}
     notes = notes_of("mmpretrain", tmp_path / "net.pth", name=name, shortcut="B", **switches)
     assert ("style = pytorch" in notes) == is_noted
+
+
+def test_a_single_shard_is_called_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    half = {name: torch.zeros(tensor.shape) for name, tensor in SMALL.items() if "layer1" in name}
+    safetensors.torch.save_file(half, path)
+    with pytest.raises(WeightsError, match="it is part 1 of 2: name the folder, or the index file"):
+        inspect_file(path)
+
+
+def test_files_without_named_tensors_say_what_they_hold(tmp_path: Path) -> None:
+    net = small_network()
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps(net.state_dict()))
+    with pytest.raises(WeightsError, match="pickle wrote its tensors: load it with pickle"):
+        inspect_file(path)
+    torch.save(torch.optim.SGD(net.parameters(), lr=0.1).state_dict(), tmp_path / "optimizer.pth")
+    with pytest.raises(WeightsError, match="it holds the state of an optimizer"):
+        inspect_file(tmp_path / "optimizer.pth")

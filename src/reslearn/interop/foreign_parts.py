@@ -18,6 +18,13 @@ _ATTENTION = "attention"
 _ATTENTION_POOL = "attention pooling, as in CLIP"
 _OFFSET = "deformable convolution"
 _ADAPTER = "an adapter"
+_ACTIVATION = "a learned activation"
+_QUANTIZED = "quantized weights; use the checkpoint from before the quantization"
+_SHARDED = "flat parameters of FSDP; save a full state dict"
+_REPARAMETRIZED = (
+    "pruned or normalized weights, which prune.remove, remove_weight_norm and "
+    "remove_parametrizations of torch.nn.utils restore"
+)
 _WORDS = {
     _SQUEEZE: (
         "se|se_?module|se_?layer|se_?block|squeeze|squeeze_excite|excitation|excite|scse|fc_?se"
@@ -33,7 +40,13 @@ _WORDS = {
     "split attention, as in SK networks and ResNeSt": "paths|radix|fc_reduce|fc_select",
     "parallel convolutions, as in Res2Net": "convs|bns",
     _ADAPTER: "lora|lora_a|lora_b|adapter|adapters",
-    "a learned activation": "prelu|act\\d?|relu\\d?|swish|frelu",
+    _ACTIVATION: "prelu|act\\d?|relu\\d?|swish|frelu",
+    "biases beside the convolutions, as in Fixup networks": "bias\\d[ab]",
+    "stochastic depth, which may scale the residual": "prob|survival\\w*|drop_?path",
+    "batch norms for a second kind of images, as in AdvProp": "aux_?bn|bn_?aux",
+    _QUANTIZED: "zero_point|\\w*fake_quant|activation_post_process|_packed_params",
+    "numbers of Keras 3 in the place of names; save the model as .h5": "vars/\\d+",
+    _SHARDED: "_?flat_param\\w*",
     "a scale of the residual": "alpha|layer_?scale|ls\\d?|gamma_?\\d|res_?scale|skip_?gain|rezero",
 }
 _PATTERNS = {
@@ -41,7 +54,8 @@ _PATTERNS = {
 }
 # Case matters: "conv.in" is no instance norm.
 _INSTANCE_NORM = re.compile(r"(?:^|[./])IN(?:[./]|$)")
-_REPARAMETRIZED = re.compile(r"(?:weight_(?:orig|mask|g|v|u)|parametrizations\.[\w.]*)$")
+_OTHER_FORM = re.compile(r"(?:weight_(?:orig|mask|g|v|u)|(?:^|[./])mask|parametrizations\.[\w.]*)$")
+_NEVER_CALLED = re.compile(r"(?:^|\.)sub_block1\.layer\.")
 # Tensors of tools (thop, swa_utils, optimizers of averages) without an effect on the output.
 _INERT_LEAVES = frozenset(
     [
@@ -67,8 +81,8 @@ def part_of(name: str, shape: tuple[int, ...]) -> str | None:
         return _CHANNEL  # a convolution over the channels, which timm calls se.conv
     if _INSTANCE_NORM.search(name):
         return "instance norm, as in IBN networks"
-    if _REPARAMETRIZED.search(name):
-        return "another form of the weights (pruned, or weight norm)"
+    if _OTHER_FORM.search(name):
+        return _REPARAMETRIZED
     lowered = name.lower()
     for part, pattern in _PATTERNS.items():
         if pattern.search(lowered):
@@ -93,10 +107,25 @@ def is_inert(name: str, stored: StoredTensor) -> bool:
     return is_number and (leaf in _INERT_LEAVES or not stored.dtype.is_floating_point)
 
 
+def is_never_called(name: str) -> bool:
+    """Return whether a project creates a layer and never calls it, as TRADES' wide networks do."""
+    return _NEVER_CALLED.search(name) is not None
+
+
 def with_part(name: str, shape: tuple[int, ...]) -> str:
     """Return the name of a tensor and, if the name says it, the part it belongs to."""
     part = part_of(name, shape)
     return f"{name} ({part})" if part else name
+
+
+def is_learned_activation(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor belongs to an activation with parameters."""
+    return part_of(name, shape) == _ACTIVATION
+
+
+def is_other_form(name: str) -> bool:
+    """Return whether a tensor belongs to a weight that is stored in another form, as if pruned."""
+    return _OTHER_FORM.search(name) is not None
 
 
 def is_side_branch(name: str, shape: tuple[int, ...]) -> bool:

@@ -28,6 +28,7 @@ _MAX_TABLES = 32
 _MIN_KERNELS = 3  # tensors of four dimensions in a table with a network
 _NUM_LISTED = 8
 _TEACHER = re.compile(r"(?:^|[._:])teacher(?:[._:]|$)")
+_SHARD = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.")
 _STUDENT = re.compile(r"(?:^|[._:])student(?:[._:]|$)")
 
 
@@ -56,7 +57,9 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
     chosen, note = _choose(identities, entries)
     further = tuple(
         FurtherNetwork(
-            entry=each_entry, name=str(each.spec["name"]), is_average=is_average(each_entry)
+            entry=each_entry,
+            name=str(each.spec["name"]),
+            is_average=is_average(each_entry) and each.spec == chosen.spec,
         )
         for each, each_entry in zip(identities, entries, strict=True)
         if each is not chosen
@@ -186,5 +189,10 @@ def _refusal(checkpoint: Checkpoint, results: Sequence[TableNetworks]) -> str:
         reason += (
             "; exporters fold batch norm into convolutions unless they export for training: "
             "use the checkpoint that the file was exported from"
+        )
+    if shard := _SHARD.search(checkpoint.path.name):
+        reason += (
+            f"; it is part {int(shard[1])} of {int(shard[2])}: name the folder, or the index file "
+            "in it"
         )
     return f"{checkpoint.path} holds no network of the catalog: {reason}"

@@ -200,7 +200,9 @@ def _dialect_notes(identity: Identity) -> tuple[str, ...]:
 def _averages(identity: Identity) -> tuple[str, ...]:
     """Return the values of --entry that take averages, also those inside a table."""
     inside = [each.entry for each in identity.further if each.is_average]
-    return tuple(dict.fromkeys([*identity.checkpoint.averages, *inside]))
+    others = {each.entry for each in identity.further} - set(inside)
+    tables = [entry for entry in identity.checkpoint.averages if entry not in others]
+    return tuple(dict.fromkeys([*tables, *inside]))
 
 
 def _other_network(network: dict[str, Any]) -> str:

@@ -10,7 +10,12 @@ import torch
 from reslearn import models
 from reslearn.interop.bundle import parse_spec, recorded_spec
 from reslearn.interop.dialect import Dialect, native_shape
-from reslearn.interop.foreign_parts import is_inert, part_of, with_part
+from reslearn.interop.foreign_parts import (
+    is_inert,
+    is_learned_activation,
+    part_of,
+    with_part,
+)
 from reslearn.interop.identity import NUM_BATCHES_TRACKED, Identity
 from reslearn.interop.infer import NotAResNet, infer
 from reslearn.interop.stored import Checkpoint, StoredTensor, is_average
@@ -183,7 +188,7 @@ def _extra_names(table: NamedTable, net: Network) -> set[str]:
 def _refuse_parts_inside(
     table: NamedTable, names: Mapping[str, str], unmatched: tuple[str, ...]
 ) -> None:
-    """Raise AnotherFunction if a tensor lies inside a block, or blurs between blocks."""
+    """Raise AnotherFunction if a tensor lies inside a block, or is used between blocks."""
     blocks = block_paths(names)
     scope = common_path(names.values())
     for name in unmatched:
@@ -192,6 +197,8 @@ def _refuse_parts_inside(
         is_inside = any(path[:length] in blocks for length in range(1, len(path) + 1))
         is_kernel = len(stored.shape) >= 3 and part_of(name, stored.shape) is not None
         is_between = is_kernel and path[: len(scope)] == scope
+        # An activation of the network itself may stand behind each of its layers.
+        is_between |= path[:-1] == scope and is_learned_activation(name, stored.shape)
         is_harmless = is_inert(name, stored) or is_average(name.rpartition(".")[2])
         if (is_inside and not is_harmless) or is_between:
             raise AnotherFunction(

@@ -37,6 +37,7 @@ READABLE = (
     "safetensors, torch.save (zip and legacy), pickles of numpy arrays, .caffemodel, .onnx "
     "and Keras .h5"
 )
+_LOADS_TENSORS = "torch.storage._load_from_bytes"  # named where pickle wrote tensors of torch
 _LONGEST_NAME = 1_000
 _NUM_LISTED = 4
 # A pickle of arrays is read into memory as a whole. The largest known file (X-101-64x4d) has 0.4
@@ -113,16 +114,20 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         ) from None
     if not any(checkpoint.entries.values()):
         raise WeightsError(
-            f"{path}: a {container} file without named tensors{_unknown_objects(checkpoint)}"
+            f"{path}: a {container} file without named tensors{_what_it_holds(checkpoint)}"
         )
     _check_names(checkpoint)
     return checkpoint
 
 
-def _unknown_objects(checkpoint: Checkpoint) -> str:
-    """Return the end of an error message that lists the unknown objects of a file."""
+def _what_it_holds(checkpoint: Checkpoint) -> str:
+    """Return the end of an error message: what a file without named tensors holds."""
+    if "param_groups" in checkpoint.other_keys:
+        return "; it holds the state of an optimizer"
     if not checkpoint.unknown_objects:
         return ""
+    if _LOADS_TENSORS in checkpoint.unknown_objects:
+        return "; pickle wrote its tensors: load it with pickle, and save it with torch.save"
     names = abbreviate([name[:100] for name in checkpoint.unknown_objects], _NUM_LISTED)
     return f"; it names objects that were not imported or run: {names}"
 

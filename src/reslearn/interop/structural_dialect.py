@@ -34,7 +34,7 @@ def structural_dialect(reading: StructureReading) -> Dialect:
         spec=spec,
         layers={},
         leaves={},
-        transforms={"fc.weight": ("kernel_1x1",)} if reading.has_convolution_head else {},
+        transforms={"fc.weight": reading.head_transforms} if reading.head_transforms else {},
         # A bias before batch norm is subtracted from the mean.
         extra={"conv.bias": "{}.bias"} if is_normalized and has_biases else {},
         written_extra=(),

@@ -33,6 +33,15 @@ class StructuralHead:
     layer: TableLayer | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """How the file stores the matrix [classes, channels], as in [transforms] of dialects."""
+        if self.layer is None:
+            return ()
+        if self.layer.kind == "convolution":
+            return ("kernel_1x1",)
+        return ("transposed",) if self.layer.is_transposed else ()
+
 
 def find_head(search: HeadSearch, layers: Sequence[TableLayer]) -> StructuralHead:
     """Return the head of a network.

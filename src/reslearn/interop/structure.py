@@ -48,7 +48,7 @@ class StructureReading:
         names: The native name of each tensor, to its name in the file.
         pools_shortcuts: Whether something without weights, taken to be an average pool, comes
             before the projections, as in ResNet-D.
-        has_convolution_head: Whether the head is a convolution of 1 x 1.
+        head_transforms: How the file stores the head, as in [transforms] of dialects.
         has_large_stem: Whether the stem is one of ImageNet networks: 7 x 7, or three of 3 x 3.
         notes: Sentences about tensors that were not read.
     """
@@ -56,7 +56,7 @@ class StructureReading:
     prefix: str
     names: Mapping[str, str]
     pools_shortcuts: bool
-    has_convolution_head: bool
+    head_transforms: tuple[str, ...]
     has_large_stem: bool
     notes: tuple[str, ...]
 
@@ -125,7 +125,7 @@ def _with_head(
         prefix=_prefix(trunk),
         names=names,
         pools_shortcuts=trunk.pools_shortcuts,
-        has_convolution_head=head.layer is not None and head.layer.kind == "convolution",
+        head_transforms=head.transforms,
         has_large_stem=trunk.has_large_stem,
         notes=head.notes,
     )
@@ -294,7 +294,8 @@ def _stem_names(
         elif not is_normalized and "bias" not in convolution.names:
             raise NotAResNet(
                 f"{convolution.label} has neither a bias nor a batch norm with running mean and "
-                "variance, as in networks with group norm or instance norm"
+                "variance, as in networks with group norm or instance norm, and in files of "
+                "parameters without buffers"
             )
         elif is_normalized:
             raise NotAResNet(

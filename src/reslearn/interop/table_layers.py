@@ -31,6 +31,7 @@ _LEAVES = {
     "num_batches_tracked": "num_batches_tracked",
 }
 
+_PADDLE_LEAF = "._mean"  # Paddle's matrices are [inputs, outputs]
 _PARAMETERS = _LEAVES.keys() - {"mean", "var", "_mean", "_variance", "num_batches_tracked"}
 
 
@@ -42,12 +43,14 @@ class TableLayer:
         path: The parts of its name, such as ("layer1", "0", "conv1").
         names: The names in the file of its tensors, by torch's names: "weight", "bias", ...
         shape: The shape of its weight; of a batch norm, its channels [C].
+        is_transposed: Whether the file has its matrix as [inputs, outputs]; `shape` is then turned.
     """
 
     path: LayerPath
     kind: LayerKind
     names: Mapping[str, str]
     shape: tuple[int, ...]
+    is_transposed: bool = False
 
     @property
     def label(self) -> str:
@@ -89,13 +92,23 @@ def layers_of(tensors: Mapping[str, StoredTensor]) -> list[TableLayer]:
         path, leaf = path_of(name), leaf_of(name)
         if len(path) <= _LONGEST_PATH and leaf in _LEAVES:
             modules.setdefault(path, {}).setdefault(leaf, name)
+    has_transposed = any(name.endswith(_PADDLE_LEAF) for name in tensors)
     layers = []
     for path, names in modules.items():
         shapes = {leaf: tensors[name].shape for leaf, name in names.items()}
         kind = _kind(shapes)
         if kind is not None:
             shape = shapes["running_mean" if kind == "norm" else "weight"]
-            layers.append(TableLayer(path=path, kind=kind, names=names, shape=shape))
+            is_transposed = has_transposed and kind == "matrix"
+            layers.append(
+                TableLayer(
+                    path=path,
+                    kind=kind,
+                    names=names,
+                    shape=shape[::-1] if is_transposed else shape,
+                    is_transposed=is_transposed,
+                )
+            )
     return layers
 
 

@@ -1,24 +1,39 @@
 """All networks in a table of tensors: by the names of dialects, by structure, and averages."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reslearn.interop.averages import averages_of
 from reslearn.interop.bundle import recorded_spec
 from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
-from reslearn.interop.foreign_parts import is_inert, main_part, part_of
+from reslearn.interop.foreign_parts import (
+    is_inert,
+    is_never_called,
+    is_other_form,
+    main_part,
+    part_of,
+    with_part,
+)
 from reslearn.interop.identity import Identity
 from reslearn.interop.infer import NotAResNet, OtherDialect
 from reslearn.interop.named_table import AnotherFunction, NamedTable, common_path, verify
-from reslearn.interop.projection import without_projection_head
-from reslearn.interop.stored import Checkpoint, StoredTensor
+from reslearn.interop.projection import FOUND_BY_SHAPE, without_projection_head
+from reslearn.interop.stored import Checkpoint, StoredTensor, abbreviate
 from reslearn.interop.structural_dialect import structural_dialect
 from reslearn.interop.structure import read_structures
 from reslearn.interop.table_layers import LayerPath, is_parameter, leaf_of, path_of
 
 _MAX_PREFIXES = 16
 _MAX_NETWORKS = 32
+_MIN_KERNELS = 3
+_OTHER_CONVOLUTIONS = {
+    3: "its convolutions have one dimension, as for signals",
+    5: "its convolutions have three dimensions, as for videos and volumes",
+}
+_NUM_LISTED = 3
+_MOST_IMAGE_CHANNELS = 13  # of satellite images
 _BLUR_NOTE = (
     "networks with blur pooling (resnetblur50 and resnetaa50 of timm) have exactly these names and "
     "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
@@ -83,13 +98,18 @@ def networks_of_table(
 
 def _no_network(tensors: Mapping[str, StoredTensor], failures: Failures) -> TableNetworks:
     """Return the most certain reason why a table holds no network."""
+    num_dimensions = Counter(len(stored.shape) for stored in tensors.values())
+    for number, reason in _OTHER_CONVOLUTIONS.items():
+        if num_dimensions[number] > max(_MIN_KERNELS, num_dimensions[4]):
+            return TableNetworks(identities=(), reason=reason, certainty=(3, 0))
     certainty, reason = max(failures) if failures else ((0, 0), _first_names(tensors))
     part = main_part(tensors)
     if part is not None and part not in reason:
         reason += f"; its names show {part}"
     elif "group norm" not in reason and _has_norms_without_statistics(tensors):
         reason += (
-            "; it has no running mean and variance, as networks with group norm or instance norm"
+            "; it has no running mean and variance, as networks with group norm or instance norm, "
+            "and files of parameters without buffers"
         )
     return TableNetworks(identities=(), reason=reason, certainty=certainty)
 
@@ -224,7 +244,7 @@ def _with_structure(
             num_classes=by_structure.num_classes,
             names=by_structure.names,
             unmatched=by_structure.unmatched,
-            notes=(*by_name.notes, f"its head was found by its shape: {head}"),
+            notes=(*by_name.notes, f"{FOUND_BY_SHAPE}: {head}"),
         )
     return [merged if each is by_name else each for each in identities]
 
@@ -232,22 +252,69 @@ def _with_structure(
 def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Identity:
     """Return an identity without a head that gives no classes, and with what lies beside it."""
     identity = without_projection_head(identity, tensors)
-    notes = (*identity.notes, *_unseen(identity))
     scope = common_path(identity.names.values())
     heads = _left_out_heads(identity, tensors, scope)
 
     def is_beside(name: str) -> bool:
         path = path_of(name)
-        if path[: len(scope)] != scope or is_inert(name, tensors[name]):
+        if is_inert(name, tensors[name]) or is_never_called(name):
             return True
+        if path[: len(scope)] != scope:
+            return not _is_before_stem(name, tensors, identity)
         if not is_parameter(name):  # a buffer, such as the queue of MoCo
             if _may_scale_outputs(name, tensors[name], identity):
                 return False
             return len(tensors[name].shape) < 3 or tensors[name].num_values <= 4
-        return path in heads or path[:-1] in heads
+        return path in heads or path[:-1] in heads or _is_bias_of_lost_head(name, tensors, identity)
 
     beside = tuple(name for name in identity.unmatched if is_beside(name))
+    notes = (*identity.notes, *_unseen(identity), *_further_heads(identity, beside, tensors))
     return replace(identity, beside=beside, notes=notes)
+
+
+def _is_before_stem(name: str, tensors: Mapping[str, StoredTensor], identity: Identity) -> bool:
+    """Return whether a layer may return the images that the network sees.
+
+    Such layers are a convolution from gray to color, or a batch norm of the input.
+    """
+    layer = name.rpartition(".")[0]
+    if not is_parameter(name) or _STATISTICS.search(layer):
+        return False
+    channels = identity.spec["in_channels"]
+    weight, mean = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.running_mean")
+    if weight is not None and len(weight.shape) == 4:
+        return weight.shape[0] == channels and weight.shape[1] <= _MOST_IMAGE_CHANNELS
+    has_bias = weight is not None and f"{layer}.bias" in tensors
+    vector = mean or (weight if has_bias else None)
+    return vector is not None and vector.shape == (channels,)
+
+
+def _is_bias_of_lost_head(
+    name: str, tensors: Mapping[str, StoredTensor], identity: Identity
+) -> bool:
+    """Return whether this is a bias of a head whose matrix is no usual tensor, as if sparse."""
+    layer = name.rpartition(".")[0]
+    is_bias = identity.num_classes is None and leaf_of(name) == "bias"
+    return is_bias and f"{layer}.weight" not in tensors
+
+
+def _further_heads(
+    identity: Identity, beside: Sequence[str], tensors: Mapping[str, StoredTensor]
+) -> Iterator[str]:
+    """Yield sentences about matrices that were not read and may be the head."""
+    weights = [name for name in identity.names if ".body.conv" in name and name.endswith("weight")]
+    num_features = tensors[identity.names[weights[-1]]].shape[0]
+    fitting = [name for name in beside if tensors[name].shape[1:] == (num_features,)]
+    head = identity.names.get("head.fc.weight")
+    matrices = [name for name in fitting if leaf_of(name) == "weight"]
+    if head is not None and matrices:
+        labels = abbreviate(matrices, _NUM_LISTED)
+        yield f"{labels} can take the same features as its head {head}, and is no part of it"
+    for name in fitting:
+        if head is None and is_other_form(name):
+            label = with_part(name, tensors[name].shape)
+            yield f"{label} may be its head, and is left out, so there are no classes"
+            return
 
 
 def _unseen(identity: Identity) -> Iterator[str]:

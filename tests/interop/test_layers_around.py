@@ -1,0 +1,171 @@
+"""Layers before and behind a network change its outputs, and are never left out silently."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslearn import models
+from reslearn.interop import Identity, WeightsError, identify_checkpoint, load_network
+
+sys.path.insert(0, str(Path(__file__).parent))
+from layouts import State, behind, checkpoint_of, renamed, small_network, state_of, without_head
+
+IMAGE = torch.rand(1, 3, 32, 32)
+STATE = state_of(small_network())
+
+
+def norm(path: str, channels: int) -> State:
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return {f"{path}.{leaf}": torch.ones(channels) for leaf in leaves}
+
+
+def identified(state: State) -> Identity:
+    return identify_checkpoint(checkpoint_of(state_dict=state))
+
+
+BEHIND_THE_HEAD: dict[str, State] = {
+    "a matrix": {"fc2.weight": torch.zeros(7, 5)},
+    "a matrix of a wrapper": {"classifier.1.weight": torch.zeros(7, 5)},
+    "a batch norm": norm("last", 5),
+}
+
+
+@pytest.mark.parametrize("kind", BEHIND_THE_HEAD)
+@pytest.mark.parametrize("prefix", ["", "model.resnet."])
+def test_a_head_before_further_layers_gives_no_classes(kind: str, prefix: str) -> None:
+    """A ResNet with its 1000 outputs, and a layer from 1000 to 7, is usual in code of beginners."""
+    further = BEHIND_THE_HEAD[kind]
+    identity = identified(behind(prefix, STATE) | further)
+    assert identity.num_classes is None
+    (note,) = [note for note in identity.notes if "takes these values" in note]
+    assert f"{prefix}fc.weight" in note and any(name in note for name in further)
+
+
+def test_a_mean_of_images_is_no_layer_behind_the_head() -> None:
+    statistics = {"normalizer.mean": torch.zeros(5), "normalizer.std": torch.ones(5)}
+    assert identified(behind("model.", STATE) | statistics).num_classes == 5
+
+
+BEFORE_THE_STEM: dict[str, State] = {
+    "gray to color": {"conv.weight": torch.zeros(3, 1, 1, 1), "conv.bias": torch.zeros(3)},
+    "other colors": {"colors.weight": torch.zeros(3, 3, 3, 3)},
+    "a batch norm": norm("bn", 3),
+    "a layer norm": {"norm.weight": torch.ones(3), "norm.bias": torch.zeros(3)},
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE_THE_STEM)
+def test_layers_before_the_stem_need_partial(kind: str) -> None:
+    layers = BEFORE_THE_STEM[kind]
+    identity = identified(layers | behind("resnet.", STATE))
+    assert identity.unexplained == tuple(layers)
+    with pytest.raises(WeightsError, match=r"in the file only.*--partial"):
+        load_network(identity)
+
+
+def test_other_small_tensors_of_a_wrapper_lie_beside_the_network() -> None:
+    """Weights of a loss for 3 classes, the end of a decoder, and the boxes of a detector."""
+    tensors = {
+        "criterion.weight": torch.ones(3),
+        "decoder.weight": torch.zeros(3, 16, 3, 3),
+        "rpn.boxes.weight": torch.zeros(3, 64, 1, 1),
+        "rpn.boxes.bias": torch.zeros(3),
+    }
+    identity = identified(behind("backbone.", STATE) | tensors)
+    assert (identity.beside, identity.unexplained) == (tuple(tensors), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("embedding", "its name says so"),
+        ("whiten", "its name says so"),
+        ("arcface", "metric learning"),
+        ("arc_margin", "metric learning"),
+        ("metric.cosface", "metric learning"),
+        ("head.cosine", "metric learning"),
+    ],
+)
+def test_a_head_of_metric_learning_gives_no_classes(name: str, reason: str) -> None:
+    """Losses with margins compare normalized vectors: a linear head would order classes wrongly."""
+    state = behind("backbone.", without_head(STATE)) | {f"{name}.weight": torch.zeros(9, 64)}
+    identity = identified(state)
+    assert (identity.num_classes, identity.beside) == (None, (f"{name}.weight",))
+    assert any(reason in note for note in identity.notes)
+    assert not any("was found by its shape" in note for note in identity.notes)
+
+
+def test_an_embedding_network_gives_no_classes() -> None:
+    assert identified(behind("embedding_net.", STATE)).num_classes is None
+    assert identified(behind("architecture.", STATE)).num_classes == 5
+
+
+def test_a_second_matrix_of_the_same_features_is_named() -> None:
+    """Which of the two is the head is not known."""
+    state = behind("backbone.", STATE) | {"classifier.weight": torch.zeros(7, 64)}
+    identity = identified(state)
+    assert identity.num_classes == 5 and identity.beside == ("classifier.weight",)
+    assert any("classifier.weight can take the same features" in note for note in identity.notes)
+
+
+@pytest.mark.parametrize("name", ["prelu.weight", "act1.weight"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_one_learned_activation_for_all_layers_is_refused(name: str, prefix: str) -> None:
+    with pytest.raises(WeightsError, match=f"it has {prefix}{name} .a learned activation"):
+        identified(behind(prefix, STATE | {name: torch.ones(1)}))
+
+
+OTHER_FORMS: dict[str, State] = {
+    "pruned": {"fc.weight_orig": torch.zeros(5, 64), "fc.weight_mask": torch.zeros(5, 64)},
+    "weight norm": {"fc.weight_g": torch.zeros(5, 1), "fc.weight_v": torch.zeros(5, 64)},
+    "parametrized": {"fc.parametrizations.weight.original1": torch.zeros(5, 64)},
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_head_in_another_form_is_named(form: str) -> None:
+    tensors = OTHER_FORMS[form] | {"fc.bias": torch.zeros(5)}
+    identity = identified(without_head(STATE) | tensors)
+    assert (identity.num_classes, identity.unexplained) == (None, ())
+    (note,) = [note for note in identity.notes if "may be its head" in note]
+    assert "pruned or normalized weights" in note
+
+
+def test_a_block_that_is_never_called_lies_beside_the_network() -> None:
+    """TRADES' wide networks, of many robust models, create a copy of the first stage."""
+    net = models.build("wrn10_2", num_classes=5).eval()
+    state = state_of(net, "wrn")
+    copy = {
+        name.replace("block1", "sub_block1"): torch.zeros_like(tensor)
+        for name, tensor in state.items()
+        if name.startswith("block1")
+    }
+    identity = identified(behind("module.", state | copy))
+    assert len(identity.beside) == len(copy) and identity.unexplained == ()
+    assert torch.equal(load_network(identity)(IMAGE), net(IMAGE))
+
+
+@pytest.mark.parametrize("num_classes", [5, 64])
+def test_matrices_of_paddle_are_transposed(num_classes: int) -> None:
+    """With as many classes as features, the shape does not show it."""
+    net = small_network(num_classes=num_classes)
+    state = {
+        name: tensor for name, tensor in state_of(net).items() if "num_batches_tracked" not in name
+    }
+    state["fc.weight"] = state["fc.weight"].T.contiguous()
+    state = renamed(state, ("running_mean", "_mean"), ("running_var", "_variance"))
+    assert torch.equal(load_network(identified(state))(IMAGE), net(IMAGE))
+
+
+def test_a_teacher_of_another_depth_is_no_average() -> None:
+    teacher = state_of(models.build("resnet14", num_classes=5, shortcut="B"))
+    for tables in (
+        {"state_dict": behind("student.", STATE) | behind("teacher.", teacher)},
+        {"student": STATE, "teacher": teacher},
+    ):
+        identity = identify_checkpoint(checkpoint_of(**tables))
+        (other,) = identity.further
+        assert identity.spec["name"] == "resnet8"
+        assert (other.name, other.is_average) == ("resnet14", False)
