@@ -200,8 +200,8 @@ def _dialect_notes(identity: Identity) -> tuple[str, ...]:
 def _averages(identity: Identity) -> tuple[str, ...]:
     """Return the values of --entry that take averages, also those inside a table."""
     inside = [each.entry for each in identity.further if each.is_average]
-    others = {each.entry for each in identity.further} - set(inside)
-    tables = [entry for entry in identity.checkpoint.averages if entry not in others]
+    no_averages = {each.entry for each in identity.further} - set(inside)
+    tables = [entry for entry in identity.checkpoint.averages if entry not in no_averages]
     return tuple(dict.fromkeys([*tables, *inside]))
 
 
