@@ -26,6 +26,8 @@ from reslearn.diagnose.verdict_rules import PROOF_GAP
 PROBABILITY_TOLERANCE = 1e-3
 NUM_EXAMPLES = 64
 _SHIFT = 3.0
+_SIZES = (100.0, 10_000.0)
+"""Outputs of the right class that tell whether a loss has a lower bound."""
 _ITERATIONS = 60
 _MAX_FREE_VALUES = 2**19
 """Number of values over which the loss is minimized, at most (images have many)."""
@@ -74,6 +76,8 @@ def output_findings(problem: Problem, net: nn.Module, inputs: Tensor) -> list[Sc
         inputs: The first training inputs; at most NUM_EXAMPLES of them are used.
     """
     record = record_calls(net, inputs[:NUM_EXAMPLES])
+    if is_unbounded(problem, record.outputs):
+        return [_unbounded_finding(problem)]
     tail = find_tail(record)
     if tail is not None and tail.start.numel() > _MAX_FREE_VALUES:
         num_examples = max(2, len(tail.start) * _MAX_FREE_VALUES // tail.start.numel())
@@ -160,6 +164,35 @@ def is_softmax_repeated(problem: Problem, outputs: Tensor) -> bool:
     loss = float(problem.loss(outputs, targets))
     shifted = float(problem.loss(outputs + _SHIFT, targets))
     return abs(loss - shifted) < 1e-4 * max(1.0, abs(loss))
+
+
+def is_unbounded(problem: Problem, outputs: Tensor) -> bool:
+    """Return whether the loss of classes falls without limit as the right outputs grow.
+
+    `nll_loss` does so if it gets logits instead of log-probabilities.
+    """
+    if problem.task != "classification":
+        return False
+    targets = problem.targets[: len(outputs)]
+    right = functional.one_hot(targets, outputs.shape[1]).float()
+    try:
+        losses = [float(problem.loss(size * right, targets)) for size in _SIZES]
+    except Exception:  # some losses take only probabilities
+        return False
+    return losses[1] < -_SIZES[0] and losses[1] < losses[0]
+
+
+def _unbounded_finding(problem: Problem) -> ScreeningFinding:
+    return ScreeningFinding(
+        check="loss without a lower bound",
+        level="proof",
+        causes=("output layer",),
+        message="The loss falls without limit if outputs grow, so its value says nothing. It takes "
+        "log-probabilities, as nll_loss does, and the network returns free outputs (logits). Use "
+        "cross_entropy, or put nn.LogSoftmax(dim=1) behind the last layer.",
+        evidence=f"With outputs of {_SIZES[1]:,.0f} for the right class and 0 for the others, the "
+        f"loss is below {-_SIZES[0]:,.0f}.",
+    )
 
 
 class LossBound(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reslearn.diagnose.problem import Problem
 from reslearn.diagnose.scores import LEARNS, MARGIN
 from reslearn.diagnose.user_code import DiagnosisError
 from reslearn.diagnose.variant import Variant
@@ -22,6 +23,11 @@ MAX_WIDENINGS = 4
 """How many more rates a variant is tried at, if its best one lies at an end."""
 LR_STEP = 4.0
 """Factor between two learning rates that are tried."""
+USUAL_RATES = {
+    "SGD": 0.1,
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "RMSprop"), 1e-3),
+}
+"""Usual learning rates by the class of the optimizer."""
 _SPARE_SHARE = 0.1
 """Share of the time that stays unplanned."""
 _MEASUREMENT_SECONDS = 20.0
@@ -159,7 +165,7 @@ def choose_rates(variants: Sequence[Variant], try_rates: TryRates) -> dict[str, 
     scores: dict[str, dict[float, float]] = {variant.name: {} for variant in variants}
     candidates: list[Candidate] = []
     for variant in variants:
-        candidates += [(variant, variant.problem.lr * factor) for factor in LR_FACTORS]
+        candidates += [(variant, lr) for lr in first_rates(variant.problem)]
     while candidates:
         for (variant, lr), score in zip(candidates, try_rates(candidates), strict=True):
             scores[variant.name][lr] = score
@@ -255,6 +261,24 @@ def chosen_rate(scores: Mapping[float, float], *, usual: float) -> float:
     if not learns(scores) and scores.get(usual, math.inf) <= min(limit, 1 + MARGIN):
         return usual
     return min(lr for lr, score in scores.items() if score <= limit)
+
+
+def first_rates(problem: Problem) -> list[float]:
+    """Return the rates to try first: multiples of the user's, and the usual one if it is far off.
+
+    A rate that is a thousand times too low is further away than the widenings reach.
+    """
+    rates = [problem.lr * factor for factor in LR_FACTORS]
+    usual = _usual_rate(problem)
+    if usual is None or min(rates) / LR_STEP <= usual <= max(rates) * LR_STEP:
+        return rates
+    return [*rates, usual]
+
+
+def _usual_rate(problem: Problem) -> float | None:
+    """Return the usual rate of an optimizer of this class; None if it is unknown."""
+    optimizer = problem.make_optimizer(problem.net(0).parameters(), problem.lr)
+    return USUAL_RATES.get(type(optimizer).__name__)
 
 
 def further_rates(scores: Mapping[float, float]) -> list[float]:

@@ -6,7 +6,7 @@ their parameters. The graph of the outputs has them, so the graph and the optimi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _INTERNAL_ATTRIBUTES = frozenset(vars(nn.Module()))
 _MAX_NESTING = 4
+_NUM_COMPARED = 16
+# Positive small weights neither kill units nor saturate activations.
+_DRAWS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda normal: normal,
+    lambda normal: 0.1 * normal,
+    lambda normal: 0.1 * normal.abs(),
+    lambda normal: 0.01 * normal.abs(),
+)
 LEFT_OUT_SHARE = 0.5
 """From this share of values that the optimizer does not get, it is a proof."""
 
@@ -60,6 +68,12 @@ def wiring_findings(problem: Problem, seed: int) -> list[ScreeningFinding]:
             findings.append(_no_parameters(problem))
     elif reached - optimized:
         findings.append(_partly_optimized(net, trainable, optimized))
+    if _ignores_inputs(problem, seed):
+        findings.append(_ignoring_finding())
+    leaves = {id(leaf) for leaf in trainable_leaves(outputs)}
+    unused = [parameter for parameter in trainable if id(parameter) not in leaves]
+    if _is_most(unused, trainable) and _shapes_outputs(net, unused, inputs, seed):
+        findings.append(_cut_finding(net, unused, trainable))
     return findings
 
 
@@ -259,19 +273,107 @@ def _partly_optimized(
     net: nn.Module, trainable: Sequence[Tensor], optimized: set[int]
 ) -> ScreeningFinding:
     left_out = [parameter for parameter in trainable if id(parameter) not in optimized]
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    first = names[id(left_out[0])]
-    listed = first if len(left_out) == 1 else f"{first} and {len(left_out) - 1} more"
-    num_left_out, num_values = (sum(t.numel() for t in ts) for ts in (left_out, trainable))
-    is_most = num_left_out >= LEFT_OUT_SHARE * num_values
+    first = _names(net, left_out)[0]
+    is_most = _is_most(left_out, trainable)
     return ScreeningFinding(
         check="optimizer without some parameters",
         level="proof" if is_most else "note",
         causes=("untrained parameters",) if is_most else (),
-        message=f"The optimizer does not get {listed}, so no step changes them. Give it all of "
-        "net.parameters(). If they are frozen on purpose, set their requires_grad to False.",
+        message=f"The optimizer does not get {_listed(net, left_out)}, so no step changes them. "
+        "Give it all of net.parameters(). If they are frozen on purpose, set their requires_grad "
+        "to False.",
         evidence=f"It leaves out {_size(left_out)} of {_size(trainable)}.",
         attribute=first,
+    )
+
+
+def _is_most(tensors: Sequence[Tensor], trainable: Sequence[Tensor]) -> bool:
+    num_values, num_trainable = (sum(t.numel() for t in ts) for ts in (tensors, trainable))
+    return num_values >= LEFT_OUT_SHARE * num_trainable
+
+
+def _names(net: nn.Module, parameters: Sequence[Tensor]) -> list[str]:
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    return [names[id(parameter)] for parameter in parameters]
+
+
+def _listed(net: nn.Module, parameters: Sequence[Tensor]) -> str:
+    first, *further = _names(net, parameters)
+    return f"{first} and {len(further)} more" if further else first
+
+
+@torch.no_grad()
+def _shapes_outputs(
+    net: nn.Module, parameters: Sequence[Tensor], inputs: Tensor, seed: int
+) -> bool:
+    """Return whether the outputs change with parameters, which are left changed."""
+
+    def outputs() -> Tensor:
+        torch.manual_seed(seed)
+        result: Tensor = net.eval()(inputs)
+        return result
+
+    with torch.random.fork_rng(devices=[]):
+        before = outputs()
+        for parameter in parameters:
+            parameter.add_(torch.randn_like(parameter))
+        return not torch.equal(before, outputs())
+
+
+def _cut_finding(
+    net: nn.Module, unused: Sequence[Tensor], trainable: Sequence[Tensor]
+) -> ScreeningFinding:
+    return ScreeningFinding(
+        check="parameters behind a cut",
+        level="proof",
+        causes=("untrained parameters",),
+        message=f"{_listed(net, unused)} shape the outputs, but no gradient reaches them, so they "
+        "never change. Does forward use detach, .data, .item(), torch.no_grad or NumPy? If they "
+        "are frozen on purpose, set their requires_grad to False.",
+        evidence=f"{_size(unused)} of {_size(trainable)} are not in the graph of the outputs.",
+        attribute=_names(net, unused)[0],
+    )
+
+
+def _ignores_inputs(problem: Problem, seed: int) -> bool:
+    """Return whether all inputs give the same outputs, whatever the weights are.
+
+    Weights of zero, dead units and saturated activations may do so too, but not for each of these
+    random weights, and not in double precision.
+    """
+    inputs = problem.inputs[:_NUM_COMPARED]
+    if not inputs.is_floating_point():
+        return False
+    net = problem.net(seed).eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(seed)
+            net, inputs = net.double(), inputs.double().requires_grad_()
+            return all(_are_alike(net, inputs, draw) for draw in _DRAWS)
+    except Exception:  # the network may need single precision, or a gradient that it cuts
+        return False
+
+
+def _are_alike(net: nn.Module, inputs: Tensor, draw: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether outputs are equal, and without a gradient for the inputs."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(draw(torch.randn_like(parameter)))
+    outputs = net(inputs.clone())
+    if not torch.isfinite(outputs).all() or bool((outputs != outputs[:1]).any()):
+        return False
+    (gradient,) = torch.autograd.grad(outputs.sum(), inputs, allow_unused=True)
+    return gradient is None or not bool(gradient.any())
+
+
+def _ignoring_finding() -> ScreeningFinding:
+    return ScreeningFinding(
+        check="inputs without effect",
+        level="proof",
+        causes=("data fault",),
+        message="All inputs give the same outputs, whatever the weights are, so forward does not "
+        "use its input. Check which variable each layer gets, and which one forward returns.",
+        evidence=f"{_NUM_COMPARED} inputs were compared, with random weights of several sizes.",
     )
 
 
