@@ -65,6 +65,25 @@ def test_layers_before_the_stem_need_partial(kind: str) -> None:
         load_network(identity)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "is_beside"),
+    [
+        ("temperature", (1,), False),
+        ("calibration.prior", (5,), False),
+        ("loss.factor", (1,), True),
+        ("average.decay", (), True),
+        ("average.weights", (3,), True),
+    ],
+)
+def test_factors_of_a_wrapper_are_not_left_out_silently(
+    name: str, shape: tuple[int, ...], is_beside: bool
+) -> None:
+    """Temperature scaling wraps a network with its head."""
+    counts = {"f1.true_positives": torch.ones(5, dtype=torch.int64)}
+    identity = identified(behind("model.", STATE) | {name: torch.ones(shape)} | counts)
+    assert identity.unexplained == (() if is_beside else (name,))
+
+
 def test_other_small_tensors_of_a_wrapper_lie_beside_the_network() -> None:
     """Weights of a loss for 3 classes, the end of a decoder, and the boxes of a detector."""
     tensors = {

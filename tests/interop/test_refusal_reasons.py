@@ -18,9 +18,10 @@ from reslearn.interop import (
     write_weights,
 )
 from reslearn.interop.dialect import dialect_named
+from reslearn.interop.write import foreign_state_dict
 
 sys.path.insert(0, str(Path(__file__).parent))
-from layouts import LAYOUTS, State, checkpoint_of, net_state, small_network
+from layouts import LAYOUTS, State, checkpoint_of, net_state, renamed, small_network
 
 with torch.device("meta"):
     RESNET18 = net_state(models.build("resnet18", num_classes=5, shortcut="B"))
@@ -168,6 +169,18 @@ def test_the_style_is_noted_for_bottlenecks(name: str, is_noted: bool, tmp_path:
     switches = {} if name == "resnet18" else {"stride_in": "3x3"}
     notes = notes_of("mmpretrain", tmp_path / "net.pth", name=name, shortcut="B", **switches)
     assert ("style = pytorch" in notes) == is_noted
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_pre_activation_is_the_reason_whatever_dialect_is_near(final_norm: bool) -> None:
+    """kuangliu's PreActResNet18 has the names of his ResNet18 without bn1."""
+    state = foreign_state_dict(models.build("wrn10_2", num_classes=5), dialect_named("wrn"))
+    rules = ((r"^block(\d)\.layer", r"layer\1"), ("convShortcut", "shortcut.0"), ("^fc", "linear"))
+    state = renamed(state, *rules)
+    if not final_norm:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("bn1")}
+    with pytest.raises(WeightsError, match=r"catalog: [^;]*pre-activation networks are read"):
+        identify_checkpoint(checkpoint_of(table=state))
 
 
 def test_a_single_shard_is_called_a_part(tmp_path: Path) -> None:

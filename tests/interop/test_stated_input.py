@@ -14,6 +14,7 @@ import torch
 
 from reslearn import models
 from reslearn.interop import (
+    Checkpoint,
     WeightsError,
     dialect_named,
     identify,
@@ -169,6 +170,37 @@ def test_the_stride_of_a_bottleneck_is_stated(tmp_path: Path) -> None:
 def test_another_activation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"config\.json says hidden_act 'silu'"):
         stated_in(tmp_path / "hub", {"hidden_act": "silu"})
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [
+        (("torch.nn.modules.activation.LeakyReLU",), "LeakyReLU and none of ReLU"),
+        (("timm.layers.blur_pool.BlurPool2d",), "BlurPool2d, which blurs"),
+    ],
+)
+def test_classes_in_a_pickled_module_state_another_function(
+    classes: tuple[str, ...], reason: str
+) -> None:
+    """The kernel of a blur pool and the slope of an activation may be no tensors of the file."""
+    checkpoint = checkpoint_of(state_dict=state_of(small_network()))
+    with pytest.raises(WeightsError, match=reason):
+        identify_checkpoint(replace(checkpoint, unknown_objects=classes))
+
+
+def test_a_further_activation_is_noted() -> None:
+    """It may belong to the head, or to the trunk."""
+    checkpoint = checkpoint_of(state_dict=state_of(small_network()))
+    classes = tuple(f"torch.nn.modules.activation.{name}" for name in ("ReLU", "GELU", "Hardtanh"))
+    assert notes_of(checkpoint, classes[:1]) == []
+    assert notes_of(checkpoint, classes) == [
+        f"the file holds an object of {classes[1]}, an activation that the catalog does not have"
+    ]
+
+
+def notes_of(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[str]:
+    identity = identify_checkpoint(replace(checkpoint, unknown_objects=classes))
+    return [note for note in identity.notes if "holds an object" in note]
 
 
 def test_the_classes_in_a_checkpoint_are_used(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reslearn.interop.identity import FurtherNetwork, Identity
-from reslearn.interop.stated import refuse_stated_functions, stated_switches
+from reslearn.interop.stated import notes_on_classes, refuse_stated_functions, stated_switches
 from reslearn.interop.stored import (
     Checkpoint,
     StoredTensor,
@@ -64,7 +64,9 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
         for each, each_entry in zip(identities, entries, strict=True)
         if each is not chosen
     )
-    chosen = replace(chosen, further=further, notes=(*chosen.notes, *note))
+    chosen = replace(
+        chosen, further=further, notes=(*chosen.notes, *note, *notes_on_classes(checkpoint))
+    )
     return _with_stated_switches(chosen)
 
 

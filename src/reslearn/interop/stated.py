@@ -4,6 +4,8 @@ Folders of timm have a config.json with "pretrained_cfg". Folders of transformer
 and preprocessor_config.json. A checkpoint may hold the names of its classes, and a normalizer with
 mean and deviation beside the network. Nothing of this is needed to load the weights, so what cannot
 be read is passed over.
+
+A whole module in a pickle names the classes of its layers, so also of its activations.
 """
 
 import json
@@ -23,6 +25,10 @@ Numbers = tuple[float, ...]
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _ARCHITECTURE_KEYS = (
     *("arch", "architecture", "model_name", "model_arch", "backbone", "network", "model", "net"),
+)
+# Classes whose objects have no tensors that a pickle keeps.
+_ACTIVATIONS = re.compile(
+    r"(?:LeakyReLU|RReLU|ReLU6|C?ELU|SELU|GELU\w*|SiLU|Swish\w*|MemoryEfficientSwish|Mish|Hard[st]\w+)$"
 )
 _BLURRED = re.compile(r"blur|resnetaa|anti_?alias")
 # ImageNet-21k has 21,843 classes: their names and numbers need 1.5 MB.
@@ -111,12 +117,43 @@ def refuse_stated_functions(checkpoint: Checkpoint) -> None:
                 f"{architecture!r}, a network with blur pooling, which has the names and shapes of "
                 "a plain ResNet and computes another function"
             )
+    for name in checkpoint.unknown_objects:
+        if _BLURRED.search(_class_of(name).lower()):
+            raise WeightsError(
+                f"{checkpoint.path} holds no network of the catalog: it holds an object of {name}, "
+                "which blurs"
+            )
+    activations = _activations(checkpoint)
+    if activations and "ReLU" not in map(_class_of, checkpoint.unknown_objects):
+        raise WeightsError(
+            f"{checkpoint.path} holds no network of the catalog: it holds objects of "
+            f"{activations[0]} and none of ReLU, and the networks of the catalog have ReLU"
+        )
     activation = _config(checkpoint).get("hidden_act", "relu")
     if activation != "relu":
         raise WeightsError(
             f"{checkpoint.path} holds no network of the catalog: config.json says hidden_act "
             f"{str(activation)[:40]!r}, and the networks of the catalog have relu"
         )
+
+
+def notes_on_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return a sentence if a pickle names an activation that the networks of the catalog lack."""
+    return tuple(
+        f"the file holds an object of {name}, an activation that the catalog does not have"
+        for name in _activations(checkpoint)[:1]
+    )
+
+
+def _activations(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of classes of activations other than ReLU."""
+    names = checkpoint.unknown_objects
+    return [name for name in names if _ACTIVATIONS.match(_class_of(name))]
+
+
+def _class_of(name: str) -> str:
+    """Return the last part of the name of a class."""
+    return name.rpartition(".")[2]
 
 
 def stated_switches(checkpoint: Checkpoint) -> dict[str, str]:

@@ -35,6 +35,7 @@ from reslearn.interop.table_layers import (
     paths_above,
 )
 
+PREACTIVATION = "pre-activation networks are read by the names of a dialect only"
 _IMAGE_CHANNELS = (1, 3, 4)
 _MIN_BLOCKS = 3  # of the smallest network, with one block in each of three stages
 
@@ -299,8 +300,7 @@ def _stem_names(
             )
         elif is_normalized:
             raise NotAResNet(
-                f"its first convolution {convolution.label} has no batch norm (pre-activation "
-                "networks are read by the names of a dialect only)"
+                f"its first convolution {convolution.label} has no batch norm ({PREACTIVATION})"
             )
     return names
 
@@ -346,8 +346,7 @@ def _block_names(
         if norm.shape[0] != convolution.shape[0]:
             raise NotAResNet(
                 f"the batch norm {norm.label} has {norm.shape[0]} channels, and "
-                f"{convolution.label} returns {convolution.shape[0]} (pre-activation networks are "
-                "read by the names of a dialect only)"
+                f"{convolution.label} returns {convolution.shape[0]} ({PREACTIVATION})"
             )
         names |= _native_names(f"{native_block}.body.bn{number}", norm)
     return names

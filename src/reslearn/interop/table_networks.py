@@ -22,7 +22,7 @@ from reslearn.interop.named_table import AnotherFunction, NamedTable, common_pat
 from reslearn.interop.projection import FOUND_BY_SHAPE, without_projection_head
 from reslearn.interop.stored import Checkpoint, StoredTensor, abbreviate
 from reslearn.interop.structural_dialect import structural_dialect
-from reslearn.interop.structure import read_structures
+from reslearn.interop.structure import PREACTIVATION, read_structures
 from reslearn.interop.table_layers import LayerPath, is_parameter, leaf_of, path_of
 
 _MAX_PREFIXES = 16
@@ -40,6 +40,8 @@ _BLUR_NOTE = (
 )
 # Of images, as in a normalizer, or of a training.
 _STATISTICS = re.compile(r"mean|std|var|queue|center|class_?weight|loss|criterion|best|acc", re.I)
+# Numbers of a wrapper that trains a network.
+_SETTINGS = re.compile(r"decay|eps|step|epoch|device|dummy|momentum|count|lr$", re.I)
 _UNSEEN_NOTE = (
     "tensors do not show strides, dilation, pooling, activations, and the epsilon of batch norm; "
     "those of usual ResNets are taken; the error on labeled images decides: "
@@ -192,7 +194,9 @@ def _by_structure(
     used = {name for identity in complete for name in identity.names.values()}
     readings, problem = read_structures(tensors)
     if problem is not None:
-        failures.append(((1, 0), problem))
+        # It explains why a dialect with the names of another network lacks a tensor.
+        rank = (2, len(tensors) + 1) if PREACTIVATION in problem else (1, 0)
+        failures.append((rank, problem))
     identities: list[tuple[Identity, tuple[str, ...]]] = []
     for reading in readings:
         if used.intersection(reading.names.values()):
@@ -260,7 +264,10 @@ def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Ident
         if is_inert(name, tensors[name]) or is_never_called(name):
             return True
         if path[: len(scope)] != scope:
-            return not _is_before_stem(name, tensors, identity)
+            is_factor = not (is_parameter(name) or _SETTINGS.search(name))
+            is_factor &= tensors[name].dtype.is_floating_point
+            is_factor = is_factor and _may_scale_outputs(name, tensors[name], identity)
+            return not (is_factor or _is_before_stem(name, tensors, identity))
         if not is_parameter(name):  # a buffer, such as the queue of MoCo
             if _may_scale_outputs(name, tensors[name], identity):
                 return False
