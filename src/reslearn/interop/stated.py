@@ -28,7 +28,8 @@ _ARCHITECTURE_KEYS = (
 )
 # Classes whose objects have no tensors that a pickle keeps.
 _ACTIVATIONS = re.compile(
-    r"(?:LeakyReLU|RReLU|ReLU6|C?ELU|SELU|GELU\w*|SiLU|Swish\w*|MemoryEfficientSwish|Mish|Hard[st]\w+)$"
+    r"(?:LeakyReLU|RReLU|ReLU6|C?ELU|SELU|GELU\w*|SiLU|(?:MemoryEfficient)?Swish\w*|Mish|"
+    r"Hard[st]\w+)$"
 )
 _BLURRED = re.compile(r"blur|resnetaa|anti_?alias")
 # ImageNet-21k has 21,843 classes: their names and numbers need 1.5 MB.
