@@ -74,6 +74,14 @@ SIDES: dict[str, tuple[Side, Side]] = {
             scores(deep=0.9, bare=0.3, initialized=0.3 - OUTSIDE),
         ),
     ),
+    "regularized too much: it learns little": (
+        ("healthy", "", scores(deep=0.699, shallow=0.699, unregularized=0.1)),
+        ("too much regularization", "", scores(deep=0.701, shallow=0.701, unregularized=0.1)),
+    ),
+    "regularized too much: without, it learns": (
+        ("too much regularization", "", scores(deep=1.0, shallow=1.0, unregularized=0.699)),
+        ("undecided", "", scores(deep=1.0, shallow=1.0, unregularized=0.701)),
+    ),
     "units die of a signal that vanishes": (
         (
             "dead units",

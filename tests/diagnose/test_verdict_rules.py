@@ -147,6 +147,10 @@ CASES: dict[str, tuple[str, Scores]] = {
         "capacity too small",
         make_scores(deep=0.6, shallow=0.6, wide=0.05, held_out={"wide": 0.3}),
     ),
+    "regularized too much": (
+        "too much regularization",
+        make_scores(deep=1.0, shallow=1.0, unregularized=0.1),
+    ),
     "overfitted": (
         "overfitting",
         make_scores(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reslearn.diagnose.findings import at
 from reslearn.diagnose.initial_weights import suitable_initializer
+from reslearn.diagnose.regularization import regularization_of
 from reslearn.diagnose.scores import is_worse
 from reslearn.diagnose.verdict_rules import CURES
 
@@ -32,6 +33,7 @@ def advice(diagnosis: Diagnosis) -> str:
         "bad learning rate": _learning_rate,
         "data fault": _data_fault,
         "output layer": _output_layer,
+        "too much regularization": _regularization,
         "capacity too small": _capacity,
         "overfitting": _overfitting,
         "healthy": _healthy,
@@ -121,6 +123,19 @@ def _output_layer(diagnosis: Diagnosis) -> str:
     return (
         "The activation behind the last weights holds the network back. Remove it, or use a loss "
         f"that belongs to it{_place(diagnosis)}."
+    )
+
+
+def _regularization(diagnosis: Diagnosis) -> str:
+    decay, share = regularization_of(diagnosis.problem)
+    changes = []
+    if decay:
+        changes.append(f"a weight decay far below {decay:g} (1e-4 is usual for SGD)")
+    if share:
+        changes.append(f"dropout far below {share:g} (0.1 is usual)")
+    return (
+        "Regularization keeps the network from learning its training data. Use "
+        f"{' and '.join(changes)}."
     )
 
 

@@ -5,6 +5,7 @@
 | standardized | inputs scaled to mean 0 and standard deviation 1 | scale of the inputs |
 | initialized | weights drawn by the rule of its activations, biases zero | initialization |
 | bare | no activation behind the last weights; a log_softmax stays | output layer |
+| unregularized | no weight decay, no dropout (`regularization.py`) | regularization |
 | warm-up | the learning rate rises during the first fifth of the steps | learning rate |
 | clipped | gradients of a norm above 1 are scaled to 1 | learning rate |
 | wide | another network, wide and residual, as a yardstick | capacity |

@@ -228,8 +228,11 @@ def _check_outputs(problem: Problem) -> Tensor:
     if problem.task == "classification":
         num_classes = int(max(problem.targets.max(), problem.held_targets.max())) + 1
         if outputs.ndim != 2 or outputs.shape[1] < num_classes:
+            starts_at_1 = min(problem.targets.min(), problem.held_targets.min()) == 1
+            hint = "; they start at 1, so subtract 1 from all of them" if starts_at_1 else ""
             raise DiagnosisError(
                 f"the network returns {shape} per input, but the targets have {num_classes} classes"
+                f"{hint}"
             )
     elif outputs.shape != problem.targets[: len(outputs)].shape:
         message = (
@@ -238,6 +241,11 @@ def _check_outputs(problem: Problem) -> Tensor:
         )
         if problem.targets.ndim == 1:
             message += "; if the targets are classes, convert them to integers (int64)"
+            if shape == (1,):
+                message += (
+                    "; if they are numbers, a loss such as mse_loss compares each output with all "
+                    "targets, so that only their mean is learned: give targets of shape (N, 1)"
+                )
         raise DiagnosisError(message)
     return outputs
 

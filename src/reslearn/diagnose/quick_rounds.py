@@ -15,6 +15,7 @@ from reslearn.diagnose.experiment import LONGER, TrialRunner
 from reslearn.diagnose.interventions import bare, clipped, initialized, warmed_up
 from reslearn.diagnose.plan import MIN_STEPS, RateChoice, speedup
 from reslearn.diagnose.rate_rules import is_rate_at_fault
+from reslearn.diagnose.regularization import unregularized
 from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, MARGIN
 from reslearn.diagnose.variant import Variant
 from reslearn.diagnose.verdict import (
@@ -26,7 +27,7 @@ from reslearn.diagnose.verdict import (
 )
 from reslearn.diagnose.verdict_rules import NetworkVerdict
 
-BEFORE_DEPTH = ("standardized", "bare", "initialized")
+BEFORE_DEPTH = ("standardized", "bare", "initialized", "unregularized")
 """Variants for causes that few trials settle."""
 _MAX_STEPS = 480
 """Steps of a round with changes, at most."""
@@ -210,3 +211,6 @@ def add_interventions(runner: TrialRunner) -> None:
     without_activation = bare(runner.problem)
     if without_activation is not None:
         by_name["bare"] = without_activation
+    without_regularization = unregularized(runner.problem)
+    if without_regularization is not None:
+        by_name["unregularized"] = without_regularization

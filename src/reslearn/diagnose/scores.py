@@ -38,6 +38,7 @@ NETWORKS = {
     "standardized": "the network on standardized inputs",
     "initialized": "the newly initialized network",
     "bare": "the network without its output activation",
+    "unregularized": "the network without weight decay and dropout",
     "warm-up": "the network with warm-up",
     "clipped": "the network with clipped gradients",
     "wide": "the wide network",

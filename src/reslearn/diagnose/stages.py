@@ -84,7 +84,8 @@ def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
     """Return the variant that repairs the network, or "given" for another learning rate.
 
     Returns:
-        "shortcuts" if no other variant helped; empty if the network takes none.
+        "shortcuts" if no other variant helped; empty if the network takes none, or if the cause is
+        a value in the optimizer or a dropout.
     """
     scores = runner.scores()
     repair = (CURES | {"data fault": "standardized"}).get(verdict.name, "")
@@ -92,6 +93,8 @@ def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
     helps = helps or is_worse(scores, "given", f"{repair}{AT_GIVEN_RATE}") == "yes"
     if repair and helps:
         return repair
+    if verdict.name == "too much regularization":
+        return ""
     if verdict.name == "bad learning rate" and scores.train.get("given"):
         return "given"
     return "shortcuts" if "shortcuts" in runner.variants.by_name else ""
@@ -153,7 +156,10 @@ def _examine(runner: TrialRunner) -> NetworkVerdict:
 
 
 def _other_causes(runner: TrialRunner) -> list[str]:
-    return [name for name in BEFORE_DEPTH if name in runner.variants.by_name]
+    names = [name for name in BEFORE_DEPTH if name in runner.variants.by_name]
+    if runner.scores().learns("deep"):  # it is regularized on purpose
+        names = [name for name in names if name != "unregularized"]
+    return names
 
 
 def _depth(runner: TrialRunner) -> list[str]:
@@ -260,6 +266,7 @@ def _deciding_names(runner: TrialRunner, verdict: NetworkVerdict) -> list[str]:
         "vanishing or exploding signal": ("initialized", "shallow"),
         "dead units": ("initialized", "shallow"),
         "output layer": ("bare", "shallow"),
+        "too much regularization": ("unregularized",),
         "bad learning rate": ("warm-up", "clipped"),
     }
     variants = by_verdict.get(verdict.suspicion or verdict.name)

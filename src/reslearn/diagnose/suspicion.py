@@ -13,6 +13,7 @@ _PAIRS: tuple[tuple[VerdictName, str, str, str], ...] = (
     ("vanishing or exploding signal", "the initial weights", "deep", "initialized"),
     ("data fault", "the scale of the inputs", "deep", "standardized"),
     ("output layer", "the activation behind the last weights", "deep", "bare"),
+    ("too much regularization", "too much regularization", "deep", "unregularized"),
     ("bad learning rate", "the learning rate given", "given", "deep"),
     ("bad learning rate", "a start without warm-up", "deep", "warm-up"),
     ("bad learning rate", "gradients that are too large", "deep", "clipped"),

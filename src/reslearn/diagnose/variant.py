@@ -55,7 +55,7 @@ class Regime:
 class Variant:
     """A way to build a network for a seed.
 
-    `problem` differs from the user's problem only if the variant changes the data.
+    `problem` differs from the user's problem only if the variant changes the data or the optimizer.
     """
 
     name: str

@@ -59,6 +59,7 @@ _MAY_BE_SLOW: tuple[VerdictName, ...] = (
     "vanishing or exploding signal",
     "dead units",
     "output layer",
+    "too much regularization",
 )
 _SHALLOWER = ("shallow", "shallowest")
 
@@ -105,6 +106,7 @@ def is_plain(scores: Scores, verdict: NetworkVerdict) -> bool:
         "vanishing or exploding signal": "initialized" if scores.signal else "",
         "dead units": "initialized",
         "output layer": "bare",
+        "too much regularization": "unregularized",
     }
     cure = scores.train.get(cures.get(verdict.name, ""), ())
     return bool(cure) and not scores.learns("deep") and max(cure) <= CURED
@@ -152,6 +154,7 @@ def ruled_out(scores: Scores) -> list[str]:
         "the scale of the inputs": ("deep", "standardized"),
         "the output layer": ("deep", "bare"),
         "the initialization": ("deep", "initialized"),
+        "regularization": ("deep", "unregularized"),
     }
     answers = [cause for cause, pair in causes.items() if _is_ruled_out(scores, *pair)]
     shallower = [name for name in _SHALLOWER if scores.train.get(name)]
@@ -193,7 +196,12 @@ def _best_held_score(scores: Scores) -> float:
 
 def _interventions(scores: Scores) -> NetworkVerdict | None:
     """Name the cause whose removal helps most; of equally good ones, the first."""
-    rules = {"standardized": _unscaled, "bare": _output_layer, "initialized": _initialization}
+    rules = {
+        "standardized": _unscaled,
+        "bare": _output_layer,
+        "initialized": _initialization,
+        "unregularized": _regularization,
+    }
     helpful = [name for name in rules if is_worse(scores, "deep", name) == "yes"]
     if not helpful:
         return None
@@ -227,6 +235,12 @@ def _initialization(scores: Scores) -> NetworkVerdict | None:
         return certain("dead units", reason, "initialization")
     reason = f"{comparison} {signal_text(scores)}"
     return certain("vanishing or exploding signal", reason, signal_subcause(scores))
+
+
+def _regularization(scores: Scores) -> NetworkVerdict | None:
+    if scores.mean("deep") < CURED or scores.mean("unregularized") > CURED:
+        return None  # a network that is regularized on purpose learns more slowly
+    return certain("too much regularization", comparison_text(scores, "deep", "unregularized"))
 
 
 def _depth(scores: Scores) -> NetworkVerdict | None:

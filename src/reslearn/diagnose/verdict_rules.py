@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reslearn.diagnose.scores import HALFWAY, MARGIN
+from reslearn.diagnose.scores import CURED, HALFWAY, MARGIN
 
 VerdictName = Literal[
     "degradation",
@@ -19,6 +19,7 @@ VerdictName = Literal[
     "data fault",
     "untrained parameters",
     "output layer",
+    "too much regularization",
     "capacity too small",
     "healthy",
     "undecided",
@@ -88,6 +89,11 @@ RULES: tuple[tuple[VerdictName, str], ...] = (
         f"The bound is {PROOF_GAP:.0%} of the loss of guessing, or more, above what the loss can "
         "reach with free outputs. After training: the network is worse than without the activation "
         "behind its last weights.",
+    ),
+    (
+        "too much regularization",
+        f"The network has {CURED:g} of the loss of guessing or more, and without weight decay and "
+        f"dropout it is better, and has {CURED:g} or less.",
     ),
     (
         "dead units",
