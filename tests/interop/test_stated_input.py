@@ -163,7 +163,7 @@ def test_the_stride_of_a_bottleneck_is_stated(tmp_path: Path) -> None:
         identity = identify_checkpoint(checkpoint)
         assert (identity.spec["stride_in"], identity.undetermined) == (stride_in, ())
         assert f"config.json states stride_in '{stride_in}'" in identity.notes
-        with pytest.raises(WeightsError, match="the files beside it state stride_in"):
+        with pytest.raises(WeightsError, match="one beside it, states stride_in"):
             identity.with_switches(stride_in=stride_in)
 
 

@@ -49,7 +49,8 @@ class Identity:
             a detector. The network computes the same without them.
         further: Other networks of the file.
         notes: Sentences about switches that the weights cannot show.
-        stated_switches: Switches that the weights cannot show, and files beside them state.
+        stated_switches: Switches that the weights do not show, and the file, or one beside it,
+            states.
     """
 
     checkpoint: Checkpoint
@@ -142,7 +143,7 @@ class Identity:
             possible.append(f"name={self.plain_name!r}")
         reason = f"the weights of this {self.spec['name']} show it, or it has no effect"
         if key in self.stated_switches:
-            reason = f"the files beside it state {key}={self.spec[key]!r}"
+            reason = f"the file, or one beside it, states {key}={self.spec[key]!r}"
         return (
             f"{self.checkpoint.path}: {key}={value!r} cannot be set; {reason}; switches that may "
             f"be set: {', '.join(possible) or 'none'}"

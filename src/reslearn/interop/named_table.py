@@ -18,7 +18,13 @@ from reslearn.interop.foreign_parts import (
 )
 from reslearn.interop.identity import NUM_BATCHES_TRACKED, Identity
 from reslearn.interop.infer import NotAResNet, infer
-from reslearn.interop.stored import Checkpoint, StoredTensor, is_average
+from reslearn.interop.layer_settings import (
+    notes_on_epsilon,
+    other_settings,
+    settings_by_native_name,
+    stated_stride,
+)
+from reslearn.interop.stored import Checkpoint, LayerSettings, StoredTensor, is_average
 from reslearn.interop.table_layers import LayerPath, path_of
 from reslearn.models import Network
 
@@ -54,6 +60,12 @@ class NamedTable:
                     names[full_name] = native_name
         return names
 
+    @property
+    def settings(self) -> dict[str, LayerSettings]:
+        """The settings of layers in a pickled module by native name. Other files have none."""
+        names = {native: name for name, native in self.native_names.items()}
+        return settings_by_native_name(names, self.checkpoint.layer_settings.get(self.entry, {}))
+
     @cached_property
     def native_shapes(self) -> dict[str, tuple[int, ...]]:
         """Native names and native shapes of the tensors that the dialect knows."""
@@ -72,6 +84,11 @@ def verify(table: NamedTable) -> Identity:
     """
     shapes = table.native_shapes
     spec, notes = _recorded_spec(table) or infer(shapes, table.dialect)
+    settings = table.settings
+    stride_in = stated_stride(settings) if "stride_in" in spec else None
+    if stride_in is not None:
+        spec["stride_in"] = stride_in
+        notes = [note for note in notes if "stride in the 1x1" not in note]
     num_classes = spec.pop("num_classes", None) or None  # 0 in files of a network without a head
     try:
         with torch.device("meta"):
@@ -82,6 +99,8 @@ def verify(table: NamedTable) -> Identity:
     used = {*names.values(), *_extra_names(table, net)}
     unmatched = tuple(name for name in table.tensors if name not in used)
     _refuse_parts_inside(table, names, unmatched)
+    for difference in other_settings(net, names, settings):
+        raise AnotherFunction(difference)
     return Identity(
         checkpoint=table.checkpoint,
         entry=table.entry,
@@ -91,7 +110,8 @@ def verify(table: NamedTable) -> Identity:
         num_classes=num_classes,
         names=names,
         unmatched=unmatched,
-        notes=tuple(notes),
+        notes=(*notes, *notes_on_epsilon(net, settings)),
+        stated_switches=() if stride_in is None else ("stride_in",),
     )
 
 

@@ -188,6 +188,7 @@ def _torch_reader(
             other_keys=tables.other_keys,
             unknown_objects=content.unknown_objects,
             texts=tables.texts,
+            layer_settings=tables.settings,
             class_lists=class_lists_of(content.value),
         )
 

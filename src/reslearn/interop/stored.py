@@ -40,6 +40,10 @@ _AVERAGE_WORDS = frozenset(
 )
 
 
+LayerSettings = Mapping[str, tuple[int, ...] | float]
+"""Settings of a layer by torch's names: "stride", "padding", "dilation" and "eps"."""
+
+
 class WeightsError(ValueError):
     """A weight file cannot be read or used. The message is one line and names the file.
 
@@ -76,6 +80,7 @@ class Checkpoint:
         metadata: The text metadata of a safetensors file.
         texts: Short texts in a pickle, by place, such as "arch" and "args.arch".
         class_lists: Lists of class names in a pickle, by place, such as "meta.CLASSES".
+        layer_settings: Settings of the layers of pickled modules, by entry and by the layer's name.
         shards: The files that hold the tensors, if `path` is only an index of them.
     """
 
@@ -87,6 +92,7 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     class_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    layer_settings: Mapping[str, Mapping[str, LayerSettings]] = field(default_factory=dict)
     shards: tuple[Path, ...] = ()
 
     @property

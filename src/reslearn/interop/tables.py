@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reslearn.interop.stand_ins import StandIn, decode_key, describe
-from reslearn.interop.stored import StoredTensor
+from reslearn.interop.stored import LayerSettings, StoredTensor
 
 # A pickle of a few bytes may hold one state dict a thousand times, each in a thousand others.
 _MAX_TABLES = 1_000
@@ -28,6 +28,7 @@ _LONGEST_LIST = 100
 _LONGEST_NAME = 1_000
 _LONGEST_TEXT = 200
 _MAX_TEXTS = 1_000
+_LARGEST_SETTING = 1_000  # pixels; Python refuses to print numbers of thousands of digits
 
 Table = dict[str, StoredTensor]
 
@@ -40,11 +41,13 @@ class Tables:
         entries: Tables by their place: "" for the object itself, "state_dict", "models.0", ...
         other_keys: Names in the object that hold no table.
         texts: Short texts in the object and in its parts, by place: "arch", "args.arch".
+        settings: Settings of the layers of pickled modules, by entry and by the layer's name.
     """
 
     entries: Mapping[str, Table]
     other_keys: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, LayerSettings]] = field(default_factory=dict)
 
 
 def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tables:
@@ -62,7 +65,8 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
     search = _Search(locate)
     if _module_state(value) is not None:
         texts = search.texts_of(_children(value) or [])
-        return Tables(entries={"": search.module_table(value)}, texts=texts)
+        entries = {"": search.module_table(value)}
+        return Tables(entries=entries, texts=texts, settings=search.settings_of(entries))
     children = _children(value)
     if children is None:
         raise ValueError(f"it holds {describe(value)}, not a dict of named tensors")
@@ -81,7 +85,12 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
         for name in names
         if entries.keys().isdisjoint({""} if name in loose_tensors else tables[name])
     ]
-    return Tables(entries=entries, other_keys=tuple(other_keys), texts=search.texts_of(children))
+    return Tables(
+        entries=entries,
+        other_keys=tuple(other_keys),
+        texts=search.texts_of(children),
+        settings=search.settings_of(entries),
+    )
 
 
 def _networks(tables: Mapping[str, Table]) -> dict[str, Table]:
@@ -100,6 +109,7 @@ class _Search:
     def __init__(self, locate: Callable[[Any], StoredTensor | None]) -> None:
         self._locate = locate
         self._tables: dict[int, Table] = {}
+        self._settings: dict[int, dict[str, LayerSettings]] = {}
         self._num_entries = 0
         self._num_steps = 0
         self._num_modules = 0
@@ -157,6 +167,14 @@ class _Search:
                         _add_text(texts, f"{name}.{key}", text)
         return texts
 
+    def settings_of(self, entries: Mapping[str, Table]) -> dict[str, dict[str, LayerSettings]]:
+        """Return the settings of the layers of the tables that are modules."""
+        return {
+            name: self._settings[id(table)]
+            for name, table in entries.items()
+            if id(table) in self._settings
+        }
+
     def module_table(self, module: StandIn) -> Table:
         """Return the parameters and buffers of a pickled module, as `state_dict()` names them."""
         if id(module) not in self._tables:
@@ -174,6 +192,8 @@ class _Search:
             raise ValueError(f"it holds more than {_MAX_MODULES:,} modules")
         if level > _MAX_MODULE_LEVELS or len(prefix) > _LONGEST_NAME:
             raise ValueError("its modules are nested too deeply")
+        if settings := _layer_settings(state):
+            self._settings.setdefault(id(table), {})[prefix.removesuffix(".")] = settings
         hidden = state.get("_non_persistent_buffers_set")
         hidden_names = hidden if isinstance(hidden, set) else set()
         for kind in ("_parameters", "_buffers"):
@@ -260,6 +280,19 @@ def _module_state(value: Any) -> dict[Any, Any] | None:
         if isinstance(state, dict) and isinstance(state.get("_modules"), dict):
             return state
     return None
+
+
+def _layer_settings(state: dict[Any, Any]) -> LayerSettings:
+    """Return the settings of a convolution or a batch norm that change what it computes."""
+    settings: dict[str, tuple[int, ...] | float] = {}
+    for name in ("stride", "padding", "dilation"):
+        value = state.get(name)
+        is_pair = type(value) is tuple and [type(number) for number in value] == [int, int]
+        if is_pair and all(0 <= number <= _LARGEST_SETTING for number in value):
+            settings[name] = value
+    if type(state.get("eps")) is float:
+        settings["eps"] = state["eps"]
+    return settings
 
 
 def _is_optimizer(name: str, value: Any) -> bool:
