@@ -28,7 +28,7 @@ _LONGEST_LIST = 100
 _LONGEST_NAME = 1_000
 _LONGEST_TEXT = 200
 _MAX_TEXTS = 1_000
-_LARGEST_SETTING = 1_000  # pixels; Python refuses to print numbers of thousands of digits
+_LARGEST_SETTING = 1_000  # pixels
 
 Table = dict[str, StoredTensor]
 
