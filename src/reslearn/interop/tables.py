@@ -287,8 +287,9 @@ def _layer_settings(state: dict[Any, Any]) -> LayerSettings:
     settings: dict[str, tuple[int, ...] | float] = {}
     for name in ("stride", "padding", "dilation"):
         value = state.get(name)
-        is_pair = type(value) is tuple and [type(number) for number in value] == [int, int]
-        if is_pair and all(0 <= number <= _LARGEST_SETTING for number in value):
+        if type(value) is not tuple or [type(number) for number in value] != [int, int]:
+            continue
+        if all(0 <= number <= _LARGEST_SETTING for number in value):
             settings[name] = value
     if type(state.get("eps")) is float:
         settings["eps"] = state["eps"]
