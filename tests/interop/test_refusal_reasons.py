@@ -200,3 +200,6 @@ def test_files_without_named_tensors_say_what_they_hold(tmp_path: Path) -> None:
     torch.save(torch.optim.SGD(net.parameters(), lr=0.1).state_dict(), tmp_path / "optimizer.pth")
     with pytest.raises(WeightsError, match="it holds the state of an optimizer"):
         inspect_file(tmp_path / "optimizer.pth")
+    torch.save(3, tmp_path / "number.pth")
+    with pytest.raises(WeightsError, match="without weights: it holds a number, not a dict"):
+        inspect_file(tmp_path / "number.pth")

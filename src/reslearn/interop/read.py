@@ -30,7 +30,7 @@ from reslearn.interop.stored import (
     check_file_size,
     first_line,
 )
-from reslearn.interop.tables import find_tables
+from reslearn.interop.tables import NoTableError, find_tables
 from reslearn.interop.torch_files import LEGACY_BEGINNING, TorchFile, read_legacy, read_zip
 
 READABLE = (
@@ -108,6 +108,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
             f"{path}: damaged: the end of the archive is missing or broken, as after a download "
             "that was cut off; copy or download it again"
         ) from None
+    except NoTableError as error:
+        raise WeightsError(f"{path}: a {container} file without weights: {error}") from None
     except _DAMAGE as error:
         raise WeightsError(
             f"{path}: damaged, or not a {container} file: {first_line(error)}"

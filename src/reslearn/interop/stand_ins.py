@@ -138,6 +138,8 @@ def describe(value: Any) -> str:
         return repr(value[:LONGEST_PRINTED])
     if value is None:
         return "None"
+    if type(value) in (int, float, bool):
+        return "a number"
     return f"a {type(value).__name__.removesuffix('Reference').lower()}"
 
 

@@ -33,6 +33,10 @@ _LARGEST_SETTING = 1_000  # pixels
 Table = dict[str, StoredTensor]
 
 
+class NoTableError(ValueError):
+    """An intact pickle holds a number, a text or a tensor, for example."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tables:
     """The tables in an object.
@@ -60,7 +64,8 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
         locate: Returns the tensor that a part of the object describes, or None.
 
     Raises:
-        ValueError: If the object cannot hold a table, or holds too many.
+        NoTableError: If the object cannot hold a table.
+        ValueError: If it holds too many.
     """
     search = _Search(locate)
     if _module_state(value) is not None:
@@ -69,7 +74,7 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
         return Tables(entries=entries, texts=texts, settings=search.settings_of(entries))
     children = _children(value)
     if children is None:
-        raise ValueError(f"it holds {describe(value)}, not a dict of named tensors")
+        raise NoTableError(f"it holds {describe(value)}, not a dict of named tensors")
     loose_tensors = search.tensors_of(value, children)
     tables: dict[str, dict[str, Table]] = {}
     for name, child in children:
