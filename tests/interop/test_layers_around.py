@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from reslearn import models
-from reslearn.interop import Identity, WeightsError, identify_checkpoint, load_network
+from reslearn.interop import (
+    Identity,
+    WeightsError,
+    identify_checkpoint,
+    load_network,
+    read_checkpoint,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from layouts import State, behind, checkpoint_of, renamed, small_network, state_of, without_head
@@ -84,6 +90,45 @@ def test_factors_of_a_wrapper_are_not_left_out_silently(
     assert identity.unexplained == (() if is_beside else (name,))
 
 
+LAYER_NORMS: dict[str, State] = {
+    "of outputs": {"norm.weight": torch.ones(5), "norm.bias": torch.zeros(5)},
+    "of features": {"norm.weight": torch.ones(64), "norm.bias": torch.zeros(64)},
+    "without biases": {"norm.weight": torch.ones(64)},
+    "with names of TensorFlow": {"norm.gamma": torch.ones(5), "norm.beta": torch.zeros(5)},
+}
+
+
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_a_layer_norm_of_a_wrapper_needs_partial(kind: str) -> None:
+    norm_tensors = LAYER_NORMS[kind]
+    identity = identified(behind("net.", STATE) | norm_tensors)
+    assert identity.num_classes == 5 and identity.unexplained == tuple(norm_tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "is_beside"),
+    [
+        ("attn.q", (1, 1, 64), False),
+        ("attn.q", (1, 64), False),
+        ("attn.q", (1, 4, 64), False),
+        ("pool.query", (4, 64), False),
+        ("cls_token", (2, 64), False),
+        ("memory.queue", (1, 64), True),
+        ("memory.keys", (9, 64), True),
+    ],
+)
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_a_query_of_an_attention_pool_needs_partial(
+    name: str, shape: tuple[int, ...], is_beside: bool, is_wrapped: bool
+) -> None:
+    """Attention without other weights pools the features between trunk and head."""
+    head = {"fc.weight": torch.zeros(5, 64), "fc.bias": torch.zeros(5)}
+    state = behind("net.", STATE) if is_wrapped else behind("net.", without_head(STATE)) | head
+    identity = identified(state | {name: torch.zeros(shape)})
+    assert identity.num_classes == 5
+    assert identity.unexplained == (() if is_beside else (name,))
+
+
 def test_other_small_tensors_of_a_wrapper_lie_beside_the_network() -> None:
     """Weights of a loss for 3 classes, the end of a decoder, and the boxes of a detector."""
     tensors = {
@@ -150,6 +195,31 @@ def test_a_head_in_another_form_is_named(form: str) -> None:
     assert (identity.num_classes, identity.unexplained) == (None, ())
     (note,) = [note for note in identity.notes if "may be its head" in note]
     assert "pruned or normalized weights" in note
+
+
+def test_a_classifier_beside_two_backbones_is_named() -> None:
+    """solo-learn trains a classifier on the features of a network with a momentum copy."""
+    table = behind("backbone.", without_head(STATE)) | behind(
+        "momentum_backbone.", without_head(STATE)
+    )
+    table |= {"projector.0.weight": torch.zeros(64, 64), "projector.2.weight": torch.zeros(8, 64)}
+    identity = identified(table | {"classifier.weight": torch.zeros(5, 64)})
+    assert (identity.prefix, identity.num_classes) == ("backbone.", None)
+    assert identity.unexplained == ()
+    (note,) = [note for note in identity.notes if "so there are no classes" in note]
+    assert note.startswith("classifier.weight can take the same features")
+
+
+def test_a_sparse_head_is_named(tmp_path: Path) -> None:
+    for name in ("with_bias.pth", "without_bias.pth"):
+        state = STATE | {"fc.weight": torch.eye(5, 64).to_sparse()}
+        if name == "without_bias.pth":
+            del state["fc.bias"]
+        torch.save(state, tmp_path / name)
+        identity = identify_checkpoint(read_checkpoint(tmp_path / name))
+        assert (identity.num_classes, identity.unexplained) == (None, ())
+        (note,) = [note for note in identity.notes if "so there are no classes" in note]
+        assert ("fc.weight is sparse" in note) == (name == "with_bias.pth") and "sparse" in note
 
 
 def test_a_block_that_is_never_called_lies_beside_the_network() -> None:

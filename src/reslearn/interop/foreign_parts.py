@@ -55,6 +55,7 @@ _PATTERNS = {
 # Case matters: "conv.in" is no instance norm.
 _INSTANCE_NORM = re.compile(r"(?:^|[./])IN(?:[./]|$)")
 _OTHER_FORM = re.compile(r"(?:weight_(?:orig|mask|g|v|u)|(?:^|[./])mask|parametrizations\.[\w.]*)$")
+_QUERY = re.compile(r"(?:^|[._])(?:q|\w*quer(?:y|ies)|\w*tokens?|latents?|probes?)$", re.I)
 _NEVER_CALLED = re.compile(r"(?:^|\.)sub_block1\.layer\.")
 # Tensors of tools (thop, swa_utils, optimizers of averages) without an effect on the output.
 _INERT_LEAVES = frozenset(
@@ -121,6 +122,11 @@ def with_part(name: str, shape: tuple[int, ...]) -> str:
 def is_learned_activation(name: str, shape: tuple[int, ...]) -> bool:
     """Return whether a tensor belongs to an activation with parameters."""
     return part_of(name, shape) == _ACTIVATION
+
+
+def is_query(name: str) -> bool:
+    """Return whether a tensor is a learned vector that weights the positions of features."""
+    return _QUERY.search(name) is not None
 
 
 def is_other_form(name: str) -> bool:

@@ -13,6 +13,7 @@ from reslearn.interop.dialect import Dialect, native_shape
 from reslearn.interop.foreign_parts import (
     is_inert,
     is_learned_activation,
+    is_query,
     part_of,
     with_part,
 )
@@ -216,7 +217,7 @@ def _refuse_parts_inside(
         path = path_of(name)
         is_inside = any(path[:length] in blocks for length in range(1, len(path) + 1))
         is_kernel = len(stored.shape) >= 3 and part_of(name, stored.shape) is not None
-        is_between = is_kernel and path[: len(scope)] == scope
+        is_between = is_kernel and path[: len(scope)] == scope and not is_query(name)
         # An activation of the network itself may stand behind each of its layers.
         is_between |= path[:-1] == scope and is_learned_activation(name, stored.shape)
         is_harmless = is_inert(name, stored) or is_average(name.rpartition(".")[2])

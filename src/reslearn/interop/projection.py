@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from reslearn.interop.identity import Identity
 from reslearn.interop.stored import StoredTensor
-from reslearn.interop.table_layers import is_parameter, leaf_of
+from reslearn.interop.table_layers import LayerPath, is_parameter, leaf_of
 
 FOUND_BY_SHAPE = "its head was found by its shape"
 _HEAD = "head.fc."
@@ -26,6 +26,11 @@ _ENCODER_WORDS = re.compile(
     r"encoder_momentum|online(?:_\w+)?|target_(?:encoder|network|net)|embed\w*)(?:[._]|$)"
 )
 _QUEUE = re.compile(r"(?:^|[._])(?:queue\w*|memory_bank|bank)$")
+
+
+def is_projection(path: LayerPath) -> bool:
+    """Return whether the path of a matrix says that its outputs are no classes."""
+    return _HEAD_WORDS.search(".".join(path).lower()) is not None
 
 
 def without_projection_head(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Identity:

@@ -1,29 +1,23 @@
 """All networks in a table of tensors: by the names of dialects, by structure, and averages."""
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reslearn.interop.averages import averages_of
-from reslearn.interop.bundle import recorded_spec
-from reslearn.interop.dialect import BY_STRUCTURE, Dialect, dialects
+from reslearn.interop.dialect import Dialect, dialects
 from reslearn.interop.foreign_parts import (
-    is_inert,
-    is_never_called,
-    is_other_form,
     main_part,
-    part_of,
-    with_part,
 )
 from reslearn.interop.identity import Identity
 from reslearn.interop.infer import NotAResNet, OtherDialect
-from reslearn.interop.named_table import AnotherFunction, NamedTable, common_path, verify
-from reslearn.interop.projection import FOUND_BY_SHAPE, without_projection_head
-from reslearn.interop.stored import Checkpoint, StoredTensor, abbreviate
+from reslearn.interop.named_table import AnotherFunction, NamedTable, verify
+from reslearn.interop.parts_beside import with_parts_beside
+from reslearn.interop.projection import FOUND_BY_SHAPE
+from reslearn.interop.stored import Checkpoint, StoredTensor
 from reslearn.interop.structural_dialect import structural_dialect
 from reslearn.interop.structure import PREACTIVATION, read_structures
-from reslearn.interop.table_layers import LayerPath, is_parameter, leaf_of, path_of
+from reslearn.interop.table_layers import leaf_of
 
 _MAX_PREFIXES = 16
 _MAX_NETWORKS = 32
@@ -32,26 +26,6 @@ _OTHER_CONVOLUTIONS = {
     3: "its convolutions have one dimension, as for signals",
     5: "its convolutions have three dimensions, as for videos and volumes",
 }
-_NUM_LISTED = 3
-_MOST_IMAGE_CHANNELS = 13  # of satellite images
-_BLUR_NOTE = (
-    "networks with blur pooling (resnetblur50 and resnetaa50 of timm) have exactly these names and "
-    "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
-)
-# Of images, as in a normalizer, or of a training.
-_STATISTICS = re.compile(r"mean|std|var|queue|center|class_?weight|loss|criterion|best|acc", re.I)
-# Numbers of a wrapper that trains a network.
-_SETTINGS = re.compile(r"decay|eps|step|epoch|device|dummy|momentum|count|lr$", re.I)
-_UNSEEN_NOTE = (
-    "tensors do not show strides, dilation, pooling, activations, and the epsilon of batch norm; "
-    "those of usual ResNets are taken; the error on labeled images decides: "
-    "reslearn evaluate FILE DATA"
-)
-_POOL_NOTE = (
-    "something without weights stands before its projections; an average pool is taken, as in "
-    "ResNet-D"
-)
-_DIALECTS_WITH_BLUR = ("torchvision", "timm-d", BY_STRUCTURE)
 
 Failures = list[tuple[tuple[int, int], str]]
 """Reasons why a table holds no network, each with its certainty."""
@@ -92,7 +66,7 @@ def networks_of_table(
     identities.sort(key=lambda identity: places[next(iter(identity.names.values()))])
     shared = set(identities[0].unmatched).intersection(*(each.unmatched for each in identities))
     completed = [
-        _completed(replace(identity, unmatched=_among(identity.unmatched, shared)), tensors)
+        with_parts_beside(replace(identity, unmatched=_among(identity.unmatched, shared)), tensors)
         for identity in identities[:_MAX_NETWORKS]
     ]
     return TableNetworks(identities=tuple(completed))
@@ -251,124 +225,6 @@ def _with_structure(
             notes=(*by_name.notes, f"{FOUND_BY_SHAPE}: {head}"),
         )
     return [merged if each is by_name else each for each in identities]
-
-
-def _completed(identity: Identity, tensors: Mapping[str, StoredTensor]) -> Identity:
-    """Return an identity without a head that gives no classes, and with what lies beside it."""
-    identity = without_projection_head(identity, tensors)
-    scope = common_path(identity.names.values())
-    heads = _left_out_heads(identity, tensors, scope)
-
-    def is_beside(name: str) -> bool:
-        path = path_of(name)
-        if is_inert(name, tensors[name]) or is_never_called(name):
-            return True
-        if path[: len(scope)] != scope:
-            is_factor = not (is_parameter(name) or _SETTINGS.search(name))
-            is_factor &= tensors[name].dtype.is_floating_point
-            is_factor = is_factor and _may_scale_outputs(name, tensors[name], identity)
-            return not (is_factor or _is_before_stem(name, tensors, identity))
-        if not is_parameter(name):  # a buffer, such as the queue of MoCo
-            if _may_scale_outputs(name, tensors[name], identity):
-                return False
-            return len(tensors[name].shape) < 3 or tensors[name].num_values <= 4
-        return path in heads or path[:-1] in heads or _is_bias_of_lost_head(name, tensors, identity)
-
-    beside = tuple(name for name in identity.unmatched if is_beside(name))
-    notes = (*identity.notes, *_unseen(identity), *_further_heads(identity, beside, tensors))
-    return replace(identity, beside=beside, notes=notes)
-
-
-def _is_before_stem(name: str, tensors: Mapping[str, StoredTensor], identity: Identity) -> bool:
-    """Return whether a layer may return the images that the network sees.
-
-    Such layers are a convolution from gray to color, or a batch norm of the input.
-    """
-    layer = name.rpartition(".")[0]
-    if not is_parameter(name) or _STATISTICS.search(layer):
-        return False
-    channels = identity.spec["in_channels"]
-    weight, mean = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.running_mean")
-    if weight is not None and len(weight.shape) == 4:
-        return weight.shape[0] == channels and weight.shape[1] <= _MOST_IMAGE_CHANNELS
-    has_bias = weight is not None and f"{layer}.bias" in tensors
-    vector = mean or (weight if has_bias else None)
-    return vector is not None and vector.shape == (channels,)
-
-
-def _is_bias_of_lost_head(
-    name: str, tensors: Mapping[str, StoredTensor], identity: Identity
-) -> bool:
-    """Return whether this is a bias of a head whose matrix is no usual tensor, as if sparse."""
-    layer = name.rpartition(".")[0]
-    is_bias = identity.num_classes is None and leaf_of(name) == "bias"
-    return is_bias and f"{layer}.weight" not in tensors
-
-
-def _further_heads(
-    identity: Identity, beside: Sequence[str], tensors: Mapping[str, StoredTensor]
-) -> Iterator[str]:
-    """Yield sentences about matrices that were not read and may be the head."""
-    weights = [name for name in identity.names if ".body.conv" in name and name.endswith("weight")]
-    num_features = tensors[identity.names[weights[-1]]].shape[0]
-    fitting = [name for name in beside if tensors[name].shape[1:] == (num_features,)]
-    head = identity.names.get("head.fc.weight")
-    matrices = [name for name in fitting if leaf_of(name) == "weight"]
-    if head is not None and matrices:
-        labels = abbreviate(matrices, _NUM_LISTED)
-        yield f"{labels} can take the same features as its head {head}, and is no part of it"
-    for name in fitting:
-        if head is None and is_other_form(name):
-            label = with_part(name, tensors[name].shape)
-            yield f"{label} may be its head, and is left out, so there are no classes"
-            return
-
-
-def _unseen(identity: Identity) -> Iterator[str]:
-    """Yield sentences about what tensors do not show, if the file does not record its network."""
-    if recorded_spec(identity.checkpoint.metadata) is not None:
-        return
-    is_by_structure = identity.dialect.name == BY_STRUCTURE
-    if identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR:
-        yield _BLUR_NOTE
-    yield _UNSEEN_NOTE
-    if is_by_structure and identity.spec["shortcut_pool"]:
-        yield _POOL_NOTE
-
-
-def _may_scale_outputs(name: str, stored: StoredTensor, identity: Identity) -> bool:
-    """Return whether a tensor may be a temperature, or a factor of features or classes.
-
-    A network without a head returns its features, and such numbers belong to what is left out.
-    """
-    if identity.num_classes is None or _STATISTICS.search(name):
-        return False
-    matrix = identity.checkpoint.entries[identity.entry][identity.names["head.fc.weight"]]
-    sizes = (1, *matrix.shape[:2])
-    return len(stored.shape) <= 1 and stored.num_values in sizes
-
-
-def _left_out_heads(
-    identity: Identity, tensors: Mapping[str, StoredTensor], scope: LayerPath
-) -> set[LayerPath]:
-    """Return the paths of matrices that are no part of the network, and the paths right above them.
-
-    If a head was found, further matrices may lie before it. They do not if none of them returns as
-    many values as the head takes. A single output may weight positions, and its name may say so.
-    """
-    shapes = {
-        name: tensors[name].shape for name in identity.unmatched if len(tensors[name].shape) == 2
-    }
-    paths = {path_of(name) for name in shapes}
-    if identity.num_classes is None:
-        # The batch norms of such a head lie between its matrices.
-        return paths | {path[:-1] for path in paths if len(path) > len(scope) + 1}
-    num_features = tensors[identity.names["head.fc.weight"]].shape[1]
-    returned = {shape[0] for shape in shapes.values()}
-    may_lie_before = not returned.isdisjoint((1, num_features))
-    if may_lie_before or any(part_of(name, shape) for name, shape in shapes.items()):
-        return set()
-    return paths
 
 
 def _among(names: Sequence[str], selected: set[str]) -> tuple[str, ...]:
