@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reslearn.interop.identity import FurtherNetwork, Identity
+from reslearn.interop.separate_head import with_separate_head
 from reslearn.interop.stated import notes_on_classes, refuse_stated_functions, stated_switches
 from reslearn.interop.stored import (
     Checkpoint,
@@ -64,6 +65,7 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
         for each, each_entry in zip(identities, entries, strict=True)
         if each is not chosen
     )
+    chosen = with_separate_head(chosen)
     chosen = replace(
         chosen, further=further, notes=(*chosen.notes, *note, *notes_on_classes(checkpoint))
     )

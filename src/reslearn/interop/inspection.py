@@ -167,7 +167,7 @@ def inspect_file(
         entry=identity.entry,
         entries=tuple(checkpoint.entries),
         averages=_averages(identity),
-        other_keys=checkpoint.other_keys,
+        other_keys=identity.checkpoint.other_keys,
         unknown_objects=checkpoint.unknown_objects,
         has_optimizer=checkpoint.has_optimizer,
         dialect=identity.dialect.name,

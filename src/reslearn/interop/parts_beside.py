@@ -116,9 +116,8 @@ def _further_heads(
     identity: Identity, beside: Sequence[str], tensors: Mapping[str, StoredTensor]
 ) -> Iterator[str]:
     """Yield sentences about matrices that were not read and may be the head."""
-    weights = [name for name in identity.names if ".body.conv" in name and name.endswith("weight")]
-    num_features = tensors[identity.names[weights[-1]]].shape[0]
-    fitting = [name for name in beside if tensors[name].shape[1:] == (num_features,)]
+    width = num_features(identity)
+    fitting = [name for name in beside if tensors[name].shape[1:] == (width,)]
     head = identity.names.get("head.fc.weight")
     matrices = [name for name in fitting if leaf_of(name) == "weight"]
     if head is not None and matrices:
@@ -126,6 +125,12 @@ def _further_heads(
         yield f"{labels} can take the same features as its head {head}, and is no part of it"
     if head is None:
         yield from _lost_head(identity, fitting, tensors)
+
+
+def num_features(identity: Identity) -> int:
+    """Return the channels of the last block, which the head takes."""
+    weights = [name for name in identity.names if ".body.conv" in name and name.endswith("weight")]
+    return identity.tensors[identity.names[weights[-1]]].shape[0]
 
 
 def _lost_head(

@@ -136,7 +136,8 @@ def _what_it_holds(checkpoint: Checkpoint) -> str:
 
 def _check_names(checkpoint: Checkpoint) -> None:
     """Raise WeightsError if a name is very long or has control characters."""
-    groups = ({*checkpoint.entries, *checkpoint.other_keys}, *checkpoint.entries.values())
+    tables = {**checkpoint.entries, **checkpoint.small_tables}
+    groups = ({*tables, *checkpoint.other_keys}, *tables.values())
     for names in groups:
         for name in names:
             if len(name) > _LONGEST_NAME or not name.isprintable():
@@ -188,6 +189,7 @@ def _torch_reader(
             container=container,
             entries=tables.entries,
             other_keys=tables.other_keys,
+            small_tables=tables.small,
             unknown_objects=content.unknown_objects,
             texts=tables.texts,
             layer_settings=tables.settings,

@@ -76,6 +76,7 @@ class Checkpoint:
         entries: State dicts by their place in the file: "" for the file itself, "state_dict",
             "model_ema", ...
         other_keys: Top-level names in the file that hold no state dict.
+        small_tables: Tables with too few matrices for a network, by place; one may be a head.
         unknown_objects: Names of the functions and classes in a pickle that stand-ins replace.
         metadata: The text metadata of a safetensors file.
         texts: Short texts in a pickle, by place, such as "arch" and "args.arch".
@@ -88,6 +89,7 @@ class Checkpoint:
     container: str
     entries: Mapping[str, Mapping[str, StoredTensor]]
     other_keys: tuple[str, ...] = ()
+    small_tables: Mapping[str, Mapping[str, StoredTensor]] = field(default_factory=dict)
     unknown_objects: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)

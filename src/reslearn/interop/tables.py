@@ -43,12 +43,14 @@ class Tables:
 
     Attributes:
         entries: Tables by their place: "" for the object itself, "state_dict", "models.0", ...
+        small: Tables with too few matrices for a network, if another table has more.
         other_keys: Names in the object that hold no table.
         texts: Short texts in the object and in its parts, by place: "arch", "args.arch".
         settings: Settings of the layers of pickled modules, by entry and by the layer's name.
     """
 
     entries: Mapping[str, Table]
+    small: Mapping[str, Table] = field(default_factory=dict)
     other_keys: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, LayerSettings]] = field(default_factory=dict)
@@ -83,7 +85,8 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
     nested: dict[str, Table] = {}
     for tables_of_name in tables.values():
         nested |= tables_of_name
-    entries = _networks({"": loose_tensors} | nested)
+    all_tables = {"": loose_tensors} | nested
+    entries = _networks(all_tables)
     names = dict.fromkeys(name for name, _ in children if name)
     other_keys = [
         name
@@ -92,6 +95,7 @@ def find_tables(value: Any, locate: Callable[[Any], StoredTensor | None]) -> Tab
     ]
     return Tables(
         entries=entries,
+        small={name: table for name, table in all_tables.items() if name not in entries},
         other_keys=tuple(other_keys),
         texts=search.texts_of(children),
         settings=search.settings_of(entries),
@@ -129,7 +133,8 @@ class _Search:
         if children is None:
             return {}
         tensors = self.tensors_of(value, children)
-        tables = self._entry(name, tensors) if len(tensors) > 1 else {}
+        is_table = len(tensors) > 1 or _num_matrices(tensors) == 1
+        tables = self._entry(name, tensors) if is_table else {}
         for key, child in children:
             if key and key not in tensors and isinstance(child, _CONTAINERS):
                 tables |= self.tables_in(f"{name}.{key}", child, level + 1)
