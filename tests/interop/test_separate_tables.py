@@ -87,6 +87,66 @@ def test_a_matrix_in_the_own_table_may_lie_before_the_head(tmp_path: Path) -> No
     assert any("another table (classifier)" in note for note in identity.notes)
 
 
+AVERAGED_STATE = state_of(small_network(seed=1))
+SHADOW = {
+    name: tensor for name, tensor in AVERAGED_STATE.items() if name.endswith((".weight", ".bias"))
+}
+AVERAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "names": ("ema.shadow", {"state_dict": STATE, "ema": {"decay": 0.9, "shadow": SHADOW}}),
+    "other prefix": (
+        "model_ema",
+        {"model": behind("module.", STATE), "model_ema": behind("net.", SHADOW)},
+    ),
+    "order": (
+        "ema.shadow_params",
+        {"model": STATE, "ema": {"decay": 0.9, "shadow_params": [*SHADOW.values()]}},
+    ),
+    "order at the top": (
+        "shadow_params",
+        {"model": STATE, "shadow_params": [*SHADOW.values()], "collected_params": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_an_average_of_parameters_has_the_statistics_of_the_network(
+    tmp_path: Path, kind: str
+) -> None:
+    entry, content = AVERAGES[kind]
+    path = saved(tmp_path / "net.pth", **content)
+    assert torch.equal(load_network(path)(IMAGE), NETWORK(IMAGE))
+    identity = identify_checkpoint(read_checkpoint(path))
+    assert [(each.entry, each.is_average) for each in identity.further] == [(entry, True)]
+    assert identity.unread_averages == ()
+    average = identify_checkpoint(read_checkpoint(path), entry=entry)
+    assert any("batch-norm statistics are those of" in note for note in average.notes)
+    expected = small_network(seed=1)
+    statistics = {
+        name: tensor for name, tensor in NETWORK.state_dict().items() if "running" in name
+    }
+    expected.load_state_dict(statistics, strict=False)
+    assert average.unexplained == ()
+    assert torch.equal(load_network(path, entry=entry)(IMAGE), expected(IMAGE))
+
+
+NO_AVERAGES: dict[str, Any] = {
+    "shadow_params": [*SHADOW.values()][1:],
+    "shadow": {name: tensor for name, tensor in SHADOW.items() if "layer2" not in name},
+    "momentum": SHADOW,
+    "exp_avg": SHADOW,
+}
+
+
+@pytest.mark.parametrize("name", NO_AVERAGES)
+def test_averages_that_do_not_fit_are_not_offered(tmp_path: Path, name: str, reslearn: Run) -> None:
+    path = saved(tmp_path / "net.pth", model=STATE, **{name: NO_AVERAGES[name]})
+    inspection = json.loads(reslearn("inspect", path, "--json")[1])
+    assert (inspection["averages"], inspection["networks"]) == ([], [])
+    assert any(note.startswith(f"{name} is named as an average") for note in inspection["notes"])
+    status, _, errors = reslearn("inspect", path, "--entry", name)
+    assert status == 2 and "does not fit the parameters of another table" in errors
+
+
 def test_inspect_names_the_table_of_the_head(tmp_path: Path, reslearn: Run) -> None:
     path = saved(tmp_path / "net.pth", **FILES["classifier_state_dict"])
     status, output, errors = reslearn("inspect", path, "--json")

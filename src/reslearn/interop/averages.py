@@ -1,17 +1,29 @@
-"""Averages of a network beside it in the same table, with names that are made from its names.
+"""Averages of a network beside it in the same table, or of its parameters in another table.
+
+In the same table, their names are made from those of the network.
 
 MMDetection's hook registers `ema_backbone_conv1_weight` beside `backbone.conv1.weight`, since names
 of buffers have no dots. Other tools leave the dots out (`model_ema.conv1weight`) or append a word.
+
+Tools that average parameters only, such as `ema.shadow` and the list `shadow_params` of torch_ema,
+have no statistics of batch norm. Those of the network are taken.
 """
 
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from reslearn.interop.identity import Identity
+from reslearn.interop.identity import NUM_BATCHES_TRACKED, Identity
 from reslearn.interop.named_table import common_path
 from reslearn.interop.stored import StoredTensor, is_average
+from reslearn.interop.table_layers import leaf_of
 
 _SEPARATORS = ("_", "", ".")
+_STATISTICS = ("running_mean", "running_var", NUM_BATCHES_TRACKED)
+# The state of optimizers has the names and shapes of parameters too.
+_GRADIENTS = re.compile(r"momentum|exp_avg|grad|velocity", re.I)
+
+Table = Mapping[str, StoredTensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,49 @@ def averages_of(
         if names is not None:
             averages.append(_average(identity, naming, names))
     return averages
+
+
+def separate_average(entry: str, table: Table, networks: Sequence[Identity]) -> Identity | None:
+    """Return the average of the parameters of a network in another table.
+
+    Args:
+        entry: The place of the average.
+        networks: Networks of other tables. The first that fits by name, or by order if the average
+            is a list, gives the statistics.
+
+    Returns:
+        None if no network fits, or if the name says that gradients are averaged.
+    """
+    if _GRADIENTS.search(entry):
+        return None
+    is_list = all(name.isdecimal() for name in table)
+    for network in networks:
+        tensors = network.tensors
+        named = _by_order(tensors, table) if is_list else table
+        averages = {f"{entry}.{name}": stored for name, stored in named.items()}
+        for average in averages_of(network, {**averages, **tensors}, tensors.keys()):
+            source = network.entry or "the file itself"
+            note = (
+                f"{entry} averages parameters only; their {'order' if is_list else 'names'} "
+                f"and the batch-norm statistics are those of {source}"
+            )
+            entries = {**network.checkpoint.entries, entry: {**tensors, **averages}}
+            return replace(
+                average,
+                checkpoint=replace(network.checkpoint, entries=entries),
+                entry=entry,
+                notes=(*network.notes, note),
+            )
+    return None
+
+
+def _by_order(tensors: Table, table: Table) -> Table:
+    """Return a list of parameters under the names of those of a network; none if they differ."""
+    names = [name for name in tensors if leaf_of(name) not in _STATISTICS]
+    shapes = [tensors[name].shape for name in names]
+    if shapes != [stored.shape for stored in table.values()]:
+        return {}
+    return dict(zip(names, table.values(), strict=True))
 
 
 def _namings(

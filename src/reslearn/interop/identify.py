@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from reslearn.interop.averages import separate_average
 from reslearn.interop.identity import FurtherNetwork, Identity
 from reslearn.interop.separate_head import with_separate_head
 from reslearn.interop.stated import notes_on_classes, refuse_stated_functions, stated_switches
@@ -47,7 +48,8 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
     """
     refuse_stated_functions(checkpoint)
     names, beginning = _requested(checkpoint, entry)
-    results = [_networks(checkpoint, name, beginning) for name in names]
+    by_table = [_networks(checkpoint, name, beginning) for name in names]
+    results = _with_separate_averages(checkpoint, names, by_table)
     identities: list[Identity] = []
     entries: list[str] = []
     for result in results:
@@ -66,10 +68,58 @@ def identify_checkpoint(checkpoint: Checkpoint, *, entry: str | None = None) -> 
         if each is not chosen
     )
     chosen = with_separate_head(chosen)
+    unread = _unread_averages(checkpoint, identities) if entry is None else ()
     chosen = replace(
-        chosen, further=further, notes=(*chosen.notes, *note, *notes_on_classes(checkpoint))
+        chosen,
+        further=further,
+        unread_averages=unread,
+        notes=(
+            *chosen.notes,
+            *note,
+            *(
+                f"{name} is named as an average, and holds no network, or only parameters that do "
+                "not fit another one, so --entry does not take it"
+                for name in unread
+            ),
+            *notes_on_classes(checkpoint),
+        ),
     )
     return _with_stated_switches(chosen)
+
+
+def _with_separate_averages(
+    checkpoint: Checkpoint, names: Sequence[str], results: Sequence[TableNetworks]
+) -> Sequence[TableNetworks]:
+    """Complete averages of parameters with the statistics of a network in another table."""
+    if not any(map(_may_average, names, results)):
+        return results
+    all_results = results
+    if not any(result.identities for result in results):
+        tables = [name for name in _promising_tables(checkpoint) if not is_average(name)]
+        all_results = [_networks(checkpoint, name, "") for name in tables]
+    networks = [each for result in all_results for each in result.identities]
+    networks = [each for each in networks if not is_average(each.entry)]
+    networks.sort(key=lambda identity: -len(identity.names))
+    completed = []
+    for name, result in zip(names, results, strict=True):
+        if networks and _may_average(name, result):
+            average = separate_average(name, checkpoint.entries[name], networks)
+            reason = f"{result.reason}; and it does not fit the parameters of another table"
+            result = replace(result, reason=reason)
+            if average is not None:
+                result = TableNetworks(identities=(average,))
+        completed.append(result)
+    return completed
+
+
+def _may_average(name: str, result: TableNetworks) -> bool:
+    return is_average(name) and not result.identities
+
+
+def _unread_averages(checkpoint: Checkpoint, identities: Sequence[Identity]) -> tuple[str, ...]:
+    """Return tables without a network whose names are those of averages."""
+    read = {id(checkpoint.entries[identity.entry]) for identity in identities}
+    return tuple(name for name in checkpoint.averages if id(checkpoint.entries[name]) not in read)
 
 
 def _with_stated_switches(identity: Identity) -> Identity:

@@ -48,6 +48,7 @@ class Identity:
         beside: Those of `unmatched` that lie beside the network, such as counters and the parts of
             a detector. The network computes the same without them.
         further: Other networks of the file.
+        unread_averages: Tables of the file whose names are those of averages, without a network.
         notes: Sentences about switches that the weights cannot show.
         stated_switches: Switches that the weights do not show, and the file, or one beside it,
             states.
@@ -63,6 +64,7 @@ class Identity:
     unmatched: tuple[str, ...]
     beside: tuple[str, ...] = ()
     further: tuple[FurtherNetwork, ...] = ()
+    unread_averages: tuple[str, ...] = ()
     notes: tuple[str, ...]
     stated_switches: tuple[str, ...] = ()
 

@@ -201,6 +201,7 @@ def _averages(identity: Identity) -> tuple[str, ...]:
     """Return the values of --entry that take averages, also those inside a table."""
     inside = [each.entry for each in identity.further if each.is_average]
     no_averages = {each.entry for each in identity.further} - set(inside)
+    no_averages |= set(identity.unread_averages)
     tables = [entry for entry in identity.checkpoint.averages if entry not in no_averages]
     return tuple(dict.fromkeys([*tables, *inside]))
 

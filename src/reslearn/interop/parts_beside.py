@@ -154,7 +154,7 @@ def _lost_head(
         yield f"{weight} is sparse, and is left out, so there are no classes; save it as dense"
     elif sparse:
         yield "a sparse tensor may be its head, and is left out, so there are no classes"
-    elif matrices and not any(name in note for name in fitting for note in identity.notes):
+    elif matrices and not any(name in " ".join(identity.notes) for name in fitting):
         yield (
             f"{abbreviate(matrices, _NUM_LISTED)} can take the same features, and is left out, so "
             "there are no classes: it may belong to this network or to another one of the table"

@@ -26,8 +26,8 @@ Table = Mapping[str, StoredTensor]
 def with_separate_head(identity: Identity) -> Identity:
     """Return a network without a head with the head from another table, or with a note about it.
 
-    A table is the head if its name says so, it holds one matrix [classes, features] with a bias or
-    none, and no other matrix of the file can take the features. Averages have heads of averages.
+    A table is the head if its name says so, and it holds one matrix [classes, features] with a bias
+    or none. No other matrix of the file may fit. Averages have heads of averages.
     """
     if identity.num_classes is not None:
         return identity

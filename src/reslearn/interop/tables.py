@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reslearn.interop.stand_ins import StandIn, decode_key, describe
-from reslearn.interop.stored import LayerSettings, StoredTensor
+from reslearn.interop.stored import LayerSettings, StoredTensor, is_average
 
 # A pickle of a few bytes may hold one state dict a thousand times, each in a thousand others.
 _MAX_TABLES = 1_000
@@ -132,7 +132,7 @@ class _Search:
         children = _children(value)
         if children is None:
             return {}
-        tensors = self.tensors_of(value, children)
+        tensors = self.tensors_of(value, children) or self._averaged_list(name, value)
         is_table = len(tensors) > 1 or _num_matrices(tensors) == 1
         tables = self._entry(name, tensors) if is_table else {}
         for key, child in children:
@@ -160,6 +160,20 @@ class _Search:
                 if stored is not None:
                     table[name] = stored
             self._tables[id(value)] = table
+        return self._tables[id(value)]
+
+    def _averaged_list(self, name: str, value: Any) -> Table:
+        """Return the tensors of a list of averages, such as `shadow_params`, by their position."""
+        is_list = isinstance(value, list | tuple) and len(value) <= _MAX_MODULE_TENSORS
+        if not is_list or not is_average(name.rpartition(".")[2]):
+            return {}
+        if id(value) not in self._tables:
+            self._count_steps(len(value))
+            tensors = [self._locate(item) for item in value]
+            table = {
+                str(position): item for position, item in enumerate(tensors) if item is not None
+            }
+            self._tables[id(value)] = table if len(table) == len(value) else {}
         return self._tables[id(value)]
 
     def texts_of(self, children: list[tuple[str, Any]]) -> dict[str, str]:
