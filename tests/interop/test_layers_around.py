@@ -93,6 +93,7 @@ def test_factors_of_a_wrapper_are_not_left_out_silently(
 LAYER_NORMS: dict[str, State] = {
     "of outputs": {"norm.weight": torch.ones(5), "norm.bias": torch.zeros(5)},
     "of features": {"norm.weight": torch.ones(64), "norm.bias": torch.zeros(64)},
+    "of maps": {"norm.weight": torch.ones(64, 1, 1), "norm.bias": torch.zeros(64, 1, 1)},
     "without biases": {"norm.weight": torch.ones(64)},
     "with names of TensorFlow": {"norm.gamma": torch.ones(5), "norm.beta": torch.zeros(5)},
 }
@@ -113,6 +114,9 @@ def test_a_layer_norm_of_a_wrapper_needs_partial(kind: str) -> None:
         ("attn.q", (1, 4, 64), False),
         ("pool.query", (4, 64), False),
         ("cls_token", (2, 64), False),
+        ("attn.in_proj_weight", (192, 64), False),
+        ("transform", (64, 64), False),
+        ("scores.precision", (64, 64), True),
         ("memory.queue", (1, 64), True),
         ("memory.keys", (9, 64), True),
     ],

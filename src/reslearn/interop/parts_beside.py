@@ -27,7 +27,9 @@ _BLUR_NOTE = (
     "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
 )
 # Of images, as in a normalizer, or of a training.
-_STATISTICS = re.compile(r"mean|std|var|queue|center|class_?weight|loss|criterion|best|acc", re.I)
+_STATISTICS = re.compile(
+    r"mean|std|var|cov|precision|queue|center|class_?weight|loss|criterion|best|acc", re.I
+)
 # Numbers of a wrapper that trains a network.
 _SETTINGS = re.compile(r"decay|eps|step|epoch|device|dummy|momentum|count|lr$", re.I)
 _UNSEEN_NOTE = (
@@ -83,7 +85,10 @@ def _is_of_vectors(layer: Mapping[str, StoredTensor]) -> bool:
 
     Batch norms have statistics too. The biases of other layers belong to matrices and kernels.
     """
-    return "running_mean" not in layer and all(len(stored.shape) < 2 for stored in layer.values())
+    shapes = [stored.shape for stored in layer.values()]
+    # Layer norms of maps may have [channels, 1, 1].
+    are_vectors = all(len(shape) < 2 or shape[1:] == (1, 1) for shape in shapes)
+    return "running_mean" not in layer and are_vectors
 
 
 def _is_before_stem(name: str, tensors: Mapping[str, StoredTensor], identity: Identity) -> bool:
@@ -176,6 +181,7 @@ def _unseen(identity: Identity) -> Iterator[str]:
 def _may_scale_outputs(name: str, stored: StoredTensor, identity: Identity) -> bool:
     """Return whether a tensor may be a temperature, or a factor or query of features or classes.
 
+    A matrix that is no layer of its own may turn features, as the ones in torch's attention do.
     A network without a head returns its features, and such numbers belong to what is left out.
     """
     if identity.num_classes is None or _STATISTICS.search(name):
@@ -183,7 +189,10 @@ def _may_scale_outputs(name: str, stored: StoredTensor, identity: Identity) -> b
     matrix = identity.tensors[identity.names["head.fc.weight"]]
     if stored.num_values in (1, *matrix.shape[:2]):
         return True
-    return is_query(name) and stored.shape[-1:] == matrix.shape[1:2]
+    width = num_features(identity)
+    if not is_parameter(name) and stored.shape in ((width, width), (3 * width, width)):
+        return True
+    return is_query(name) and stored.shape[-1:] == (width,)
 
 
 def _left_out_heads(
