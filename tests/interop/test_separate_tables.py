@@ -64,6 +64,9 @@ NO_HEADS: dict[str, dict[str, Any]] = {
     "two": {"classifier": HEAD, "head": HEAD | {"bias": torch.ones(5)}},
     "several layers": {"head": {"0.weight": torch.zeros(8, 64), "2.weight": torch.zeros(5, 8)}},
     "a batch norm": {"head": {**HEAD, "running_mean": torch.zeros(5)}},
+    "a kernel": {"head": {"conv.weight": torch.zeros(5, 64, 1, 1)}},
+    "an average": {"head_ema": HEAD},
+    "another width": {"head": {"weight": torch.zeros(5, 128), "bias": torch.zeros(5)}},
     "projection": {"projection_head": HEAD},
     "metric learning": {"arcface_head": {"weight": HEAD["weight"]}},
     "another task": {"domain_classifier": HEAD},
@@ -106,6 +109,12 @@ AVERAGES: dict[str, tuple[str, dict[str, Any]]] = {
         {"model": STATE, "shadow_params": [*SHADOW.values()], "collected_params": None},
     ),
 }
+
+
+def test_a_list_of_all_averages_has_statistics_of_its_own(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.pth", model=STATE, ema=[*AVERAGED_STATE.values()])
+    outputs = load_network(path, entry="ema")(IMAGE)
+    assert torch.equal(outputs, small_network(seed=1)(IMAGE))
 
 
 @pytest.mark.parametrize("kind", AVERAGES)

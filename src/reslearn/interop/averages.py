@@ -89,10 +89,10 @@ def separate_average(entry: str, table: Table, networks: Sequence[Identity]) -> 
         averages = {f"{entry}.{name}": stored for name, stored in named.items()}
         for average in averages_of(network, {**averages, **tensors}, tensors.keys()):
             source = network.entry or "the file itself"
-            note = (
-                f"{entry} averages parameters only; their {'order' if is_list else 'names'} "
-                f"and the batch-norm statistics are those of {source}"
-            )
+            parts = ["order" if is_list else "names"]
+            if any(name not in averages for name in average.names.values()):
+                parts.append("batch-norm statistics")
+            note = f"{entry} is an average: its {' and '.join(parts)} are those of {source}"
             entries = {**network.checkpoint.entries, entry: {**tensors, **averages}}
             return replace(
                 average,
@@ -105,11 +105,12 @@ def separate_average(entry: str, table: Table, networks: Sequence[Identity]) -> 
 
 def _by_order(tensors: Table, table: Table) -> Table:
     """Return a list of parameters under the names of those of a network; none if they differ."""
-    names = [name for name in tensors if leaf_of(name) not in _STATISTICS]
-    shapes = [tensors[name].shape for name in names]
-    if shapes != [stored.shape for stored in table.values()]:
-        return {}
-    return dict(zip(names, table.values(), strict=True))
+    parameters = [name for name in tensors if leaf_of(name) not in _STATISTICS]
+    averaged_shapes = [stored.shape for stored in table.values()]
+    for names in (parameters, list(tensors)):
+        if [tensors[name].shape for name in names] == averaged_shapes:
+            return dict(zip(names, table.values(), strict=True))
+    return {}
 
 
 def _namings(

@@ -32,15 +32,13 @@ def with_separate_head(identity: Identity) -> Identity:
     if identity.num_classes is not None:
         return identity
     width = num_features(identity)
-    tables = {
-        name: table
-        for name, table in _other_tables(identity.checkpoint, identity.entry)
-        if is_average(name) == is_average(identity.entry) and _fits(table, width)
-    }
+    other_tables = dict(_other_tables(identity.checkpoint, identity.entry))
+    tables = {name: table for name, table in other_tables.items() if _fits(table, width)}
     if not tables:
-        return identity
-    if len(tables) == 1 and not any(_is_matrix(identity, name) for name in identity.unmatched):
-        ((name, table),) = tables.items()
+        return _without_fitting_head(identity, other_tables)
+    alike = [name for name in tables if is_average(name) == is_average(identity.entry)]
+    if len(alike) == 1 and not any(_is_matrix(identity, name) for name in identity.unmatched):
+        name, table = alike[0], tables[alike[0]]
         with_head = _joined(identity, name, table) if _is_head(name, table) else None
         if with_head is not None:
             return with_head
@@ -48,6 +46,18 @@ def with_separate_head(identity: Identity) -> Identity:
     note = (
         f"a matrix in another table ({labels}) can take the same features, and is left out, so "
         "there are no classes: it may not be the head of this network, or not all of it"
+    )
+    return replace(identity, notes=(*identity.notes, note))
+
+
+def _without_fitting_head(identity: Identity, tables: Mapping[str, Table]) -> Identity:
+    """Return a network without a head, with a note if a table is named as a head and has none."""
+    heads = [name for name in tables if _HEAD_WORDS.search(name)]
+    if not heads or any("no classes" in note for note in identity.notes):
+        return identity
+    note = (
+        f"no matrix of {abbreviate(heads, _NUM_LISTED)} takes the {num_features(identity)} "
+        "features of the network: it is left out, so there are no classes"
     )
     return replace(identity, notes=(*identity.notes, note))
 
@@ -63,7 +73,8 @@ def _other_tables(checkpoint: Checkpoint, entry: str) -> Iterator[tuple[str, Tab
 
 
 def _fits(table: Table, width: int) -> bool:
-    return any(layer.kind == "matrix" and layer.shape[1] == width for layer in layers_of(table))
+    shapes = [layer.shape[1:] for layer in layers_of(table)]
+    return (width,) in shapes or (width, 1, 1) in shapes
 
 
 def _is_matrix(identity: Identity, name: str) -> bool:
