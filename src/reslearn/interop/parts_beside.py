@@ -24,7 +24,7 @@ _NUM_LISTED = 3
 _MOST_IMAGE_CHANNELS = 13  # of satellite images
 _BLUR_NOTE = (
     "networks with blur pooling (resnetblur50 and resnetaa50 of timm) have exactly these names and "
-    "shapes; if it may be one, the error on labeled images decides: reslearn evaluate FILE DATA"
+    "shapes"
 )
 # Of images, as in a normalizer, or of a training.
 _STATISTICS = re.compile(
@@ -34,9 +34,9 @@ _STATISTICS = re.compile(
 _SETTINGS = re.compile(r"decay|eps|step|epoch|device|dummy|momentum|count|lr$", re.I)
 _UNSEEN_NOTE = (
     "tensors do not show strides, dilation, pooling, activations, and the epsilon of batch norm; "
-    "those of usual ResNets are taken; the error on labeled images decides: "
-    "reslearn evaluate FILE DATA"
+    "those of usual ResNets are taken"
 )
+_DECIDES = "the error on labeled images decides: reslearn evaluate FILE DATA"
 _POOL_NOTE = (
     "something without weights stands before its projections; an average pool is taken, as in "
     "ResNet-D"
@@ -167,13 +167,13 @@ def _lost_head(
 
 
 def _unseen(identity: Identity) -> Iterator[str]:
-    """Yield sentences about what tensors do not show, if the file does not record its network."""
+    """Yield notes on what tensors do not show, if the file does not record its network."""
     if recorded_spec(identity.checkpoint.metadata) is not None:
         return
     is_by_structure = identity.dialect.name == BY_STRUCTURE
-    if identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR:
-        yield _BLUR_NOTE
-    yield _UNSEEN_NOTE
+    may_blur = identity.spec["stem"] != "cifar" and identity.dialect.name in _DIALECTS_WITH_BLUR
+    notes = (_UNSEEN_NOTE, *([_BLUR_NOTE] if may_blur else []), _DECIDES)
+    yield "; ".join(notes)
     if is_by_structure and identity.spec["shortcut_pool"]:
         yield _POOL_NOTE
 
