@@ -102,6 +102,13 @@ def test_a_forward_that_drops_its_input(build: Callable[[], nn.Module], is_proof
     assert ("inputs without effect" in findings(build)) == is_proof
 
 
+def test_equal_inputs_show_nothing() -> None:
+    """The first 50 examples are copies, and only later ones tell."""
+    copies = torch.cat([X[:1].expand(50, 6), X[50:]])
+    problem = make_problem(lambda: nn.Sequential(*layers(nn.ReLU)), (copies, PAIR[1]))
+    assert "inputs without effect" not in [finding.check for finding in screen(problem).findings]
+
+
 @pytest.mark.parametrize(
     ("tail", "loss", "is_proof"),
     [
