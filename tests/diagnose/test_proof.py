@@ -43,7 +43,7 @@ Quick = Callable[..., Diagnosis]
 @pytest.fixture
 def quick(few_trials: Callable[..., None]) -> Quick:
     """`diagnose` with as few trials as possible."""
-    few_trials(MIN_STEPS=80, MAX_STEPS=80)
+    few_trials(MIN_STEPS=40, MAX_STEPS=40)
     return partial(diagnose, minutes=10)
 
 

@@ -129,15 +129,15 @@ def nearest_neighbor_score(problem: Problem) -> float:
     A good score shows that there is something to learn. The loss is cross-entropy or mean squared
     error, whatever the user's loss is, because means are no good answers to some losses.
     """
-    from sklearn.preprocessing import StandardScaler
-
-    x, y = problem.inputs[:4000].flatten(1).numpy(), problem.targets[:4000]
-    held_inputs = problem.held_inputs[:1000].flatten(1).numpy()
+    x, y = problem.inputs[:4000].flatten(1).float(), problem.targets[:4000]
+    held_inputs = problem.held_inputs[:1000].flatten(1).float()
     answers = problem.held_targets[:1000]
-    scaler = StandardScaler().fit(x)
-    x, held_inputs = scaler.transform(x), scaler.transform(held_inputs)
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    deviation = deviation.where(deviation > 0, torch.ones_like(deviation))
+    distances = torch.cdist((held_inputs - mean) / deviation, (x - mean) / deviation)
+    neighbors = distances.topk(min(NUM_NEIGHBORS, len(y)), largest=False).indices
     if problem.task == "regression":
-        outputs = _neighbor_means(x, y, held_inputs).view_as(answers)
+        outputs = y[neighbors].mean(1)
         guesses = problem.targets.mean(0).expand_as(answers)
         loss = functional.mse_loss(outputs, answers)
         guess_loss = functional.mse_loss(guesses, answers)
@@ -146,29 +146,7 @@ def nearest_neighbor_score(problem: Problem) -> float:
         counts = torch.bincount(problem.targets, minlength=num_classes)
         frequencies = (counts.float() / len(problem.targets)).clamp_min(1e-6).log()
         guess_loss = functional.cross_entropy(frequencies.expand(len(answers), -1), answers)
-        shares = _neighbor_shares(x, y, held_inputs, num_classes)
-        loss = functional.nll_loss((shares / shares.sum(1, keepdim=True)).log(), answers)
+        votes = functional.one_hot(y[neighbors], num_classes).float().sum(1)
+        votes += 0.5  # a class that no neighbor has is unlikely, not impossible
+        loss = functional.nll_loss((votes / votes.sum(1, keepdim=True)).log(), answers)
     return min(WORST_SCORE, float(loss / guess_loss.clamp_min(1e-12)))
-
-
-def _neighbor_means(x: object, y: Tensor, held_inputs: object) -> Tensor:
-    from sklearn.neighbors import KNeighborsRegressor
-
-    model = KNeighborsRegressor(min(NUM_NEIGHBORS, len(y)))
-    model.fit(x, y.flatten(1) if y.ndim > 1 else y)
-    return torch.as_tensor(model.predict(held_inputs), dtype=torch.float32)
-
-
-def _neighbor_shares(x: object, y: Tensor, held_inputs: object, num_classes: int) -> Tensor:
-    """Return the smoothed share [N, K] of each class among the neighbors.
-
-    A class that no neighbor has is unlikely, not impossible.
-    """
-    from sklearn.neighbors import KNeighborsClassifier
-
-    number = min(NUM_NEIGHBORS, len(y))
-    model = KNeighborsClassifier(number).fit(x, y)
-    shares = torch.full((len(held_inputs), num_classes), 0.5 / number)  # type: ignore[arg-type]
-    probabilities = torch.as_tensor(model.predict_proba(held_inputs), dtype=torch.float32)
-    shares[:, torch.as_tensor(model.classes_)] += probabilities
-    return shares
