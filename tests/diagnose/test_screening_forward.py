@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reslearn.diagnose import ScreeningFinding, make_problem, screen
-from reslearn.diagnose.plan import LR_STEP, first_rates
+from reslearn.diagnose.plan import LR_STEP, first_rates, usual_rate
 
 torch.manual_seed(0)
 X = torch.randn(80, 6)
@@ -132,4 +132,5 @@ def test_a_loss_that_falls_without_limit(
 def test_the_usual_rate_is_tried_if_it_is_far_off(lr: float, has_usual: bool) -> None:
     """Rates from lr / 16 to 4 lr are tried, and searched a step further."""
     problem = make_problem(lambda: nn.Sequential(*layers(nn.ReLU)), PAIR, optimizer="sgd", lr=lr)
-    assert (first_rates(problem)[-1] == 0.1 and len(first_rates(problem)) == 5) == has_usual
+    rates = first_rates(problem.lr, usual_rate(problem))
+    assert (rates[-1] == 0.1 and len(rates) == 5) == has_usual

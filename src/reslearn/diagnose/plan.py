@@ -164,8 +164,9 @@ def choose_rates(variants: Sequence[Variant], try_rates: TryRates) -> dict[str, 
     """Choose a learning rate for each variant, by the training score of short trials."""
     scores: dict[str, dict[float, float]] = {variant.name: {} for variant in variants}
     candidates: list[Candidate] = []
+    usual = usual_rate(variants[0].problem)  # variants share the class of the optimizer
     for variant in variants:
-        candidates += [(variant, lr) for lr in first_rates(variant.problem)]
+        candidates += [(variant, lr) for lr in first_rates(variant.problem.lr, usual)]
     while candidates:
         for (variant, lr), score in zip(candidates, try_rates(candidates), strict=True):
             scores[variant.name][lr] = score
@@ -263,19 +264,18 @@ def chosen_rate(scores: Mapping[float, float], *, usual: float) -> float:
     return min(lr for lr, score in scores.items() if score <= limit)
 
 
-def first_rates(problem: Problem) -> list[float]:
-    """Return the rates to try first: multiples of the user's, and the usual one if it is far off.
+def first_rates(user_lr: float, usual: float | None) -> list[float]:
+    """Return the rates to try first: multiples of the user's, and the usual one if far off.
 
     A rate that is a thousand times too low is further away than the widenings reach.
     """
-    rates = [problem.lr * factor for factor in LR_FACTORS]
-    usual = _usual_rate(problem)
+    rates = [user_lr * factor for factor in LR_FACTORS]
     if usual is None or min(rates) / LR_STEP <= usual <= max(rates) * LR_STEP:
         return rates
     return [*rates, usual]
 
 
-def _usual_rate(problem: Problem) -> float | None:
+def usual_rate(problem: Problem) -> float | None:
     """Return the usual rate of an optimizer of this class; None if it is unknown."""
     optimizer = problem.make_optimizer(problem.net(0).parameters(), problem.lr)
     return USUAL_RATES.get(type(optimizer).__name__)

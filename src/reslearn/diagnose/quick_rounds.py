@@ -20,7 +20,6 @@ from reslearn.diagnose.scores import AT_GIVEN_RATE, LEARNS, MARGIN
 from reslearn.diagnose.variant import Variant
 from reslearn.diagnose.verdict import (
     FEWEST_SEEDS,
-    SCALE_GAIN,
     is_plain,
     ruled_out,
     suspect,
@@ -115,7 +114,9 @@ def _settles(runner: TrialRunner, *, with_rates: bool) -> bool:
         runner.rates[name] = RateChoice(runner.problem.lr, {})
     runner.active += names
     runner.train_seeds(FEWEST_SEEDS)
-    if _is_plain(runner) or (_seems_unscaled(runner) and _is_plain_with_more_seeds(runner)):
+    if _is_plain(runner) or (
+        runner.scores().gains_by_scaling and _is_plain_with_more_seeds(runner)
+    ):
         return True
     if runner.scores().learns("deep") or runner.is_out_of_time or not with_rates:
         return False
@@ -126,13 +127,6 @@ def _settles(runner: TrialRunner, *, with_rates: bool) -> bool:
         runner.active += cures
         runner.train_seeds(FEWEST_SEEDS)
     return _is_plain(runner)
-
-
-def _seems_unscaled(runner: TrialRunner) -> bool:
-    scores = runner.scores()
-    if not scores.train.get("standardized"):
-        return False
-    return scores.mean("deep") >= SCALE_GAIN * scores.mean("standardized")
 
 
 def _is_plain_with_more_seeds(runner: TrialRunner) -> bool:

@@ -24,6 +24,8 @@ LEARNS = 1 - MARGIN
 """A network that ends at or below this score has learned something."""
 CURED = 0.7
 """A network that learned nothing before a change, and ends at or below this score, is cured."""
+SCALE_GAIN = 3.0
+"""Few steps show unscaled inputs only if the loss is so many times as high as on scaled ones."""
 HALFWAY = 0.5
 """A network that ends at or below this score has learned half of what there is to learn."""
 AT_GIVEN_RATE = " at the given rate"
@@ -132,6 +134,13 @@ class Scores:
         """Return whether a variant surely ends below MARGIN, so that nothing could be better."""
         interval = self.interval(self.train.get(name, ())) if self.train.get(name) else None
         return interval is not None and interval.high < MARGIN
+
+    @property
+    def gains_by_scaling(self) -> bool:
+        """Whether scaled inputs were tried, and the loss is SCALE_GAIN times the loss on them."""
+        if not self.train.get("standardized"):
+            return False
+        return self.mean("deep") >= SCALE_GAIN * self.mean("standardized")
 
     def learns(self, name: str) -> bool:
         """Return whether a variant learns on average."""

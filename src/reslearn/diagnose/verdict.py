@@ -47,8 +47,6 @@ from reslearn.diagnose.verdict_rules import (
 from reslearn.study import Comparison, margin_test
 
 FEWEST_SEEDS = 3
-SCALE_GAIN = 3.0
-"""Few steps show unscaled inputs only if the loss is so many times as high as on scaled ones."""
 NEED_LONGER: tuple[VerdictName, ...] = (
     "degradation",
     "bad learning rate",
@@ -96,7 +94,7 @@ def is_plain(scores: Scores, verdict: NetworkVerdict) -> bool:
     measured before training: equal units, a signal that vanishes or explodes, or dead units.
     """
     if verdict.subcause == "scale of the inputs" and scores.train.get("standardized"):
-        return scores.mean("deep") >= SCALE_GAIN * scores.mean("standardized")
+        return scores.gains_by_scaling
     if verdict.name == "bad learning rate" and verdict.subcause != "too low":
         scores_given = scores.train.get("given", ())
         return (

@@ -60,7 +60,8 @@ def wiring_findings(problem: Problem, seed: int) -> list[ScreeningFinding]:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         outputs = net.train()(inputs)
-    unreached = [leaf for leaf in trainable_leaves(outputs) if id(leaf) not in reached | optimized]
+    leaves = {id(leaf): leaf for leaf in trainable_leaves(outputs)}
+    unreached = [leaf for key, leaf in leaves.items() if key not in reached | optimized]
     findings = _unregistered_findings(net, unreached)
     if not optimized & reached:
         torch.autograd.backward(problem.loss(outputs, targets))
@@ -70,7 +71,6 @@ def wiring_findings(problem: Problem, seed: int) -> list[ScreeningFinding]:
         findings.append(_partly_optimized(net, trainable, optimized))
     if _ignores_inputs(problem, seed):
         findings.append(_ignoring_finding())
-    leaves = {id(leaf) for leaf in trainable_leaves(outputs)}
     unused = [parameter for parameter in trainable if id(parameter) not in leaves]
     if _is_most(unused, trainable) and _shapes_outputs(net, unused, inputs, seed):
         findings.append(_cut_finding(net, unused, trainable))

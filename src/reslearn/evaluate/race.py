@@ -125,7 +125,9 @@ def _result(racers: Sequence[Racer], winner: int) -> RaceResult:
     best = racers[winner]
     alike = [racer for racer in racers if racer is not best and not racer.errs_more]
     num_equal = sum(not _has_higher_loss(racer, best) for racer in alike)
-    decided_by: DecidedBy = "nothing" if num_equal else "loss" if alike else "error"
+    decided_by: DecidedBy = "error"
+    if alike:
+        decided_by = "nothing" if num_equal else "loss"
     return RaceResult(
         racers=racers,
         winner=winner,

@@ -24,10 +24,10 @@ from reslearn.interop.stored import (
     abbreviate,
     is_average,
 )
+from reslearn.interop.table_layers import may_hold_network
 from reslearn.interop.table_networks import TableNetworks, networks_of_table
 
 _MAX_TABLES = 32
-_MIN_KERNELS = 3  # tensors of four dimensions in a table with a network
 _NUM_LISTED = 8
 _TEACHER = re.compile(r"(?:^|[._:])teacher(?:[._:]|$)")
 _SHARD = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.")
@@ -214,8 +214,7 @@ def _promising_tables(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield the tables that have convolutions, each once; if none has, the usual table."""
     tables: dict[int, str] = {}
     for name, tensors in checkpoint.entries.items():
-        num_kernels = sum(len(stored.shape) == 4 for stored in tensors.values())
-        if num_kernels >= _MIN_KERNELS:
+        if may_hold_network(tensors):
             tables.setdefault(id(tensors), name)
     yield from list(tables.values())[:_MAX_TABLES] or [checkpoint.default_entry()]
 

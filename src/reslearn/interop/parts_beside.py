@@ -210,9 +210,9 @@ def _left_out_heads(
     if identity.num_classes is None:
         # The batch norms of such a head lie between its matrices.
         return paths | {path[:-1] for path in paths if len(path) > len(scope) + 1}
-    num_features = tensors[identity.names["head.fc.weight"]].shape[1]
+    width = tensors[identity.names["head.fc.weight"]].shape[1]
     returned = {shape[0] for shape in shapes.values()}
-    may_lie_before = not returned.isdisjoint((1, num_features))
+    may_lie_before = not returned.isdisjoint((1, width))
     if may_lie_before or any(part_of(name, shape) for name, shape in shapes.items()):
         return set()
     return paths

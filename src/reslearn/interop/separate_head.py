@@ -11,11 +11,10 @@ from dataclasses import replace
 from reslearn.interop.identity import Identity
 from reslearn.interop.parts_beside import num_features
 from reslearn.interop.stored import Checkpoint, StoredTensor, abbreviate, is_average
-from reslearn.interop.table_layers import layers_of
+from reslearn.interop.table_layers import layers_of, may_hold_network
 from reslearn.interop.table_networks import networks_of_table
 
 _NUM_LISTED = 3
-_MIN_KERNELS = 3  # tensors of four dimensions in a table with a network
 _HEAD_WORDS = re.compile(r"head|classif|fc|linear|logit|cls|probe", re.I)
 # Heads that are trained for something else than the classes.
 _OTHER_WORDS = re.compile(r"aux|domain|discrim|adv|rot|jigsaw|loss|criterion", re.I)
@@ -66,8 +65,7 @@ def _other_tables(checkpoint: Checkpoint, entry: str) -> Iterator[tuple[str, Tab
     """Yield the tables that hold no network, each once."""
     yielded: set[int] = set()
     for name, table in (*checkpoint.entries.items(), *checkpoint.small_tables.items()):
-        num_kernels = sum(len(stored.shape) == 4 for stored in table.values())
-        if name != entry and num_kernels < _MIN_KERNELS and id(table) not in yielded:
+        if name != entry and not may_hold_network(table) and id(table) not in yielded:
             yielded.add(id(table))
             yield name, table
 

@@ -10,6 +10,7 @@ from reslearn.interop.stored import StoredTensor
 LayerPath = tuple[str, ...]
 LayerKind = Literal["convolution", "norm", "matrix"]
 
+MIN_KERNELS = 3  # tensors of four dimensions in a table with a network
 _SEPARATORS = re.compile(r"[./]")
 _LONGEST_PATH = 24
 # Names of a layer's tensors in other frameworks, and torch's name.
@@ -33,6 +34,11 @@ _LEAVES = {
 
 _PADDLE_LEAF = "._mean"  # Paddle's matrices are [inputs, outputs]
 _PARAMETERS = _LEAVES.keys() - {"mean", "var", "_mean", "_variance", "num_batches_tracked"}
+
+
+def may_hold_network(table: Mapping[str, StoredTensor]) -> bool:
+    """Return whether a table has enough convolutions for a network."""
+    return sum(len(stored.shape) == 4 for stored in table.values()) >= MIN_KERNELS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,10 @@ from reslearn.interop.projection import FOUND_BY_SHAPE
 from reslearn.interop.stored import Checkpoint, StoredTensor
 from reslearn.interop.structural_dialect import structural_dialect
 from reslearn.interop.structure import PREACTIVATION, read_structures
-from reslearn.interop.table_layers import leaf_of
+from reslearn.interop.table_layers import MIN_KERNELS, leaf_of
 
 _MAX_PREFIXES = 16
 _MAX_NETWORKS = 32
-_MIN_KERNELS = 3
 _OTHER_CONVOLUTIONS = {
     3: "its convolutions have one dimension, as for signals",
     5: "its convolutions have three dimensions, as for videos and volumes",
@@ -76,7 +75,7 @@ def _no_network(tensors: Mapping[str, StoredTensor], failures: Failures) -> Tabl
     """Return the most certain reason why a table holds no network."""
     num_dimensions = Counter(len(stored.shape) for stored in tensors.values())
     for number, reason in _OTHER_CONVOLUTIONS.items():
-        if num_dimensions[number] > max(_MIN_KERNELS, num_dimensions[4]):
+        if num_dimensions[number] > max(MIN_KERNELS, num_dimensions[4]):
             return TableNetworks(identities=(), reason=reason, certainty=(3, 0))
     certainty, reason = max(failures) if failures else ((0, 0), _first_names(tensors))
     part = main_part(tensors)

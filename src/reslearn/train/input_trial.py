@@ -261,7 +261,7 @@ def _race(measure: ChoiceMeasure) -> RaceResult:
             num_choices,
             with_bar,
             len(measure.images),
-            costs=measure.costs(),
+            costs=measure.costs,
             budget=BUDGET_MACS,
         )
 

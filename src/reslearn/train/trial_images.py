@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,9 @@ class ChoiceMeasure:
     device: str
     networks: dict[str, Network] = field(default_factory=dict)
 
+    @cached_property
     def costs(self) -> list[float]:
-        """Return the multiply-adds of an image for each choice."""
+        """Multiply-adds of an image for each choice."""
         sizes = [self._preprocess(choice).size_px for choice in self.choices]
         identity = self.identity
         with torch.device("meta"):
@@ -188,7 +190,7 @@ class ChoiceMeasure:
     def _num_images_for_order(self) -> int:
         """Return a few images per class, and more for small networks."""
         fewest = _IMAGES_PER_CLASS * len(self.order)
-        affordable = int(BUDGET_MACS / sum(self.costs()))
+        affordable = int(BUDGET_MACS / sum(self.costs))
         return min(len(self.images), _IMAGES_FOR_ORDER, max(fewest, affordable))
 
     @torch.inference_mode()
