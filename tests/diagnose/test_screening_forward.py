@@ -72,6 +72,13 @@ class Dropping(nn.Sequential):
         return outputs
 
 
+class RoundedByRow(nn.Module):
+    """Outputs that differ between the rows of a batch, as a matrix product may round them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + 1e-7 * torch.arange(len(x), device=x.device)[:, None])
+
+
 def layers(
     activation: type[nn.Module], depth: int = 1, *, width: int = 8, start: float | None = None
 ) -> list[nn.Module]:
@@ -91,6 +98,11 @@ def layers(
     [
         (lambda: Dropping(*layers(nn.ReLU)), True),
         (lambda: Dropping(*layers(nn.Sigmoid, 20)), True),
+        (lambda: Dropping(*layers(nn.ReLU), RoundedByRow()), True),
+        (
+            lambda: nn.Sequential(nn.BatchNorm1d(6, track_running_stats=False), *layers(nn.ReLU)),
+            False,
+        ),
         (lambda: nn.Sequential(*layers(nn.ReLU, start=0.0)), False),
         (lambda: nn.Sequential(*layers(nn.ReLU, start=-1.0)), False),  # all units are dead
         (lambda: nn.Sequential(*layers(nn.Tanh, start=100.0)), False),  # all are saturated

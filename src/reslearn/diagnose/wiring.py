@@ -6,7 +6,7 @@ their parameters. The graph of the outputs has them, so the graph and the optimi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,13 @@ from torch import Tensor, nn
 
 from reslearn.diagnose.code_places import attribute_place
 from reslearn.diagnose.findings import ScreeningFinding, at, counted
+from reslearn.diagnose.ignored_inputs import ignored_inputs
 
 if TYPE_CHECKING:
     from reslearn.diagnose.problem import Problem
 
 _INTERNAL_ATTRIBUTES = frozenset(vars(nn.Module()))
 _MAX_NESTING = 4
-_NUM_COMPARED = 8
-# Positive small weights neither kill units nor saturate activations.
-_DRAWS: tuple[Callable[[Tensor], Tensor], ...] = (
-    lambda normal: normal,
-    lambda normal: 0.1 * normal,
-    lambda normal: 0.1 * normal.abs(),
-    lambda normal: 0.01 * normal.abs(),
-)
 LEFT_OUT_SHARE = 0.5
 """From this share of values that the optimizer does not get, it is a proof."""
 
@@ -69,8 +62,7 @@ def wiring_findings(problem: Problem, seed: int) -> list[ScreeningFinding]:
             findings.append(_no_parameters(problem))
     elif reached - optimized:
         findings.append(_partly_optimized(net, trainable, optimized))
-    if _ignores_inputs(problem, seed):
-        findings.append(_ignoring_finding())
+    findings += ignored_inputs(problem, seed)
     unused = [parameter for parameter in trainable if id(parameter) not in leaves]
     if _is_most(unused, trainable) and _shapes_outputs(net, unused, inputs, seed):
         findings.append(_cut_finding(net, unused, trainable))
@@ -332,58 +324,6 @@ def _cut_finding(
         "are frozen on purpose, set their requires_grad to False.",
         evidence=f"{_size(unused)} of {_size(trainable)} are not in the graph of the outputs.",
         attribute=_names(net, unused)[0],
-    )
-
-
-def _ignores_inputs(problem: Problem, seed: int) -> bool:
-    """Return whether all inputs give the same outputs, whatever the weights are.
-
-    Weights of zero, dead units and saturated activations may do so too, but not for each of these
-    random weights, and not in double precision.
-    """
-    inputs = _different_inputs(problem.inputs)
-    if len(inputs) < 2 or not inputs.is_floating_point():
-        return False
-    net = problem.net(seed).eval()
-    with torch.no_grad():
-        outputs = net(inputs)
-    if bool((outputs != outputs[:1]).any()):
-        return False
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(seed)
-            net, inputs = net.double(), inputs.double().requires_grad_()
-            return all(_are_alike(net, inputs, draw) for draw in _DRAWS)
-    except Exception:  # the network may need single precision, or a gradient that it cuts
-        return False
-
-
-def _different_inputs(inputs: Tensor) -> Tensor:
-    """Return the first input and a few that differ from it."""
-    differ = (inputs != inputs[:1]).flatten(1).any(1).nonzero().flatten()
-    return torch.cat([inputs[:1], inputs[differ[: _NUM_COMPARED - 1]]])
-
-
-def _are_alike(net: nn.Module, inputs: Tensor, draw: Callable[[Tensor], Tensor]) -> bool:
-    """Return whether outputs are equal, and without a gradient for the inputs."""
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(draw(torch.randn_like(parameter)))
-    outputs = net(inputs.clone())
-    if not torch.isfinite(outputs).all() or bool((outputs != outputs[:1]).any()):
-        return False
-    (gradient,) = torch.autograd.grad(outputs.sum(), inputs, allow_unused=True)
-    return gradient is None or not bool(gradient.any())
-
-
-def _ignoring_finding() -> ScreeningFinding:
-    return ScreeningFinding(
-        check="inputs without effect",
-        level="proof",
-        causes=("data fault",),
-        message="All inputs give the same outputs, whatever the weights are, so forward does not "
-        "use its input. Check which variable each layer gets, and which one forward returns.",
-        evidence="Several inputs were compared, with random weights of several sizes.",
     )
 
 
