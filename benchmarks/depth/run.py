@@ -27,7 +27,7 @@ machine."""
 REFUSED = "refused"
 """Recorded in place of a verdict if the network or its data were refused."""
 PRESENTATION = {
-    *("answer", "code_places", "diagnosis_json", "drawing", "page", "parallel"),
+    *("advice", "answer", "code_places", "diagnosis_json", "drawing", "page", "parallel"),
     *("patch", "source_edit", "user_code", "user_data"),
 }
 """Files of the room diagnose that do not decide a verdict."""
