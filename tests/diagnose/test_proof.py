@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from reslearn.cli import app
 from reslearn.diagnose import MARGIN, Diagnosis, Patch, diagnose, make_problem
 from reslearn.diagnose.diagnosis_json import diagnosis_json
 from reslearn.diagnose.page import diagnosis_page, patch_line
@@ -122,6 +124,28 @@ def test_there_is_no_proof_unless_it_is_asked_for_and_possible(quick_to_end: Qui
     assert constant.proof is None
     page = html(diagnosis_page(constant, command=["reslearn"], patch=PATCH))
     assert "it is not recommended: inputs do not vary" in page
+
+
+def test_a_healthy_network_gets_no_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "healthy_net.py").write_text("""
+import torch
+from torch import nn
+
+def build():
+    middle = (nn.Linear(12, 12), nn.ReLU())
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), *middle, nn.Linear(12, 2))
+
+def data():
+    torch.manual_seed(0)
+    x = torch.randn(400, 6)
+    return x, (x[:, 0] > 0).long()
+""")
+    monkeypatch.chdir(tmp_path)
+    command = "diagnose healthy_net.py:build --data healthy_net.py:data --patch --jobs 1"
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 0, result.output
+    assert "There is no patch: nothing needs to be repaired." in result.stderr
+    assert not list(Path("diagnosis/healthy_net-build").glob("*.patch"))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import typer
 from reslearn.cli.options import OUTPUT, DataDirOption, JsonOption
 from reslearn.cli.output import print_json
 from reslearn.progress import print_progress
-from reslearn.terminal import safe_console
+from reslearn.terminal import print_lines, safe_console
 
 if TYPE_CHECKING:
     from reslearn.diagnose import Diagnosis, Patch, Problem
@@ -202,7 +202,7 @@ def diagnose(
         seed=seed,
         say=print_progress,
     )
-    if _mends_otherwise(diagnosis):
+    if wants_patch and _mends_otherwise(diagnosis):
         new_patch = _cure_patch(diagnosis, (network, data), depth, patch_file, folder)
     _report(diagnosis, new_patch, folder, as_json=as_json)
     _exit(diagnosis, check=check)
@@ -250,7 +250,7 @@ def _make_patch(
     try:
         patch = make_patch(network, problem, depth=depth, path=path, folder=folder)
     except SurgeryError as error:
-        print_progress(f"There is no patch with shortcuts: {error}.")
+        print_lines(f"There is no patch with shortcuts: {error}.", file=sys.stderr)
         return None
     num_blocks = len(patch.shortcuts_around)
     print_progress(
@@ -261,7 +261,11 @@ def _make_patch(
 
 
 def _mends_otherwise(diagnosis: "Diagnosis") -> bool:
-    """Return whether shortcuts are not the repair: another one was tried, or screening proved."""
+    """Return whether shortcuts are not the repair: there is another one, or none at all."""
+    from reslearn.diagnose import UNREPAIRED
+
+    if diagnosis.verdict.name in UNREPAIRED:
+        return True
     if diagnosis.proof is not None:
         return diagnosis.proof.repairs != ("shortcuts",)
     return diagnosis.screening.proof is not None
@@ -283,15 +287,20 @@ def _cure_patch(
         None without a repair, for a learning rate, which is a value, or if there is no code to
         change.
     """
-    from reslearn.diagnose import make_patch
+    from reslearn.diagnose import UNREPAIRED, make_patch
 
+    if diagnosis.verdict.name in UNREPAIRED:
+        print_lines(f"There is no patch: {UNREPAIRED[diagnosis.verdict.name]}.", file=sys.stderr)
+        return None
     repairs = () if diagnosis.proof is None else diagnosis.proof.repairs
     of_build = [name for name in repairs if name not in ("given", "standardized")]
     network, data = places
     if not of_build and "standardized" not in repairs:
         return None
     if not of_build and ":" not in data:
-        print_progress(f"There is no patch: no function of yours returns the data {data}.")
+        print_lines(
+            f"There is no patch: no function of yours returns the data {data}.", file=sys.stderr
+        )
         return None
     if of_build and "standardized" in repairs:
         print_progress("The patch does not scale the inputs: change the data function yourself.")
@@ -305,7 +314,7 @@ def _cure_patch(
             repair=of_build or "standardized",
         )
     except ValueError as error:
-        print_progress(f"There is no patch: {error}.")
+        print_lines(f"There is no patch: {error}.", file=sys.stderr)
         return None
 
 

@@ -16,11 +16,12 @@ from reslearn.diagnose.user_code import DiagnosisError, load_function
 from reslearn.diagnose.user_data import load_data
 from reslearn.diagnose.variant import Variant, Variants, make_variants
 from reslearn.diagnose.verdict import decide
-from reslearn.diagnose.verdict_rules import RULES, NetworkVerdict
+from reslearn.diagnose.verdict_rules import RULES, UNREPAIRED, NetworkVerdict
 
 __all__ = [
     "MARGIN",
     "RULES",
+    "UNREPAIRED",
     "Diagnosis",
     "DiagnosisError",
     "NetworkVerdict",

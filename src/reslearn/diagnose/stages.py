@@ -46,7 +46,7 @@ from reslearn.diagnose.verdict import (
     needs_longer,
     suspect,
 )
-from reslearn.diagnose.verdict_rules import CURES, NetworkVerdict
+from reslearn.diagnose.verdict_rules import CURES, UNREPAIRED, NetworkVerdict
 
 _RETUNED_RATES = 2
 """Number of rates at which a network is usually tuned again."""
@@ -84,17 +84,17 @@ def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
     """Return the variant that repairs the network, or "given" for another learning rate.
 
     Returns:
-        "shortcuts" if no other variant helped; empty if the network takes none, or if the cause is
-        a value in the optimizer or a dropout.
+        "shortcuts" if no other variant helped. Empty if the network takes none, or if there is no
+        patch for the verdict.
     """
+    if verdict.name in UNREPAIRED:
+        return ""
     scores = runner.scores()
     repair = (CURES | {"data fault": "standardized"}).get(verdict.name, "")
     helps = is_worse(scores, "deep", repair) == "yes"
     helps = helps or is_worse(scores, "given", f"{repair}{AT_GIVEN_RATE}") == "yes"
     if repair and helps:
         return repair
-    if verdict.name == "too much regularization":
-        return ""
     if verdict.name == "bad learning rate" and scores.train.get("given"):
         return "given"
     return "shortcuts" if "shortcuts" in runner.variants.by_name else ""

@@ -56,6 +56,13 @@ CURES: dict[VerdictName, str] = {
     "degradation": "shortcuts",
 }
 """Variants that have the change which the advice of a verdict asks for."""
+UNREPAIRED: dict[VerdictName, str] = {
+    "healthy": "nothing needs to be repaired",
+    "overfitting": "no change of the network is known to help",
+    "capacity too small": "how wide the layers are is your decision",
+    "too much regularization": "change the values that the answer names",
+}
+"""Verdicts without a patch, and why."""
 GRADIENT_RATIO = 1e3
 SLOW_FACTOR = 4.0
 """A rate that is at most so many times smaller than the best one is slow, and not a fault."""
