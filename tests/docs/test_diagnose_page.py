@@ -25,7 +25,8 @@ from reslearn.diagnose import (
     screen,
 )
 
-TEXT = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "diagnose.md").read_text(encoding="utf-8")
 SECTIONS = {
     section.partition("\n")[0]: section for section in re.split(r"^##+ ", TEXT, flags=re.MULTILINE)
 }
@@ -39,7 +40,7 @@ def example(title: str) -> str:
 
 
 VERDICTS = {
-    "A multilayer perceptron": "degradation",
+    "Example: a network that is too deep": "degradation",
     "A network for signals": "healthy",
     "A transformer without shortcuts": "degradation",
 }
@@ -75,7 +76,7 @@ def test_the_page_shows_a_verdict_below_its_example(title: str) -> None:
     assert re.search(rf"^> {VERDICTS[title]}: ", SECTIONS[title], re.MULTILINE)
 
 
-QUESTION = "A question and its answer"
+QUESTION = "Example: a network with two faults"
 
 
 def quotations(title: str) -> list[str]:
@@ -119,15 +120,6 @@ def test_the_question_gets_the_answer_that_the_page_shows(
     assert last in after.output
 
 
-def test_shortcuts_keep_every_parameter_under_its_name() -> None:
-    variables = run("Add shortcuts without a diagnosis")
-    net, operated = variables["net"], variables["operated"]
-    assert len(operated.changed) == 2 and not operated.skipped
-    assert list(operated.network.state_dict()) == list(net.state_dict())
-    x = torch.randn(4, 1, 100)
-    assert operated.network(x).shape == net(x).shape
-
-
 def plain() -> nn.Module:
     layers: list[nn.Module] = []
     for _ in range(4):
@@ -140,14 +132,14 @@ def test_a_function_is_repaired_from_python(
 ) -> None:
     few_trials(**SHORT)
     data = (torch.randn(60, 6), torch.arange(60) % 3)
-    proof = run("The patch from Python")["repair"](plain, data, tmp_path)
+    proof = run("Use from Python")["repair"](plain, data, tmp_path)
     assert proof.before.steps == 16
     assert (tmp_path / "shortcuts.patch").exists() == proof.helps
 
 
 def test_faults_are_listed_from_python() -> None:
     data = (torch.randn(60, 6), torch.arange(60) % 3)
-    list_faults = run("Screening")["list_faults"]
+    list_faults = run("Use from Python")["list_faults"]
     ((level, message, _),) = list_faults(
         lambda: nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)), data
     )
