@@ -114,6 +114,17 @@ def test_a_forward_that_drops_its_input(build: Callable[[], nn.Module], is_proof
     assert ("inputs without effect" in findings(build)) == is_proof
 
 
+def test_a_softmax_of_one_output_is_a_fault_of_the_output_layer() -> None:
+    """Its outputs are 1 for all inputs too."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(1))
+
+    targets = (X[:, :1] > 0).float()
+    screening = screen(make_problem(build, (X, targets), loss=functional.binary_cross_entropy))
+    assert [finding.check for finding in screening.findings] == ["output layer"]
+
+
 def test_equal_inputs_show_nothing() -> None:
     """The first 50 examples are copies, and only later ones tell."""
     copies = torch.cat([X[:1].expand(50, 6), X[50:]])

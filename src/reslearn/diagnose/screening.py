@@ -23,6 +23,7 @@ from reslearn.diagnose.first_steps import (
     rate_finding,
     take_first_steps,
 )
+from reslearn.diagnose.ignored_inputs import ignored_inputs
 from reslearn.diagnose.interventions import standardized
 from reslearn.diagnose.output_layer import output_findings
 from reslearn.diagnose.problem import Problem
@@ -71,6 +72,7 @@ def _run_checks(problem: Problem, seed: int) -> tuple[list[ScreeningFinding], li
     checks: dict[str, Callable[[], list[ScreeningFinding]]] = {
         "wiring": lambda: wiring_findings(problem, seed),
         "output layer": lambda: output_findings(problem, problem.net(seed), inputs),
+        "inputs without effect": lambda: ignored_inputs(problem, seed),
         "initial weights": lambda: _weight_findings(problem, inputs, seed),
         "data": lambda: data_findings(problem),
     }

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from reslearn.diagnose.code_places import attribute_place
 from reslearn.diagnose.findings import ScreeningFinding, at, counted
-from reslearn.diagnose.ignored_inputs import ignored_inputs
 
 if TYPE_CHECKING:
     from reslearn.diagnose.problem import Problem
@@ -62,7 +61,6 @@ def wiring_findings(problem: Problem, seed: int) -> list[ScreeningFinding]:
             findings.append(_no_parameters(problem))
     elif reached - optimized:
         findings.append(_partly_optimized(net, trainable, optimized))
-    findings += ignored_inputs(problem, seed)
     unused = [parameter for parameter in trainable if id(parameter) not in leaves]
     if _is_most(unused, trainable) and _shapes_outputs(net, unused, inputs, seed):
         findings.append(_cut_finding(net, unused, trainable))
