@@ -12,9 +12,10 @@ from benchmarks.causes import tasks
 from benchmarks.causes.members import HALVES, Member, members
 from benchmarks.causes.truth import settle, settle_fault
 from benchmarks.depth import run
+from benchmarks.depth.score import score
 from benchmarks.generations import SECOND
 
-from reslearn.diagnose import RULES
+from reslearn.diagnose import RULES, Scores, decide
 
 KINDS = sorted({member.kind for member in members()})
 TASKS = [
@@ -193,3 +194,25 @@ def test_truths_of_both_sorts_are_recorded_with_their_scores(tmp_path: Path) -> 
     fault, deep = (line["measured"]["scores"] for line in run.read_lines(path))
     assert set(fault) == {"ill", "cured"}
     assert {"given", "shallow"} <= set(deep)
+
+
+def test_the_rules_give_the_committed_verdicts_from_their_scores() -> None:
+    lines = run.read_lines(SECOND.verdicts)
+    assert len(lines) > 120
+    for line in lines:
+        assert decide(Scores(**line["evidence"])).name == line["verdict"], line["name"]
+
+
+def test_the_page_shows_the_rates_of_the_committed_verdicts() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
+    result = score(run.judged(SECOND, "held-out"))
+    rates = (
+        *(result.false_alarms, result.healthy_undecided, result.ill_wrong, result.ill_undecided),
+        *result.by_kind.values(),
+    )
+    for rate in rates:
+        percent = f"{rate.pct:.0f} [{rate.low_pct:.0f}, {rate.high_pct:.0f}]"
+        assert f"| {rate.hits} of {rate.n} | {percent} |" in page
+    assert f"| **{result.right.hits} of {result.right.n}** |" in page
+    for healthy, _, ill in result.rivals.values():
+        assert f"| {healthy.hits} of {healthy.n} | {ill.hits} of {ill.n} |" in page

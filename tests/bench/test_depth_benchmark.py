@@ -112,7 +112,7 @@ def judged(truth: str, verdict: str, alarmed: bool = False) -> Judged:
 
 
 def test_rules_change_few_of_the_committed_verdicts_and_none_for_the_worse() -> None:
-    """Older rules wrote the verdicts. docs/diagnose.md lists the changes."""
+    """The rules of 2026-11-25 wrote the verdicts."""
     lines = run.read_lines(FIRST.verdicts)
     truths = {line["name"]: line["names"] for line in run.read_lines(FIRST.truths)}
     truths |= {member.name: member.truths for member in members() if member.truths}
