@@ -80,10 +80,12 @@ def measure_verdicts(
     """
     path = path or generation.verdicts
     current_rules, settled = rules(), settled_names(generation)
-    current_lines = [line for line in read_lines(path) if line["rules"] == current_rules]
-    measured = {line["name"] for line in current_lines}
+    old_lines = read_lines(path)
+    measured = {line["name"] for line in old_lines if line["rules"] == current_rules}
+    replaced = {member.name for member in chosen} - measured
     if path.is_file():
-        path.write_text("".join(json.dumps(line) + "\n" for line in current_lines))
+        kept_lines = [line for line in old_lines if line["name"] not in replaced]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept_lines))
     pending = [
         member for member in chosen if member.name in settled and member.name not in measured
     ]

@@ -203,16 +203,33 @@ def test_the_rules_give_the_committed_verdicts_from_their_scores() -> None:
         assert decide(Scores(**line["evidence"])).name == line["verdict"], line["name"]
 
 
+LABELS = {
+    "healthy": "healthy",
+    "slow or post-norm": "deep, with shortcuts",
+    "degraded": "deep, without shortcuts",
+    "initialization": "initialization",
+    "dead units": "dead units",
+    "output layer": "output layer",
+    "learning rate": "learning rate",
+    "data": "data",
+    "wiring": "unregistered parameters",
+}
+
+
 def test_the_page_shows_the_rates_of_the_committed_verdicts() -> None:
     page = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf-8")
     result = score(run.judged(SECOND, "held-out"))
-    rates = (
-        *(result.false_alarms, result.healthy_undecided, result.ill_wrong, result.ill_undecided),
-        *result.by_kind.values(),
-    )
-    for rate in rates:
+    rates = {
+        "false alarms among the healthy": result.false_alarms,
+        "healthy networks, left undecided": result.healthy_undecided,
+        "ill networks, missed or misnamed": result.ill_wrong,
+        "ill networks, left undecided": result.ill_undecided,
+    }
+    rates |= {LABELS[kind]: rate for kind, rate in result.by_kind.items()}
+    for label, rate in rates.items():
         percent = f"{rate.pct:.0f} [{rate.low_pct:.0f}, {rate.high_pct:.0f}]"
-        assert f"| {rate.hits} of {rate.n} | {percent} |" in page
+        assert f"| {label} | {rate.hits} of {rate.n} | {percent} |" in page
     assert f"| **{result.right.hits} of {result.right.n}** |" in page
     for healthy, _, ill in result.rivals.values():
         assert f"| {healthy.hits} of {healthy.n} | {ill.hits} of {ill.n} |" in page
+    assert f"took {result.seconds_max:.0f} seconds" in page

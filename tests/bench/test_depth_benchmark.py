@@ -212,7 +212,9 @@ def test_a_stopped_benchmark_is_resumed(tmp_path: Path, monkeypatch: pytest.Monk
     assert [line["name"] for line in run.read_lines(path)] == ["mlp-wine-constant", "mlp3-wine"]
     monkeypatch.setattr(run, "rules", lambda: "other rules")
     run.measure_verdicts(FIRST, chosen[:1], jobs=1, say=said.append, path=path, steps=4)
-    assert [line["rules"] for line in run.read_lines(path)] == ["other rules"]
+    lines = {line["name"]: line["rules"] for line in run.read_lines(path)}
+    assert lines.pop("mlp-wine-constant") == "other rules", "it is measured again"
+    assert list(lines) == ["mlp3-wine"], "other networks keep their verdicts"
 
 
 def test_a_measured_truth_is_recorded_with_its_scores(tmp_path: Path) -> None:

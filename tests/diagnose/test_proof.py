@@ -126,8 +126,22 @@ def test_there_is_no_proof_unless_it_is_asked_for_and_possible(quick_to_end: Qui
     assert "it is not recommended: inputs do not vary" in page
 
 
-def test_a_healthy_network_gets_no_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "healthy_net.py").write_text("""
+@pytest.mark.parametrize(
+    ("targets", "verdict", "reason"),
+    [
+        ("(x[:, 0] > 0).long()", "healthy", "nothing needs to be repaired"),
+        ("torch.randint(2, (400,))", "data fault", "make the change that the answer names"),
+    ],
+)
+def test_a_verdict_without_a_repair_gets_no_patch(
+    targets: str,
+    verdict: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = verdict.replace(" ", "_")
+    (tmp_path / f"{name}_net.py").write_text(f"""
 import torch
 from torch import nn
 
@@ -138,14 +152,15 @@ def build():
 def data():
     torch.manual_seed(0)
     x = torch.randn(400, 6)
-    return x, (x[:, 0] > 0).long()
+    return x, {targets}
 """)
     monkeypatch.chdir(tmp_path)
-    command = "diagnose healthy_net.py:build --data healthy_net.py:data --patch --jobs 1"
+    command = f"diagnose {name}_net.py:build --data {name}_net.py:data --patch --jobs 1 --steps 60"
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code == 0, result.output
-    assert "There is no patch: nothing needs to be repaired." in result.stderr
-    assert not list(Path("diagnosis/healthy_net-build").glob("*.patch"))
+    assert f"{verdict}: " in result.stdout
+    assert f"There is no patch: {reason}." in result.stderr
+    assert not list(Path(f"diagnosis/{name}_net-build").glob("*.patch"))
 
 
 @pytest.mark.slow

@@ -262,9 +262,9 @@ def _make_patch(
 
 def _mends_otherwise(diagnosis: "Diagnosis") -> bool:
     """Return whether shortcuts are not the repair: there is another one, or none at all."""
-    from reslearn.diagnose import UNREPAIRED
+    from reslearn.diagnose import unrepaired
 
-    if diagnosis.verdict.name in UNREPAIRED:
+    if unrepaired(diagnosis.verdict):
         return True
     if diagnosis.proof is not None:
         return diagnosis.proof.repairs != ("shortcuts",)
@@ -287,15 +287,15 @@ def _cure_patch(
         None without a repair, for a learning rate, which is a value, or if there is no code to
         change.
     """
-    from reslearn.diagnose import UNREPAIRED, make_patch
+    from reslearn.diagnose import make_patch, unrepaired
 
-    if diagnosis.verdict.name in UNREPAIRED:
-        print_lines(f"There is no patch: {UNREPAIRED[diagnosis.verdict.name]}.", file=sys.stderr)
-        return None
     repairs = () if diagnosis.proof is None else diagnosis.proof.repairs
     of_build = [name for name in repairs if name not in ("given", "standardized")]
     network, data = places
     if not of_build and "standardized" not in repairs:
+        if not repairs:
+            reason = unrepaired(diagnosis.verdict) or "make the change that the answer names"
+            print_lines(f"There is no patch: {reason}.", file=sys.stderr)
         return None
     if not of_build and ":" not in data:
         print_lines(

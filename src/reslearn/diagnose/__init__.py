@@ -16,12 +16,11 @@ from reslearn.diagnose.user_code import DiagnosisError, load_function
 from reslearn.diagnose.user_data import load_data
 from reslearn.diagnose.variant import Variant, Variants, make_variants
 from reslearn.diagnose.verdict import decide
-from reslearn.diagnose.verdict_rules import RULES, UNREPAIRED, NetworkVerdict
+from reslearn.diagnose.verdict_rules import RULES, NetworkVerdict, unrepaired
 
 __all__ = [
     "MARGIN",
     "RULES",
-    "UNREPAIRED",
     "Diagnosis",
     "DiagnosisError",
     "NetworkVerdict",
@@ -43,6 +42,7 @@ __all__ = [
     "make_variants",
     "run_trial",
     "screen",
+    "unrepaired",
     "write_patch",
 ]
 

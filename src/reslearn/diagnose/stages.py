@@ -46,7 +46,7 @@ from reslearn.diagnose.verdict import (
     needs_longer,
     suspect,
 )
-from reslearn.diagnose.verdict_rules import CURES, UNREPAIRED, NetworkVerdict
+from reslearn.diagnose.verdict_rules import CURES, NetworkVerdict, unrepaired
 
 _RETUNED_RATES = 2
 """Number of rates at which a network is usually tuned again."""
@@ -87,7 +87,7 @@ def chosen_repair(runner: TrialRunner, verdict: NetworkVerdict) -> str:
         "shortcuts" if no other variant helped. Empty if the network takes none, or if there is no
         patch for the verdict.
     """
-    if verdict.name in UNREPAIRED:
+    if unrepaired(verdict):
         return ""
     scores = runner.scores()
     repair = (CURES | {"data fault": "standardized"}).get(verdict.name, "")

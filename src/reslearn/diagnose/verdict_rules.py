@@ -44,6 +44,13 @@ class NetworkVerdict:
     suspicion: VerdictName | Literal[""] = ""
 
 
+def unrepaired(verdict: NetworkVerdict) -> str:
+    """Return why there is no patch for a verdict; empty if there may be one."""
+    if verdict.name == "data fault" and verdict.subcause != "scale of the inputs":
+        return "make the change that the answer names"
+    return _UNREPAIRED.get(verdict.name, "")
+
+
 def certain(name: VerdictName, reason: str, subcause: str = "") -> NetworkVerdict:
     """Return a verdict that further seeds would not change."""
     return NetworkVerdict(name=name, reason=reason, certain=True, subcause=subcause)
@@ -56,13 +63,13 @@ CURES: dict[VerdictName, str] = {
     "degradation": "shortcuts",
 }
 """Variants that have the change which the advice of a verdict asks for."""
-UNREPAIRED: dict[VerdictName, str] = {
+_UNREPAIRED: dict[VerdictName, str] = {
     "healthy": "nothing needs to be repaired",
     "overfitting": "no change of the network is known to help",
     "capacity too small": "how wide the layers are is your decision",
-    "too much regularization": "change the values that the answer names",
+    "too much regularization": "make the change that the answer names",
 }
-"""Verdicts without a patch, and why."""
+"""Verdicts without a patch, and why. `unrepaired` adds data faults."""
 GRADIENT_RATIO = 1e3
 SLOW_FACTOR = 4.0
 """A rate that is at most so many times smaller than the best one is slow, and not a fault."""
