@@ -287,14 +287,14 @@ def _cure_patch(
         None without a repair, for a learning rate, which is a value, or if there is no code to
         change.
     """
-    from reslearn.diagnose import make_patch, unrepaired
+    from reslearn.diagnose import CHANGED_BY_HAND, make_patch, unrepaired
 
     repairs = () if diagnosis.proof is None else diagnosis.proof.repairs
     of_build = [name for name in repairs if name not in ("given", "standardized")]
     network, data = places
     if not of_build and "standardized" not in repairs:
         if not repairs:
-            reason = unrepaired(diagnosis.verdict) or "make the change that the answer names"
+            reason = unrepaired(diagnosis.verdict) or CHANGED_BY_HAND
             print_lines(f"There is no patch: {reason}.", file=sys.stderr)
         return None
     if not of_build and ":" not in data:

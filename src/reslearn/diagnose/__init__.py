@@ -16,9 +16,10 @@ from reslearn.diagnose.user_code import DiagnosisError, load_function
 from reslearn.diagnose.user_data import load_data
 from reslearn.diagnose.variant import Variant, Variants, make_variants
 from reslearn.diagnose.verdict import decide
-from reslearn.diagnose.verdict_rules import RULES, NetworkVerdict, unrepaired
+from reslearn.diagnose.verdict_rules import CHANGED_BY_HAND, RULES, NetworkVerdict, unrepaired
 
 __all__ = [
+    "CHANGED_BY_HAND",
     "MARGIN",
     "RULES",
     "Diagnosis",

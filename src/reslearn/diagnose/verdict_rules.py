@@ -47,7 +47,7 @@ class NetworkVerdict:
 def unrepaired(verdict: NetworkVerdict) -> str:
     """Return why there is no patch for a verdict; empty if there may be one."""
     if verdict.name == "data fault" and verdict.subcause != "scale of the inputs":
-        return "make the change that the answer names"
+        return CHANGED_BY_HAND
     return _UNREPAIRED.get(verdict.name, "")
 
 
@@ -63,11 +63,13 @@ CURES: dict[VerdictName, str] = {
     "degradation": "shortcuts",
 }
 """Variants that have the change which the advice of a verdict asks for."""
+CHANGED_BY_HAND = "make the change that the answer names"
+"""Why there is no patch if the fault is not in code that a patch changes."""
 _UNREPAIRED: dict[VerdictName, str] = {
     "healthy": "nothing needs to be repaired",
     "overfitting": "no change of the network is known to help",
     "capacity too small": "how wide the layers are is your decision",
-    "too much regularization": "make the change that the answer names",
+    "too much regularization": CHANGED_BY_HAND,
 }
 """Verdicts without a patch, and why. `unrepaired` adds data faults."""
 GRADIENT_RATIO = 1e3

@@ -1,12 +1,12 @@
 """Averages of a network beside it in the same table, or of its parameters in another table.
 
-In the same table, their names are made from those of the network.
+In the same table, their names are made from the names of the network.
 
 MMDetection's hook registers `ema_backbone_conv1_weight` beside `backbone.conv1.weight`, since names
 of buffers have no dots. Other tools leave the dots out (`model_ema.conv1weight`) or append a word.
 
 Tools that average parameters only, such as `ema.shadow` and the list `shadow_params` of torch_ema,
-have no statistics of batch norm. Those of the network are taken.
+have no statistics of batch norm. The statistics of the network are taken.
 """
 
 import re
